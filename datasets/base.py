@@ -1,0 +1,31 @@
+"""Image sets: named, ordered, read-only collections of test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+class ImageSet:
+    """Images float32 ``(C, H, W)`` in [-1, 1] behind stable string ids.
+
+    ``name`` is the data id of the noise streams: it must not depend on where the files lie. ``ids`` is ordered;
+    ``data.images=K`` takes the first K. ``shape`` is ``(C, H, W)``; ``num_classes`` is 0 where there are no labels.
+    """
+
+    name: str
+    ids: Sequence[str]
+    shape: tuple[int, int, int]
+    num_classes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images(self, ids: Sequence[str]) -> Tensor:
+        """float32 ``(N, C, H, W)`` in [-1, 1]. An unreadable file raises ValueError with its name."""
+        raise NotImplementedError
+
+    def labels(self, ids: Sequence[str]) -> Tensor | None:
+        """int64 ``(N,)``, or None for a set without labels."""
+        return None

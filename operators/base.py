@@ -1,0 +1,58 @@
+"""Forward operators: ``y = A(x) + sigma n``, batched, in [-1, 1] units."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Operator:
+    """What a measurement did to the images of a batch.
+
+    ``caps`` names what holds for it: ``linear``, ``mask`` (keeps or drops pixels), ``projection`` (``At A`` is one),
+    ``pinv``, ``prox``, ``svd``, ``nonlinear``. ``sigma`` is the noise level in [-1, 1] units; ``mask`` is bool
+    ``(N, 1, H, W)``, True = observed, or None.
+    """
+
+    caps: ClassVar[frozenset[str]] = frozenset()
+    takes_mask: ClassVar[bool] = False
+    sigma: float = 0.0
+    mask: Tensor | None = None
+
+    def A(self, x: Tensor) -> Tensor:
+        """The noise-free measurement of ``x`` ``(N, C, H, W)``."""
+        raise NotImplementedError
+
+    def At(self, y: Tensor) -> Tensor:
+        """The adjoint: ``<A x, y> = <x, At y>``."""
+        raise NotImplementedError
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """The pseudo-inverse: the smallest ``x`` with ``A x`` nearest to ``y``."""
+        raise NotImplementedError
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """``argmin_u |A u - y|^2 + rho |u - x|^2``."""
+        raise NotImplementedError
+
+    def observe(self, x: Tensor, noise: Tensor) -> Tensor:
+        """A measurement of the truth with standard-normal ``noise`` shaped like ``A(x)``."""
+        return self.A(x) + self.sigma * noise
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """``y - A(x)``; zero where nothing was observed."""
+        return y - self.A(x)
+
+    def paste(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x`` with directly observed pixels put back; ``x`` itself where the operator observes no pixel."""
+        return x
+
+    def repeat(self, times: int) -> Operator:
+        """Every row ``times`` times, neighbours together."""
+        return self
+
+    def to(self, device: torch.device | str) -> Operator:
+        """The same operator with its tensors on ``device``."""
+        return self

@@ -1,0 +1,49 @@
+"""Inpainting: the observation is the image where the mask is True and zero elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Inpainting(Operator):
+    """``A x = m x``: its own adjoint, pseudo-inverse and projection. Noise reaches observed pixels only.
+
+    ``mask``: bool ``(N, 1, H, W)``, True = observed; ``sigma``: noise level in [-1, 1] units.
+    """
+
+    caps: ClassVar[frozenset[str]] = frozenset({"linear", "mask", "projection", "pinv", "prox", "svd"})
+    takes_mask: ClassVar[bool] = True
+
+    mask: Tensor
+    sigma: float = 0.0
+
+    def A(self, x: Tensor) -> Tensor:
+        # where, not multiply: a NaN in the hole must not leak into the measurement
+        return torch.where(self.mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+    At = A
+    pinv = A
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """``(m y + rho x) / (m + rho)``, which is ``x`` in the hole."""
+        return torch.where(self.mask, (y + rho * x) / (1 + rho), x)
+
+    def observe(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.A(x + self.sigma * noise)
+
+    def paste(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x`` with the observed pixels put back."""
+        return torch.where(self.mask, y, x)
+
+    def repeat(self, times: int) -> Inpainting:
+        return replace(self, mask=self.mask.repeat_interleave(times, 0))
+
+    def to(self, device: torch.device | str) -> Inpainting:
+        return replace(self, mask=self.mask.to(device))

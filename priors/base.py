@@ -1,0 +1,312 @@
+"""The prior: one primitive, ``denoise``, over a process, a network and a latent space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from priors.process import CLEAN, Level, Process, Rescaled
+
+Shape = tuple[int, int, int]
+
+
+class BudgetExceeded(RuntimeError):
+    """A solver asked for more network evaluations than its budget allows."""
+
+
+@dataclass
+class Meter:
+    """Evaluations counted in samples (rows times calls): what a method costs, measured where it is spent.
+
+    ``nfe`` network forwards (a guided one counts 2), ``nge`` backwards through the network, ``decode``/``encode``
+    autoencoder calls and their ``_grad`` backwards. ``limit`` bounds ``nfe``.
+    """
+
+    nfe: int = 0
+    nge: int = 0
+    decode: int = 0
+    decode_grad: int = 0
+    encode: int = 0
+    encode_grad: int = 0
+    limit: float = field(default=math.inf, repr=False)
+
+    def add(self, name: str, count: int) -> None:
+        setattr(self, name, getattr(self, name) + count)
+        if self.nfe > self.limit:
+            raise BudgetExceeded(f"the solver used {self.nfe} network evaluations; its budget is {self.limit:.0f}")
+
+    def counts(self) -> dict[str, int]:
+        return {name: value for name, value in asdict(self).items() if name != "limit"}
+
+
+class _Backward(torch.autograd.Function):
+    """The identity; its backward pass counts one gradient evaluation per row."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, meter: Meter, name: str, count: int) -> Tensor:
+        ctx.meter, ctx.name, ctx.count = meter, name, count
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        ctx.meter.add(ctx.name, ctx.count)
+        return grad, None, None, None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Per-sample conditioning tensors (first axis N) and the values a network was trained to read as 'none'.
+
+    ``null = None`` means the network has no unconditional branch: guidance other than 1 is refused.
+    """
+
+    values: Mapping[str, Tensor]
+    null: Mapping[str, Tensor] | None = None
+
+    def map(self, f) -> Condition:
+        """``f`` applied to every tensor."""
+        null = None if self.null is None else {k: f(v) for k, v in self.null.items()}
+        return Condition({k: f(v) for k, v in self.values.items()}, null)
+
+    def repeat(self, n: int) -> Condition:
+        """Every row ``n`` times, neighbours together."""
+        return self.map(lambda v: v.repeat_interleave(n, 0))
+
+
+class Prior:
+    """A frozen diffusion prior.
+
+    Parameters
+    ----------
+    process: the noise process of the checkpoint.
+    net: backbone adapter of :mod:`priors.nets`; None for closed-form priors that override :meth:`denoise`.
+    shape: ``(C, H, W)`` of the state the network denoises.
+    parameterization: what the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``.
+    num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'.
+    """
+
+    is_latent = False
+    learned_var = False
+
+    def __init__(
+        self,
+        process: Process,
+        net: nn.Module | None,
+        shape: Shape,
+        parameterization: str = "edm",
+        sigma_data: float = 0.5,
+        num_classes: int = 0,
+        null_label: int | None = None,
+    ):
+        self.process, self.net = process, net
+        self.image_shape = self.latent_shape = shape
+        self.parameterization, self.sigma_data = parameterization, sigma_data
+        self.num_classes, self.null_label = num_classes, null_label
+        self.device = torch.device("cpu")
+        self.meter = Meter()
+        if net is not None:
+            net.eval().requires_grad_(False)
+
+    @property
+    def caps(self) -> frozenset[str]:
+        """What a solver may ask for: ``grad label guidance latent encode_grad exact double_backward``."""
+        caps = {"grad"}
+        if self.num_classes:
+            caps.add("label")
+        if self.null_label is not None:
+            caps.add("guidance")
+        return frozenset(caps)
+
+    def to(self, device: torch.device | str) -> Prior:
+        """Move the networks; the levels stay float64 scalars on the host."""
+        self.device = torch.device(device)
+        if self.net is not None:
+            self.net.to(self.device)
+        return self
+
+    # -- levels ---------------------------------------------------------------------------------------------------
+
+    def level(self, ratio: float) -> Level:
+        """The level with ``sigma / alpha = ratio``."""
+        return self.process.level(ratio)
+
+    def level_at_index(self, index: float) -> Level:
+        """The level at a native index of the checkpoint."""
+        return self.process.level_at_index(index)
+
+    def grid(
+        self,
+        n: int,
+        kind: str = "karras",
+        start: Level | None = None,
+        end: Level | None = None,
+        rho: float = 7.0,
+    ) -> list[Level]:
+        """``n + 1`` levels that make ``n`` steps, noisiest first.
+
+        Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the cleanest level of the
+        network, so that ``n`` steps are ``n`` network calls. With ``end`` the levels run from ``start`` to ``end``.
+
+        Kinds: ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index``
+        (uniform in the native index, rounded: the respaced grid of guided-diffusion), ``flow`` (uniform in
+        ``u = sigma / (alpha + sigma)``).
+        """
+        if n < 1:
+            raise ValueError(f"a grid needs at least 1 step, got {n}")
+        top = start if start is not None else self.process.level(self.process.ratio_max)
+        bottom = end if end is not None else self.process.level(self.process.ratio_min)
+        count = n + 1 if end is not None else n
+        fractions = [i / max(count - 1, 1) for i in range(count)]
+        between = lambda a, b: [a + f * (b - a) for f in fractions]  # noqa: E731
+        if kind == "karras":
+            roots = between(top.ratio ** (1 / rho), bottom.ratio ** (1 / rho))
+            levels = [self.process.level(r**rho) for r in roots]
+        elif kind == "logsnr":
+            levels = [self.process.level(math.exp(r)) for r in between(math.log(top.ratio), math.log(bottom.ratio))]
+        elif kind == "index":
+            indices = between(self.process.index(top), self.process.index(bottom))
+            levels = [self.process.level_at_index(round(k)) for k in indices]
+        elif kind == "flow":
+            share = lambda l: l.sigma / (l.alpha + l.sigma)  # noqa: E731
+            us = between(share(top), share(bottom))
+            levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
+        else:
+            raise ValueError(f"unknown grid '{kind}'; valid: karras, logsnr, index, flow")
+        return levels if end is not None else [*levels, CLEAN]
+
+    # -- the one primitive ------------------------------------------------------------------------------------------
+
+    def condition(self, labels: Tensor | None) -> Condition | None:
+        """The condition for integer labels ``(N,)`` in ``0..num_classes-1``; None for an unconditional prior."""
+        if labels is None or not self.num_classes:
+            return None
+        null = None if self.null_label is None else {"label": torch.full_like(labels, self.null_label)}
+        return Condition({"label": labels}, null)
+
+    def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+        """``E[x0 | z]``: the denoised state, same shape as ``z``, differentiable in ``z``, never clipped.
+
+        Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and Salimans 2022).
+        Raises ValueError where the network has no null condition and ``guidance != 1``.
+        """
+        alpha, sigma = self._like(level.alpha, z), self._like(level.sigma, z)
+        scaled = self._scaled_input(z, alpha, sigma)
+        t = torch.as_tensor(level.t, dtype=torch.float64).to(z).expand(len(z))
+        values = self._condition_values(cond, z)
+        if guidance == 1.0:
+            self.meter.add("nfe", len(z))
+            out = self.net(scaled, t, values)
+        else:
+            if cond is None or cond.null is None:
+                raise ValueError(f"guidance {guidance} needs a condition and a trained null condition; use guidance=1")
+            self.meter.add("nfe", 2 * len(z))
+            both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
+            given, null = self.net(torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
+            out = null + guidance * (given - null)
+        return self._counted(self._to_x0(out, z, alpha, sigma), "nge", len(z) if guidance == 1.0 else 2 * len(z))
+
+    @staticmethod
+    def _like(value: float | Tensor, z: Tensor) -> Tensor:
+        """A float64 tensor on the device of ``z``, so that coefficients are formed in double and cast last."""
+        return torch.as_tensor(value, dtype=torch.float64, device=z.device)
+
+    def _scaled_input(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if self.parameterization != "edm":
+            return z
+        return z * (1 / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()).to(z.dtype)
+
+    def _to_x0(self, out: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """All parameterisations are affine in the output: ``x0 = a z + b out``."""
+        kind = self.parameterization
+        if kind == "x0":
+            return out
+        if kind == "eps":
+            a, b = 1 / alpha, -sigma / alpha
+        elif kind == "v":
+            c2 = alpha**2 + sigma**2
+            a, b = alpha / c2, -sigma / c2.sqrt()
+        elif kind == "flow":
+            a, b = 1 / (alpha + sigma), -sigma / (alpha + sigma)
+        elif kind == "edm":
+            r, sd = sigma / alpha, self.sigma_data
+            a, b = sd**2 / (r**2 + sd**2) / alpha, r * sd / (r**2 + sd**2).sqrt()
+        else:
+            raise ValueError(f"unknown parameterization '{kind}'; valid: eps, x0, v, flow, edm")
+        return a.to(z.dtype) * z + b.to(z.dtype) * out
+
+    def _condition_values(self, cond: Condition | None, z: Tensor) -> Mapping[str, Tensor]:
+        if cond is not None:
+            return {k: v.to(z.device) for k, v in cond.values.items()}
+        if not self.num_classes:
+            return {}
+        if self.null_label is None:
+            raise ValueError("this prior is class-conditional and has no unconditional branch: give labels")
+        return {"label": torch.full((len(z),), self.null_label, device=z.device)}
+
+    def _counted(self, x: Tensor, name: str, count: int) -> Tensor:
+        """``x``, with ``count`` added to the meter when a gradient is taken through it."""
+        return _Backward.apply(x, self.meter, name, count) if x.requires_grad else x
+
+    # -- the latent space (the identity for pixel priors) -------------------------------------------------------------
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Image to the state the network denoises."""
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The state the network denoises to an image; differentiable in ``z``."""
+        return z
+
+    # -- other coordinates ------------------------------------------------------------------------------------------
+
+    def view(self, kind: str) -> Prior:
+        """The same denoiser in ``vp`` or ``ve`` coordinates (gradients in z depend on them; x0 does not)."""
+        return self if kind in ("native", self.process.kind) else View(self, kind)
+
+    @contextmanager
+    def metered(self, limit: float = math.inf) -> Iterator[Meter]:
+        """A fresh meter for the duration of the block."""
+        outer, self.meter = self.meter, Meter(limit=limit)
+        try:
+            yield self.meter
+        finally:
+            self.meter = outer
+
+
+class View(Prior):
+    """A prior whose ``z`` is divided by ``alpha`` (ve) or ``sqrt(alpha^2 + sigma^2)`` (vp)."""
+
+    def __init__(self, base: Prior, kind: str):
+        self.base = base
+        self.process = Rescaled(base.process, kind)
+
+    def __getattr__(self, name: str):
+        return getattr(self.base, name)
+
+    @property
+    def caps(self) -> frozenset[str]:
+        return self.base.caps
+
+    def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+        native = self._native(level)
+        c = self.process.scale(native)
+        return self.base.denoise(z * (c.to(z) if isinstance(c, Tensor) else c), native, cond, guidance)
+
+    def _native(self, level: Level) -> Level:
+        if isinstance(level.alpha, Tensor):
+            return Level.stack([self.base.process.level(r) for r in level.ratio.flatten().tolist()])
+        return self.base.process.level(level.ratio)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.base.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.base.decode(z)
+
+    def view(self, kind: str) -> Prior:
+        return self.base.view(kind)
