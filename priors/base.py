@@ -114,8 +114,8 @@ class Prior:
 
     @property
     def caps(self) -> frozenset[str]:
-        """What a solver may ask for: ``grad label guidance latent encode_grad exact double_backward``."""
-        caps = {"grad"}
+        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``exact``, ...."""
+        caps = {"grad", "latent" if self.is_latent else "pixel"}
         if self.num_classes:
             caps.add("label")
         if self.null_label is not None:
@@ -142,7 +142,7 @@ class Prior:
     def grid(
         self,
         n: int,
-        kind: str = "karras",
+        kind: str = "native",
         start: Level | None = None,
         end: Level | None = None,
         rho: float = 7.0,
@@ -152,7 +152,7 @@ class Prior:
         Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the cleanest level of the
         network, so that ``n`` steps are ``n`` network calls. With ``end`` the levels run from ``start`` to ``end``.
 
-        Kinds: ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index``
+        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for flows), ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index``
         (uniform in the native index, rounded: the respaced grid of guided-diffusion), ``flow`` (uniform in
         ``u = sigma / (alpha + sigma)``).
         """
@@ -163,6 +163,8 @@ class Prior:
         count = n + 1 if end is not None else n
         fractions = [i / max(count - 1, 1) for i in range(count)]
         between = lambda a, b: [a + f * (b - a) for f in fractions]  # noqa: E731
+        if kind == "native":
+            kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
         if kind == "karras":
             roots = between(top.ratio ** (1 / rho), bottom.ratio ** (1 / rho))
             levels = [self.process.level(r**rho) for r in roots]
@@ -176,7 +178,7 @@ class Prior:
             us = between(share(top), share(bottom))
             levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
         else:
-            raise ValueError(f"unknown grid '{kind}'; valid: karras, logsnr, index, flow")
+            raise ValueError(f"unknown grid '{kind}'; valid: native, karras, logsnr, index, flow")
         return levels if end is not None else [*levels, CLEAN]
 
     # -- the one primitive ------------------------------------------------------------------------------------------
@@ -284,6 +286,7 @@ class View(Prior):
     def __init__(self, base: Prior, kind: str):
         self.base = base
         self.process = Rescaled(base.process, kind)
+        self.is_latent, self.learned_var = base.is_latent, base.learned_var
 
     def __getattr__(self, name: str):
         return getattr(self.base, name)

@@ -81,6 +81,11 @@ class Process:
     ratio_min: float
     ratio_max: float
 
+    @property
+    def trained_kind(self) -> str:
+        """The kind of the checkpoint itself, whatever the coordinates of this process."""
+        return self.kind
+
     # -- levels ---------------------------------------------------------------------------------------------------
 
     def level(self, ratio: float) -> Level:
@@ -254,6 +259,10 @@ class Rescaled(Process):
             raise ValueError(f"unknown view '{kind}'; valid: vp, ve")
         self.base, self.kind = base, kind
         self.ratio_min, self.ratio_max = base.ratio_min, base.ratio_max
+
+    @property
+    def trained_kind(self) -> str:
+        return self.base.trained_kind
 
     def scale(self, native: Level) -> Scalar:
         """The factor ``c`` in ``z_view = z_native / c``."""

@@ -1,0 +1,52 @@
+"""From configuration nodes to objects of our own packages, and of no others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from bench.errors import UserError
+
+PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
+_HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
+
+
+def target(node: Mapping[str, Any]) -> Any:
+    """The class or function a node names; only our packages may be named."""
+    path = str(node["_target_"])
+    module, _, name = path.rpartition(".")
+    if module.split(".")[0] not in PACKAGES or not name.isidentifier():
+        raise UserError(f"_target_ '{path}' is outside the packages a configuration may name: {', '.join(PACKAGES)}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"_target_ '{path}' cannot be imported: {error}") from None
+
+
+def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The constructor arguments of a node: what the user set, else what the preset says."""
+    given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
+    presets = node.get("presets")
+    if presets is None:
+        return given
+    preset = node.get("preset")
+    if preset not in presets:
+        raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
+    chosen = {k: presets[preset].get(k) if v is None else v for k, v in given.items()}
+    return {k: v for k, v in chosen.items() if v is not None}
+
+
+def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
+    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the user."""
+    make = target(node)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}
+    if dataclasses.is_dataclass(make):
+        unused = settings.keys() - {f.name for f in dataclasses.fields(make)}
+        if unused:
+            raise UserError(f"{node['_target_']} has no setting named {', '.join(sorted(unused))}")
+    try:
+        return make(**settings, **more)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{node['_target_']}: {error}") from error

@@ -1,0 +1,168 @@
+"""What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction of a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import UserError, unknown
+
+_HERE = Path(__file__).resolve().parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+
+GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study")
+LIST_GROUPS = ("metrics",)
+
+_HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "hydra"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One YAML file of one group."""
+
+    group: str
+    name: str
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """The file's first comment line."""
+        first = self.path.read_text(encoding="utf-8").partition("\n")[0]
+        return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return _load(self.path)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings a user may override, with the value in force: the preset's where the key itself is null."""
+        content = self.content
+        preset = content.get("presets", {}).get(content.get("preset"), {})
+        keys = (k for k in content if k not in _HARNESS_KEYS)
+        return {k: preset.get(k) if content[k] is None else content[k] for k in keys}
+
+
+@cache
+def _load(path: Path) -> dict[str, Any]:
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+
+
+@cache
+def options(group: str) -> dict[str, Option]:
+    """The options of a group by name; sub-folders give names such as ``arena/g2``."""
+    folder = CONF / group
+    files = sorted(folder.rglob("*.yaml"))
+    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
+    return {name: Option(group, name, path) for path, name in names.items()}
+
+
+def option(group: str, name: str) -> Option:
+    """One option; raises UserError with the valid names."""
+    try:
+        return options(group)[name]
+    except KeyError:
+        raise unknown(group, name, options(group)) from None
+
+
+def defaults() -> dict[str, Any]:
+    """The chosen option of every group in ``conf/config.yaml``."""
+    chosen: dict[str, Any] = {}
+    for entry in _load(CONF / "config.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            chosen.update({key.removeprefix("override ").lstrip("/"): value for key, value in entry.items()})
+    return {group: chosen.get(group) for group in GROUPS}
+
+
+def listing(group: str | None = None) -> str:
+    """What ``bench ls`` prints."""
+    if group is not None and group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    chosen = defaults()
+    lines: list[str] = []
+    for name in GROUPS if group is None else (group,):
+        found = options(name).values()
+        width = max((len(o.name) for o in found), default=0)
+        lines.append(f"{name}=")
+        for o in found:
+            mark = "*" if o.name == chosen[name] or o.name in _as_list(chosen[name]) else " "
+            lines.append(f"  {mark} {o.name:<{width}}  {o.summary}".rstrip())
+        lines.append("")
+    return "\n".join([*lines, "* default.  bench show solver=dps prints one option in full."])
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def show(argument: str) -> str:
+    """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the class."""
+    group, _, name = argument.partition("=")
+    if not name:
+        raise UserError(f"'show' takes group=name, for example: bench show solver=dps (got '{argument}')")
+    if group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    chosen = option(group, name)
+    lines = [f"{group}={name}", f"  {chosen.summary}", ""]
+    presets: dict[str, dict[str, Any]] = chosen.content.get("presets", {})
+    if presets:
+        lines += _preset_table(chosen, presets)
+    else:
+        lines += [f"  {group}.{key} = {_plain(value)}" for key, value in chosen.parameters.items()]
+    lines += _card_lines(chosen)
+    return "\n".join(lines)
+
+
+def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
+    keys = list(chosen.parameters)
+    head = ["", *(f"{p}{' *' if p == chosen.content['preset'] else ''}" for p in presets)]
+    rows = [[f"{chosen.group}.{k}", *(_plain(v.get(k)) for v in presets.values())] for k in keys]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def _card_lines(chosen: Option) -> list[str]:
+    """Docstrings and the card, read from the source by ``ast`` so that nothing heavy is imported."""
+    import ast
+
+    target = chosen.content.get("_target_", "")
+    module, _, cls = target.rpartition(".")
+    source = CONF.parent.joinpath(*module.split(".")).with_suffix(".py")
+    if not source.is_file():
+        return []
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == cls), None)
+    if node is None:
+        return []
+    doc = ast.get_docstring(node)
+    lines = ["", *(f"  {line}".rstrip() for line in (doc or "").splitlines())]
+    for keyword in _card_call(node):
+        value = ast.literal_eval(keyword.value)
+        lines.append("")
+        if isinstance(value, dict):
+            lines += [f"  {keyword.arg}:", *(f"    {k}: {v}" for k, v in value.items())]
+        elif isinstance(value, list | tuple):
+            lines += [f"  {keyword.arg}:", *(f"    - {item}" for item in value)]
+        else:
+            lines.append(f"  {keyword.arg}: {value}")
+    return lines
+
+
+def _card_call(node: Any) -> list[Any]:
+    import ast
+
+    for statement in node.body:
+        names = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+        if any(getattr(n, "id", "") == "card" for n in names) and isinstance(statement.value, ast.Call):
+            return [k for k in statement.value.keywords if k.value is not None]
+    return []

@@ -1,0 +1,93 @@
+"""A cell: one solver on one data set, mask, operator, prior and seed. Its hash names its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from bench.build import arguments, target
+
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The resolved configuration of one leaderboard line, in plain types that travel to any worker.
+
+    ``name`` hashes what the numbers depend on and nothing else: not the metrics, the executor or where files lie.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def draws(self) -> int:
+        return int(self.config["draws"])
+
+    @property
+    def images(self) -> int:
+        return int(self.config["data"]["images"])
+
+
+def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: str) -> Cell:
+    """The cell of a resolved configuration.
+
+    ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own id, which for a
+    folder of files hashes their names.
+    """
+    solver = target(config["solver"])
+    canonical = {
+        "solver": {"class": config["solver"]["_target_"], "version": solver.version, **arguments(config["solver"])},
+        "prior": _prior_identity(config["prior"]),
+        "data": {"name": data_name, **_without(config["data"], "root")},
+        "mask": {"class": config["mask"]["_target_"], **arguments(config["mask"])},
+        "operator": {"class": config["operator"]["_target_"], **arguments(config["operator"])},
+        "seed": config["seed"],
+        "draws": config["draws"],
+        "budget": config["budget"],
+    }
+    identity = {
+        **{group: str(choices[group]) for group in ("solver", "data", "mask", "operator", "prior")},
+        "seed": int(config["seed"]),
+        "images": int(config["data"]["images"]),
+        "draws": int(config["draws"]),
+        "variant": variant_of(config, choices["solver"]),
+    }
+    return Cell(digest(canonical), identity, config)
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of the canonical JSON of ``value``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def variant_of(config: Mapping[str, Any], solver: str) -> str:
+    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``."""
+    from bench.catalog import options
+
+    node, option = config["solver"], options("solver").get(solver)
+    shipped = option.content if option else {}
+    words = [str(node["preset"])] if node.get("preset") != shipped.get("preset") else []
+    settings = _without(node, "_target_", "preset", "presets")
+    words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != shipped.get(k)]
+    if config["budget"]:
+        words.append(f"budget={config['budget']}")
+    return " ".join(words)
+
+
+def _prior_identity(node: Node) -> Node:
+    """The content of a prior's files, or the parameters of a closed-form one; never a path."""
+    from priors.fingerprint import fingerprint
+
+    if "path" in node:
+        return {"fingerprint": fingerprint(node["path"]), **_without(node, "path", "train")}
+    return {"class": node["_target_"], **arguments(node)}
+
+
+def _without(node: Node, *keys: str) -> dict[str, Any]:
+    return {k: v for k, v in node.items() if k not in keys}

@@ -1,0 +1,18 @@
+"""Errors a user can act on: printed as one line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was wrong, what is valid, what to do; in one line."""
+
+
+def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest valid one first."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UserError(f"unknown {kind} '{given}'.{hint} Valid: {', '.join(names)}")

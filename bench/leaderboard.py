@@ -1,0 +1,247 @@
+"""The leaderboard: every cell of a study in one line, built from the shards and the cells' plans alone.
+
+The mean of a metric is taken over images, draws of an image averaged before. Only rows whose status is ``ok`` count:
+a failed row is counted as failed and is never a zero.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from rich.table import Table
+
+from bench import tables
+from bench.statistics import RESAMPLES, means_over_images
+from bench.store import FIXED, read_study, write_atomic
+
+IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
+COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
+EXTRA = ["missing", "cell", "variant", "commit", "dirty"]
+
+Card = Mapping[str, str]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws."""
+
+    name: str
+    identity: Mapping[str, object]
+    metrics: Mapping[str, Card]
+    planned: frozenset[str]
+    commit: str
+    dirty: bool | None
+
+    @property
+    def draws(self) -> int:
+        return int(str(self.identity["draws"]))
+
+
+def build(study: Path | str) -> pd.DataFrame:
+    """One line per cell, best first within each group of comparable cells (:data:`bench.tables.GROUP`).
+
+    Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
+    per draw (means over ok rows; ``peak_mib`` is the largest), then ``missing cell variant commit dirty`` and per
+    metric ``m_n``, the number of images with a value. ``failed`` counts rows that are there and not ok, ``missing``
+    planned rows that are not there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
+    what must be said below a table. Raises ValueError for a folder without cells.
+    """
+    cells = _cells(Path(study))
+    rows = read_study(study)
+    metrics = _metrics(cells, rows.columns)
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *metrics])])
+    ok = rows[rows["status"] == "ok"]
+    frame = pd.DataFrame([_line(cell, rows) for cell in cells])
+    frame["solver"] = _labels(frame)
+    frame = pd.concat([frame, _scores(ok, cells, list(metrics)), _costs(ok, frame["cell"])], axis=1)
+    frame = _sorted(frame, metrics)[[*csv_columns(metrics), *EXTRA, *(f"{m}_n" for m in metrics)]]
+    frame.attrs = {"metrics": metrics, "notes": _notes(frame, sum(len(c.planned) * c.draws for c in cells))}
+    return frame
+
+
+def write(study: Path | str) -> pd.DataFrame:
+    """Build and write ``leaderboard.csv .parquet .md .tex`` and ``leaderboard_long.csv``, each replaced as a whole."""
+    frame = build(study)
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), parquet)
+    files = {
+        "leaderboard.csv": to_csv(frame[csv_columns(frame.attrs["metrics"])]),
+        "leaderboard_long.csv": to_csv(long(frame)),
+        "leaderboard.md": tables.markdown(frame).encode(),
+        "leaderboard.tex": tables.latex(frame).encode(),
+        "leaderboard.parquet": parquet.getvalue(),
+    }
+    for name, data in files.items():
+        write_atomic(Path(study) / name, data)
+    return frame
+
+
+def table(frame: pd.DataFrame) -> Table:
+    """The leaderboard for the terminal."""
+    return tables.terminal(frame)
+
+
+def long(frame: pd.DataFrame) -> pd.DataFrame:
+    """Tidy form: one line per cell and metric; ``n`` is the number of images that have a value."""
+    columns = [*IDENTITY, "metric", "value", "lo", "hi", "n", "direction"]
+    lines = [
+        [*line[IDENTITY], m, line[m], line[f"{m}_lo"], line[f"{m}_hi"], line[f"{m}_n"], card["direction"]]
+        for _, line in frame.iterrows()
+        for m, card in frame.attrs["metrics"].items()
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def csv_columns(metrics: Iterable[str]) -> list[str]:
+    """The fixed columns of ``leaderboard.csv``."""
+    return [*IDENTITY, "failed", *(f"{m}{end}" for m in metrics for end in ("", "_lo", "_hi")), *COSTS]
+
+
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """UTF-8 CSV, ``nan`` and ``inf`` spelt out. A text that a spreadsheet would take for a formula gets a ``'``."""
+    safe = frame.apply(lambda column: column.map(_plain_text))
+    return safe.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
+
+
+def _plain_text(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _cells(study: Path) -> list[CellRecord]:
+    paths = sorted(study.glob("cells/*/config.yaml"))
+    if not paths:
+        raise ValueError(f"{study} is not a study folder: it has no cells/*/config.yaml; name one with out=DIR")
+    environment = study / "environment.json"
+    shared = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
+    return [_cell(path, shared) for path in paths]
+
+
+def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
+    # the C loader reads a plan of thousands of image ids ten times faster; both build plain types only
+    config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    provenance = {**environment, **(config.get("provenance") or {})}
+    return CellRecord(
+        name=str(config["cell"]),
+        identity=config["identity"],
+        metrics=config.get("metrics") or {},
+        planned=frozenset(str(image) for images in config["chunks"].values() for image in images),
+        commit=str(provenance.get("commit") or ""),
+        dirty=provenance.get("dirty"),
+    )
+
+
+def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Every metric of any cell in the order of the configurations, then columns nobody described."""
+    cards: dict[str, Card] = {}
+    for cell in cells:
+        cards = {**cell.metrics, **cards} if set(cards) < set(cell.metrics) else {**cards, **cell.metrics}
+    cards |= {name: {} for name in columns if name not in FIXED.names and name not in cards}
+    titles = [card.get("title", name) for name, card in cards.items()]
+    return {
+        name: {
+            "title": title if titles.count(title) == 1 else name,
+            "direction": card.get("direction", "none"),
+            "unit": card.get("unit", ""),
+        }
+        for (name, card), title in zip(cards.items(), titles, strict=True)
+    }
+
+
+def _line(cell: CellRecord, rows: pd.DataFrame) -> dict[str, object]:
+    """All of a cell's line but its numbers."""
+    mine = rows[rows["cell"] == cell.name]
+    there = mine["image_id"].isin(cell.planned) & mine["draw"].between(0, cell.draws - 1)
+    return {
+        **{key: cell.identity[key] for key in IDENTITY},
+        "failed": int((mine["status"] != "ok").sum()),
+        "missing": len(cell.planned) * cell.draws - int(there.sum()),
+        "cell": cell.name,
+        "variant": str(cell.identity.get("variant") or ""),
+        "commit": cell.commit,
+        "dirty": cell.dirty,
+    }
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """Solver names; cells that would look the same are told apart by what was overridden, then by their hash."""
+    labels = frame["solver"].astype(str)
+    for detail in (" " + frame["variant"], " [" + frame["cell"].str[:8] + "]"):
+        same = frame.assign(solver=labels).duplicated(IDENTITY, keep=False)
+        labels = labels.where(~same, labels + detail).str.strip()
+    return labels
+
+
+def _scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
+    """Per cell ``m m_lo m_hi m_n``. Cells of one data set share their resamples of images."""
+    images = {cell: part[metrics] for cell, part in _image_means(ok, metrics).groupby(level="cell")}
+    nothing = pd.DataFrame(columns=metrics, dtype=float)
+    scores: dict[Hashable, dict[str, float]] = {cell.name: {} for cell in cells}
+    for data in sorted({str(cell.identity["data"]) for cell in cells}):
+        keys = [(cell.name, m) for cell in cells if str(cell.identity["data"]) == data for m in metrics]
+        means = means_over_images([images.get(cell, nothing)[m].to_numpy(float) for cell, m in keys], data)
+        for i, (cell, m) in enumerate(keys):
+            values = {m: means.mean[i], f"{m}_lo": means.lo[i], f"{m}_hi": means.hi[i], f"{m}_n": means.n[i]}
+            scores[cell].update(values)
+    return pd.DataFrame([scores[cell.name] for cell in cells])
+
+
+def _image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Means over the draws that have a value, per cell and image; infinite where a draw is."""
+    return ok.groupby(["cell", "image_id"])[[*metrics]].mean()
+
+
+def _costs(ok: pd.DataFrame, cells: pd.Series) -> pd.DataFrame:
+    how = {name: "max" if name == "peak_mib" else "mean" for name in COSTS}
+    return ok.groupby("cell").agg(how).reindex(cells).reset_index(drop=True)
+
+
+def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
+    """By group, then by the first metric, best first and undefined last, then by name."""
+    first = next(iter(metrics.items()), None)
+    frame = frame.sort_values(["solver", "prior", "cell"], kind="stable")
+    if first and first[1]["direction"] != "none":
+        frame = frame.sort_values(first[0], ascending=first[1]["direction"] == "down", kind="stable")
+    return frame.sort_values(tables.GROUP, kind="stable", ignore_index=True)
+
+
+def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
+    """What a reader must know before quoting a number."""
+    commits = sorted({commit for commit in frame["commit"] if commit}) or ["unknown"]
+    dirty = frame[[value is True for value in frame["dirty"]]]
+    failed, missing = int(frame["failed"].sum()), int(frame["missing"].sum())
+    notes = [
+        f"{_span(frame['images'])} images x {_span(frame['draws'])} draws. Means over images, draws averaged first, "
+        f"with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples of images).",
+        "Costs are per draw, what was spent once per image shared by its draws.",
+        f"Commit {', '.join(commits)}.",
+    ]
+    if len(dirty):
+        notes.append(
+            f"WARNING: {len(dirty)} of {len(frame)} cells ran on a dirty tree: their code is in no commit "
+            f"({', '.join(dict.fromkeys(dirty['solver']))})."
+        )
+    notes.append(f"Rows: {planned} planned, {missing} missing, {failed} failed.")
+    if failed or missing:
+        notes.append(
+            f"{tables.INCOMPLETE} Some rows failed or are missing. They are left out of the means, never counted as "
+            "zero, so the means are over other images or draws, and these cells are not ranked."
+        )
+    changed = frame[frame["variant"] != ""].drop_duplicates(["solver", "variant"])
+    if len(changed):
+        pairs = [f"{solver}: {variant}" for solver, variant in zip(changed["solver"], changed["variant"], strict=True)]
+        notes.append(f"Settings other than the shipped ones: {'; '.join(pairs)}.")
+    return notes
+
+
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"

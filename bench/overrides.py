@@ -1,0 +1,111 @@
+"""Checks command-line overrides against the YAML files before Hydra composes anything.
+
+Hydra refuses unknown keys of a dataclass, but ``+key=`` opens it, and its messages run over many lines. Here every
+mistake is one line with the valid choices, raised before torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from bench.catalog import GROUPS, LIST_GROUPS, defaults, option, options
+from bench.errors import UserError, unknown
+
+
+def check(overrides: Sequence[str]) -> None:
+    """Raise UserError on an unknown group, option, key or a value of the wrong type."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
+    chosen = {group: _as_names(value) for group, value in defaults().items()}
+    for item in parsed:
+        if item.key_or_group in GROUPS:
+            chosen[item.key_or_group] = _check_options(item)
+    for item in parsed:
+        if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra"):
+            _check_key(item, chosen)
+
+
+def _values(item: Any) -> list[Any]:
+    """The plain values of an override: one, or each of a sweep; a glob gives none."""
+    from hydra.core.override_parser.types import ChoiceSweep, Sweep
+
+    value = item.value()
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
+    return [] if isinstance(value, Sweep) else [value]
+
+
+def _as_names(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _check_options(item: Any) -> list[str]:
+    group = item.key_or_group
+    if item.is_delete() or item.is_add():
+        raise UserError(f"'{item.input_line}': a group is chosen with {group}=NAME")
+    names: list[str] = []
+    for value in _values(item):
+        if isinstance(value, list) and group not in LIST_GROUPS:
+            raise UserError(f"'{item.input_line}': {group} takes one name; a comma list without brackets sweeps (-m)")
+        names += _as_names(value)
+    for name in names:
+        option(group, name)
+    return names or list(options(group))
+
+
+def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
+    key = item.key_or_group
+    if item.is_delete():
+        raise UserError(f"'{item.input_line}': nothing here can be deleted; set the value you want instead")
+    group, _, rest = key.partition(".")
+    if not rest:
+        _check_top(key, item)
+        return
+    if group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    if group in LIST_GROUPS:
+        raise UserError(f"'{item.input_line}': choose metrics with metrics=[{','.join(sorted(options(group))[:3])},...]")
+    for name in chosen[group]:
+        content = option(group, name)
+        valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
+        if rest not in valid and not (isinstance(content.content.get(rest.split(".")[0]), dict) and "." in rest):
+            error = unknown(f"key of {group}={name}", rest, valid)
+            raise UserError(str(error))
+        for value in _values(item):
+            _check_value(item, name, rest, value, content.content, valid.get(rest))
+
+
+def _check_top(key: str, item: Any) -> None:
+    from bench.schema import Config
+
+    fields = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in GROUPS}
+    if key not in fields:
+        raise unknown("key", key, [*fields, *GROUPS])
+    if item.is_add():
+        raise UserError(f"'{item.input_line}': {key} exists already; write {key}=VALUE")
+    for value in _values(item):
+        numeric = str(fields[key]).startswith("int")
+        if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{key}={value}: {key} takes a whole number")
+        if key in ("draws", "batch", "threads") and value is not None and value < 1:
+            raise UserError(f"{key}={value}: {key} must be at least 1")
+
+
+def _check_value(item: Any, name: str, key: str, value: Any, content: dict[str, Any], example: Any) -> None:
+    if key == "preset":
+        if value not in content["presets"]:
+            raise unknown(f"preset of {name}", str(value), content["presets"])
+        return
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if example is None or value is None or type(example) not in kinds or isinstance(value, str) and "${" in value:
+        return
+    fits = isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
+    if not fits and not (isinstance(example, float) and type(value) is int) and not isinstance(example, str):
+        raise UserError(f"{item.input_line}: {key} takes {kinds[type(example)]} (now {example})")

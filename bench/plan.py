@@ -1,0 +1,100 @@
+"""The plan: which chunks a cell has, and which of them are still missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.cell import Cell, digest
+from bench.errors import UserError
+from bench.store import RowStore, write_atomic
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A fixed slice of a cell's rows: some images, each with all its draws. One chunk is one shard."""
+
+    name: str
+    images: Sequence[str]
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell in its study folder.
+
+    ``padded`` images fill every network batch of ``padded * draws`` rows, the last chunk's too, so that a row never
+    depends on which chunk it fell into.
+    """
+
+    cell: Cell
+    folder: Path
+    chunks: Sequence[Chunk]
+    padded: int
+
+    @property
+    def store(self) -> RowStore:
+        return RowStore(self.folder)
+
+    def missing(self, retry: bool = False) -> list[Chunk]:
+        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok."""
+        self.store.sweep()
+        done = self.store.done()
+        if retry:
+            rows = self.store.read(["image_id", "status"])
+            failed = set(rows.loc[rows["status"] != "ok", "image_id"])
+            done = {c.name for c in self.chunks if c.name in done and not failed & set(c.images)}
+        return [chunk for chunk in self.chunks if chunk.name not in done]
+
+
+def slices(images: Sequence[str], draws: int, batch: int) -> tuple[list[Chunk], int]:
+    """Images cut into chunks of ``batch // draws`` (at least one), and that number."""
+    padded = max(1, batch // draws)
+    parts = [list(images[i : i + padded]) for i in range(0, len(images), padded)]
+    return [Chunk(f"{i:05d}-{digest([part, draws])}", part) for i, part in enumerate(parts)], padded
+
+
+def plan_cell(
+    cell: Cell, study: Path, ids: Sequence[str], metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> CellPlan:
+    """Open a cell's folder, writing its plan the first time.
+
+    A cell keeps the chunks it was first planned with: a later ``batch=`` cannot cut its rows anew, so duplicates
+    cannot exist. Two processes that plan the same cell write the same file.
+    """
+    if cell.images > len(ids):
+        raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
+    folder = study / "cells" / cell.name
+    path = folder / "config.yaml"
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    if recorded is None:
+        chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]))
+        recorded = {
+            "cell": cell.name,
+            "identity": dict(cell.identity),
+            "padded": padded,
+            "chunks": {chunk.name: list(chunk.images) for chunk in chunks},
+            "metrics": {},
+            "provenance": dict(provenance),
+            "config": dict(cell.config),
+        }
+    if recorded["metrics"].keys() != recorded["metrics"].keys() | metrics.keys() or not path.exists():
+        recorded["metrics"] = {**recorded["metrics"], **metrics}
+        write_atomic(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
+    chunks = [Chunk(name, images) for name, images in recorded["chunks"].items()]
+    return CellPlan(cell, folder, chunks, int(recorded["padded"]))
+
+
+def writable(folder: Path) -> None:
+    """Create the study folder, or say in one line why that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the study folder {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the study folder {folder} is not writable; choose another with out=DIR")

@@ -1,0 +1,59 @@
+"""The typed top level of the configuration; groups are checked against their YAML files (:mod:`bench.overrides`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+
+@dataclass
+class Config:
+    """Everything ``python -m bench`` takes, groups apart."""
+
+    solver: Any = MISSING
+    data: Any = MISSING
+    mask: Any = MISSING
+    operator: Any = MISSING
+    prior: Any = MISSING
+    metrics: Any = field(default_factory=dict)
+    executor: Any = MISSING
+    study: Any = MISSING
+    seed: int = 0
+    draws: int = 4
+    batch: int = 32
+    out: str | None = None
+    budget: str | None = None
+    threads: int | None = None
+    accept: list[str] = field(default_factory=list)
+    retry: bool = False
+    sheet: bool = True
+    quiet: bool = False
+
+
+HELP = {
+    "seed": "study seed; with the data and image id it fixes every mask, noise and draw",
+    "draws": "samples per image",
+    "batch": "network rows per chunk; every network batch is filled up to it",
+    "out": "study folder; null = runs/<study.name>",
+    "budget": "nfe:N stops a solver that asks for more than N network evaluations per draw; null = none",
+    "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
+    "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
+    "retry": "run chunks again that hold rows which are not ok",
+    "sheet": "write contact_sheet.png",
+    "quiet": "print nothing but errors",
+}
+
+
+def study_folder(out: str | None, name: str) -> str:
+    """``out``, or ``runs/<name>`` in the working directory."""
+    return str(Path(out) if out else Path("runs") / name)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; safe to call twice."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)

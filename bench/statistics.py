@@ -1,0 +1,131 @@
+"""Means over images and how sure they are.
+
+The unit of resampling is the image: draws of one image share its difficulty, so they are averaged before. Intervals are
+BCa bootstrap intervals (Efron, "Better bootstrap confidence intervals", JASA 1987): corrected for median bias and for
+skewness, which perceptual distances and PSNR have. With few images a plain bootstrap is too sure of itself (a "95 %"
+interval of 8 images holds the true mean 86 to 88 % of the time), so tails are expanded as in Hesterberg, "What Teachers
+Should Know About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+RESAMPLES = 9999
+_BLOCK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Means:
+    """Per column: the mean, its interval ``lo`` to ``hi``, and ``n``, the number of images that have a value."""
+
+    mean: Array
+    lo: Array
+    hi: Array
+    n: NDArray[np.int64]
+
+
+def generator(key: str) -> np.random.Generator:
+    """A generator that depends on ``key`` alone, so that a table can be rebuilt."""
+    return np.random.default_rng(int.from_bytes(blake2b(key.encode(), digest_size=16).digest(), "big"))
+
+
+def means_over_images(columns: Sequence[Array], key: str) -> Means:
+    """Means of columns, one value per image ``(images,)`` each, with their 95 % intervals.
+
+    NaN is an image without a value (its draws failed, or the metric is undefined there): it is left out and not counted
+    in ``n``, never taken as zero. Columns with the same ``n`` share their resamples, seeded by ``key`` and ``n``.
+    """
+    kept = [column[~np.isnan(column)] for column in columns]
+    n = np.array([len(column) for column in kept], dtype=np.int64)
+    out = np.full((3, len(kept)), np.nan)
+    for size in np.unique(n[n > 0]):
+        where = np.flatnonzero(n == size)
+        sample = np.stack([kept[i] for i in where], axis=1)
+        out[0, where] = sample.mean(axis=0)
+        out[1:, where] = bootstrap_interval(sample, generator(f"{key}\x1f{size}"))
+    return Means(*out, n)
+
+
+def bootstrap_interval(
+    sample: Array, rng: np.random.Generator, level: float = LEVEL, resamples: int = RESAMPLES
+) -> Array:
+    """Expanded BCa interval of the mean of every column of ``sample`` ``(n, columns)``, as ``(2, columns)``: lo, hi.
+
+    Ends are order statistics without interpolation; with 9999 resamples they are exact percentiles. One image has no
+    interval (NaN); equal values have one of width zero. Infinity is a value: an end is infinite where enough resamples
+    are, and the bias corrections, which are then undefined, are left out. The sample must not hold NaN.
+    """
+    n, columns = sample.shape
+    if n < 2:
+        return np.full((2, columns), np.nan)
+    means = np.sort(_resampled_means(sample, rng, resamples), axis=1)
+    probability = _corrected(sample, means, level)
+    lo = np.floor(probability[0] * (resamples + 1) + 1e-9)
+    hi = np.ceil(probability[1] * (resamples + 1) - 1e-9)
+    ranks = np.clip(np.stack([lo, hi]).astype(np.int64), 1, resamples) - 1
+    ends = np.take_along_axis(means, ranks.T, axis=1).T
+    equal = np.all(sample == sample[0], axis=0)
+    return np.where(equal, sample[0], ends)
+
+
+def _resampled_means(sample: Array, rng: np.random.Generator, resamples: int) -> Array:
+    """``(columns, resamples)``: every resample is drawn once, for all columns."""
+    n, columns = sample.shape
+    infinite = np.isinf(sample)
+    finite = np.where(infinite, 0.0, sample)
+    means = np.empty((columns, resamples))
+    done = 0
+    for counts in _counts(n, rng, resamples):
+        block = counts @ finite / n
+        if infinite.any():
+            above, below = counts @ (sample == np.inf), counts @ (sample == -np.inf)
+            block += np.where(above > 0, np.inf, 0.0)
+            with np.errstate(invalid="ignore"):
+                block -= np.where(below > 0, np.inf, 0.0)
+        means[:, done : done + len(block)] = block.T
+        done += len(block)
+    return means
+
+
+def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[Array]:
+    """How often each image is in each resample, a block of resamples at a time to bound memory."""
+    size = max(1, _BLOCK // n)
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+def _expanded_tail(tail: float, n: int) -> float:
+    """``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``: makes up for the bootstrap's variance, too small by (n - 1) / n."""
+    return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
+
+
+def _corrected(sample: Array, means: Array, level: float) -> Array:
+    """The two probabilities ``(2, columns)`` of the BCa ends (Efron 1987, eq. 3.9)."""
+    tail = _expanded_tail((1 - level) / 2, len(sample))
+    z = ndtri(np.array([[tail], [1 - tail]]))
+    corrected = np.isfinite(sample).all(axis=0)
+    finite = np.where(corrected, sample, 0.0)
+    centre = finite.mean(axis=0)
+    deviation = finite - centre
+    # sums of the same numbers in another order differ in the last digits: those means are equal
+    rounding = 1e-10 * np.abs(deviation).max(axis=0)
+    less = (means < (centre - rounding)[:, None]).mean(axis=1)
+    at_most = (means <= (centre + rounding)[:, None]).mean(axis=1)
+    edge = 1 / (means.shape[1] + 1)
+    bias = ndtri(np.clip((less + at_most) / 2, edge, 1 - edge))
+    spread = np.sum(deviation**2, axis=0) ** 1.5
+    skew = np.divide(np.sum(deviation**3, axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    shifted = bias + z
+    return np.where(corrected, ndtr(bias + shifted / (1 - skew * shifted)), ndtr(z))

@@ -1,0 +1,338 @@
+"""The row store: one Parquet shard per chunk, so that a finished chunk is a file that is there.
+
+A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader therefore sees a
+whole shard or none, on a local disk and on a shared folder without locks, and a chunk written twice replaces itself.
+Every page of a shard has a checksum and its footer a seal; what is read is checked against them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FIXED = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("image_id", pa.string()),
+        ("draw", pa.int64()),
+        ("status", pa.string()),
+        ("message", pa.string()),
+        ("seconds_fit", pa.float64()),
+        ("seconds_sample", pa.float64()),
+        ("nfe", pa.float64()),
+        ("nge", pa.float64()),
+        ("decode", pa.float64()),
+        ("decode_grad", pa.float64()),
+        ("encode", pa.float64()),
+        ("encode_grad", pa.float64()),
+        ("peak_mib", pa.float64()),
+        ("png", pa.binary()),
+        ("device", pa.string()),
+        ("build", pa.string()),
+        ("threads", pa.int64()),
+        ("precision", pa.string()),
+        ("padded_batch", pa.int64()),
+        ("commit", pa.string()),
+    ]
+)
+"""The columns every row has, in this order; every other column is a metric (float64), sorted by its id."""
+
+KEY = ["cell", "image_id", "draw"]
+TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
+"""What two honest copies of a row may differ in."""
+
+Row = Mapping[str, object]
+_SEAL = b"bench"
+_CHUNK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_STALE_SECONDS = 3600
+_LOG = logging.getLogger(__name__)
+
+
+class CorruptShard(ValueError):
+    """A shard that is truncated, or whose content is not what was written."""
+
+
+class DifferentCopies(ValueError):
+    """Two shards hold the same row with different results."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one, never a part."""
+    part = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+class RowStore:
+    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at once."""
+
+    def __init__(self, cell_folder: Path | str):
+        self.folder = Path(cell_folder) / "rows"
+
+    def write(self, chunk: str, rows: Sequence[Row]) -> None:
+        """Store the rows of a chunk, all or nothing; a chunk written again replaces itself.
+
+        A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``, ``draw`` and ``status``
+        must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are.
+        Raises ValueError for a bad chunk name, no rows, a row without key or two rows with the same key.
+        """
+        path = self._path(chunk)
+        data = _encode(chunk, _table(chunk, rows))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+
+    def has(self, chunk: str) -> bool:
+        """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""
+        path = self._path(chunk)
+        return path.exists() and _is_sound(path)
+
+    def done(self) -> set[str]:
+        """Names of the finished chunks. Reads footers only; corrupt shards are reported and set aside."""
+        return {path.stem for path in self._shards() if _is_sound(path)}
+
+    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
+
+        ``columns``: None = all but ``png``. A metric that some shards lack is NaN there. Every page read is checked
+        against its checksum; a corrupt shard is reported and set aside, so its rows are missing and the next run does
+        them again. Rows stored twice come once. Raises DifferentCopies if two copies differ in anything but timings,
+        ValueError for a column that no shard has.
+        """
+        return _complete(self._rows(columns), columns, self.folder)
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed writers left: dot-files of dead processes of this host, and any older than an hour."""
+        stale = [path for path in self.folder.glob(".*.tmp") if _is_stale(path)]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return stale
+
+    def _path(self, chunk: str) -> Path:
+        if not _CHUNK.fullmatch(chunk):
+            raise ValueError(f"chunk name '{chunk}' cannot be a file name: use letters, digits, '_', '-' and '.'")
+        return self.folder / f"{chunk}.parquet"
+
+    def _shards(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.parquet") if not path.name.startswith("."))
+
+    def _rows(self, columns: Sequence[str] | None) -> pd.DataFrame:
+        """Those of ``columns`` (and of the key) that some shard has, each row once, sorted."""
+        wanted = None if columns is None else {*KEY, *columns}
+        shards = self._load(wanted)
+        frame = pa.concat_tables([_empty(wanted), *shards.values()], promote_options="default").to_pandas()
+        if frame.duplicated(KEY).any():
+            self._compare(_owners(frame, shards))
+            frame = frame.drop_duplicates(KEY)
+        return frame.sort_values(KEY, kind="stable", ignore_index=True)
+
+    def _load(self, wanted: set[str] | None) -> dict[Path, pa.Table]:
+        """The intact shards. Threads, because on a network folder waiting for files is most of the time."""
+
+        def load(path: Path) -> pa.Table | None:
+            try:
+                return _decode(path, wanted)
+            except CorruptShard as error:
+                _set_aside(path, error)
+                return None
+
+        paths = self._shards()
+        with ThreadPoolExecutor(4) as pool:
+            tables = pool.map(load, paths)
+            return {path: table for path, table in zip(paths, tables, strict=True) if table is not None}
+
+    def _compare(self, paths: Iterable[Path]) -> None:
+        """Raise DifferentCopies unless rows stored twice agree, images included."""
+        tables = [_decode(path, {*_columns(path)}) for path in paths]
+        frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+        distinct = frame.drop_duplicates([name for name in frame.columns if name not in TIMINGS])
+        bad = distinct[distinct.duplicated(KEY)]
+        if len(bad):
+            first = bad.iloc[0]
+            raise DifferentCopies(
+                f"{self.folder}: image '{first['image_id']}' draw {first['draw']} is stored twice with different "
+                f"results ({len(bad)} such rows); find out which run is right and remove the other's shard"
+            )
+
+
+def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of every cell of a study, sorted by cell, image id and draw; see :meth:`RowStore.read`.
+
+    ``columns``: None = all but ``png``. A metric that a cell was not scored by is NaN there.
+    """
+    folders = sorted(path.parent for path in Path(study).glob("cells/*/rows"))
+    frames = [RowStore(folder)._rows(columns) for folder in folders]
+    full = [frame for frame in frames if len(frame)]
+    empty = _empty(None if columns is None else {*columns}).to_pandas()
+    return _complete(pd.concat(full, ignore_index=True) if full else empty, columns, Path(study))
+
+
+def _complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) -> pd.DataFrame:
+    """The columns asked for, in their order; a name that no row has is a mistake, unless there are no rows."""
+    missing = sorted({*(columns or ())} - {*frame.columns})
+    if missing and len(frame):
+        raise ValueError(f"no row in {where} has the column {', '.join(missing)}")
+    return frame.reindex(columns=_ordered(frame.columns if columns is None else columns))
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Fixed columns in their order, then metrics sorted."""
+    given = {*names}
+    return [name for name in FIXED.names if name in given] + sorted(given - {*FIXED.names})
+
+
+def _empty(wanted: set[str] | None) -> pa.Table:
+    fields = [field for field in FIXED if (field.name != "png" if wanted is None else field.name in wanted)]
+    return pa.schema(fields).empty_table()
+
+
+def _owners(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
+    """The shards with a row that another shard has too; ``frame`` is their rows one after the other."""
+    shard_of_row = np.repeat(np.arange(len(shards)), [table.num_rows for table in shards.values()])
+    paths = list(shards)
+    return [paths[i] for i in np.unique(shard_of_row[frame.duplicated(KEY, keep=False)])]
+
+
+def _table(chunk: str, rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table of the fixed columns and the metrics."""
+    if not rows:
+        raise ValueError(f"chunk '{chunk}' has no rows; a failed row is a row, with its status and message")
+    lacking = [name for name in (*KEY, "status") if any(row.get(name) is None for row in rows)]
+    if lacking:
+        raise ValueError(f"chunk '{chunk}' has a row without {', '.join(lacking)}")
+    if len({tuple(row[name] for name in KEY) for row in rows}) < len(rows):
+        raise ValueError(f"chunk '{chunk}' has two rows of the same image and draw")
+    metrics = sorted({name for row in rows for name in row} - {*FIXED.names})
+    schema = pa.schema([*FIXED, *(pa.field(name, pa.float64()) for name in metrics)])
+    table = pa.Table.from_arrays([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)
+    return table
+
+
+def _encode(chunk: str, table: pa.Table) -> bytes:
+    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy."""
+    codecs = {name: "none" if name == "png" else "snappy" for name in table.column_names}
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression=codecs,
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+        write_page_checksum=True,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_SEAL: _seal(chunk, table.num_rows, table.schema)})
+    return sink.getvalue()
+
+
+def _seal(chunk: str, rows: int, schema: pa.Schema) -> str:
+    """What the footer must agree with: page checksums guard the values, and this guards names, types and length."""
+    columns = [(field.name, str(field.type)) for field in schema]
+    return blake2b(repr((chunk, rows, columns)).encode(), digest_size=16).hexdigest()
+
+
+def _decode(path: Path, wanted: set[str] | None) -> pa.Table:
+    """The wanted columns of a shard (None = all but ``png``), checked page by page."""
+    with _open(path) as file:
+        names = [n for n in file.schema.names if (n != "png" if wanted is None else n in wanted)]
+        table = file.read(columns=names, use_threads=False).replace_schema_metadata()
+        if len(table) != file.metadata.num_rows:
+            raise CorruptShard("it ends early")
+    return table
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays an OSError."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            seal = _seal(path.stem, file.metadata.num_rows, file.schema_arrow)
+            if (file.metadata.metadata or {}).get(_SEAL) != seal.encode():
+                raise CorruptShard("its footer is not what was written for a chunk of this name")
+            yield file
+    except CorruptShard:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise CorruptShard(f"it cannot be decoded: {error}") from error
+    except Exception as error:  # damaged bytes surface as almost any error of the decoder
+        raise CorruptShard(f"it cannot be decoded: {error}") from error
+
+
+def _columns(path: Path) -> list[str]:
+    with _open(path) as file:
+        return file.schema.names
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return bool(_columns(path))
+    except CorruptShard as error:
+        _set_aside(path, error)
+        return False
+
+
+def _set_aside(path: Path, error: CorruptShard) -> None:
+    """Rename, never delete: the chunk counts as missing, and what is left of it can still be looked at."""
+    _LOG.warning("%s is corrupt: %s; its rows count as missing, run the study again to redo them", path, error)
+    try:
+        path.replace(path.with_name(f".{path.name}.corrupt"))
+    except OSError as failure:
+        _LOG.warning("%s could not be set aside: %s", path, failure)
+
+
+def _is_stale(path: Path) -> bool:
+    """By age, or because its writer is dead; a process number says nothing about processes of another host."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    _, host, process, _, _ = path.name.rsplit(".", 4)
+    return age > _STALE_SECONDS or (host == _host() and not _is_alive(int(process)))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,254 @@
+"""The worker: one device, everything loaded once, one chunk of rows at a time. It knows no executor."""
+
+from __future__ import annotations
+
+import io
+import math
+import resource
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.build import build
+from bench.cell import digest
+from bench.plan import CellPlan, Chunk
+from bench.streams import Key, Noise
+from datasets.base import ImageSet
+from masks.base import MaskGenerator
+from metrics.base import Batch, Metric, from_uint8, to_uint8
+from operators.base import Operator
+from priors.base import BudgetExceeded, Meter, Prior
+from solvers.base import Observation, Solver
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One chunk's truth and what was observed of it, padded to the full batch."""
+
+    keys: Sequence[Key]
+    truth: Tensor
+    labels: Tensor | None
+    operator: Operator
+    y: Tensor
+
+
+class Session:
+    """The objects of one cell, built from its plain configuration."""
+
+    def __init__(self, config: Mapping[str, Any], device: str):
+        self.config, self.device = config, device
+        self.images: ImageSet = build(config["data"], skip=("images",))
+        self.mask: MaskGenerator = build(config["mask"])
+        self.solver: Solver = build(config["solver"])
+        self.prior: Prior = shared("prior", config["prior"], device)
+        self.metrics: dict[str, Metric] = {k: shared("metric", node, device) for k, node in config["metrics"].items()}
+
+    def measure(self, images: Sequence[str]) -> Measurement:
+        """Truth, masks and observations; they depend on the study seed, the data and the image alone."""
+        keys = [Key(int(self.config["seed"]), self.images.name, image) for image in images]
+        truth = self.images.images(images).to(self.device)
+        height, width = truth.shape[-2:]
+        masks = np.stack([self.mask.generate(key.rng("mask"), height, width) for key in keys])
+        operator: Operator = build_operator(self.config["operator"], torch.from_numpy(masks)[:, None]).to(self.device)
+        noise = Noise(keys, "noise", self.device).normal(operator.A(truth).shape[1:])
+        return Measurement(keys, truth, self.images.labels(images), operator, operator.observe(truth, noise))
+
+
+def build_operator(node: Mapping[str, Any], mask: Tensor) -> Operator:
+    """An operator; those that take a mask get it, bool ``(N, 1, H, W)``."""
+    from bench.build import target
+
+    return build(node, mask=mask) if target(node).takes_mask else build(node)
+
+
+@cache
+def _shared(kind: str, key: str, device: str) -> Any:
+    import json
+
+    return build(json.loads(key)).to(device)
+
+
+def shared(kind: str, node: Mapping[str, Any], device: str) -> Any:
+    """A prior or metric, loaded once per process and device."""
+    import json
+
+    return _shared(kind, json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True), device)
+
+
+class Worker:
+    """Runs chunks on one device. Sessions are kept, so a sweep loads a prior once."""
+
+    def __init__(self, device: str = "cpu", threads: int | None = None):
+        self.device = device
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # the same kernel for the same shape, run after run; recorded rows promise it
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        self._session: tuple[str, Session] | None = None
+
+    def session(self, config: Mapping[str, Any]) -> Session:
+        """The objects of a cell; the last cell's are kept."""
+        key = digest(config)
+        if self._session is None or self._session[0] != key:
+            self._session = (key, Session(config, self.device))
+        return self._session[1]
+
+    def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
+        """Compute one chunk and store its shard; returns how many rows have each status."""
+        rows = self.rows(plan, chunk)
+        plan.store.write(chunk.name, rows)
+        statuses = [row["status"] for row in rows]
+        return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+
+    def rows(self, plan: CellPlan, chunk: Chunk) -> list[Row]:
+        """The chunk's rows, image by image and draw by draw. A failure is a row too."""
+        draws = plan.cell.draws
+        fixed = self._fixed(plan)
+        try:
+            session = self.session(plan.cell.config)
+            padded = [*chunk.images, *[chunk.images[-1]] * (plan.padded - len(chunk.images))]
+            outcome = self._solve(session, session.measure(padded), draws, int(plan.cell.config["batch"]))
+        except Exception as error:
+            status = "oom" if _out_of_memory(error) else "error"
+            message = f"{type(error).__name__}: {error}".splitlines()[0] + _where(error)
+            return [
+                {**fixed, "image_id": image, "draw": d, "status": status, "message": message}
+                for image in chunk.images
+                for d in range(draws)
+            ]
+        return [
+            {**fixed, "image_id": image, "draw": d, **outcome[i * draws + d]}
+            for i, image in enumerate(chunk.images)
+            for d in range(draws)
+        ]
+
+    def _fixed(self, plan: CellPlan) -> Row:
+        """What is the same in all rows: whose they are, and the five things bitwise equality depends on."""
+        block = min(plan.cell.draws, int(plan.cell.config["batch"]))
+        return {
+            "cell": plan.cell.name,
+            "message": "",
+            "device": _device_name(self.device),
+            "build": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "precision": "float32",
+            "padded_batch": plan.padded * block,
+            "commit": str(plan.cell.config.get("commit", "")),
+        }
+
+    def _solve(self, session: Session, measured: Measurement, draws: int, batch: int) -> list[Row]:
+        """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
+        prior = session.prior
+        labels = None if measured.labels is None else measured.labels.to(self.device)
+        obs = Observation(measured.y, measured.operator, prior.condition(labels))
+        noise = Noise(measured.keys, "solver", self.device)
+        rows = obs.n * draws
+        with prior.metered(_limit(session.config["budget"], rows)) as meter:
+            with self._clock() as fit:
+                posterior = session.solver.fit(obs, prior, noise)
+            with self._clock() as sample:
+                x = torch.cat([posterior.sample(block).x[:, :n] for block, n in _blocks(draws, batch)], dim=1)
+        if x.shape != (obs.n, draws, *prior.image_shape):
+            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, draws, *prior.image_shape)}")
+        cost = {
+            "seconds_fit": fit() / rows,
+            "seconds_sample": sample() / rows,
+            "peak_mib": _peak_mib(self.device),
+            **{k: v / rows for k, v in _counts(meter).items()},
+        }
+        return [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
+
+    @torch.no_grad()
+    def _score(self, session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
+        finite = x.isfinite().flatten(1).all(1)
+        # a row that is not finite is scored as nothing; its neighbours never see it
+        x = torch.where(finite.view(-1, 1, 1, 1), x, torch.zeros((), device=x.device))
+        operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
+        mask = operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
+        pixels = to_uint8(x)
+        batch = Batch(
+            raw=from_uint8(pixels),
+            pasted=from_uint8(to_uint8(operator.paste(x, y))),
+            truth=from_uint8(to_uint8(measured.truth.repeat_interleave(draws, 0))),
+            mask=mask,
+            y=y,
+            Ax=operator.A(x),
+        )
+        values = {name: metric(batch).double().cpu() for name, metric in session.metrics.items()}
+        rows: list[Row] = []
+        for i, ok in enumerate(finite.tolist()):
+            scores = {name: column[i].item() if ok else math.nan for name, column in values.items()}
+            failure = {} if ok else {"message": "the output is not finite"}
+            rows.append({"status": "ok" if ok else "nan", "png": _png(pixels[i]) if ok else None, **failure, **scores})
+        return rows
+
+    @contextmanager
+    def _clock(self):
+        """Yields a function that gives the seconds the block took, device included."""
+        self._synchronize()
+        start = end = time.perf_counter()
+        yield lambda: end - start
+        self._synchronize()
+        end = time.perf_counter()
+
+    def _synchronize(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+
+def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
+    """Draw indices in blocks of at most ``batch``, the last filled up by repetition, with the number that counts."""
+    size = min(draws, batch)
+    blocks = [list(range(i, min(i + size, draws))) for i in range(0, draws, size)]
+    return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
+
+
+def _limit(budget: str | None, rows: int) -> float:
+    return math.inf if budget is None else int(str(budget).removeprefix("nfe:")) * rows
+
+
+def _counts(meter: Meter) -> dict[str, int]:
+    return meter.counts()
+
+
+def _peak_mib(device: str) -> float:
+    """Peak memory so far: of the device, or of the process where there is none."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _png(pixels: Tensor) -> bytes:
+    """8-bit pixels ``(C, H, W)`` as PNG."""
+    array = pixels.permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def _where(error: Exception) -> str:
+    """File and line of the innermost frame: enough to find it, short enough for a table."""
+    if isinstance(error, BudgetExceeded):
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""

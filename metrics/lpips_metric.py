@@ -1,0 +1,140 @@
+"""LPIPS with the networks of its authors (the file is not called lpips.py, which is the library's name)."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from metrics.base import MetricCard, MissingWeights, column_id, expect, reference_images
+from metrics.perceptual import Perceptual, preprocessing, verify
+
+DOWNLOADS = "https://download.pytorch.org/models"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A torchvision classifier: its weight file, whose name ends in the first digits of its sha256."""
+
+    title: str
+    file: str
+    min_side: int
+
+    @property
+    def url(self) -> str:
+        return f"{DOWNLOADS}/{self.file}"
+
+    @property
+    def sha256(self) -> str:
+        return Path(self.file).stem.rpartition("-")[2]
+
+
+BACKBONES = {
+    "alex": Backbone("AlexNet", "alexnet-owt-7be5be79.pth", min_side=31),
+    "vgg": Backbone("VGG16", "vgg16-397923af.pth", min_side=16),
+}
+
+CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781}
+"""``reference_images()`` scored by torchmetrics' LPIPS on the weights of ``_closed_form``."""
+
+
+class LPIPS(Perceptual):
+    """Learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1. 0 = identical.
+
+    ``net``: ``alex`` or ``vgg``; the two are different metrics and never comparable. The linear weights come with the
+    library ``lpips``; the classifier's are read from the torch hub cache and never downloaded.
+    """
+
+    def __init__(self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False) -> None:
+        if net not in BACKBONES:
+            raise ValueError(f"unknown network '{net}' for LPIPS; valid: {', '.join(BACKBONES)}")
+        self.net, self.min_side = net, BACKBONES[net].min_side
+        self.card = MetricCard(
+            id=column_id(f"lpips_{net}", pasted=pasted),
+            title=f"LPIPS ({BACKBONES[net].title})",
+            direction="down",
+            unit="",
+            range="[0, inf)",
+            pasted=pasted,
+            backbone=BACKBONES[net].title,
+            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), torchvision; linear weights lpips 0.1",
+            preprocessing=preprocessing(self.min_side),
+            source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features, CVPR 2018",
+        )
+
+    def distance(self, x: Tensor, truth: Tensor) -> Tensor:
+        return _network(self.net, _weight_file(self.card.id, self.net), self.device)(x, truth)
+
+    def check(self) -> None:
+        """The classifier's file by its hash; the rest by the value that closed-form classifier weights give."""
+        _network(self.net, _weight_file(self.card.id, self.net), self.device)
+        x, truth, _ = (image.to(self.device) for image in reference_images())
+        with torch.no_grad():
+            value = _assemble(self.net, _closed_form(self.net)).to(self.device)(x, truth).item()
+        expect(self.card.id, value, CHECK_VALUES[self.net])
+
+
+def _weight_file(metric: str, net: str) -> Path:
+    if find_spec("lpips") is None:
+        raise MissingWeights(f"metric '{metric}' needs the library lpips; pip install lpips==0.1.4")
+    backbone = BACKBONES[net]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if not (folder / backbone.file).is_file():
+        raise MissingWeights(
+            f"metric '{metric}' needs {backbone.file}, looked for in {folder} (TORCH_HOME moves it); "
+            f"download {backbone.url} into that folder"
+        )
+    return folder / backbone.file
+
+
+@cache
+def _network(net: str, path: Path, device: torch.device) -> nn.Module:
+    verify(path, BACKBONES[net].sha256, f"download {BACKBONES[net].url} again")
+    return _assemble(net, torch.load(path, map_location="cpu", weights_only=True)).to(device)
+
+
+def _empty(net: str) -> nn.Module:
+    """The library's module without storage: nothing is downloaded, and no random numbers are drawn to fill it."""
+    import lpips
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the library calls torchvision in a deprecated way
+        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+
+
+def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
+    """The library's module with ``classifier`` (torchvision's names) below its own linear weights."""
+    import lpips
+
+    module = _empty(net)
+    linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    weights = torch.load(linear, map_location="cpu", weights_only=True)
+    names = (name for name in module.state_dict() if name.startswith("net."))
+    weights |= {name: classifier[_torchvision_name(name)] for name in names}
+    # not strict: the module lists its linear layers under two names, the file under one
+    module.load_state_dict(weights, strict=False, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def _torchvision_name(name: str) -> str:
+    """``net.slice2.3.bias`` of lpips is ``features.3.bias`` of torchvision."""
+    return re.sub(r"^net\.slice\d+\.", "features.", name)
+
+
+def _closed_form(net: str) -> dict[str, Tensor]:
+    """Classifier weights from a formula, of the size that keeps activations alive: no biases, cosines of an index."""
+    shapes = {name: v.shape for name, v in _empty(net).state_dict().items() if name.startswith("net.")}
+    weights = {}
+    for name, shape in shapes.items():
+        wave = torch.cos(torch.arange(shape.numel(), dtype=torch.float64).square() * 0.1)
+        scale = 2 / shape[1:].numel() ** 0.5 if len(shape) > 1 else 0.0
+        weights[_torchvision_name(name)] = (wave * scale).float().view(shape)
+    return weights

@@ -1,0 +1,62 @@
+"""What the perceptual metrics share: how an image reaches a feature network, and how weights are trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metrics.base import FullReference, Metric, MissingWeights
+
+
+class Perceptual(FullReference):
+    """A distance between deep features of RGB images in [-1, 1], in float32.
+
+    Images enter at their native size. Only where the shorter side is below ``min_side``, the least that the network
+    can take, both images are enlarged bilinearly (half-pixel centres) until it has that length. Grey images are
+    repeated to three channels. The network is loaded at first use, once per process and device.
+    """
+
+    min_side: int
+    device: torch.device = torch.device("cpu")
+
+    def distance(self, x: Tensor, truth: Tensor) -> Tensor:
+        """The distance of two prepared images ``(1, 3, H, W)``; one number. MissingWeights without the weights."""
+        raise NotImplementedError
+
+    def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        with torch.no_grad():
+            return self.distance(*(as_rgb(image.to(self.device), self.min_side) for image in (x, truth))).item()
+
+    def to(self, device: torch.device | str) -> Metric:
+        """Compute on ``device``; images are brought there from wherever they are."""
+        self.device = torch.device(device)
+        return self
+
+
+def preprocessing(min_side: int) -> str:
+    """The card's line on what happens to an image before the network."""
+    return f"native size, grey repeated to RGB, [-1, 1]; shorter side below {min_side} px: bilinear up to {min_side} px"
+
+
+def as_rgb(image: Tensor, min_side: int) -> Tensor:
+    """``(1, 1 or 3, h, w)`` to ``(1, 3, H, W)`` no side below ``min_side``; ValueError for other channel counts."""
+    channels, *size = image.shape[1:]
+    if channels not in (1, 3):
+        raise ValueError(f"perceptual metrics take grey or RGB images, got {channels} channels; choose psnr or ssim")
+    image = image.expand(-1, 3, -1, -1)
+    if min(size) >= min_side:
+        return image
+    enlarged = [max(min_side, round(side * min_side / min(size))) for side in size]
+    return F.interpolate(image, size=enlarged, mode="bilinear", align_corners=False)
+
+
+def verify(path: Path, sha256: str, remedy: str) -> None:
+    """Raises MissingWeights unless the file's hash starts with ``sha256``: wrong weights would give wrong scores."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(sha256):
+        raise MissingWeights(f"{path} is damaged or another file: sha256 {found[:16]}, not {sha256[:16]}; {remedy}")

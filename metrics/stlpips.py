@@ -1,0 +1,108 @@
+"""Shift-tolerant LPIPS: a perceptual distance whose weights come with a Python package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metrics.base import MetricCard, MissingWeights, column_id
+from metrics.perceptual import Perceptual, preprocessing, verify
+
+FILE = "weights/vST0.0/alex_shift_tolerant.pth"
+SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
+REMEDY = "pip install --force-reinstall stlpips-pytorch==0.0.2"
+
+# the networks' inputs have zero mean and unit variance over ImageNet, from images in [-1, 1]
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+class STLPIPS(Perceptual):
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with its anti-aliased AlexNet. 0 = identical.
+
+    Not comparable with LPIPS: another network and other linear weights. Only the weight file of the package
+    ``stlpips-pytorch`` is read; its code is not imported.
+    """
+
+    min_side = 21
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.578610}
+
+    def __init__(self, pasted: bool = False) -> None:
+        self.card = MetricCard(
+            id=column_id("stlpips", pasted=pasted),
+            title="ST-LPIPS",
+            direction="down",
+            unit="",
+            range="[0, inf)",
+            pasted=pasted,
+            backbone="AlexNet, shift-tolerant",
+            weights=f"{Path(FILE).name} of stlpips-pytorch 0.0.2, sha256 {SHA256}",
+            preprocessing=preprocessing(self.min_side),
+            source="Ghildyal, Liu: Shift-tolerant Perceptual Similarity Metric, ECCV 2022",
+        )
+
+    def distance(self, x: Tensor, truth: Tensor) -> Tensor:
+        weights = _weights(_weight_file(), self.device)
+        total = torch.zeros((), device=self.device)
+        for layer, (a, b) in enumerate(zip(_features(x, weights), _features(truth, weights), strict=True)):
+            difference = (_unit(a) - _unit(b)).square()
+            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean()
+        return total
+
+
+def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """The five layers compared. Each stride of AlexNet became a blurred stride of 2; the first convolution has none."""
+
+    def conv(z: Tensor, name: str, padding: int) -> Tensor:
+        return F.conv2d(z, weights[f"net.{name}.weight"], weights[f"net.{name}.bias"], padding=padding)
+
+    shift, scale = (image.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
+    layers = [_halve(conv((image - shift) / scale, "slice1.0", 2)).relu()]
+    for name, padding in (("slice2.5", 2), ("slice3.9", 1)):
+        pooled = F.max_pool2d(layers[-1], kernel_size=3, stride=1)
+        layers.append(conv(_halve(pooled), name, padding).relu())
+    for name in ("slice4.11", "slice5.13"):
+        layers.append(conv(layers[-1], name, 1).relu())
+    return layers
+
+
+def _halve(z: Tensor) -> Tensor:
+    """Binomial blur (1 2 1) with stride 2, two mirrored pixels at each border."""
+    channels = z.shape[1]
+    binomial = z.new_tensor([1, 2, 1]) / 4
+    kernel = torch.outer(binomial, binomial).expand(channels, 1, 3, 3)
+    return F.conv2d(F.pad(z, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=channels)
+
+
+def _unit(z: Tensor) -> Tensor:
+    """Feature vectors of length one at every position."""
+    return z / (z.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+def _weight_file() -> Path:
+    """Where the installed package keeps the weights; the package itself wants modules it does not declare."""
+    spec = find_spec("stlpips_pytorch")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise MissingWeights(
+            "metric 'stlpips' reads its weights from the package stlpips-pytorch, which is not installed; "
+            "pip install stlpips-pytorch==0.0.2"
+        )
+    path = Path(folders[0]) / FILE
+    if not path.is_file():
+        raise MissingWeights(f"metric 'stlpips' needs {path.name}, looked for in {path.parent}; {REMEDY}")
+    return path
+
+
+@cache
+def _weights(path: Path, device: torch.device) -> Mapping[str, Tensor]:
+    verify(path, SHA256, REMEDY)
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.to(device) for name, tensor in weights.items()}

@@ -1,0 +1,75 @@
+"""RePaint: blended ancestral sampling that jumps back up and resamples, so that hole and surroundings agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from priors.base import Prior
+from solvers.base import Card, Noise, Observation, Sampler
+from solvers.walk import walk
+
+
+@dataclass(frozen=True)
+class RePaint(Sampler):
+    """RePaint of Lugmayr et al. (2022), Algorithm 1 with the jump schedule of the released code.
+
+    Parameters
+    ----------
+    steps: levels of the grid, not network calls (see :func:`solvers.walk.walk`). jump_length: levels a jump climbs.
+    resamples: how often each stretch is walked in all; 1 is Blended. clip: clip x0 to [-1, 1]. guidance:
+    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+
+    Raises ValueError for a schedule argument below 1.
+    """
+
+    card: ClassVar[Card] = Card(
+        title="RePaint",
+        paper="Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, CVPR 2022",
+        equations="Algorithm 1, Eq. 8; jump schedule of the released code",
+        deviations=(
+            "A jump is one draw of q(z_t | z_s) over all its levels; the released code climbs one level at a time. "
+            "Nothing happens in between, so the law is the same.",
+            "Steps use the small posterior variance; the released code reads a learned variance from its networks.",
+            "No classifier guidance and no random class: the condition is the observation's.",
+            "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
+            "Kept from the released code: the first step does not blend, and the output is not pasted, so observed "
+            "pixels are network outputs in the raw sample.",
+            "(250, 10, 10) is 2410 network calls; the 4570 often quoted counts transitions, noise-only ones included.",
+        ),
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
+    version: ClassVar[int] = 1
+
+    steps: int = 250
+    jump_length: int = 10
+    resamples: int = 10
+    clip: bool = True
+    guidance: float = 1.0
+    grid: str = "native"
+
+    def __post_init__(self) -> None:
+        walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
+
+    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        process, shape = prior.process, prior.latent_shape
+        levels = prior.grid(self.steps, self.grid)
+        # Start from pure noise.
+        z = levels[0].sigma * noise.normal(shape)
+        for i, j in walk(self.steps, self.jump_length, self.resamples):
+            if j < i:
+                # Jump back up.
+                z = process.renoise(z, levels[i], levels[j], noise.normal(shape))
+                continue
+            t, s = levels[i], levels[j]
+            if i > 0:
+                # Replace the observed pixels by the observation, noised to the level of the state.
+                z = obs.operator.paste(z, process.add_noise(obs.y, t, noise.normal(shape)))
+            # Predict the clean image.
+            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            x0 = x0.clamp(-1, 1) if self.clip else x0
+            # Step down.
+            z = process.bridge(z, x0, t, s, eta=1.0, noise=noise.normal(shape))
+        return z

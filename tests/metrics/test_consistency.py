@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metrics.base import Batch
+from metrics.consistency import Consistency
+from operators.inpainting import Inpainting
+
+
+def test_masked_measurements_count_observed_values_only(make_batch):
+    batch = make_batch()
+    observed = np.broadcast_to(batch.mask.numpy(), batch.y.shape)
+    residual = batch.Ax.numpy().astype(np.float64) - batch.y.numpy()
+    expected = [np.sqrt(np.mean(r[m] ** 2)) for r, m in zip(residual, observed, strict=True)]
+    assert Consistency()(batch).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_a_solver_puts_in_the_hole_does_not_matter(make_batch):
+    batch = make_batch()
+    wild = replace(batch, Ax=torch.where(batch.mask, batch.Ax, torch.tensor(50.0)))
+    assert torch.equal(Consistency()(wild), Consistency()(batch))
+
+
+def test_the_truth_is_as_far_from_a_noisy_measurement_as_the_noise():
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    mask = torch.rand(2, 1, 64, 64, generator=generator) > 0.5
+    operator = Inpainting(mask=mask, sigma=0.05)
+    y = operator.observe(truth, torch.randn(truth.shape, generator=generator))
+    values = Consistency()(Batch(truth, truth, truth, mask, y, operator.A(truth)))
+    assert values.tolist() == pytest.approx([0.05, 0.05], rel=0.05)
+
+
+def test_measurements_of_another_size_count_whole():
+    mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    image, y = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 2, 2)
+    Ax = torch.stack([torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), -2.0)])
+    assert Consistency()(Batch(image, image, image, mask, y, Ax)).tolist() == [0.5, 2.0]
+
+
+def test_nothing_measured_has_no_value(make_batch):
+    batch = make_batch()
+    assert Consistency()(replace(batch, mask=torch.zeros_like(batch.mask))).isnan().all()
+
+
+def test_a_value_does_not_depend_on_the_batch(make_batch, rows):
+    batch = make_batch(count=5)
+    assert Consistency()(batch).tolist() == [Consistency()(row).item() for row in rows(batch)]
+
+
+def test_the_installation_check_passes():
+    Consistency().check()

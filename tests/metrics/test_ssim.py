@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+from metrics.ssim import SSIM
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    return np.stack([gaussian_filter(channel, sigma=1.5, radius=5, mode="mirror") for channel in image])
+
+
+def _ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Wang et al. 2004, equation 13, with biased variances under a Gaussian window; float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    mu_x, mu_y = _blur(x), _blur(y)
+    var_x, var_y, cov = _blur(x * x) - mu_x**2, _blur(y * y) - mu_y**2, _blur(x * y) - mu_x * mu_y
+    return (2 * mu_x * mu_y + c1) * (2 * cov + c2) / ((mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2))
+
+
+def test_whole_image_against_torchmetrics_one_image_at_a_time(make_batch):
+    batch = make_batch()
+    outside = StructuralSimilarityIndexMeasure(data_range=2.0)
+    expected = [outside(x[None], t[None]).item() for x, t in zip(batch.raw, batch.truth, strict=True)]
+    assert SSIM()(batch).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("region", ["whole", "hole", "known"])
+@pytest.mark.parametrize("pasted", [False, True])
+def test_regions_average_the_map_of_a_scipy_implementation(make_batch, channels, region, pasted):
+    batch = make_batch(channels=channels)
+    chosen = batch.pasted if pasted else batch.raw
+    expected = []
+    for x, truth, mask in zip(chosen.numpy(), batch.truth.numpy(), batch.mask.numpy(), strict=True):
+        inside = {"whole": np.ones_like(mask[0]), "hole": ~mask[0], "known": mask[0]}[region]
+        expected.append(_ssim_map(x, truth)[:, inside].mean())
+    assert SSIM(region, pasted)(batch).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_flat_background_keeps_its_precision(make_batch):
+    batch = make_batch(channels=1, size=28)
+    corner = torch.zeros_like(batch.truth, dtype=torch.bool)
+    corner[..., 10:20, 8:16] = True
+    raw, truth = (torch.where(corner, image, torch.tensor(-1.0)) for image in (batch.raw, batch.truth))
+    expected = [_ssim_map(x, t).mean() for x, t in zip(raw.numpy(), truth.numpy(), strict=True)]
+    assert SSIM()(replace(batch, raw=raw, truth=truth)).tolist() == pytest.approx(expected, abs=2e-5)
+
+
+def test_identical_images_score_one_and_an_empty_region_nothing(make_batch):
+    batch = make_batch()
+    same = replace(batch, raw=batch.truth, mask=torch.ones_like(batch.mask))
+    assert SSIM()(same).tolist() == pytest.approx([1.0] * 3, abs=1e-6)
+    assert SSIM("hole")(same).isnan().all()
+
+
+@pytest.mark.parametrize("region", ["whole", "hole"])
+def test_a_value_does_not_depend_on_the_batch(make_batch, rows, region):
+    batch = make_batch(count=5)
+    metric = SSIM(region)
+    assert metric(batch).tolist() == [metric(row).item() for row in rows(batch)]
+
+
+def test_images_too_small_for_the_window_are_refused(make_batch):
+    with pytest.raises(ValueError, match="need 6 pixels a side"):
+        SSIM()(make_batch(size=4))
+
+
+@pytest.mark.parametrize("region", ["whole", "hole", "known"])
+def test_the_installation_check_passes_and_can_fail(region, monkeypatch):
+    metric = SSIM(region)
+    metric.check()
+    monkeypatch.setattr(SSIM, "reference", {region: SSIM.reference[region] + 0.001})
+    with pytest.raises(RuntimeError, match="ssim"):
+        metric.check()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from metrics import stlpips
+from metrics.base import Batch, MissingWeights
+from metrics.stlpips import STLPIPS
+
+needs_weights = pytest.mark.skipif(find_spec("stlpips_pytorch") is None, reason="stlpips-pytorch is not installed")
+
+
+@pytest.fixture
+def package(monkeypatch) -> torch.nn.Module:
+    """The package's own module; the two libraries it imports without need or declaration are replaced by nothing."""
+    for name, attribute in (("IPython", "embed"), ("torchsummary", "summary")):
+        if find_spec(name) is None:
+            module = types.ModuleType(name)
+            setattr(module, attribute, None)
+            monkeypatch.setitem(sys.modules, name, module)
+    library = pytest.importorskip("stlpips_pytorch.stlpips", reason="cannot be imported", exc_type=ImportError)
+    return library.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
+
+
+def _scores(package: torch.nn.Module, x: torch.Tensor, truth: torch.Tensor) -> list[float]:
+    with torch.no_grad():
+        return package(x, truth).flatten().tolist()
+
+
+@needs_weights
+@pytest.mark.parametrize("size", [28, 36, 64])
+def test_equal_to_the_package_at_native_size(make_batch, package, size):
+    batch = make_batch(size=size)
+    values = STLPIPS()(batch).tolist()
+    assert values == pytest.approx(_scores(package, batch.raw, batch.truth), abs=1e-5)
+    assert min(values) > 0.003
+
+
+@needs_weights
+def test_equal_to_the_package_on_an_oblong_image_of_noise(package):
+    x, truth = (torch.rand(1, 3, 40, 23, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in (0, 1))
+    value = STLPIPS().compare(x, truth, torch.ones(1, 1, 40, 23, dtype=torch.bool))
+    assert value == pytest.approx(_scores(package, x, truth)[0], abs=1e-5)
+
+
+@needs_weights
+def test_grey_images_are_repeated(make_batch, package):
+    batch = make_batch(channels=1, size=28)
+    expected = _scores(package, *(image.repeat(1, 3, 1, 1) for image in (batch.pasted, batch.truth)))
+    assert STLPIPS(pasted=True)(batch).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@needs_weights
+def test_only_images_below_the_networks_minimum_are_enlarged(package):
+    x, truth = (torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    with pytest.raises(RuntimeError):
+        package(x, truth)
+    larger = [torch.nn.Upsample((21, 32), mode="bilinear")(image) for image in (x, truth)]
+    value = STLPIPS().compare(x, truth, torch.ones(1, 1, 20, 30, dtype=torch.bool))
+    assert value == pytest.approx(_scores(package, *larger)[0], abs=1e-5)
+
+
+@needs_weights
+def test_identical_images_score_zero_and_values_do_not_depend_on_the_batch(make_batch, rows):
+    batch = make_batch(count=4)
+    metric = STLPIPS()
+    assert metric(replace(batch, raw=batch.truth)).tolist() == [0.0] * 4
+    assert metric(batch).tolist() == [metric(row).item() for row in rows(batch)]
+
+
+@needs_weights
+def test_the_installation_check_passes_and_can_fail(monkeypatch):
+    STLPIPS().check()
+    monkeypatch.setattr(STLPIPS, "reference", {"whole": 0.5})
+    with pytest.raises(RuntimeError, match="stlpips"):
+        STLPIPS(pasted=True).check()
+
+
+@needs_weights
+def test_the_package_is_not_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "stlpips_pytorch", raising=False)
+    STLPIPS().check()
+    assert "stlpips_pytorch" not in sys.modules
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(stlpips, "find_spec", lambda name: None)
+    with pytest.raises(MissingWeights, match=r"stlpips-pytorch.*not installed.*pip install"):
+        STLPIPS().check()
+
+
+def test_other_weights_are_refused(monkeypatch, tmp_path):
+    file = tmp_path / stlpips.FILE
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(stlpips, "find_spec", lambda name: spec)
+    with pytest.raises(MissingWeights, match=r"alex_shift_tolerant\.pth, looked for in"):
+        STLPIPS().check()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"something else")
+    with pytest.raises(MissingWeights, match=r"damaged or another file.*pip install"):
+        STLPIPS().check()
+
+
+def test_other_channel_counts_are_refused():
+    image = torch.zeros(1, 4, 32, 32)
+    batch = Batch(image, image, image, torch.ones(1, 1, 32, 32, dtype=torch.bool), image, image)
+    with pytest.raises(ValueError, match="grey or RGB images, got 4 channels"):
+        STLPIPS()(batch)
