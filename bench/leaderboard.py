@@ -142,8 +142,8 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
 def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, dict[str, str]]:
     """Every metric of any cell in the order of the configurations, then columns nobody described."""
     cards: dict[str, Card] = {}
-    for cell in cells:
-        cards = {**cell.metrics, **cards} if set(cards) < set(cell.metrics) else {**cards, **cell.metrics}
+    for cell in sorted(cells, key=lambda cell: -len(cell.metrics)):
+        cards = {**cards, **{name: card for name, card in cell.metrics.items() if name not in cards}}
     cards |= {name: {} for name in columns if name not in FIXED.names and name not in cards}
     titles = [card.get("title", name) for name, card in cards.items()]
     return {
@@ -222,7 +222,7 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
         f"{_span(frame['images'])} images x {_span(frame['draws'])} draws. Means over images, draws averaged first, "
         f"with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples of images).",
         "Costs are per draw, what was spent once per image shared by its draws.",
-        f"Commit {', '.join(commits)}.",
+        f"Prior: {', '.join(sorted({*frame['prior'].astype(str)}))}. Commit: {', '.join(commits)}.",
     ]
     if len(dirty):
         notes.append(
@@ -235,10 +235,10 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
             f"{tables.INCOMPLETE} Some rows failed or are missing. They are left out of the means, never counted as "
             "zero, so the means are over other images or draws, and these cells are not ranked."
         )
-    changed = frame[frame["variant"] != ""].drop_duplicates(["solver", "variant"])
-    if len(changed):
-        pairs = [f"{solver}: {variant}" for solver, variant in zip(changed["solver"], changed["variant"], strict=True)]
-        notes.append(f"Settings other than the shipped ones: {'; '.join(pairs)}.")
+    pairs = zip(frame["solver"], frame["variant"], strict=True)
+    changed = dict.fromkeys(f"{solver}: {variant}" for solver, variant in pairs if variant not in solver)
+    if changed:
+        notes.append(f"Settings other than the shipped ones: {'; '.join(changed)}.")
     return notes
 
 

@@ -34,12 +34,12 @@ def check(overrides: Sequence[str]) -> None:
 
 def _values(item: Any) -> list[Any]:
     """The plain values of an override: one, or each of a sweep; a glob gives none."""
-    from hydra.core.override_parser.types import ChoiceSweep, Sweep
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
     value = item.value()
     if isinstance(value, ChoiceSweep):
         return list(value.list)
-    return [] if isinstance(value, Sweep) else [value]
+    return [] if isinstance(value, Sweep | Glob) else [value]
 
 
 def _as_names(value: Any) -> list[str]:

@@ -34,20 +34,6 @@ class Config:
     quiet: bool = False
 
 
-HELP = {
-    "seed": "study seed; with the data and image id it fixes every mask, noise and draw",
-    "draws": "samples per image",
-    "batch": "network rows per chunk; every network batch is filled up to it",
-    "out": "study folder; null = runs/<study.name>",
-    "budget": "nfe:N stops a solver that asks for more than N network evaluations per draw; null = none",
-    "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
-    "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
-    "retry": "run chunks again that hold rows which are not ok",
-    "sheet": "write contact_sheet.png",
-    "quiet": "print nothing but errors",
-}
-
-
 def study_folder(out: str | None, name: str) -> str:
     """``out``, or ``runs/<name>`` in the working directory."""
     return str(Path(out) if out else Path("runs") / name)

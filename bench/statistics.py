@@ -53,7 +53,7 @@ def means_over_images(columns: Sequence[Array], key: str) -> Means:
         sample = np.stack([kept[i] for i in where], axis=1)
         out[0, where] = sample.mean(axis=0)
         out[1:, where] = bootstrap_interval(sample, generator(f"{key}\x1f{size}"))
-    return Means(*out, n)
+    return Means(out[0], out[1], out[2], n)
 
 
 def bootstrap_interval(
@@ -113,7 +113,8 @@ def _expanded_tail(tail: float, n: int) -> float:
 
 def _corrected(sample: Array, means: Array, level: float) -> Array:
     """The two probabilities ``(2, columns)`` of the BCa ends (Efron 1987, eq. 3.9)."""
-    tail = _expanded_tail((1 - level) / 2, len(sample))
+    edge = 1 / (means.shape[1] + 1)
+    tail = max(_expanded_tail((1 - level) / 2, len(sample)), edge)
     z = ndtri(np.array([[tail], [1 - tail]]))
     corrected = np.isfinite(sample).all(axis=0)
     finite = np.where(corrected, sample, 0.0)
@@ -123,9 +124,10 @@ def _corrected(sample: Array, means: Array, level: float) -> Array:
     rounding = 1e-10 * np.abs(deviation).max(axis=0)
     less = (means < (centre - rounding)[:, None]).mean(axis=1)
     at_most = (means <= (centre + rounding)[:, None]).mean(axis=1)
-    edge = 1 / (means.shape[1] + 1)
     bias = ndtri(np.clip((less + at_most) / 2, edge, 1 - edge))
     spread = np.sum(deviation**2, axis=0) ** 1.5
     skew = np.divide(np.sum(deviation**3, axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
     shifted = bias + z
-    return np.where(corrected, ndtr(bias + shifted / (1 - skew * shifted)), ndtr(z))
+    # beyond its pole, which few and very skewed images reach, the formula would turn round
+    stretched = shifted / np.maximum(1 - skew * shifted, 1e-9)
+    return np.where(corrected, ndtr(bias + stretched), ndtr(z))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 from rich.table import Table
@@ -14,7 +14,10 @@ GROUP = ["data", "mask", "operator", "images", "seed"]
 """Cells that agree in these saw the same images and measurements; only they are ranked against each other."""
 
 INCOMPLETE = "†"
-_ARROW = {"up": "↑", "down": "↓", "none": ""}
+RANKING = "Bold: best mean, underlined: second best, among cells measured on the same images."
+
+Style = Callable[[str, str, str], str]
+_ARROW = {"up": " ↑", "down": " ↓", "none": ""}
 _MARKDOWN = re.compile(r"([\\|*`\[\]])")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -24,19 +27,163 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    INCOMPLETE: r"\dag{}",
+    "·": r"$\cdot$",
+    "†": r"\dag{}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    "—": "---",
 }
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """GitHub Markdown: a table per group, best mean bold, second underlined, notes below."""
     marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-    parts = ["# Leaderboard", ""]
+
+    def cell(value: str, ends: str, mark: str) -> str:
+        return f"{marks[mark].format(value)} {ends}".strip()
+
+    parts = ["# Leaderboard"]
     for heading, lines in _groups(frame):
-        table = _grid(frame, lines, escape_markdown, lambda value, mark, ends: f"{marks[mark].format(value)} {ends}")
-        width = len(table[0])
-        rule = ["---"] + ["---:"] * (width - 1)
-        parts += [f"## {escape_markdown(heading)}", "", *(f"| {' | '.join(row)} |" for row in [table[0], rule, *table[1:]]), ""]
-    return "\n".join([*parts, *(f"{escape_markdown(note)}  " for note in _notes(frame)), ""])
+        head, *body = _grid(frame, lines, escape_markdown, cell)
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        parts += ["", f"## {escape_markdown(heading)}", "", *(f"| {' | '.join(row)} |" for row in (head, rule, *body))]
+    return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in (RANKING, *frame.attrs["notes"])), ""])
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """One ``tabular`` with booktabs rules, a heading per group, notes below it."""
+    marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+
+    def cell(value: str, ends: str, mark: str) -> str:
+        return marks[mark].format(escape_latex(value)) + (rf" {{\scriptsize {escape_latex(ends)}}}" if ends else "")
+
+    grids = [(heading, _grid(frame, lines, escape_latex, cell)) for heading, lines in _groups(frame)]
+    head = grids[0][1][0]
+    parts = ["% needs \\usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
+    parts.append(" & ".join(head) + r" \\")
+    for heading, (_, *body) in grids:
+        parts += [r"\midrule", rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}} \\"]
+        parts += [" & ".join(row) + r" \\" for row in body]
+    parts += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"{\footnotesize"]
+    return "\n".join([*parts, *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])), "}", ""])
+
+
+def terminal(frame: pd.DataFrame, metrics: int = 4) -> Table:
+    """Solver, what distinguishes the groups, the first metrics as value ± half the interval, NFE, seconds per draw."""
+    cards = dict(list(frame.attrs["metrics"].items())[:metrics])
+    others = ("data", "operator", "images", "seed", "prior", "draws")
+    shown = ["mask", *(name for name in others if _varies(frame, name))]
+    table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
+    table.add_column("solver", no_wrap=True)
+    for name in (*shown, *(_title(card) for card in cards.values()), "NFE", "s / draw", "failed", "missing"):
+        table.add_column(name, justify="left" if name in shown else "right")
+    marks = {"best": "bold", "second": "underline", "": ""}
+    for _, lines in _groups(frame):
+        ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
+        for i, line in lines.iterrows():
+            scores = [Text(_plus_minus(frame, line, m), style=marks[ranks[m][i]]) for m in cards]
+            table.add_row(
+                Text(_name(line)), *(Text(str(line[c])) for c in shown), *scores, *_costs(line), *_counts(line)
+            )
+        table.add_section()
+    return table
+
+
+def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
+    """``best``, ``second`` or nothing per line of a group; ties share a place, a single line has none.
+
+    Cells with failed or missing rows are left out: dropping hard images would make a solver look better.
+    """
+    places = pd.Series("", index=lines.index, dtype=object)
+    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna()]
+    if direction == "none" or len(complete) < 2:
+        return places
+    order = sorted(complete[metric].unique(), reverse=direction == "up")
+    for place, value in zip(("best", "second"), order, strict=False):
+        places[complete.index[complete[metric] == value]] = place
+    return places
+
+
+def escape_markdown(text: str) -> str:
+    """``text`` as it stands inside a table cell."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+
+
+def escape_latex(text: str) -> str:
+    """``text`` as it stands, with LaTeX's special characters spelt out."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style) -> list[list[str]]:
+    """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in the ranking."""
+    cards: Mapping[str, Mapping[str, str]] = frame.attrs["metrics"]
+    more = [name for name in ("prior", "draws") if _varies(frame, name)]
+    heads = ["solver", *more, *(_title(card) for card in cards.values()), "NFE", "s / draw", "failed", "missing"]
+    ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
+    grid = [[escape(head) for head in heads]]
+    for i, line in lines.iterrows():
+        names = [escape(_name(line)), *(escape(str(line[name])) for name in more)]
+        scores = [cell(*_interval(frame, line, m), ranks[m][i]) for m in cards]
+        grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
+    return grid
+
+
+def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for (data, mask, operator, images, seed), lines in frame.groupby(GROUP, sort=False):
+        yield f"{data} · {mask} · {operator} · {images} images · seed {seed}", lines
+
+
+def _varies(frame: pd.DataFrame, column: str) -> bool:
+    return frame[column].nunique() > 1
+
+
+def _name(line: pd.Series) -> str:
+    return f"{line['solver']} {INCOMPLETE}" if line["failed"] or line["missing"] else str(line["solver"])
+
+
+def _title(card: Mapping[str, str]) -> str:
+    unit = f" ({card['unit']})" if card["unit"] else ""
+    return f"{card['title']}{unit}{_ARROW[card['direction']]}"
+
+
+def _costs(line: pd.Series) -> list[str]:
+    seconds = line["seconds_fit"] + line["seconds_sample"]
+    return [_significant(line["nfe"]), _significant(seconds)]
+
+
+def _counts(line: pd.Series) -> list[str]:
+    return [str(line["failed"]), str(line["missing"])]
+
+
+def _interval(frame: pd.DataFrame, line: pd.Series, metric: str) -> tuple[str, str]:
+    """A value and its interval as text; no interval where there is none."""
+    places = _places(frame[metric])
+    lo, hi = line[f"{metric}_lo"], line[f"{metric}_hi"]
+    ends = "" if math.isnan(lo) else f"[{_number(lo, places)}, {_number(hi, places)}]"
+    return _number(line[metric], places), ends
+
+
+def _plus_minus(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
+    places = _places(frame[metric])
+    half = (float(line[f"{metric}_hi"]) - float(line[f"{metric}_lo"])) / 2
+    return _number(line[metric], places) + ("" if math.isnan(half) else f" ± {_number(half, places)}")
+
+
+def _places(values: pd.Series) -> int:
+    """Decimals of a column: four significant digits of its largest value."""
+    largest = values[values.abs() < math.inf].abs().max()
+    return 4 if math.isnan(largest) or largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 6)
+
+
+def _number(value: float, places: int) -> str:
+    if math.isnan(value):
+        return "—"
+    return f"{value:.{places}f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+
+
+def _significant(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if not math.isfinite(value) or value == 0:
+        return _number(value, 0)
+    return f"{value:,.{max(2 - math.floor(math.log10(abs(value))), 0)}f}".replace(",", "")

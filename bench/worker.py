@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import resource
 import time
@@ -18,15 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.build import build
+from bench.build import build, target
 from bench.cell import digest
+from bench.errors import UserError
 from bench.plan import CellPlan, Chunk
 from bench.streams import Key, Noise
 from datasets.base import ImageSet
 from masks.base import MaskGenerator
 from metrics.base import Batch, Metric, from_uint8, to_uint8
 from operators.base import Operator
-from priors.base import BudgetExceeded, Meter, Prior
+from priors.base import BudgetExceeded, Prior
 from solvers.base import Observation, Solver
 
 Row = dict[str, Any]
@@ -53,6 +55,23 @@ class Session:
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device)
         self.metrics: dict[str, Metric] = {k: shared("metric", node, device) for k, node in config["metrics"].items()}
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Refuse data of another shape, and a solver that needs what operator and prior lack; nothing is degraded."""
+        if tuple(self.images.shape) != tuple(self.prior.image_shape):
+            raise UserError(
+                f"data gives images of {tuple(self.images.shape)}, the prior is made for {self.prior.image_shape} "
+                "(channels, height, width); choose prior= and data= that fit"
+            )
+        has = self.prior.caps | target(self.config["operator"]).caps
+        missing = self.solver.needs - has
+        if missing:
+            name = type(self.solver).__name__
+            raise UserError(
+                f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not have "
+                f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
+            )
 
     def measure(self, images: Sequence[str]) -> Measurement:
         """Truth, masks and observations; they depend on the study seed, the data and the image alone."""
@@ -67,22 +86,16 @@ class Session:
 
 def build_operator(node: Mapping[str, Any], mask: Tensor) -> Operator:
     """An operator; those that take a mask get it, bool ``(N, 1, H, W)``."""
-    from bench.build import target
-
     return build(node, mask=mask) if target(node).takes_mask else build(node)
 
 
 @cache
 def _shared(kind: str, key: str, device: str) -> Any:
-    import json
-
     return build(json.loads(key)).to(device)
 
 
 def shared(kind: str, node: Mapping[str, Any], device: str) -> Any:
     """A prior or metric, loaded once per process and device."""
-    import json
-
     return _shared(kind, json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True), device)
 
 
@@ -121,13 +134,8 @@ class Worker:
             padded = [*chunk.images, *[chunk.images[-1]] * (plan.padded - len(chunk.images))]
             outcome = self._solve(session, session.measure(padded), draws, int(plan.cell.config["batch"]))
         except Exception as error:
-            status = "oom" if _out_of_memory(error) else "error"
-            message = f"{type(error).__name__}: {error}".splitlines()[0] + _where(error)
-            return [
-                {**fixed, "image_id": image, "draw": d, "status": status, "message": message}
-                for image in chunk.images
-                for d in range(draws)
-            ]
+            status = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "error"
+            return failed_rows(plan, chunk, status, one_line(error), fixed)
         return [
             {**fixed, "image_id": image, "draw": d, **outcome[i * draws + d]}
             for i, image in enumerate(chunk.images)
@@ -166,7 +174,7 @@ class Worker:
             "seconds_fit": fit() / rows,
             "seconds_sample": sample() / rows,
             "peak_mib": _peak_mib(self.device),
-            **{k: v / rows for k, v in _counts(meter).items()},
+            **{k: v / rows for k, v in meter.counts().items()},
         }
         return [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
 
@@ -208,6 +216,26 @@ class Worker:
             torch.cuda.synchronize(self.device)
 
 
+def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:
+    """The rows of a chunk that produced nothing."""
+    fixed = fixed or {"cell": plan.cell.name}
+    draws = range(plan.cell.draws)
+    return [
+        {**fixed, "image_id": image, "draw": d, "status": status, "message": message}
+        for image in chunk.images
+        for d in draws
+    ]
+
+
+def one_line(error: BaseException) -> str:
+    """Type, first line and place of an error: enough to find it, short enough for a table."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, BudgetExceeded) or not frames:
+        return text
+    return f"{text} ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})"
+
+
 def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
     """Draw indices in blocks of at most ``batch``, the last filled up by repetition, with the number that counts."""
     size = min(draws, batch)
@@ -217,10 +245,6 @@ def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
 
 def _limit(budget: str | None, rows: int) -> float:
     return math.inf if budget is None else int(str(budget).removeprefix("nfe:")) * rows
-
-
-def _counts(meter: Meter) -> dict[str, int]:
-    return meter.counts()
 
 
 def _peak_mib(device: str) -> float:
@@ -240,15 +264,3 @@ def _png(pixels: Tensor) -> bytes:
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError)
-
-
-def _where(error: Exception) -> str:
-    """File and line of the innermost frame: enough to find it, short enough for a table."""
-    if isinstance(error, BudgetExceeded):
-        return ""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""

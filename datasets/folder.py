@@ -34,9 +34,8 @@ class Folder(ImageSet):
 
     Every file becomes 8-bit RGB or grey before it is resized: grey is repeated in each channel, palettes are looked up,
     transparency is laid over white, CMYK is converted without its colour profile, 16-bit grey is rounded to 8 bits, and
-    of 16-bit colour the upper byte is kept.
-    Embedded profiles and EXIF orientation are ignored, as in the code of the priors. Of an animation, the first frame
-    counts.
+    of 16-bit colour the upper byte is kept. Embedded profiles and EXIF orientation are ignored, as in the code of the
+    priors. Of an animation, the first frame counts.
 
     Raises FileNotFoundError for a missing folder; ValueError for one without images, unknown settings and ids, and,
     naming the file, an image that cannot be read.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +49,12 @@ class _Backward(torch.autograd.Function):
     """The identity; its backward pass counts one gradient evaluation per row."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, meter: Meter, name: str, count: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, meter: Meter, name: str, count: int) -> Tensor:
         ctx.meter, ctx.name, ctx.count = meter, name, count
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         ctx.meter.add(ctx.name, ctx.count)
         return grad, None, None, None
 
@@ -68,7 +69,7 @@ class Condition:
     values: Mapping[str, Tensor]
     null: Mapping[str, Tensor] | None = None
 
-    def map(self, f) -> Condition:
+    def map(self, f: Callable[[Tensor], Tensor]) -> Condition:
         """``f`` applied to every tensor."""
         null = None if self.null is None else {k: f(v) for k, v in self.null.items()}
         return Condition({k: f(v) for k, v in self.values.items()}, null)
@@ -114,7 +115,7 @@ class Prior:
 
     @property
     def caps(self) -> frozenset[str]:
-        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``exact``, ...."""
+        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``exact``, ..."""
         caps = {"grad", "latent" if self.is_latent else "pixel"}
         if self.num_classes:
             caps.add("label")
@@ -152,9 +153,13 @@ class Prior:
         Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the cleanest level of the
         network, so that ``n`` steps are ``n`` network calls. With ``end`` the levels run from ``start`` to ``end``.
 
-        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for flows), ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index``
-        (uniform in the native index, rounded: the respaced grid of guided-diffusion), ``flow`` (uniform in
+        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for flows),
+        ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index`` (uniform in
+        the native index, rounded: the respaced grid of guided-diffusion), ``flow`` (uniform in
         ``u = sigma / (alpha + sigma)``).
+
+        Raises ValueError for an unknown kind, ``n < 1``, ``index`` without native indices, and ``karras`` or
+        ``logsnr`` from the infinite ratio at which a flow starts.
         """
         if n < 1:
             raise ValueError(f"a grid needs at least 1 step, got {n}")
@@ -165,6 +170,8 @@ class Prior:
         between = lambda a, b: [a + f * (b - a) for f in fractions]  # noqa: E731
         if kind == "native":
             kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
+        if kind in ("karras", "logsnr") and math.isinf(top.ratio):
+            raise ValueError(f"a {kind} grid needs a finite start; give start=level(ratio), or use kind flow")
         if kind == "karras":
             roots = between(top.ratio ** (1 / rho), bottom.ratio ** (1 / rho))
             levels = [self.process.level(r**rho) for r in roots]
@@ -172,9 +179,11 @@ class Prior:
             levels = [self.process.level(math.exp(r)) for r in between(math.log(top.ratio), math.log(bottom.ratio))]
         elif kind == "index":
             indices = between(self.process.index(top), self.process.index(bottom))
+            if math.isnan(indices[0]):
+                raise ValueError("this prior has no native index; use grid karras, logsnr or flow")
             levels = [self.process.level_at_index(round(k)) for k in indices]
         elif kind == "flow":
-            share = lambda l: l.sigma / (l.alpha + l.sigma)  # noqa: E731
+            share = lambda level: level.sigma / (level.alpha + level.sigma)  # noqa: E731
             us = between(share(top), share(bottom))
             levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
         else:
@@ -196,6 +205,8 @@ class Prior:
         Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and Salimans 2022).
         Raises ValueError where the network has no null condition and ``guidance != 1``.
         """
+        if self.net is None:
+            raise NotImplementedError("a prior without a network overrides denoise")
         alpha, sigma = self._like(level.alpha, z), self._like(level.sigma, z)
         scaled = self._scaled_input(z, alpha, sigma)
         t = torch.as_tensor(level.t, dtype=torch.float64).to(z).expand(len(z))
@@ -283,13 +294,30 @@ class Prior:
 class View(Prior):
     """A prior whose ``z`` is divided by ``alpha`` (ve) or ``sqrt(alpha^2 + sigma^2)`` (vp)."""
 
+    process: Rescaled
+
     def __init__(self, base: Prior, kind: str):
         self.base = base
         self.process = Rescaled(base.process, kind)
         self.is_latent, self.learned_var = base.is_latent, base.learned_var
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
+        if name == "base":  # not yet set while a copy is being made
+            raise AttributeError(name)
         return getattr(self.base, name)
+
+    @property
+    def meter(self) -> Meter:
+        """The meter of the viewed prior: a block metered through a view counts, and nothing counts twice."""
+        return self.base.meter
+
+    @meter.setter
+    def meter(self, meter: Meter) -> None:
+        self.base.meter = meter
+
+    def to(self, device: torch.device | str) -> Prior:
+        self.base.to(device)
+        return self
 
     @property
     def caps(self) -> frozenset[str]:
@@ -302,8 +330,8 @@ class View(Prior):
 
     def _native(self, level: Level) -> Level:
         if isinstance(level.alpha, Tensor):
-            return Level.stack([self.base.process.level(r) for r in level.ratio.flatten().tolist()])
-        return self.base.process.level(level.ratio)
+            return Level.stack([self.base.process.level(r) for r in torch.as_tensor(level.ratio).flatten().tolist()])
+        return self.base.process.level(float(level.ratio))
 
     def encode(self, x: Tensor) -> Tensor:
         return self.base.encode(x)

@@ -45,6 +45,8 @@ class MixturePrior(Prior):
 
     def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
         """``E[x0 | z]``, exactly: responsibilities times each component's Gaussian regression."""
+        if guidance != 1.0:
+            raise ValueError(f"guidance {guidance} needs a class-conditional prior; a mixture has no classes")
         self.meter.add("nfe", len(z))
         flat = z.flatten(1).double()
         alpha, variance, rotated, log_joint = self._components(flat, level)
@@ -71,7 +73,7 @@ class MixturePrior(Prior):
         log_density = -0.5 * (rotated**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
         return alpha, variance, rotated, self.weights.log() + log_density
 
-    # -- the data and its posterior -------------------------------------------------------------------------------------
+    # -- the data and its posterior ------------------------------------------------------------------------------------
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
         """Draws of ``x0``: ``uniform`` ``(N,)`` picks the component, ``normal`` ``(N, C, H, W)`` fills it."""
@@ -84,21 +86,27 @@ class MixturePrior(Prior):
         """``p(x0 | y)`` for ``y = A x0 + sigma n`` with a matrix ``A`` ``(M, d)`` and one observation ``y`` ``(M,)``.
 
         Exact for any linear operator (conjugacy, per component); the weights are reweighted by each component's
-        evidence. ``sigma = 0`` conditions on the observed values themselves.
+        evidence. ``sigma = 0`` conditions on the observed values themselves; raises ValueError where no component
+        can produce them.
         """
         A, y = A.double(), y.double()
         cross = self.covariances @ A.T  # (K, d, M)
         gram = A @ cross + sigma**2 * torch.eye(len(y), dtype=torch.float64, device=y.device)
         residual = y - self.means @ A.T
-        # a pseudo-inverse, because noise-free rows of a degenerate component make the Gram matrix singular
-        inverse = torch.linalg.pinv(gram, hermitian=True)
-        gain = cross @ inverse
-        means = self.means + torch.einsum("kdm,km->kd", gain, residual)
-        covariances = self.covariances - gain @ cross.transpose(1, 2)
-        spectrum = torch.linalg.eigvalsh(gram).clamp_min(1e-300)
-        mahalanobis = torch.einsum("km,kmn,kn->k", residual, inverse, residual)
-        log_evidence = -0.5 * (mahalanobis + spectrum.log().sum(-1))
-        weights = (self.weights.log() + log_evidence).softmax(0)
+        # without noise a degenerate component makes the Gram matrix singular: what it fixes beforehand carries no
+        # information, and rules the component out where y disagrees
+        spectrum, vectors = torch.linalg.eigh(gram)
+        free = spectrum > 1e-12 * spectrum.amax(-1, keepdim=True).clamp_min(1e-300)
+        precision = torch.where(free, 1 / spectrum, 0.0)
+        projected = torch.einsum("kmj,km->kj", vectors, residual)
+        means = self.means + torch.einsum("kdm,kmj,kj,kj->kd", cross, vectors, precision, projected)
+        gain = cross @ vectors
+        covariances = self.covariances - (gain * precision[:, None]) @ gain.transpose(1, 2)
+        log_evidence = -0.5 * (precision * projected**2 + torch.where(free, spectrum, 1e-300).log()).sum(-1)
+        possible = ((projected.abs() < 1e-6) | free).all(-1)
+        if not possible.any():
+            raise ValueError("no component of this mixture can produce y without noise; use sigma > 0")
+        weights = (self.weights.log() + log_evidence.masked_fill(~possible, -math.inf)).softmax(0)
         return MixturePrior(self.process, weights, means, _symmetric(covariances), self.latent_shape)
 
     @property

@@ -2,6 +2,7 @@
 
 Every adapter maps ``(x, t, cond) -> raw output`` with ``x`` of shape ``(N, C, H, W)``, ``t`` of shape ``(N,)`` and
 ``cond`` a dict of per-sample tensors. What the output means (eps, v, flow, x0 or EDM's F) is the prior's business.
+``settings`` holds the constructor arguments of an adapter, so that it can be written to a file and built again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ class UNet2D(nn.Module):
     ``config`` is passed to ``UNet2DModel``; with ``num_class_embeds = K + 1`` the last row is the null label.
     """
 
-    def __init__(self, config: Mapping, unshuffle: int = 1):
+    def __init__(self, config: Mapping[str, object], unshuffle: int = 1):
         super().__init__()
         from diffusers import UNet2DModel  # four seconds of imports, paid only where a network is built
 
+        self.settings = {"config": dict(config), "unshuffle": unshuffle}
         self.unshuffle = unshuffle
         self.unet = UNet2DModel(**config)
 

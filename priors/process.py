@@ -8,7 +8,7 @@ Levels are float64; coefficients are cast to the dtype of the image at the very 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,7 +39,7 @@ class Level:
     @staticmethod
     def stack(levels: Sequence[Level]) -> Level:
         """One level per row: fields of shape ``(N, 1, 1, 1)`` (``t``: ``(N,)``)."""
-        column = lambda name: torch.tensor([getattr(l, name) for l in levels], dtype=torch.float64)  # noqa: E731
+        column = lambda name: torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64)  # noqa: E731
         return Level(column("alpha").view(-1, 1, 1, 1), column("sigma").view(-1, 1, 1, 1), column("t"))
 
 
@@ -85,6 +85,11 @@ class Process:
     def trained_kind(self) -> str:
         """The kind of the checkpoint itself, whatever the coordinates of this process."""
         return self.kind
+
+    @property
+    def spec(self) -> dict[str, str | float]:
+        """The kind and what rebuilds the process, as ``prior.json`` records it."""
+        raise ValueError(f"a {type(self).__name__} process cannot be written to a file")
 
     # -- levels ---------------------------------------------------------------------------------------------------
 
@@ -163,7 +168,13 @@ class VE(Process):
     kind = "ve"
 
     def __init__(self, ratio_min: float = 0.002, ratio_max: float = 80.0):
+        if not 0 < ratio_min < ratio_max < math.inf:
+            raise ValueError(f"VE needs 0 < ratio_min < ratio_max, got {ratio_min} and {ratio_max}")
         self.ratio_min, self.ratio_max = ratio_min, ratio_max
+
+    @property
+    def spec(self) -> dict[str, str | float]:
+        return {"kind": "ve", "ratio_min": self.ratio_min, "ratio_max": self.ratio_max}
 
     def level(self, ratio: float) -> Level:
         sigma = self.clamp(ratio)
@@ -187,6 +198,7 @@ class VP(Process):
     def __init__(self, alphas_cumprod: Tensor):
         abar = alphas_cumprod.double()
         self.log_ratio = ((1 - abar) / abar).sqrt().log()
+        self._schedule: dict[str, str | float] | None = None
         self.ratio_min, self.ratio_max = self.log_ratio[0].exp().item(), self.log_ratio[-1].exp().item()
 
     @classmethod
@@ -198,7 +210,15 @@ class VP(Process):
             betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         else:
             raise ValueError(f"unknown schedule '{schedule}'; valid: linear, scaled_linear")
-        return cls((1 - betas).cumprod(0))
+        process = cls((1 - betas).cumprod(0))
+        process._schedule = {"schedule": schedule, "beta_start": beta_start, "beta_end": beta_end, "steps": steps}
+        return process
+
+    @property
+    def spec(self) -> dict[str, str | float]:
+        if self._schedule is None:
+            raise ValueError("a VP process built from a bare table cannot be written to a file; use VP.scheduled")
+        return {"kind": "vp", **self._schedule}
 
     def level_at_index(self, index: float) -> Level:
         last = len(self.log_ratio) - 1
@@ -215,7 +235,7 @@ class VP(Process):
         return self.level_at_index(self._index_of(self.clamp(ratio)))
 
     def index(self, level: Level) -> float:
-        return level.t
+        return float(level.t)
 
     def _index_of(self, ratio: float) -> float:
         log_ratio, table = math.log(ratio), self.log_ratio
@@ -231,9 +251,15 @@ class Flow(Process):
     kind = "flow"
 
     def __init__(self, shift: float = 1.0, u_min: float = 0.001, u_max: float = 1.0):
+        if not 0 < u_min < u_max <= 1 or shift <= 0:
+            raise ValueError(f"a flow needs 0 < u_min < u_max <= 1 and shift > 0, got {u_min}, {u_max} and {shift}")
         self.shift, self.u_min, self.u_max = shift, u_min, u_max
         self.ratio_min = u_min / (1 - u_min)
         self.ratio_max = u_max / (1 - u_max) if u_max < 1 else math.inf
+
+    @property
+    def spec(self) -> dict[str, str | float]:
+        return {"kind": "flow", "shift": self.shift, "u_min": self.u_min, "u_max": self.u_max}
 
     def _level(self, u: float) -> Level:
         return Level(1 - u, u, 1000 * u)
@@ -248,7 +274,7 @@ class Flow(Process):
         return self._level(self.shift * time / (1 + (self.shift - 1) * time))
 
     def index(self, level: Level) -> float:
-        return 1000 * level.sigma / (self.shift - (self.shift - 1) * level.sigma)
+        return float(1000 * level.sigma / (self.shift - (self.shift - 1) * level.sigma))
 
 
 class Rescaled(Process):
@@ -281,4 +307,8 @@ class Rescaled(Process):
         return self._rescale(self.base.level_at_index(index))
 
     def index(self, level: Level) -> float:
-        return self.base.index(self.base.level(level.ratio))
+        return self.base.index(self.base.level(float(level.ratio)))
+
+
+PROCESSES: dict[str, Callable[..., Process]] = {"ve": VE, "vp": VP.scheduled, "flow": Flow}
+"""How to build each kind from the settings of its :attr:`Process.spec`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def _distance(x: float, y: float, start: tuple[int, int], end: tuple[int, int]) 
 def test_a_polyline_covers_what_is_near(points: Points, thickness: int) -> None:
     canvas = Canvas(24, 28)
     canvas.polyline(points, thickness)
-    segments = list(zip(points, points[1:], strict=False))
+    segments = list(pairwise(points))
     near = [[min(_distance(j, i, p, q) for p, q in segments) for j in range(28)] for i in range(24)]
     clear = np.abs(np.array(near) - thickness / 2) > 1e-9  # ties are rounded in the reference
     assert np.array_equal(canvas.hole[clear], np.array(near)[clear] < thickness / 2)
@@ -50,7 +51,7 @@ def test_proportional_is_the_reference_mask_at_the_pixel_centres() -> None:
     canvas.box(100, 180, 40, 20)
     for i, j in [(10, 7), (15, 27), (22, 50), (46, 28), (47, 34), (60, 60), (40, 30)]:
         x, y = 4 * j + 1.5, 4 * i + 1.5  # the centre of a 4 x 4 block of a 256-pixel image
-        near = min(_distance(x, y, p, q) for p, q in zip(points, points[1:], strict=False)) < 12
+        near = min(_distance(x, y, p, q) for p, q in pairwise(points)) < 12
         assert canvas.hole[i, j] == (near or (100 <= x < 140 and 180 <= y < 200))
 
 
@@ -93,7 +94,7 @@ def test_strokes_follow_the_published_ranges(rng: Make, monkeypatch: pytest.Monk
     inner = [
         (math.hypot(dx, dy), math.degrees(math.atan2(dy, dx)) * (-1 if index % 2 == 0 else 1))
         for points, _ in strokes
-        for index, ((x, y), (X, Y)) in enumerate(zip(points, points[1:], strict=False))
+        for index, ((x, y), (X, Y)) in enumerate(pairwise(points))
         if 0 < X < 4096 and 0 < Y < 4096 and math.hypot(X - x, Y - y) > 100
         for dx, dy in [(X - x, Y - y)]
     ]

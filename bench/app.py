@@ -1,0 +1,39 @@
+"""The Hydra application. Its module stays light: torch is imported inside the job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bench.catalog import CONF
+from bench.schema import register
+
+if TYPE_CHECKING:
+    from bench.run import Outcome
+
+register()
+OUTCOMES: list[Outcome] = []
+"""One entry per job that ran in this process."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(cfg: DictConfig) -> None:
+    """One cell: a run, or one job of a sweep."""
+    from bench.run import run_job
+
+    OUTCOMES.append(run_job(cfg, HydraConfig.get().runtime.choices))
+
+
+def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
+    """The configuration and choices of one job, for verbs that do not run it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    bare = DictConfig({k: v for k, v in cfg.items_ex(resolve=False) if k != "hydra"})
+    return bare, choices

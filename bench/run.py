@@ -1,0 +1,109 @@
+"""The way of the data: configuration, cell, plan, execution, leaderboard. One direction, each step one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from bench import console
+from bench.build import build
+from bench.cell import Cell, cell_of
+from bench.environment import environment
+from bench.errors import UserError
+from bench.plan import CellPlan, plan_cell, writable
+from bench.schema import study_folder
+from bench.store import write_atomic
+
+STATUSES = ("ok", "nan", "oom", "timeout", "error")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job of a run or sweep came to."""
+
+    study: Path
+    plan: CellPlan
+    counts: Mapping[str, int]
+    accept: tuple[str, ...]
+    quiet: bool
+    sheet: bool
+
+    @property
+    def good(self) -> bool:
+        """Every planned row is there, and is ok or declared acceptable."""
+        planned = sum(len(c.images) for c in self.plan.chunks) * self.plan.cell.draws
+        good = sum(n for status, n in self.counts.items() if status in ("ok", *self.accept))
+        return good == planned
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration without Hydra's own node, in plain types, checked."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    for group in ("solver", "data", "mask", "operator", "prior"):
+        missing = [k for k, v in config[group].items() if v == "???"]
+        if missing:
+            raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
+    budget = config["budget"]
+    if budget is not None and not (budget.startswith("nfe:") and budget[4:].isdigit() and int(budget[4:]) > 0):
+        raise UserError(f"budget={budget}: write budget=nfe:N with a positive whole N")
+    wrong = [s for s in config["accept"] if s not in STATUSES]
+    if wrong:
+        raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
+    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
+        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
+    return {**config, "commit": environment()["commit"]}
+
+
+def prepare(cfg: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, CellPlan]:
+    """The study folder and the plan of a configuration's cell; refuses what cannot run before any work."""
+    from bench.worker import shared
+    from metrics.base import MissingWeights
+
+    config = plain(cfg)
+    study = Path(study_folder(config["out"], config["study"]["name"]))
+    data = build(config["data"], skip=("images",))
+    cards: dict[str, Any] = {}
+    for name, node in config["metrics"].items():
+        metric = shared("metric", node, "cpu")
+        if metric.card.id != name:
+            raise UserError(f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'")
+        try:
+            metric.check()
+        except (MissingWeights, RuntimeError) as error:
+            raise UserError(str(error)) from None
+        cards[name] = asdict(metric.card)
+    cell: Cell = cell_of(config, choices, data.name)
+    writable(study)
+    provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}
+    return study, plan_cell(cell, study, data.ids, cards, provenance)
+
+
+def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:
+    """Plan, execute and reduce one cell."""
+    study, plan = prepare(cfg, choices)
+    config = plan.cell.config
+    _record(study, cfg)
+    chunks = plan.missing(bool(config["retry"]))
+    executor = build(config["executor"])
+    with console.progress(plan, chunks, quiet=bool(config["quiet"])) as advance:
+        for chunk, counts in executor.run(plan, chunks, config["threads"]):
+            advance(chunk, counts)
+    statuses = plan.store.read(["status"])["status"].value_counts()
+    counts = {str(status): int(n) for status, n in statuses.items()}
+    from bench import leaderboard
+
+    leaderboard.write(study)
+    return Outcome(study, plan, counts, tuple(config["accept"]), bool(config["quiet"]), bool(config["sheet"]))
+
+
+def _record(study: Path, cfg: DictConfig) -> None:
+    """The study's configuration (of its latest job) and environment."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    write_atomic(study / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(study / "environment.json", json.dumps(environment(), indent=2).encode())

@@ -1,0 +1,214 @@
+"""The format priors are kept in: a folder with ``prior.json`` and ``net.safetensors``.
+
+Reading is strict. A prior that loads is the one that was written: the hash of the weights is recorded, every key must
+be known, every tensor must be there with its shape and be finite. Nothing in the files can name code to run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from priors.base import Prior
+from priors.fingerprint import read_spec, resolve, sha256, weight_hashes
+from priors.nets import NETS
+from priors.process import PROCESSES, Process
+
+FORMAT = 1
+WEIGHTS = "net.safetensors"
+PARAMETERIZATIONS = ("edm", "eps", "x0", "v", "flow")
+
+_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
+    "net": dict,
+    "process": dict,
+    "parameterization": str,
+    "sigma_data": (int, float),
+    "shape": list,
+    "num_classes": int,
+    "null_label": (int, type(None)),
+}
+_META: dict[str, type | tuple[type, ...]] = {"name": str, "training": dict, "source": str, "licence": str}
+_OPTIONAL_META: dict[str, type | tuple[type, ...]] = {"class_names": list}
+_FILE: dict[str, type | tuple[type, ...]] = {"format": int, "sha256": dict}
+
+
+def save(folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: torch.dtype = torch.float16) -> Path:
+    """Write a prior; returns the folder.
+
+    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and ``class_names`` if there are any.
+    ``dtype`` of the weights on disk; they are always loaded as float32. ``prior.json`` is written last, so that an
+    interrupted save never looks whole. Raises ValueError for a prior or facts that cannot be written, and where a
+    weight is not finite or leaves the range of ``dtype``.
+    """
+    _check_keys("the facts of a prior", meta, _META, _OPTIONAL_META)
+    architecture = architecture_of(prior)
+    _check_values("the prior to save", {**architecture, **meta})
+    assert prior.net is not None  # architecture_of refuses priors without a network
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in prior.net.state_dict().items()}
+    _check_finite(f"after the cast to {dtype} the weights to save", state)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / WEIGHTS, lambda part: part.write_bytes(to_bytes(state)))
+    spec = {"format": FORMAT, **meta, **architecture, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)}}
+    text = json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
+    _replace(folder / "prior.json", lambda part: part.write_text(text, encoding="utf-8"))
+    return folder
+
+
+def load(path: str | Path) -> Prior:
+    """The prior in a folder, on the CPU, frozen, in float32.
+
+    A relative ``path`` that does not exist in the working directory is looked for beside this package. No random
+    number is drawn. Raises FileNotFoundError for missing files and ValueError, one line each, for everything that is
+    not exactly as it was written.
+    """
+    folder = resolve(path)
+    where = str(folder / "prior.json")
+    spec = read_spec(folder)
+    if spec.get("format") != FORMAT:
+        raise ValueError(f"{where} has format {spec.get('format')}; this version reads format {FORMAT}")
+    _check_keys(where, spec, {**_FILE, **_META, **_ARCHITECTURE}, _OPTIONAL_META)
+    _check_values(where, spec)
+    recorded = weight_hashes(folder, spec)
+    if set(recorded) != {WEIGHTS}:
+        raise ValueError(f"{where}: 'sha256' must name {WEIGHTS} alone, got {', '.join(recorded)}")
+    if sha256(folder / WEIGHTS) != recorded[WEIGHTS]:
+        raise ValueError(f"{folder / WEIGHTS} is not the file prior.json was written for (its sha256 differs)")
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        prior = untrained(spec, where)
+    assert prior.net is not None
+    _assign(folder / WEIGHTS, prior.net)
+    prior.net.eval().requires_grad_(False)
+    return prior
+
+
+def untrained(spec: Mapping[str, object], where: str = "the prior") -> Prior:
+    """A prior with fresh weights from torch's global generator, built from the architecture keys of ``spec``.
+
+    These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes`` and
+    ``null_label``; other keys are ignored. ``where`` names the source in error messages.
+    """
+    net = _build(f"{where}, net", spec["net"], "class", NETS)
+    process = _build(f"{where}, process", spec["process"], "kind", PROCESSES)
+    assert isinstance(net, nn.Module) and isinstance(process, Process)
+    keys = ("shape", "parameterization", "sigma_data", "num_classes", "null_label")
+    settings = {key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys}
+    return Prior(process, net, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
+
+
+def architecture_of(prior: Prior) -> dict[str, object]:
+    """What :func:`untrained` needs to build ``prior`` again, in plain JSON types."""
+    name = next((name for name, cls in NETS.items() if type(prior.net) is cls), None)
+    if name is None:
+        raise ValueError(f"a prior with the network {type(prior.net).__name__} cannot be written; valid: {_or(NETS)}")
+    architecture = {
+        "net": {"class": name, **getattr(prior.net, "settings")},  # noqa: B009 - an nn.Module types it as a Tensor
+        "process": prior.process.spec,
+        "parameterization": prior.parameterization,
+        "sigma_data": prior.sigma_data,
+        "shape": list(prior.latent_shape),
+        "num_classes": prior.num_classes,
+        "null_label": prior.null_label,
+    }
+    return json.loads(json.dumps(architecture))
+
+
+def _build(where: str, spec: object, selector: str, table: Mapping[str, Callable[..., object]]) -> object:
+    """The entry of ``table`` that ``spec[selector]`` names, called with the other keys of ``spec``."""
+    assert isinstance(spec, Mapping)
+    name = str(spec.get(selector))
+    if name not in table:
+        raise ValueError(f"{where}: unknown {selector} '{name}'; valid: {_or(table)}")
+    settings = {key: value for key, value in spec.items() if key != selector}
+    valid = inspect.signature(table[name]).parameters
+    if unknown := settings.keys() - valid.keys():
+        raise ValueError(f"{where}: unknown key {_quoted(unknown)}; valid: {selector}, {', '.join(valid)}")
+    try:
+        return table[name](**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _assign(path: Path, net: nn.Module) -> None:
+    """Put the tensors of a file into a network built on the meta device; every one must be right."""
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}); export the prior again") from None
+    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
+    for problem, names in (("lacks", missing), ("has no use for", extra)):
+        if names:
+            raise ValueError(f"{path} {problem} {_quoted(names)}; prior.json describes another network")
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(f"{path}: '{name}' has shape {tuple(state[name].shape)}, the network wants {shape}")
+    _check_finite(str(path), state)
+    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    if any(tensor.is_meta for tensor in chain(net.parameters(), net.buffers())):
+        raise ValueError(f"{type(net).__name__} has buffers that no file holds; register them as persistent")
+
+
+def _check_keys(
+    where: str,
+    found: Mapping[str, object],
+    required: Mapping[str, type | tuple[type, ...]],
+    optional: Mapping[str, type | tuple[type, ...]],
+) -> None:
+    if missing := required.keys() - found.keys():
+        raise ValueError(f"{where}: missing key {_quoted(missing)}")
+    known = {**required, **optional}
+    if unknown := found.keys() - known.keys():
+        raise ValueError(f"{where}: unknown key {_quoted(unknown)}; valid: {', '.join(sorted(known))}")
+    for key, value in found.items():
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise ValueError(f"{where}: '{key}' has a value of type {type(value).__name__}, which is not valid")
+
+
+def _check_values(where: str, spec: Mapping[str, object]) -> None:
+    """Values a type alone does not make valid."""
+    if (kind := spec["parameterization"]) not in PARAMETERIZATIONS:
+        raise ValueError(f"{where}: unknown parameterization '{kind}'; valid: {_or(PARAMETERIZATIONS)}")
+    shape = spec["shape"]
+    if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise ValueError(f"{where}: 'shape' must be three positive integers C, H, W, got {shape}")
+    names, classes = spec.get("class_names"), spec["num_classes"]
+    if isinstance(names, list) and len(names) != classes:
+        raise ValueError(f"{where}: {len(names)} class_names for {classes} classes")
+
+
+def _check_finite(where: str, state: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(f"{where}: not finite in {_quoted(bad)}")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a dot-file beside ``path``, then rename it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """Up to three names and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(f"'{name}'" for name in ordered[:3]) + more
+
+
+def _or(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from bench import leaderboard, tables
+from bench.store import RowStore
+
+METRICS = {
+    "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
+    "lpips_vgg": {"title": "LPIPS", "direction": "down", "unit": ""},
+}
+IDENTITY = {
+    "solver": "dps",
+    "data": "fashion",
+    "mask": "box",
+    "operator": "inpainting",
+    "prior": "edm",
+    "seed": 0,
+    "images": 2,
+    "draws": 2,
+    "variant": "",
+}
+
+
+def make_cell(study: Path, name: str, scores: dict[tuple[str, int], dict[str, float] | None], **changes) -> None:
+    """A cell of images ``a`` and ``b`` with two draws; ``scores`` of None is a failed row, absent is a missing one."""
+    folder = study / "cells" / name
+    provenance = {"commit": "c0ffee", "dirty": changes.pop("dirty", False)}
+    metrics = changes.pop("metrics", METRICS)
+    config = {
+        "cell": name,
+        "identity": {**IDENTITY, **changes},
+        "chunks": {"one": ["a"], "two": ["b"]},
+        "metrics": metrics,
+        "provenance": provenance,
+        "config": {},
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for chunk, image in (("one", "a"), ("two", "b")):
+        rows = [row(name, image, draw, scores[image, draw]) for draw in (0, 1) if (image, draw) in scores]
+        if rows:
+            RowStore(folder).write(chunk, rows)
+
+
+def row(cell: str, image: str, draw: int, scores: dict[str, float] | None) -> dict[str, object]:
+    costs = {"nfe": 100.0 + draw, "nge": 10.0, "decode": 1.0, "seconds_fit": 0.5, "seconds_sample": 1.0}
+    key = {"cell": cell, "image_id": image, "draw": draw}
+    if scores is None:
+        return {**key, "status": "oom", "message": "out of memory", "psnr": 0.0}
+    return {**key, "status": "ok", **costs, "peak_mib": 50.0 + draw, **scores}
+
+
+def all_ok(psnr: float, lpips: float) -> dict[tuple[str, int], dict[str, float] | None]:
+    return {(image, draw): {"psnr": psnr, "lpips_vgg": lpips} for image in "ab" for draw in (0, 1)}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
+    # means of the images: 12 and 30 for psnr, 0.2 and 0.4 (one draw undefined) for lpips
+    scores = {
+        ("a", 0): {"psnr": 10.0, "lpips_vgg": 0.1},
+        ("a", 1): {"psnr": 14.0, "lpips_vgg": 0.3},
+        ("b", 0): {"psnr": 30.0, "lpips_vgg": 0.4},
+        ("b", 1): {"psnr": 30.0, "lpips_vgg": math.nan},
+    }
+    make_cell(tmp_path, "c1", scores)
+    leaderboard.write(tmp_path)
+    lines = read(tmp_path / "leaderboard.csv")
+    assert " ".join(lines[0]) == (
+        "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg lpips_vgg_lo "
+        "lpips_vgg_hi nfe nge decode seconds_fit seconds_sample peak_mib"
+    )
+    assert len(lines) == 1
+    line = lines[0]
+    assert list(line.values())[:9] == ["dps", "fashion", "box", "inpainting", "edm", "0", "2", "2", "0"]
+    assert float(line["psnr"]) == 21.0
+    assert float(line["lpips_vgg"]) == pytest.approx(0.3), "over rows it would be 0.267"
+    # two images resample to (a, a), (a, b), (b, b) with odds 1:2:1, so a 95 % interval reaches both ends
+    assert (float(line["psnr_lo"]), float(line["psnr_hi"])) == (12.0, 30.0)
+    assert [float(line[key]) for key in ("nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib")] == [
+        100.5, 10.0, 1.0, 0.5, 1.0, 51.0
+    ]  # fmt: skip
+
+
+def test_long_table_is_tidy(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
+    leaderboard.write(tmp_path)
+    lines = read(tmp_path / "leaderboard_long.csv")
+    assert " ".join(lines[0]) == "solver data mask operator prior seed images draws metric value lo hi n direction"
+    assert [(line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines] == [
+        ("psnr", 20.0, "2", "up"),
+        ("lpips_vgg", 0.2, "2", "down"),
+    ]
+
+
+def test_failed_and_missing_rows_never_count_as_zero(tmp_path: Path) -> None:
+    # the failed row even carries a score of zero: its status alone decides
+    make_cell(tmp_path, "c1", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}, ("a", 1): None})
+    frame = leaderboard.write(tmp_path)
+    assert frame.loc[0, ["psnr", "lpips_vgg", "psnr_n", "failed", "missing"]].tolist() == [10.0, 0.5, 1, 1, 2]
+    assert math.isnan(frame.loc[0, "psnr_lo"])
+    assert read(tmp_path / "leaderboard.csv")[0]["failed"] == "1"
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "4 planned, 2 missing, 1 failed" in text
+    assert "dps †" in text
+
+
+def test_a_cell_without_rows_is_a_line_without_numbers(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {}, solver="late")
+    make_cell(tmp_path, "c2", all_ok(20.0, 0.2))
+    make_cell(tmp_path, "c3", {(i, d): None for i in "ab" for d in (0, 1)}, solver="broken")
+    frame = leaderboard.write(tmp_path).set_index("solver")
+    assert frame["missing"].to_dict() == {"dps": 0, "late": 4, "broken": 0}
+    assert frame["failed"].to_dict() == {"dps": 0, "late": 0, "broken": 4}
+    assert frame["psnr"].isna().to_dict() == {"dps": False, "late": True, "broken": True}
+
+
+def test_infinite_values_are_kept(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {**all_ok(20.0, 0.2), ("a", 0): {"psnr": math.inf, "lpips_vgg": 0.0}})
+    leaderboard.write(tmp_path)
+    assert read(tmp_path / "leaderboard.csv")[0]["psnr"] == "inf"
+    assert "∞" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_order_and_ranking_follow_the_direction(tmp_path: Path) -> None:
+    for i, (solver, psnr, lpips) in enumerate([("worst", 10.0, 0.1), ("best", 30.0, 0.3), ("middle", 20.0, 0.2)]):
+        make_cell(tmp_path, f"c{i}", all_ok(psnr, lpips), solver=solver)
+    make_cell(tmp_path, "c9", all_ok(99.0, 0.0), solver="alone", mask="another")
+    frame = leaderboard.write(tmp_path)
+    assert frame["solver"].tolist() == ["alone", "best", "middle", "worst"]
+    lines = frame[frame["mask"] == "box"]
+    assert tables.ranking(lines, "psnr", "up").tolist() == ["best", "second", ""]
+    assert tables.ranking(lines, "lpips_vgg", "down").tolist() == ["", "second", "best"]
+    assert set(tables.ranking(lines, "psnr", "none")) == {""}
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "PSNR (dB) ↑" in text
+    assert "LPIPS ↓" in text
+    assert "**30.00**" in text
+    assert "<u>20.00</u>" in text
+    assert "**0.1000**" in text
+    assert "**99.00**" not in text, "a cell alone in its group has nothing to be better than"
+    latex = (tmp_path / "leaderboard.tex").read_text()
+    assert r"\textbf{30.00}" in latex
+    assert r"\underline{20.00}" in latex
+    assert r"LPIPS $\downarrow$" in latex
+
+
+def test_lower_is_better_sorts_upwards(tmp_path: Path) -> None:
+    down = {"lpips_vgg": METRICS["lpips_vgg"]}
+    for i, (solver, lpips) in enumerate([("b", 0.3), ("a", 0.1), ("c", 0.2)]):
+        scores = {key: {"lpips_vgg": lpips} for key in all_ok(0, 0)}
+        make_cell(tmp_path, f"c{i}", scores, solver=solver, metrics=down)
+    assert leaderboard.build(tmp_path)["solver"].tolist() == ["a", "c", "b"]
+
+
+def test_incomplete_cells_are_not_ranked_and_ties_share_a_place(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {**all_ok(90.0, 0.1), ("b", 0): None}, solver="lucky")
+    make_cell(tmp_path, "c2", all_ok(20.0, 0.1), solver="one")
+    make_cell(tmp_path, "c3", all_ok(20.0, 0.1), solver="two")
+    make_cell(tmp_path, "c4", all_ok(10.0, 0.1), solver="last")
+    frame = leaderboard.build(tmp_path)
+    places = dict(zip(frame["solver"], tables.ranking(frame, "psnr", "up"), strict=True))
+    assert places == {"lucky": "", "one": "best", "two": "best", "last": "second"}
+
+
+def test_equal_identities_are_told_apart(tmp_path: Path) -> None:
+    make_cell(tmp_path, "aaaaaaaa11", all_ok(20.0, 0.2), variant="zeta=0.5")
+    make_cell(tmp_path, "bbbbbbbb22", all_ok(19.0, 0.2), variant="")
+    make_cell(tmp_path, "cccccccc33", all_ok(18.0, 0.2), variant="")
+    make_cell(tmp_path, "dddddddd44", all_ok(17.0, 0.2), solver="ddrm", variant="steps=5")
+    frame = leaderboard.build(tmp_path)
+    assert frame["solver"].tolist() == ["dps zeta=0.5", "dps [bbbbbbbb]", "dps [cccccccc]", "ddrm"]
+    assert any("ddrm: steps=5" in note for note in frame.attrs["notes"])
+    console = Console(width=200, file=io.StringIO())
+    console.print(leaderboard.table(frame))
+    assert "dps [bbbbbbbb]" in console.file.getvalue(), "brackets must not be read as markup"
+
+
+def test_dirty_cells_are_named(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
+    assert not any("dirty" in note for note in leaderboard.build(tmp_path).attrs["notes"])
+    make_cell(tmp_path, "c2", all_ok(20.0, 0.2), solver="repaint", dirty=True)
+    leaderboard.write(tmp_path)
+    for name in ("leaderboard.md", "leaderboard.tex"):
+        text = (tmp_path / name).read_text()
+        assert "WARNING: 1 of 2 cells ran on a dirty tree" in text
+        assert "(repaint)" in text
+        assert "c0ffee" in text
+        assert "2 images x 2 draws" in text
+
+
+def test_cells_without_provenance_take_the_environment(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
+    path = tmp_path / "cells" / "c1" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["provenance"]
+    path.write_text(yaml.safe_dump(config))
+    (tmp_path / "environment.json").write_text(json.dumps({"dirty": True, "commit": "abc"}))
+    notes = " ".join(leaderboard.build(tmp_path).attrs["notes"])
+    assert "WARNING" in notes
+    assert "Commit: abc." in notes
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2", "@sum"])
+def test_formulas_are_disarmed_in_csv(tmp_path: Path, text: str) -> None:
+    make_cell(tmp_path, "c1", all_ok(-5.0, 0.2), solver=text)
+    leaderboard.write(tmp_path)
+    line = read(tmp_path / "leaderboard.csv")[0]
+    assert line["solver"] == f"'{text}"
+    assert float(line["psnr"]) == -5.0, "numbers stay numbers"
+    assert read(tmp_path / "leaderboard_long.csv")[0]["solver"] == f"'{text}"
+
+
+def test_markdown_and_latex_are_escaped(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2), solver="a|b_50%&{x}\\$^~#", data="two\nlines")
+    leaderboard.write(tmp_path)
+    lines = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| a")]
+    assert len(lines) == 1
+    assert r"a\|b_50%" in lines[0]
+    unescaped = lines[0].replace(r"\|", "")
+    head = next(line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| solver"))
+    assert unescaped.count("|") == head.count("|")
+    latex = (tmp_path / "leaderboard.tex").read_text()
+    wanted = r"a\textbar{}b\_50\%\&\{x\}\textbackslash{}\$\textasciicircum{}\textasciitilde{}\#"
+    assert wanted in latex
+
+
+def test_rebuilt_from_shards_alone(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
+    make_cell(tmp_path, "c2", {**all_ok(21.0, 0.1), ("a", 1): None}, solver="repaint")
+    leaderboard.write(tmp_path)
+    names = [f"leaderboard.{end}" for end in ("csv", "md", "tex", "parquet")] + ["leaderboard_long.csv"]
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / name).unlink()
+    leaderboard.write(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "cells"]), "no dot-file is left"
+
+
+def test_parquet_holds_what_the_csv_cannot(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}})
+    leaderboard.write(tmp_path)
+    line = pd.read_parquet(tmp_path / "leaderboard.parquet").iloc[0]
+    assert line[["missing", "cell", "commit", "dirty", "psnr_n"]].tolist() == [3, "c1", "c0ffee", False, 1]
+
+
+def test_cells_with_different_metrics_share_a_table(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {k: {"psnr": 20.0} for k in all_ok(0, 0)}, metrics={"psnr": METRICS["psnr"]})
+    make_cell(tmp_path, "c2", all_ok(19.0, 0.2), solver="repaint")
+    frame = leaderboard.build(tmp_path).set_index("solver")
+    assert list(frame.attrs["metrics"]) == ["psnr", "lpips_vgg"]
+    assert math.isnan(frame.loc["dps", "lpips_vgg"])
+    assert frame.loc["repaint", "lpips_vgg"] == pytest.approx(0.2)
+
+
+def test_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a study folder"):
+        leaderboard.build(tmp_path)
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys, bench.leaderboard; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,0 +1,97 @@
+"""Every mistake on the command line is one line that names what is valid."""
+
+import pytest
+
+from bench.catalog import GROUPS, listing, option, options, show
+from bench.errors import UserError
+from bench.overrides import check
+
+GOOD = [
+    [],
+    ["solver=repaint", "mask=comod", "data.images=32", "draws=4"],
+    ["solver=blended,repaint,dps,vipaint2", "mask=rotated,comod,palette"],
+    ["solver=dps", "solver.zeta=0.3,1,2"],
+    ["solver=dps", "solver.zeta=2"],
+    ["solver=dps", "solver.preset=authors"],
+    ["metrics=[psnr,ssim]"],
+    ["mask=comod", "mask.low=0.2"],
+    ["executor=ray", "executor.workers=3"],
+    ["out=somewhere/else", "seed=range(3)"],
+    ["solver=glob(*)"],
+    ["hydra.verbose=true"],
+    ["data=folder", "data.root=/some/where"],
+]
+
+BAD = [
+    (["solver=vipiant2"], "Did you mean 'vipaint2'"),
+    (["solver=repaint,dsp"], "Did you mean 'dps'"),
+    (["solver=dps", "solver.zetta=1"], "Did you mean 'zeta'"),
+    (["solver=dps", "+solver.bogus=1"], "Valid: clip"),
+    (["+bogus=1"], "unknown key 'bogus'"),
+    (["++bogus=1"], "unknown key 'bogus'"),
+    (["+seed=1"], "write seed=VALUE"),
+    (["~solver"], "chosen with solver=NAME"),
+    (["~seed"], "nothing here can be deleted"),
+    (["solver=dps", "solver.zeta=abc"], "takes a number"),
+    (["solver=dps", "solver.steps=1.5"], "takes a whole number"),
+    (["solver=dps", "solver.clip=3"], "takes true or false"),
+    (["solver=dps", "solver.preset=fats"], "Did you mean 'fast'"),
+    (["seed=x"], "whole number"),
+    (["draws=0"], "at least 1"),
+    (["draws=2,0"], "at least 1"),
+    (["metrics=[psnr,snr]"], "Did you mean 'psnr'"),
+    (["metrics.psnr=3"], "choose metrics with"),
+    (["solver=[dps,repaint]"], "takes one name"),
+    (["foo.bar=1"], "unknown group 'foo'"),
+    (["solver=(dps"], "cannot read"),
+]
+
+
+@pytest.mark.parametrize("overrides", GOOD, ids=" ".join)
+def test_accepted(overrides: list[str]) -> None:
+    check(overrides)
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
+def test_refused_in_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_is_listed_with_a_summary() -> None:
+    text = listing()
+    for group in GROUPS:
+        for name, found in options(group).items():
+            assert found.summary, f"conf/{group}/{name}.yaml needs a first comment line"
+            assert name in text and found.summary in text
+
+
+@pytest.mark.parametrize("name", list(options("solver")))
+def test_show_prints_presets_and_card(name: str) -> None:
+    text = show(f"solver={name}")
+    content = option("solver", name).content
+    for preset, values in content["presets"].items():
+        assert preset in text
+        assert set(values) <= set(content)
+    assert "paper:" in text and "equations:" in text
+
+
+@pytest.mark.parametrize("argument", ["solver", "solver=", "sover=dps", "solver=dsp"])
+def test_show_refuses(argument: str) -> None:
+    with pytest.raises(UserError):
+        show(argument)
+
+
+@pytest.mark.parametrize("name", list(options("solver")))
+def test_yaml_lists_every_setting_of_the_class(name: str) -> None:
+    import dataclasses
+
+    from bench.build import build, target
+
+    content = option("solver", name).content
+    fields = {f.name for f in dataclasses.fields(target(content))}
+    assert set(option("solver", name).parameters) == fields
+    for preset in content["presets"]:
+        build({**content, "preset": preset})

@@ -1,0 +1,240 @@
+"""From a command to rows: what is promised about them, on real solvers and an exact prior."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import solvers.blended
+from bench.app import compose
+from bench.errors import UserError
+from bench.plan import slices
+from bench.run import plain, run_job
+from bench.worker import Session, Worker
+from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def session(overrides: Sequence[str]) -> Session:
+    return Session(plain(compose(list(overrides))[0]), "cpu")
+
+
+@pytest.mark.parametrize("solver", list(FAST))
+@pytest.mark.parametrize("mask", ["rotated", "comod"])
+def test_the_measurement_is_the_same_for_every_solver_order_and_batch(command, solver: str, mask: str) -> None:
+    noisy = (f"mask={mask}", "operator.sigma=0.1")
+    ids = [f"{i}.png" for i in range(7)]
+    reference = session(command("blended", *noisy)).measure(ids)
+    other = session(command(solver, *noisy, "batch=2", "draws=1"))
+    for subset in (ids[3:4], [ids[6], ids[0], ids[3]], ids[::-1]):
+        measured = other.measure(subset)
+        at = [ids.index(i) for i in subset]
+        assert torch.equal(measured.y, reference.y[at])
+        assert torch.equal(measured.operator.mask, reference.operator.mask[at])
+
+
+def test_another_seed_is_another_measurement(command) -> None:
+    ids = ["0.png", "1.png"]
+    a, b = (session(command("blended", "operator.sigma=0.1", f"seed={s}")).measure(ids) for s in (0, 1))
+    assert not torch.equal(a.operator.mask, b.operator.mask)
+    assert not torch.equal(a.y, b.y)
+
+
+@pytest.mark.parametrize("solver", list(FAST))
+def test_rows_do_not_depend_on_the_order_of_chunks_or_on_neighbours(command, solver: str) -> None:
+    forward = run(command(solver, out="forward")).plan
+    backward = planned(command(solver, out="backward"))
+    worker = Worker("cpu", 1)
+    for chunk in reversed(backward.chunks):
+        worker.run(backward, chunk)
+    assert_same_rows(forward, backward)
+    # one image fewer: other neighbours in the last, padded chunk
+    fewer = run(command(solver, "data.images=5", out="fewer")).plan
+    kept = rows(forward)[lambda f: f["image_id"].isin(rows(fewer)["image_id"])].reset_index(drop=True)
+    assert kept.drop(columns="cell").equals(rows(fewer).drop(columns="cell"))
+
+
+def test_every_row_is_there_and_ok(command) -> None:
+    outcome = run(command("dps"))
+    table = rows(outcome.plan)
+    assert len(table) == 7 * 2 and outcome.good
+    assert (table["status"] == "ok").all()
+    assert table.set_index(["image_id", "draw"]).index.is_unique
+    # DPS: one network call and one backward pass a step, whatever the padding
+    assert (table["nfe"] == 8).all() and (table["nge"] == 8).all()
+    assert (table["padded_batch"] == 4).all() and (table["threads"] == 1).all()
+
+
+def test_a_second_run_does_nothing(command) -> None:
+    plan = run(command()).plan
+    before = {p: p.stat().st_mtime_ns for p in plan.folder.glob("rows/*")}
+    assert run(command()).good
+    assert {p: p.stat().st_mtime_ns for p in plan.folder.glob("rows/*")} == before
+
+
+def test_a_started_cell_keeps_its_chunks(command) -> None:
+    first = run(command())
+    again = run(command("blended", "batch=2"))
+    assert [c.name for c in again.plan.chunks] == [c.name for c in first.plan.chunks]
+    assert len(rows(again.plan)) == 14
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-1]])
+def test_a_damaged_shard_is_done_again(command, damage) -> None:
+    plan = run(command()).plan
+    whole = rows(plan)
+    shard = sorted(plan.folder.glob("rows/*.parquet"))[1]
+    shard.write_bytes(damage(shard.read_bytes()))
+    assert run(command()).good
+    assert rows(plan).equals(whole)
+
+
+def test_nan_in_one_image_is_one_row_and_touches_nothing_else(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = run(command(out="healthy")).plan
+    draw = solvers.blended.Blended.draw
+
+    def sick(self, obs, prior, noise):
+        x = draw(self, obs, prior, noise)
+        x[1, 0, 3, 3] = float("nan")
+        return x
+
+    monkeypatch.setattr(solvers.blended.Blended, "draw", sick)
+    outcome = run(command(out="sick"))
+    table, expected = rows(outcome.plan), rows(healthy)
+    # row 1 of each of the 4 chunks is the second draw of the chunk's first image
+    bad = table["status"] == "nan"
+    assert bad.sum() == 4 and not outcome.good
+    assert table[bad][["psnr", "psnr_hole", "consistency"]].isna().all().all() and table[bad]["png"].isna().all()
+    assert table[~bad].equals(expected[~bad])
+    board = __import__("pandas").read_csv(outcome.study / "leaderboard.csv")
+    # never scored as zero: the mean is over what is there
+    per_image = table[~bad].groupby("image_id")["psnr"].mean()
+    assert board["psnr"][0] == pytest.approx(per_image.mean()) and board["failed"][0] == 4
+    assert run(command("blended", "accept=[nan]", out="sick")).good
+
+
+def test_an_exception_becomes_error_rows(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = solvers.blended.Blended.draw
+    calls = iter(range(99))
+
+    def broken(self, obs, prior, noise):
+        if next(calls) == 1:
+            raise ArithmeticError("the second chunk is cursed")
+        return draw(self, obs, prior, noise)
+
+    monkeypatch.setattr(solvers.blended.Blended, "draw", broken)
+    outcome = run(command())
+    table = rows(outcome.plan)
+    assert (table["status"] == "error").sum() == 4 and not outcome.good
+    assert table["message"].str.contains("the second chunk is cursed").sum() == 4
+    monkeypatch.setattr(solvers.blended.Blended, "draw", draw)
+    # the same command keeps the rows; retry=true replaces them
+    assert not run(command()).good
+    assert run(command("blended", "retry=true")).good
+
+
+def test_a_budget_stops_a_solver(command) -> None:
+    assert run(command("blended", "budget=nfe:12", out="enough")).good
+    table = rows(run(command("blended", "budget=nfe:11", out="short")).plan)
+    assert (table["status"] == "error").all() and table["message"].str.contains("budget").all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.images=8"], "there are only 7 images"),
+        (["data.size=9"], "choose prior= and data= that fit"),
+        (["data.root=/nowhere"], "/nowhere"),
+        (["budget=100"], "budget=nfe:N"),
+        (["accept=[bad]"], "valid statuses"),
+        (["metrics=[lpips_vgg]"], "vgg16"),
+        (["solver.steps=0"], "step"),
+    ],
+    ids=lambda v: "".join(v) if isinstance(v, list) else None,
+)
+def test_what_cannot_run_is_refused_before_any_row(command, tmp_path, monkeypatch, overrides, message) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    if overrides == ["solver.steps=0"]:
+        table = rows(run(command("blended", *overrides)).plan)
+        assert (table["status"] == "error").all() and table["message"].str.contains(message).all()
+        return
+    with pytest.raises(UserError, match=message):
+        run(command("blended", *overrides))
+    assert not list((tmp_path / "study").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("images", "draws", "batch"), [(7, 2, 4), (8, 4, 32), (3, 10, 4), (1, 1, 1), (100, 3, 32)])
+def test_slices_cover_every_image_once(images: int, draws: int, batch: int) -> None:
+    ids = [str(i) for i in range(images)]
+    chunks, padded = slices(ids, draws, batch)
+    assert [i for c in chunks for i in c.images] == ids
+    assert len({c.name for c in chunks}) == len(chunks)
+    assert all(len(c.images) <= padded for c in chunks) and padded * draws <= max(batch, draws)
+
+
+def test_more_draws_than_a_batch_holds(command) -> None:
+    wide = rows(run(command("blended", "draws=5", "batch=2", out="wide")).plan)
+    assert len(wide) == 35 and (wide["status"] == "ok").all() and (wide["padded_batch"] == 2).all()
+
+
+def _study(overrides: list[str]) -> None:
+    run_job(*compose(overrides))
+
+
+def test_twenty_kills_and_the_same_rows(command) -> None:
+    """kill -9 at random moments, then the same command again: the rows of an undisturbed run."""
+    quiet = run(command("dps", "batch=2", "solver.steps=30", out="quiet")).plan
+    overrides = command("dps", "batch=2", "solver.steps=30", out="killed")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.run", "bench.worker", "bench.leaderboard", "scipy.stats"])
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        child = context.Process(target=_study, args=(overrides,))
+        child.start()
+        time.sleep(rng.uniform(0.05, 0.9))
+        if not child.is_alive():
+            # finished before the blow: take something away, so that there is work again
+            child.join()
+            next(iter(sorted((quiet.folder.parents[2] / "killed").rglob("*.parquet")))).unlink()
+            continue
+        child.kill()
+        child.join()
+        kills += 1
+    assert run(overrides).good
+    plan = planned(overrides)
+    assert_same_rows(quiet, plan)
+    assert not list(plan.folder.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_ray_gives_the_same_rows_as_serial(command, workers: int) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
+    serial = run(command("dps", out="serial")).plan
+    ray = run(command("dps", "executor=ray", f"executor.workers={workers}", out="ray")).plan
+    assert_same_rows(serial, ray)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_sweep_is_one_study_with_one_leaderboard(command, tmp_path: Path) -> None:
+    overrides = [o for o in command() if not o.startswith(("solver", "quiet"))]
+    done = bench("-m", "solver=blended,dps", "mask=rotated,comod", "solver.steps=3", *overrides)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "study" / "leaderboard.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4
+    assert "leaderboard.csv" in done.stdout
+
+
+def test_exit_codes(command) -> None:
+    assert bench("solver=nope").returncode == 2
+    assert bench(*command("blended", "budget=nfe:1")).returncode == 1

@@ -1,0 +1,14 @@
+"""What every test runs under: no network, no telemetry, no window, Hydra's short errors."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.pop("HYDRA_FULL_ERROR", None)
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MPLBACKEND="Agg",
+    RAY_AUTH_MODE="disabled",  # else Ray writes a token into the home folder
+    RAY_USAGE_STATS_ENABLED="0",
+    WANDB_MODE="offline",
+)

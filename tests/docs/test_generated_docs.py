@@ -1,0 +1,51 @@
+"""The committed pages are what the code says today, and the code says enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+
+from bench.build import target
+from bench.catalog import options
+from bench.docs import field_notes, pages
+from bench.guard import ROOT
+
+
+@pytest.mark.parametrize("path", ["docs/solvers.md", "docs/metrics.md"])
+def test_committed_page_is_up_to_date(path: str) -> None:
+    assert ROOT.joinpath(path).read_text(encoding="utf-8") == pages()[path], "run 'make docs' and commit the pages"
+
+
+@pytest.mark.parametrize("name", options("solver"))
+def test_every_setting_of_a_solver_is_described(name: str) -> None:
+    cls = target(options("solver")[name].content)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    assert field_notes(cls).keys() == fields, "the docstring's section 'Parameters' must name every field once"
+
+
+def test_notes_are_read_from_running_text() -> None:
+    @dataclass
+    class Example:
+        """Something.
+
+        Parameters
+        ----------
+        steps: network calls; one each. eta, clip: two things, for
+        example 1.0 or 2. guidance: weight.
+
+        Raises ValueError for steps: below 1.
+        """
+
+        steps: int
+        eta: float
+        clip: bool
+        guidance: float
+
+    assert field_notes(Example) == {
+        "steps": "network calls; one each.",
+        "eta": "two things, for example 1.0 or 2.",
+        "clip": "two things, for example 1.0 or 2.",
+        "guidance": "weight.",
+    }
