@@ -122,7 +122,9 @@ def _leaderboard(arguments: list[str]) -> int:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
     study = Path(arguments[0])
     if not (study / "cells").is_dir():
-        raise UserError(f"{study} is not a study folder: it holds no cells/; studies lie in runs/ unless out= said else")
+        raise UserError(
+            f"{study} is not a study folder: it holds no cells/; studies lie in runs/ unless out= said else"
+        )
     from bench import console, leaderboard
 
     console.out.print(leaderboard.table(leaderboard.write(study)))

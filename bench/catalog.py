@@ -122,7 +122,9 @@ def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[st
     head = ["", *(f"{p}{' *' if p == chosen.content['preset'] else ''}" for p in presets)]
     rows = [[f"{chosen.group}.{k}", *(_plain(v.get(k)) for v in presets.values())] for k in keys]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    return [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
 
 
 def _plain(value: Any) -> str:

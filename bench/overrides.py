@@ -71,7 +71,9 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
     if group not in GROUPS:
         raise unknown("group", group, GROUPS)
     if group in LIST_GROUPS:
-        raise UserError(f"'{item.input_line}': choose metrics with metrics=[{','.join(sorted(options(group))[:3])},...]")
+        raise UserError(
+            f"'{item.input_line}': choose metrics with metrics=[{','.join(sorted(options(group))[:3])},...]"
+        )
     for name in chosen[group]:
         content = option(group, name)
         valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}

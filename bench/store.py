@@ -116,10 +116,10 @@ class RowStore:
     def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
 
-        ``columns``: None = all but ``png``. A metric that some shards lack is NaN there. Every page read is checked
-        against its checksum; a corrupt shard is reported and set aside, so its rows are missing and the next run does
-        them again. Rows stored twice come once. Raises DifferentCopies if two copies differ in anything but timings,
-        ValueError for a column that no shard has.
+        ``columns``: None = all but ``png``; the key comes always. A metric that some shards lack is NaN there. Every
+        page read is checked against its checksum; a corrupt shard is reported and set aside, so its rows are missing
+        and the next run does them again. Rows stored twice come once. Raises DifferentCopies if two copies differ in
+        anything but timings, ValueError for a column that no shard has.
         """
         return _complete(self._rows(columns), columns, self.folder)
 
@@ -185,16 +185,16 @@ def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.Da
     folders = sorted(path.parent for path in Path(study).glob("cells/*/rows"))
     frames = [RowStore(folder)._rows(columns) for folder in folders]
     full = [frame for frame in frames if len(frame)]
-    empty = _empty(None if columns is None else {*columns}).to_pandas()
+    empty = _empty(None if columns is None else {*KEY, *columns}).to_pandas()
     return _complete(pd.concat(full, ignore_index=True) if full else empty, columns, Path(study))
 
 
 def _complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) -> pd.DataFrame:
-    """The columns asked for, in their order; a name that no row has is a mistake, unless there are no rows."""
+    """The key and the columns asked for, in their order; a name that no row has is a mistake."""
     missing = sorted({*(columns or ())} - {*frame.columns})
     if missing and len(frame):
         raise ValueError(f"no row in {where} has the column {', '.join(missing)}")
-    return frame.reindex(columns=_ordered(frame.columns if columns is None else columns))
+    return frame.reindex(columns=_ordered(frame.columns if columns is None else [*KEY, *columns]))
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

@@ -37,6 +37,10 @@ class Operator:
         """``argmin_u |A u - y|^2 + rho |u - x|^2``."""
         raise NotImplementedError
 
+    def first_guess(self, y: Tensor) -> Tensor:
+        """An image to start from: the pseudo-inverse where there is one, else the adjoint."""
+        return self.pinv(y) if "pinv" in self.caps else self.At(y)
+
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
         """A measurement of the truth with standard-normal ``noise`` shaped like ``A(x)``."""
         return self.A(x) + self.sigma * noise

@@ -84,21 +84,23 @@ def load(path: str | Path) -> Prior:
         raise ValueError(f"{where}: 'sha256' must name {WEIGHTS} alone, got {', '.join(recorded)}")
     if sha256(folder / WEIGHTS) != recorded[WEIGHTS]:
         raise ValueError(f"{folder / WEIGHTS} is not the file prior.json was written for (its sha256 differs)")
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        prior = untrained(spec, where)
+    # on the meta device: no memory and no random numbers for weights that are replaced at once
+    prior = untrained(spec, where, "meta")
     assert prior.net is not None
     _assign(folder / WEIGHTS, prior.net)
     prior.net.eval().requires_grad_(False)
     return prior
 
 
-def untrained(spec: Mapping[str, object], where: str = "the prior") -> Prior:
+def untrained(spec: Mapping[str, object], where: str = "the prior", device: str = "cpu") -> Prior:
     """A prior with fresh weights from torch's global generator, built from the architecture keys of ``spec``.
 
     These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes`` and
-    ``null_label``; other keys are ignored. ``where`` names the source in error messages.
+    ``null_label``; other keys are ignored. ``where`` names the source in error messages, ``device`` the place of the
+    weights.
     """
-    net = _build(f"{where}, net", spec["net"], "class", NETS)
+    with torch.device(device):
+        net = _build(f"{where}, net", spec["net"], "class", NETS)
     process = _build(f"{where}, process", spec["process"], "kind", PROCESSES)
     assert isinstance(net, nn.Module) and isinstance(process, Process)
     keys = ("shape", "parameterization", "sigma_data", "num_classes", "null_label")

@@ -26,7 +26,7 @@ class MixturePrior(Prior):
         super().__init__(process, None, shape, parameterization="x0")
         if math.prod(shape) != means.shape[1]:
             raise ValueError(f"means of {means.shape[1]} dimensions do not fill images of shape {shape}")
-        self.weights = (weights / weights.sum()).double()
+        self.weights = weights.double() / weights.double().sum()
         self.means, self.covariances = means.double(), covariances.double()
         eigenvalues, self.vectors = torch.linalg.eigh(self.covariances)
         self.eigenvalues = eigenvalues.clamp_min(0)

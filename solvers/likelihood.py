@@ -43,6 +43,10 @@ def gaussian_nll(x: Tensor, obs: Observation, sigma: float) -> Tensor:
     return distance / (2 * sigma**2) + observed_count(obs) * 0.5 * math.log(2 * math.pi * sigma**2)
 
 
+NLL = {"laplace": laplace_nll, "gaussian": gaussian_nll}
+"""Likelihoods by name; each takes ``(x, obs, scale)``."""
+
+
 def observed_count(obs: Observation) -> Tensor:
     """How many scalars each row of ``obs`` observes, shape ``(N,)``, in the dtype of ``y``."""
     mask = obs.operator.mask

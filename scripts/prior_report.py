@@ -1,0 +1,204 @@
+"""Numbers and pictures of a trained prior: ``python -m scripts.prior_report [prior.path]`` from the checkout.
+
+A small classifier is trained on the training split (the same one at every run on one machine). It says whether a
+sample shows the class it was asked for, and its last hidden layer is the space of a Fréchet distance between samples
+and held-out images; the distance between training and held-out images is the floor. Writes ``docs/priors/<name>.md``
+and ``docs/priors/<name>_samples.png``. A few minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench.streams import Key, Noise
+from bench.train import sample_rows, sheet
+from datasets.base import ImageSet
+from datasets.fashion import Fashion
+from priors.base import Prior
+from priors.fingerprint import ROOT, fingerprint, read_spec, resolve
+from priors.load import load
+from priors.sample import sample
+from priors.train import TrainConfig, validation_loss
+
+FEATURES = 64
+Row = tuple[str, ...]
+
+
+class Classifier(nn.Module):
+    """Two convolutions and two linear layers for 28 x 28 grey images."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * 7 * 7, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0) -> Classifier:
+    """Adam with a one-cycle rate; weights and order come from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Classifier(int(labels.max()) + 1)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters())
+    blocks = len(images) // 256
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, epochs * blocks)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator)[: blocks * 256].view(blocks, 256):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return net.eval().requires_grad_(False)
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of two sets of features (Heusel et al. 2017, Eq. 6)."""
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def draw(prior: Prior, labels: Tensor, steps: int, batch: int = 100) -> Tensor:
+    """One sample per label, clipped to [-1, 1] as images are stored."""
+    parts = []
+    for start in range(0, len(labels), batch):
+        asked = labels[start : start + batch]
+        noise = Noise([Key(0, "prior-report", str(start + i)) for i in range(len(asked))], "solver")
+        parts.append(sample(prior, prior.grid(steps, "karras"), noise, prior.condition(asked)))
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def accuracy(net: Classifier, images: Tensor, labels: Tensor) -> float:
+    return (net(images).argmax(1) == labels).double().mean().item()
+
+
+def some(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    labels = images.labels(images.ids[:count])
+    assert labels is not None
+    return images.images(images.ids[:count]), labels
+
+
+def alike(images: ImageSet, labels: Tensor) -> Tensor:
+    """The first images of another set with just these labels, in this order: class shares must not count as distance."""
+    _, available = some(images, len(images))
+    queues = {int(k): iter((available == k).nonzero().flatten().tolist()) for k in labels.unique()}
+    return images.images([images.ids[next(queues[k])] for k in labels.tolist()])
+
+
+@torch.no_grad()
+def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int) -> tuple[list[Row], list[Row]]:
+    """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of held-out images."""
+    real, labels = some(Fashion("validation"), count)
+    training, samples = alike(Fashion("train"), labels), draw(prior, labels, steps)
+    loss = [validation_loss(prior, x, labels, config) for x in (real, training)]
+    features, names = [net.body(x) for x in (samples, real, training)], Fashion("validation").class_names
+    distance = [frechet(features[0], features[1]), frechet(features[2], features[1])]
+    right = [accuracy(net, x, labels) for x in (samples, real)]
+    overall = [
+        ("denoising loss, held-out images", f"{loss[0]:.4f}", f"{loss[1]:.4f} (training images)"),
+        ("Fréchet distance to held-out images", f"{distance[0]:.2f}", f"{distance[1]:.2f} (training images)"),
+        ("recognised as the class asked for", f"{right[0]:.3f}", f"{right[1]:.3f} (held-out images)"),
+    ]
+    by_class = []
+    for k, name in enumerate(names):
+        rows = labels == k
+        by_class.append((name, *(f"{accuracy(net, x[rows], labels[rows]):.2f}" for x in (samples, real))))
+    return overall, by_class
+
+
+PAGE = """\
+# Prior `{name}`
+
+{source}. Licence of the weights: {licence}.
+
+- {parameters:,} parameters, {parameterization} parameterisation over a {process} process, images {shape}
+- {steps} steps of {batch} images in {minutes:.0f} minutes
+- fingerprint `{fingerprint}`
+
+| | value | reference |
+| --- | --- | --- |
+{rows}
+
+{count} samples of {sampler} steps of Heun's method ({evaluations} network evaluations), without guidance, clipped to
+[-1, 1], one for the label of each of the first {count} held-out images; the training images of the Fréchet distance
+have the same labels. The classifier and the space of that distance are a small network trained on the training
+images, so the distance compares with its reference and with nothing else. Made by `python -m scripts.prior_report`.
+
+| class | samples recognised | held-out images recognised |
+| --- | --- | --- |
+{classes}
+
+Eight samples of each class, one class a row, in the order of this table, not selected:
+
+![samples]({name}_samples.png)
+"""
+
+
+def table(rows: Sequence[Row]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def page(spec: dict, measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int) -> str:
+    training = spec["training"]
+    return PAGE.format(
+        **{key: spec[key] for key in ("name", "licence", "parameterization")},
+        source=spec["source"][0].upper() + spec["source"][1:],
+        parameters=training["parameters"],
+        process=spec["process"]["kind"].upper(),
+        shape=" x ".join(str(n) for n in spec["shape"]),
+        steps=training["settings"]["steps"],
+        batch=training["settings"]["batch"],
+        minutes=training["seconds"] / 60,
+        fingerprint=mark,
+        rows=table(measured[0]),
+        classes=table(measured[1]),
+        count=count,
+        sampler=steps,
+        evaluations=2 * steps - 1,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("path", nargs="?", default="priors/assets/fashion", help="folder of the prior")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "priors", help="folder of the page")
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=18, help="steps of Heun's method")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the classifier")
+    options = parser.parse_args()
+    folder = resolve(options.path)
+    prior, spec = load(folder), read_spec(folder)
+    config = TrainConfig(**{**spec["training"]["settings"], "bf16": False})
+    net = train_classifier(*some(Fashion("train"), 58_000), options.epochs)
+    measured = measure(prior, config, net, options.samples, options.steps)
+    for row in [*measured[0], *measured[1]]:
+        print("  ".join(row))
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = page(spec, measured, fingerprint(folder), options.samples, options.steps)
+    (options.out / f"{spec['name']}.md").write_text(text, encoding="utf-8")
+    (options.out / f"{spec['name']}_samples.png").write_bytes(sheet(sample_rows(prior, 0, steps=options.steps), 8))
+
+
+if __name__ == "__main__":
+    main()
