@@ -1,4 +1,4 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Exit codes: 0 good, 1 failed rows, 2 bad input, 130 stopped."""
+"""``python -m bench [verb] [overrides]``; no verb = run. Exit codes: 0 good, 1 failed rows, 2 bad input, 130 stop."""
 
 from __future__ import annotations
 
@@ -78,11 +78,12 @@ def _run(overrides: list[str]) -> int:
 
     from bench.overrides import check
 
-    check(get_args_parser().parse_args(overrides).overrides)
+    given = get_args_parser().parse_args(overrides).overrides
+    checked = dict(zip(given, check(given), strict=True))
     from bench import app
 
     # Hydra reads sys.argv; it is given ours without the verb
-    sys.argv = [sys.argv[0], *overrides]
+    sys.argv = [sys.argv[0], *(checked.get(argument, argument) for argument in overrides)]
     app.job()
     if not app.OUTCOMES:  # --cfg, --info, or jobs that a launcher runs elsewhere
         return 0

@@ -39,6 +39,13 @@ class Option:
         return _load(self.path)
 
     @property
+    def brings(self) -> dict[str, str]:
+        """Options of other groups that this one chooses unless the user does: ``{"prior": "fashion"}``."""
+        entries = [e for e in self.content.get("defaults", []) if isinstance(e, dict)]
+        moved = {key: value for entry in entries for key, value in entry.items() if key.startswith("override /")}
+        return {key.removeprefix("override /").partition("@")[0]: value for key, value in moved.items()}
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Settings a user may override, with the value in force: the preset's where the key itself is null."""
         content = self.content

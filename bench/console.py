@@ -46,7 +46,11 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         yield lambda chunk, counts: None
         return
     if not out.is_terminal:
-        yield lambda chunk, counts: note(counts) and None
+
+        def count(chunk: Chunk, counts: Mapping[str, int]) -> None:
+            note(counts)
+
+        yield count
         failures = note({})
         out.print(f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip())
         return

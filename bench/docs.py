@@ -44,13 +44,19 @@ def pages() -> dict[str, str]:
 
 
 def field_notes(cls: type) -> dict[str, str]:
-    """What the section ``Parameters`` of a docstring says about each field: ``steps: ... . eta, clip: ...``."""
+    """What the section ``Parameters`` of a docstring says about each field.
+
+    Written as ``steps: ... . eta, clip (what is particular to it): ...``; several names share one description.
+    """
     _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
-    prose = _flat(section.split("\n\n")[0])
-    name = "|".join(f.name for f in dataclasses.fields(cls))
-    parts = re.split(rf"(?:^|(?<=[.;] ))((?:{name})(?:(?:, | and )(?:{name}))*): ", prose)
-    pairs = zip(parts[1::2], parts[2::2], strict=True)
-    return {name: text.strip() for names, text in pairs for name in re.split(", | and ", names)}
+    name = rf"\b(?:{'|'.join(f.name for f in dataclasses.fields(cls))})\b"
+    names = rf"{name}(?: \([^()]*\))?"
+    parts = re.split(rf"(?:^|(?<=[.;] )(?:or )?)({names}(?:, {names})*): ", _flat(section.split("\n\n")[0]))
+    notes = {}
+    for group, text in zip(parts[1::2], parts[2::2], strict=True):
+        for field, particular in re.findall(rf"({name})(?: \(([^()]*)\))?", group):
+            notes[field] = f"{particular}; {text.strip()}" if particular else text.strip()
+    return notes
 
 
 def _page(title: str, introduction: str, sections: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from bench.plan import CellPlan
 from bench.run import Outcome, prepare
 from bench.sheet import Panel, contact_sheet
 
-SHEET_CELLS, SHEET_ROWS = 12, 8
+SHEET_CELLS, SHEET_IMAGES = 24, 8
+"""At most on one contact sheet; the sheet itself shows fewer images of more cells."""
 
 
 def finish(outcomes: Sequence[Outcome]) -> bool:
@@ -48,32 +49,31 @@ def _failures(outcome: Outcome) -> str:
     return f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} (retry=true runs them again)"
 
 
-def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
+def _sheet(outcomes: Sequence[Outcome]) -> Path:
     """The contact sheet of the cells of this run."""
-    shown = outcomes[:SHEET_CELLS]
-    images = max(2, SHEET_ROWS // len(shown)) if len(shown) > 1 else SHEET_ROWS
-    panels = [panel for panel in (_panel(o.plan, images) for o in shown) if panel is not None]
-    if not panels:
-        return None
     path = outcomes[-1].study / "contact_sheet.png"
-    contact_sheet(path, panels)
+    contact_sheet(path, [_panel(outcome.plan, SHEET_IMAGES) for outcome in outcomes[:SHEET_CELLS]])
     return path
 
 
-def _panel(plan: CellPlan, images: int) -> Panel | None:
-    """Truth, observation and stored draws of a cell's first images; images with a failed draw are left out."""
+def _panel(plan: CellPlan, images: int) -> Panel:
+    """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
     from bench.worker import Session
 
-    rows = plan.store.read(["png"])
-    pngs = rows.dropna(subset="png").groupby("image_id")["png"].apply(list)
-    ids = [i for chunk in plan.chunks for i in chunk.images if len(pngs.get(i, ())) == plan.cell.draws][:images]
-    if not ids:
-        return None
+    ids = [image for chunk in plan.chunks for image in chunk.images][:images]
+    pngs = plan.store.read(["png"]).set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
-    draws = np.stack([[_pixels(png) for png in pngs[i]] for i in ids])
-    mask = measured.operator.mask
-    mask = np.ones_like(measured.truth[:, :1], dtype=bool) if mask is None else mask.numpy()
-    return Panel(console.title(plan), measured.truth.numpy(), measured.y.numpy(), mask, draws)
+    draws = np.full((len(ids), plan.cell.draws, *measured.truth.shape[1:]), np.nan, np.float32)
+    for i, image in enumerate(ids):
+        for d in range(plan.cell.draws):
+            if (image, d) in pngs.index:
+                draws[i, d] = _pixels(pngs[image, d])
+    known = measured.operator.mask
+    mask = np.ones(measured.truth[:, :1].shape, dtype=bool) if known is None else known.numpy()
+    identity = plan.cell.identity
+    name = " ".join(filter(None, (str(identity["solver"]), str(identity["variant"]))))
+    group = " · ".join(str(identity[k]) for k in ("data", "mask", "operator"))
+    return Panel(name, measured.truth, measured.y, mask, draws, group=group)
 
 
 def _pixels(png: bytes) -> np.ndarray:

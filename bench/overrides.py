@@ -14,8 +14,12 @@ from bench.catalog import GROUPS, LIST_GROUPS, defaults, option, options
 from bench.errors import UserError, unknown
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Raise UserError on an unknown group, option, key or a value of the wrong type."""
+def check(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra is to get them; UserError on an unknown group, option, key or a wrong value.
+
+    Settings of an option get a ``++``: in a sweep Hydra also composes them onto the *default* option, which may not
+    have them.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
@@ -23,13 +27,18 @@ def check(overrides: Sequence[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
+    given = {item.key_or_group: _check_options(item) for item in parsed if item.key_or_group in GROUPS}
     chosen = {group: _as_names(value) for group, value in defaults().items()}
-    for item in parsed:
-        if item.key_or_group in GROUPS:
-            chosen[item.key_or_group] = _check_options(item)
-    for item in parsed:
-        if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra"):
-            _check_key(item, chosen)
+    for name in given.get("data", chosen["data"]):
+        chosen.update({group: _as_names(value) for group, value in option("data", name).brings.items()})
+    chosen.update(given)
+    settings = [
+        item for item in parsed if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra")
+    ]
+    for item in settings:
+        _check_key(item, chosen)
+    nested = {item.input_line for item in settings if "." in item.key_or_group}
+    return [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
 
 
 def _values(item: Any) -> list[Any]:
@@ -106,7 +115,7 @@ def _check_value(item: Any, name: str, key: str, value: Any, content: dict[str, 
             raise unknown(f"preset of {name}", str(value), content["presets"])
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    if example is None or value is None or type(example) not in kinds or isinstance(value, str) and "${" in value:
+    if example is None or value is None or type(example) not in kinds or (isinstance(value, str) and "${" in value):
         return
     fits = isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
     if not fits and not (isinstance(example, float) and type(value) is int) and not isinstance(example, str):

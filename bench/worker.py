@@ -8,7 +8,7 @@ import math
 import resource
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -203,7 +203,7 @@ class Worker:
         return rows
 
     @contextmanager
-    def _clock(self):
+    def _clock(self) -> Iterator[Callable[[], float]]:
         """Yields a function that gives the seconds the block took, device included."""
         self._synchronize()
         start = end = time.perf_counter()

@@ -62,7 +62,7 @@ class Metric:
     def check(self) -> None:
         """Compare a reference value; raises RuntimeError where this installation gives another number."""
 
-    def to(self, device) -> Metric:
+    def to(self, device: torch.device | str) -> Metric:
         """Move feature networks; metrics without one return themselves."""
         return self
 

@@ -28,8 +28,11 @@ class Inpainting(Operator):
         # where, not multiply: a NaN in the hole must not leak into the measurement
         return torch.where(self.mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
-    At = A
-    pinv = A
+    def At(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.A(y)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """``(m y + rho x) / (m + rho)``, which is ``x`` in the hole."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def some(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
 
 
 def alike(images: ImageSet, labels: Tensor) -> Tensor:
-    """The first images of another set with just these labels, in this order: class shares must not count as distance."""
+    """The first images of another set with these labels, in this order, so that class shares are no distance."""
     _, available = some(images, len(images))
     queues = {int(k): iter((available == k).nonzero().flatten().tolist()) for k in labels.unique()}
     return images.images([images.ids[next(queues[k])] for k in labels.tolist()])
@@ -115,12 +116,12 @@ def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, step
     features, names = [net.body(x) for x in (samples, real, training)], Fashion("validation").class_names
     distance = [frechet(features[0], features[1]), frechet(features[2], features[1])]
     right = [accuracy(net, x, labels) for x in (samples, real)]
-    overall = [
+    overall: list[Row] = [
         ("denoising loss, held-out images", f"{loss[0]:.4f}", f"{loss[1]:.4f} (training images)"),
         ("Fréchet distance to held-out images", f"{distance[0]:.2f}", f"{distance[1]:.2f} (training images)"),
         ("recognised as the class asked for", f"{right[0]:.3f}", f"{right[1]:.3f} (held-out images)"),
     ]
-    by_class = []
+    by_class: list[Row] = []
     for k, name in enumerate(names):
         rows = labels == k
         by_class.append((name, *(f"{accuracy(net, x[rows], labels[rows]):.2f}" for x in (samples, real))))
@@ -159,7 +160,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def page(spec: dict, measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int) -> str:
+def page(spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int) -> str:
     training = spec["training"]
     return PAGE.format(
         **{key: spec[key] for key in ("name", "licence", "parameterization")},
@@ -188,7 +189,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the classifier")
     options = parser.parse_args()
     folder = resolve(options.path)
-    prior, spec = load(folder), read_spec(folder)
+    prior = load(folder)
+    spec: dict[str, Any] = read_spec(folder)
     config = TrainConfig(**{**spec["training"]["settings"], "bf16": False})
     net = train_classifier(*some(Fashion("train"), 58_000), options.epochs)
     measured = measure(prior, config, net, options.samples, options.steps)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 import solvers.blended
 from bench.app import compose
 from bench.errors import UserError

@@ -33,7 +33,7 @@ def test_notes_are_read_from_running_text() -> None:
         Parameters
         ----------
         steps: network calls; one each. eta, clip: two things, for
-        example 1.0 or 2. guidance: weight.
+        example 1.0 or 2. guidance (1 = none): weight; or index: a number.
 
         Raises ValueError for steps: below 1.
         """
@@ -42,10 +42,12 @@ def test_notes_are_read_from_running_text() -> None:
         eta: float
         clip: bool
         guidance: float
+        index: int
 
     assert field_notes(Example) == {
         "steps": "network calls; one each.",
         "eta": "two things, for example 1.0 or 2.",
         "clip": "two things, for example 1.0 or 2.",
-        "guidance": "weight.",
+        "guidance": "1 = none; weight;",
+        "index": "a number.",
     }

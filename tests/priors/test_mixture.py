@@ -200,3 +200,11 @@ def test_two_modes_stay_open_in_the_middle():
 def test_impossible_mixtures_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_smooth_images_have_the_covariance_of_their_distance():
+    """Pixels (0, 0) and (1, 2) of one channel are sqrt(5) apart; channels are independent."""
+    covariance = mixtures.smooth((2, 3, 4), "vp", length=1.5, deviation=0.4).covariance
+    assert covariance[0, 0].item() == pytest.approx(0.16, abs=1e-12)
+    assert covariance[0, 1 * 4 + 2].item() == pytest.approx(0.16 * math.exp(-5 / (2 * 1.5**2)), abs=1e-7)
+    assert covariance[0, 12:].abs().max() == 0

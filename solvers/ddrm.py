@@ -1,0 +1,92 @@
+"""DDRM: sampling in the spectral space of the operator, which for a mask is the image itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor
+
+from priors.base import Prior
+from priors.process import Level
+from solvers.base import Card, Noise, Observation, Sampler
+
+
+@dataclass(frozen=True)
+class DDRM(Sampler):
+    """Denoising diffusion restoration models of Kawar et al. (2022), Eq. 7 and 8, for masks.
+
+    Parameters
+    ----------
+    steps: network calls. eta: share of fresh noise where nothing is observed, and where the state is already cleaner
+    than the measurement; 0 is DDIM. eta_b: weight of the measurement against the prediction in the next state, 1 in the
+    paper's experiments. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none. grid: kind of
+    :meth:`priors.base.Prior.grid`.
+
+    Raises ValueError for ``eta`` or ``eta_b`` outside [0, 1], and for a measurement noisier than the first level.
+    """
+
+    card: ClassVar[Card] = Card(
+        title="DDRM",
+        paper="Kawar et al., Denoising Diffusion Restoration Models, NeurIPS 2022",
+        equations="Eq. 7 (start) and Eq. 8 (step), with the singular values 1 (observed) and 0 (hidden) of a mask",
+        deviations=(
+            "Masks only. Their spectral space is the image itself, so this case is exact; other linear operators need "
+            "their singular value decomposition and are refused.",
+            "Levels run evenly from the noisiest to the cleanest of the prior; the released code takes every "
+            "(1000 / steps)-th training step and starts below the noisiest.",
+            "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not ancestral sampling.",
+        ),
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
+    version: ClassVar[int] = 1
+
+    steps: int = 100
+    eta: float = 0.85
+    eta_b: float = 1.0
+    clip: bool = False
+    guidance: float = 1.0
+    grid: str = "native"
+
+    def __post_init__(self) -> None:
+        for name in ("eta", "eta_b"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is outside [0, 1]")
+
+    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        shape, levels = prior.latent_shape, prior.grid(self.steps, self.grid)
+        # Start from the measurement noised to the first level, and from pure noise where there is none.
+        if levels[0].ratio < obs.operator.sigma:
+            raise ValueError(
+                f"the measurement noise {obs.operator.sigma} exceeds the noisiest level of the prior, "
+                f"{levels[0].ratio:.4g}; DDRM has no start for it: give a smaller operator.sigma"
+            )
+        z = self._observed(obs.y, obs.y, levels[0], obs.operator.sigma, noise.normal(shape), weight=1.0)
+        for t, s in pairwise(levels):
+            # Predict the clean image.
+            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            x0 = x0.clamp(-1, 1) if self.clip else x0
+            # Step down in the hole, and around it towards the measurement, with the same fresh noise.
+            fresh = noise.normal(shape)
+            hidden = self._mixed(x0, prior.process.eps(z, x0, t), s, fresh)
+            z = obs.operator.paste(hidden, self._measured(x0, obs, s, fresh))
+        return z
+
+    def _measured(self, x0: Tensor, obs: Observation, s: Level, fresh: Tensor) -> Tensor:
+        """The next state of observed pixels: drawn towards the measurement, or below its noise, past it."""
+        sigma_y = obs.operator.sigma
+        if s.ratio >= sigma_y:
+            return self._observed(x0, obs.y, s, sigma_y, fresh, self.eta_b)
+        return self._mixed(x0, (obs.y - x0) / sigma_y, s, fresh)
+
+    def _mixed(self, x0: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
+        """``x0`` at level ``s``, its noise a mixture of the given and of fresh noise."""
+        return s.alpha * x0 + math.sqrt(1 - self.eta**2) * s.sigma * eps + self.eta * s.sigma * fresh
+
+    @staticmethod
+    def _observed(x0: Tensor, y: Tensor, s: Level, sigma_y: float, fresh: Tensor, weight: float) -> Tensor:
+        """``(1 - weight) x0 + weight y`` at level ``s``; the noise that ``y`` brings along is not added again."""
+        left = max(s.sigma**2 - (s.alpha * weight * sigma_y) ** 2, 0.0)
+        return s.alpha * ((1 - weight) * x0 + weight * y) + math.sqrt(left) * fresh
