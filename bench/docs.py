@@ -43,19 +43,25 @@ def pages() -> dict[str, str]:
     }
 
 
-def field_notes(cls: type) -> dict[str, str]:
-    """What the section ``Parameters`` of a docstring says about each field.
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What a docstring says about one setting, or about several at once."""
 
-    Written as ``steps: ... . eta, clip (what is particular to it): ...``; several names share one description.
-    """
+    fields: tuple[str, ...]
+    names: str
+    text: str
+
+
+def field_notes(cls: type) -> list[Note]:
+    """The entries of a docstring's section ``Parameters``: ``steps: ... . eta, clip (said of clip alone): ...``."""
     _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
     name = rf"\b(?:{'|'.join(f.name for f in dataclasses.fields(cls))})\b"
-    names = rf"{name}(?: \([^()]*\))?"
-    parts = re.split(rf"(?:^|(?<=[.;] )(?:or )?)({names}(?:, {names})*): ", _flat(section.split("\n\n")[0]))
-    notes = {}
-    for group, text in zip(parts[1::2], parts[2::2], strict=True):
-        for field, particular in re.findall(rf"({name})(?: \(([^()]*)\))?", group):
-            notes[field] = f"{particular}; {text.strip()}" if particular else text.strip()
+    entry = rf"{name}(?: \([^()]*\))?"
+    parts = re.split(rf"(?:^|(?<=[.;] )(?:or )?)({entry}(?:, {entry})*): ", _flat(section.split("\n\n")[0]))
+    notes = []
+    for names, text in zip(parts[1::2], parts[2::2], strict=True):
+        fields = tuple(re.findall(rf"({name})(?: \([^()]*\))?", names))
+        notes.append(Note(fields, names, text.strip().rstrip(";")))
     return notes
 
 
@@ -86,10 +92,15 @@ def _solver(cls: type[Solver], found: Sequence[Option]) -> str:
         parts += ["### Where it differs", _bullets(card.deviations)]
     if card.compat:
         parts += ["### `compat`", _bullets(f"`{name}`: {text}" for name, text in card.compat.items())]
-    parts += ["### Settings", _bullets(f"`{name}`: {_code(text)}" for name, text in field_notes(cls).items())]
+    parts += ["### Settings", _bullets(map(_note, field_notes(cls)))]
     for option in found:
         parts += [f"{_choice(option)}: {option.summary}", _presets(option)]
     return "\n\n".join(parts)
+
+
+def _note(note: Note) -> str:
+    marked = re.sub(rf"(?<![(`\w])({'|'.join(note.fields)})(?=[ ,]|$)", r"`\1`", note.names)
+    return f"{_code(marked)}: {_code(note.text)}"
 
 
 def _presets(option: Option) -> str:

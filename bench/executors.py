@@ -131,23 +131,40 @@ class _RayWorker:
         return self.worker.run(plan, chunk)
 
 
-@cache
+_POOL: dict[tuple[str | None, int | None, int | None], tuple[Any, ...]] = {}
+"""The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
+
+
 def _actors(address: str | None, workers: int | None, threads: int | None) -> tuple[Any, ...]:
-    """The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
+    """One pool at a time: another number of workers or threads ends the one before."""
     try:
         import ray
     except ImportError:
-        raise UserError("executor=ray needs Ray: pip install 'ray', or use executor=serial") from None
+        raise UserError("executor=ray needs Ray: pip install ray, or use executor=serial") from None
+    key = (address, workers, threads)
+    if key in _POOL and ray.is_initialized():
+        return _POOL[key]
+    for actor in (actor for pool in _POOL.values() for actor in pool):
+        ray.kill(actor)
+    _POOL.clear()
     if not ray.is_initialized():
-        # the workers import this checkout, wherever it was started from
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        cpus = None if address else max(workers or 1, os.cpu_count() or 1)
-        env = {"env_vars": {"PYTHONPATH": path}}
-        ray.init(address=address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, runtime_env=env)
+        _connect(address)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     count = workers or gpus or max(1, (os.cpu_count() or 2) // 2)
-    actor = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=1, num_gpus=1 if gpus else 0)(_RayWorker)
-    return tuple(actor.remote(threads) for _ in range(count))
+    # no CPU is asked for: an actor that waits for one which another holds would wait without a word
+    make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
+    _POOL[key] = tuple(make.remote(threads) for _ in range(count))
+    return _POOL[key]
+
+
+def _connect(address: str | None) -> None:
+    """Start Ray here, or join the cluster at ``address``; workers import this checkout, wherever it was started."""
+    import ray
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
+    )

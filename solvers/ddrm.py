@@ -57,13 +57,15 @@ class DDRM(Sampler):
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         shape, levels = prior.latent_shape, prior.grid(self.steps, self.grid)
-        # Start from the measurement noised to the first level, and from pure noise where there is none.
-        if levels[0].ratio < obs.operator.sigma:
+        top, sigma_y = levels[0], obs.operator.sigma
+        if top.ratio < sigma_y:
             raise ValueError(
-                f"the measurement noise {obs.operator.sigma} exceeds the noisiest level of the prior, "
-                f"{levels[0].ratio:.4g}; DDRM has no start for it: give a smaller operator.sigma"
+                f"the measurement noise {sigma_y} exceeds the noisiest level of the prior, {top.ratio:.4g}; "
+                "DDRM has no start for it: give a smaller operator.sigma"
             )
-        z = self._observed(obs.y, obs.y, levels[0], obs.operator.sigma, noise.normal(shape), weight=1.0)
+        # Start from pure noise, and from the measurement noised further where there is one.
+        fresh = noise.normal(shape)
+        z = obs.operator.paste(top.sigma * fresh, self._observed(obs.y, obs.y, top, sigma_y, fresh, weight=1.0))
         for t, s in pairwise(levels):
             # Predict the clean image.
             x0 = prior.denoise(z, t, obs.cond, self.guidance)

@@ -1,0 +1,187 @@
+"""DAPS, against closed forms: the flow, the inner dynamics, and the whole with an exact inner sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from operators.base import Operator
+from priors.mixtures import g2 as named_g2
+from priors.process import Level
+from solvers.base import Noise, Observation
+from solvers.daps import DAPS
+
+
+class ExactInner(DAPS):
+    """DAPS whose inner sampler draws from ``N(x; x0, sigma_t^2) N(y; x1, tau^2)`` itself, in closed form."""
+
+    def _langevin(self, x0: Tensor, t: Level, lr: float, obs: Observation, noise: Noise) -> Tensor:
+        assert 0 < lr <= self.lr
+        v, w = t.sigma**2, self.tau**2
+        seen, var = (w * x0 + v * obs.y) / (v + w), v * w / (v + w)
+        xi = noise.normal(x0.shape[1:])
+        return torch.where(obs.operator.mask, seen + math.sqrt(var) * xi, x0 + math.sqrt(v) * xi)
+
+
+@pytest.fixture
+def basis_law() -> Callable[[Callable[[int, Noise], Tensor]], tuple[Tensor, Tensor]]:
+    """``basis_law(run)``: exact mean and covariance of an affine ``run(rows, noise)``, one row per unit of noise."""
+
+    def measure(run: Callable[[int, Noise], Tensor]) -> tuple[Tensor, Tensor]:
+        count = UnitNoise(1)
+        run(1, count)
+        rows = 1 + count.used
+        x = run(rows, UnitNoise(rows)).flatten(1)
+        columns = x[1:] - x[0]
+        return x[0], columns.T @ columns
+
+    return measure
+
+
+class UnitNoise:
+    """Row 0 gets no noise; every further row gets one unit of one noise scalar, each scalar once."""
+
+    def __init__(self, rows: int):
+        self.rows, self.used = rows, 0
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        size = math.prod(shape)
+        out = torch.zeros(self.rows, size, dtype=torch.float64)
+        for i in range(size if self.rows > 1 else 0):
+            out[1 + self.used + i, i] = 1
+        self.used += size
+        return out.view(self.rows, *shape)
+
+
+class Squares(Operator):
+    """A non-linear operator with neither mask nor adjoint."""
+
+    caps = frozenset({"nonlinear"})
+    sigma = 0.0
+    mask = None
+
+    def A(self, x: Tensor) -> Tensor:
+        return x.square()
+
+
+@pytest.mark.parametrize("kind", ["ve", "vp"])
+def test_law_on_a_gaussian_with_an_exact_inner_sampler(kind, g2, law):
+    """Published by simulation, good to 0.02: biased and over-dispersed against the truth (0.900, 0.190)."""
+    mean, covariance = law(ExactInner(), g2(kind))
+    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx((0.859, 0.369), abs=0.02)
+    assert covariance[0, 0].sqrt().item() == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("compat", ["none", "released"])
+def test_langevin_alone_has_the_law_of_its_recursion(compat, observe, basis_law):
+    """x <- a x + (1 - a) m + sqrt(2 lr) xi with a = 1 - lr lam: mean and variance after K steps, lam the precision."""
+    lr, steps, sigma, tau, y, start = 0.02, 300, 1.5, 0.5, 1.0, -0.4
+    solver = DAPS(langevin_steps=steps, tau=tau, compat=compat)
+    x0 = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
+    run = lambda rows, noise: solver._langevin(  # noqa: E731
+        x0.expand(rows, -1, -1, -1), Level(1.0, sigma), lr, observe((True, False), y, rows), noise
+    )
+    mean, covariance = basis_law(run)
+    data = (2 if compat == "released" else 1) / tau**2
+    for i, (precision, centre) in enumerate(
+        [(data + sigma**-2, (data * y + sigma**-2 * start) / (data + sigma**-2)), (sigma**-2, start)]
+    ):
+        a = 1 - lr * precision
+        assert mean[i].item() == pytest.approx(centre + a**steps * (start - centre), abs=1e-9)
+        assert covariance[i, i].item() == pytest.approx(2 * lr * (1 - a ** (2 * steps)) / (1 - a**2), rel=1e-6)
+    assert covariance[0, 1].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_langevin_with_small_steps_reproduces_the_gaussian(observe, basis_law):
+    """lr far below 1 / precision and enough steps: the product of both Gaussians itself, to the order of lr."""
+    sigma, tau = 0.7, 0.5
+    solver = DAPS(langevin_steps=500, tau=tau)
+    run = lambda rows, noise: solver._langevin(  # noqa: E731
+        torch.zeros(rows, 1, 1, 2).double(), Level(1.0, sigma), 0.005, observe((True, False), 1.0, rows), noise
+    )
+    mean, covariance = basis_law(run)
+    precision = tau**-2 + sigma**-2
+    assert mean.tolist() == pytest.approx([tau**-2 / precision, 0], abs=1e-3)
+    assert covariance.diagonal().tolist() == pytest.approx([1 / precision, sigma**2], rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["ve", "vp", "flow"])
+def test_the_flow_of_a_gaussian_is_known(kind, observe):
+    """Each eigendirection of the covariance is scaled by sqrt((lam + end^2) / (lam + start^2))."""
+    prior = named_g2(kind).view("ve")
+    z = torch.tensor([[3.0, -1.0], [0.5, 2.0]], dtype=torch.float64).view(2, 1, 1, 2)
+    end = DAPS(ode_steps=800, ode_ratio=0.05)._flow(z, prior.level(5.0), observe((True, False), rows=2), prior)
+    turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / math.sqrt(2)
+    lam = torch.tensor([1.9, 0.1], dtype=torch.float64)
+    scale = ((lam + 0.05**2) / (lam + 25)).sqrt()
+    torch.testing.assert_close(end.flatten(1), z.flatten(1) @ turn * scale @ turn, rtol=0.01, atol=0)
+
+
+def test_step_sizes_decay_over_the_levels(g2, observe, double_noise, monkeypatch):
+    seen = []
+    monkeypatch.setattr(DAPS, "_langevin", lambda self, x0, t, lr, obs, noise: seen.append((t.sigma, lr)) or x0)
+    DAPS(steps=4, lr=0.4, lr_end=0.5).draw(observe((True, False)), g2("ve"), double_noise(1))
+    assert [lr for _, lr in seen] == pytest.approx([0.4, 0.35, 0.3, 0.25])
+    roots = [s ** (1 / 7) for s, _ in seen]  # EDM's grid: evenly spaced seventh roots, from 80 towards 0.1
+    assert [r - roots[0] for r in roots] == pytest.approx([k * (0.1 ** (1 / 7) - 80 ** (1 / 7)) / 4 for k in range(4)])
+
+
+def test_any_differentiable_operator_is_followed(g2, double_noise):
+    y = torch.tensor([[0.25, 0.64]], dtype=torch.float64).view(1, 1, 1, 2)
+    solver = DAPS(steps=30, langevin_steps=300, lr=2e-4, tau=0.05)
+    x = solver.draw(Observation(y, Squares()), g2("ve"), double_noise(1))
+    torch.testing.assert_close(x.square(), y, atol=4 * 0.05, rtol=0)
+
+
+def test_a_flow_starts_where_its_data_still_show(observe, double_noise):
+    x = DAPS(steps=5, langevin_steps=2).draw(observe((True, False), rows=2), named_g2("flow"), double_noise(2))
+    assert x.isfinite().all()
+
+
+def test_network_calls_and_no_gradient_through_the_network(g2, observe, double_noise):
+    prior = g2("ve")
+    with prior.metered() as meter:
+        DAPS(steps=6, ode_steps=3, langevin_steps=4).draw(observe((True, False), rows=4), prior, double_noise(4))
+    assert (meter.nfe, meter.nge) == (4 * 6 * 3, 0)
+
+
+def test_a_row_does_not_depend_on_its_batch(g2, observe, seeded_noise):
+    prior, solver, y = g2("ve"), DAPS(steps=10, langevin_steps=5), torch.linspace(-1, 1, 5)
+    batch = solver.draw(observe((True, False), y, rows=5), prior, seeded_noise(range(5)))
+    alone = solver.draw(observe((True, False), y[3:4]), prior, seeded_noise([3]))
+    torch.testing.assert_close(batch[3:4], alone, atol=1e-6, rtol=0)
+
+
+def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
+    y = torch.tensor([0.1, torch.nan, 0.3])
+    x = DAPS(steps=10, langevin_steps=5).draw(observe((True, False), y, rows=3), g2("ve"), double_noise(3))
+    assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
+
+
+def test_condition_and_guidance_reach_the_prior(asked):
+    cond, seen = asked(DAPS(steps=3, ode_steps=2, langevin_steps=1, guidance=2.5))
+    assert len(seen) == 6
+    assert all(given is cond and guidance == 2.5 for given, guidance in seen)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"ode_steps": 0}, "ode_steps must be at least 1, got 0"),
+        ({"tau": 0.0}, "tau must be positive, got 0.0"),
+        ({"ratio_min": 0.001}, "levels out of order: .* got 0.01, 0.001 and 100.0"),
+        ({"compat": "authors"}, "unknown compat 'authors'; valid: none, released"),
+    ],
+)
+def test_impossible_settings_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        DAPS(**setting)
+
+
+def test_shipped_presets_are_complete(presets):
+    shipped = presets("daps")
+    assert shipped["authors"].steps * shipped["authors"].ode_steps == 1000

@@ -1,0 +1,131 @@
+"""DiffPIR, against its exact law on a Gaussian prior and closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from priors.mixtures import g2 as named_g2
+from solvers.diffpir import DiffPIR
+
+# mean and variance of the hidden pixel: exact propagation of the affine map
+GOLDEN = {
+    ("vp", 250): (0.8666, 0.1000),
+    ("ve", 250): (0.8790, 0.0974),
+    ("vp", 1000): (0.8873, 0.0966),
+    ("ve", 1000): (0.8946, 0.0955),
+}
+CASES = [pytest.param(*key, marks=pytest.mark.slow) if key[1] == 1000 else key for key in GOLDEN]
+
+
+@pytest.mark.parametrize("compat", ["none", "released"])
+@pytest.mark.parametrize(("kind", "steps"), CASES)
+def test_law_on_a_gaussian(kind, steps, compat, g2, law):
+    mean, covariance = law(DiffPIR(steps, clip=False, compat=compat), g2(kind))
+    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(GOLDEN[kind, steps], abs=1e-4)
+
+
+def test_a_single_step_in_closed_form(g2, observe, double_noise):
+    """One step from sigma 80: the proximal mean of y and x0 with weights 1 and rho = lam sigma_n^2 / 80^2."""
+    prior, obs, noise = g2("ve"), observe((True, False), 0.7, rows=3), double_noise(3)
+    obs = replace(obs, operator=replace(obs.operator, sigma=40.0))
+    x0 = prior.denoise(80.0 * noise.normal((1, 1, 2)), prior.level(80.0))
+    expected = x0.clone()
+    expected[..., 0] = (0.7 + 0.5 * x0[..., 0]) / 1.5  # rho = 2 (40 / 80)^2
+    x = DiffPIR(1, lam=2.0, clip=False).draw(obs, prior, double_noise(3))
+    torch.testing.assert_close(x, expected, atol=1e-12, rtol=0)
+
+
+def test_the_released_sample_is_the_last_prediction_untouched(g2, observe, double_noise):
+    prior, obs = g2("vp"), observe((True, False), 0.7)
+    top = prior.grid(1)[0]
+    start = top.alpha * torch.tensor([[[[0.7, 0.0]]]]).double() + top.sigma * double_noise(1).normal((1, 1, 2))
+    x = DiffPIR(1, clip=False, compat="released").draw(obs, prior, double_noise(1))
+    torch.testing.assert_close(x, prior.denoise(start, top), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve"])
+def test_no_pull_and_no_fresh_noise_is_ddim(kind, g2, observe, double_noise):
+    prior, noise = g2(kind), double_noise(4)
+    levels = prior.grid(30)
+    z = levels[0].sigma * noise.normal((1, 1, 2))
+    for t, s in pairwise(levels):  # Song et al. 2021, Eq. 12 with eta = 0
+        x0 = prior.denoise(z, t)
+        z = s.alpha * x0 + s.sigma * (z - t.alpha * x0) / t.sigma
+    x = DiffPIR(30, lam=1e30, zeta=0.0, clip=False).draw(observe((True, False), rows=4), prior, double_noise(4))
+    torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve", "flow"])
+def test_observed_pixels_are_within_the_assumed_noise(kind, observe, double_noise):
+    obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
+    x = DiffPIR(60, sigma_floor=1e-5).draw(obs, named_g2(kind), double_noise(4))
+    torch.testing.assert_close(obs.operator.A(x), obs.y, atol=1e-3, rtol=0)
+
+
+def test_the_noise_of_the_measurement_replaces_the_floor(g2, observe, double_noise):
+    clean = observe((True, False), rows=3)
+    noisy = replace(clean, operator=replace(clean.operator, sigma=0.4))
+    by_operator = DiffPIR(30, sigma_floor=0.1).draw(noisy, g2("ve"), double_noise(3))
+    by_floor = DiffPIR(30, sigma_floor=0.4).draw(clean, g2("ve"), double_noise(3))
+    assert torch.equal(by_operator, by_floor)
+
+
+@pytest.mark.parametrize("zeta", [0.0, 0.5, 1.0])
+def test_coordinates_do_not_matter(zeta, g2, observe, double_noise):
+    prior, obs, solver = g2("vp"), observe((True, False), rows=3), DiffPIR(40, zeta=zeta, grid="karras")
+    native = solver.draw(obs, prior, double_noise(3))
+    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+
+
+def test_one_network_call_per_step(g2, observe, double_noise):
+    prior = g2("ve")
+    with prior.metered() as meter:
+        DiffPIR(30).draw(observe((True, False), rows=4), prior, double_noise(4))
+    assert (meter.nfe, meter.nge) == (4 * 30, 0)
+
+
+def test_a_row_does_not_depend_on_its_batch(g2, observe, seeded_noise):
+    prior, solver, y = g2("ve"), DiffPIR(30), torch.linspace(-1, 1, 5)
+    batch = solver.draw(observe((True, False), y, rows=5), prior, seeded_noise(range(5)))
+    alone = solver.draw(observe((True, False), y[3:4]), prior, seeded_noise([3]))
+    torch.testing.assert_close(batch[3:4], alone, atol=1e-6, rtol=0)
+
+
+def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
+    y = torch.tensor([0.1, torch.nan, 0.3])
+    x = DiffPIR(30).draw(observe((True, False), y, rows=3), g2("ve"), double_noise(3))
+    assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
+
+
+def test_clipped_predictions_stay_in_the_image_range(g2, observe, double_noise):
+    prior, obs = g2("ve"), observe((False, False), rows=50)
+    assert DiffPIR(20, clip=False).draw(obs, prior, double_noise(50)).abs().max() > 1
+    assert DiffPIR(20, clip=True).draw(obs, prior, double_noise(50)).abs().max() <= 1
+
+
+def test_condition_and_guidance_reach_the_prior(asked):
+    cond, seen = asked(DiffPIR(3, guidance=2.5))
+    assert len(seen) == 3
+    assert all(given is cond and guidance == 2.5 for given, guidance in seen)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"zeta": 1.5}, r"zeta 1.5 is outside \[0, 1\]"),
+        ({"lam": 0.0}, "lam must be positive, got 0.0"),
+        ({"sigma_floor": 0.0}, "sigma_floor must be positive, got 0.0"),
+        ({"compat": "authors"}, "unknown compat 'authors'; valid: none, released"),
+    ],
+)
+def test_impossible_settings_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        DiffPIR(**setting)
+
+
+def test_shipped_presets_are_complete(presets):
+    assert presets("diffpir")["authors"].steps == 20
