@@ -119,9 +119,21 @@ def show(argument: str) -> str:
     if presets:
         lines += _preset_table(chosen, presets)
     else:
-        lines += [f"  {group}.{key} = {_plain(value)}" for key, value in chosen.parameters.items()]
+        lines += _settings(chosen)
     lines += _card_lines(chosen)
     return "\n".join(lines)
+
+
+def _settings(chosen: Option) -> list[str]:
+    """One line per setting; per column for a metric; a block of settings by its name only."""
+    if chosen.group in LIST_GROUPS:
+        columns = chosen.content.items()
+        return [f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns]
+    lines = []
+    for key, value in chosen.parameters.items():
+        inner = f"{chosen.group}.{key}.({'|'.join(value)})" if isinstance(value, dict) else ""
+        lines.append(f"  {inner or f'{chosen.group}.{key} = {_plain(value)}'}")
+    return lines
 
 
 def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:

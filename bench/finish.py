@@ -89,7 +89,7 @@ def describe(overrides: list[str]) -> str:
     if any(o.startswith("-") for o in overrides):
         raise UserError("'plan' describes one cell; leave out -m and comma lists")
     cfg, choices = compose(overrides)
-    study, plan = prepare(cfg, choices)
+    study, plan = prepare(cfg, choices, write=False)
     missing = plan.missing()
     rows = sum(len(c.images) for c in plan.chunks) * plan.cell.draws
     todo = sum(len(c.images) for c in missing) * plan.cell.draws

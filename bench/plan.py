@@ -59,9 +59,14 @@ def slices(images: Sequence[str], draws: int, batch: int) -> tuple[list[Chunk], 
 
 
 def plan_cell(
-    cell: Cell, study: Path, ids: Sequence[str], metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+    cell: Cell,
+    study: Path,
+    ids: Sequence[str],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    write: bool = True,
 ) -> CellPlan:
-    """Open a cell's folder, writing its plan the first time.
+    """The plan of a cell, recorded in its folder the first time (unless ``write`` is False).
 
     A cell keeps the chunks it was first planned with: a later ``batch=`` cannot cut its rows anew, so duplicates
     cannot exist. Two processes that plan the same cell write the same file.
@@ -70,7 +75,6 @@ def plan_cell(
         raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
     folder = study / "cells" / cell.name
     path = folder / "config.yaml"
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
     recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
     if recorded is None:
         chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]))
@@ -83,8 +87,9 @@ def plan_cell(
             "provenance": dict(provenance),
             "config": dict(cell.config),
         }
-    if recorded["metrics"].keys() != recorded["metrics"].keys() | metrics.keys() or not path.exists():
+    if write and (not path.exists() or metrics.keys() - recorded["metrics"].keys()):
         recorded["metrics"] = {**recorded["metrics"], **metrics}
+        (folder / "rows").mkdir(parents=True, exist_ok=True)
         write_atomic(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
     chunks = [Chunk(name, images) for name, images in recorded["chunks"].items()]
     return CellPlan(cell, folder, chunks, int(recorded["padded"]))

@@ -60,8 +60,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {**config, "commit": environment()["commit"]}
 
 
-def prepare(cfg: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, CellPlan]:
-    """The study folder and the plan of a configuration's cell; refuses what cannot run before any work."""
+def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> tuple[Path, CellPlan]:
+    """The study folder and the plan of a configuration's cell; refuses what cannot run before any work.
+
+    With ``write`` the study folder is created and the plan recorded in it.
+    """
     from bench.worker import shared
     from metrics.base import MissingWeights
 
@@ -79,9 +82,10 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any]) -> tuple[Path, CellPlan
             raise UserError(str(error)) from None
         cards[name] = asdict(metric.card)
     cell: Cell = cell_of(config, choices, data.name)
-    writable(study)
+    if write:
+        writable(study)
     provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}
-    return study, plan_cell(cell, study, data.ids, cards, provenance)
+    return study, plan_cell(cell, study, data.ids, cards, provenance, write)
 
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:

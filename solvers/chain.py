@@ -26,8 +26,7 @@ class Chain:
     """One posterior per image: ``mu``, ``log_var`` (log tau^2), ``logit`` (of gamma), each ``(N, K, C, h, w)``.
 
     ``levels``: the K keypoints, noisiest first. ``eta``: share of the reverse variance that the prior's step keeps
-    between keypoints (Eq. 23). ``intervals``: the levels above the top keypoint. ``full_bound``: whether the noisiest
-    of them counts.
+    between keypoints (Eq. 23). ``intervals``: the levels above the top keypoint.
     """
 
     # what the released code does differently while sampling; see solvers.vipaint_released
@@ -35,11 +34,8 @@ class Chain:
     refine_share: float = 1.0
     sampling_guidance_from_top: bool = False
 
-    def __init__(
-        self, process: Process, levels: Sequence[Level], eta: float, intervals: Intervals, full_bound: bool = True
-    ):
-        self.process, self.levels, self.eta = process, levels, eta
-        self.intervals, self.full_bound = intervals, full_bound
+    def __init__(self, process: Process, levels: Sequence[Level], eta: float, intervals: Intervals):
+        self.process, self.levels, self.eta, self.intervals = process, levels, eta, intervals
 
     def start(self, clean: Tensor, xi: Tensor, noise: Sequence[float], spread: float, gamma: float) -> None:
         """Set the parameters around the encoded observation ``clean`` ``(N, C, h, w)`` (VIPaint Table 4).
@@ -91,12 +87,9 @@ class Chain:
         mean_q, _ = self.process.posterior(z_t, z, top_s, top_t)
         mean_p, var_p = self.process.posterior(z_t, denoise(z_t, t), s, t)
         squares = (mean_q - mean_p).square().flatten(1).sum(1)
-        total = (
-            0.5 * (weight / torch.as_tensor(var_p).flatten()).to(z) * squares
-            + z[0].numel() * self.constant
-            - self.entropy(z)
-        )
-        if self.full_bound:
+        distance = 0.5 * (weight / torch.as_tensor(var_p).flatten()).to(z) * squares
+        total = distance + z[0].numel() * self.intervals.constant - self.entropy(z)
+        if self.intervals.whole:
             noisiest = self.intervals.levels[0]
             end = seen_from(self.levels[0], noisiest)
             total = total + self.kl(end.alpha * z, end.sigma**2, noisiest.sigma**2)

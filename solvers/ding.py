@@ -18,7 +18,7 @@ SCHEDULES = ("square", "default")
 
 @dataclass(frozen=True)
 class DING(Sampler):
-    """Decoupled inpainting guidance of arXiv 2512.18365, and its delayed variant.
+    """Decoupled inpainting guidance of Moufad et al. (2026), and its delayed variant.
 
     Parameters
     ----------
@@ -34,13 +34,14 @@ class DING(Sampler):
 
     card: ClassVar[Card] = Card(
         title="DING",
-        paper="Decoupled inpainting guidance, arXiv 2512.18365, 2025",
+        paper="Moufad et al., Efficient Zero-Shot Inpainting with Decoupled Diffusion Guidance, ICLR 2026",
         equations="z_s ~ N(bridge mean, sd^2) N(alpha_s y + sigma_s eps(z~), alpha_s^2 sigma_y^2) with z~ a draw of "
         "the bridge",
         deviations=(
             "In pixels, on the observation itself. The released benchmark masks the encoding of the whole image, so "
             "hidden pixels reach its measurement.",
             "The step deviation depends on the coordinates: native for VP and flows, VP for VE, where it would vanish.",
+            "The grid is even in sigma / (alpha + sigma), the time of a flow, for which the method was published.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
@@ -53,7 +54,7 @@ class DING(Sampler):
     sigma_floor: float = 0.01
     clip: bool = False
     guidance: float = 1.0
-    grid: str = "native"
+    grid: str = "flow"
 
     def __post_init__(self) -> None:
         if not 1 <= self.skip < self.steps:

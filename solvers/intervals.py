@@ -17,14 +17,14 @@ class Intervals:
 
     ``law``: how one is drawn, ``uniform`` or ``importance``, in proportion to the root of the information about the
     top state that lies between its ends. That is near the optimum for the gradient: a quarter of the variance of
-    ``uniform`` on a grid of 60 levels. ``first``: whether the interval that ends at ``top`` counts.
+    ``uniform`` on a grid of 60 levels. ``whole``: whether the interval that ends at ``top`` counts.
     ``probabilities``: ``(count,)``, float64. ``constant``: what all intervals together owe to variances alone, per
     element; no posterior changes it. ``levels``: the grid.
     """
 
-    def __init__(self, process: Process, top: Level, above: Sequence[Level], law: str, first: bool):
-        self.levels = [*above[:-1], top]
-        pairs = list(pairwise(self.levels))[: None if first else -1]
+    def __init__(self, process: Process, top: Level, above: Sequence[Level], law: str, whole: bool):
+        self.levels, self.whole = [*above[:-1], top], whole
+        pairs = list(pairwise(self.levels))[: None if whole else -1]
         self.constant = 0.5 * sum(_spread(process, top, t, s) for t, s in pairs)
         gains = torch.tensor([_gain(top, t, s) if law == "importance" else 1.0 for t, s in pairs], dtype=torch.float64)
         self.probabilities = gains.sqrt() / gains.sqrt().sum()

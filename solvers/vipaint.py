@@ -31,11 +31,11 @@ class VIPaint(Settings):
     of the prior. iterations: optimiser steps. monte_carlo: rows per image in each. lr: of mu, gamma, tau. beta: weight
     of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars. scale: its b or sigma, in
     [-1, 1] units. prior_levels: levels above the top keypoint. prior_law: how the prior term draws one of them,
-    ``importance`` or ``uniform``. full_bound: count the interval
-    next to the top keypoint and the noisiest level too, so that the loss is a bound. refine_steps: network
-    calls below the last keypoint. refine_scale: factor of the guiding gradient. refine_eta: factor of the standard
-    deviation of a step's noise. refine_term: ``norm`` of the residual or ``nll``. guidance_fit, guidance_sample:
-    classifier-free guidance, 1 = none. compat: ``none``, ``released``, or a list of its switches.
+    ``importance`` or ``uniform``. full_bound: count the interval next to the top keypoint and the noisiest level, so
+    that the loss is a bound. refine_steps: network calls below the last keypoint. refine_scale: factor of the guiding
+    gradient. refine_eta: factor of the standard deviation of a step's noise. refine_term: ``norm`` of the residual or
+    ``nll``. guidance_fit, guidance_sample: classifier-free guidance, 1 = none. compat: ``none``, ``released``, or a
+    list of its switches.
     """
 
     card: ClassVar[Card] = Card(
@@ -46,8 +46,7 @@ class VIPaint(Settings):
             "The KL has its closed form; the released code multiplies the mean term by sigma^2/2 instead of dividing.",
             "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where alpha(t|s) belongs.",
             "The entropy of q(z_Te) is kept; without it tau at the top collapses to zero.",
-            "The prior term's interval is drawn by importance and weighted without bias; the paper draws it uniformly "
-            "and weights by (T - T_e) / 2. All terms are sums in nats: beta = 1 is the bound.",
+            "The prior term is unbiased whatever its levels, not weighted by (T - T_e) / 2; beta = 1 is the bound, in nats.",
             "Refinement adds the noise its variance asks for; its gradient is taken per sample.",
             "No perceptual term yet: the likelihood is on pixels alone.",
         ),
@@ -91,7 +90,7 @@ class VIPaint(Settings):
         # from EDM's noisiest level: a flow's own is infinite
         above = prior.grid(self.prior_levels, "karras", start=prior.level(80.0), end=levels[0])
         intervals = Intervals(prior.process, levels[0], above, self.prior_law, self.full_bound)
-        chain = Chain(prior.process, levels, self.eta, intervals, self.full_bound)
+        chain = Chain(prior.process, levels, self.eta, intervals)
         if switches := parse(self.compat):
             chain = Released(prior.process, levels, self.eta, intervals, switches, self.monte_carlo)
         clean = prior.encode(obs.operator.first_guess(obs.y))

@@ -57,7 +57,7 @@ class Released(Chain):
     ):
         if "top_param" in switches and levels[0].sigma >= 1:
             raise ValueError("compat top_param needs a prior with sigma below 1 (VP or flow); leave it out for VE")
-        super().__init__(process, levels, eta, intervals, full_bound=False)
+        super().__init__(process, levels, eta, intervals)
         self.switches = switches
         self.refine_noise = 0.0 if "refine_noise" in switches else 1.0
         # the mean over a batch as large as the fit's: every sample gets its share, and none depends on the others

@@ -16,6 +16,7 @@ import torch
 import solvers.blended
 from bench.app import compose
 from bench.errors import UserError
+from bench.finish import describe
 from bench.plan import slices
 from bench.run import plain, run_job
 from bench.worker import Session, Worker
@@ -239,3 +240,13 @@ def test_a_sweep_is_one_study_with_one_leaderboard(command, tmp_path: Path) -> N
 def test_exit_codes(command) -> None:
     assert bench("solver=nope").returncode == 2
     assert bench(*command("blended", "budget=nfe:1")).returncode == 1
+
+
+def test_plan_says_what_is_missing_and_writes_nothing(command, tmp_path: Path) -> None:
+    overrides = command()
+    before = describe(overrides)
+    assert "14 in 4 chunks; 14 rows in 4 chunks still missing" in before
+    assert not (tmp_path / "study").exists()
+    plan = run(overrides).plan
+    next(iter(sorted(plan.folder.glob("rows/*.parquet")))).unlink()
+    assert "14 in 4 chunks; 4 rows in 1 chunks still missing" in describe(overrides)
