@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ from rich.progress import TimeRemainingColumn as Eta
 
 from bench.plan import CellPlan, Chunk
 
-out = Console(highlight=False, soft_wrap=True)
+_PLAIN_WIDTH = 160
+"""Columns of a table in a file or pipe, where there is no window to fit."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Advance = Callable[[Chunk, Mapping[str, int]], None]

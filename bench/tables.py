@@ -16,6 +16,7 @@ GROUP = ["data", "mask", "operator", "images", "seed"]
 INCOMPLETE = "†"
 RANKING = "Bold: best mean, underlined: second best, among cells measured on the same images."
 
+Card = Mapping[str, str]
 Style = Callable[[str, str, str], str]
 _ARROW = {"up": " ↑", "down": " ↓", "none": ""}
 _MARKDOWN = re.compile(r"([\\|*`\[\]])")
@@ -70,24 +71,43 @@ def latex(frame: pd.DataFrame) -> str:
 
 
 def terminal(frame: pd.DataFrame, metrics: int = 4) -> Table:
-    """Solver, what distinguishes the groups, the first metrics as value ± half the interval, NFE, seconds per draw."""
-    cards = dict(list(frame.attrs["metrics"].items())[:metrics])
+    """Solver, what distinguishes the groups, one column per kind of metric as value ± half the interval, cost.
+
+    Of a metric with several columns the hole is shown, else the pasted image: what a solver had to invent. The headings
+    are the column names of the CSV; all columns are there.
+    """
+    cards = {name: frame.attrs["metrics"][name] for name in _headlines(frame.attrs["metrics"])[:metrics]}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
-    table.add_column("solver", no_wrap=True)
-    for name in (*shown, *(_title(card) for card in cards.values()), "NFE", "s / draw", "failed", "missing"):
-        table.add_column(name, justify="left" if name in shown else "right")
+    table.add_column("solver", overflow="fold")
+    heads = [name + _ARROW[card["direction"]] for name, card in cards.items()]
+    for name in (*shown, *heads, "NFE", "s / draw", *_count_names(frame)):
+        table.add_column(name, justify="left" if name in shown else "right", no_wrap=True)
     marks = {"best": "bold", "second": "underline", "": ""}
     for _, lines in _groups(frame):
         ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
         for i, line in lines.iterrows():
             scores = [Text(_plus_minus(frame, line, m), style=marks[ranks[m][i]]) for m in cards]
-            table.add_row(
-                Text(_name(line)), *(Text(str(line[c])) for c in shown), *scores, *_costs(line), *_counts(line)
-            )
+            counts = [str(line[name]) for name in _count_names(frame)]
+            table.add_row(Text(_name(line)), *(Text(str(line[c])) for c in shown), *scores, *_costs(line), *counts)
         table.add_section()
     return table
+
+
+def _headlines(metrics: Mapping[str, Card]) -> list[str]:
+    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ..."""
+    kinds: dict[str, dict[str, str]] = {}
+    for name in metrics:
+        kind, _, place = name.partition("_")
+        kind, place = (kind, place) if place in ("hole", "known", "pasted", "hole_pasted", "known_pasted") else (name, "")
+        kinds.setdefault(kind, {})[place] = name
+    return [next(places[p] for p in ("hole", "pasted", *places) if p in places) for places in kinds.values()]
+
+
+def _count_names(frame: pd.DataFrame) -> list[str]:
+    """``failed``, and ``missing`` where a row is missing."""
+    return ["failed", *(["missing"] if frame["missing"].any() else [])]
 
 
 def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:

@@ -17,16 +17,16 @@ import pandas as pd
 
 STUDY = Path("runs/tune")
 MASKS = "rotated,comod"
-COMMON = ["data.split=tune", "data.images=16", "draws=2", "seed=1", f"out={STUDY}", f"mask={MASKS}", "sheet=false"]
+COMMON = ["data.split=tune", "data.images=16", "draws=2", "seed=1", f"out={STUDY}", f"mask={MASKS}", "sheet=false", "threads=1"]
 
 GRIDS = {
     "blended": [["solver.steps=100", "solver.eta=0,1"]],
     "repaint": [["solver.steps=30,50", "solver.jump_length=5", "solver.resamples=3,5"]],
-    "dps": [["solver.steps=100", "solver.zeta=0.5,1,2,4"]],
+    "dps": [["solver.steps=100", "solver.zeta=0.5,1,2,4,8"]],
     "vipaint2": [
-        ["solver.refine_scale=0.5,1,2"],
-        ["solver.scale=0.1,0.2", "solver.refine_scale=1"],
-        ["solver.keypoints=[2.0,0.7]", "solver.refine_scale=1"],
+        ["solver.refine_scale=1,2,4"],
+        ["solver.scale=0.2", "solver.refine_scale=2"],
+        ["solver.keypoints=[2.0,0.7]", "solver.refine_scale=2"],
     ],
 }
 SHOWN = ["stlpips_pasted", "psnr_hole", "consistency", "nfe", "nge", "seconds_fit", "seconds_sample", "failed"]

@@ -72,7 +72,7 @@ class DDNM(Sampler):
         if noisy and obs.operator.mask is None:
             raise ValueError("DDNM+ knows masks only; for another noisy operator set solver.plus=false")
         # Start from pure noise.
-        z = levels[0].sigma * noise.normal(shape)
+        z = x0 = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.travel_length, self.travel_repeat):
             t, s, fresh = levels[i], levels[j], noise.normal(shape)
             if j < i:

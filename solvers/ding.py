@@ -88,7 +88,7 @@ class DING(Sampler):
 
     def _deviation(self, s: Level) -> float:
         """Standard deviation of a step to ``s``; zero where ``alpha`` is 1."""
-        return s.sigma * (1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha))
+        return float(s.sigma * (1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha)))
 
     def _product(self, mean: Tensor, sd: float, y_s: Tensor, s: Level, obs: Observation, fresh: Tensor) -> Tensor:
         """A draw of ``N(mean, sd^2)``, on observed pixels times ``N(y_s, (alpha_s sigma_y)^2)``."""

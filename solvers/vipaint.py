@@ -46,7 +46,7 @@ class VIPaint(Settings):
             "The KL has its closed form; the released code multiplies the mean term by sigma^2/2 instead of dividing.",
             "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where alpha(t|s) belongs.",
             "The entropy of q(z_Te) is kept; without it tau at the top collapses to zero.",
-            "The prior term is unbiased whatever its levels, not weighted by (T - T_e) / 2; beta = 1 is the bound, in nats.",
+            "The prior term has unbiased weights instead of (T - T_e) / 2; in nats, so beta = 1 is the bound.",
             "Refinement adds the noise its variance asks for; its gradient is taken per sample.",
             "No perceptual term yet: the likelihood is on pixels alone.",
         ),

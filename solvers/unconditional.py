@@ -1,0 +1,56 @@
+"""Prior samples that never look at the observation: the lower bracket of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor
+
+from priors.base import Prior
+from solvers.base import Card, Noise, Observation, Sampler
+
+
+@dataclass(frozen=True)
+class PriorSamples(Sampler):
+    """Generalised DDIM sampling from the prior, ancestral by default; ``y`` is ignored.
+
+    Parameters
+    ----------
+    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM. clip: clip x0 to [-1, 1]; latents are never clipped.
+    guidance: classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+
+    Raises ValueError for ``eta`` outside [0, 1].
+    """
+
+    card: ClassVar[Card] = Card(
+        title="Prior samples",
+        paper="Song et al., Denoising Diffusion Implicit Models, ICLR 2021",
+        equations="Eq. 12; eta = 1 is the ancestral sampler of Ho et al. (2020) with the small posterior variance",
+        deviations=("Not a solver: what any method must beat outside the observed pixels.",),
+    )
+    version: ClassVar[int] = 1
+
+    steps: int = 1000
+    eta: float = 1.0
+    clip: bool = False
+    guidance: float = 1.0
+    grid: str = "native"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+
+    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        process, shape = prior.process, prior.latent_shape
+        levels = prior.grid(self.steps, self.grid)
+        # Start from pure noise.
+        z = levels[0].sigma * noise.normal(shape)
+        for t, s in pairwise(levels):
+            # Predict the clean state.
+            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
+            # Step down.
+            z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+        return prior.decode(z)
