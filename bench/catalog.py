@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -153,22 +154,16 @@ def _plain(value: Any) -> str:
 
 
 def _card_lines(chosen: Option) -> list[str]:
-    """Docstrings and the card, read from the source by ``ast`` so that nothing heavy is imported."""
-    import ast
-
-    target = chosen.content.get("_target_", "")
-    module, _, cls = target.rpartition(".")
-    source = CONF.parent.joinpath(*module.split(".")).with_suffix(".py")
-    if not source.is_file():
-        return []
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    node = next((n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == cls), None)
+    """Docstring and card of the class, read from its source without importing it."""
+    module, _, name = chosen.content.get("_target_", "").rpartition(".")
+    tree = _tree(module)
+    found = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+    node = next(found, None)
     if node is None:
         return []
-    doc = ast.get_docstring(node)
-    lines = ["", *(f"  {line}".rstrip() for line in (doc or "").splitlines())]
+    lines = ["", *(f"  {line}".rstrip() for line in (ast.get_docstring(node) or "").splitlines())]
     for keyword in _card_call(node):
-        value = ast.literal_eval(keyword.value)
+        value = _literal(keyword.value, tree)
         lines.append("")
         if isinstance(value, dict):
             lines += [f"  {keyword.arg}:", *(f"    {k}: {v}" for k, v in value.items())]
@@ -179,11 +174,31 @@ def _card_lines(chosen: Option) -> list[str]:
     return lines
 
 
-def _card_call(node: Any) -> list[Any]:
-    import ast
+def _tree(module: str) -> ast.Module:
+    """The syntax tree of one of our modules; an empty one where there is no such file."""
+    source = CONF.parent.joinpath(*module.split(".")).with_suffix(".py")
+    return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
 
+
+def _card_call(node: ast.ClassDef | ast.FunctionDef) -> list[ast.keyword]:
     for statement in node.body:
-        names = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
-        if any(getattr(n, "id", "") == "card" for n in names) and isinstance(statement.value, ast.Call):
-            return [k for k in statement.value.keywords if k.value is not None]
+        if isinstance(statement, ast.AnnAssign) and getattr(statement.target, "id", "") == "card":
+            return statement.value.keywords if isinstance(statement.value, ast.Call) else []
     return []
+
+
+def _literal(node: ast.expr, tree: ast.Module) -> Any:
+    """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported module."""
+    if isinstance(node, ast.Dict):
+        parts = zip(node.keys, node.values, strict=True)
+        items = [_literal(v, tree) if k is None else {_literal(k, tree): _literal(v, tree)} for k, v in parts]
+        return {k: v for item in items for k, v in item.items()}
+    if not isinstance(node, ast.Name):
+        return ast.literal_eval(node)
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and any(alias.name == node.id for alias in statement.names):
+            return _literal(node, _tree(statement.module or ""))
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(getattr(target, "id", "") == node.id for target in targets):
+            return _literal(statement.value, tree)  # type: ignore[attr-defined]
+    raise ValueError(f"'{node.id}' is not a constant")

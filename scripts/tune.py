@@ -24,9 +24,8 @@ GRIDS = {
     "repaint": [["solver.steps=30,50", "solver.jump_length=5", "solver.resamples=3,5"]],
     "dps": [["solver.steps=100", "solver.zeta=0.5,1,2,4,8"]],
     "vipaint2": [
-        ["solver.refine_scale=1,2,4"],
-        ["solver.scale=0.2", "solver.refine_scale=2"],
-        ["solver.keypoints=[2.0,0.7]", "solver.refine_scale=2"],
+        ["solver.keypoints=[5.0,2.0],[2.0,0.7]", "solver.refine_scale=2"],
+        ["solver.keypoints=[2.0,0.7]", "solver.refine_scale=1,4"],
     ],
 }
 SHOWN = ["stlpips_pasted", "psnr_hole", "consistency", "nfe", "nge", "seconds_fit", "seconds_sample", "failed"]

@@ -19,7 +19,7 @@ RATIO_MAX = 1e3  # Cov[x0 | z] = sigma^2 / alpha J is 0 / 0 at the alpha = 0 fro
 
 @dataclass(frozen=True)
 class MMPS(Sampler):
-    """Moment matching posterior sampling of Rozet et al. (2024), Section 3.
+    """Moment matching posterior sampling of Rozet et al. (2024), Section 4.2.
 
     ``p(x0 | z_t)`` is taken as a Gaussian with mean ``D(z_t)`` and covariance ``C = sigma_t^2 / alpha_t J``, so that
     ``E[x0 | z_t, y] = D + C At (sigma_y^2 I + A C At)^-1 (y - A D)``: exact for every Gaussian prior and linear ``A``.
@@ -38,7 +38,7 @@ class MMPS(Sampler):
     card: ClassVar[Card] = Card(
         title="MMPS",
         paper="Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024",
-        equations="Eq. 17 and Algorithm 3: E[x0 | z_t, y] by Tweedie's covariance and conjugate gradients",
+        equations="Section 4.2: E[x0 | z_t, y] by Tweedie's covariance and conjugate gradients",
         deviations=(
             "C At v is summed up along the conjugate gradients: k of them cost k backward passes, not k + 1.",
             "Conjugate gradients need a symmetric positive J, which a trained network has only nearly: a row stops at "

@@ -15,8 +15,8 @@ from solvers.chain import Chain
 from solvers.intervals import Intervals
 from solvers.likelihood import NLL
 from solvers.refinement import Refinement
-from solvers.vipaint_released import Released, parse
-from solvers.vipaint_settings import Settings
+from solvers.vipaint_released import Released
+from solvers.vipaint_settings import Settings, parse
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class VIPaint(Settings):
     ``importance`` or ``uniform``. full_bound: count the interval next to the top keypoint and the noisiest level, so
     that the loss is a bound. refine_steps: network calls below the last keypoint. refine_scale: factor of the guiding
     gradient. refine_eta: factor of the standard deviation of a step's noise. refine_term: ``norm`` of the residual or
-    ``nll``. guidance_fit, guidance_sample: classifier-free guidance, 1 = none. compat: ``none``, ``released``, or a
-    list of its switches.
+    ``nll``. guidance_fit, guidance_sample: classifier-free, 1 = none. compat: ``none``, ``released``, switches.
     """
 
     card: ClassVar[Card] = Card(
@@ -47,8 +46,8 @@ class VIPaint(Settings):
             "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where alpha(t|s) belongs.",
             "The entropy of q(z_Te) is kept; without it tau at the top collapses to zero.",
             "The prior term has unbiased weights instead of (T - T_e) / 2; in nats, so beta = 1 is the bound.",
-            "Refinement adds the noise its variance asks for; its gradient is taken per sample.",
-            "No perceptual term yet: the likelihood is on pixels alone.",
+            "Refinement adds its noise and takes gradients per sample. No perceptual term: likelihoods see pixels.",
+            "VIPaint-4 on EDM has five keypoints, four transitions: the paper lists five times.",
         ),
         compat={
             "released": "All that follow: the released latent code, errors included.",
@@ -72,13 +71,14 @@ class VIPaint(Settings):
     @torch.enable_grad()
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Refinement:
         chain, rows, losses = self._start(obs, prior, noise), obs.repeat(self.monte_carlo), []
-        groups = zip((chain.mu, chain.logit, chain.log_var), self.lr, strict=True)
-        adam = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in groups], betas=(0.9, 0.99))
+        parameters = [chain.mu, chain.logit, chain.log_var]
+        rates = zip(parameters, self.lr, strict=True)
+        adam = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in rates], betas=(0.9, 0.99))
         decay = torch.optim.lr_scheduler.StepLR(adam, 10, 0.99)
         for _ in range(self.iterations):
             loss = self._loss(chain, rows, prior, noise)
             adam.zero_grad()
-            loss.sum().backward()  # over images; Adam is elementwise, so no image sees another
+            loss.sum().backward(inputs=parameters)  # over images: Adam is elementwise, so none sees another
             adam.step()
             decay.step()
             losses.append(loss.detach())

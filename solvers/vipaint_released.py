@@ -1,8 +1,4 @@
-"""The released latent code of VIPaint, as named switches over the corrected chain; off by default.
-
-Every switch brings back one difference between the released code and the corrected bound. They exist to show what each
-difference does, and to come near printed numbers.
-"""
+"""The released latent code of VIPaint: named switches over the corrected chain that show what each difference does."""
 
 from __future__ import annotations
 
@@ -16,35 +12,9 @@ from priors.process import Level, Process, Scalar
 from solvers.chain import Chain, Denoiser, rows
 from solvers.intervals import Intervals, seen_from
 
-SWITCHES = (
-    "kl_mean_term",
-    "reduction",
-    "top_param",
-    "lower_mu_scale",
-    "prior_cond",
-    "prior_weight",
-    "prior_entropy",
-    "prior_grid",
-    "encode_noise",
-    "refine_noise",
-    "refine_grad",
-    "cfg_stage_a",
-)
-"""What each does is said on the card of :class:`solvers.vipaint.VIPaint`."""
-
-
-def parse(compat: str | Sequence[str]) -> frozenset[str]:
-    """The switches of a ``compat`` setting: ``none``, ``released`` (all of them), or a list of their names."""
-    names = (compat,) if isinstance(compat, str) else tuple(compat)
-    if names in (("none",), ("released",)):
-        return frozenset(SWITCHES if names == ("released",) else ())
-    if unknown := sorted(set(names) - set(SWITCHES)):
-        raise ValueError(f"unknown compat {', '.join(unknown)}; valid: none, released, or a list of {list(SWITCHES)}")
-    return frozenset(names)
-
 
 class Released(Chain):
-    """A chain with some of the released code's differences switched on; ``monte_carlo``: rows per image in the fit."""
+    """A chain with some of the released code's differences switched on; ``batch``: rows per image in the fit."""
 
     def __init__(
         self,
@@ -53,7 +23,7 @@ class Released(Chain):
         eta: float,
         intervals: Intervals,
         switches: frozenset[str],
-        monte_carlo: int,
+        batch: int,
     ):
         if "top_param" in switches and levels[0].sigma >= 1:
             raise ValueError("compat top_param needs a prior with sigma below 1 (VP or flow); leave it out for VE")
@@ -61,7 +31,7 @@ class Released(Chain):
         self.switches = switches
         self.refine_noise = 0.0 if "refine_noise" in switches else 1.0
         # the mean over a batch as large as the fit's: every sample gets its share, and none depends on the others
-        self.refine_share = 1 / monte_carlo if "refine_grad" in switches else 1.0
+        self.refine_share = 1 / batch if "refine_grad" in switches else 1.0
         self.sampling_guidance_from_top = "cfg_stage_a" in switches
 
     def start_mean(self, i: int, clean: Tensor, xi: Tensor, scale: float) -> Tensor:
@@ -82,33 +52,25 @@ class Released(Chain):
         return factor * super().lower_mean(i, xi)
 
     def prior_term(self, z: Tensor, denoise: Denoiser, u: Tensor, xi: Tensor) -> Tensor:
-        tau2 = rows(self.log_var[:, 0], z).exp()
+        tau2 = rows(self.log_var[:, 0], z).exp() if "top_param" in self.switches else None
         t, s, weight = self.intervals.draw(u, len(z), self._kept_intervals(u))
         if "prior_weight" in self.switches:
             weight = torch.full_like(weight, self._half_time())
-        (a_t, v_t), (a_s, v_s) = self._seen_from_top(t, tau2), self._seen_from_top(s, tau2)
+        (a_t, v_t), (a_s, v_s) = self._seen_from_top(t, z, tau2), self._seen_from_top(s, z, tau2)
         z_t = a_t * z + v_t.sqrt() * xi
         x0 = denoise(z_t, t)
-        var_p: Scalar
+        mean_q, var_q = self._conditional(z_t, z, s, t, a_s, v_s)
+        mean_p, var_p = self.process.posterior(z_t, x0, s, t)
         if "prior_cond" in self.switches:
-            top_t, top_s = seen_from(self.levels[0], t), seen_from(self.levels[0], s)
-            noise = self.process.eps(z_t, x0, t)
-            predicted = (z_t - torch.as_tensor(top_t.sigma).to(z) * noise) / torch.as_tensor(top_t.alpha).to(z)
-            model = (torch.as_tensor(top_s.alpha).to(z), torch.as_tensor(top_s.sigma**2).to(z))
-            mean_q, var_q = self._conditional(z_t, z, s, t, a_s, v_s)
-            mean_p, var_p = self._conditional(z_t, predicted, s, t, *model)
-        else:
-            step = self.process.transition(s, t)
-            a, v = torch.as_tensor(step.a).to(z), torch.as_tensor(step.v).to(z)
-            mean_q, var_q = (a_s * v * z + a * v_s * z_t) / v_t, v * v_s / v_t
-            mean_p, var_p = self.process.posterior(z_t, x0, s, t)
+            (b_t, w_t), (b_s, w_s) = self._seen_from_top(t, z), self._seen_from_top(s, z)
+            predicted = (z_t - w_t.sqrt() * self.process.eps(z_t, x0, t)) / b_t
+            mean_p, var_p = self._conditional(z_t, predicted, s, t, b_s, w_s)
         return weight.to(z) * self.kl(mean_q - mean_p, var_q, var_p) - self.entropy(z)
 
     def _kept_intervals(self, u: Tensor) -> Tensor:
         """Probabilities ``(N, count)``: with ``prior_grid`` only of the intervals noisier than the image's tau.
 
-        The two lowest of those are never drawn. The levels stay above the top keypoint; in the released code they need
-        not, which gives NaN.
+        The two lowest of those are never drawn. The released code may fall below the top keypoint: NaN; this does not.
         """
         uniform = self.intervals.probabilities.expand(len(u), -1)
         if "prior_grid" not in self.switches:
@@ -123,28 +85,28 @@ class Released(Chain):
         index, ratio = self.process.index(self.levels[0]), float(self.levels[0].ratio)
         return (self.process.ratio_max - ratio) / 2 if math.isnan(index) else (1000 - index) / 2
 
-    def _seen_from_top(self, t: Level, tau2: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficient and variance of ``q(z_t | z_top)``; with ``top_param`` tau takes the place of the schedule."""
-        if "top_param" not in self.switches:
+    def _seen_from_top(self, t: Level, z: Tensor, tau2: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Coefficient and variance of ``q(z_t | z_top)``: the schedule's, or with ``tau2`` in the place of its own."""
+        if tau2 is None:
             level = seen_from(self.levels[0], t)
-            return torch.as_tensor(level.alpha).to(tau2), torch.as_tensor(level.sigma**2).to(tau2)
-        alpha = torch.as_tensor(t.alpha).to(tau2) / (1 - tau2).sqrt()
-        return alpha, torch.as_tensor(t.sigma**2).to(tau2) - alpha.square() * tau2
+            return torch.as_tensor(level.alpha).to(z), torch.as_tensor(level.sigma**2).to(z)
+        alpha = torch.as_tensor(t.alpha).to(z) / (1 - tau2).sqrt()
+        return alpha, torch.as_tensor(t.sigma**2).to(z) - alpha.square() * tau2
 
     def _conditional(
         self, z_t: Tensor, z_top: Tensor, s: Level, t: Level, alpha_s: Tensor, var_s: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """``q(z_s | z_t, z_top)`` of VIPaint Eq. 41 to 46, with alpha(s|top) where alpha(t|s) belongs."""
+        """``q(z_s | z_t, z_top)``; with ``prior_cond`` alpha(s|top) stands where alpha(t|s) belongs (Eq. 41 to 46)."""
         step = self.process.transition(s, t)
         a, v = torch.as_tensor(step.a).to(z_t), torch.as_tensor(step.v).to(z_t)
-        total = v + alpha_s.square() * var_s
+        total = v + (alpha_s if "prior_cond" in self.switches else a).square() * var_s
         return (alpha_s * v * z_top + a * var_s * z_t) / total, v * var_s / total
 
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
         """With ``kl_mean_term`` the squared shift is multiplied by var_p / 2; with ``reduction`` it is a mean."""
         total = super().kl(shift, var_q, var_p)
         if "kl_mean_term" in self.switches:
-            var = torch.as_tensor(var_p).to(shift)
+            var = torch.as_tensor(var_p, dtype=torch.float64).to(shift)
             total = super().kl(torch.zeros_like(shift), var_q, var_p) + 0.5 * (var * shift.square()).flatten(1).sum(1)
         return total / shift[0].numel() if "reduction" in self.switches else total
 

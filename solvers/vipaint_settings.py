@@ -8,7 +8,32 @@ from itertools import pairwise
 
 from solvers.base import Solver
 from solvers.likelihood import NLL
-from solvers.vipaint_released import parse
+
+SWITCHES = (
+    "kl_mean_term",
+    "reduction",
+    "top_param",
+    "lower_mu_scale",
+    "prior_cond",
+    "prior_weight",
+    "prior_entropy",
+    "prior_grid",
+    "encode_noise",
+    "refine_noise",
+    "refine_grad",
+    "cfg_stage_a",
+)
+"""What each brings back of the released code is said on the card of :class:`solvers.vipaint.VIPaint`."""
+
+
+def parse(compat: str | Sequence[str]) -> frozenset[str]:
+    """The switches of a ``compat`` setting: ``none``, ``released`` (all of them), or a list of their names."""
+    names = (compat,) if isinstance(compat, str) else tuple(compat)
+    if names in (("none",), ("released",)):
+        return frozenset(SWITCHES if names == ("released",) else ())
+    if unknown := sorted(set(names) - set(SWITCHES)):
+        raise ValueError(f"unknown compat {', '.join(unknown)}; valid: none, released, or a list of {list(SWITCHES)}")
+    return frozenset(names)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from priors.mixture import MixturePrior
 from priors.process import VE, VP, Flow, Level, Process
 from solvers.chain import Chain, Denoiser
 from solvers.intervals import Intervals, seen_from
-from solvers.vipaint_released import SWITCHES, Released, parse
+from solvers.vipaint_released import Released
+from solvers.vipaint_settings import SWITCHES, parse
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 TE = LDM.level_at_index(550)

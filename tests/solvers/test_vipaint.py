@@ -22,7 +22,7 @@ from solvers.base import Observation
 from solvers.chain import Chain
 from solvers.refinement import Refinement
 from solvers.vipaint import VIPaint
-from solvers.vipaint_released import SWITCHES
+from solvers.vipaint_settings import SWITCHES
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.0, 0.3, 1.2, -0.4], dtype=torch.float64)
@@ -311,7 +311,10 @@ class StepNoise:
 
 
 def refined_law(refine_eta: float, **more: object) -> tuple[Tensor, Tensor]:
-    """Mean and variance of refined samples of N(0.3, S), S in (1, 0.25, 0.05), from the exact marginal at index 400."""
+    """Mean of refined samples of N(0.3, S), S in (1, 0.25, 0.05), and variance of the state they were predicted from.
+
+    The refinement starts from the exact marginal at index 400.
+    """
     S = torch.tensor([1.0, 0.25, 0.05], dtype=torch.float64)
     prior, rows = gaussian(mean=torch.full((3,), 0.3).double(), deviation=S.sqrt()), 401
     solver = settings((400,), iterations=0, refine_steps=400, refine_scale=0.0, refine_eta=refine_eta, **more)
@@ -322,7 +325,9 @@ def refined_law(refine_eta: float, **more: object) -> tuple[Tensor, Tensor]:
     fitted.chain.mu = torch.full_like(fitted.chain.mu, top.alpha * 0.3)
     fitted.chain.log_var = marginal.view(1, 1, 1, 1, 3).expand_as(fitted.chain.log_var)
     x = replace(fitted, noise=StepNoise(rows)).sample([0]).x.flatten(1)
-    return x[0], (x[1:] - x[0]).square().sum(0)
+    last = LDM.level_at_index(0)
+    predicted = last.alpha * S / (last.alpha**2 * S + last.sigma**2)
+    return x[0], (x[1:] - x[0]).square().sum(0) / predicted**2
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.2, 1.0])
@@ -335,8 +340,7 @@ def test_refinement_without_guidance_keeps_the_prior(eta: float) -> None:
 def test_released_refinement_shrinks() -> None:
     """Without the noise its variance asks for, the printed 0.9409, 0.2245 and 0.0427."""
     _, var = refined_law(0.2, compat=["refine_noise"], full_bound=False, prior_law="uniform")
-    assert var[:2].tolist() == pytest.approx([0.9409, 0.2245], rel=0.01)
-    assert var[2].item() == pytest.approx(0.0427, rel=0.05)
+    assert var.tolist() == pytest.approx([0.9409, 0.2245, 0.0427], rel=0.01)
 
 
 def test_guidance_pulls_towards_the_observation() -> None:
@@ -358,10 +362,10 @@ def test_guidance_pulls_towards_the_observation() -> None:
 def test_samples_of_nothing_observed_look_unconditional() -> None:
     prior, nothing = gaussian(), torch.zeros(6, dtype=torch.bool)
     chain, _, _ = at_the_posterior(settings(monte_carlo=1), rows=4000, seen=nothing)
-    obs, solver = observation(4000, seen=nothing), settings(monte_carlo=1, refine_steps=30, refine_scale=5.0)
+    obs, solver = observation(4000, seen=nothing), settings(monte_carlo=1, refine_steps=60, refine_eta=0.0)
     x = Refinement(solver, chain, obs, prior, QuickNoise(4000), []).sample([0]).x.flatten(1)
     assert standard_errors(x, MEAN).max().item() < 4
-    assert (x.std(0) / DEVIATION).tolist() == pytest.approx([1.0] * 6, rel=0.05)
+    assert (x.std(0) / DEVIATION).tolist() == pytest.approx([1.0] * 6, rel=0.09)  # one long step between keypoints
 
 
 # -- a result belongs to its image alone ------------------------------------------------------------------------------
@@ -480,7 +484,7 @@ def test_a_latent_prior_fills_what_its_decoder_knows() -> None:
     y = torch.tensor([0.5, 0.0, -0.5, 0.0, 0.3, 0.0]).double()
     seen = torch.tensor([True, False] * 3)
     solver = settings(TWO, 1.0, iterations=60, monte_carlo=4, lr=(0.3, 0.3, 0.05), likelihood="laplace", scale=0.02,
-                      refine_steps=60, refine_scale=0.3)  # fmt: skip
+                      refine_steps=60, refine_scale=0.1)  # fmt: skip
     x = solver.fit(observation(2, y, seen), Doubled(), QuickNoise(2)).sample([0, 1]).x
     assert x.shape == (2, 2, 1, 1, 6)
     assert (x[..., 1::2] - y[::2]).abs().max().item() < 0.15
@@ -490,6 +494,7 @@ class Sum(Operator):
     """The sum of all pixels: linear, no mask, no pseudo-inverse."""
 
     caps = frozenset({"linear"})
+    mask = None
 
     def A(self, x: Tensor) -> Tensor:
         return x.sum((1, 2, 3), keepdim=True)
@@ -506,7 +511,7 @@ def test_any_operator_and_any_process(process: Process) -> None:
                      refine_scale=0.1)  # fmt: skip
     obs = Observation(torch.full((4, 1, 1, 1), 2.0).double(), Sum())
     x = solver.fit(obs, prior, QuickNoise(4)).sample([0, 1]).x
-    assert x.sum((2, 3, 4)).tolist() == pytest.approx([[2.0, 2.0]] * 4, abs=0.3)
+    assert x.sum((2, 3, 4)).flatten().tolist() == pytest.approx([2.0] * 8, abs=0.5)
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""CoPaint: before every deterministic step down, the state is optimised until its prediction fits the observation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from priors.base import Prior
+from priors.process import Level
+from solvers.base import Card, Noise, Observation, Sampler
+from solvers.likelihood import gradient
+from solvers.walk import walk
+
+VIEWS = ("native", "vp", "ve")
+SHRINK = 0.8  # of the step size, for every failed try of the line search
+
+
+@dataclass(frozen=True)
+class CoPaint(Sampler):
+    """CoPaint of Zhang et al. (2023), Algorithm 1, one-step predictions; CoPaint-TT with ``resamples`` above 1.
+
+    Each level minimises ``|y - A x0(z)|^2 + weight |z - z_t|^2``, sums over an image, by gradient descent with step
+    ``lr lr_decay^k alpha_t / alpha_0`` at level ``k`` counted from the noisiest; the last level is not denoised.
+
+    Parameters
+    ----------
+    steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and its growth per level;
+    scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull towards the state before, and its growth
+    per level. line_search: most times a step that raises a row's loss is shrunk by 0.8 before the row stays where it
+    is; 0 accepts every step. jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates
+    of the state, ``native``, ``vp`` or ``ve``; the same lr means something else in each. clip: clip x0 to [-1, 1],
+    inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none; the gradient
+    goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+
+    Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative settings.
+    """
+
+    card: ClassVar[Card] = Card(
+        title="CoPaint and CoPaint-TT",
+        paper="Zhang et al., Towards Coherent Image Inpainting Using Denoising Diffusion Implicit Models, ICML 2023",
+        equations="Algorithm 1, Section 3.4 (one-step prediction) and Section 3.5 (time travel)",
+        deviations=(
+            "Loss, step size and acceptance belong to a row; the released code shares them over the batch.",
+            "The line search gives up after `line_search` tries, then the row keeps its state; the released one has "
+            "no limit and loops for ever on a NaN. A try is one network call for all rows, whichever needs it.",
+            "The graph of the accepted step is kept: 1 + iterations network calls per level where the released code "
+            "makes 1 + 2 iterations, with the same numbers.",
+            "VP coordinates by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + sigma^2).",
+        ),
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"grad"})
+    version: ClassVar[int] = 1
+
+    steps: int = 250
+    iterations: int = 2
+    lr: float = 0.02
+    lr_decay: float = 1.012
+    scale_lr: bool = True
+    weight: float = 0.01
+    weight_decay: float = 1.0
+    line_search: int = 10
+    jump_length: int = 10
+    resamples: int = 1
+    view: str = "vp"
+    clip: bool = True
+    guidance: float = 1.0
+    grid: str = "native"
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise ValueError(f"unknown view '{self.view}'; valid: {', '.join(VIEWS)}")
+        for name in ("iterations", "lr", "lr_decay", "weight", "weight_decay", "line_search"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.steps < 2:
+            raise ValueError(f"steps must be at least 2, got {self.steps}: the last level is where a run ends")
+        walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
+
+    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        prior = prior.view(self.view)
+        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)
+        # Start from pure noise.
+        z = levels[0].sigma * noise.normal(shape)
+        for i, j in walk(self.steps, self.jump_length, self.resamples)[:-1]:
+            t, s = levels[i], levels[j]
+            # Optimise the state, so that its prediction fits the observation.
+            lr = self.lr * self.lr_decay**i * (float(t.alpha / levels[-2].alpha) if self.scale_lr else 1.0)
+            z, x0 = self._optimise(z, t, lr, self.weight * self.weight_decay**i, obs, prior)
+            # Step down with the noise of the network, or travel back up.
+            if j > i:
+                z = process.bridge(z, self._clipped(x0, prior), t, s, 0.0, None, eps=process.eps(z, x0, t))
+            else:
+                z = process.renoise(z, t, s, noise.normal(shape))
+        return prior.decode(z)
+
+    def _clipped(self, x0: Tensor, prior: Prior) -> Tensor:
+        return x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
+
+    def _optimise(
+        self, z_t: Tensor, t: Level, lr: float, weight: float, obs: Observation, prior: Prior
+    ) -> tuple[Tensor, Tensor]:
+        """The optimised state and its prediction."""
+
+        def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                x0 = prior.denoise(z, t, obs.cond, self.guidance)
+                r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
+                return z, x0, r.square().flatten(1).sum(1) + weight * (z - z_t).square().flatten(1).sum(1)
+
+        z, x0, value = loss(z_t)
+        for _ in range(self.iterations):
+            here, before, slope = z.detach(), value.detach(), gradient(value, z)
+            length = torch.full_like(here[:, :1, :1, :1], lr)
+            for tries in range(self.line_search + 2):
+                z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
+                # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody waits for it.
+                worse = ~(value <= before) & before.isfinite()
+                if self.line_search == 0 or not worse.any():
+                    break
+                shorter = SHRINK * length if tries < self.line_search else torch.zeros_like(length)
+                length = torch.where(worse.view(-1, 1, 1, 1), shorter, length)
+        return z.detach(), x0.detach()

@@ -1,0 +1,119 @@
+"""RED-Diff: an image is fitted to the measurement while every noise level's denoiser pulls it to the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from priors.base import Prior
+from priors.process import Level
+from solvers.base import Card, Noise, Observation, Sampler
+from solvers.likelihood import gradient
+
+TIMES = ("annealed", "random")
+REDUCTIONS = ("mean", "sum")
+COMPAT = ("none", "released")
+# The paper's weight w_t of the noise residual, times alpha / sigma: the weight of x - D(z_t). Read at sigma / alpha.
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": torch.ones_like,
+    "sqrt": lambda ratio: ratio**-0.5,
+    "log": lambda ratio: torch.log1p(ratio) / ratio,
+    "square": lambda ratio: ratio,
+    "const": lambda ratio: 1 / ratio,
+}
+
+
+@dataclass(frozen=True)
+class REDDiff(Sampler):
+    """RED-Diff of Mardani et al. (2024), Algorithm 1; RED-Diff-V where the noise levels are drawn at random.
+
+    The prior's loss ``lam w_t <eps - xi, x>`` has the gradient ``lam w_t (alpha / sigma) (x - D(z_t))`` exactly, so no
+    gradient enters the network.
+
+    Parameters
+    ----------
+    steps: Adam steps, one network call each, and levels of the grid. lam: weight of the prior. times: ``annealed``
+    walks once down the grid, ``random`` draws a level per image and step. lr, betas: of Adam, whose state belongs to
+    each image. weight: law of ``w_t`` in ``sigma / alpha``, ``linear``, ``sqrt``, ``log``, ``square`` or ``const``.
+    reduction: losses are a ``mean`` over an image's scalars, hidden ones included, or a ``sum``; to Adam only their
+    relation to its 1e-8 differs. sigma0: noise on the image before it is diffused. guidance: classifier-free guidance
+    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``.
+
+    Raises ValueError for an unknown name and settings out of range.
+    """
+
+    card: ClassVar[Card] = Card(
+        title="RED-Diff and RED-Diff-V",
+        paper="Mardani et al., A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024",
+        equations="Proposition 1 and Algorithm 1, in the form lam w_t (alpha / sigma) (x - D(z_t)) + At (A x - y)",
+        deviations=(
+            "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes its size matter.",
+            "Random levels are drawn evenly over the grid, one per image; the released code has no such mode.",
+            "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th training step.",
+            "With a latent prior the fitted variable is the latent and the data gradient goes through the decoder.",
+            "Mode seeking: the spread of draws comes from xi alone and is far below that of the posterior.",
+        ),
+        compat={"released": "Means run over the batch too, and the output is the image before the last Adam step."},
+    )
+    version: ClassVar[int] = 1
+
+    steps: int = 1000
+    lam: float = 0.25
+    times: str = "annealed"
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight: str = "linear"
+    reduction: str = "mean"
+    sigma0: float = 0.0
+    guidance: float = 1.0
+    grid: str = "native"
+    compat: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, valid in {"times": TIMES, "weight": WEIGHTS, "reduction": REDUCTIONS, "compat": COMPAT}.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
+        if not (self.lam >= 0 and self.sigma0 >= 0 and self.lr > 0):
+            raise ValueError(f"lam {self.lam} and sigma0 {self.sigma0} must be 0 or more, lr {self.lr} positive")
+
+    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)[:-1]
+        # Start from the first guess, which leaves the hole empty.
+        x = mu = prior.encode(obs.operator.first_guess(obs.y)).clone()
+        adam = torch.optim.Adam([mu], lr=self.lr, betas=self.betas)
+        for step in range(self.steps):
+            # Choose a level, and diffuse the image to it.
+            t = levels[step] if self.times == "annealed" else self._random(levels, noise)
+            x = mu + self.sigma0 * noise.normal(shape) if self.sigma0 > 0 else mu.clone()
+            z_t = process.add_noise(x, t, noise.normal(shape))
+            # One Adam step towards the denoised image and towards the measurement.
+            with torch.no_grad():
+                x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
+            mu.grad = self._prior_slope(x, x0, t) + self._data_slope(x, obs, prior)
+            adam.step()
+        return prior.decode(x if self.compat == "released" else mu)
+
+    def _random(self, levels: list[Level], noise: Noise) -> Level:
+        """A level for every row, evenly from the grid."""
+        picks = (noise.uniform(()).double() * len(levels)).long().clamp_max(len(levels) - 1)
+        return Level.stack([levels[i] for i in picks.tolist()])
+
+    def _prior_slope(self, x: Tensor, x0: Tensor, t: Level) -> Tensor:
+        # a flow starts at an infinite ratio
+        ratio = torch.as_tensor(t.ratio, dtype=torch.float64, device=x.device).clamp_max(1e6)
+        return self.lam * WEIGHTS[self.weight](ratio).to(x) * (x - x0) / self._count(x)
+
+    def _data_slope(self, x: Tensor, obs: Observation, prior: Prior) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            squares = obs.operator.residual(prior.decode(x), obs.y).square().flatten(1).sum(1)
+            return gradient(squares / (2 * self._count(obs.y)), x)
+
+    def _count(self, value: Tensor) -> int:
+        """How many scalars share a loss."""
+        shared = len(value) if self.compat == "released" else 1
+        return 1 if self.reduction == "sum" else shared * value[0].numel()
