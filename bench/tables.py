@@ -100,9 +100,8 @@ def _headlines(metrics: Mapping[str, Card]) -> list[str]:
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
         kind, _, place = name.partition("_")
-        kind, place = (
-            (kind, place) if place in ("hole", "known", "pasted", "hole_pasted", "known_pasted") else (name, "")
-        )
+        if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted"):
+            kind, place = name, ""
         kinds.setdefault(kind, {})[place] = name
     return [next(places[p] for p in ("hole", "pasted", *places) if p in places) for places in kinds.values()]
 

@@ -18,8 +18,8 @@ class Operator:
 
     caps: ClassVar[frozenset[str]] = frozenset()
     takes_mask: ClassVar[bool] = False
-    sigma: float
-    mask: Tensor | None
+    sigma: float = 0.0
+    mask: Tensor | None = None
 
     def A(self, x: Tensor) -> Tensor:
         """The noise-free measurement of ``x`` ``(N, C, H, W)``."""

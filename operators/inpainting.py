@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,7 @@ class Inpainting(Operator):
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "mask", "projection", "pinv", "prox", "svd"})
     takes_mask: ClassVar[bool] = True
 
-    mask: Tensor
+    mask: Tensor = field()  # without a default: the base class has None
     sigma: float = 0.0
 
     def A(self, x: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ import pandas as pd
 
 STUDY = Path("runs/tune")
 MASKS = "rotated,comod"
-COMMON = ["data.split=tune", "data.images=16", "draws=2", "seed=1", f"out={STUDY}", f"mask={MASKS}", "sheet=false", "threads=1"]
+COMMON = [
+    *("data.split=tune", "data.images=16", "draws=2", "seed=1", "threads=1", "sheet=false"),
+    *(f"out={STUDY}", f"mask={MASKS}"),
+]
 
 GRIDS = {
     "blended": [["solver.steps=100", "solver.eta=0,1"]],
@@ -25,7 +28,7 @@ GRIDS = {
     "dps": [["solver.steps=100", "solver.zeta=0.5,1,2,4,8"]],
     "vipaint2": [
         ["solver.keypoints=[5.0,2.0],[2.0,0.7]", "solver.refine_scale=2"],
-        ["solver.keypoints=[2.0,0.7]", "solver.refine_scale=1,4"],
+        ["solver.keypoints=[5.0,1.0]", "solver.refine_scale=1,2"],
     ],
 }
 SHOWN = ["stlpips_pasted", "psnr_hole", "consistency", "nfe", "nge", "seconds_fit", "seconds_sample", "failed"]

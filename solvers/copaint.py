@@ -29,11 +29,11 @@ class CoPaint(Sampler):
     ----------
     steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and its growth per level;
     scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull towards the state before, and its growth
-    per level. line_search: most times a step that raises a row's loss is shrunk by 0.8 before the row stays where it
-    is; 0 accepts every step. jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates
-    of the state, ``native``, ``vp`` or ``ve``; the same lr means something else in each. clip: clip x0 to [-1, 1],
-    inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none; the gradient
-    goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    per level. line_search: how often a step that raises a row's loss is shrunk by 0.8 before the row stays where it is;
+    0 accepts every step. jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates of
+    the state, ``native``, ``vp`` or ``ve``; lr means something else in each. clip: clip x0 to [-1, 1], inside the
+    gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none; the gradient goes through
+    both branches. grid: kind of :meth:`priors.base.Prior.grid`.
 
     Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative settings.
     """
@@ -41,13 +41,11 @@ class CoPaint(Sampler):
     card: ClassVar[Card] = Card(
         title="CoPaint and CoPaint-TT",
         paper="Zhang et al., Towards Coherent Image Inpainting Using Denoising Diffusion Implicit Models, ICML 2023",
-        equations="Algorithm 1, Section 3.4 (one-step prediction) and Section 3.5 (time travel)",
+        equations="Algorithm 1 with the one-step prediction of the clean image; time travel for CoPaint-TT",
         deviations=(
             "Loss, step size and acceptance belong to a row; the released code shares them over the batch.",
-            "The line search gives up after `line_search` tries, then the row keeps its state; the released one has "
-            "no limit and loops for ever on a NaN. A try is one network call for all rows, whichever needs it.",
-            "The graph of the accepted step is kept: 1 + iterations network calls per level where the released code "
-            "makes 1 + 2 iterations, with the same numbers.",
+            "The line search is bounded (the released one loops for ever on a NaN); a try is one call for all rows.",
+            "The graph of the accepted step is kept: 1 + iterations network calls per level, not 1 + 2 iterations.",
             "VP coordinates by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + sigma^2).",
         ),
     )
@@ -72,11 +70,10 @@ class CoPaint(Sampler):
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ValueError(f"unknown view '{self.view}'; valid: {', '.join(VIEWS)}")
-        for name in ("iterations", "lr", "lr_decay", "weight", "weight_decay", "line_search"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.steps < 2:
-            raise ValueError(f"steps must be at least 2, got {self.steps}: the last level is where a run ends")
+        least = {"steps": 2, "iterations": 0, "lr": 0, "lr_decay": 0, "weight": 0, "weight_decay": 0, "line_search": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be {bound} or more, got {getattr(self, name)}")
         walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
@@ -99,28 +96,25 @@ class CoPaint(Sampler):
     def _clipped(self, x0: Tensor, prior: Prior) -> Tensor:
         return x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
 
-    def _optimise(
-        self, z_t: Tensor, t: Level, lr: float, weight: float, obs: Observation, prior: Prior
-    ) -> tuple[Tensor, Tensor]:
+    @torch.enable_grad()
+    def _optimise(self, z_t: Tensor, t: Level, lr: float, w: float, obs: Observation, prior: Prior) -> list[Tensor]:
         """The optimised state and its prediction."""
 
         def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                x0 = prior.denoise(z, t, obs.cond, self.guidance)
-                r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
-                return z, x0, r.square().flatten(1).sum(1) + weight * (z - z_t).square().flatten(1).sum(1)
+            z = z.detach().requires_grad_()
+            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
+            return z, x0, r.square().flatten(1).sum(1) + w * (z - z_t).square().flatten(1).sum(1)
 
         z, x0, value = loss(z_t)
         for _ in range(self.iterations):
-            here, before, slope = z.detach(), value.detach(), gradient(value, z)
-            length = torch.full_like(here[:, :1, :1, :1], lr)
+            here, before, slope, length = z.detach(), value.detach(), gradient(value, z), torch.full_like(z, lr)
             for tries in range(self.line_search + 2):
                 z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
                 # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody waits for it.
                 worse = ~(value <= before) & before.isfinite()
                 if self.line_search == 0 or not worse.any():
                     break
-                shorter = SHRINK * length if tries < self.line_search else torch.zeros_like(length)
-                length = torch.where(worse.view(-1, 1, 1, 1), shorter, length)
-        return z.detach(), x0.detach()
+                factor = SHRINK if tries < self.line_search else 0.0
+                length = torch.where(worse.view(-1, 1, 1, 1), factor * length, length)
+        return [z.detach(), x0.detach()]

@@ -26,8 +26,8 @@ class DAPS(Sampler):
     ----------
     steps: annealing levels. ode_steps: Euler steps of the probability flow at each of them, so that there are
     ``steps * ode_steps`` network calls. langevin_steps: inner steps at each level, no network call. lr: their step
-    size at the first level; at the last it is ``lr_end`` times that. tau: standard deviation of the likelihood, in
-    [-1, 1] units, whatever the noise of the measurement. ratio_max, ratio_min: first and last annealing level;
+    size at the first level. lr_end: the last level's, as a share of that. tau: standard deviation of the likelihood, in
+    [-1, 1] units, whatever the noise of the measurement. ratio_max, ratio_min: first and last annealing level.
     ode_ratio: where the flow stops. guidance: classifier-free guidance weight, 1 = none. compat: ``none`` or
     ``released``.
 

@@ -49,7 +49,7 @@ class REDDiff(Sampler):
     card: ClassVar[Card] = Card(
         title="RED-Diff and RED-Diff-V",
         paper="Mardani et al., A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024",
-        equations="Proposition 1 and Algorithm 1, in the form lam w_t (alpha / sigma) (x - D(z_t)) + At (A x - y)",
+        equations="Algorithm 1, in the form lam w_t (alpha / sigma) (x - D(z_t)) + At (A x - y)",
         deviations=(
             "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes its size matter.",
             "Random levels are drawn evenly over the grid, one per image; the released code has no such mode.",

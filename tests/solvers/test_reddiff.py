@@ -55,7 +55,7 @@ def test_the_prior_gradient_is_that_of_the_papers_loss(process, weight, double_n
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_random_levels_settle_where_the_mean_gradient_vanishes(kind, g2, observe, seeded_noise):
     """``mu = (M + lam C)^-1 M y`` with ``C`` the mean of ``I - alpha K_t`` over the grid."""
-    prior, lam, rows, steps = g2(kind), 0.25, 64, 400
+    prior, lam, rows, steps = g2(kind), 0.25, 256, 400
     S, C = prior.covariances[0], torch.zeros(2, 2, dtype=torch.float64)
     for t in prior.grid(steps)[:-1]:
         K = t.alpha * S @ torch.linalg.inv(t.alpha**2 * S + t.sigma**2 * torch.eye(2).double())
@@ -65,7 +65,7 @@ def test_random_levels_settle_where_the_mean_gradient_vanishes(kind, g2, observe
     # Adam divides by a running size of the gradient; only one that hardly changes leaves the fixed point in place
     solver = REDDiff(steps, lam=lam, times="random", lr=0.05, betas=(0.9, 0.9999))
     x = solver.draw(observe((True, False), rows=rows), prior, seeded_noise(range(rows)))
-    torch.testing.assert_close(x.flatten(1).mean(0), fixed, atol=0.02, rtol=0)
+    torch.testing.assert_close(x.flatten(1).mean(0), fixed, atol=0.03, rtol=0)
 
 
 def _moments(solver: REDDiff, prior: MixturePrior, observe, seeded_noise, rows: int) -> tuple[Tensor, Tensor]:
