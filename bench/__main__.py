@@ -7,10 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, UserError, unknown
 from bench.guard import check_house
-
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 HELP = """\
 python -m bench [verb] [overrides]
@@ -78,8 +76,8 @@ def _run(overrides: list[str]) -> int:
 
     from bench.overrides import check
 
-    given = get_args_parser().parse_args(overrides).overrides
-    checked = dict(zip(given, check(given), strict=True))
+    parsed = get_args_parser().parse_args(overrides)
+    checked = dict(zip(parsed.overrides, check(parsed.overrides, sweep=parsed.multirun), strict=True))
     from bench import app
 
     # Hydra reads sys.argv; it is given ours without the verb
@@ -95,10 +93,10 @@ def _run(overrides: list[str]) -> int:
 def _plan(overrides: list[str]) -> int:
     from bench.overrides import check
 
-    check(overrides)
+    checked = check(overrides)
     from bench.finish import describe
 
-    print(describe(overrides))
+    print(describe(checked))
     return 0
 
 
@@ -136,12 +134,12 @@ def _leaderboard(arguments: list[str]) -> int:
 def _train(overrides: list[str]) -> int:
     from bench.overrides import check
 
-    check(overrides)
+    checked = check(overrides)
     from bench.app import compose
     from bench.run import plain
     from bench.train import train_prior
 
-    config = plain(compose(overrides)[0])
+    config = plain(compose(checked)[0])
     train_prior(config, quiet=bool(config["quiet"]))
     return 0
 

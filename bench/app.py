@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import hydra
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.catalog import CONF
+from bench.errors import BAD_INPUT, UserError
 from bench.schema import register
 
 if TYPE_CHECKING:
@@ -24,16 +26,25 @@ def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
     from bench.run import run_job
 
-    OUTCOMES.append(run_job(cfg, HydraConfig.get().runtime.choices))
+    try:
+        OUTCOMES.append(run_job(cfg, HydraConfig.get().runtime.choices))
+    except UserError as error:
+        # Hydra would print a traceback around it
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
     """The configuration and choices of one job, for verbs that do not run it."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.errors import HydraException
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
+        try:
+            cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
+        except HydraException as error:
+            raise UserError(str(error).splitlines()[0]) from error
     choices = dict(cfg.hydra.runtime.choices)
     bare = DictConfig({k: v for k, v in cfg.items_ex(resolve=False) if k != "hydra"})
     return bare, choices

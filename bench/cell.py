@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from bench.build import arguments, target
+from bench.errors import UserError
 
 Node = Mapping[str, Any]
 
@@ -85,7 +86,10 @@ def _prior_identity(node: Node) -> Node:
     from priors.fingerprint import fingerprint
 
     if "path" in node:
-        return {"fingerprint": fingerprint(node["path"]), **_without(node, "path", "train")}
+        try:
+            return {"fingerprint": fingerprint(node["path"]), **_without(node, "path", "train")}
+        except (OSError, ValueError) as error:
+            raise UserError(str(error)) from None
     return {"class": node["_target_"], **arguments(node)}
 
 

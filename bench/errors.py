@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes besides 0: some rows are not ok, the input was wrong, somebody pressed Ctrl-C."""
+
 
 class UserError(Exception):
     """What was wrong, what is valid, what to do; in one line."""

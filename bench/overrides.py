@@ -14,8 +14,10 @@ from bench.catalog import GROUPS, LIST_GROUPS, defaults, option, options
 from bench.errors import UserError, unknown
 
 
-def check(overrides: Sequence[str]) -> list[str]:
+def check(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """The overrides as Hydra is to get them; UserError on an unknown group, option, key or a wrong value.
+
+    ``sweep`` says whether several values are allowed (``-m``).
 
     Settings of an option get a ``++``: in a sweep Hydra also composes them onto the *default* option, which may not
     have them.
@@ -27,6 +29,9 @@ def check(overrides: Sequence[str]) -> list[str]:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
+    several = next((item for item in parsed if item.is_sweep_override()), None)
+    if several is not None and not sweep:
+        raise UserError(f"'{several.input_line}' is a sweep: add -m to run every value, or give one")
     given = {item.key_or_group: _check_options(item) for item in parsed if item.key_or_group in GROUPS}
     chosen = {group: _as_names(value) for group, value in defaults().items()}
     for name in given.get("data", chosen["data"]):
@@ -105,6 +110,8 @@ def _check_top(key: str, item: Any) -> None:
         numeric = str(fields[key]).startswith("int")
         if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise UserError(f"{key}={value}: {key} takes a whole number")
+        if str(fields[key]).startswith("list") and not isinstance(value, list):
+            raise UserError(f"{key}={value}: {key} takes a list, for example {key}=[{value}]")
         if key in ("draws", "batch", "threads") and value is not None and value < 1:
             raise UserError(f"{key}={value}: {key} must be at least 1")
 

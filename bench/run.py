@@ -65,10 +65,16 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
 
     With ``write`` the study folder is created and the plan recorded in it.
     """
-    from bench.worker import shared
+    import torch
+
+    from bench.worker import build_operator, shared
     from metrics.base import MissingWeights
 
     config = plain(cfg)
+    # impossible settings are refused here, before anything is loaded
+    for group in ("solver", "mask", "executor"):
+        build(config[group])
+    build_operator(config["operator"], torch.ones(1, 1, 1, 1, dtype=torch.bool))
     study = Path(study_folder(config["out"], config["study"]["name"]))
     data = build(config["data"], skip=("images",))
     cards: dict[str, Any] = {}

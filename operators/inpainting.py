@@ -24,6 +24,10 @@ class Inpainting(Operator):
     mask: Tensor = field()  # without a default: the base class has None
     sigma: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+
     def A(self, x: Tensor) -> Tensor:
         # where, not multiply: a NaN in the hole must not leak into the measurement
         return torch.where(self.mask, x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -42,6 +42,7 @@ BAD = [
     (["metrics=[psnr,snr]"], "Did you mean 'psnr'"),
     (["metrics.psnr=3"], "choose metrics with"),
     (["solver=[dps,repaint]"], "takes one name"),
+    (["accept=nan"], "accept=[nan]"),
     (["foo.bar=1"], "unknown group 'foo'"),
     (["solver=(dps"], "cannot read"),
 ]
@@ -49,13 +50,18 @@ BAD = [
 
 @pytest.mark.parametrize("overrides", GOOD, ids=" ".join)
 def test_accepted(overrides: list[str]) -> None:
-    check(overrides)
+    check(overrides, sweep=True)
+
+
+def test_a_sweep_needs_m() -> None:
+    with pytest.raises(UserError, match="add -m"):
+        check(["solver=dps,repaint"])
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
 def test_refused_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        check(overrides)
+        check(overrides, sweep=True)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

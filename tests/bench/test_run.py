@@ -158,6 +158,10 @@ def test_a_budget_stops_a_solver(command) -> None:
         (["budget=100"], "budget=nfe:N"),
         (["accept=[bad]"], "valid statuses"),
         (["metrics=[lpips_vgg]"], "vgg16"),
+        (["mask=comod", "mask.low=2"], "0 <= low < high <= 1"),
+        (["operator.sigma=-1"], "not a noise level"),
+        (["solver.eta=3"], "outside"),
+        (["executor=ray", "executor.workers=0"], "at least 1"),
         (["solver.steps=0"], "step"),
     ],
     ids=lambda v: "".join(v) if isinstance(v, list) else None,
@@ -238,7 +242,9 @@ def test_a_sweep_is_one_study_with_one_leaderboard(command, tmp_path: Path) -> N
 
 
 def test_exit_codes(command) -> None:
-    assert bench("solver=nope").returncode == 2
+    for wrong in ("solver=nope", "out=/proc/nowhere", "data.images=0", "prior.path=/nowhere"):
+        done = bench(wrong)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     assert bench(*command("blended", "budget=nfe:1")).returncode == 1
 
 
