@@ -24,7 +24,7 @@ class Config:
     study: Any = MISSING
     seed: int = 0
     draws: int = 4
-    batch: int = 32
+    batch: int = 16
     out: str | None = None
     budget: str | None = None
     threads: int | None = None
