@@ -52,7 +52,8 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "budget": config["budget"],
     }
     identity = {
-        **{group: str(choices[group]) for group in ("solver", "data", "mask", "operator", "prior")},
+        "solver": str(choices["solver"]),
+        **{group: label(group, config[group], str(choices[group])) for group in ("data", "mask", "operator", "prior")},
         "seed": int(config["seed"]),
         "images": int(config["data"]["images"]),
         "draws": int(config["draws"]),
@@ -63,8 +64,27 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
 
 def digest(value: Any) -> str:
     """16 hexadecimal digits of the canonical JSON of ``value``."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with 2.0 written as 2: one number, one hash."""
+    if isinstance(value, Mapping):
+        return {k: _whole(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def label(group: str, node: Node, name: str) -> str:
+    """An option's name and the settings that differ from the shipped ones: ``comod low=0.3``."""
+    from bench.catalog import options
+
+    option = options(group).get(name)
+    shipped = option.content if option else {}
+    settings = _without(node, "_target_", "images", "root", "train", "path")
+    return " ".join([name, *(f"{k}={v}" for k, v in settings.items() if v != shipped.get(k))])
 
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:

@@ -25,6 +25,8 @@ class Serial:
     """Everything in this process, on one device. ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
 
     def __init__(self, device: str = "auto"):
+        if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+            raise ValueError(f"unknown device '{device}'; valid: auto, cpu, cuda, cuda:N")
         self.device = device
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
@@ -65,12 +67,14 @@ class RayActors:
         self.workers, self.address, self.tries = workers, address, tries
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+        import torch
         from ray import get, wait
         from ray.exceptions import RayActorError
 
         from bench.worker import failed_rows
 
-        actors = _actors(self.address, self.workers, threads)
+        # Ray gives its workers one thread unless told; rows are to equal those of a serial run here
+        actors = _actors(self.address, self.workers, threads or torch.get_num_threads())
         problem = get(actors[0].prepare.remote(plan.cell.config))
         if problem:
             raise UserError(problem)
@@ -150,6 +154,10 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     if not ray.is_initialized():
         _connect(address)
     gpus = int(ray.cluster_resources().get("GPU", 0))
+    if gpus and workers and workers > gpus:
+        raise UserError(
+            f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give fewer workers"
+        )
     count = workers or gpus or max(1, (os.cpu_count() or 2) // 2)
     # no CPU is asked for: an actor that waits for one which another holds would wait without a word
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)

@@ -88,6 +88,8 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
         raise UserError(
             f"'{item.input_line}': choose metrics with metrics=[{','.join(sorted(options(group))[:3])},...]"
         )
+    if rest.split(".")[0] == "presets":
+        raise UserError(f"'{item.input_line}': presets are fixed; set {group}.{key.rpartition('.')[2]}=VALUE itself")
     for name in chosen[group]:
         content = option(group, name)
         valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
@@ -110,6 +112,10 @@ def _check_top(key: str, item: Any) -> None:
         numeric = str(fields[key]).startswith("int")
         if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise UserError(f"{key}={value}: {key} takes a whole number")
+        if value is None and "None" not in str(fields[key]):
+            raise UserError(f"{key}=null: {key} needs a value")
+        if str(fields[key]) == "bool" and not isinstance(value, bool):
+            raise UserError(f"{key}={value}: {key} takes true or false")
         if str(fields[key]).startswith("list") and not isinstance(value, list):
             raise UserError(f"{key}={value}: {key} takes a list, for example {key}=[{value}]")
         if key in ("draws", "batch", "threads") and value is not None and value < 1:

@@ -28,13 +28,14 @@ class CellPlan:
     """A cell in its study folder.
 
     ``padded`` images fill every network batch of ``padded * draws`` rows, the last chunk's too, so that a row never
-    depends on which chunk it fell into.
+    depends on which chunk it fell into; ``batch`` is the size it was first planned with.
     """
 
     cell: Cell
     folder: Path
     chunks: Sequence[Chunk]
     padded: int
+    batch: int
 
     @property
     def store(self) -> RowStore:
@@ -73,7 +74,7 @@ def plan_cell(
     """
     if cell.images > len(ids):
         raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
-    folder = study / "cells" / cell.name
+    folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
     recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
     if recorded is None:
@@ -92,7 +93,7 @@ def plan_cell(
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         write_atomic(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
     chunks = [Chunk(name, images) for name, images in recorded["chunks"].items()]
-    return CellPlan(cell, folder, chunks, int(recorded["padded"]))
+    return CellPlan(cell, folder, chunks, int(recorded["padded"]), int(recorded["config"]["batch"]))
 
 
 def writable(folder: Path) -> None:

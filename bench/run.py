@@ -57,7 +57,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
     if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
         raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
-    return {**config, "commit": environment()["commit"]}
+    return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
 
 
 def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> tuple[Path, CellPlan]:
@@ -67,13 +67,12 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     """
     import torch
 
-    from bench.worker import build_operator, shared
+    from bench.worker import Session, build_operator, shared
     from metrics.base import MissingWeights
 
     config = plain(cfg)
-    # impossible settings are refused here, before anything is loaded
-    for group in ("solver", "mask", "executor"):
-        build(config[group])
+    # what cannot be run is refused here, before anything is written
+    build(config["executor"])
     build_operator(config["operator"], torch.ones(1, 1, 1, 1, dtype=torch.bool))
     study = Path(study_folder(config["out"], config["study"]["name"]))
     data = build(config["data"], skip=("images",))
@@ -88,6 +87,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
             raise UserError(str(error)) from None
         cards[name] = asdict(metric.card)
     cell: Cell = cell_of(config, choices, data.name)
+    Session(config, "cpu")
     if write:
         writable(study)
     provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}
@@ -100,6 +100,7 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:
     config = plan.cell.config
     _record(study, cfg)
     chunks = plan.missing(bool(config["retry"]))
+    _check_metrics(plan)
     executor = build(config["executor"])
     with console.progress(plan, chunks, quiet=bool(config["quiet"])) as advance:
         for chunk, counts in executor.run(plan, chunks, config["threads"]):
@@ -110,6 +111,14 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:
 
     leaderboard.write(study)
     return Outcome(study, plan, counts, tuple(config["accept"]), bool(config["quiet"]), bool(config["sheet"]))
+
+
+def _check_metrics(plan: CellPlan) -> None:
+    """Refuse metrics that the cell's finished rows were not scored with: their column would be half empty."""
+    rows = plan.store.read()
+    unscored = [name for name in plan.cell.config["metrics"] if name not in rows.columns]
+    if (rows["status"] == "ok").any() and unscored:
+        raise UserError(f"rows of {plan.folder} were stored without {', '.join(unscored)}; give another out=DIR")
 
 
 def _record(study: Path, cfg: DictConfig) -> None:

@@ -132,7 +132,7 @@ class Worker:
         try:
             session = self.session(plan.cell.config)
             padded = [*chunk.images, *[chunk.images[-1]] * (plan.padded - len(chunk.images))]
-            outcome = self._solve(session, session.measure(padded), draws, int(plan.cell.config["batch"]))
+            outcome = self._solve(session, session.measure(padded), draws, plan.batch)
         except Exception as error:
             status = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "error"
             return failed_rows(plan, chunk, status, one_line(error), fixed)
@@ -144,7 +144,7 @@ class Worker:
 
     def _fixed(self, plan: CellPlan) -> Row:
         """What is the same in all rows: whose they are, and the five things bitwise equality depends on."""
-        block = min(plan.cell.draws, int(plan.cell.config["batch"]))
+        block = min(plan.cell.draws, plan.batch)
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -162,19 +162,24 @@ class Worker:
         labels = None if measured.labels is None else measured.labels.to(self.device)
         obs = Observation(measured.y, measured.operator, prior.condition(labels))
         noise = Noise(measured.keys, "solver", self.device)
-        rows = obs.n * draws
-        with prior.metered(_limit(session.config["budget"], rows)) as meter:
+        blocks = _blocks(draws, batch)
+        sampled = obs.n * sum(len(block) for block, _ in blocks)
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with prior.metered(_limit(session.config["budget"], sampled)) as meter:
             with self._clock() as fit:
                 posterior = session.solver.fit(obs, prior, noise)
+            fitted = meter.counts()
             with self._clock() as sample:
-                x = torch.cat([posterior.sample(block).x[:, :n] for block, n in _blocks(draws, batch)], dim=1)
+                x = torch.cat([posterior.sample(block).x[:, :n] for block, n in blocks], dim=1)
         if x.shape != (obs.n, draws, *prior.image_shape):
             raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, draws, *prior.image_shape)}")
         cost = {
-            "seconds_fit": fit() / rows,
-            "seconds_sample": sample() / rows,
+            "seconds_fit": fit() / (obs.n * draws),
+            "seconds_sample": sample() / sampled,
             "peak_mib": _peak_mib(self.device),
-            **{k: v / rows for k, v in meter.counts().items()},
+            # the fit is shared by the draws; draws that only fill up the last block are not charged to the others
+            **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
         }
         return [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
 

@@ -43,6 +43,9 @@ BAD = [
     (["metrics.psnr=3"], "choose metrics with"),
     (["solver=[dps,repaint]"], "takes one name"),
     (["accept=nan"], "accept=[nan]"),
+    (["seed=null"], "needs a value"),
+    (["quiet=maybe"], "takes true or false"),
+    (["solver=dps", "solver.presets.fast.steps=5"], "presets are fixed"),
     (["foo.bar=1"], "unknown group 'foo'"),
     (["solver=(dps"], "cannot read"),
 ]

@@ -189,6 +189,22 @@ def test_slices_cover_every_image_once(images: int, draws: int, batch: int) -> N
 def test_more_draws_than_a_batch_holds(command) -> None:
     wide = rows(run(command("blended", "draws=5", "batch=2", out="wide")).plan)
     assert len(wide) == 35 and (wide["status"] == "ok").all() and (wide["padded_batch"] == 2).all()
+    # 12 calls a draw, also where the last block of draws is filled up
+    assert (wide["nfe"] == 12).all()
+
+
+def test_other_problems_have_other_names(command) -> None:
+    identity = lambda *more: planned(command("blended", *more)).cell  # noqa: E731
+    plain_cell, noisy = identity(), identity("operator.sigma=0.1")
+    assert noisy.identity["operator"] == "inpainting sigma=0.1" and noisy.name != plain_cell.name
+    assert identity("operator.sigma=0").name == plain_cell.name
+
+
+def test_metrics_a_finished_cell_lacks_are_refused(command) -> None:
+    run(command())
+    with pytest.raises(UserError, match="were stored without"):
+        run(command("blended", "metrics=[psnr,ssim]"))
+    assert run(command("blended", "metrics=[psnr]")).good
 
 
 def _study(overrides: list[str]) -> None:
