@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from bench import console, leaderboard
-from bench.errors import UserError
 from bench.plan import CellPlan
 from bench.run import Outcome, prepare
 from bench.sheet import Panel, contact_sheet
@@ -86,8 +85,6 @@ def describe(overrides: list[str]) -> str:
     """What ``bench plan`` prints for one configuration."""
     from bench.app import compose
 
-    if any(o.startswith("-") for o in overrides):
-        raise UserError("'plan' describes one cell; leave out -m and comma lists")
     cfg, choices = compose(overrides)
     study, plan = prepare(cfg, choices, write=False)
     missing = plan.missing()
