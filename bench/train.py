@@ -1,19 +1,15 @@
 """``python -m bench train prior=NAME``: trains a prior, continues where it stopped, and exports it.
 
-The run folder (``out``, else ``runs/train/<name>``) holds ``settings.json``, ``checkpoint.pt``, ``loss.csv`` and at the
-end ``samples.png``; the prior itself goes to ``prior.path``.
+The run folder (``out``, else ``runs/train/<name>``) holds what :mod:`bench.training` keeps and at the end
+``samples.png``; a latent prior's autoencoder is trained first, in ``autoencoder/`` below it, and ends with
+``reconstructions.png``. The prior itself goes to ``prior.path``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from bench import console
@@ -29,18 +24,28 @@ from bench.build import build
 from bench.errors import UserError
 from bench.store import write_atomic
 from bench.streams import Key, Noise
+from bench.training import Training
 from datasets.base import ImageSet
 from metrics.base import to_uint8
 from priors.base import Prior
 from priors.fingerprint import ROOT
-from priors.load import save, untrained
+from priors.latents import KL
+from priors.load import save, untrained, untrained_latent
 from priors.sample import sample
-from priors.train import TrainConfig, Trainer
+from priors.train import (
+    AutoencoderConfig,
+    AutoencoderTrainer,
+    DenoiserTrainer,
+    TrainConfig,
+    encode_all,
+    reconstruction_errors,
+    standardise,
+)
 
 _TRAINER = {field.name for field in dataclasses.fields(TrainConfig)}
+_AUTOENCODER = {field.name for field in dataclasses.fields(AutoencoderConfig)}
 _ARCHITECTURE = {"net", "process", "parameterization", "sigma_data"}
 _RUN = {"data", "validation_images", "checkpoint_every", "source", "licence"}
-_COLUMNS = ("step", "seconds", "training_loss", "validation_loss")
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,10 @@ class Job:
         node = config["prior"]
         if "train" not in node or "path" not in node:
             raise UserError("this prior has nothing to train: its YAML file holds no 'train' block; try prior=fashion")
-        block, known = node["train"], _TRAINER | _ARCHITECTURE | _RUN
-        for problem, keys in (("lacks", known - block.keys()), ("does not know", block.keys() - known)):
-            if keys:
-                valid = ", ".join(sorted(known))
-                raise UserError(f"prior.train {problem} {', '.join(sorted(keys))}; its keys are {valid}")
+        block = node["train"]
+        _check_keys("prior.train", block, _TRAINER | _ARCHITECTURE | _RUN, optional={"autoencoder"})
+        if "autoencoder" in block:
+            _check_keys("prior.train.autoencoder", block["autoencoder"], _AUTOENCODER | {"config"})
         target = Path(node["path"])
         return cls(
             name=target.name,
@@ -74,22 +78,51 @@ class Job:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What a checkpoint belongs to: with other values it cannot be continued."""
-        return {**asdict(self.config), **{key: self.block[key] for key in sorted(_ARCHITECTURE)}}
+    def is_latent(self) -> bool:
+        return "autoencoder" in self.block
 
-    def prior(self, images: ImageSet) -> Prior:
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        """The settings of a latent prior's first stage."""
+        return AutoencoderConfig(**{key: self.block["autoencoder"][key] for key in _AUTOENCODER})
+
+    def stage(self, name: str, folder: Path, settings: Mapping[str, Any]) -> Training:
+        """One loop of this job; ``settings`` are what its checkpoint belongs to."""
+        return Training(name, folder, int(settings["steps"]), int(self.block["checkpoint_every"]), settings)
+
+    def latent(self) -> KL:
+        """A fresh autoencoder, a function of its ``seed`` alone."""
+        spec = {"class": "KL", "config": self.block["autoencoder"]["config"]}
+        latent = _seeded(self.autoencoder.seed, lambda: untrained_latent(spec, "prior.train.autoencoder"))
+        assert isinstance(latent, KL)
+        return latent
+
+    def prior(self, images: ImageSet, latent: KL | None = None) -> Prior:
         """Fresh weights, a function of ``seed`` alone; one label more than the classes stands for 'none'."""
         classes = images.num_classes
         null = classes if classes and self.config.label_dropout > 0 else None
         architecture = {key: self.block[key] for key in _ARCHITECTURE}
         spec = {**architecture, "shape": list(images.shape), "num_classes": classes, "null_label": null}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            try:
-                return untrained(spec, "prior.train")
-            except ValueError as error:
-                raise UserError(str(error)) from None
+        return _seeded(self.config.seed, lambda: untrained(spec, "prior.train", latent=latent))
+
+
+def _check_keys(
+    where: str, block: Mapping[str, Any], required: set[str], optional: frozenset[str] | set[str] = frozenset()
+) -> None:
+    for problem, keys in (("lacks", required - block.keys()), ("does not know", block.keys() - required - optional)):
+        if keys:
+            valid = ", ".join(sorted(required | optional))
+            raise UserError(f"{where} {problem} {', '.join(sorted(keys))}; its keys are {valid}")
+
+
+def _seeded(seed: int, make: Any) -> Any:
+    """What ``make()`` builds with torch's generator at ``seed``, which is put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return make()
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
 
 def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
@@ -102,23 +135,48 @@ def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
     job = Job.of(config)
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
-    train, validation = _image_sets(job.block["data"])
+    data, validation = _image_sets(job.block["data"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = _all(train)
-    trainer = Trainer(job.prior(train).to(device), images, labels, job.config)
-    elapsed = _resume(job, trainer)
-    held_out = _all(validation, job.block["validation_images"])
-    if trainer.step_count < job.config.steps:
-        elapsed = _run(job, trainer, held_out, elapsed, quiet)
-    if trainer.step_count < job.config.steps:
-        raise KeyboardInterrupt
+    images, labels = _all(data)
+    held_out, held_out_labels = _all(validation, job.block["validation_images"])
+    facts: dict[str, object] = {}
+    latent = None
+    if job.is_latent:
+        latent, facts["autoencoder"] = _train_autoencoder(job, images, held_out, device, quiet)
+        # shift and scale come from the training images, so validation states are encoded after
+        images, held_out = standardise(latent, images), encode_all(latent, held_out)
+    trainer = DenoiserTrainer(job.prior(data, latent).to(device), images, labels, job.config)
+    settings = {**asdict(job.config), **{key: job.block[key] for key in sorted(_ARCHITECTURE)}}
+    stage = job.stage(job.name, job.folder, settings)
+    elapsed = stage.run(trainer, lambda: trainer.validation_loss(held_out, held_out_labels), quiet)
     rows = sample_rows(trainer.averaged, job.config.seed)
     write_atomic(job.folder / "samples.png", sheet(rows, columns=8))
-    loss = trainer.validation_loss(*held_out)
-    folder = save(job.target, trainer.averaged, _facts(job, train, trainer, elapsed, loss))
+    loss = trainer.validation_loss(held_out, held_out_labels)
+    folder = save(job.target, trainer.averaged, _facts(job, data, trainer, elapsed, loss, facts))
     if not quiet:
         console.out.print(f"{job.name}: validation loss {loss:.4f}; prior in {folder}, log and samples in {job.folder}")
     return folder
+
+
+def _train_autoencoder(
+    job: Job, images: Tensor, held_out: Tensor, device: str, quiet: bool
+) -> tuple[KL, dict[str, object]]:
+    """The first stage of a latent prior: the trained autoencoder and what ``prior.json`` says about it."""
+    trainer = AutoencoderTrainer(job.latent().to(device), images, job.autoencoder)
+    settings = {**asdict(job.autoencoder), "config": job.block["autoencoder"]["config"]}
+    stage = job.stage(f"{job.name}, autoencoder", job.folder / "autoencoder", settings)
+    elapsed = stage.run(trainer, lambda: trainer.validation_loss(held_out), quiet)
+    latent = trainer.average
+    shown = held_out[:16]
+    with torch.no_grad():
+        pairs = torch.cat([shown, latent.decode(latent.encode(shown.to(device))).cpu()])
+    write_atomic(stage.folder / "reconstructions.png", sheet(pairs, columns=16))
+    psnr = (10 * torch.log10(4 / reconstruction_errors(latent, held_out))).mean().item()
+    parameters = sum(p.numel() for p in latent.parameters())
+    if not quiet:
+        console.out.print(f"{job.name}, autoencoder: reconstruction PSNR {psnr:.2f} dB on held-out images")
+    facts = {"parameters": parameters, "seconds": round(elapsed), "reconstruction_psnr": round(psnr, 3)}
+    return latent, {**facts, "settings": asdict(job.autoencoder)}
 
 
 def _image_sets(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
@@ -131,144 +189,12 @@ def _all(images: ImageSet, count: int | None = None) -> tuple[Tensor, Tensor | N
     return images.images(ids), images.labels(ids)
 
 
-# -- the loop --------------------------------------------------------------------------------------------------------
-
-
-def _run(job: Job, trainer: Trainer, held_out: tuple[Tensor, Tensor | None], elapsed: float, quiet: bool) -> float:
-    """Steps until the last one or an interruption, with a checkpoint at the end of either; returns all seconds."""
-    start, every = time.monotonic() - elapsed, int(job.block["checkpoint_every"])
-    log, losses = _read_log(job.folder, trainer.step_count), list[float]()
-    with _interrupt_between_steps() as stop, _progress(job, trainer.step_count, quiet) as show:
-        while trainer.step_count < job.config.steps and not stop.is_set():
-            losses.append(trainer.step())
-            due = trainer.step_count % every == 0 or trainer.step_count == job.config.steps
-            if due:
-                validation = trainer.validation_loss(*held_out)
-                log.append((trainer.step_count, time.monotonic() - start, sum(losses) / len(losses), validation))
-                losses = []
-                _write_log(job.folder, log)
-                _save(job.folder, trainer, time.monotonic() - start)
-            show(trainer.step_count, log[-1] if due else None)
-        if stop.is_set():
-            _save(job.folder, trainer, time.monotonic() - start)
-    return time.monotonic() - start
-
-
-@contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
-    """The event is set by the first SIGINT or SIGTERM, so that no step is left half done; a second one acts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def ask(number: int, frame: object) -> None:
-        stop.set()
-        restore()
-
-    for number in previous:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()
-
-
-@contextmanager
-def _progress(job: Job, done: int, quiet: bool) -> Iterator[Callable[[int, tuple[float, ...] | None], None]]:
-    """A bar with an ETA on a terminal, one line per checkpoint elsewhere."""
-    if quiet:
-        yield lambda step, row: None
-        return
-    console.out.print(f"{job.name}: step {done} of {job.config.steps}; Ctrl-C saves, the same command continues")
-    if not console.out.is_terminal:
-        start = time.monotonic()
-
-        def line(step: int, row: tuple[float, ...] | None) -> None:
-            if row is not None:
-                left = (time.monotonic() - start) / (step - done) * (job.config.steps - step)
-                console.out.print(f"step {step}  loss {row[2]:.4f}  validation {row[3]:.4f}  {left / 60:.0f} min left")
-
-        yield line
-        return
-    columns = (
-        TextColumn(job.name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("validation {task.fields[validation]}"),
-    )
-    # losses change slowly and steps are many: the speed of the last minutes, not of the last seconds
-    with Progress(*columns, console=console.out, speed_estimate_period=300) as bar:
-        task = bar.add_task(job.name, total=job.config.steps, completed=done, validation="-")
-
-        def advance(step: int, row: tuple[float, ...] | None) -> None:
-            bar.update(task, completed=step)
-            if row is not None:
-                bar.update(task, validation=f"{row[3]:.4f}")
-
-        yield advance
-
-
-# -- the run folder --------------------------------------------------------------------------------------------------
-
-
-def _resume(job: Job, trainer: Trainer) -> float:
-    """Load the checkpoint of this run, if there is one; returns the seconds it took so far."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    settings, checkpoint = job.folder / "settings.json", job.folder / "checkpoint.pt"
-    if settings.is_file():
-        stored = json.loads(settings.read_text(encoding="utf-8"))
-        wanted = json.loads(json.dumps(job.settings))
-        changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
-        if changed:
-            raise UserError(
-                f"{job.folder} holds a training with another {', '.join(changed)}; "
-                "give its settings again to continue it, or another out=DIR to start anew"
-            )
-    write_atomic(settings, json.dumps(job.settings, indent=2).encode())
-    if not checkpoint.is_file():
-        return 0.0
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        trainer.load_state_dict(state)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot continue from {checkpoint} ({reason}); remove it to start anew") from error
-    return float(state["elapsed"])
-
-
-def _save(folder: Path, trainer: Trainer, elapsed: float) -> None:
-    buffer = io.BytesIO()
-    torch.save({**trainer.state_dict(), "elapsed": elapsed}, buffer)
-    write_atomic(folder / "checkpoint.pt", buffer.getvalue())
-
-
-def _read_log(folder: Path, step: int) -> list[tuple[float, ...]]:
-    """The rows of ``loss.csv`` up to a step: a crash may leave rows its checkpoint does not know."""
-    path = folder / "loss.csv"
-    lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
-    rows = [tuple(float(value) for value in line.split(",")) for line in lines]
-    return [row for row in rows if row[0] <= step]
-
-
-def _write_log(folder: Path, rows: list[tuple[float, ...]]) -> None:
-    lines = [",".join(_COLUMNS), *(f"{int(r[0])},{r[1]:.1f},{r[2]:.6f},{r[3]:.6f}" for r in rows)]
-    write_atomic(folder / "loss.csv", ("\n".join(lines) + "\n").encode())
-
-
 # -- what is kept ----------------------------------------------------------------------------------------------------
 
 
-def _facts(job: Job, images: ImageSet, trainer: Trainer, elapsed: float, loss: float) -> dict[str, object]:
+def _facts(
+    job: Job, images: ImageSet, trainer: DenoiserTrainer, elapsed: float, loss: float, more: Mapping[str, object]
+) -> dict[str, object]:
     """What ``prior.json`` says about this prior besides its architecture."""
     training = {
         "data": images.name,
@@ -278,6 +204,7 @@ def _facts(job: Job, images: ImageSet, trainer: Trainer, elapsed: float, loss: f
         "parameters": sum(p.numel() for p in trainer.average.parameters()),
         "seconds": round(elapsed),
         "settings": asdict(job.config),
+        **more,
     }
     facts = {"name": job.name, "training": training, "source": job.block["source"], "licence": job.block["licence"]}
     names = getattr(images, "class_names", None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,26 +36,32 @@ _SHA256 = {  # of the uncompressed files
 
 @dataclass
 class Fashion(ImageSet):
-    """One split of Fashion-MNIST: images ``(1, 28, 28)``, ten classes, ids such as ``test-00000``.
+    """One split of Fashion-MNIST: images ``(1, 28, 28)``, or larger with ``pad``, ten classes, ids such as ``test-00000``.
 
     Parameters
     ----------
     split: ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of the 60 000 training
     images: ``train`` (rows 0 to 57999), ``validation`` (58000 to 58999), ``tune`` (59000 to 59999). Ids count within
     the split. root: a folder with the training files, compressed or not, or with torchvision's ``FashionMNIST/raw``;
-    None is where the Debian package ``dataset-fashion-mnist`` puts them. Not read for ``test``.
+    None is where the Debian package ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels added
+    at every border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with that name.
 
-    Raises ValueError for an unknown split or id and for files with other contents, FileNotFoundError for missing files.
+    Raises ValueError for an unknown split or id, a negative pad, and for files with other contents, FileNotFoundError for missing files.
     """
 
     split: str = "test"
     root: str | None = None
+    pad: int = 0
 
     def __post_init__(self) -> None:
         if self.split not in _ROWS:
             raise ValueError(f"unknown split '{self.split}'; valid: {', '.join(_ROWS)}")
-        self.name = "fashion" if self.split == "test" else f"fashion-{self.split}"
-        self.shape = (1, 28, 28)
+        if self.pad < 0:
+            raise ValueError(f"pad={self.pad}: give the number of black pixels to add at every border, 0 or more")
+        side = 28 + 2 * self.pad
+        name = f"fashion{side}" if self.pad else "fashion"
+        self.name = name if self.split == "test" else f"{name}-{self.split}"
+        self.shape = (1, side, side)
         self.num_classes = len(_CLASSES)
         self.class_names = _CLASSES
         first, last = _ROWS[self.split]
@@ -63,7 +70,8 @@ class Fashion(ImageSet):
         self._files = _find(self.split, self.root)
 
     def images(self, ids: Sequence[str]) -> Tensor:
-        return torch.from_numpy(self._pixels[self._rows(ids), None]).float() / 127.5 - 1
+        images = torch.from_numpy(self._pixels[self._rows(ids), None]).float() / 127.5 - 1
+        return F.pad(images, [self.pad] * 4, value=-1.0)
 
     def labels(self, ids: Sequence[str]) -> Tensor:
         return torch.from_numpy(self._classes[self._rows(ids)]).long()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from priors.latents import Latent
 from priors.process import CLEAN, Level, Process, Rescaled
 
 Shape = tuple[int, int, int]
@@ -86,12 +87,12 @@ class Prior:
     ----------
     process: the noise process of the checkpoint.
     net: backbone adapter of :mod:`priors.nets`; None for closed-form priors that override :meth:`denoise`.
-    shape: ``(C, H, W)`` of the state the network denoises.
+    shape: ``(C, H, W)`` of the images. latent: the autoencoder of a latent prior, whose network denoises states of
+    ``latent.shape(shape)``; None where it denoises the images themselves.
     parameterization: what the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``.
     num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'.
     """
 
-    is_latent = False
     learned_var = False
 
     def __init__(
@@ -103,15 +104,23 @@ class Prior:
         sigma_data: float = 0.5,
         num_classes: int = 0,
         null_label: int | None = None,
+        latent: Latent | None = None,
     ):
-        self.process, self.net = process, net
-        self.image_shape = self.latent_shape = shape
+        self.process, self.net, self.latent = process, net, latent
+        self.image_shape = shape
+        self.latent_shape = shape if latent is None else latent.shape(shape)
         self.parameterization, self.sigma_data = parameterization, sigma_data
         self.num_classes, self.null_label = num_classes, null_label
         self.device = torch.device("cpu")
         self.meter = Meter()
-        if net is not None:
-            net.eval().requires_grad_(False)
+        for module in (net, latent):
+            if module is not None:
+                module.eval().requires_grad_(False)
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the state the network denoises is not the image itself."""
+        return self.latent is not None
 
     @property
     def caps(self) -> frozenset[str]:
@@ -126,8 +135,9 @@ class Prior:
     def to(self, device: torch.device | str) -> Prior:
         """Move the networks; the levels stay float64 scalars on the host."""
         self.device = torch.device(device)
-        if self.net is not None:
-            self.net.to(self.device)
+        for module in (self.net, self.latent):
+            if module is not None:
+                module.to(self.device)
         return self
 
     # -- levels ---------------------------------------------------------------------------------------------------
@@ -267,13 +277,19 @@ class Prior:
 
     # -- the latent space (the identity for pixel priors) -------------------------------------------------------------
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Image to the state the network denoises."""
-        return x
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Image to the state the network denoises: the mean of a KL encoder, or a draw of it with ``noise``."""
+        if self.latent is None:
+            return x
+        self.meter.add("encode", len(x))
+        return self._counted(self.latent.encode(x, noise), "encode_grad", len(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """The state the network denoises to an image; differentiable in ``z``."""
-        return z
+        if self.latent is None:
+            return z
+        self.meter.add("decode", len(z))
+        return self._counted(self.latent.decode(z), "decode_grad", len(z))
 
     # -- other coordinates ------------------------------------------------------------------------------------------
 
@@ -299,7 +315,7 @@ class View(Prior):
     def __init__(self, base: Prior, kind: str):
         self.base = base
         self.process = Rescaled(base.process, kind)
-        self.is_latent, self.learned_var = base.is_latent, base.learned_var
+        self.learned_var = base.learned_var
 
     def __getattr__(self, name: str) -> Any:
         if name == "base":  # not yet set while a copy is being made
@@ -333,8 +349,12 @@ class View(Prior):
             return Level.stack([self.base.process.level(r) for r in torch.as_tensor(level.ratio).flatten().tolist()])
         return self.base.process.level(float(level.ratio))
 
-    def encode(self, x: Tensor) -> Tensor:
-        return self.base.encode(x)
+    @property
+    def is_latent(self) -> bool:
+        return self.base.is_latent
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.base.encode(x, noise)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.base.decode(z)

@@ -1,5 +1,7 @@
 """The format priors are kept in: a folder with ``prior.json`` and ``net.safetensors``.
 
+A latent prior has a second file, ``latent.safetensors``, with its autoencoder.
+
 Reading is strict. A prior that loads is the one that was written: the hash of the weights is recorded, every key must
 be known, every tensor must be there with its shape and be finite. Nothing in the files can name code to run.
 """
@@ -21,11 +23,13 @@ from torch import Tensor, nn
 
 from priors.base import Prior
 from priors.fingerprint import read_spec, resolve, sha256, weight_hashes
+from priors.latents import GRADIENTS, LATENTS, VQ, Latent
 from priors.nets import NETS
 from priors.process import PROCESSES, Process
 
 FORMAT = 1
 WEIGHTS = "net.safetensors"
+LATENT_WEIGHTS = "latent.safetensors"
 PARAMETERIZATIONS = ("edm", "eps", "x0", "v", "flow")
 
 _ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
@@ -37,6 +41,7 @@ _ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
     "num_classes": int,
     "null_label": (int, type(None)),
 }
+_OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {"latent": dict}
 _META: dict[str, type | tuple[type, ...]] = {"name": str, "training": dict, "source": str, "licence": str}
 _OPTIONAL_META: dict[str, type | tuple[type, ...]] = {"class_names": list}
 _FILE: dict[str, type | tuple[type, ...]] = {"format": int, "sha256": dict}
@@ -53,21 +58,34 @@ def save(folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: to
     _check_keys("the facts of a prior", meta, _META, _OPTIONAL_META)
     architecture = architecture_of(prior)
     _check_values("the prior to save", {**architecture, **meta})
-    assert prior.net is not None  # architecture_of refuses priors without a network
-    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in prior.net.state_dict().items()}
-    _check_finite(f"after the cast to {dtype} the weights to save", state)
     folder = Path(folder)
+    files = {name: _half(name, module, dtype) for name, module in _modules(prior).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, lambda part: part.write_bytes(to_bytes(state)))
-    spec = {"format": FORMAT, **meta, **architecture, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)}}
+    for name, content in files.items():
+        _replace(folder / name, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+    spec = {"format": FORMAT, **meta, **architecture, "sha256": {name: sha256(folder / name) for name in files}}
     text = json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
     _replace(folder / "prior.json", lambda part: part.write_text(text, encoding="utf-8"))
     return folder
 
 
-def load(path: str | Path) -> Prior:
+def _modules(prior: Prior) -> dict[str, nn.Module]:
+    """The networks of a prior by the name of their file."""
+    named = {WEIGHTS: prior.net, LATENT_WEIGHTS: prior.latent}
+    return {name: module for name, module in named.items() if module is not None}
+
+
+def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
+    """The weights of a network as the bytes of a safetensors file."""
+    state = {key: value.detach().cpu().to(dtype).contiguous() for key, value in module.state_dict().items()}
+    _check_finite(f"after the cast to {dtype} the weights for {name}", state)
+    return to_bytes(state)
+
+
+def load(path: str | Path, vq_gradient: str | None = None) -> Prior:
     """The prior in a folder, on the CPU, frozen, in float32.
 
+    ``vq_gradient``, for a VQ autoencoder alone: ``straight_through`` (the default), ``unquantised`` or ``hard``.
     A relative ``path`` that does not exist in the working directory is looked for beside this package. No random
     number is drawn. Raises FileNotFoundError for missing files and ValueError, one line each, for everything that is
     not exactly as it was written.
@@ -77,27 +95,40 @@ def load(path: str | Path) -> Prior:
     spec = read_spec(folder)
     if spec.get("format") != FORMAT:
         raise ValueError(f"{where} has format {spec.get('format')}; this version reads format {FORMAT}")
-    _check_keys(where, spec, {**_FILE, **_META, **_ARCHITECTURE}, _OPTIONAL_META)
+    _check_keys(where, spec, {**_FILE, **_META, **_ARCHITECTURE}, {**_OPTIONAL_META, **_OPTIONAL_ARCHITECTURE})
     _check_values(where, spec)
-    recorded = weight_hashes(folder, spec)
-    if set(recorded) != {WEIGHTS}:
-        raise ValueError(f"{where}: 'sha256' must name {WEIGHTS} alone, got {', '.join(recorded)}")
-    if sha256(folder / WEIGHTS) != recorded[WEIGHTS]:
-        raise ValueError(f"{folder / WEIGHTS} is not the file prior.json was written for (its sha256 differs)")
     # on the meta device: no memory and no random numbers for weights that are replaced at once
-    prior = untrained(spec, where, "meta")
-    assert prior.net is not None
-    _assign(folder / WEIGHTS, prior.net)
-    prior.net.eval().requires_grad_(False)
+    latent = untrained_latent(spec["latent"], where, "meta") if "latent" in spec else None
+    prior = untrained(spec, where, "meta", latent)
+    modules, recorded = _modules(prior), weight_hashes(folder, spec)
+    if set(recorded) != set(modules):
+        raise ValueError(f"{where}: 'sha256' must name {' and '.join(modules)} alone, got {', '.join(recorded)}")
+    for name, module in modules.items():
+        if sha256(folder / name) != recorded[name]:
+            raise ValueError(f"{folder / name} is not the file prior.json was written for (its sha256 differs)")
+        _assign(folder / name, module)
+        module.eval().requires_grad_(False)
+    if vq_gradient is not None:
+        _set_gradient(latent, vq_gradient)
     return prior
 
 
-def untrained(spec: Mapping[str, object], where: str = "the prior", device: str = "cpu") -> Prior:
+def _set_gradient(latent: Latent | None, gradient: str) -> None:
+    if not isinstance(latent, VQ):
+        raise ValueError("vq_gradient is a setting of VQ autoencoders, and this prior has none; leave it out")
+    if gradient not in GRADIENTS:
+        raise ValueError(f"unknown vq_gradient '{gradient}'; valid: {_or(GRADIENTS)}")
+    latent.gradient = gradient
+
+
+def untrained(
+    spec: Mapping[str, object], where: str = "the prior", device: str = "cpu", latent: Latent | None = None
+) -> Prior:
     """A prior with fresh weights from torch's global generator, built from the architecture keys of ``spec``.
 
     These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes`` and
     ``null_label``; other keys are ignored. ``where`` names the source in error messages, ``device`` the place of the
-    weights.
+    weights, ``latent`` the autoencoder of a latent prior.
     """
     with torch.device(device):
         net = _build(f"{where}, net", spec["net"], "class", NETS)
@@ -105,7 +136,15 @@ def untrained(spec: Mapping[str, object], where: str = "the prior", device: str 
     assert isinstance(net, nn.Module) and isinstance(process, Process)
     keys = ("shape", "parameterization", "sigma_data", "num_classes", "null_label")
     settings = {key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys}
-    return Prior(process, net, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
+    return Prior(process, net, latent=latent, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
+
+
+def untrained_latent(spec: object, where: str = "the prior", device: str = "cpu") -> Latent:
+    """An autoencoder with fresh weights from torch's global generator, built from the ``latent`` node of a prior."""
+    with torch.device(device):
+        latent = _build(f"{where}, latent", spec, "class", LATENTS)
+    assert isinstance(latent, Latent)
+    return latent
 
 
 def architecture_of(prior: Prior) -> dict[str, object]:
@@ -118,10 +157,13 @@ def architecture_of(prior: Prior) -> dict[str, object]:
         "process": prior.process.spec,
         "parameterization": prior.parameterization,
         "sigma_data": prior.sigma_data,
-        "shape": list(prior.latent_shape),
+        "shape": list(prior.image_shape),
         "num_classes": prior.num_classes,
         "null_label": prior.null_label,
     }
+    if prior.latent is not None:
+        kind = next(name for name, cls in LATENTS.items() if type(prior.latent) is cls)
+        architecture["latent"] = {"class": kind, **prior.latent.settings}
     return json.loads(json.dumps(architecture))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -26,13 +26,21 @@ class Noise(Protocol):
         """Fresh noise for ``(image, draw)`` rows: every row once per draw, neighbours together."""
 
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Observation:
-    """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed; never the truth."""
+    """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed; never the truth.
+
+    ``perceptual``: a differentiable distance ``(N, C, H, W), (N, C, H, W) -> (N,)`` between images in [-1, 1], handed
+    to solvers whose setting ``perceptual`` names one.
+    """
 
     y: Tensor
     operator: Operator
     cond: Condition | None = None
+    perceptual: Distance | None = None
 
     @property
     def n(self) -> int:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from bench import train
+from bench import train, training
 from bench.errors import UserError
 from datasets.base import ImageSet
 from priors.load import load
@@ -187,7 +187,7 @@ def test_training_outside_the_main_thread(tmp_path):
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr(train.console.out, "print", lines.append)
+    monkeypatch.setattr(training.console.out, "print", lines.append)
     train.train_prior(config(tmp_path))
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["step 2", "step 4", "step 6"]
     assert lines[-2].endswith("0 min left")
@@ -203,7 +203,78 @@ def test_sheet_places_images_row_by_row():
     assert np.asarray(Image.open(io.BytesIO(train.sheet(colour, columns=1)))).shape == (12, 14, 3)
 
 
-def test_shipped_training_settings_are_complete():
-    job = train.Job.of({"prior": yaml.safe_load((CONF / "fashion.yaml").read_text())})
-    assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == ("priors", "assets", "fashion")
-    assert job.folder == Path("runs/train/fashion")
+@pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
+def test_shipped_training_settings_are_complete(name):
+    job = train.Job.of({"prior": yaml.safe_load((CONF / f"{name}.yaml").read_text())})
+    assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == ("priors", "assets", name)
+    assert job.folder == Path(f"runs/train/{name}") and job.is_latent == (name == "fashion_latent")
+
+
+# -- latent priors ---------------------------------------------------------------------------------------------------
+
+AUTOENCODER = {
+    "config": {
+        "in_channels": 1,
+        "out_channels": 1,
+        "latent_channels": 1,
+        "block_out_channels": [4, 4],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "norm_num_groups": 2,
+    },
+    **{"steps": 4, "batch": 4, "lr": 1e-3, "warmup": 2, "ema": 0.9, "kl": 1e-4, "bf16": False, "seed": 0},
+}
+# an autoencoder of factor 2 leaves 4 x 4 latents of one channel
+LATENT = {
+    "autoencoder": AUTOENCODER,
+    "process": {"kind": "vp", "schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "parameterization": "v",
+    "sigma_data": 1.0,
+}
+
+
+def test_a_latent_prior_is_trained_in_two_stages(tmp_path):
+    train.train_prior(config(tmp_path, **LATENT), quiet=True)
+    prior = load(tmp_path / "asset")
+    assert (prior.image_shape, prior.latent_shape) == ((1, 8, 8), (1, 4, 4))
+    x = Patches("train").images(Patches("train").ids)
+    z = prior.encode(x)
+    assert (z.mean().item(), z.std().item()) == pytest.approx((0, 1), abs=0.01)
+    facts = json.loads((tmp_path / "asset" / "prior.json").read_text())["training"]["autoencoder"]
+    mse = (prior.decode(z[:8]).clamp(-1, 1) - x[:8]).square().mean((1, 2, 3))
+    assert facts["reconstruction_psnr"] == pytest.approx((10 * torch.log10(4 / mse)).mean().item(), abs=0.05)
+    assert {f.name for f in (tmp_path / "run" / "autoencoder").iterdir()} == {
+        "settings.json",
+        "checkpoint.pt",
+        "loss.csv",
+        "reconstructions.png",
+    }
+
+
+@pytest.mark.parametrize("steps", [2, 7], ids=["in the autoencoder", "in the denoiser"])
+def test_a_latent_training_continues_bit_for_bit(tmp_path, monkeypatch, steps):
+    train.train_prior(config(tmp_path / "whole", **LATENT), quiet=True)
+    made = []
+    original = Trainer.step
+
+    def step(self):
+        made.append(1)
+        if len(made) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
+    train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
+    assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
+    latents = [(tmp_path / run / "asset" / "latent.safetensors").read_bytes() for run in ("halves", "whole")]
+    assert latents[0] == latents[1]
+
+
+def test_wrong_settings_of_an_autoencoder_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"prior\.train\.autoencoder does not know gan; its keys are .*kl"):
+        train.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}}))
+    with pytest.raises(UserError, match=r"prior\.train\.autoencoder lacks kl"):
+        train.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {k: v for k, v in AUTOENCODER.items() if k != "kl"}}))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from priors.base import Prior
 from priors.fingerprint import ROOT, fingerprint, resolve, sha256
+from priors.latents import KL, VQ
 from priors.load import load, save, untrained
 from priors.mixtures import g2
 from priors.nets import UNet2D
@@ -245,7 +246,7 @@ def test_priors_that_cannot_be_written(tmp_path):
         save(tmp_path, fresh(VP(torch.linspace(0.99, 0.01, 10))), META)
     large = fresh()
     large.net.state_dict()["unet.conv_in.bias"].fill_(1e5)
-    with pytest.raises(ValueError, match=r"float16 the weights to save: not finite in 'unet\.conv_in\.bias'"):
+    with pytest.raises(ValueError, match=r"float16 the weights for net\.safetensors: not finite in 'unet\.conv_in\.bias'"):
         save(tmp_path, large, META)
 
 
@@ -255,3 +256,67 @@ def test_fresh_weights_follow_the_seed(written):
         torch.manual_seed(3)
         weights = untrained(spec).net.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in fresh().net.state_dict().items())
+
+
+# -- latent priors ---------------------------------------------------------------------------------------------------
+
+BLOCKS = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "latent_channels": 4,
+    "block_out_channels": [4, 4],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "norm_num_groups": 2,
+}
+
+
+def fresh_latent(kind=KL, **more: object) -> Prior:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        latent = kind({**BLOCKS, **more}, shift=[0.1, 0.2, 0.3, 0.4], scale=0.7)
+        return Prior(VE(), UNet2D({**NET, "in_channels": 4, "out_channels": 4}), (1, 8, 8), latent=latent, num_classes=2)
+
+
+def test_latent_priors_come_back(tmp_path):
+    prior, x = fresh_latent(), torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    again = load(save(tmp_path, prior, META, torch.float32))
+    assert (again.image_shape, again.latent_shape, again.is_latent) == ((1, 8, 8), (4, 4, 4), True)
+    assert torch.equal(again.encode(x), prior.encode(x))
+    assert torch.equal(again.decode(prior.encode(x)), prior.decode(prior.encode(x)))
+    assert {f.name for f in tmp_path.iterdir()} == {"prior.json", "net.safetensors", "latent.safetensors"}
+    assert not any(p.requires_grad for p in again.latent.parameters())
+
+
+def test_both_files_of_a_latent_prior_are_wanted(tmp_path):
+    folder = save(tmp_path, fresh_latent(), META)
+    before = fingerprint(folder)
+    content = (folder / "latent.safetensors").read_bytes()
+    (folder / "latent.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"latent\.safetensors is not the file prior\.json was written for"):
+        load(folder)
+    (folder / "latent.safetensors").write_bytes(content)
+    assert fingerprint(folder) == before
+    (folder / "latent.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"latent\.safetensors is missing"):
+        load(folder)
+    edit(folder, sha256={"net.safetensors": sha256(folder / "net.safetensors")})
+    with pytest.raises(ValueError, match=r"must name net\.safetensors and latent\.safetensors alone"):
+        load(folder)
+
+
+def test_vq_gradient_is_a_setting_of_vq_alone(tmp_path):
+    vq = save(tmp_path / "vq", fresh_latent(VQ, num_vq_embeddings=8, vq_embed_dim=4), META)
+    assert load(vq).latent.gradient == "straight_through"
+    assert load(vq, vq_gradient="unquantised").latent.gradient == "unquantised"
+    with pytest.raises(ValueError, match="unknown vq_gradient 'soft'; valid: straight_through, unquantised, hard"):
+        load(vq, vq_gradient="soft")
+    with pytest.raises(ValueError, match="setting of VQ autoencoders"):
+        load(save(tmp_path / "kl", fresh_latent(), META), vq_gradient="hard")
+
+
+def test_a_factor_that_does_not_divide_the_image_is_refused(tmp_path):
+    folder = save(tmp_path, fresh_latent(), META)
+    edit(folder, shape=[1, 7, 8])
+    with pytest.raises(ValueError, match="7 x 8 pixels are no multiple of the latent's factor 2"):
+        load(folder)

@@ -11,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from priors.base import Prior
+from priors.latents import KL
 from priors.mixtures import g2
 from priors.process import VE
-from priors.train import TrainConfig, Trainer, denoising_loss, validation_loss
+from priors.train import (
+    AutoencoderConfig,
+    AutoencoderTrainer,
+    DenoiserTrainer,
+    TrainConfig,
+    denoising_loss,
+    reconstruction_errors,
+    standardise,
+    validation_loss,
+)
 
 CONFIG = TrainConfig(steps=30, batch=32, lr=1e-2, warmup=5, ema=0.9, bf16=False)
 
@@ -44,8 +54,8 @@ def images(count: int = 64) -> tuple[Tensor, Tensor]:
     return (labels - 0.5).view(-1, 1, 1, 1).expand(count, 1, 6, 6).contiguous(), labels
 
 
-def trainer(config: TrainConfig = CONFIG) -> Trainer:
-    return Trainer(tiny(), *images(), config)
+def trainer(config: TrainConfig = CONFIG) -> DenoiserTrainer:
+    return DenoiserTrainer(tiny(), *images(), config)
 
 
 def test_thirty_steps_lower_the_loss():
@@ -146,7 +156,7 @@ def test_label_dropout(null, dropout, share):
 
 
 def test_unconditional_priors_are_trained_without_labels():
-    run = Trainer(tiny(num_classes=0), images()[0], None, CONFIG)
+    run = DenoiserTrainer(tiny(num_classes=0), images()[0], None, CONFIG)
     assert run.step() > 0
 
 
@@ -162,4 +172,63 @@ def test_validation_repeats_itself_and_changes_nothing():
 
 def test_closed_form_priors_are_refused():
     with pytest.raises(ValueError, match="nothing to train"):
-        Trainer(g2(), torch.zeros(1, 1, 1, 2), None, CONFIG)
+        DenoiserTrainer(g2(), torch.zeros(1, 1, 1, 2), None, CONFIG)
+
+
+# -- autoencoders ----------------------------------------------------------------------------------------------------
+
+BLOCKS = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "latent_channels": 2,
+    "block_out_channels": [4, 4],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "norm_num_groups": 2,
+}
+AUTOENCODER = AutoencoderConfig(steps=60, batch=16, lr=1e-2, warmup=5, ema=0.9, bf16=False)
+
+
+def autoencoder_trainer() -> AutoencoderTrainer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoencoderTrainer(KL(BLOCKS), images()[0], AUTOENCODER)
+
+
+def test_an_autoencoder_learns_to_reconstruct():
+    run, (x, _) = autoencoder_trainer(), images()
+    before = run.validation_loss(x)
+    for _ in range(60):
+        run.step()
+    assert run.validation_loss(x) < 0.3 * before
+
+
+def test_an_autoencoder_resumes_bitwise():
+    whole, first, second = (autoencoder_trainer() for _ in range(3))
+    for _ in range(4):
+        whole.step()
+    for _ in range(2):
+        first.step()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(2):
+        second.step()
+    expected, found = whole.average.state_dict(), second.average.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_reconstruction_error_is_the_mean_square_of_the_clipped_image():
+    latent, x = autoencoder_trainer().average, torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = torch.stack([(latent.decode(latent.encode(i[None])).clamp(-1, 1) - i).square().mean() for i in x])
+    torch.testing.assert_close(reconstruction_errors(latent, x, batch=2), expected)
+
+
+def test_standardised_latents_have_mean_zero_and_variance_one():
+    latent, x = autoencoder_trainer().average, torch.randn(64, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    states = standardise(latent, x)
+    torch.testing.assert_close(states.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(states.std((0, 2, 3)), torch.ones(2))
+    with torch.no_grad():
+        torch.testing.assert_close(latent.encode(x), states)
+        decoded = latent.autoencoder.decode(latent.autoencoder.encode(x).latent_dist.mean).sample
+        torch.testing.assert_close(latent.decode(states), decoded, atol=1e-5, rtol=1e-4)
