@@ -148,4 +148,18 @@ def test_yaml_spells_out_the_defaults() -> None:
     node = yaml.safe_load(CONF.read_text())
     assert node.pop("_target_") == "datasets.fashion.Fashion"
     assert node.pop("images") == 8 and node.pop("defaults")[-1] == "_self_"
-    assert Fashion(**node) == Fashion() and node.keys() == {"split", "root"}
+    assert Fashion(**node) == Fashion() and node.keys() == {"split", "root", "pad"}
+    larger = yaml.safe_load(CONF.with_name("fashion32.yaml").read_text())
+    assert larger.keys() == node.keys() | {"_target_", "images", "defaults"} and larger["pad"] == 2
+
+
+def test_padding_is_black_and_another_data_set() -> None:
+    plain, padded = Fashion(), Fashion(pad=2)
+    assert (padded.name, padded.shape, padded.ids) == ("fashion32", (1, 32, 32), plain.ids)
+    x = padded.images(["test-00003"])
+    assert torch.equal(x[:, :, 2:-2, 2:-2], plain.images(["test-00003"]))
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[2:-2, 2:-2] = True
+    assert (x[0, 0][~inside] == -1).all()
+    with pytest.raises(ValueError, match="pad=-1: give the number of black pixels"):
+        Fashion(pad=-1)
