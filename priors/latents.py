@@ -54,7 +54,9 @@ class Latent(nn.Module):
         """``(c, h, w)`` of the latent of an image ``(C, H, W)``; ValueError where the factor does not divide it."""
         height, width = image[-2:]
         if height % self.factor or width % self.factor:
-            raise ValueError(f"images of {height} x {width} pixels are no multiple of the latent's factor {self.factor}")
+            raise ValueError(
+                f"images of {height} x {width} pixels are no multiple of the latent's factor {self.factor}"
+            )
         return self.channels, height // self.factor, width // self.factor
 
 

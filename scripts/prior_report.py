@@ -3,7 +3,9 @@
 A small classifier is trained on the training split (the same one at every run on one machine). It says whether a
 sample shows the class it was asked for, and its last hidden layer is the space of a Fréchet distance between samples
 and held-out images; the distance between training and held-out images is the floor. Writes ``docs/priors/<name>.md``
-and ``docs/priors/<name>_samples.png``. A few minutes on a CPU.
+and ``docs/priors/<name>_samples.png``; for a latent prior the page also says how well its autoencoder reconstructs,
+and ``<name>_reconstructions.png`` shows it. Padded images are cropped to 28 x 28 before anything is measured. A few
+minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from priors.base import Prior
 from priors.fingerprint import ROOT, fingerprint, read_spec, resolve
 from priors.load import load
 from priors.sample import sample
-from priors.train import TrainConfig, validation_loss
+from priors.train import TrainConfig, encode_all, validation_loss
 
 FEATURES = 64
 Row = tuple[str, ...]
@@ -90,6 +92,17 @@ def draw(prior: Prior, labels: Tensor, steps: int, batch: int = 100) -> Tensor:
     return torch.cat(parts).clamp(-1, 1)
 
 
+def cropped(images: Tensor) -> Tensor:
+    """The 28 x 28 pixels in the middle."""
+    margin = (images.shape[-1] - 28) // 2
+    return images[..., margin : margin + 28, margin : margin + 28]
+
+
+def padding(prior: Prior) -> int:
+    """Black pixels at every border of the images a prior is made for."""
+    return (prior.image_shape[-1] - 28) // 2
+
+
 def accuracy(net: Classifier, images: Tensor, labels: Tensor) -> float:
     return (net(images).argmax(1) == labels).double().mean().item()
 
@@ -110,13 +123,18 @@ def alike(images: ImageSet, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int) -> tuple[list[Row], list[Row]]:
     """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of held-out images."""
-    real, labels = some(Fashion("validation"), count)
-    training, samples = alike(Fashion("train"), labels), draw(prior, labels, steps)
-    loss = [validation_loss(prior, x, labels, config) for x in (real, training)]
+    pad = padding(prior)
+    real, labels = some(Fashion("validation", pad=pad), count)
+    training, samples = alike(Fashion("train", pad=pad), labels), draw(prior, labels, steps)
+    states = [x if prior.latent is None else encode_all(prior.latent, x) for x in (real, training)]
+    loss = [validation_loss(prior, z, labels, config) for z in states]
+    rows = reconstruction(prior, states, (real, training), labels, net)
+    samples, real, training = (cropped(x) for x in (samples, real, training))
     features, names = [net.body(x) for x in (samples, real, training)], Fashion("validation").class_names
     distance = [frechet(features[0], features[1]), frechet(features[2], features[1])]
     right = [accuracy(net, x, labels) for x in (samples, real)]
     overall: list[Row] = [
+        *rows,
         ("denoising loss, held-out images", f"{loss[0]:.4f}", f"{loss[1]:.4f} (training images)"),
         ("Fréchet distance to held-out images", f"{distance[0]:.2f}", f"{distance[1]:.2f} (training images)"),
         ("recognised as the class asked for", f"{right[0]:.3f}", f"{right[1]:.3f} (held-out images)"),
@@ -128,6 +146,28 @@ def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, step
     return overall, by_class
 
 
+def reconstruction(
+    prior: Prior, states: Sequence[Tensor], images: Sequence[Tensor], labels: Tensor, net: Classifier
+) -> list[Row]:
+    """What the autoencoder of a latent prior keeps, on held-out and on training images; nothing for a pixel prior."""
+    if prior.latent is None:
+        return []
+    back = [cropped(decoded(prior, z)) for z in states]
+    errors = [(a - cropped(b)).square().flatten(1).mean(1) for a, b in zip(back, images, strict=True)]
+    psnr = [(10 * torch.log10(4 / e)).mean().item() for e in errors]
+    features = [net.body(x) for x in (back[0], cropped(images[0]))]
+    right = accuracy(net, back[0], labels)
+    return [
+        ("reconstruction PSNR, held-out images", f"{psnr[0]:.2f} dB", f"{psnr[1]:.2f} dB (training images)"),
+        ("Fréchet distance of reconstructions", f"{frechet(*features):.2f}", "0 (the images themselves)"),
+        ("reconstructions recognised", f"{right:.3f}", f"{accuracy(net, cropped(images[0]), labels):.3f} (the images)"),
+    ]
+
+
+def decoded(prior: Prior, states: Tensor, batch: int = 100) -> Tensor:
+    return torch.cat([prior.decode(z).clamp(-1, 1) for z in states.split(batch)])
+
+
 PAGE = """\
 # Prior `{name}`
 
@@ -135,7 +175,7 @@ PAGE = """\
 
 - {parameters:,} parameters, {parameterization} parameterisation over a {process} process, images {shape}
 - {steps} steps of {batch} images in {minutes:.0f} minutes
-- fingerprint `{fingerprint}`
+{latent}- fingerprint `{fingerprint}`
 
 | | value | reference |
 | --- | --- | --- |
@@ -153,6 +193,16 @@ images, so the distance compares with its reference and with nothing else. Made 
 Eight samples of each class, one class a row, in the order of this table, not selected:
 
 ![samples]({name}_samples.png)
+{reconstructions}"""
+
+LATENT = """\
+- in a latent space: KL autoencoder of {:,} parameters, {:.0f} minutes of training before the denoiser
+"""
+
+RECONSTRUCTIONS = """
+The first sixteen held-out images, and below them what comes back through the autoencoder:
+
+![reconstructions]({name}_reconstructions.png)
 """
 
 
@@ -162,7 +212,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def page(spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int) -> str:
     training = spec["training"]
+    autoencoder = training.get("autoencoder")
     return PAGE.format(
+        latent="" if autoencoder is None else LATENT.format(autoencoder["parameters"], autoencoder["seconds"] / 60),
+        reconstructions="" if autoencoder is None else RECONSTRUCTIONS.format(name=spec["name"]),
         **{key: spec[key] for key in ("name", "licence", "parameterization")},
         source=spec["source"][0].upper() + spec["source"][1:],
         parameters=training["parameters"],
@@ -200,6 +253,11 @@ def main() -> None:
     text = page(spec, measured, fingerprint(folder), options.samples, options.steps)
     (options.out / f"{spec['name']}.md").write_text(text, encoding="utf-8")
     (options.out / f"{spec['name']}_samples.png").write_bytes(sheet(sample_rows(prior, 0, steps=options.steps), 8))
+    if prior.is_latent:
+        with torch.no_grad():
+            shown, _ = some(Fashion("validation", pad=padding(prior)), 16)
+            pairs = torch.cat([shown, prior.decode(prior.encode(shown))])
+        (options.out / f"{spec['name']}_reconstructions.png").write_bytes(sheet(pairs, 16))
 
 
 if __name__ == "__main__":

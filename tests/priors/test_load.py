@@ -246,7 +246,9 @@ def test_priors_that_cannot_be_written(tmp_path):
         save(tmp_path, fresh(VP(torch.linspace(0.99, 0.01, 10))), META)
     large = fresh()
     large.net.state_dict()["unet.conv_in.bias"].fill_(1e5)
-    with pytest.raises(ValueError, match=r"float16 the weights for net\.safetensors: not finite in 'unet\.conv_in\.bias'"):
+    with pytest.raises(
+        ValueError, match=r"float16 the weights for net\.safetensors: not finite in 'unet\.conv_in\.bias'"
+    ):
         save(tmp_path, large, META)
 
 
@@ -275,7 +277,9 @@ def fresh_latent(kind=KL, **more: object) -> Prior:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         latent = kind({**BLOCKS, **more}, shift=[0.1, 0.2, 0.3, 0.4], scale=0.7)
-        return Prior(VE(), UNet2D({**NET, "in_channels": 4, "out_channels": 4}), (1, 8, 8), latent=latent, num_classes=2)
+        return Prior(
+            VE(), UNet2D({**NET, "in_channels": 4, "out_channels": 4}), (1, 8, 8), latent=latent, num_classes=2
+        )
 
 
 def test_latent_priors_come_back(tmp_path):
@@ -318,5 +322,5 @@ def test_vq_gradient_is_a_setting_of_vq_alone(tmp_path):
 def test_a_factor_that_does_not_divide_the_image_is_refused(tmp_path):
     folder = save(tmp_path, fresh_latent(), META)
     edit(folder, shape=[1, 7, 8])
-    with pytest.raises(ValueError, match="7 x 8 pixels are no multiple of the latent's factor 2"):
+    with pytest.raises(ValueError, match="7 x 8 pixels: no multiple of the latent's factor 2"):
         load(folder)
