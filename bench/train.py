@@ -65,9 +65,9 @@ class Job:
         if "train" not in node or "path" not in node:
             raise UserError("this prior has nothing to train: its YAML file holds no 'train' block; try prior=fashion")
         block = node["train"]
-        _check_keys("prior.train", block, _TRAINER | _ARCHITECTURE | _RUN, optional={"autoencoder"})
+        check_keys("prior.train", block, _TRAINER | _ARCHITECTURE | _RUN, optional={"autoencoder"})
         if "autoencoder" in block:
-            _check_keys("prior.train.autoencoder", block["autoencoder"], _AUTOENCODER | {"config"})
+            check_keys("prior.train.autoencoder", block["autoencoder"], _AUTOENCODER | {"config"})
         target = Path(node["path"])
         return cls(
             name=target.name,
@@ -106,9 +106,10 @@ class Job:
         return _seeded(self.config.seed, lambda: untrained(spec, "prior.train", latent=latent))
 
 
-def _check_keys(
+def check_keys(
     where: str, block: Mapping[str, Any], required: set[str], optional: frozenset[str] | set[str] = frozenset()
 ) -> None:
+    """Refuse a block of settings that lacks a key or has one too many; UserError with the valid ones."""
     for problem, keys in (("lacks", required - block.keys()), ("does not know", block.keys() - required - optional)):
         if keys:
             valid = ", ".join(sorted(required | optional))
@@ -137,8 +138,8 @@ def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
         torch.set_num_threads(int(config["threads"]))
     data, validation = _image_sets(job.block["data"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = _all(data)
-    held_out, held_out_labels = _all(validation, job.block["validation_images"])
+    images, labels = rows_of(data)
+    held_out, held_out_labels = rows_of(validation, job.block["validation_images"])
     facts: dict[str, object] = {}
     latent = None
     if job.is_latent:
@@ -184,7 +185,7 @@ def _image_sets(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
     return build(node, split="train"), build(node, split="validation")
 
 
-def _all(images: ImageSet, count: int | None = None) -> tuple[Tensor, Tensor | None]:
+def rows_of(images: ImageSet, count: int | None = None) -> tuple[Tensor, Tensor | None]:
     ids = images.ids[:count]
     return images.images(ids), images.labels(ids)
 
