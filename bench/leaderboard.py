@@ -1,7 +1,8 @@
 """The leaderboard: every cell of a study in one line, built from the shards and the cells' plans alone.
 
-The mean of a metric is taken over images, draws of an image averaged before. Only rows whose status is ``ok`` count:
-a failed row is counted as failed and is never a zero.
+The mean of a metric is taken over images, draws of an image averaged before. A set metric is one number for all
+images, reduced from the features that their rows hold. Only rows whose status is ``ok`` count: a failed row is counted
+as failed and is never a zero.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +21,8 @@ import yaml
 from rich.table import Table
 
 from bench import tables
-from bench.statistics import RESAMPLES, means_over_images
+from bench.build import build as build_object
+from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
 from bench.store import FIXED, read_study, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
@@ -32,11 +35,15 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class CellRecord:
-    """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws."""
+    """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
+
+    ``sets``: the configuration of each metric whose rows hold features.
+    """
 
     name: str
     identity: Mapping[str, object]
     metrics: Mapping[str, Card]
+    sets: Mapping[str, Mapping[str, object]]
     planned: frozenset[str]
     commit: str
     dirty: bool | None
@@ -62,9 +69,16 @@ def build(study: Path | str) -> pd.DataFrame:
     ok = rows[rows["status"] == "ok"]
     frame = pd.DataFrame([_line(cell, rows) for cell in cells])
     frame["solver"] = _labels(frame)
-    frame = pd.concat([frame, _scores(ok, cells, list(metrics)), _costs(ok, frame["cell"])], axis=1)
+    in_sets = {name for cell in cells for name in cell.sets}
+    single = [name for name in metrics if name not in in_sets]
+    scores = [_scores(ok, cells, single), _set_scores(ok, cells, [name for name in metrics if name in in_sets])]
+    frame = pd.concat([frame, *scores, _costs(ok, frame["cell"])], axis=1)
     frame = _sorted(frame, metrics)[[*csv_columns(metrics), *EXTRA, *(f"{m}_n" for m in metrics)]]
-    frame.attrs = {"metrics": metrics, "notes": _notes(frame, sum(len(c.planned) * c.draws for c in cells))}
+    notes = _notes(frame, sum(len(c.planned) * c.draws for c in cells))
+    if in_sets:
+        reduced = ", ".join(m for m in metrics if m in in_sets)
+        notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    frame.attrs = {"metrics": metrics, "notes": notes}
     return frame
 
 
@@ -129,10 +143,12 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
     # the C loader reads a plan of thousands of image ids ten times faster; both build plain types only
     config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     provenance = {**environment, **(config.get("provenance") or {})}
+    cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(
         name=str(config["cell"]),
         identity=config["identity"],
-        metrics=config.get("metrics") or {},
+        metrics=cards,
+        sets={name: nodes[name] for name, card in cards.items() if card.get("level") == "set" and name in nodes},
         planned=frozenset(str(image) for images in config["chunks"].values() for image in images),
         commit=str(provenance.get("commit") or ""),
         dirty=provenance.get("dirty"),
@@ -192,6 +208,31 @@ def _scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str
             values = {m: means.mean[i], f"{m}_lo": means.lo[i], f"{m}_hi": means.hi[i], f"{m}_n": means.n[i]}
             scores[cell].update(values)
     return pd.DataFrame([scores[cell.name] for cell in cells])
+
+
+def _set_scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
+    """Per cell ``m m_lo m_hi m_n`` of set metrics, on the images that left features behind."""
+    lines: list[dict[str, float]] = []
+    for cell in cells if metrics else ():
+        mine, line = ok[ok["cell"] == cell.name], dict[str, float]()
+        for m in metrics:
+            features = _features(mine[["image_id", m]].dropna())
+            ends = (np.nan, np.nan, np.nan)
+            if m in cell.sets and len(features):
+                ends = statistic_over_images(build_object(cell.sets[m]).reduce, features, str(cell.identity["data"]))
+            line |= dict(zip((m, f"{m}_lo", f"{m}_hi", f"{m}_n"), (*ends, len(features)), strict=True))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _features(rows: pd.DataFrame) -> Array:
+    """Features ``(n, F)`` of one vector per image, ``(n, D, F)`` of one per draw; images without any are left out."""
+    rows = rows[rows.iloc[:, 1].map(len) > 0]
+    images = [np.stack(list(values)).astype(float) for _, values in rows.groupby("image_id")[rows.columns[1]]]
+    if not images:
+        return np.empty((0, 0))
+    features = np.stack(images)
+    return features[:, 0] if features.shape[1] == 1 else features
 
 
 def _image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

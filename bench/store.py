@@ -49,8 +49,10 @@ FIXED = pa.schema(
         ("commit", pa.string()),
     ]
 )
-"""The columns every row has, in this order; every other column is a metric (float64), sorted by its id."""
+"""The columns every row has, in this order. Every other column is a metric, sorted by its id: a number (float64), or
+the features of a set metric (a list of float32, empty where there are none)."""
 
+FEATURES = pa.list_(pa.field("element", pa.float32()))
 KEY = ["cell", "image_id", "draw"]
 TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
 """What two honest copies of a row may differ in."""
@@ -96,7 +98,8 @@ class RowStore:
         """Store the rows of a chunk, all or nothing; a chunk written again replaces itself.
 
         A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``, ``draw`` and ``status``
-        must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are.
+        must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are. A list
+        of numbers is stored as features; a metric has the one or the other.
         Raises ValueError for a bad chunk name, no rows, a row without key or two rows with the same key.
         """
         path = self._path(chunk)
@@ -166,7 +169,7 @@ class RowStore:
     def _compare(self, paths: Iterable[Path]) -> None:
         """Raise DifferentCopies unless rows stored twice agree, images included."""
         tables = [_decode(path, {*_columns(path)}) for path in paths]
-        frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+        frame = pa.concat_tables([_hashable(table) for table in tables], promote_options="default").to_pandas()
         distinct = frame.drop_duplicates([name for name in frame.columns if name not in TIMINGS])
         bad = distinct[distinct.duplicated(KEY)]
         if len(bad):
@@ -203,6 +206,15 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return [name for name in FIXED.names if name in given] + sorted(given - {*FIXED.names})
 
 
+def _hashable(table: pa.Table) -> pa.Table:
+    """The table with features as text, so that rows can be compared."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            text = [None if value is None else repr(value) for value in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(text, pa.string()))
+    return table
+
+
 def _empty(wanted: set[str] | None) -> pa.Table:
     fields = [field for field in FIXED if (field.name != "png" if wanted is None else field.name in wanted)]
     return pa.schema(fields).empty_table()
@@ -225,9 +237,14 @@ def _table(chunk: str, rows: Sequence[Row]) -> pa.Table:
     if len({tuple(row[name] for name in KEY) for row in rows}) < len(rows):
         raise ValueError(f"chunk '{chunk}' has two rows of the same image and draw")
     metrics = sorted({name for row in rows for name in row} - {*FIXED.names})
-    schema = pa.schema([*FIXED, *(pa.field(name, pa.float64()) for name in metrics)])
+    schema = pa.schema([*FIXED, *(pa.field(name, _type([row.get(name) for row in rows])) for name in metrics)])
     table = pa.Table.from_arrays([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)
     return table
+
+
+def _type(values: Sequence[object]) -> pa.DataType:
+    """What the values of a metric are stored as."""
+    return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()
 
 
 def _encode(chunk: str, table: pa.Table) -> bytes:
@@ -257,7 +274,7 @@ def _seal(chunk: str, rows: int, schema: pa.Schema) -> str:
 def _decode(path: Path, wanted: set[str] | None) -> pa.Table:
     """The wanted columns of a shard (None = all but ``png``), checked page by page."""
     with _open(path) as file:
-        names = [n for n in file.schema.names if (n != "png" if wanted is None else n in wanted)]
+        names = [n for n in file.schema_arrow.names if (n != "png" if wanted is None else n in wanted)]
         table = file.read(columns=names, use_threads=False).replace_schema_metadata()
         if len(table) != file.metadata.num_rows:
             raise CorruptShard("it ends early")
@@ -285,7 +302,7 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _columns(path: Path) -> list[str]:
     with _open(path) as file:
-        return file.schema.names
+        return file.schema_arrow.names
 
 
 def _is_sound(path: Path) -> bool:

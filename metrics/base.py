@@ -1,12 +1,19 @@
-"""Metrics: one number per image, with a card that says exactly which number it is."""
+"""Metrics: numbers with a card that says exactly which number each is.
+
+A :class:`Metric` scores one image, a :class:`DrawMetric` all draws of an image together, and a :class:`SetMetric` all
+images of a cell together, from a few numbers that every image leaves behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Region = Literal["whole", "hole", "known"]
@@ -18,7 +25,10 @@ class MissingWeights(RuntimeError):
 
 @dataclass(frozen=True)
 class MetricCard:
-    """What must be known to compare a number. ``id`` is the column name of the rows and of the leaderboard."""
+    """What must be known to compare a number. ``id`` is the column name of the rows and of the leaderboard.
+
+    ``level`` says what one value is computed from: an image, all draws of an image, or all images of a cell.
+    """
 
     id: str
     title: str
@@ -31,6 +41,7 @@ class MetricCard:
     weights: str = ""
     preprocessing: str = ""
     source: str = ""
+    level: Literal["image", "draws", "set"] = "image"
 
 
 @dataclass(frozen=True)
@@ -50,21 +61,181 @@ class Batch:
     Ax: Tensor
 
 
-class Metric:
-    """One number per image."""
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one image as vectors of ``d = C H W`` values, float64 on the CPU.
+
+    ``x`` ``(D, d)``; ``truth`` ``(d,)``; ``hidden``: bool ``(d,)``, what was not observed directly; ``guess``: what the
+    measurement alone suggests, ``(d,)``; ``reference`` ``(R, d)`` and ``mode_weights`` ``(K,)``: independent draws and
+    the weights of the modes of the exact posterior; ``assign`` gives ``responsibilities`` ``(D, K)``: the probability
+    that a draw came from a mode.
+    """
+
+    x: Tensor
+    truth: Tensor
+    hidden: Tensor
+    guess: Tensor
+    reference: Tensor | None = None
+    mode_weights: Tensor | None = None
+    assign: Callable[[], Tensor] | None = None
+
+    @property
+    def exact(self) -> Tensor:
+        """``reference``; ValueError where there is none."""
+        if self.reference is None:
+            raise ValueError("this metric compares with exact posterior draws, and there are none")
+        return self.reference
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """Inner products of the draws, then the reference, about the reference's mean: ``(D + R, D + R)``."""
+        both = torch.cat([self.x, self.exact]) - self.exact.mean(0)
+        return both @ both.T
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """Euclidean distances in the order of ``gram``, zero on the diagonal."""
+        squares = self.gram.diagonal()
+        return (squares[:, None] + squares - 2 * self.gram).clamp_min(0).sqrt().fill_diagonal_(0)
+
+    @cached_property
+    def responsibilities(self) -> Tensor | None:
+        return None if self.assign is None else self.assign()
+
+
+@dataclass(frozen=True)
+class DrawSet:
+    """All draws of every image of a batch: what a posterior is judged by.
+
+    ``x`` ``(N, D, C, H, W)`` float32, raw and neither rounded nor clipped; ``truth`` ``(N, C, H, W)``; ``mask``: bool
+    ``(N, 1, H, W)``, True = observed, None where the operator observes no pixel directly, and then all are hidden;
+    ``y`` ``(N, ...)``, the measurement, or a first guess of the image from one of another shape. Where the exact
+    posterior is known: ``reference`` ``(N, R, C, H, W)``, independent draws of it; ``mode_weights`` ``(N, K)``, the
+    weights of its components; ``assign``, which maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that each
+    came from each component. A draw that is not finite must not get here.
+    """
+
+    x: Tensor
+    truth: Tensor
+    mask: Tensor | None
+    y: Tensor
+    reference: Tensor | None = None
+    mode_weights: Tensor | None = None
+    assign: Callable[[Tensor], Tensor] | None = None
+
+    @cached_property
+    def images(self) -> list[Draws]:
+        """One image at a time: a score must not depend on its neighbours. Metrics share what is computed once."""
+        return [self._image(i) for i in range(len(self.x))]
+
+    def _image(self, i: int) -> Draws:
+        assign, x = self.assign, self.x[i]
+        observed = torch.zeros_like(self.truth[i], dtype=torch.bool)
+        if self.mask is not None:
+            observed = self.mask[i].expand(self.truth[i].shape)
+        return Draws(
+            x=_vectors(x, 1),
+            truth=_vectors(self.truth[i], 0),
+            hidden=~observed.flatten().cpu(),
+            guess=_guess(self.y[i], observed).flatten(),
+            reference=None if self.reference is None else _vectors(self.reference[i], 1),
+            mode_weights=None if self.mode_weights is None else self.mode_weights[i].double().cpu(),
+            assign=None if assign is None else lambda: assign(x).double().cpu(),
+        )
+
+
+def _guess(y: Tensor, observed: Tensor) -> Tensor:
+    """``(C, H, W)``: each hidden pixel takes the value of the observed one nearest to it; zero where there is none.
+
+    A measurement under a mask is filled so, another one of the image's shape is taken as it is.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if y.shape != observed.shape:
+        return torch.zeros(observed.shape, dtype=torch.float64)
+    if not observed.any():
+        return y.double().cpu()
+    seen = observed[0].cpu().numpy()
+    row, column = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    return y.double().cpu()[:, torch.from_numpy(row).long(), torch.from_numpy(column).long()]
+
+
+def _vectors(x: Tensor, first: int) -> Tensor:
+    return x.flatten(first).double().cpu()
+
+
+class Measure:
+    """What all kinds have in common: a card, a check, and what they need.
+
+    ``needs``: capabilities of the prior and the operator (``exact``, ``linear``) without which there is nothing to
+    compare with; a cell that lacks one is refused before any work.
+    """
 
     card: MetricCard
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def check(self) -> None:
+        """Compare a reference value; raises RuntimeError where this installation gives another number."""
+
+    def to(self, device: torch.device | str) -> Measure:
+        """Move feature networks; metrics without one return themselves."""
+        return self
+
+
+class Metric(Measure):
+    """One number per image and draw."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """float ``(N,)``; NaN where the metric is undefined for that image (an empty region)."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Compare a reference value; raises RuntimeError where this installation gives another number."""
 
-    def to(self, device: torch.device | str) -> Metric:
-        """Move feature networks; metrics without one return themselves."""
-        return self
+class DrawMetric(Measure):
+    """One number per image, from all its draws together. Every row of the image holds it."""
+
+    reference: ClassVar[float] = float("nan")
+    """The value for the first image of ``reference_draws()``, from another implementation than ours."""
+
+    def score(self, draws: Draws) -> float:
+        """The value for one image; NaN where it is undefined (too few draws, no hidden pixel)."""
+        raise NotImplementedError
+
+    def __call__(self, draws: DrawSet) -> Tensor:
+        """float64 ``(N,)``; NaN where undefined."""
+        return torch.tensor([self.score(image) for image in draws.images], dtype=torch.float64)
+
+    def check(self) -> None:
+        expect(self.card.id, self.score(reference_draws().images[0]), self.reference)
+
+
+class SetMetric(Measure):
+    """One number for all images of a cell.
+
+    The rows hold ``features``, a few numbers an image, and the leaderboard reduces them to the value and resamples
+    images for its interval; so the value is never computed twice from images, and shards can be added in any order.
+    """
+
+    reference: ClassVar[float] = float("nan")
+    """The value for ``reference_draws()``, from another implementation than ours."""
+
+    def features(self, draws: DrawSet) -> Tensor:
+        """float ``(N, F)``, a vector per image, or ``(N, D, F)``, one per draw; a NaN in it: nothing is stored."""
+        raise NotImplementedError
+
+    def reduce(self, features: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The value ``(B,)`` for every row of ``weights`` ``(B, n)``: how often each of ``n`` images counts.
+
+        ``features`` ``(n, F)`` or ``(n, D, F)``, finite. Ones give the value itself, the counts of a bootstrap resample
+        a resampled value, and ones with a zero the value without that image. NaN where undefined.
+        """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        features = self.features(reference_draws()).double().numpy()
+        expect(self.card.id, float(self.reduce(features, np.ones((1, len(features))))[0]), self.reference)
+
+
+AnyMetric = Metric | DrawMetric | SetMetric
 
 
 class FullReference(Metric):
@@ -128,6 +299,23 @@ def reference_images() -> tuple[Tensor, Tensor, Tensor]:
     ripple = torch.cos(torch.pi / 32 * (11 * row - 7 * column) + 0.3)
     x, truth = 0.5 * wave + 0.45 * column / 64 * ripple + 0.02, 0.95 * wave + 0.013
     return from_uint8(to_uint8(x))[None], from_uint8(to_uint8(truth))[None], (column < 32)[None, None]
+
+
+def reference_draws() -> DrawSet:
+    """Closed-form sets: six images of 2 x 3 pixels, the first column known, 8 draws, 12 exact ones, three modes."""
+    wave = lambda *shape, pace: torch.cos(pace * torch.arange(1, 1 + torch.Size(shape).numel()).double()).view(shape)  # noqa: E731
+    truth, centres = wave(6, 1, 2, 3, pace=1.9), wave(3, 6, pace=2.3)
+    mask = (torch.arange(3) < 1).expand(6, 1, 2, 3)
+    weights = wave(6, 3, pace=0.7) + 1.5
+    return DrawSet(
+        x=(0.4 * truth[:, None] + 0.7 * wave(6, 8, 1, 2, 3, pace=2.71)).float(),
+        truth=truth.float(),
+        mask=mask,
+        y=torch.where(mask, truth, 0.0).float(),
+        reference=(0.5 * truth[:, None] + 0.6 * wave(6, 12, 1, 2, 3, pace=3.37)).float(),
+        mode_weights=weights / weights.sum(1, keepdim=True),
+        assign=lambda x: torch.cdist(x.flatten(1).double(), centres).neg().softmax(1),
+    )
 
 
 def to_uint8(x: Tensor) -> Tensor:

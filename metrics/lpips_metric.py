@@ -71,7 +71,8 @@ class LPIPS(Perceptual):
         )
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
-        return _network(self.net, _weight_file(self.card.id, self.net), self.device)(x, truth)
+        value: Tensor = _network(self.net, _weight_file(self.card.id, self.net), self.device)(x, truth)
+        return value.flatten()
 
     def check(self) -> None:
         """The classifier's file by its hash; the rest by the value that closed-form classifier weights give."""

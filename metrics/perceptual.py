@@ -24,12 +24,21 @@ class Perceptual(FullReference):
     device: torch.device = torch.device("cpu")
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
-        """The distance of two prepared images ``(1, 3, H, W)``; one number. MissingWeights without the weights."""
+        """The distances ``(N,)`` of prepared images ``(N, 3, H, W)``. MissingWeights without the weights."""
         raise NotImplementedError
+
+    def between(self, x: Tensor, truth: Tensor) -> Tensor:
+        """The metric's own values ``(N,)`` for images ``(N, 1 or 3, h, w)``, differentiable in both; float32.
+
+        Computed as one batch, so a value may differ in its last digits from that of the image alone.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            prepared = (as_rgb(image.to(self.device, torch.float32), self.min_side) for image in (x, truth))
+            return self.distance(*prepared)
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         with torch.no_grad():
-            return self.distance(*(as_rgb(image.to(self.device), self.min_side) for image in (x, truth))).item()
+            return self.between(x, truth).item()
 
     def to(self, device: torch.device | str) -> Metric:
         """Compute on ``device``; images are brought there from wherever they are."""
@@ -43,7 +52,7 @@ def preprocessing(min_side: int) -> str:
 
 
 def as_rgb(image: Tensor, min_side: int) -> Tensor:
-    """``(1, 1 or 3, h, w)`` to ``(1, 3, H, W)`` no side below ``min_side``; ValueError for other channel counts."""
+    """``(N, 1 or 3, h, w)`` to ``(N, 3, H, W)`` no side below ``min_side``; ValueError for other channel counts."""
     channels, *size = image.shape[1:]
     if channels not in (1, 3):
         raise ValueError(f"perceptual metrics take grey or RGB images, got {channels} channels; choose psnr or ssim")

@@ -50,10 +50,10 @@ class STLPIPS(Perceptual):
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros(len(x), device=self.device)
         for layer, (a, b) in enumerate(zip(_features(x, weights), _features(truth, weights), strict=True)):
             difference = (_unit(a) - _unit(b)).square()
-            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean()
+            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean((1, 2, 3))
         return total
 
 

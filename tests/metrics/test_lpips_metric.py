@@ -105,6 +105,17 @@ def test_values_do_not_depend_on_the_batch_or_touch_the_random_state(make_batch,
 
 
 @both
+def test_the_distance_between_batches_is_the_metrics_own_value_and_differentiable(make_batch, trunk):
+    batch, metric = make_batch(count=3, channels=1, size=28), LPIPS(trunk[0])
+    x = batch.raw.clone().requires_grad_()
+    values = metric.between(x, batch.truth)
+    assert values.tolist() == pytest.approx(metric(batch).tolist(), abs=1e-6)
+    (slope,) = torch.autograd.grad(values[1], x)
+    assert slope[1].abs().max() > 0
+    assert slope[0].abs().max() == slope[2].abs().max() == 0
+
+
+@both
 def test_the_installation_check_passes_and_can_fail(trunk, monkeypatch):
     net, _ = trunk
     LPIPS(net).check()

@@ -111,3 +111,43 @@ def test_other_channel_counts_are_refused():
     batch = Batch(image, image, image, torch.ones(1, 1, 32, 32, dtype=torch.bool), image, image)
     with pytest.raises(ValueError, match="grey or RGB images, got 4 channels"):
         STLPIPS()(batch)
+
+
+@needs_weights
+def test_the_distance_between_batches_is_the_metrics_own_value(make_batch):
+    for settings in ({"size": 32}, {"channels": 1, "size": 20}):
+        batch = make_batch(count=4, **settings)
+        assert STLPIPS().between(batch.raw, batch.truth).tolist() == pytest.approx(STLPIPS()(batch).tolist(), abs=1e-6)
+
+
+@needs_weights
+def test_the_distance_has_a_gradient_row_by_row(make_batch):
+    """Against a difference quotient along a direction; the other row's gradient is zero."""
+    batch = make_batch(count=2, channels=1, size=28)
+    x = batch.raw.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(STLPIPS().between(x, batch.truth)[0], x)
+    assert slope[1].abs().max() == 0
+    step = 1e-2 * slope[:1] / slope[:1].norm()
+    with torch.no_grad():
+        up, down = (STLPIPS().between(batch.raw[:1] + s * step, batch.truth[:1]).item() for s in (1, -1))
+    assert up - down == pytest.approx(2e-2 * slope.norm().item(), rel=0.05)
+
+
+@needs_weights
+def test_the_distance_is_float32_below_half_precision(make_batch):
+    batch = make_batch(count=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        below = STLPIPS().between(batch.raw, batch.truth)
+    assert torch.equal(below, STLPIPS().between(batch.raw, batch.truth))
+
+
+@needs_weights
+def test_features_that_are_all_zero_have_a_gradient(make_batch, monkeypatch):
+    """The root of a sum of squares has none at zero, where a ReLU puts many a feature vector; the ReLU hides that."""
+    weights = dict(stlpips._weights(stlpips._weight_file(), torch.device("cpu")))
+    weights["net.slice5.13.bias"] = torch.full_like(weights["net.slice5.13.bias"], -1e4)
+    monkeypatch.setattr(stlpips, "_weights", lambda path, device: weights)
+    batch = make_batch(count=1, size=28)
+    x = batch.raw.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(STLPIPS().between(x, batch.truth).sum(), x)
+    assert slope.isfinite().all() and slope.abs().max() > 0

@@ -1,0 +1,81 @@
+"""Energy score of draws against the truth, and energy distance to the exact posterior."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metrics.base import DrawMetric, Draws, MetricCard, Region, column_id, expect, reference_draws
+
+_SOURCE = "Gneiting, Raftery: Strictly Proper Scoring Rules, Prediction, and Estimation, JASA 2007"
+
+
+class EnergyScore(DrawMetric):
+    """``E|X - truth| - 1/2 E|X - X'|`` with Euclidean norms, unbiased; it needs draws and truth only.
+
+    A strictly proper score: its expectation is smallest for the exact posterior and for nothing else, whatever the
+    number of draws. One value at a time is not a distance, because it holds the posterior's own spread; compare methods
+    on the same images. In one dimension it is the CRPS. NaN for one draw and for an empty region.
+    """
+
+    references: ClassVar[dict[str, float]] = {"whole": 0.702051, "hole": 0.632316, "known": 0.203396}
+
+    def __init__(self, region: Region = "whole") -> None:
+        self.card = MetricCard(
+            id=column_id("energy_score", region),
+            title="Energy score",
+            direction="down",
+            unit="[-1, 1] units",
+            range="(-inf, inf)",
+            region=region,
+            preprocessing="raw output, not rounded; pairs of different draws; float64",
+            source=_SOURCE,
+            level="draws",
+        )
+
+    def check(self) -> None:
+        expect(self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region])
+
+    def score(self, draws: Draws) -> float:
+        inside = {"whole": torch.ones_like(draws.hidden), "hole": draws.hidden, "known": ~draws.hidden}
+        chosen = inside[self.card.region]
+        if len(draws.x) < 2 or not chosen.any():
+            return float("nan")
+        x, truth = draws.x[:, chosen], draws.truth[chosen]
+        return ((x - truth).norm(dim=1).mean() - torch.pdist(x).mean() / 2).item()
+
+
+class EnergyDistance(DrawMetric):
+    """``2 E|X - Z| - E|X - X'| - E|Z - Z'|`` with exact draws ``Z``, unbiased: pairs of different draws only.
+
+    0 on average for exact draws of any number, so it may fall below 0 by chance; positive for every other distribution.
+    NaN for one draw.
+    """
+
+    card = MetricCard(
+        id="energy_distance",
+        title="Energy distance",
+        direction="down",
+        unit="[-1, 1] units",
+        range="(-inf, inf); 0 on average for exact draws",
+        preprocessing="raw output, not rounded, whole image; float64; not its square root",
+        source="Szekely, Rizzo: Energy statistics, 2013",
+        level="draws",
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    reference: ClassVar[float] = -0.128050
+
+    def score(self, draws: Draws) -> float:
+        count = len(draws.x)
+        own, exact = draws.distances[:count, :count], draws.distances[count:, count:]
+        if count < 2:
+            return float("nan")
+        return (2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)).item()
+
+
+def pair_mean(distances: Tensor) -> Tensor:
+    """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the diagonal."""
+    n = distances.shape[-1]
+    return distances.sum((-2, -1)) / (n * (n - 1))

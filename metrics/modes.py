@@ -1,0 +1,70 @@
+"""Which modes of the exact posterior the draws reach, and how often."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from metrics.base import DrawMetric, Draws, MetricCard
+
+_PREPROCESSING = "raw output, not rounded; a draw belongs to the mixture's components by their probabilities given it"
+
+
+class ModeCoverage(DrawMetric):
+    """The posterior weight of the modes that at least one draw reached.
+
+    A draw reaches component ``k`` with the probability ``r_k`` that it came from it, so ``k`` counts with
+    ``1 - prod(1 - r_k)``; components that overlap are treated fairly. ``D`` exact draws cover ``sum w (1 - (1 - w)^D)``
+    on average, which is what to compare with: more than that is too even a spread, not a better method. Draws between
+    modes count for the nearest ones. NaN for a posterior of one component.
+    """
+
+    card = MetricCard(
+        id="mode_coverage",
+        title="Mode coverage",
+        direction="up",
+        unit="",
+        range="[0, 1]; below 1 for few exact draws",
+        preprocessing=_PREPROCESSING,
+        level="draws",
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    reference: ClassVar[float] = 0.954038
+
+    def score(self, draws: Draws) -> float:
+        weights, shares = _modes(draws)
+        return (weights @ (1 - (1 - shares).prod(0))).item() if len(weights) > 1 else float("nan")
+
+
+class ModeWeightsError(DrawMetric):
+    """Total variation distance ``1/2 sum |w - exact w|`` of the draws' mode weights from the posterior's.
+
+    The draws' weights are the mean probabilities that a draw came from each component, which has the right expectation
+    for exact draws also where components overlap. Few draws scatter: ``D`` exact ones get about
+    ``sum sqrt(w (1 - w) / (2 pi D))``, the value in the line of the solver ``exact``. NaN for a posterior of one
+    component.
+    """
+
+    card = MetricCard(
+        id="mode_weights_error",
+        title="Mode weights error",
+        direction="down",
+        unit="",
+        range="[0, 1]; above 0 for few exact draws",
+        preprocessing=_PREPROCESSING,
+        level="draws",
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    reference: ClassVar[float] = 0.110021
+
+    def score(self, draws: Draws) -> float:
+        weights, shares = _modes(draws)
+        return ((shares.mean(0) - weights).abs().sum() / 2).item() if len(weights) > 1 else float("nan")
+
+
+def _modes(draws: Draws) -> tuple[Tensor, Tensor]:
+    """Exact weights ``(K,)`` and the responsibilities of the draws ``(D, K)``; ValueError without them."""
+    if draws.mode_weights is None or draws.responsibilities is None:
+        raise ValueError("this metric compares modes of a mixture, and there are none; choose a mixture prior")
+    return draws.mode_weights, draws.responsibilities
