@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import UserError
+from priors.fingerprint import read_spec, resolve
 
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
 _HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
@@ -36,6 +37,23 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
         raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
     chosen = {k: presets[preset].get(k) if v is None else v for k, v in given.items()}
     return {k: v for k, v in chosen.items() if v is not None}
+
+
+def suited(solver: Mapping[str, Any], prior: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The solver's node with the preset meant for the kind of prior: on a latent one ``NAME`` is ``NAME_latent``.
+
+    Good settings differ between pixels and latents, so a solver may ship both. Its preset stays where it has no latent
+    twin, and where the prior's files are not there yet to tell.
+    """
+    twin = f"{solver.get('preset')}_latent"
+    return {**solver, "preset": twin} if twin in solver.get("presets", {}) and _is_latent(prior) else solver
+
+
+def _is_latent(prior: Mapping[str, Any]) -> bool:
+    try:
+        return "path" in prior and "latent" in read_spec(resolve(prior["path"]))
+    except (OSError, ValueError):
+        return False  # whoever loads the prior says what is wrong with it
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:

@@ -12,27 +12,31 @@ from torch import Tensor
 from priors.base import Prior
 from priors.process import Level
 from solvers.base import Card, Noise, Observation, Sampler
-from solvers.likelihood import gradient, residual_norm
+from solvers.likelihood import gradient, perceptual_distance, residual_mean, residual_norm
 
+LOSSES = {"norm": residual_norm, "l1": residual_mean}
 VIEWS = ("native", "vp", "ve")
 COMPAT = ("none", "released")
 
 
 @dataclass(frozen=True)
 class DPS(Sampler):
-    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1; Latent-DPS where the prior has a decoder.
+    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1; latent DPS where the prior has a decoder.
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass. zeta: step along the gradient of the *unsquared* residual norm, in
-    units of the state, as in the released code (half the step of ``zeta / |r|`` times the gradient of ``|r|^2``). view:
-    coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else in each. clip: clip x0
-    to [-1, 1], inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none;
+    steps: network calls, each with a backward pass. zeta: step along the gradient of the loss, in units of the state
+    (of the latent, where there is one; the loss is always that of images). loss: ``norm``, the *unsquared* residual
+    norm as in the released code (half the step of ``zeta / |r|`` times the gradient of ``|r|^2``), or ``l1``, the mean
+    of ``|r|`` over all pixels, hidden ones too. perceptual: a distance added to the loss, of prediction and measurement
+    with hidden pixels at zero: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor.
+    view: coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else in each. clip: clip
+    x0 to [-1, 1], inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none;
     the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
     ``released``.
 
-    A fixed zeta leaves a residual of about ``zeta / 2``, an RMSE of ``zeta / (2 sqrt(M))`` per observed scalar.
-    Raises ValueError for an unknown view or compat.
+    A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta / (2 sqrt(M))`` per
+    observed scalar. Raises ValueError for an unknown loss, view or compat, and for ``released`` with another loss.
     """
 
     card: ClassVar[Card] = Card(
@@ -42,6 +46,7 @@ class DPS(Sampler):
         deviations=(
             "The residual norm is taken per sample, so a result does not depend on its neighbours in the batch.",
             "Steps use the small posterior variance; the released code reads a learned variance from its networks.",
+            "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with such a latent DPS.",
             "Hidden pixels carry no noise and no residual; in the released code their noise inflates the norm.",
         ),
         compat={
@@ -54,6 +59,9 @@ class DPS(Sampler):
 
     steps: int = 1000
     zeta: float = 0.5
+    loss: str = "norm"
+    perceptual: str = "none"
+    perceptual_weight: float = 1.0
     view: str = "native"
     clip: bool = True
     guidance: float = 1.0
@@ -61,9 +69,11 @@ class DPS(Sampler):
     compat: str = "none"
 
     def __post_init__(self) -> None:
-        for name, valid in (("view", VIEWS), ("compat", COMPAT)):
+        for name, valid in (("loss", tuple(LOSSES)), ("view", VIEWS), ("compat", COMPAT)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
+        if self.compat == "released" and (self.loss, self.perceptual) != ("norm", "none"):
+            raise ValueError("compat=released knows loss=norm and perceptual=none alone")
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view(self.view)
@@ -72,19 +82,22 @@ class DPS(Sampler):
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
-            # Predict the clean state, and how the residual of its image changes with the noisy one.
+            # Predict the clean state, and how the loss of its image changes with the noisy one.
             x0, slope = self._predict(z, t, obs, prior)
             # Step down, then towards the observation.
             z = process.bridge(z, x0, t, s, eta=1.0, noise=noise.normal(shape)) - self.zeta * slope
         return prior.decode(z)
 
     def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and the gradient of the residual norm with respect to ``z_t``."""
+        """``x0(z_t)`` and the gradient of the loss with respect to ``z_t``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
             x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
-            distance = residual_norm(prior.decode(x0), obs)
+            x = prior.decode(x0)
+            loss = LOSSES[self.loss](x, obs)
+            if self.perceptual != "none":
+                loss = loss + self.perceptual_weight * perceptual_distance(x, obs)
             if self.compat == "released":
-                distance = torch.linalg.vector_norm(distance)
-            return x0.detach(), gradient(distance, z_t)
+                loss = torch.linalg.vector_norm(loss)
+            return x0.detach(), gradient(loss, z_t)

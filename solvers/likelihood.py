@@ -1,4 +1,4 @@
-"""Data terms shared by the solvers: one number per sample, summed over what was observed, never averaged.
+"""Data terms shared by the solvers: one number per sample; likelihoods are summed over what was observed.
 
 A sum is the negative log likelihood itself, in nats; a mean would silently rescale every guidance strength with the
 image size, the size of the hole or the batch.
@@ -20,6 +20,24 @@ def residual_norm(x: Tensor, obs: Observation) -> Tensor:
     Its gradient is a unit vector pulled back through ``A``, and zero where the residual is zero.
     """
     return norm(obs.operator.residual(x, obs.y))
+
+
+def residual_mean(x: Tensor, obs: Observation) -> Tensor:
+    """The mean of ``|y - A(x)|`` over all scalars of ``y``, shape ``(N,)``; hidden ones count as zeros.
+
+    Only for loss weights that were published for this mean, as those of latent codes often are.
+    """
+    return obs.operator.residual(x, obs.y).abs().flatten(1).mean(1)
+
+
+def perceptual_distance(x: Tensor, obs: Observation) -> Tensor:
+    """The perceptual distance of ``A(x)`` and ``y``, images with their hidden pixels at zero, shape ``(N,)``.
+
+    Raises ValueError where the observation came without a distance.
+    """
+    if obs.perceptual is None:
+        raise ValueError("this observation has no perceptual distance; set perceptual=none")
+    return obs.perceptual(obs.operator.A(x), obs.y)
 
 
 def laplace_nll(x: Tensor, obs: Observation, scale: float) -> Tensor:

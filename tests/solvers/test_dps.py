@@ -160,6 +160,55 @@ def test_saturated_predictions_get_no_gradient(observe, double_noise):
     assert (moved - 3).abs().max() > 1e-3
 
 
+def test_the_mean_of_absolute_residuals_counts_hidden_pixels(g2, observe, double_noise):
+    """With one of two pixels observed the mean is half the norm; its step is half as long."""
+    prior, obs = g2("ve"), observe((True, False), torch.linspace(-1, 1, 5), rows=5)
+    mean = DPS(20, 0.6, loss="l1", clip=False).draw(obs, prior, double_noise(5))
+    torch.testing.assert_close(mean, DPS(20, 0.3, clip=False).draw(obs, prior, double_noise(5)), atol=1e-9, rtol=0)
+
+
+def test_a_perceptual_distance_joins_the_loss_of_measured_images(latent_g2, observe, double_noise):
+    """With |A x - y| itself as the distance: zeta (1 + weight) of plain latent DPS, and images of equal shape."""
+    seen = []
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        seen.append((x.detach(), y))
+        return torch.linalg.vector_norm((x - y).flatten(1), dim=1)
+
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    prior, obs = latent_g2("vp", turn), observe((True, False), torch.linspace(-1, 1, 5), rows=5)
+    solver = DPS(20, 0.2, perceptual="lpips_vgg", perceptual_weight=1.5)
+    x = solver.draw(replace(obs, perceptual=distance), prior, double_noise(5))
+    torch.testing.assert_close(x, DPS(20, 0.5).draw(obs, prior, double_noise(5)), atol=1e-9, rtol=0)
+    assert len(seen) == 20
+    assert all(y is obs.y and (x[..., 1] == 0).all() for x, y in seen)  # the hidden pixel is zero in both
+
+
+def test_a_perceptual_setting_without_a_distance_is_refused(g2, observe, double_noise):
+    with pytest.raises(ValueError, match="no perceptual distance; set perceptual=none"):
+        DPS(2, perceptual="stlpips").draw(observe((True, False)), g2("ve"), double_noise(1))
+
+
+def test_latent_calls_and_gradients_by_hand(latent_g2, observe, double_noise):
+    prior = latent_g2("vp")
+    with prior.metered() as meter:
+        DPS(12).draw(observe((True, False), rows=3), prior, double_noise(3))
+    counts = {"nfe": 12, "nge": 12, "decode": 13, "decode_grad": 12, "encode": 0, "encode_grad": 0}
+    assert meter.counts() == {name: 3 * count for name, count in counts.items()}
+
+
+def test_the_step_of_latents_is_one_in_the_latent_of_a_residual_of_images(latent_g2, observe, double_noise):
+    """A decoder that doubles doubles the gradient: zeta on latents of half the size is 4 zeta on the images."""
+    prior, obs = latent_g2("vp", 2 * torch.eye(2)), observe((True, False), 0.8, rows=4)
+    x = DPS(1, 0.1).draw(obs, prior, double_noise(4))
+    free = DPS(1, 0.0).draw(obs, prior, double_noise(4))
+    plain = latent_g2("vp")
+    same = DPS(1, 0.1).draw(replace(obs, y=1e6 * obs.y), plain, double_noise(4))  # far away: the same direction
+    far = DPS(1, 0.0).draw(obs, plain, double_noise(4))
+    sign = torch.sign(obs.y - free)[..., :1]
+    torch.testing.assert_close(x - free, 4 * (same - far) * sign, atol=1e-9, rtol=0)
+
+
 class Doubling(MixturePrior):
     """A latent prior whose decoder multiplies by two."""
 
@@ -185,13 +234,22 @@ def test_condition_and_guidance_reach_the_prior(asked):
     assert all(given is cond and guidance == 2.5 for given, guidance in seen)
 
 
-@pytest.mark.parametrize("field", ["view", "compat"])
+@pytest.mark.parametrize("field", ["loss", "view", "compat"])
 def test_an_unknown_name_is_refused_with_the_valid_ones(field):
     with pytest.raises(ValueError, match=f"unknown {field} 'odd'; valid: "):
         replace(DPS(), **{field: "odd"})
+
+
+def test_the_released_norm_knows_one_loss():
+    with pytest.raises(ValueError, match="compat=released knows loss=norm and perceptual=none alone"):
+        DPS(perceptual="stlpips", compat="released")
 
 
 def test_shipped_presets_are_complete(presets):
     built = presets("dps")
     assert built["authors"] == DPS()
     assert built["vipaint_paper"].zeta == 5
+    paper = built["vipaint_paper_perceptual"]
+    # twice 100 mean|r| / (2 0.566^2) + 100 LPIPS
+    assert paper.zeta == pytest.approx(2 * 100 / (2 * 0.566**2), rel=1e-4)
+    assert paper.zeta * paper.perceptual_weight == pytest.approx(2 * 100, rel=1e-4)

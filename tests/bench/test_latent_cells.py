@@ -1,0 +1,147 @@
+"""Latent priors in a run: the preset meant for them, refusals, and perceptual distances handed to solvers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bench.__main__ import main
+from bench.build import suited
+from bench.catalog import show
+from bench.worker import Session, perceptual_distance, shared
+from priors.base import Prior
+from priors.latents import KL
+from priors.load import save
+from priors.nets import UNet2D
+from priors.process import VP
+from solvers.dps import DPS
+from tests.bench.harness import run
+
+META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
+
+
+@pytest.fixture(scope="session")
+def latent_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained latent prior over 8 x 8 images."""
+    block = {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
+    unet = {**block, "sample_size": 4, "in_channels": 2, "out_channels": 2}
+    unet |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    coder = {**block, "block_out_channels": [4, 4], "in_channels": 1, "out_channels": 1, "latent_channels": 2}
+    coder |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, latent = UNet2D(unet, 1), KL(coder)
+    prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (1, 8, 8), "v", latent=latent)
+    return save(tmp_path_factory.mktemp("priors") / "tiny", prior, META)
+
+
+@pytest.fixture
+def latent_command(command, latent_prior: Path):
+    """``latent_command("dps", "draws=1")``: the small cell of ``command`` on the latent prior."""
+
+    def make(solver: str, *more: str) -> list[str]:
+        kept = [o for o in command() if not o.startswith(("prior", "solver"))]
+        return [
+            f"solver={solver}",
+            "solver.steps=4",
+            "prior=fashion_latent",
+            f"prior.path={latent_prior}",
+            *kept,
+            *more,
+        ]
+
+    return make
+
+
+def refusal(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> str:
+    """The one line of a cell that is refused at plan time."""
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *overrides])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+# -- presets of latent priors ----------------------------------------------------------------------------------------
+
+
+def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
+    node = {"preset": "fast", "zeta": None, "presets": {"fast": {}, "fast_latent": {}, "authors": {}}}
+    latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
+    assert suited(node, latent) == {**node, "preset": "fast_latent"}
+    assert suited(suited(node, latent), latent) == suited(node, latent)
+    assert suited({**node, "preset": "authors"}, latent)["preset"] == "authors"
+    for other in (pixel, {"path": "/nowhere"}, {"_target_": "priors.mixtures.smooth"}):
+        assert suited(node, other) == node
+    assert suited({"presets": {}}, latent) == {"presets": {}}
+
+
+def test_rows_of_a_latent_cell_and_what_is_recorded(latent_command) -> None:
+    plan = run(latent_command("dps")).plan
+    rows = plan.store.read()
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows["decode"]) == {5} and set(rows["decode_grad"]) == {4}
+    assert plan.cell.identity["variant"] == "fast_latent steps=4"
+    recorded = yaml.safe_load((plan.folder / "config.yaml").read_text())["config"]["solver"]
+    assert recorded["preset"] == "fast_latent"
+
+
+def test_show_says_so() -> None:
+    assert "On a latent prior, preset=NAME means NAME_latent" in show("solver=dps")
+    assert "NAME_latent" not in show("solver=psld")
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["psld", "resample"])
+def test_latent_solvers_refuse_pixel_priors(solver: str, command, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [o for o in command() if not o.startswith("solver")]
+    assert "needs latent, which this prior and operator do not have" in refusal(
+        capsys, [f"solver={solver}", *overrides]
+    )
+
+
+def test_an_unknown_perceptual_distance_is_refused(latent_command, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, latent_command("dps", "solver.perceptual=stlpip"))
+    assert "unknown setting solver.perceptual 'stlpip'. Did you mean 'stlpips'?" in line
+    assert "Valid: lpips_alex, lpips_vgg, none, stlpips" in line
+
+
+def test_missing_weights_are_refused_with_the_file_wanted(
+    latent_command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("lpips")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    line = refusal(capsys, latent_command("dps", "solver.perceptual=lpips_vgg"))
+    assert "solver.perceptual=lpips_vgg" in line and "vgg16-397923af.pth" in line
+
+
+# -- perceptual distances --------------------------------------------------------------------------------------------
+
+
+def test_the_distance_is_the_metrics_own_and_loaded_once() -> None:
+    pytest.importorskip("stlpips_pytorch")
+    assert perceptual_distance(DPS(), "cpu") is None
+    distance = perceptual_distance(DPS(perceptual="stlpips"), "cpu")
+    metric = shared("metric", {"_target_": "metrics.stlpips.STLPIPS"}, "cpu")
+    assert distance == metric.between  # a bound method of the same object
+
+
+def test_solvers_without_the_setting_get_none(command) -> None:
+    config = run(command("blended", "data.images=1", "draws=1")).plan.cell.config
+    assert Session(config, "cpu").perceptual is None
+
+
+def test_a_perceptual_term_reaches_the_rows(latent_command) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    small = ("data.images=2", "draws=1", "metrics=[consistency]")
+    plain = run(latent_command("dps", *small)).plan.store.read()
+    with_term = run(latent_command("dps", *small, "solver.perceptual=stlpips", "solver.perceptual_weight=20")).plan
+    rows = with_term.store.read()
+    assert set(rows["status"]) == {"ok"}
+    assert (rows["consistency"] - plain["consistency"]).abs().min() > 1e-6
