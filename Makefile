@@ -37,7 +37,7 @@ format: setup  ## let ruff repair and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup  ## write docs/solvers.md and docs/metrics.md from the code
+docs: setup  ## write the generated pages of docs/ from the code
 	$(BIN)/python -m bench.docs
 
 clean:  ## remove the environment and all caches; runs/ is kept

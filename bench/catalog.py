@@ -18,7 +18,7 @@ CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study")
 LIST_GROUPS = ("metrics",)
 
-_HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "hydra"}
+_HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "train", "hydra"}
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,27 @@ class Option:
 
     @property
     def summary(self) -> str:
-        """The file's first comment line."""
-        first = self.path.read_text(encoding="utf-8").partition("\n")[0]
+        """The file's first comment line; Hydra wants its own, ``# @package``, above it."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        first = next((line for line in lines if not line.startswith("# @")), "")
         return first.lstrip("# ").strip() if first.startswith("#") else ""
 
     @property
     def content(self) -> dict[str, Any]:
-        return _load(self.path)
+        """What the file says of its own group; one with ``@package _global_`` may set other groups too."""
+        own = _load(self.path).get(self.group)
+        return own if isinstance(own, dict) else _load(self.path)
 
     @property
-    def brings(self) -> dict[str, str]:
+    def sweep(self) -> dict[str, str]:
+        """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of any other option."""
+        hydra = _load(self.path).get("hydra", {})
+        return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
+
+    @property
+    def brings(self) -> dict[str, Any]:
         """Options of other groups that this one chooses unless the user does: ``{"prior": "fashion"}``."""
-        entries = [e for e in self.content.get("defaults", []) if isinstance(e, dict)]
+        entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
         moved = {key: value for entry in entries for key, value in entry.items() if key.startswith("override /")}
         return {key.removeprefix("override /").partition("@")[0]: value for key, value in moved.items()}
 
@@ -119,8 +128,12 @@ def show(argument: str) -> str:
     presets: dict[str, dict[str, Any]] = chosen.content.get("presets", {})
     if presets:
         lines += _preset_table(chosen, presets)
+        if any(f"{name}_latent" in presets for name in presets):
+            lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
     else:
         lines += _settings(chosen)
+    if "train" in chosen.content:
+        lines.append(f"  {group}.train.({'|'.join(chosen.content['train'])})")
     lines += _card_lines(chosen)
     return "\n".join(lines)
 
@@ -128,8 +141,9 @@ def show(argument: str) -> str:
 def _settings(chosen: Option) -> list[str]:
     """One line per setting; per column for a metric; a block of settings by its name only."""
     if chosen.group in LIST_GROUPS:
-        columns = chosen.content.items()
-        return [f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns]
+        columns = chosen.parameters.items()
+        bundle = [f"  metrics={name}" for name in chosen.content.get("defaults", [])]
+        return bundle + [f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns]
     lines = []
     for key, value in chosen.parameters.items():
         inner = f"{chosen.group}.{key}.({'|'.join(value)})" if isinstance(value, dict) else ""
@@ -140,7 +154,8 @@ def _settings(chosen: Option) -> list[str]:
 def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
     keys = list(chosen.parameters)
     head = ["", *(f"{p}{' *' if p == chosen.content['preset'] else ''}" for p in presets)]
-    rows = [[f"{chosen.group}.{k}", *(_plain(v.get(k)) for v in presets.values())] for k in keys]
+    own = {k: chosen.content[k] for k in keys if chosen.content[k] is not None}
+    rows = [[f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())] for k in keys]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
         "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]

@@ -1,4 +1,4 @@
-"""The pages ``docs/solvers.md`` and ``docs/metrics.md``, written from cards, presets and docstrings.
+"""The pages ``solvers.md``, ``metrics.md`` and ``applicability.md``, written from cards, presets and capabilities.
 
 ``python -m bench.docs`` writes them. A test compares the committed pages with what this module would write, so they
 cannot fall behind the code.
@@ -15,24 +15,90 @@ from typing import TYPE_CHECKING
 from bench.build import build, target
 from bench.catalog import Option, options
 from bench.guard import ROOT
+from bench.rig import small_prior
 
 if TYPE_CHECKING:
-    from metrics.base import Metric, MetricCard
+    from metrics.base import AnyMetric, MetricCard
     from solvers.base import Solver
 
 NOTE = "<!-- Written from the code by `make docs`; edit the class or its yaml instead. -->"
 
 SOLVERS = """\
 Every method, as `python -m bench solver=NAME` runs it. A preset is chosen with `solver.preset=NAME`, and a single
-setting with, for example, `solver.steps=50`; the preset in bold is the default. What a method *needs* are capabilities
-of the operator and the prior; a combination that lacks one is refused before any work. A method's *version* goes up
-with every change of its numbers and is part of a cell's hash, so results of different versions never mix."""
+setting with, for example, `solver.steps=50`; the preset in bold is the default. On a latent prior, `NAME` means
+`NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and the
+prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of its
+numbers and is part of a cell's hash, so results of different versions never mix."""
 
 METRICS = """\
 Every number that a row can hold. The id is the column name of rows and leaderboards, and it names one exact
 computation: another region, another network or pasted instead of raw images is another id. *Raw* images are the
 solver's output; in *pasted* ones the observed pixels were put back. *Hole* and *known* are the pixels that the mask
-hides and shows. Arrows point to the better end. Choose with `metrics=[NAME,NAME]`."""
+hides and shows. Arrows point to the better end. Choose with `metrics=[NAME,NAME]`.
+
+Some values need all draws of an image, or all images of a cell; the rows of a set metric hold features that the
+leaderboard reduces to one number, with its interval. `metrics=calibration` chooses what needs draws and truth only,
+`metrics=arena` adds what needs independent draws of the exact posterior, which closed-form priors give."""
+
+APPLICABILITY = """\
+Which solver runs with which prior and operator, computed from what a solver *needs* and what prior and operator *have*
+(`Solver.needs`, `Prior.caps`, `Operator.caps`). A cell without what a solver needs is refused before any work, with the
+names shown here; nothing is degraded silently. Single settings may need more, noisy measurements for instance
+(`Solver.lacks`). `python -m bench check solver=NAME` runs a solver on a small prior of every kind."""
+
+CAPABILITIES = {
+    "exact": "the posterior is known in closed form, as for Gaussian mixtures",
+    "features": "the network is a U-Net with named places for hooks; transformers have others",
+    "grad": "the denoiser can be differentiated; every prior of ours can",
+    "latent": "there is an autoencoder between the state and the image",
+    "linear": "`A` is linear",
+    "mask": "the operator keeps or drops pixels",
+    "pinv": "there is a pseudo-inverse",
+    "pixel": "the state is the image itself, so that a measured pixel is a place of the state",
+    "projection": "`At A` is a projection",
+    "prox": "the proximal step of the data term is in closed form",
+}
+"""What a solver may need, in words; a test demands an entry for every need."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Where the table differs from what the literature has: which choices, in which columns, and why."""
+
+    solvers: tuple[str, ...]
+    columns: tuple[str, ...]
+    reason: str
+
+
+OPERATORS = "operators it takes"
+VP, VE, LATENT, FLOW, CLOSED = "pixel VP", "pixel VE / EDM", "latent VP", "latent flow (transformer)", "closed form"
+DIFFERENCES = (
+    Difference(
+        ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
+        (LATENT, FLOW),
+        "Ports use these on latents with a mask of latent cells and the encoding of a filled image as the measurement. "
+        "Cells at the border then leak hidden pixels or lose observed ones: another method under the same name, so it "
+        "is refused. LatentPaint runs there, because a latent mask is part of it.",
+    ),
+    Difference(
+        ("mmps",),
+        (LATENT, FLOW),
+        "On latents every step of its conjugate gradients would go through the Jacobian of the decoder and back. Ours "
+        "solves for the measured pixels alone.",
+    ),
+    Difference(
+        ("ddrm",),
+        (OPERATORS,),
+        "The method takes any linear operator with a known singular value decomposition; ours takes masks, whose "
+        "spectral space is the image itself.",
+    ),
+    Difference(
+        ("pigdm",),
+        (OPERATORS,),
+        "The method takes any linear operator for which a system can be solved; ours takes projections, for which the "
+        "solution is a division.",
+    ),
+)
 
 
 def pages() -> dict[str, str]:
@@ -40,6 +106,7 @@ def pages() -> dict[str, str]:
     return {
         "docs/solvers.md": _page("Solvers", SOLVERS, _solvers()),
         "docs/metrics.md": _page("Metrics", METRICS, _metrics()),
+        "docs/applicability.md": _page("Applicability", APPLICABILITY, _applicability()),
     }
 
 
@@ -114,21 +181,57 @@ def _presets(option: Option) -> str:
     return _table(["setting", *head], rows)
 
 
+def families() -> dict[str, frozenset[str]]:
+    """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a closed form."""
+    unet, latent = small_prior("network").caps, small_prior("latent").caps
+    return {VP: unet, VE: unet, LATENT: latent, FLOW: latent - {"features"}, CLOSED: small_prior("exact").caps}
+
+
+def missing(option: Option, operator: Option, family: str) -> frozenset[str]:
+    """What a solver needs and this operator with this kind of prior lacks; empty where it runs."""
+    needs: frozenset[str] = target(option.content).needs
+    has: frozenset[str] = target(operator.content).caps
+    return needs - families()[family] - has
+
+
+def _applicability() -> list[str]:
+    solvers = options("solver").values()
+    parts: list[str] = []
+    for operator in options("operator").values():
+        rows = [
+            [_choice(o), _codes(asked(o)) or "any", *(_runs(missing(o, operator, f)) for f in families())]
+            for o in solvers
+        ]
+        parts += [f"## {_choice(operator)}", operator.summary, _table(["choice", OPERATORS, *families()], rows)]
+    used = frozenset[str]().union(*(target(option.content).needs for option in solvers))
+    meanings = (f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in sorted(used))
+    parts += ["## What the needs mean", _bullets(meanings)]
+    differences = (f"{_codes(d.solvers)}, {' and '.join(d.columns)}: {d.reason}" for d in DIFFERENCES)
+    return [*parts, "## Where this differs from the literature", _bullets(differences)]
+
+
+def asked(option: Option) -> frozenset[str]:
+    """What a solver needs of the operator: all that no prior has."""
+    needs: frozenset[str] = target(option.content).needs
+    return needs.difference(*families().values())
+
+
+def _runs(lacking: frozenset[str]) -> str:
+    return f"no {_codes(lacking)}" if lacking else "yes"
+
+
 def _metrics() -> list[str]:
-    by_class: dict[type[Metric], list[tuple[Option, MetricCard]]] = {}
+    by_class: dict[type[AnyMetric], list[tuple[Option, MetricCard]]] = {}
     for option in options("metrics").values():
-        for node in option.content.values():
-            metric: Metric = build(node)
+        for node in option.parameters.values():
+            metric: AnyMetric = build(node)
             by_class.setdefault(type(metric), []).append((option, metric.card))
     return [_metric(cls, found) for cls, found in by_class.items()]
 
 
-def _metric(cls: type[Metric], found: Sequence[tuple[Option, MetricCard]]) -> str:
+def _metric(cls: type[AnyMetric], found: Sequence[tuple[Option, MetricCard]]) -> str:
     cards = [card for _, card in found]
-    rows = [
-        [f"`{card.id}`", _choice(option), card.region, "pasted" if card.pasted else "raw", _direction(card)]
-        for option, card in found
-    ]
+    rows = [[f"`{card.id}`", _choice(option), *_seen(card), _direction(card)] for option, card in found]
     shared = {
         "Range": [card.range + (f" ({card.unit})" if card.unit else "") for card in cards],
         "Images": [card.preprocessing for card in cards],
@@ -139,7 +242,7 @@ def _metric(cls: type[Metric], found: Sequence[tuple[Option, MetricCard]]) -> st
     facts = [f"**{name}**: {_by_id(cards, texts)}" for name, texts in shared.items() if any(texts)]
     facts.append(f"**Code**: `{cls.__module__}.{cls.__qualname__}`")
     parts = [f"## {_common_title(cards)}", *_body(cls), _bullets(facts)]
-    return "\n\n".join([*parts, _table(["id", "chosen with", "pixels", "images", "better"], rows)])
+    return "\n\n".join([*parts, _table(["id", "chosen with", "one value from", "pixels", "images", "better"], rows)])
 
 
 def _by_id(cards: Sequence[MetricCard], texts: Sequence[str]) -> str:
@@ -154,6 +257,12 @@ def _by_id(cards: Sequence[MetricCard], texts: Sequence[str]) -> str:
 
 def _common_title(cards: Sequence[MetricCard]) -> str:
     return " / ".join(dict.fromkeys(card.title for card in cards))
+
+
+def _seen(card: MetricCard) -> tuple[str, str, str]:
+    """What one value is computed from: how many images, which pixels of them, and which images."""
+    level = {"image": "one image", "draws": "all draws of an image", "set": "all images"}[card.level]
+    return level, card.region, "pasted" if card.pasted else "raw"
 
 
 def _direction(card: MetricCard) -> str:

@@ -13,7 +13,7 @@ from bench.docs import field_notes, pages
 from bench.guard import ROOT
 
 
-@pytest.mark.parametrize("path", ["docs/solvers.md", "docs/metrics.md"])
+@pytest.mark.parametrize("path", pages())
 def test_committed_page_is_up_to_date(path: str) -> None:
     assert ROOT.joinpath(path).read_text(encoding="utf-8") == pages()[path], "run 'make docs' and commit the pages"
 

@@ -1,0 +1,60 @@
+"""The generated table of what runs where, against a table compiled by hand from the papers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.build import target
+from bench.catalog import options
+from bench.docs import CAPABILITIES, DIFFERENCES, FLOW, LATENT, OPERATORS, VE, VP, asked, families, missing, pages
+
+LINEAR_INVERSE = {"linear", "pinv"}
+# What the methods' papers and public ports support. Y: works as written; v: needs the state in other coordinates,
+# which a solver asks of its prior; dec: with the gradient of the decoder; m: with an approximate mask and measurement
+# in the latent space; "-": not meaningful; "?": an open question.
+LITERATURE: dict[tuple[str, ...], tuple[set[str], str, str, str, str]] = {
+    # choices: (what the operator must be, pixel VP, pixel VE / EDM, latent VP, flow)
+    ("blended", "repaint"): ({"mask"}, "Y", "Y", "m", "m"),
+    ("dps",): (set(), "Y", "v", "Y", "Y"),
+    ("copaint", "copaint_tt"): (set(), "Y", "v", "dec", "dec"),
+    ("reddiff", "reddiff_v"): (set(), "Y", "Y", "dec", "Y"),
+    ("psld",): ({"linear", "projection"}, "-", "-", "Y", "Y"),
+    ("resample",): (set(), "-", "-", "Y", "Y"),
+    ("latentpaint", "latentpaint_free"): ({"mask"}, "Y", "Y", "m", "?"),
+    ("ddrm",): ({"linear", "svd"}, "Y", "Y", "m", "m"),
+    ("ddnm",): (LINEAR_INVERSE, "Y", "Y", "m", "m"),
+    ("pigdm",): ({"linear"}, "Y", "Y", "m", "m"),
+    ("diffpir",): ({"prox"}, "Y", "Y", "m", "m"),
+    ("daps",): (set(), "Y", "v", "Y", "v"),
+    ("mmps",): ({"linear"}, "Y", "Y", "dec", "Y"),
+    ("tds",): (set(), "Y", "Y", "dec", "Y"),
+    ("mgdm",): (set(), "Y", "v", "dec", "Y"),
+    ("ding",): ({"mask"}, "Y", "v", "m", "m"),
+}
+RUNS = {"Y": True, "v": True, "dec": True, "m": True, "-": False, "?": False}
+
+
+def test_the_table_is_that_of_the_literature_but_for_the_differences_it_lists() -> None:
+    inpainting, solvers, columns = options("operator")["inpainting"], options("solver"), (VP, VE, LATENT, FLOW)
+    found = set()
+    for choices, (operator, *marks) in LITERATURE.items():
+        for choice in choices:
+            option = solvers[choice]
+            runs = {family: not missing(option, inpainting, family) for family in columns}
+            theirs = {family: RUNS[mark] for family, mark in zip(columns, marks, strict=True)}
+            found |= {(choice, family) for family in columns if runs[family] != theirs[family]}
+            found |= {(choice, OPERATORS)} if asked(option) != operator else set()
+    assert found == {(choice, column) for d in DIFFERENCES for choice in d.solvers for column in d.columns}
+
+
+def test_the_page_gives_every_difference_and_its_reason() -> None:
+    page = pages()["docs/applicability.md"]
+    for difference in DIFFERENCES:
+        assert difference.reason in page
+        assert set(difference.solvers) <= options("solver").keys()
+        assert set(difference.columns) <= {OPERATORS, *families()}
+
+
+@pytest.mark.parametrize("name", options("solver"))
+def test_every_need_has_its_meaning_in_the_page(name: str) -> None:
+    assert target(options("solver")[name].content).needs <= CAPABILITIES.keys()
