@@ -15,10 +15,11 @@ from masks.base import MaskGenerator
 from masks.box import Box
 from masks.comod import CoMod
 from masks.palette import Palette
+from masks.pixels import Pixels
 from masks.rotated import RotatedWindow
 
 CONF = Path(__file__).parents[2] / "conf" / "mask"
-YAML = {RotatedWindow: "rotated", CoMod: "comod", Palette: "palette", Box: "box"}
+YAML = {RotatedWindow: "rotated", CoMod: "comod", Palette: "palette", Box: "box", Pixels: "pixels"}
 GENERATORS = [
     RotatedWindow(),
     CoMod(),
@@ -28,6 +29,7 @@ GENERATORS = [
     Palette(variant="palette_raw"),
     Box(),
     Box(side=0.25, margin=0, position="centre", observed="inside"),
+    Pixels(),
 ]
 Make = Callable[[int], np.random.Generator]
 

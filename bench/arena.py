@@ -1,0 +1,68 @@
+"""The arena: test images that are drawn from a closed-form prior itself.
+
+There a posterior is known exactly, and the truth is one more draw from it: given the measurement, truth and exact
+posterior draws have the same distribution, which is what simulation-based calibration needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.build import build, target
+from bench.streams import Key, Noise
+from datasets.base import ImageSet
+from priors.base import Prior
+from priors.mixture import MixturePrior
+
+IMAGES = 10_000
+
+
+@dataclass
+class PriorDraws(ImageSet):
+    """Draws from a Gaussian mixture, the prior of the same cell; no labels.
+
+    An image depends on the prior, ``name`` and its own id alone: not on the study seed, which masks and measurement
+    noise depend on, nor on how many others there are.
+
+    Parameters
+    ----------
+    name: data id, ``arena-...``. prior: handed in by the harness. Raises ValueError for another name and for a prior
+    that is not in closed form.
+    """
+
+    name: str
+    prior: Prior = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("arena-"):
+            raise ValueError(
+                f"name '{self.name}' must start with 'arena-', so that drawn images are told from real ones"
+            )
+        if not isinstance(self.prior, MixturePrior):
+            raise ValueError(
+                f"{self.name} draws its images from the prior, which must be in closed form; "
+                "leave prior= out, or choose one such as g2 or gauss64"
+            )
+        self.exact: MixturePrior = self.prior
+        self.shape = self.exact.image_shape
+        self.ids = tuple(f"draw-{i:05d}" for i in range(IMAGES))
+
+    def images(self, ids: Sequence[str]) -> Tensor:
+        return torch.cat([self._image(image) for image in ids])
+
+    def _image(self, image: str) -> Tensor:
+        # one at a time: the last bits of a matrix product depend on the number of its rows
+        noise = Noise([Key(0, self.name, image)], "truth", self.exact.device)
+        return self.exact.sample(noise.uniform(()), noise.normal(self.shape))
+
+
+def build_images(node: Mapping[str, Any], prior: Prior) -> ImageSet:
+    """The image set of a configuration; one that draws from the prior gets it."""
+    more = {"prior": prior} if target(node) is PriorDraws else {}
+    images: ImageSet = build(node, skip=("images",), **more)
+    return images

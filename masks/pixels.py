@@ -1,0 +1,44 @@
+"""Single pixels: a random share or number of them, or the first ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masks.base import MaskGenerator
+
+PLACES = ("random", "first")
+
+
+@dataclass(frozen=True)
+class Pixels(MaskGenerator):
+    """Every pixel is a coordinate of its own: the masks of synthetic problems, of any shape.
+
+    Parameters
+    ----------
+    observed: a fraction of all pixels if below 1 (rounded, but one pixel at least), otherwise how many. place:
+    ``random``, every choice equally likely, or ``first``, in reading order.
+
+    Raises ValueError for an ``observed`` that is not positive or not whole from 1 on, an unknown ``place``, and for
+    more pixels than an image has.
+    """
+
+    observed: float = 0.5
+    place: str = "random"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.observed < math.inf or (self.observed >= 1 and self.observed != int(self.observed)):
+            raise ValueError(f"observed={self.observed}: give a fraction between 0 and 1, or a whole number of pixels")
+        if self.place not in PLACES:
+            raise ValueError(f"unknown place '{self.place}'; valid: {', '.join(PLACES)}")
+
+    def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
+        count = max(1, round(self.observed * height * width)) if self.observed < 1 else int(self.observed)
+        if count > height * width:
+            raise ValueError(f"{count} observed pixels are more than {height} x {width} images have; observe fewer")
+        mask = np.zeros(height * width, dtype=bool)
+        mask[rng.permutation(height * width)[:count] if self.place == "random" else slice(count)] = True
+        return mask.reshape(height, width)

@@ -1,0 +1,91 @@
+"""Random projections: every measured value is a weighted sum of all pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from operators.base import Operator
+
+
+class _Matrix(NamedTuple):
+    """``G`` ``(M, d)`` and its thin singular value decomposition ``G = U diag(S) V``; float64."""
+
+    G: Tensor
+    U: Tensor
+    S: Tensor
+    V: Tensor
+
+
+@dataclass(frozen=True)
+class Projection(Operator):
+    """``A x = G x`` with a matrix ``G`` of independent ``N(0, 1/d)`` entries, the same for all images.
+
+    Measured values, ``(N, M)``, are then of the size of a pixel, so ``sigma`` means what it means for masks. Random
+    matrices are those of compressed sensing and of the synthetic posteriors of Cardoso et al. (MCG-Diff, ICLR 2024).
+    Products are formed in float64.
+
+    Parameters
+    ----------
+    shape: ``(C, H, W)`` of the images, handed in. rows: a fraction of the number ``d = C H W`` of values of an image if
+    below 1 (rounded, but one row at least), otherwise how many. sigma: noise level, in [-1, 1] units. seed: of the
+    matrix.
+
+    Raises ValueError for ``rows`` that are not positive, not whole from 1 on or more than ``d``, and for a negative
+    ``sigma``.
+    """
+
+    caps: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "prox", "svd"})
+    takes_shape: ClassVar[bool] = True
+
+    shape: tuple[int, int, int]
+    rows: float = 0.5
+    sigma: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        values = math.prod(self.shape)
+        if not 0 < self.rows < math.inf or (self.rows >= 1 and self.rows != int(self.rows)):
+            raise ValueError(f"rows={self.rows}: give a fraction between 0 and 1, or a whole number of rows")
+        if self.rows > values:
+            raise ValueError(f"{int(self.rows)} rows are more than the {values} values of an image; give fewer")
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+
+    def A(self, x: Tensor) -> Tensor:
+        return (x.flatten(1).double() @ self._matrix(x).G.T).to(x.dtype)
+
+    def At(self, y: Tensor) -> Tensor:
+        return self._image(y.double() @ self._matrix(y).G, y)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        _, U, S, V = self._matrix(y)
+        return self._image(y.double() @ U / S @ V, y)
+
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """``x + G^T (G G^T + rho)^-1 (y - G x)``, by the singular values."""
+        G, U, S, V = self._matrix(x)
+        weight = rho.double().reshape(-1, 1) if isinstance(rho, Tensor) else rho
+        residual = y.double() - x.flatten(1).double() @ G.T
+        return x + self._image(residual @ U * (S / (S**2 + weight)) @ V, x)
+
+    def _matrix(self, like: Tensor) -> _Matrix:
+        values = math.prod(self.shape)
+        count = max(1, round(self.rows * values)) if self.rows < 1 else int(self.rows)
+        return _matrix(count, values, self.seed, like.device)
+
+    def _image(self, flat: Tensor, like: Tensor) -> Tensor:
+        return flat.to(like.dtype).unflatten(1, self.shape)
+
+
+@cache
+def _matrix(rows: int, values: int, seed: int, device: torch.device) -> _Matrix:
+    # drawn and decomposed on the CPU: other devices have other random numbers and other signs
+    entries = torch.randn(rows, values, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    G = entries / math.sqrt(values)
+    return _Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G, full_matrices=False))))

@@ -1,0 +1,81 @@
+"""The figure shows the numbers of the leaderboard, and nothing that is not there."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from bench import figures
+
+COLUMNS = ["solver", "data", "mask", "operator", "nfe", "psnr", "psnr_lo", "psnr_hi"]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    lines = [
+        ["dps", "g2", "pixels", "inpainting", 100, 20.0, 19.0, 22.0],
+        ["ddnm", "g2", "pixels", "inpainting", 50, 25.0, 24.0, np.inf],
+        ["exact", "g2", "pixels", "inpainting", 0, 30.0, 29.0, 31.0],
+        ["dps", "g2", "pixels", "projection", 100, np.nan, np.nan, np.nan],
+        ["ddnm", "g2", "pixels", "projection", 10, 18.0, 17.0, 18.5],
+    ]
+    frame = pd.DataFrame(lines, columns=COLUMNS)
+    frame.attrs = {"metrics": {"psnr": {"title": "PSNR", "direction": "up", "unit": "dB"}}}
+    return frame
+
+
+def test_points_and_intervals_are_those_of_the_table(frame: pd.DataFrame) -> None:
+    figure = figures.draw(frame, "nfe", "psnr")
+    first, second = (axes for axes in figure.axes if axes.get_title(loc="left"))
+    assert first.get_title(loc="left") == "g2\npixels · inpainting" and first.get_xscale() == "log"
+    points = {tuple(np.ravel(bars.lines[0].get_xydata())): bars for bars in first.containers}
+    assert set(points) == {(100.0, 20.0), (50.0, 25.0)}
+    (segment,) = points[100.0, 20.0].lines[2][0].get_segments()
+    assert segment.tolist() == [[100.0, 19.0], [100.0, 22.0]]
+    # no end at infinity
+    assert points[50.0, 25.0].lines[2][0].get_segments()[0].tolist() == [[50.0, 24.0], [50.0, 25.0]]
+    # what costs nothing is a line across, on a logarithmic axis
+    assert [line.get_ydata()[0] for line in first.lines if list(line.get_xdata()) == [0, 1]] == [30.0]
+    assert [tuple(np.ravel(bars.lines[0].get_xydata())) for bars in second.containers] == [(10.0, 18.0)]
+    assert first.get_ylim()[0] < 19 and "PSNR in dB, higher is better" in {text.get_text() for text in figure.texts} | {
+        figure.get_supylabel()
+    }
+
+
+def test_a_solver_looks_the_same_in_every_panel(frame: pd.DataFrame) -> None:
+    looks: dict[tuple[float, float], set[object]] = {}
+    figure = figures.draw(frame, "nfe", "psnr")
+    keys = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert keys == {"dps", "ddnm", "exact"}
+    for axes in figure.axes:
+        for bars in axes.containers:
+            point = bars.lines[0]
+            looks[tuple(np.ravel(point.get_xydata()))] = {point.get_marker(), point.get_color()}
+    assert looks[50.0, 25.0] == looks[10.0, 18.0] != looks[100.0, 20.0]
+
+
+def test_many_solvers_have_different_looks() -> None:
+    pairs = figures._looks(40)
+    assert len(set(pairs)) == 40
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in pairwise(pairs))
+
+
+def test_files_are_written_where_the_study_asks(frame: pd.DataFrame, tmp_path: Path) -> None:
+    def asks(figure: object) -> Path | None:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"study": {"name": "x", "figure": figure}}))
+        return figures.write(tmp_path, frame)
+
+    assert figures.write(tmp_path / "nowhere", frame) is None
+    assert asks(None) is None and asks({"x": "nfe", "y": "ssim"}) is None
+    assert asks({"x": "nfe", "y": "psnr"}) == tmp_path / "figure.png"
+    assert Image.open(tmp_path / "figure.png").size[0] > 600
+    svg = (tmp_path / "figure.svg").read_bytes()
+    assert b"ddnm" in svg and svg.startswith(b"<?xml")
+    asks({"x": "nfe", "y": "psnr"})
+    assert (tmp_path / "figure.svg").read_bytes() == svg

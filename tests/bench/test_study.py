@@ -1,0 +1,103 @@
+"""Studies that sweep by themselves: what runs, what is skipped, and what the command line changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.app import compose
+from bench.catalog import listing, option, options, show
+from bench.errors import Inapplicable, UserError
+from bench.overrides import check
+from bench.run import plain, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = [name for name in options("study") if option("study", name).sweep]
+
+
+def test_the_studies_of_the_project_are_there() -> None:
+    assert {"arena", "embedded"} <= set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_names_only_what_exists(name: str) -> None:
+    check([f"study={name}"], study_sweep=True)
+    solvers = option("study", name).sweep["solver"]
+    assert {"exact", "prior", "vipaint2"} <= set(
+        options("solver")
+    ) and "exclude=[folder,torchscript,deepinv]" in solvers
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_one_cell_of_a_study_needs_one_value_of_each(name: str) -> None:
+    with pytest.raises(UserError, match="give one value of each"):
+        check([f"study={name}"])
+    single = {key: str(value).split(",")[0] for key, value in option("study", name).sweep.items()} | {"solver": "dps"}
+    check([f"study={name}", *(f"{key}={value}" for key, value in single.items())])
+
+
+def test_settings_are_checked_against_what_the_study_runs() -> None:
+    check(["study=arena", "data.images=4", "solver=dps,pigdm", "solver.steps=5", "draws=2"], study_sweep=True)
+    with pytest.raises(UserError, match="key of data=arena/g2 'root'"):
+        check(["study=arena", "data.root=/x"], study_sweep=True)
+    with pytest.raises(UserError, match="Did you mean 'arena'"):
+        check(["study=areno"], study_sweep=True)
+    with pytest.raises(UserError, match="runs alone"):
+        check(["study=arena,embedded"], sweep=True, study_sweep=True)
+    with pytest.raises(UserError, match="names no solver"):
+        check(["solver=glob(zz*)"], sweep=True)
+
+
+def test_nested_names_are_listed_shown_and_suggested() -> None:
+    assert "arena/g2" in listing("data") and "Arena: draws of two correlated pixels" in listing("data")
+    assert "arena-g2" in show("data=arena/g2")
+    with pytest.raises(UserError, match="Did you mean 'arena/gauss8'"):
+        check(["data=arena/gaus8"])
+
+
+def test_arena_data_brings_what_it_needs() -> None:
+    cfg, choices = compose(check(["data=arena/g2", "solver=exact"]))
+    assert choices["prior"] == "g2" and choices["mask"] == "pixels"
+    assert cfg.operator.sigma == 0.05 and cfg.prior.deviation == 0.3 and cfg.mask.observed == 1
+    own = compose(check(["data=arena/g2", "operator.sigma=0.2", "prior=modes2", "mask=box"]))[0]
+    assert own.operator.sigma == 0.2 and own.prior.spacing == 0.4
+
+
+@pytest.mark.parametrize("figure", ["{x: nfe}", "{x: nfe, y: psnr, z: ssim}"])
+def test_a_figure_has_two_axes(figure: str) -> None:
+    with pytest.raises(UserError, match="name two columns"):
+        plain(compose([f"study.figure={figure.replace(' ', '')}"])[0])
+
+
+def test_what_does_not_fit_together_is_told_from_mistakes(tmp_path: Path) -> None:
+    arena = ["data=arena/gauss8", "metrics=[psnr]", f"out={tmp_path}"]
+    for solver, operator in (("psld", "inpainting"), ("ddrm", "projection"), ("ddnm", "projection")):
+        with pytest.raises(Inapplicable, match="needs"):
+            prepare(*compose([f"solver={solver}", f"operator={operator}", *arena]))
+    # DDNM itself, without the treatment of noise that needs a mask, is at home with any matrix
+    prepare(*compose(["solver=ddnm", "solver.plus=false", "operator=projection", *arena]))
+    with pytest.raises(Inapplicable, match="choose prior= and data= that fit"):
+        prepare(*compose(["data=fashion", "prior=g2", "solver=dps", "metrics=[psnr]"]))
+    with pytest.raises(UserError) as caught:
+        prepare(*compose(["solver=dps", "operator.sigma=-1", *arena]))
+    assert not isinstance(caught.value, Inapplicable)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_study_runs_skips_and_draws(tmp_path: Path) -> None:
+    """One command: the operators that the study sweeps, a cell that is skipped in one line, and a figure."""
+    small = ["data=arena/g2", "solver=exact,ddrm", "data.images=4", "draws=3", "batch=12", "threads=1"]
+    done = bench("study=arena", *small, "metrics=[psnr]", "study.figure={x:nfe,y:psnr}", f"out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (skipped,) = done.stderr.splitlines()
+    assert skipped.startswith("bench: skipped ddrm  arena/g2  pixels  projection: ")
+    board = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert sorted(board["solver"]) == ["ddrm", "exact", "exact"] and (board["failed"] == 0).all()
+    assert (tmp_path / "figure.svg").exists() and (tmp_path / "figure.png").exists()

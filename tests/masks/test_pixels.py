@@ -1,0 +1,53 @@
+"""Single pixels, against hand counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from masks.pixels import Pixels
+
+Make = Callable[[int], np.random.Generator]
+
+
+@pytest.mark.parametrize(
+    ("observed", "shape", "count"),
+    [(0.5, (1, 8), 4), (0.25, (4, 4), 4), (1, (1, 2), 1), (3, (8, 8), 3), (0.01, (1, 8), 1), (16, (4, 4), 16)],
+)
+@pytest.mark.parametrize("place", ["random", "first"])
+def test_exactly_so_many_are_observed(
+    observed: float, shape: tuple[int, int], count: int, place: str, rng: Make
+) -> None:
+    for seed in range(5):
+        mask = Pixels(observed, place).generate(rng(seed), *shape)
+        assert mask.shape == shape and mask.dtype == np.bool_ and mask.sum() == count
+        if place == "first":
+            assert mask.flatten()[:count].all()
+
+
+def test_every_pixel_is_as_likely(rng: Make) -> None:
+    """400 masks of 2 in 8 pixels: a count of 100 each with deviation 8.7."""
+    counts = sum(Pixels(2).generate(rng(seed), 2, 4).astype(int) for seed in range(400))
+    assert counts.sum() == 800 and np.abs(counts - 100).max() < 35
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"observed": 0}, "give a fraction between 0 and 1"),
+        ({"observed": 2.5}, "give a fraction between 0 and 1"),
+        ({"observed": float("nan")}, "give a fraction between 0 and 1"),
+        ({"observed": float("inf")}, "give a fraction between 0 and 1"),
+        ({"place": "last"}, "unknown place 'last'; valid: random, first"),
+    ],
+)
+def test_bad_settings(settings: dict[str, float | str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pixels(**settings)  # type: ignore[arg-type]
+
+
+def test_more_pixels_than_there_are(rng: Make) -> None:
+    with pytest.raises(ValueError, match="9 observed pixels are more than 2 x 4 images have"):
+        Pixels(9).generate(rng(0), 2, 4)
