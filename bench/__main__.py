@@ -17,12 +17,16 @@ python -m bench [verb] [overrides]
   plan         what a run would do: cells, rows, chunks still missing
   ls [GROUP]   everything that can be chosen
   show GROUP=NAME   one choice in full: settings, presets, card
+  check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
+  export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
-  train prior=NAME  train an embedded prior
+  convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
+  train prior=NAME  train an embedded prior; with solver=NAME, that solver's modules for it
 
 examples
   python -m bench solver=repaint mask=comod data.images=32 draws=4
   python -m bench -m solver=blended,repaint,dps,vipaint2 mask=rotated,comod,palette
+  python -m bench study=arena      # a study that sweeps by itself; solver=dps,ddnm and the like narrow it
 
 settings
 {settings}
@@ -77,7 +81,7 @@ def _run(overrides: list[str]) -> int:
     from bench.overrides import check
 
     parsed = get_args_parser().parse_args(overrides)
-    checked = dict(zip(parsed.overrides, check(parsed.overrides, sweep=parsed.multirun), strict=True))
+    checked = dict(zip(parsed.overrides, check(parsed.overrides, parsed.multirun, study_sweep=True), strict=True))
     from bench import app
 
     # Hydra reads sys.argv; it is given ours without the verb
@@ -116,6 +120,18 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def _check(overrides: list[str]) -> int:
+    from bench.check import reports, summary, table
+    from bench.console import out
+
+    done = []
+    for report in reports(overrides):
+        out.print(table(report))
+        done.append(report)
+    out.print(summary(done))
+    return FAILED if any(report.failures for report in done) else 0
+
+
 def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
@@ -124,10 +140,37 @@ def _leaderboard(arguments: list[str]) -> int:
         raise UserError(
             f"{study} is not a study folder: it holds no cells/; studies lie in runs/ unless out= said else"
         )
-    from bench import console, leaderboard
+    from bench import console, figures, leaderboard
 
-    console.out.print(leaderboard.table(leaderboard.write(study)))
-    console.out.print(f"{study / 'leaderboard.csv'}", style="dim")
+    board = leaderboard.write(study)
+    console.out.print(leaderboard.table(board))
+    for path in (study / "leaderboard.csv", figures.write(study, board)):
+        if path is not None:
+            console.out.print(f"{path}", style="dim")
+    return 0
+
+
+def _export_masks(overrides: list[str]) -> int:
+    from bench.overrides import check
+
+    truth = [override for override in overrides if override.startswith("truth=")]
+    if not {*truth} <= {"truth=true", "truth=false"}:
+        raise UserError(f"{truth[-1]}: truth takes true or false")
+    checked = check([override for override in overrides if override not in truth])
+    from bench.app import compose
+    from bench.export import export_masks
+    from bench.run import plain
+
+    export_masks(plain(compose(checked)[0]), truth=truth[-1:] == ["truth=true"])
+    return 0
+
+
+def _convert(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.convert import convert
+
+    folder = convert(arguments)
+    out.print(f"{folder / 'prior.json'}", style="dim")
     return 0
 
 
@@ -137,9 +180,15 @@ def _train(overrides: list[str]) -> int:
     checked = check(overrides)
     from bench.app import compose
     from bench.run import plain
-    from bench.train import train_prior
 
     config = plain(compose(checked)[0])
+    if any(override.startswith("solver=") for override in overrides):
+        from bench.train_solver import train_solver
+
+        train_solver(config, quiet=bool(config["quiet"]))
+        return 0
+    from bench.train import train_prior
+
     train_prior(config, quiet=bool(config["quiet"]))
     return 0
 
@@ -149,7 +198,10 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "ls": _ls,
     "show": _show,
+    "check": _check,
+    "export-masks": _export_masks,
     "leaderboard": _leaderboard,
+    "convert": _convert,
     "train": _train,
 }
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bench.catalog import CONF
-from bench.errors import BAD_INPUT, UserError
+from bench.errors import BAD_INPUT, Inapplicable, UserError
 from bench.schema import register
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
     from bench.run import run_job
 
+    choices = HydraConfig.get().runtime.choices
     try:
-        OUTCOMES.append(run_job(cfg, HydraConfig.get().runtime.choices))
+        OUTCOMES.append(run_job(cfg, choices, sweep=HydraConfig.get().mode is RunMode.MULTIRUN))
     except UserError as error:
+        if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
+            words = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
+            print(f"bench: skipped {words}: {error}", file=sys.stderr)
+            return
         # Hydra would print a traceback around it
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -10,8 +10,12 @@ from typing import Any
 
 from bench.build import arguments, target
 from bench.errors import UserError
+from bench.modules import modules_identity
 
 Node = Mapping[str, Any]
+
+_FILE = ("path", "trust_file", "label", "sha256")
+"""Settings of a solver that say which file it reads, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
     folder of files hashes their names.
     """
     solver = target(config["solver"])
+    settings = {**_content(arguments(config["solver"])), **modules_identity(config)}
     canonical = {
-        "solver": {"class": config["solver"]["_target_"], "version": solver.version, **arguments(config["solver"])},
+        "solver": {"class": config["solver"]["_target_"], "version": solver.version, **settings},
         "prior": _prior_identity(config["prior"]),
         "data": {"name": data_name, **_without(config["data"], "root")},
         "mask": {"class": config["mask"]["_target_"], **arguments(config["mask"])},
@@ -52,7 +57,7 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "budget": config["budget"],
     }
     identity = {
-        "solver": str(choices["solver"]),
+        "solver": str(config["solver"].get("label") or choices["solver"]),
         **{group: label(group, config[group], str(choices[group])) for group in ("data", "mask", "operator", "prior")},
         "seed": int(config["seed"]),
         "images": int(config["data"]["images"]),
@@ -94,7 +99,7 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
     node, option = config["solver"], options("solver").get(solver)
     shipped = option.content if option else {}
     words = [str(node["preset"])] if node.get("preset") != shipped.get("preset") else []
-    settings = _without(node, "_target_", "preset", "presets")
+    settings = _without(node, "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != shipped.get(k)]
     if config["budget"]:
         words.append(f"budget={config['budget']}")
@@ -111,6 +116,11 @@ def _prior_identity(node: Node) -> Node:
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
     return {"class": node["_target_"], **arguments(node)}
+
+
+def _content(settings: Node) -> Node:
+    """A solver's settings, with the content of a file in place of where it lies."""
+    return _without(settings, "path", "trust_file") if settings.get("sha256") else settings
 
 
 def _without(node: Node, *keys: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pandas", "pyarrow", "torchmetrics"),
-    *("lpips", "stlpips-pytorch", "hydra-core", "omegaconf", "pillow", "matplotlib", "ray"),
+    *("lpips", "stlpips-pytorch", "hydra-core", "omegaconf", "pillow", "matplotlib", "ray", "deepinv"),
 )
 
 

@@ -13,6 +13,10 @@ class UserError(Exception):
     """What was wrong, what is valid, what to do; in one line."""
 
 
+class Inapplicable(UserError):
+    """Nothing is wrong with the parts, but they do not fit together; a study over many solvers may skip the cell."""
+
+
 def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest valid one first."""
     names = sorted(valid)

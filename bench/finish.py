@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench import console, leaderboard
+from bench import console, figures, leaderboard
 from bench.plan import CellPlan
 from bench.run import Outcome, prepare
 from bench.sheet import Panel, contact_sheet
@@ -21,7 +21,8 @@ SHEET_CELLS, SHEET_IMAGES = 24, 8
 def finish(outcomes: Sequence[Outcome]) -> bool:
     """Print and draw what the jobs of this process came to; True if every row is good."""
     last = outcomes[-1]
-    board = leaderboard.build(last.study)
+    board = leaderboard.write(last.study)
+    figure = figures.write(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     if not last.quiet:
         console.out.print(leaderboard.table(board))
@@ -29,6 +30,7 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
             ("leaderboard", last.study / "leaderboard.csv"),
             ("rows", last.study / "cells"),
             ("contact sheet", sheet),
+            ("figure", figure),
         ):
             if path is not None:
                 console.out.print(f"{label:>14}  {path}")

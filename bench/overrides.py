@@ -14,10 +14,11 @@ from bench.catalog import GROUPS, LIST_GROUPS, defaults, option, options
 from bench.errors import UserError, unknown
 
 
-def check(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
     """The overrides as Hydra is to get them; UserError on an unknown group, option, key or a wrong value.
 
-    ``sweep`` says whether several values are allowed (``-m``).
+    ``sweep`` says whether several values are allowed (``-m``), ``study_sweep`` whether a study with sweep parameters of
+    its own is.
 
     Settings of an option get a ``++``: in a sweep Hydra also composes them onto the *default* option, which may not
     have them.
@@ -30,13 +31,16 @@ def check(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     except OverrideParseException as error:
         raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
     several = next((item for item in parsed if item.is_sweep_override()), None)
-    if several is not None and not sweep:
+    swept = _study_sweep(parsed)
+    if several is not None and not sweep and not (swept and study_sweep):
         raise UserError(f"'{several.input_line}' is a sweep: add -m to run every value, or give one")
-    given = {item.key_or_group: _check_options(item) for item in parsed if item.key_or_group in GROUPS}
-    chosen = {group: _as_names(value) for group, value in defaults().items()}
-    for name in given.get("data", chosen["data"]):
-        chosen.update({group: _as_names(value) for group, value in option("data", name).brings.items()})
-    chosen.update(given)
+    asked = {item.key_or_group for item in parsed}
+    left = [item.key_or_group for item in swept if item.key_or_group not in asked]
+    if left and not study_sweep:
+        raise UserError(f"this study sweeps {', '.join(left)}, and one cell is wanted here: give one value of each")
+    # what is on the command line wins over what a study sweeps
+    given = {item.key_or_group: _check_options(item) for item in [*swept, *parsed] if item.key_or_group in GROUPS}
+    chosen = _chosen(given)
     settings = [
         item for item in parsed if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra")
     ]
@@ -46,11 +50,37 @@ def check(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     return [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
 
 
+def _study_sweep(parsed: Sequence[Any]) -> list[Any]:
+    """The sweep parameters of the chosen study, as overrides."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    asked = [name for item in parsed if item.key_or_group == "study" for name in _check_options(item)]
+    sweeps = {name: option("study", name).sweep for name in asked}
+    if len(asked) > 1 and any(sweeps.values()):
+        raise UserError(f"study={','.join(asked)}: a study with a sweep of its own runs alone; give one")
+    lines = [f"{key}={value}" for sweep in sweeps.values() for key, value in sweep.items()]
+    return list(OverridesParser.create().parse_overrides(lines))
+
+
+def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The options of every group that some job will have, with those that a chosen option brings along."""
+    chosen = {group: _as_names(value) for group, value in defaults().items()}
+    for group in ("data", "study"):
+        brought: dict[str, list[str]] = {}
+        for name in given.get(group, chosen[group]):
+            for other, value in option(group, name).brings.items():
+                brought.setdefault(other, []).extend(_as_names(value))
+        chosen.update(brought)
+    return {**chosen, **given}
+
+
 def _values(item: Any) -> list[Any]:
-    """The plain values of an override: one, or each of a sweep; a glob gives none."""
+    """The plain values of an override: one, or each of a sweep; a glob, the options of the group that it names."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
     value = item.value()
+    if isinstance(value, Glob) and item.key_or_group in GROUPS:
+        return value.filter(list(options(item.key_or_group)))
     if isinstance(value, ChoiceSweep):
         return list(value.list)
     return [] if isinstance(value, Sweep | Glob) else [value]
@@ -71,7 +101,9 @@ def _check_options(item: Any) -> list[str]:
         names += _as_names(value)
     for name in names:
         option(group, name)
-    return names or list(options(group))
+    if not names:
+        raise UserError(f"'{item.input_line}' names no {group}. Valid: {', '.join(options(group))}")
+    return names
 
 
 def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:

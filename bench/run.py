@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from bench import console
-from bench.build import build
+from bench.build import build, suited
 from bench.cell import Cell, cell_of
 from bench.environment import environment
 from bench.errors import UserError
@@ -21,6 +23,9 @@ from bench.schema import study_folder
 from bench.store import write_atomic
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
+
+_REDUCED: dict[Path, tuple[float, float]] = {}
+"""When the tables of a study were last rebuilt, and how many seconds that took."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
     if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
         raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
+    figure = config["study"].get("figure")
+    if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
+        raise UserError(f"study.figure={figure}: name two columns of the leaderboard, for example {{x: nfe, y: psnr}}")
+    config["solver"] = suited(config["solver"], config["prior"])
     return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
 
 
@@ -67,15 +76,14 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     """
     import torch
 
+    from bench.external import pinned
     from bench.worker import Session, build_operator, shared
     from metrics.base import MissingWeights
 
     config = plain(cfg)
     # what cannot be run is refused here, before anything is written
     build(config["executor"])
-    build_operator(config["operator"], torch.ones(1, 1, 1, 1, dtype=torch.bool))
     study = Path(study_folder(config["out"], config["study"]["name"]))
-    data = build(config["data"], skip=("images",))
     cards: dict[str, Any] = {}
     for name, node in config["metrics"].items():
         metric = shared("metric", node, "cpu")
@@ -86,16 +94,21 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
         except (MissingWeights, RuntimeError) as error:
             raise UserError(str(error)) from None
         cards[name] = asdict(metric.card)
-    cell: Cell = cell_of(config, choices, data.name)
-    Session(config, "cpu")
+    try:
+        session = Session(config, "cpu")
+    except ImportError as error:  # of an optional package
+        raise UserError(str(error)) from None
+    channels, height, width = session.prior.image_shape
+    build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
+    cell: Cell = cell_of(pinned(config, session.images), choices, session.images.name)
     if write:
         writable(study)
     provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}
-    return study, plan_cell(cell, study, data.ids, cards, provenance, write)
+    return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
 
 
-def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:
-    """Plan, execute and reduce one cell."""
+def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
+    """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is for the caller)."""
     study, plan = prepare(cfg, choices)
     config = plan.cell.config
     _record(study, cfg)
@@ -107,10 +120,20 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any]) -> Outcome:
             advance(chunk, counts)
     statuses = plan.store.read(["status"])["status"].value_counts()
     counts = {str(status): int(n) for status, n in statuses.items()}
+    _reduce(study, lately=sweep)
+    return Outcome(study, plan, counts, tuple(config["accept"]), bool(config["quiet"]), bool(config["sheet"]))
+
+
+def _reduce(study: Path, lately: bool) -> None:
+    """Rebuild the tables; unless, with ``lately``, that would take this process more than a tenth of its time."""
     from bench import leaderboard
 
+    start = time.monotonic()
+    finished, took = _REDUCED.get(study, (-math.inf, 0.0))
+    if lately and start - finished < 9 * took:
+        return
     leaderboard.write(study)
-    return Outcome(study, plan, counts, tuple(config["accept"]), bool(config["quiet"]), bool(config["sheet"]))
+    _REDUCED[study] = (time.monotonic(), time.monotonic() - start)
 
 
 def _check_metrics(plan: CellPlan) -> None:

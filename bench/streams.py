@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAMS = ("mask", "noise", "solver", "metric")
+STREAMS = ("mask", "noise", "solver", "metric", "truth")
 
 
 def seed_of(study: int, data: str, image: str, stream: str, draw: int | None = None) -> int:

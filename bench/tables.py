@@ -80,7 +80,7 @@ def terminal(frame: pd.DataFrame, metrics: int = 4) -> Table:
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
-    table.add_column("solver", overflow="fold")
+    table.add_column("solver", overflow="fold", min_width=12)
     heads = [name + _ARROW[card["direction"]] for name, card in cards.items()]
     for name in (*shown, *heads, "NFE", "s / draw", *_count_names(frame)):
         table.add_column(name, justify="left" if name in shown else "right", no_wrap=True)

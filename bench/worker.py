@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,17 +19,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
-from bench.errors import UserError
+from bench.errors import Inapplicable, UserError, unknown
+from bench.external import UNMEASURED, Folder, given
+from bench.modules import load_modules
 from bench.plan import CellPlan, Chunk
+from bench.reference import exact_reference
 from bench.streams import Key, Noise
 from datasets.base import ImageSet
 from masks.base import MaskGenerator
-from metrics.base import Batch, Metric, from_uint8, to_uint8
+from metrics.base import AnyMetric, Batch, DrawMetric, DrawSet, Metric, MissingWeights, SetMetric, from_uint8, to_uint8
+from metrics.perceptual import Perceptual
 from operators.base import Operator
 from priors.base import BudgetExceeded, Prior
-from solvers.base import Observation, Solver
+from solvers.base import Distance, Observation, Posterior, Solver
 
 Row = dict[str, Any]
 
@@ -50,43 +55,72 @@ class Session:
 
     def __init__(self, config: Mapping[str, Any], device: str):
         self.config, self.device = config, device
-        self.images: ImageSet = build(config["data"], skip=("images",))
         self.mask: MaskGenerator = build(config["mask"])
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device)
-        self.metrics: dict[str, Metric] = {k: shared("metric", node, device) for k, node in config["metrics"].items()}
+        self.images: ImageSet = build_images(config["data"], self.prior)
+        nodes = config["metrics"].items()
+        self.metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes}
         self._check_fit()
+        self.modules = load_modules(config, device)
+        self.perceptual = perceptual_distance(self.solver, device)
 
     def _check_fit(self) -> None:
         """Refuse data of another shape, and a solver that needs what operator and prior lack; nothing is degraded."""
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
-            raise UserError(
+            raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for {self.prior.image_shape} "
                 "(channels, height, width); choose prior= and data= that fit"
             )
         has = self.prior.caps | target(self.config["operator"]).caps
-        missing = self.solver.needs - has
+        missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
         if missing:
             name = type(self.solver).__name__
-            raise UserError(
+            raise Inapplicable(
                 f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not have "
                 f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
             )
+        for name, metric in self.metrics.items():
+            lacking = ", ".join(sorted(metric.needs - has))
+            if lacking:
+                raise UserError(
+                    f"metric '{name}' compares with the exact posterior and needs {lacking}, which this prior and "
+                    "operator do not have; leave it out, or choose a closed-form prior such as prior=g2"
+                )
 
     def measure(self, images: Sequence[str]) -> Measurement:
-        """Truth, masks and observations; they depend on the study seed, the data and the image alone."""
-        keys = [Key(int(self.config["seed"]), self.images.name, image) for image in images]
-        truth = self.images.images(images).to(self.device)
-        height, width = truth.shape[-2:]
-        masks = np.stack([self.mask.generate(key.rng("mask"), height, width) for key in keys])
-        operator: Operator = build_operator(self.config["operator"], torch.from_numpy(masks)[:, None]).to(self.device)
-        noise = Noise(keys, "noise", self.device).normal(operator.A(truth).shape[1:])
-        return Measurement(keys, truth, self.images.labels(images), operator, operator.observe(truth, noise))
+        """Truth, masks and observations of some images; see :func:`measure`."""
+        return measure(self.config, self.images, self.mask, images, self.device)
+
+    def fit(self, obs: Observation, measured: Measurement, draws: int, noise: Noise) -> Posterior:
+        """The solver's posterior, or the images made elsewhere that stand in its place."""
+        if isinstance(self.solver, Folder):
+            ids = [key.image for key in measured.keys]
+            return given(self.solver, self.images, self.config["data"]["images"], draws, ids, self.device)
+        return self.solver.fit(obs, self.prior, noise)
 
 
-def build_operator(node: Mapping[str, Any], mask: Tensor) -> Operator:
-    """An operator; those that take a mask get it, bool ``(N, 1, H, W)``."""
-    return build(node, mask=mask) if target(node).takes_mask else build(node)
+def measure(
+    config: Mapping[str, Any], data: ImageSet, mask: MaskGenerator, images: Sequence[str], device: str = "cpu"
+) -> Measurement:
+    """Truth, masks and observations; they depend on the study seed, the data and the image alone."""
+    keys = [Key(int(config["seed"]), data.name, image) for image in images]
+    truth = data.images(images).to(device)
+    height, width = truth.shape[-2:]
+    masks = np.stack([mask.generate(key.rng("mask"), height, width) for key in keys])
+    operator = build_operator(config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])).to(device)
+    noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
+    return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
+
+
+def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> Operator:
+    """An operator; those that take masks ``(N, 1, H, W)`` or the shape of the images get them."""
+    kind = target(node)
+    given: dict[str, Any] = {"mask": mask} if kind.takes_mask else {}
+    if kind.takes_shape:
+        given["shape"] = (channels, *mask.shape[-2:])
+    operator: Operator = build(node, **given)
+    return operator
 
 
 @cache
@@ -97,6 +131,32 @@ def _shared(kind: str, key: str, device: str) -> Any:
 def shared(kind: str, node: Mapping[str, Any], device: str) -> Any:
     """A prior or metric, loaded once per process and device."""
     return _shared(kind, json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True), device)
+
+
+PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
+    "stlpips": {"_target_": "metrics.stlpips.STLPIPS"},
+    "lpips_vgg": {"_target_": "metrics.lpips_metric.LPIPS", "net": "vgg"},
+    "lpips_alex": {"_target_": "metrics.lpips_metric.LPIPS", "net": "alex"},
+}
+"""Metrics that a solver's setting ``perceptual`` may name; a cell scored by one loads it once."""
+
+
+def perceptual_distance(solver: Solver, device: str) -> Distance | None:
+    """The distance a solver's setting ``perceptual`` names; None where it says ``none`` or there is no such setting.
+
+    Raises UserError for an unknown name, and where the weights are missing or are others.
+    """
+    name = getattr(solver, "perceptual", "none")
+    if name == "none":
+        return None
+    if name not in PERCEPTUAL:
+        raise unknown("setting solver.perceptual", name, ["none", *PERCEPTUAL])
+    metric: Perceptual = shared("metric", PERCEPTUAL[name], device)
+    try:
+        metric.check()
+    except (MissingWeights, RuntimeError) as error:
+        raise UserError(f"solver.perceptual={name}: {error}") from None
+    return metric.between
 
 
 class Worker:
@@ -160,7 +220,7 @@ class Worker:
         """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
         prior = session.prior
         labels = None if measured.labels is None else measured.labels.to(self.device)
-        obs = Observation(measured.y, measured.operator, prior.condition(labels))
+        obs = Observation(measured.y, measured.operator, prior.condition(labels), session.perceptual, session.modules)
         noise = Noise(measured.keys, "solver", self.device)
         blocks = _blocks(draws, batch)
         sampled = obs.n * sum(len(block) for block, _ in blocks)
@@ -168,7 +228,7 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         with prior.metered(_limit(session.config["budget"], sampled)) as meter:
             with self._clock() as fit:
-                posterior = session.solver.fit(obs, prior, noise)
+                posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
             with self._clock() as sample:
                 x = torch.cat([posterior.sample(block).x[:, :n] for block, n in blocks], dim=1)
@@ -180,6 +240,7 @@ class Worker:
             "peak_mib": _peak_mib(self.device),
             # the fit is shared by the draws; draws that only fill up the last block are not charged to the others
             **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
+            **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
         return [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
 
@@ -199,12 +260,15 @@ class Worker:
             y=y,
             Ax=operator.A(x),
         )
-        values = {name: metric(batch).double().cpu() for name, metric in session.metrics.items()}
+        single = {name: metric for name, metric in session.metrics.items() if isinstance(metric, Metric)}
+        values = {name: metric(batch).double().cpu() for name, metric in single.items()}
+        together = _score_draws(session, measured, x.unflatten(0, (-1, draws)), finite.view(-1, draws).all(1))
         rows: list[Row] = []
         for i, ok in enumerate(finite.tolist()):
-            scores = {name: column[i].item() if ok else math.nan for name, column in values.items()}
+            scores: Row = {name: column[i].item() if ok else math.nan for name, column in values.items()}
+            scores |= together[i]
             failure = {} if ok else {"message": "the output is not finite"}
-            rows.append({"status": "ok" if ok else "nan", "png": _png(pixels[i]) if ok else None, **failure, **scores})
+            rows.append({"status": "ok" if ok else "nan", "png": png(pixels[i]) if ok else None, **failure, **scores})
         return rows
 
     @contextmanager
@@ -219,6 +283,34 @@ class Worker:
     def _synchronize(self) -> None:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
+
+
+def _score_draws(session: Session, measured: Measurement, x: Tensor, complete: Tensor) -> list[Row]:
+    """What metrics of all draws and of all images put into every row; ``x`` ``(N, D, C, H, W)``.
+
+    An image with a draw that is not finite (``complete`` ``(N,)`` is False) has no such scores: those of the draws that
+    are left would be those of another, luckier method. Features of an image stand in the row of its first draw.
+    """
+    metrics = {name: metric for name, metric in session.metrics.items() if isinstance(metric, DrawMetric | SetMetric)}
+    rows: list[Row] = [{} for _ in range(x.shape[0] * x.shape[1])]
+    if not metrics:
+        return rows
+    draws, operator, y = x.shape[1], measured.operator, measured.y
+    seen = operator.first_guess(y) if operator.mask is None and "linear" in operator.caps else y
+    drawn = DrawSet(x, measured.truth, operator.mask, seen)
+    if any("exact" in metric.needs for metric in metrics.values()):
+        exact = exact_reference(session.config, session.prior, measured)
+        drawn = replace(drawn, reference=exact.x, mode_weights=exact.mode_weights, assign=exact.assign)
+    for name, metric in metrics.items():
+        values = metric(drawn) if isinstance(metric, DrawMetric) else metric.features(drawn)
+        for i, ok in enumerate(complete.tolist()):
+            for d, row in enumerate(rows[i * draws : (i + 1) * draws]):
+                if isinstance(metric, DrawMetric):
+                    row[name] = values[i].item() if ok else math.nan
+                elif d == 0 or values.ndim == 3:
+                    kept = values[i] if values.ndim == 2 else values[i, d]
+                    row[name] = kept.tolist() if ok and not values[i].isnan().any() else []
+    return rows
 
 
 def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:
@@ -259,7 +351,7 @@ def _peak_mib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _png(pixels: Tensor) -> bytes:
+def png(pixels: Tensor) -> bytes:
     """8-bit pixels ``(C, H, W)`` as PNG."""
     array = pixels.permute(1, 2, 0).cpu().numpy()
     buffer = io.BytesIO()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from priors.latents import Latent
+from priors.nets import UNet2D
 from priors.process import CLEAN, Level, Process, Rescaled
 
 Shape = tuple[int, int, int]
@@ -91,9 +92,8 @@ class Prior:
     ``latent.shape(shape)``; None where it denoises the images themselves.
     parameterization: what the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``.
     num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'.
+    learned_var: whether the network puts out a variance behind its ``C`` channels; :meth:`denoise` leaves it out.
     """
-
-    learned_var = False
 
     def __init__(
         self,
@@ -105,12 +105,13 @@ class Prior:
         num_classes: int = 0,
         null_label: int | None = None,
         latent: Latent | None = None,
+        learned_var: bool = False,
     ):
         self.process, self.net, self.latent = process, net, latent
         self.image_shape = shape
         self.latent_shape = shape if latent is None else latent.shape(shape)
         self.parameterization, self.sigma_data = parameterization, sigma_data
-        self.num_classes, self.null_label = num_classes, null_label
+        self.num_classes, self.null_label, self.learned_var = num_classes, null_label, learned_var
         self.device = torch.device("cpu")
         self.meter = Meter()
         for module in (net, latent):
@@ -124,12 +125,14 @@ class Prior:
 
     @property
     def caps(self) -> frozenset[str]:
-        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``exact``, ..."""
+        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features``, ..."""
         caps = {"grad", "latent" if self.is_latent else "pixel"}
         if self.num_classes:
             caps.add("label")
         if self.null_label is not None:
             caps.add("guidance")
+        if isinstance(self.net, UNet2D):
+            caps.add("features")
         return frozenset(caps)
 
     def to(self, device: torch.device | str) -> Prior:
@@ -231,6 +234,7 @@ class Prior:
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
             given, null = self.net(torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
             out = null + guidance * (given - null)
+        out = out[:, : z.shape[1]] if self.learned_var else out
         return self._counted(self._to_x0(out, z, alpha, sigma), "nge", len(z) if guidance == 1.0 else 2 * len(z))
 
     @staticmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from operators.base import Operator
 from priors.base import Condition, Prior
@@ -34,13 +34,15 @@ class Observation:
     """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed; never the truth.
 
     ``perceptual``: a differentiable distance ``(N, C, H, W), (N, C, H, W) -> (N,)`` between images in [-1, 1], handed
-    to solvers whose setting ``perceptual`` names one.
+    to solvers whose setting ``perceptual`` names one. ``modules``: networks trained for this solver and prior, by name,
+    handed to solvers whose setting ``modules`` names a folder.
     """
 
     y: Tensor
     operator: Operator
     cond: Condition | None = None
     perceptual: Distance | None = None
+    modules: Mapping[str, nn.Module] | None = None
 
     @property
     def n(self) -> int:
@@ -90,6 +92,10 @@ class Solver:
     card: ClassVar[Card]
     needs: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
+
+    def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
+        """What these settings need and an operator of noise level ``sigma`` and a prior do not have."""
+        return self.needs - has
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
         """Adapt to the observation, once for all draws of an image; ``noise`` has one row per image."""

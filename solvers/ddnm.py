@@ -66,6 +66,10 @@ class DDNM(Sampler):
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
         walk(self.steps, self.travel_length, self.travel_repeat)  # refuses an impossible schedule before any work
 
+    def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
+        needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
+        return needs - has
+
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)
         noisy = self.plus and obs.operator.sigma > 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from operators.base import Operator
 from priors.base import Prior
 from priors.mixture import MixturePrior
-from solvers.base import Card, Noise, Observation, Posterior, Samples, Solver
+from solvers.base import Card, Noise, Observation, Samples, Solver
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Exact(Solver):
         deviations=("Only for priors in closed form: the upper bracket of a comparison, not a method for images.",),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     sigma_floor: float = 0.0
 
@@ -43,12 +43,12 @@ class Exact(Solver):
         if not self.sigma_floor >= 0:
             raise ValueError(f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] units")
 
-    def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
+    def fit(self, obs: Observation, prior: Prior, noise: Noise) -> ExactPosterior:
         if not isinstance(prior, MixturePrior):
             raise ValueError(f"exact draws need a Gaussian mixture, not a {type(prior).__name__}; choose another prior")
         sigma = max(self.sigma_floor, obs.operator.sigma)
         seen = zip(obs.y.flatten(1), _matrices(obs.operator, obs.n, prior), strict=True)
-        return _ExactPosterior([_condition(prior, A, y, sigma) for y, A in seen], noise)
+        return ExactPosterior([_condition(prior, A, y, sigma) for y, A in seen], noise)
 
 
 def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
@@ -65,8 +65,8 @@ def _condition(prior: MixturePrior, A: Tensor, y: Tensor, sigma: float) -> Mixtu
 
 
 @dataclass(frozen=True)
-class _ExactPosterior:
-    """One conditioned mixture per image."""
+class ExactPosterior:
+    """One conditioned mixture per image, in ``mixtures``."""
 
     mixtures: list[MixturePrior]
     noise: Noise

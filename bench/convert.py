@@ -1,0 +1,135 @@
+"""``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without executing it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from priors.convert.base import Converted
+
+FAMILIES = ("edm", "adm", "compvis", "hub")
+_OPTIONS = {
+    "layout": ("adm", "compvis"),
+    "config": ("adm", "compvis"),
+    "weights": ("compvis",),
+    "autoencoder": ("compvis",),
+    "prompts": ("hub",),
+}
+"""Options that some families alone take."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|hub --to DIR"
+        raise UserError(f"{message}; for example: {usage}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="bench convert", add_help=False, allow_abbrev=False)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--as", dest="family", choices=FAMILIES, required=True)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--layout")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--weights", choices=("ema", "raw"))
+    parser.add_argument("--autoencoder", type=Path)
+    parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument("--name")
+    parser.add_argument("--licence")
+    parser.add_argument("--sha256")
+    return parser
+
+
+def convert(arguments: Sequence[str]) -> Path:
+    """Convert as the command line says; returns the folder.
+
+    Raises UserError for a wrong command line, a file that is refused, and a target folder that is there already.
+    """
+    given = _parser().parse_args(list(arguments))
+    for option, families in _OPTIONS.items():
+        if getattr(given, option) is not None and given.family not in families:
+            raise UserError(f"--{option} is an option of --as {' and '.join(families)} alone; leave it out")
+    target: Path = given.to
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} is there already; choose another --to, or remove it")
+    _check_hash(given.source, given.sha256)
+    try:
+        return _save(target, _read(given), given)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+
+
+def _check_hash(source: Path, wanted: str | None) -> None:
+    """Before anything is read: the file is the one that was meant."""
+    if wanted is None:
+        return
+    if not source.is_file():
+        raise UserError(f"--sha256 is the hash of one file, and {source} is none")
+    if (found := _hash(source)) != wanted.lower():
+        raise UserError(f"{source} has the sha256 {found}, not {wanted}; download it again")
+
+
+def _read(given: argparse.Namespace) -> Converted:
+    source: Path = given.source
+    if given.family == "hub":
+        from priors.convert import hub
+
+        return hub.convert(source, given.prompts)
+    if not source.is_file():
+        raise UserError(f"{source} is no file; give the checkpoint to convert")
+    if given.family == "edm":
+        from priors.convert import edm
+
+        return edm.convert(source)
+    if given.family == "adm":
+        from priors.convert import adm
+
+        return adm.convert(source, given.layout, _config(given.config))
+    from priors.convert import compvis
+
+    return compvis.convert(source, given.layout, _config(given.config), given.weights, given.autoencoder)
+
+
+def _config(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings; give the configuration of the checkpoint")
+    return content
+
+
+def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path:
+    import torch
+
+    from priors.load import save
+
+    source: Path = given.source
+    inside = lambda file: file.relative_to(source) if file.is_relative_to(source) and file != source else file.name  # noqa: E731
+    meta: dict[str, object] = {
+        "name": given.name or target.name,
+        "training": dict(converted.facts),
+        "source": f"converted from {source.resolve().name} by `python -m bench convert --as {given.family}`",
+        "licence": given.licence or converted.licence or "not stated by the source",
+        "converted_from": {str(inside(file)): _hash(file) for file in converted.files},
+    }
+    if converted.class_names:
+        meta["class_names"] = converted.class_names
+    return save(target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
