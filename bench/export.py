@@ -1,7 +1,7 @@
 """``python -m bench export-masks``: the measurements of a run as files, for methods that run elsewhere.
 
-Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what another program makes
-of these files can be scored beside it with ``solver=folder``. The truth is left out unless it is asked for.
+Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what another program
+makes of these files can be scored beside it with ``solver=folder``. The truth is left out unless it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from torch import Tensor
 
 from bench import console

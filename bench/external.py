@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from bench import console
 from bench.build import build
@@ -212,7 +211,7 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
     return array[:channels].copy()
 
 
-# -- where images are found ---------------------------------------------------------------------------------------------
+# -- where images are found --------------------------------------------------------------------------------------------
 
 
 def answer_names(ids: Sequence[str]) -> dict[str, list[str]]:

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
+from bench.streams import Key, Noise
 from operators.inpainting import Inpainting
 from priors.base import Prior, Shape
 from priors.process import VE
-from solvers.base import Card, Noise, Observation, Sampler
+from solvers.base import Card, Observation, Sampler
+from solvers.base import Noise as AnyNoise
 
 CHOICES = {
     "call": ("separate", "concatenated"),
@@ -25,6 +27,7 @@ CHOICES = {
     "input_range": ("signed", "unit"),
     "output_range": ("signed", "unit"),
 }
+_TRIAL = Noise([Key(0, "trial", "0")], "solver")
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,14 @@ class TorchScript(Sampler):
         mask[..., : shape[2] // 2] = True
         obs = Observation(torch.zeros(1, *shape), Inpainting(mask))
         try:
-            replace(self, sha256=self.sha256 or content).draw(obs, Prior(VE(), None, shape), _Zeros())
+            replace(self, sha256=self.sha256 or content).draw(obs, Prior(VE(), None, shape), _TRIAL)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"{self.path} does not work on an image {shape} as it is called here: {reason}") from None
         return content
 
     @torch.no_grad()
-    def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+    def draw(self, obs: Observation, prior: Prior, noise: AnyNoise) -> Tensor:
         assert obs.operator.mask is not None
         mask, (height, width) = obs.operator.mask, obs.y.shape[-2:]
         image = (obs.y + 1) / 2 if self.input_range == "unit" else obs.y
@@ -108,11 +111,13 @@ class TorchScript(Sampler):
             arguments = [torch.cat(arguments, 1)]
         if self.noise:
             arguments.append(noise.normal((self.noise,)))
-        x = self._run(arguments)[..., :height, :width]
+        x = self._run(arguments, obs.y.shape[1])[..., :height, :width]
         return 2 * x - 1 if self.output_range == "unit" else x
 
-    def _run(self, arguments: list[Tensor]) -> Tensor:
-        """The network's output, float32 ``(N, C, H, W)``."""
+    def _run(self, arguments: list[Tensor], channels: int) -> Tensor:
+        """The network's output, float32 ``(N, channels, H, W)``."""
+        n, _, height, width = arguments[0].shape
+        wanted = (n, channels, height, width)
         device = arguments[0].device
         network = _network(self.path, self.sha256, device)
         before = _generators(device)
@@ -122,22 +127,10 @@ class TorchScript(Sampler):
                 "the network draws random numbers of its own; give it its noise as an argument (solver.noise=SIZE), or "
                 "score images it made elsewhere (solver=folder)"
             )
-        if not isinstance(x, Tensor) or x.shape[2:] != arguments[0].shape[2:]:
+        if not isinstance(x, Tensor) or x.shape != wanted:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"the network returned {found}, not one image per image; wrap it so that it does")
+            raise ValueError(f"the network returned {found}, not {wanted}; wrap it so that it does")
         return x.float()
-
-
-class _Zeros:
-    """Noise for a trial."""
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(1, *shape)
-
-    uniform = normal
-
-    def draws(self, draws: object) -> _Zeros:
-        return self
 
 
 @cache
