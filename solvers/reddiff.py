@@ -54,7 +54,7 @@ class REDDiff(Sampler):
             "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes its size matter.",
             "Random levels are drawn evenly over the grid, one per image; the released code has no such mode.",
             "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th training step.",
-            "With a latent prior the fitted variable is the latent and the data gradient goes through the decoder.",
+            "On a latent prior the latent is fitted through the decoder; each loss is a mean over its own scalars.",
             "Mode seeking: the spread of draws comes from xi alone and is far below that of the posterior.",
         ),
         compat={"released": "Means run over the batch too, and the output is the image before the last Adam step."},

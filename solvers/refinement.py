@@ -13,7 +13,7 @@ from priors.base import Prior
 from priors.process import Level
 from solvers.base import Noise, Observation, Samples
 from solvers.chain import Chain
-from solvers.likelihood import NLL, gradient, residual_norm
+from solvers.likelihood import gradient, residual_norm
 from solvers.vipaint_settings import Settings
 
 
@@ -44,12 +44,17 @@ class Refinement:
         z = chain.top(xi())
         for i in range(1, len(chain.levels)):
             z, _ = chain.down(i, z, denoise, xi())
-        # Refine: the prior's step, then a step towards the observation.
+        # Refine: the prior's step, and after or before it a step towards the observation.
         levels = prior.grid(settings.refine_steps, start=chain.levels[-1])[:-1]
         for t, s in pairwise(levels):
             x0, slope = self._predict(z, t, obs)
+            if settings.refine_order == "before":
+                z = z - settings.refine_scale * slope
+                x0 = prior.denoise(z, t, obs.cond, settings.guidance_sample)
             mean, var = prior.process.bridge_moments(z, x0, t, s, settings.refine_eta)
-            z = mean + chain.refine_noise * float(var) ** 0.5 * xi() - settings.refine_scale * slope
+            z = mean + chain.refine_noise * float(var) ** 0.5 * xi()
+            if settings.refine_order == "after":
+                z = z - settings.refine_scale * slope
         # The last prediction is the sample.
         x = prior.decode(prior.denoise(z, levels[-1], obs.cond, settings.guidance_sample))
         trace = {"loss": torch.stack(list(self.losses), 1)} if self.losses else {}
@@ -65,5 +70,5 @@ class Refinement:
             if settings.refine_term == "norm":
                 loss = residual_norm(x, obs)
             else:
-                loss = chain.data_term(NLL[settings.likelihood](x, obs, settings.scale), obs.y)
+                loss = chain.data_term(settings.nll(x, obs), obs.y)
             return x0.detach(), chain.refine_share * gradient(loss, z)

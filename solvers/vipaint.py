@@ -13,10 +13,9 @@ from priors.process import Level
 from solvers.base import Card, Noise, Observation
 from solvers.chain import Chain
 from solvers.intervals import Intervals
-from solvers.likelihood import NLL
 from solvers.refinement import Refinement
 from solvers.vipaint_released import Released
-from solvers.vipaint_settings import Settings, parse
+from solvers.vipaint_settings import SWITCHES, Settings, parse
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,18 @@ class VIPaint(Settings):
     native indices of the checkpoint. eta: share of the reverse variance between keypoints. mean_noise: initial noise on
     the means (top, lower), in sigma. spread: initial lower tau, in reverse standard deviations. gamma: initial weight
     of the prior. iterations: optimiser steps. monte_carlo: rows per image in each. lr: of mu, gamma, tau. beta: weight
-    of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars. scale: its b or sigma, in
-    [-1, 1] units. prior_levels: levels above the top keypoint. prior_law: how the prior term draws one of them,
-    ``importance`` or ``uniform``. full_bound: count the interval next to the top keypoint and the noisiest level, so
-    that the loss is a bound. refine_steps: network calls below the last keypoint. refine_scale: factor of the guiding
-    gradient. refine_eta: factor of the standard deviation of a step's noise. refine_term: ``norm`` of the residual or
-    ``nll``. guidance_fit, guidance_sample: classifier-free, 1 = none. compat: ``none``, ``released``, switches.
+    of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars of the image. scale: its b
+    or sigma, in [-1, 1] units. perceptual: a distance between image and measurement, hidden pixels at zero, that joins
+    the likelihood: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor beside the
+    mean of the other term over all scalars of the image. prior_levels: levels above the top keypoint. prior_law: how
+    the prior term draws one of them, ``importance`` or ``uniform``. full_bound: count the interval next to the top
+    keypoint and the noisiest level, so that the loss is a bound. refine_steps: levels below the last keypoint.
+    refine_scale: factor of the guiding gradient. refine_eta: factor of the standard deviation of a step's noise.
+    refine_term: ``norm`` of the residual, without the perceptual distance, or ``nll``. refine_order: the guiding step
+    comes ``after`` the prior's step, or ``before`` it, which then starts from a second network call. guidance_fit,
+    guidance_sample: classifier-free, 1 = none. compat: ``none``, ``released``, switches.
+
+    Where the prior has a decoder, all of this is in its latent space and the likelihood sees decoded images.
     """
 
     card: ClassVar[Card] = Card(
@@ -46,24 +51,12 @@ class VIPaint(Settings):
             "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where alpha(t|s) belongs.",
             "The entropy of q(z_Te) is kept; without it tau at the top collapses to zero.",
             "The prior term has unbiased weights instead of (T - T_e) / 2; in nats, so beta = 1 is the bound.",
-            "Refinement adds its noise and takes gradients per sample. No perceptual term: likelihoods see pixels.",
+            "Refinement adds its noise and takes gradients per sample.",
+            "The perceptual network is a setting: the paper says Inception, the released code has LPIPS-VGG.",
+            "Levels above the top keypoint are a rho grid in sigma/alpha; the released code has one in the index.",
             "VIPaint-4 on EDM has five keypoints, four transitions: the paper lists five times.",
         ),
-        compat={
-            "released": "All that follow: the released latent code, errors included.",
-            "kl_mean_term": "The squared difference of means is multiplied by sigma_p^2 / 2 instead of divided.",
-            "reduction": "KL terms are means over elements; the likelihood is 100 times a mean over pixels.",
-            "top_param": "mu at the top is in clean units: z = sqrt(1 - tau^2) mu + tau eps. VP only.",
-            "lower_mu_scale": "mu at lower keypoints is multiplied by alpha once more.",
-            "prior_cond": "The conditionals of Eq. 41 to 46 as printed, with their prediction of z_Te.",
-            "prior_weight": "The prior term is weighted by (T - T_e) / 2.",
-            "prior_entropy": "The entropy of q(z_Te) is left out.",
-            "prior_grid": "The prior term's levels start above the largest tau of the image, less the two lowest.",
-            "encode_noise": "Unit noise is added to the encoded observation, one draw per keypoint.",
-            "refine_noise": "No noise is added in the refinement.",
-            "refine_grad": "The refinement's gradient is that of a mean over monte_carlo samples.",
-            "cfg_stage_a": "The keypoints are drawn with guidance_sample, though fitted with guidance_fit.",
-        },
+        compat={"released": "All that follow: the released latent code, errors included.", **SWITCHES},
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     version: ClassVar[int] = 1
@@ -93,8 +86,10 @@ class VIPaint(Settings):
         chain = Chain(prior.process, levels, self.eta, intervals)
         if switches := parse(self.compat):
             chain = Released(prior.process, levels, self.eta, intervals, switches, self.monte_carlo)
-        clean = prior.encode(obs.operator.first_guess(obs.y))
+        clean = prior.encode(obs.operator.first_guess(obs.y)).detach()
         xi = noise.normal((2, len(levels), *prior.latent_shape)).to(clean)
+        if prior.latent is not None:  # the released noise is on what the encoder puts out, before its scale
+            xi[:, 1] *= torch.as_tensor(prior.latent.settings["scale"]).to(xi).view(-1, 1, 1)
         chain.start(clean, xi, self.mean_noise, self.spread, self.gamma)
         return chain
 
@@ -116,5 +111,5 @@ class VIPaint(Settings):
             kl = kl + kl_step
         # One denoising step gives the image that has to explain the observation.
         x = prior.decode(denoise(z, chain.levels[-1]))
-        nll = chain.data_term(NLL[self.likelihood](x, obs, self.scale), obs.y)
+        nll = chain.data_term(self.nll(x, obs), obs.y)
         return (nll + self.beta * kl).unflatten(0, (-1, self.monte_carlo)).mean(1)

@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from solvers.base import Solver
-from solvers.likelihood import NLL
+from torch import Tensor
 
-SWITCHES = (
-    "kl_mean_term",
-    "reduction",
-    "top_param",
-    "lower_mu_scale",
-    "prior_cond",
-    "prior_weight",
-    "prior_entropy",
-    "prior_grid",
-    "encode_noise",
-    "refine_noise",
-    "refine_grad",
-    "cfg_stage_a",
-)
-"""What each brings back of the released code is said on the card of :class:`solvers.vipaint.VIPaint`."""
+from solvers.base import Observation, Solver
+from solvers.likelihood import NLL, perceptual_distance
+
+SWITCHES: dict[str, str] = {
+    "kl_mean_term": "The squared difference of means is multiplied by sigma_p^2 / 2 instead of divided.",
+    "reduction": "KL terms are means over elements; the likelihood is 100 times a mean over pixels.",
+    "top_param": "mu at the top is in clean units: z = sqrt(1 - tau^2) mu + tau eps. VP only.",
+    "lower_mu_scale": "mu at lower keypoints is multiplied by alpha once more.",
+    "prior_cond": "The conditionals of Eq. 41 to 46 as printed, with their prediction of z_Te.",
+    "prior_weight": "The prior term is weighted by (T - T_e) / 2.",
+    "prior_entropy": "The entropy of q(z_Te) is left out.",
+    "prior_grid": "The prior term's levels start above the largest tau of the image, less the two lowest.",
+    "encode_noise": "Unit noise is added to what the encoder makes of the observation, one draw per keypoint.",
+    "refine_noise": "No noise is added in the refinement.",
+    "refine_grad": "The refinement's gradient is that of a mean over monte_carlo samples.",
+    "cfg_stage_a": "The keypoints are drawn with guidance_sample, though fitted with guidance_fit.",
+}
+"""What each brings back of the released code; the card of :class:`solvers.vipaint.VIPaint` shows them."""
 
 
 def parse(compat: str | Sequence[str]) -> frozenset[str]:
@@ -55,6 +57,8 @@ class Settings(Solver):
     beta: float = 1.0
     likelihood: str = "laplace"
     scale: float = 0.05
+    perceptual: str = "none"
+    perceptual_weight: float = 1.0
     prior_levels: int = 100
     prior_law: str = "importance"
     full_bound: bool = False
@@ -62,6 +66,7 @@ class Settings(Solver):
     refine_scale: float = 5.0
     refine_eta: float = 1.0
     refine_term: str = "norm"
+    refine_order: str = "after"
     guidance_fit: float = 1.0
     guidance_sample: float = 1.0
     compat: str | Sequence[str] = "none"
@@ -77,7 +82,24 @@ class Settings(Solver):
             raise ValueError("need 0 < gamma < 1, 0 < eta <= 1, prior_levels >= 2 and monte_carlo >= 1")
         if self.likelihood not in NLL or self.refine_term not in ("norm", "nll"):
             raise ValueError(f"likelihood is one of {', '.join(NLL)}; refine_term is norm or nll")
+        if self.refine_order not in ("after", "before") or self.perceptual_weight < 0:
+            raise ValueError("refine_order is after or before, and perceptual_weight is 0 or more")
         if self.prior_law not in ("importance", "uniform"):
             raise ValueError(f"unknown prior_law '{self.prior_law}'; valid: importance, uniform")
         if parse(self.compat) and (self.prior_law != "uniform" or self.full_bound):
             raise ValueError("compat goes with prior_law=uniform and full_bound=false, as in the released code")
+
+    def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
+        """A perceptual distance compares images with a hole: it needs a mask, and exists for no other operator."""
+        return (self.needs if self.perceptual == "none" else self.needs | {"mask"}) - has
+
+    def nll(self, x: Tensor, obs: Observation) -> Tensor:
+        """What images ``x`` ``(N, C, H, W)`` owe to the observation, in nats, ``(N,)``: VIPaint's likelihood.
+
+        The perceptual distance stands beside the *mean* of the other term, as published, so its factor is times the
+        number of scalars of ``y``. Raises ValueError where the observation came without that distance.
+        """
+        nats = NLL[self.likelihood](x, obs, self.scale)
+        if self.perceptual == "none":
+            return nats
+        return nats + self.perceptual_weight * obs.y[0].numel() * perceptual_distance(x, obs)

@@ -15,8 +15,10 @@ from torch import Tensor
 from bench.streams import Key
 from bench.streams import Noise as SeededNoise
 from operators.inpainting import Inpainting
-from priors.base import Condition
+from priors.base import Condition, Prior
+from priors.latents import KL, Latent
 from priors.mixture import MixturePrior
+from priors.nets import UNet2D
 from priors.process import VE, VP, Level, Process
 from solvers.base import Observation, Sampler, Solver
 
@@ -37,6 +39,10 @@ class BasisNoise:
         self.used += size
         return out
 
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """The middle, whatever the row: what is chosen at random does not keep a run from being affine."""
+        return torch.full((self.rows, *shape), 0.5)
+
 
 class DoubleNoise:
     """Seeded noise in float64, so that round-off cannot hide or fake a difference."""
@@ -46,6 +52,9 @@ class DoubleNoise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         return self.base.normal(shape).double()
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return self.base.uniform(shape)
 
 
 def _process(kind: str) -> Process:
@@ -61,6 +70,68 @@ def _gaussian(kind: str, covariance: Tensor, shape: tuple[int, int, int]) -> Mix
 def g2() -> Callable[[str], MixturePrior]:
     """``g2("ve" | "vp")``: two pixels with unit variance and correlation 0.9, exact denoiser."""
     return lambda kind: _gaussian(kind, torch.tensor([[1.0, 0.9], [0.9, 1.0]]), (1, 1, 2))
+
+
+class Linear(Latent):
+    """A linear autoencoder of flattened images, in whatever precision it is given: ``x = z D'``, ``z = x E'``."""
+
+    def __init__(self, decoder: Tensor, encoder: Tensor):
+        super().__init__({}, 0.0, 1.0)
+        self.decoder, self.encoder = decoder.double(), encoder.double()
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        return (x.flatten(1) @ self.encoder.T.to(x.dtype)).view_as(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.flatten(1) @ self.decoder.T.to(z.dtype)).view_as(z)
+
+
+@pytest.fixture
+def latent_g2(g2: Callable[[str], MixturePrior]) -> Callable[..., MixturePrior]:
+    """``latent_g2(kind, decoder, encoder)``: ``g2`` as the law of latents; without matrices those are the images.
+
+    Without an encoder it is the decoder's inverse.
+    """
+
+    def build(kind: str, decoder: Tensor | None = None, encoder: Tensor | None = None) -> MixturePrior:
+        decoder = torch.eye(2) if decoder is None else decoder
+        prior = g2(kind)
+        prior.latent = Linear(decoder, torch.linalg.inv(decoder.double()) if encoder is None else encoder)
+        return prior
+
+    return build
+
+
+class TurnedNoise:
+    """Seeded noise in float64 whose states of two numbers are multiplied by ``turn``."""
+
+    def __init__(self, base: SeededNoise, turn: Tensor):
+        self.base, self.turn = base, turn
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        return self.base.normal(shape).double() @ self.turn.T
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return self.base.uniform(shape).double()
+
+    def draws(self, draws: Sequence[int]) -> TurnedNoise:
+        return TurnedNoise(self.base.draws(draws), self.turn)
+
+
+@pytest.fixture
+def isometry(latent_g2: Callable[..., MixturePrior]) -> Callable[[str, Tensor, int], list[tuple[Prior, TurnedNoise]]]:
+    """``isometry(kind, turn, rows)``: a latent prior whose decoder multiplies by the orthogonal ``turn``, and the pixel
+    prior with the law of its images; each with noise for ``rows`` images, the same in its own coordinates."""
+
+    def build(kind: str, turn: Tensor, rows: int) -> list[tuple[Prior, TurnedNoise]]:
+        latent, keys = latent_g2(kind, turn), [Key(0, "test", str(i)) for i in range(rows)]
+        law = latent.weights, latent.means @ turn.T, turn @ latent.covariances @ turn.T
+        pixel = MixturePrior(latent.process, *law, latent.image_shape)
+        turns = torch.eye(2, dtype=torch.float64), turn
+        noises = [TurnedNoise(SeededNoise(keys, "solver"), t) for t in turns]
+        return list(zip((latent, pixel), noises, strict=True))
+
+    return build
 
 
 @pytest.fixture
@@ -143,11 +214,42 @@ def presets() -> Callable[[str], dict[str, Solver]]:
     def build(name: str) -> dict[str, Solver]:
         config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         module, _, cls = config.pop("_target_").rpartition(".")
+        config.pop("train", None)
         solver, shipped, chosen = getattr(import_module(module), cls), config.pop("presets"), config.pop("preset")
         assert chosen in shipped
         assert config == dict.fromkeys(field.name for field in fields(solver)), "the yaml must list every field as null"
         for values in shipped.values():
             assert values.keys() == config.keys(), "a preset must set every field"
         return {preset: solver(**values) for preset, values in shipped.items()}
+
+    return build
+
+
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 2,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "num_class_embeds": 4,
+    "norm_num_groups": 4,
+    "attention_head_dim": 8,
+}
+
+
+@pytest.fixture
+def unet_prior() -> Callable[..., Prior]:
+    """``unet_prior(latent=False)``: an untrained U-Net over 16 x 16 grey images, or over latents of factor 2."""
+
+    def build(latent: bool = False) -> Prior:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = {"in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": [8, 8]}
+            config |= {"norm_num_groups": 4, "down_block_types": ["DownEncoderBlock2D"] * 2}
+            autoencoder = KL({**config, "up_block_types": ["UpDecoderBlock2D"] * 2}) if latent else None
+            channels = 2 if latent else 4
+            net = UNet2D({**UNET, "in_channels": channels, "out_channels": channels}, 1 if latent else 2)
+        process = VP.scheduled("linear", 1e-4, 0.02) if latent else VE()
+        return Prior(process, net, (1, 16, 16), num_classes=3, null_label=3, latent=autoencoder)
 
     return build

@@ -16,6 +16,8 @@ from priors.process import VE
 from solvers.base import Observation
 from solvers.copaint import CoPaint
 
+TURN = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64)
+
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 @pytest.mark.parametrize("view", ["native", "vp", "ve"])
@@ -179,6 +181,22 @@ def test_latents_are_compared_as_images_and_never_clipped(observe, double_noise)
     prior = Doubling(VE(), torch.ones(1), torch.full((1, 2), 4.0), covariance, (1, 1, 2))
     x = CoPaint(100).draw(observe((True, False), 9.0, rows=5), prior, double_noise(5))
     torch.testing.assert_close(x[..., 0], torch.full((5, 1, 1), 9.0).double(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["vp", "ve"])
+def test_a_rotation_between_latents_and_images_changes_nothing(kind, isometry, observe):
+    obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
+    latent, pixel = (CoPaint(40, clip=False).draw(obs, prior, noise) for prior, noise in isometry(kind, TURN, 4))
+    torch.testing.assert_close(latent, pixel, atol=1e-9, rtol=0)
+
+
+def test_calls_through_a_decoder(latent_g2, observe, double_noise):
+    """Eleven optimisations of 1 + 2 predictions and 2 gradients, every one decoded; then the sample."""
+    prior = latent_g2("vp", TURN)
+    with prior.metered() as meter:
+        CoPaint(12, line_search=0).draw(observe((True, False), rows=3), prior, double_noise(3))
+    expected = {"nfe": 3 * 33, "nge": 3 * 22, "decode": 3 * 33 + 3, "decode_grad": 3 * 22}
+    assert meter.counts() == {**expected, "encode": 0, "encode_grad": 0}
 
 
 @pytest.mark.parametrize("resamples", [1, 2])

@@ -14,7 +14,6 @@ from operators.base import Operator
 from priors.mixtures import g2 as named_g2
 from solvers.base import Observation
 from solvers.ddnm import DDNM
-from solvers.diffpir import DiffPIR
 
 # mean and variance of the hidden pixel: exact propagation of the affine map
 GOLDEN = {
@@ -70,25 +69,6 @@ def test_any_linear_operator_is_reproduced(g2, double_noise):
     x = DDNM(20).draw(Observation(y, Average()), g2("ve"), double_noise(5))
     torch.testing.assert_close(Average().A(x), y, atol=1e-14, rtol=0)
     assert (x[..., 0] - x[..., 1]).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_fresh_noise_alone_is_diffpir_with_a_noise_free_proximal_step(kind, g2, observe, double_noise):
-    obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
-    pir = DiffPIR(40, lam=1.0, zeta=1.0, sigma_floor=1e-9, clip=False).draw(obs, g2(kind), double_noise(4))
-    torch.testing.assert_close(DDNM(40, 1.0).draw(obs, g2(kind), double_noise(4)), pir, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_nothing_observed_and_no_fresh_noise_is_ddim(kind, g2, observe, double_noise):
-    prior, noise = g2(kind), double_noise(4)
-    levels = prior.grid(30)
-    z = levels[0].sigma * noise.normal((1, 1, 2))
-    for t, s in pairwise(levels):  # Song et al. 2021, Eq. 12 with eta = 0
-        x0 = prior.denoise(z, t)
-        z = s.alpha * x0 + s.sigma * (z - t.alpha * x0) / t.sigma
-    x = DDNM(30, eta=0.0).draw(observe((False, False), rows=4), prior, double_noise(4))
-    torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
@@ -177,31 +157,6 @@ def test_network_calls(travel, calls, g2, observe, double_noise):
     with prior.metered() as meter:
         DDNM(30, 0.85, *travel).draw(observe((True, False), rows=4), prior, double_noise(4))
     assert (meter.nfe, meter.nge) == (4 * calls, 0)
-
-
-def test_a_row_does_not_depend_on_its_batch(g2, observe, seeded_noise):
-    prior, solver, y = g2("ve"), DDNM(30), torch.linspace(-1, 1, 5)
-    batch = solver.draw(observe((True, False), y, rows=5), prior, seeded_noise(range(5)))
-    alone = solver.draw(observe((True, False), y[3:4]), prior, seeded_noise([3]))
-    torch.testing.assert_close(batch[3:4], alone, atol=1e-6, rtol=0)
-
-
-def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
-    y = torch.tensor([0.1, torch.nan, 0.3])
-    x = DDNM(30).draw(observe((True, False), y, rows=3), g2("ve"), double_noise(3))
-    assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
-
-
-def test_clipped_predictions_stay_in_the_image_range(g2, observe, double_noise):
-    prior, obs = g2("ve"), observe((False, False), rows=50)
-    assert DDNM(20, clip=False).draw(obs, prior, double_noise(50)).abs().max() > 1
-    assert DDNM(20, clip=True).draw(obs, prior, double_noise(50)).abs().max() <= 1
-
-
-def test_condition_and_guidance_reach_the_prior(asked):
-    cond, seen = asked(DDNM(3, guidance=2.5))
-    assert len(seen) == 3
-    assert all(given is cond and guidance == 2.5 for given, guidance in seen)
 
 
 @pytest.mark.parametrize(

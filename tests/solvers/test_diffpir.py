@@ -81,38 +81,6 @@ def test_coordinates_do_not_matter(zeta, g2, observe, double_noise):
     torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
 
 
-def test_one_network_call_per_step(g2, observe, double_noise):
-    prior = g2("ve")
-    with prior.metered() as meter:
-        DiffPIR(30).draw(observe((True, False), rows=4), prior, double_noise(4))
-    assert (meter.nfe, meter.nge) == (4 * 30, 0)
-
-
-def test_a_row_does_not_depend_on_its_batch(g2, observe, seeded_noise):
-    prior, solver, y = g2("ve"), DiffPIR(30), torch.linspace(-1, 1, 5)
-    batch = solver.draw(observe((True, False), y, rows=5), prior, seeded_noise(range(5)))
-    alone = solver.draw(observe((True, False), y[3:4]), prior, seeded_noise([3]))
-    torch.testing.assert_close(batch[3:4], alone, atol=1e-6, rtol=0)
-
-
-def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
-    y = torch.tensor([0.1, torch.nan, 0.3])
-    x = DiffPIR(30).draw(observe((True, False), y, rows=3), g2("ve"), double_noise(3))
-    assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
-
-
-def test_clipped_predictions_stay_in_the_image_range(g2, observe, double_noise):
-    prior, obs = g2("ve"), observe((False, False), rows=50)
-    assert DiffPIR(20, clip=False).draw(obs, prior, double_noise(50)).abs().max() > 1
-    assert DiffPIR(20, clip=True).draw(obs, prior, double_noise(50)).abs().max() <= 1
-
-
-def test_condition_and_guidance_reach_the_prior(asked):
-    cond, seen = asked(DiffPIR(3, guidance=2.5))
-    assert len(seen) == 3
-    assert all(given is cond and guidance == 2.5 for given, guidance in seen)
-
-
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -152,6 +152,26 @@ def test_latents_are_fitted_through_the_decoder(observe, double_noise):
 
 
 @pytest.mark.parametrize("times", ["annealed", "random"])
+def test_a_swap_between_latents_and_images_changes_nothing(times, isometry, observe):
+    """Adam treats numbers one by one, so this holds for signed permutations, not for all rotations."""
+    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
+    solver = REDDiff(40, times=times, sigma0=0.1)
+    latent, pixel = (solver.draw(obs, prior, noise) for prior, noise in isometry("vp", quarter, 4))
+    torch.testing.assert_close(latent, pixel, atol=1e-9, rtol=0)
+
+
+def test_calls_through_a_decoder(latent_g2, observe, double_noise):
+    """One encoding to start from, and a decoder's gradient per step; the network is called and never differentiated."""
+    prior = latent_g2("vp", torch.tensor([[1.2, 0.3], [-0.4, 0.8]]))
+    with prior.metered() as meter, torch.no_grad():
+        x = REDDiff(20).draw(observe((True, False), rows=3), prior, double_noise(3))
+    expected = {"nfe": 3 * 20, "nge": 0, "decode": 3 * 21, "decode_grad": 3 * 20}
+    assert meter.counts() == {**expected, "encode": 3, "encode_grad": 0}
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("times", ["annealed", "random"])
 def test_a_row_does_not_depend_on_its_batch(times, g2, observe, seeded_noise):
     prior, solver, y = g2("ve"), REDDiff(30, times=times), torch.linspace(-1, 1, 8)
     batch = solver.draw(observe((True, False), y, rows=8), prior, seeded_noise(range(8)))

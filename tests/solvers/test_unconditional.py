@@ -70,6 +70,17 @@ def test_cost(g2, observe, double_noise):
     assert (meter.nfe, meter.nge) == (4 * 30, 0)
 
 
+def test_latents_are_decoded_once_and_never_clipped(latent_g2, observe, double_noise):
+    decoder = torch.tensor([[1.2, 0.3], [-0.4, 0.8]])
+    obs, prior = observe((True, False), rows=50), latent_g2("vp", decoder)
+    with prior.metered() as meter:
+        x = PriorSamples(30, clip=True).draw(obs, prior, double_noise(50))
+    z = PriorSamples(30).draw(obs, latent_g2("vp"), double_noise(50))
+    torch.testing.assert_close(x.flatten(1), z.flatten(1) @ decoder.double().T)
+    assert z.abs().max() > 1
+    assert meter.counts() == {"nfe": 1500, "nge": 0, "decode": 50, "decode_grad": 0, "encode": 0, "encode_grad": 0}
+
+
 def test_an_eta_outside_the_family_is_refused():
     with pytest.raises(ValueError, match=r"eta 1\.5 is outside"):
         PriorSamples(eta=1.5)

@@ -529,6 +529,8 @@ def test_any_operator_and_any_process(process: Process) -> None:
         ({"prior_levels": 1}, "prior_levels >= 2"),
         ({"likelihood": "cauchy"}, "laplace, gaussian"),
         ({"refine_term": "mean"}, "norm or nll"),
+        ({"refine_order": "first"}, "after or before"),
+        ({"perceptual_weight": -1.0}, "perceptual_weight is 0 or more"),
         ({"prior_law": "random"}, "importance, uniform"),
         ({"compat": "relased"}, "unknown compat relased; valid: none, released"),
         ({"compat": "released", "prior_law": "importance", "full_bound": False}, "prior_law=uniform"),
@@ -555,6 +557,17 @@ def test_every_switch_is_on_the_card() -> None:
 def test_shipped_presets(name, presets) -> None:
     shipped = presets(name)
     keypoints = {"vipaint1": 1, "vipaint2": 2, "vipaint4": 5}[name]
-    assert len(shipped["vipaint_paper"].keypoints) == len(shipped["fast"].keypoints) == keypoints
-    assert len(shipped["authors"].keypoint_indices) == min(keypoints, 4)
-    assert {solver.compat for key, solver in shipped.items() if key != "authors"} == {"none"}
+    in_ratios = [shipped[key].keypoints for key in ("fast", "fast_latent", "vipaint_paper")]
+    assert [len(k) for k in in_ratios] == [keypoints] * 3
+    in_indices = {key: solver for key, solver in shipped.items() if solver.keypoint_indices}
+    assert {len(solver.keypoint_indices) for solver in in_indices.values()} == {min(keypoints, 4)}
+    assert all(solver.perceptual == "lpips_vgg" and solver.refine_term == "nll" for solver in in_indices.values())
+    assert {key for key, solver in shipped.items() if solver.compat != "none"} == {"authors", "authors_lsun"}
+
+
+def test_the_papers_guiding_step_is_the_released_one_per_sample(presets):
+    """``scale / B`` times the gradient of 100 (mean|r| / b + LPIPS), in the units of a sum over the image."""
+    shipped, scalars = presets("vipaint2"), 3 * 256 * 256
+    for paper, released in (("vipaint_paper_latent", "authors"), ("vipaint_paper_lsun", "authors_lsun")):
+        per_sample = 100 * shipped[released].refine_scale / shipped[released].monte_carlo
+        assert shipped[paper].refine_scale * scalars == pytest.approx(per_sample, rel=1e-3)

@@ -11,6 +11,7 @@ from torch.distributions import Normal
 
 from operators.inpainting import Inpainting
 from priors.base import Prior
+from priors.latents import Latent
 from priors.mixture import MixturePrior
 from priors.process import VE, VP, Process
 from solvers.base import Observation
@@ -121,9 +122,10 @@ def test_only_the_posterior_gets_gradients(keypoints):
 # -- one step of the refinement ---------------------------------------------------------------------------------------
 
 
-def test_one_guided_step_in_closed_form():
-    """From the keypoint to clean in two network calls: the first moves the state, the second is the sample."""
-    settings = {"iterations": 0, "refine_steps": 2, "refine_scale": 0.7, "refine_eta": 0.0}
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_one_guided_step_in_closed_form(order):
+    """From the keypoint to clean in two levels: the first moves the state, the second is the sample."""
+    settings = {"iterations": 0, "refine_steps": 2, "refine_scale": 0.7, "refine_eta": 0.0, "refine_order": order}
     posterior = VIPaint(keypoints=(), keypoint_indices=(400,), **settings).fit(observed(3), gaussian(), QuickNoise(3))
     top = LDM.level_at_index(400)
     t, s = gaussian().grid(2, start=top)[:2]
@@ -133,7 +135,11 @@ def test_one_guided_step_in_closed_form():
     x0 = MEAN + gain[0] * (z - t.alpha * MEAN)
     residual = SEEN * (Y - x0)
     slope = -gain[0] * residual / residual.norm(dim=1, keepdim=True)
-    z = s.alpha * x0 + s.sigma / t.sigma * (z - t.alpha * x0) - 0.7 * slope
+    if order == "before":
+        z = z - 0.7 * slope
+        x0 = MEAN + gain[0] * (z - t.alpha * MEAN)
+    z = s.alpha * x0 + s.sigma / t.sigma * (z - t.alpha * x0)
+    z = z - 0.7 * slope if order == "after" else z
     torch.testing.assert_close(posterior.sample([0]).x.flatten(1), MEAN + gain[1] * (z - s.alpha * MEAN))
 
 
@@ -143,6 +149,26 @@ def test_one_guided_step_in_closed_form():
 def test_encode_noise_adds_a_unit_normal_to_the_encoding_of_every_keypoint():
     chain = start("encode_noise", mean_noise=(0.0, 0.0))
     check_noise(chain.mu.detach().flatten(2) / alphas(chain) - Y, [1.0, 1.0])
+
+
+def test_encode_noise_is_scaled_as_the_encoding_is():
+    """The released unit noise stands on what the encoder puts out; a latent prior's state is a multiple of that."""
+
+    class Scaled(Latent):
+        def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+            return x * torch.tensor([0.5, 1.0, 2.0]).view(-1, 1, 1)
+
+    prior = MixturePrior(LDM, torch.ones(1), MEAN[None], torch.diag(VAR)[None], (3, 1, 1))
+    prior.latent = Scaled({}, 0.0, [0.5, 1.0, 2.0])
+    seen = torch.ones(4000, 1, 1, 1, dtype=torch.bool)
+    obs = Observation(Y.view(1, 3, 1, 1).expand(4000, 3, 1, 1), Inpainting(seen))
+    solver = VIPaint(keypoints=(), keypoint_indices=(550, 400), iterations=0, mean_noise=(0.0, 0.0),
+                     prior_law="uniform", compat=["encode_noise"])  # fmt: skip
+    chain = solver.fit(obs, prior, QuickNoise(4000)).chain
+    encoded = chain.mu.detach().flatten(2) / alphas(chain)
+    expected = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(encoded.std(0), expected.expand(2, 3), rtol=0.05, atol=0)
+    torch.testing.assert_close(encoded.mean(0), (expected * Y).expand(2, 3), rtol=0, atol=0.12)
 
 
 def test_top_param_starts_in_clean_units():
