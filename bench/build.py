@@ -39,14 +39,17 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
     return {k: v for k, v in chosen.items() if v is not None}
 
 
-def suited(solver: Mapping[str, Any], prior: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The solver's node with the preset meant for the kind of prior: on a latent one ``NAME`` is ``NAME_latent``.
+def suited(solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The solver's node with the preset meant for this prior and data.
 
-    Good settings differ between pixels and latents, so a solver may ship both. Its preset stays where it has no latent
-    twin, and where the prior's files are not there yet to tell.
+    Good settings differ between pixels and latents, and between images and a handful of numbers, so a solver may ship
+    twins of a preset: on a latent prior ``NAME`` is ``NAME_latent``, and on data whose yaml says ``preset: small`` it
+    is ``NAME_small``. Its preset stays where it has no such twin, and where the prior's files are not there to tell.
     """
-    twin = f"{solver.get('preset')}_latent"
-    return {**solver, "preset": twin} if twin in solver.get("presets", {}) and _is_latent(prior) else solver
+    kinds = ["latent"] if _is_latent(prior) else []
+    twins = [f"{solver.get('preset')}_{kind}" for kind in [*kinds, data.get("preset")]]
+    chosen = next((twin for twin in twins if twin in solver.get("presets", {})), None)
+    return solver if chosen is None else {**solver, "preset": chosen}
 
 
 def _is_latent(prior: Mapping[str, Any]) -> bool:

@@ -130,6 +130,8 @@ def show(argument: str) -> str:
         lines += _preset_table(chosen, presets)
         if any(f"{name}_latent" in presets for name in presets):
             lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
+        if any(f"{name}_small" in presets for name in presets):
+            lines += ["", "  On data of a few numbers (most arenas), preset=NAME means NAME_small where there is one."]
     else:
         lines += _settings(chosen)
     if "train" in chosen.content:

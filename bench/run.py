@@ -65,7 +65,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     figure = config["study"].get("figure")
     if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
         raise UserError(f"study.figure={figure}: name two columns of the leaderboard, for example {{x: nfe, y: psnr}}")
-    config["solver"] = suited(config["solver"], config["prior"])
+    config["solver"] = suited(config["solver"], config["prior"], config["data"])
     return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
 
 

@@ -71,12 +71,21 @@ def refusal(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> str:
 def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
     node = {"preset": "fast", "zeta": None, "presets": {"fast": {}, "fast_latent": {}, "authors": {}}}
     latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
-    assert suited(node, latent) == {**node, "preset": "fast_latent"}
-    assert suited(suited(node, latent), latent) == suited(node, latent)
-    assert suited({**node, "preset": "authors"}, latent)["preset"] == "authors"
+    assert suited(node, latent, {}) == {**node, "preset": "fast_latent"}
+    assert suited(suited(node, latent, {}), latent, {}) == suited(node, latent, {})
+    assert suited({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
     for other in (pixel, {"path": "/nowhere"}, {"_target_": "priors.mixtures.smooth"}):
-        assert suited(node, other) == node
-    assert suited({"presets": {}}, latent) == {"presets": {}}
+        assert suited(node, other, {}) == node
+    assert suited({"presets": {}}, latent, {}) == {"presets": {}}
+
+
+def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
+    node = {"preset": "fast", "presets": {"fast": {}, "fast_small": {}, "authors": {}}}
+    exact, latent = {"_target_": "priors.mixtures.g2"}, {"path": str(latent_prior)}
+    for prior in (exact, latent):
+        assert suited(node, prior, {"preset": "small"})["preset"] == "fast_small"
+    assert suited(node, exact, {}) == node
+    assert suited({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"] == "authors"
 
 
 def test_rows_of_a_latent_cell_and_what_is_recorded(latent_command) -> None:
