@@ -36,17 +36,19 @@ _SHA256 = {  # of the uncompressed files
 
 @dataclass
 class Fashion(ImageSet):
-    """One split of Fashion-MNIST: images ``(1, 28, 28)``, or larger with ``pad``, ten classes, ids such as ``test-00000``.
+    """One split of Fashion-MNIST: images ``(1, 28, 28)``, larger with ``pad``, ten classes, ids such as ``test-00000``.
 
     Parameters
     ----------
     split: ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of the 60 000 training
     images: ``train`` (rows 0 to 57999), ``validation`` (58000 to 58999), ``tune`` (59000 to 59999). Ids count within
     the split. root: a folder with the training files, compressed or not, or with torchvision's ``FashionMNIST/raw``;
-    None is where the Debian package ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels added
-    at every border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with that name.
+    None is where the Debian package ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels
+    added at every border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with that
+    name.
 
-    Raises ValueError for an unknown split or id, a negative pad, and for files with other contents, FileNotFoundError for missing files.
+    Raises ValueError for an unknown split or id, a negative pad and files with other contents, FileNotFoundError for
+    missing files.
     """
 
     split: str = "test"

@@ -10,6 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package: relative paths of shipped priors start here."""
 
+CHECKPOINTS = "checkpoints"
+"""The folder, below the working directory or :data:`ROOT`, of published priors that a user has converted."""
+
 
 def resolve(path: str | Path) -> Path:
     """The folder of a prior: as given, or below :data:`ROOT` where a relative path does not exist here.
@@ -21,6 +24,12 @@ def resolve(path: str | Path) -> Path:
     for folder in candidates:
         if (folder / "prior.json").is_file():
             return folder
+    if given.parts[:1] == (CHECKPOINTS,):
+        name = "/".join(given.parts[1:])
+        raise FileNotFoundError(
+            f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY --to {given}` "
+            f"(`python -m bench show prior={name}` says which file and how), or set prior.path"
+        )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(
         f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or set prior.path"

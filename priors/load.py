@@ -41,16 +41,17 @@ _ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
     "num_classes": int,
     "null_label": (int, type(None)),
 }
-_OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {"latent": dict}
+_OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {"latent": dict, "learned_var": bool}
 _META: dict[str, type | tuple[type, ...]] = {"name": str, "training": dict, "source": str, "licence": str}
-_OPTIONAL_META: dict[str, type | tuple[type, ...]] = {"class_names": list}
+_OPTIONAL_META: dict[str, type | tuple[type, ...]] = {"class_names": list, "converted_from": dict}
 _FILE: dict[str, type | tuple[type, ...]] = {"format": int, "sha256": dict}
 
 
 def save(folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: torch.dtype = torch.float16) -> Path:
     """Write a prior; returns the folder.
 
-    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and ``class_names`` if there are any.
+    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and if there are any
+    ``class_names`` and ``converted_from`` (the sha256 of every file a converted prior was made of).
     ``dtype`` of the weights on disk; they are always loaded as float32. ``prior.json`` is written last, so that an
     interrupted save never looks whole. Raises ValueError for a prior or facts that cannot be written, and where a
     weight is not finite or leaves the range of ``dtype``.
@@ -127,8 +128,8 @@ def untrained(
     """A prior with fresh weights from torch's global generator, built from the architecture keys of ``spec``.
 
     These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes`` and
-    ``null_label``; other keys are ignored. ``where`` names the source in error messages, ``device`` the place of the
-    weights, ``latent`` the autoencoder of a latent prior.
+    ``null_label``, and ``learned_var`` where it is true; other keys are ignored. ``where`` names the source in error
+    messages, ``device`` the place of the weights, ``latent`` the autoencoder of a latent prior.
     """
     with torch.device(device):
         net = _build(f"{where}, net", spec["net"], "class", NETS)
@@ -136,6 +137,7 @@ def untrained(
     assert isinstance(net, nn.Module) and isinstance(process, Process)
     keys = ("shape", "parameterization", "sigma_data", "num_classes", "null_label")
     settings = {key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys}
+    settings["learned_var"] = spec.get("learned_var", False)
     return Prior(process, net, latent=latent, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
 
 
@@ -161,6 +163,8 @@ def architecture_of(prior: Prior) -> dict[str, object]:
         "num_classes": prior.num_classes,
         "null_label": prior.null_label,
     }
+    if prior.learned_var:
+        architecture["learned_var"] = True
     if prior.latent is not None:
         kind = next(name for name, cls in LATENTS.items() if type(prior.latent) is cls)
         architecture["latent"] = {"class": kind, **prior.latent.settings}
@@ -184,20 +188,29 @@ def _build(where: str, spec: object, selector: str, table: Mapping[str, Callable
 
 
 def _assign(path: Path, net: nn.Module) -> None:
-    """Put the tensors of a file into a network built on the meta device; every one must be right."""
+    """Put the tensors of a file into a network built on the meta device."""
     try:
         state = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error}); export the prior again") from None
+    fill(str(path), state, net, "prior.json describes another network")
+
+
+def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -> None:
+    """Put tensors into a network built on the meta device, as float32; every one must be right.
+
+    Raises ValueError, one line with ``where`` and ``reason``, for a tensor that is missing, left over, of another shape
+    or not finite.
+    """
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
     for problem, names in (("lacks", missing), ("has no use for", extra)):
         if names:
-            raise ValueError(f"{path} {problem} {_quoted(names)}; prior.json describes another network")
+            raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
     for name, shape in expected.items():
         if tuple(state[name].shape) != shape:
-            raise ValueError(f"{path}: '{name}' has shape {tuple(state[name].shape)}, the network wants {shape}")
-    _check_finite(str(path), state)
+            raise ValueError(f"{where}: '{name}' has shape {tuple(state[name].shape)}, the network wants {shape}")
+    _check_finite(where, state)
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     if any(tensor.is_meta for tensor in chain(net.parameters(), net.buffers())):
         raise ValueError(f"{type(net).__name__} has buffers that no file holds; register them as persistent")
@@ -215,7 +228,7 @@ def _check_keys(
     if unknown := found.keys() - known.keys():
         raise ValueError(f"{where}: unknown key {_quoted(unknown)}; valid: {', '.join(sorted(known))}")
     for key, value in found.items():
-        if not isinstance(value, known[key]) or isinstance(value, bool):
+        if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
             raise ValueError(f"{where}: '{key}' has a value of type {type(value).__name__}, which is not valid")
 
 

@@ -202,14 +202,27 @@ class VP(Process):
         self.ratio_min, self.ratio_max = self.log_ratio[0].exp().item(), self.log_ratio[-1].exp().item()
 
     @classmethod
-    def scheduled(cls, schedule: str, beta_start: float, beta_end: float, steps: int = 1000) -> VP:
-        """``linear`` betas (DDPM, ADM) or ``scaled_linear`` (latent diffusion: linear in ``sqrt(beta)``)."""
+    def scheduled(
+        cls, schedule: str, beta_start: float | None = None, beta_end: float | None = None, steps: int = 1000
+    ) -> VP:
+        """``linear`` betas (DDPM, ADM), ``scaled_linear`` (latent diffusion: linear in ``sqrt(beta)``), or ``cosine``.
+
+        The last one (Nichol and Dhariwal 2021, Eq. 17, betas capped at 0.999) takes no ``beta_start`` and ``beta_end``.
+        """
+        if schedule == "cosine":
+            if beta_start is not None or beta_end is not None:
+                raise ValueError("a cosine schedule takes no beta_start and beta_end; leave them out")
+            process = cls((1 - _cosine_betas(steps)).cumprod(0))
+            process._schedule = {"schedule": schedule, "steps": steps}
+            return process
+        if beta_start is None or beta_end is None:
+            raise ValueError(f"a {schedule} schedule is missing its beta_start and beta_end")
         if schedule == "linear":
             betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         elif schedule == "scaled_linear":
             betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         else:
-            raise ValueError(f"unknown schedule '{schedule}'; valid: linear, scaled_linear")
+            raise ValueError(f"unknown schedule '{schedule}'; valid: linear, scaled_linear, cosine")
         process = cls((1 - betas).cumprod(0))
         process._schedule = {"schedule": schedule, "beta_start": beta_start, "beta_end": beta_end, "steps": steps}
         return process
@@ -243,6 +256,13 @@ class VP(Process):
         low_value, high_value = table[high - 1].item(), table[high].item()
         weight = (log_ratio - low_value) / (high_value - low_value)
         return min(max(high - 1 + weight, 0.0), float(len(table) - 1))
+
+
+def _cosine_betas(steps: int) -> Tensor:
+    """Betas whose cumulative product follows ``cos((t / T + 0.008) / 1.008 * pi / 2)^2``."""
+    at = torch.arange(steps + 1, dtype=torch.float64) / steps
+    abar = ((at + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    return (1 - abar[1:] / abar[:-1]).clamp_max(0.999)
 
 
 class Flow(Process):

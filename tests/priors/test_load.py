@@ -165,7 +165,7 @@ def test_fingerprint_needs_no_torch(written):
     [
         ({"format": 2}, "has format 2; this version reads format 1"),
         ({"licence": None}, "missing key 'licence'"),
-        ({"lisence": "MIT", "xi": 1}, "unknown key 'lisence', 'xi'; valid: class_names, format"),
+        ({"lisence": "MIT", "xi": 1}, "unknown key 'lisence', 'xi'; valid: class_names, converted_from, format"),
         ({"num_classes": "two"}, "'num_classes' has a value of type str"),
         ({"num_classes": True}, "'num_classes' has a value of type bool"),
         ({"parameterization": "score"}, "unknown parameterization 'score'; valid: edm, eps, x0, v, flow"),
@@ -322,5 +322,5 @@ def test_vq_gradient_is_a_setting_of_vq_alone(tmp_path):
 def test_a_factor_that_does_not_divide_the_image_is_refused(tmp_path):
     folder = save(tmp_path, fresh_latent(), META)
     edit(folder, shape=[1, 7, 8])
-    with pytest.raises(ValueError, match="7 x 8 pixels: no multiple of the latent's factor 2"):
+    with pytest.raises(ValueError, match="7 x 8 pixels are no multiple of the latent's factor 2"):
         load(folder)

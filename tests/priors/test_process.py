@@ -303,9 +303,23 @@ def test_a_ve_view_cannot_start_where_alpha_is_zero():
         lambda: VE(2.0, 1.0),
         lambda: Flow(shift=0.0),
         lambda: Flow(u_max=1.5),
-        lambda: VP.scheduled("cosine", 1e-4, 0.02),
+        lambda: VP.scheduled("sigmoid", 1e-4, 0.02),
     ],
 )
 def test_impossible_processes_are_refused(make):
     with pytest.raises(ValueError, match=r"needs|unknown schedule"):
         make()
+
+
+def test_the_cosine_schedule_is_diffusers():
+    from diffusers import DDPMScheduler
+
+    expected = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double()
+    process = VP.scheduled("cosine")
+    found = [process.level_at_index(k).alpha ** 2 for k in (0, 500, 998)]
+    assert found == pytest.approx(expected[[0, 500, 998]].tolist(), rel=1e-3)
+    assert process.spec == {"kind": "vp", "schedule": "cosine", "steps": 1000}
+    with pytest.raises(ValueError, match="takes no beta_start and beta_end"):
+        VP.scheduled("cosine", 1e-4, 0.02)
+    with pytest.raises(ValueError, match="missing its beta_start and beta_end"):
+        VP.scheduled("linear")

@@ -1,0 +1,337 @@
+"""Folders in the layout of the diffusers hub, read by file: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2 and 3.5.
+
+No pipeline and no scheduler is built: of a scheduler only the numbers count. Weights in safetensors or, through the
+restricted reader, in ``.bin`` files.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from priors.base import Prior
+from priors.convert.base import Converted, latent, network
+from priors.convert.readers import read_checkpoint, tensors
+from priors.latents import Latent
+from priors.nets import DiT
+from priors.process import VP, Flow, Process
+
+Config = Mapping[str, object]
+
+WEIGHTS = "diffusion_pytorch_model"
+PARAMETERIZATIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+SD_SCALE = 0.18215
+"""The scale of KL latents where a folder says none: that of kl-f8, for which it became the library's default."""
+
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a folder: its class, its configuration without remarks, its tensors, and the files of all."""
+
+    cls: str
+    config: Config
+    state: Mapping[str, Tensor]
+    files: list[Path]
+
+    def number(self, key: str) -> int:
+        value = self.config.get(key)
+        if not isinstance(value, int):
+            raise ValueError(f"{self.files[0]}: '{key}' must be a whole number, got {value!r}")
+        return value
+
+
+def convert(folder: Path, prompts: Path | None = None) -> Converted:
+    """The prior in a diffusers folder.
+
+    ``prompts``: for Stable Diffusion, a safetensors file with ``context`` (K, L, D), for version 3 also ``pooled``
+    (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty one must be among them. Raises
+    FileNotFoundError for missing files and ValueError, one line, for everything that does not fit exactly.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; give a downloaded diffusers repository")
+    denoiser = _part(folder, ("unet", "transformer", "."))
+    make = _FAMILIES.get(denoiser.cls)
+    if make is None:
+        raise ValueError(
+            f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; valid: {', '.join(_FAMILIES)}"
+        )
+    takes_prompts = make in (_stable_diffusion, _stable_diffusion_3)
+    if takes_prompts != (prompts is not None):
+        what = "needs its prompts embedded beforehand" if takes_prompts else "takes no prompts"
+        raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; mind --prompts")
+    converted = make(folder, denoiser, prompts)
+    extra = [] if prompts is None else [prompts]
+    return Converted(
+        converted.prior, [*converted.files, *extra], _licence(folder), converted.facts, converted.class_names
+    )
+
+
+# -- families ----------------------------------------------------------------------------------------------------------
+
+
+def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
+    """google/ddpm-*-256, and CompVis/ldm-celebahq-256 where an autoencoder lies beside it."""
+    channels, size = unet.number("in_channels"), unet.number("sample_size")
+    net = network("UNet2D", {"config": unet.config}, _below("unet", unet.state), folder)
+    found = [name for name in ("vqvae", "vae") if (folder / name / "config.json").is_file()]
+    schedule, file = _schedule(folder)
+    files = [*unet.files, file]
+    if not found:
+        prior = Prior(_vp(schedule, file), net, (channels, size, size), _parameterization(schedule, file))
+        return Converted(prior, files, "")
+    made, more = _autoencoder(folder, found[0])
+    prior = Prior(_vp(schedule, file), net, _image(made, size), _parameterization(schedule, file), latent=made)
+    return Converted(prior, [*files, *more], "")
+
+
+def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
+    schedule, file = _schedule(folder)
+    made, more = _autoencoder(folder, "vae")
+    config = transformer.config
+    # the table of positions is in no file of theirs; a network of one layer has the same
+    positions = DiT({**config, "num_layers": 1}).transformer.pos_embed.pos_embed
+    state = {"pos_embed.pos_embed": positions, **transformer.state}
+    classes = transformer.number("num_embeds_ada_norm")
+    prior = Prior(
+        _vp(schedule, file),
+        network("DiT", {"config": config}, _below("transformer", state), folder),
+        _image(made, transformer.number("sample_size")),
+        _parameterization(schedule, file),
+        num_classes=classes,
+        null_label=classes,
+        latent=made,
+        learned_var=transformer.number("out_channels") == 2 * transformer.number("in_channels"),
+    )
+    return Converted(prior, [*transformer.files, file, *more], "")
+
+
+def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Converted:
+    if unet.number("in_channels") != unet.number("out_channels"):
+        raise ValueError(f"{folder} has {unet.number('in_channels')} input channels: an inpainting model is no prior")
+    names, tables = _prompts(prompts, ("context",))
+    schedule, file = _schedule(folder)
+    made, more = _autoencoder(folder, "vae")
+    settings = {"config": unet.config, "contexts": list(tables["context"].shape)}
+    _check_width(prompts, tables["context"], unet.number("cross_attention_dim"))
+    net = network("UNet2DCondition", settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder)
+    image = _image(made, unet.number("sample_size"))
+    kind, (classes, null) = _parameterization(schedule, file), _labels(names)
+    prior = Prior(_vp(schedule, file), net, image, kind, num_classes=classes, null_label=null, latent=made)
+    return Converted(prior, [*unet.files, file, *more], "", {}, names)
+
+
+def _stable_diffusion_3(folder: Path, transformer: Part, prompts: Path | None) -> Converted:
+    names, tables = _prompts(prompts, ("context", "pooled"))
+    schedule, file = _schedule(folder)
+    made, more = _autoencoder(folder, "vae")
+    context, pooled = tables["context"], tables["pooled"]
+    _check_width(prompts, context, transformer.number("joint_attention_dim"))
+    _check_width(prompts, pooled, transformer.number("pooled_projection_dim"))
+    settings = {"config": transformer.config, "contexts": list(context.shape), "pooled": pooled.shape[1]}
+    state = {**_below("transformer", transformer.state), "contexts": context, "pooled": pooled}
+    image = _image(made, transformer.number("sample_size"))
+    net = network("SD3", settings, state, folder)
+    classes, null = _labels(names)
+    prior = Prior(_flow(schedule, file), net, image, "flow", num_classes=classes, null_label=null, latent=made)
+    return Converted(prior, [*transformer.files, file, *more], "", {}, names)
+
+
+_FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
+    "UNet2DModel": _unet_2d,
+    "UNet2DConditionModel": _stable_diffusion,
+    "DiTTransformer2DModel": _dit,
+    "SD3Transformer2DModel": _stable_diffusion_3,
+}
+
+
+def _labels(names: list[str]) -> tuple[int, int | None]:
+    """Number of labels, and the null label: a label chooses a prompt, and the empty one is last in the table."""
+    return len(names), len(names) or None
+
+
+def _image(made: Latent, size: int) -> tuple[int, int, int]:
+    """The shape of images whose latents have this side."""
+    config = made.settings["config"]
+    assert isinstance(config, Mapping)
+    return int(config["in_channels"]), size * made.factor, size * made.factor
+
+
+# -- components --------------------------------------------------------------------------------------------------------
+
+
+def _part(folder: Path, places: tuple[str, ...]) -> Part:
+    """The component in the first of ``places`` that has one."""
+    place = next((folder / name for name in places if (folder / name / "config.json").is_file()), None)
+    if place is None:
+        raise FileNotFoundError(f"{folder} has no config.json in {' or '.join(places)}; give a diffusers folder")
+    raw = _json(place / "config.json")
+    cls = str(raw.get("_class_name"))
+    if cls == "Transformer2DModel" and raw.get("norm_type") == "ada_norm_zero":
+        cls = "DiTTransformer2DModel"  # DiT's class before it had one of its own
+    files, state = _weights(place)
+    return Part(cls, _config(cls, raw, place), state, [place / "config.json", *files])
+
+
+def _config(cls: str, raw: Config, place: Path) -> Config:
+    """The arguments of the class; a setting it does not know is refused, unless it is off."""
+    import diffusers
+
+    if cls not in (*_FAMILIES, "AutoencoderKL", "VQModel"):
+        return raw
+    known = inspect.signature(getattr(diffusers, cls).__init__).parameters
+    given = {key: value for key, value in raw.items() if not key.startswith("_")}
+    if unknown := sorted(key for key, value in given.items() if key not in known and value):
+        raise ValueError(f"{place / 'config.json'}: {cls} has no setting {', '.join(unknown)}")
+    return {key: value for key, value in given.items() if key in known}
+
+
+def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
+    """The weight files of a component and their tensors, under today's names."""
+    whole, index, old = (place / f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin"))
+    if whole.is_file():
+        files = [whole]
+    elif index.is_file():
+        shards = _json(index).get("weight_map")
+        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"{index}: a shard lies outside the folder")
+        files = [place / name for name in names]
+    elif old.is_file():
+        return [old], {_today(name): value for name, value in tensors(read_checkpoint(old), old).items()}
+    else:
+        raise FileNotFoundError(f"{place} has neither {whole.name} nor {old.name}; download the folder again")
+    state = {name: value for file in files for name, value in _safetensors(file).items()}
+    return files, {_today(name): value for name, value in state.items()}
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a safetensors file ({error}); copy it again") from None
+
+
+def _today(name: str) -> str:
+    """A name of diffusers before 0.13 as it is now."""
+    return re.sub(
+        r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.", name
+    )
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
+    """The autoencoder of a folder with its scale.
+
+    That of a ``VQModel`` is 1 whatever its file says: the library fills in, and saves, 0.18215, which is wrong.
+    """
+    part = _part(folder, (name,))
+    kind = {"AutoencoderKL": "KL", "VQModel": "VQ"}.get(part.cls)
+    if kind is None:
+        raise ValueError(f"{part.files[0]} is a {part.cls}, which is not supported; valid: AutoencoderKL, VQModel")
+    scale = part.config.get("scaling_factor", SD_SCALE) if kind == "KL" else 1.0
+    shift = part.config.get("shift_factor") or 0.0
+    assert isinstance(scale, int | float) and isinstance(shift, int | float)
+    config = {**part.config, "scaling_factor": scale}
+    return latent(kind, config, part.state, part.files[-1], float(scale), float(shift)), part.files
+
+
+# -- the numbers of a scheduler ----------------------------------------------------------------------------------------
+
+
+def _schedule(folder: Path) -> tuple[Config, Path]:
+    for path in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if path.is_file():
+            return _json(path), path
+    raise FileNotFoundError(f"{folder} has no scheduler/scheduler_config.json, which holds the noise schedule")
+
+
+def _vp(schedule: Config, file: Path) -> Process:
+    for key in ("trained_betas", "rescale_betas_zero_snr"):
+        if schedule.get(key):
+            raise ValueError(f"{file}: {key} is not supported")
+    kind, steps = SCHEDULES.get(str(schedule.get("beta_schedule"))), int(str(schedule.get("num_train_timesteps")))
+    if kind is None:
+        raise ValueError(
+            f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; valid: {', '.join(SCHEDULES)}"
+        )
+    if kind == "cosine":
+        return VP.scheduled("cosine", steps=steps)
+    return VP.scheduled(kind, float(str(schedule["beta_start"])), float(str(schedule["beta_end"])), steps)
+
+
+def _flow(schedule: Config, file: Path) -> Process:
+    if "FlowMatch" not in str(schedule.get("_class_name")) or schedule.get("use_dynamic_shifting"):
+        raise ValueError(f"{file}: a flow with a fixed shift is wanted")
+    if schedule.get("num_train_timesteps", 1000) != 1000:
+        raise ValueError(f"{file}: num_train_timesteps must be 1000, the scale of the network's time")
+    shift = float(str(schedule.get("shift", 1.0)))
+    return Flow(shift, u_min=shift / 1000 / (1 + (shift - 1) / 1000))
+
+
+def _parameterization(schedule: Config, file: Path) -> str:
+    kind = str(schedule.get("prediction_type", "epsilon"))
+    if kind not in PARAMETERIZATIONS:
+        raise ValueError(f"{file}: unknown prediction_type '{kind}'; valid: {', '.join(PARAMETERIZATIONS)}")
+    return PARAMETERIZATIONS[kind]
+
+
+# -- prompts and other files -------------------------------------------------------------------------------------------
+
+
+def _prompts(path: Path | None, wanted: tuple[str, ...]) -> tuple[list[str], dict[str, Tensor]]:
+    """The prompts but the empty one, and their tables with the row of the empty one last."""
+    assert path is not None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; it should hold the embedded prompts")
+    tables = _safetensors(path)
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("prompts", "null")
+    try:
+        prompts = json.loads(text)
+    except json.JSONDecodeError:
+        prompts = None
+    if not isinstance(prompts, list) or prompts.count("") != 1:
+        raise ValueError(f"{path}: the metadata 'prompts' must be a JSON list with the empty prompt once in it")
+    if set(tables) != set(wanted) or any(len(table) != len(prompts) for table in tables.values()):
+        raise ValueError(f"{path} must hold {' and '.join(wanted)} with one row for each of {len(prompts)} prompts")
+    null = prompts.index("")
+    order = [*(i for i in range(len(prompts)) if i != null), null]
+    return [str(prompts[i]) for i in order[:-1]], {name: table[torch.tensor(order)] for name, table in tables.items()}
+
+
+def _check_width(path: Path | None, table: Tensor, width: int) -> None:
+    if table.shape[-1] != width:
+        raise ValueError(f"{path}: embeddings of width {table.shape[-1]}, and the network wants {width}")
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); download it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold one JSON object; download it again")
+    return content
+
+
+def _licence(folder: Path) -> str:
+    """What the front matter of the folder's README says; empty where it says nothing."""
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    found = re.search(r"^license(?:_name)?:\s*(\S+)\s*$", text.split("\n---", 1)[0], re.MULTILINE)
+    return found[1] if found else ""
