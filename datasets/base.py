@@ -12,6 +12,8 @@ class ImageSet:
 
     ``name`` is the data id of the noise streams: it must not depend on where the files lie. ``ids`` is ordered;
     ``data.images=K`` takes the first K. ``shape`` is ``(C, H, W)``; ``num_classes`` is 0 where there are no labels.
+    Settings called ``root``, ``devkit`` and ``id_list`` are places: they stay out of the hash of a cell, so ``name``
+    must differ where other ids lie there.
     """
 
     name: str
@@ -29,3 +31,10 @@ class ImageSet:
     def labels(self, ids: Sequence[str]) -> Tensor | None:
         """int64 ``(N,)``, or None for a set without labels."""
         return None
+
+    def check(self, ids: Sequence[str]) -> list[str]:
+        """One line for every one of these images that cannot be read, naming it; empty where all is well.
+
+        Meant to be called before a run: it reads the files, but computes no more than it must.
+        """
+        return []

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
 class MaskGenerator:
-    """One family of masks; parameters are dataclass fields of the subclass."""
+    """One family of masks; parameters are dataclass fields of the subclass.
+
+    Most masks are drawn, and :meth:`generate` is all they need. Masks that belong to images, such as those read from
+    files, override :meth:`for_image` and :meth:`content` too.
+    """
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         """One mask: bool ``(height, width)``, True = observed. The same generator state gives the same mask."""
         raise NotImplementedError
+
+    def for_image(self, image_id: str, index: int) -> MaskGenerator:
+        """The generator for the image with this id, number ``index`` (from 0) of its image set."""
+        return self
+
+    def content(self, ids: Sequence[str], height: int, width: int) -> str | None:
+        """sha256 of the masks that are read for the first ``ids`` of an image set, None where masks are drawn.
+
+        Raises ValueError, with the id and the file, for an image whose mask is missing or cannot be used.
+        """
+        return None

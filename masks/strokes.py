@@ -24,15 +24,16 @@ _ANGLE_RANGE = 2 * math.pi / 15
 class Canvas:
     """An empty hole to draw in: ``height x width`` pixels, spanning ``(span_y, span_x)`` reference units.
 
-    With ``scale="native"`` a unit is a pixel. With ``"proportional"`` the image's diagonal is that of a 256 x 256
-    image, so a mask has the same look at every resolution. ``hole``: bool ``(height, width)``, True = covered.
+    With ``scale="native"`` a unit is a pixel. With ``"proportional"`` the image's diagonal is that of a square image of
+    ``reference`` pixels a side, so a mask has the same look at every resolution. ``hole``: bool ``(height, width)``,
+    True = covered.
     """
 
-    def __init__(self, height: int, width: int, scale: str = "native"):
+    def __init__(self, height: int, width: int, scale: str = "native", reference: int = REFERENCE_SIDE):
         check_scale(scale)
         if min(height, width) < 2:
             raise ValueError(f"a mask of {height} x {width} pixels is too small; both sides need at least 2")
-        unit = 1.0 if scale == "native" else math.sqrt((height**2 + width**2) / 2) / REFERENCE_SIDE
+        unit = 1.0 if scale == "native" else math.sqrt((height**2 + width**2) / 2) / reference
         self.span_y, self.span_x = max(round(height / unit), 2), max(round(width / unit), 2)
         self._y = _centres(height, self.span_y)
         self._x = _centres(width, self.span_x)

@@ -13,8 +13,8 @@ class Operator:
 
     ``caps`` names what holds for it: ``linear``, ``mask`` (keeps or drops pixels), ``projection`` (``At A`` is one),
     ``pinv``, ``prox``, ``svd``, ``nonlinear``. ``takes_mask`` and ``takes_shape``: what the constructor is handed, the
-    masks of a batch as ``mask`` and ``(C, H, W)`` as ``shape``. ``sigma`` is the noise level in [-1, 1] units; ``mask`` is bool
-    ``(N, 1, H, W)``, True = observed, or None.
+    masks of a batch as ``mask`` and ``(C, H, W)`` as ``shape``. ``sigma`` is the noise level in [-1, 1] units; ``mask``
+    is bool ``(N, 1, H, W)``, True = observed, or None.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset()

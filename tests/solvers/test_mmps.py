@@ -98,7 +98,8 @@ def test_mean_of_64_pixels_is_the_posterior_mean(ar64):
     obs = Observation(Inpainting(mask).A(truth), Inpainting(mask, 0.1))
     x = MMPS(60, iterations=32, tolerance=1e-8).draw(obs, prior, Zeros())
     exact = prior.posterior(torch.eye(64)[:32], truth.flatten()[:32], 0.1).mean
-    torch.testing.assert_close(x.flatten(), exact, atol=1e-3, rtol=0)
+    # a chain that starts at zero keeps lambda / (lambda + 80^2) of the mean's error, 0.5 % along the widest direction
+    torch.testing.assert_close(x.flatten(), exact, atol=1e-3, rtol=5e-3)
 
 
 def test_a_row_with_a_mask_and_difficulty_of_its_own_does_not_depend_on_its_batch(ar64, seeded_noise):
