@@ -143,7 +143,7 @@ def _leaderboard(arguments: list[str]) -> int:
     from bench import console, figures, leaderboard
 
     board = leaderboard.write(study)
-    console.out.print(leaderboard.table(board))
+    console.out.print(leaderboard.table(board, console.out.width))
     for path in (study / "leaderboard.csv", figures.write(study, board)):
         if path is not None:
             console.out.print(f"{path}", style="dim")

@@ -50,7 +50,7 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "solver": {"class": config["solver"]["_target_"], "version": solver.version, **settings},
         "prior": _prior_identity(config["prior"]),
         "data": {"name": data_name, **_without(config["data"], "root")},
-        "mask": {"class": config["mask"]["_target_"], **arguments(config["mask"])},
+        "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
         "operator": {"class": config["operator"]["_target_"], **arguments(config["operator"])},
         "seed": config["seed"],
         "draws": config["draws"],
@@ -89,6 +89,8 @@ def label(group: str, node: Node, name: str) -> str:
     option = options(group).get(name)
     shipped = option.content if option else {}
     settings = _without(node, "_target_", "images", "root", "train", "path")
+    if settings.get("sha256"):
+        settings["sha256"] = settings["sha256"][:8]  # enough to tell the masks of two folders apart
     return " ".join([name, *(f"{k}={v}" for k, v in settings.items() if v != shipped.get(k))])
 
 
@@ -119,7 +121,7 @@ def _prior_identity(node: Node) -> Node:
 
 
 def _content(settings: Node) -> Node:
-    """A solver's settings, with the content of a file in place of where it lies."""
+    """Settings of a solver or mask, with the content of a file in place of where it lies."""
     return _without(settings, "path", "trust_file") if settings.get("sha256") else settings
 
 

@@ -20,7 +20,7 @@ from bench import console
 from bench.arena import PriorDraws, build_images
 from bench.build import arguments, build, target
 from bench.errors import UserError
-from bench.external import answer_names
+from bench.external import answer_names, pinned_mask
 from bench.plan import writable
 from bench.store import write_atomic
 from bench.worker import Measurement, measure, png, shared
@@ -62,6 +62,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
         raise UserError(f"data.images={count}, but there are only {len(data.ids)} images")
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
     mask = build(config["mask"])
+    pinned_mask(config, mask, data)
     writable(folder)
     entries: list[dict[str, object]] = []
     for start in range(0, count, BATCH):

@@ -28,6 +28,7 @@ from bench.errors import UserError
 from bench.torchscript import TorchScript
 from datasets.base import ImageSet
 from datasets.folder import EXTENSIONS
+from masks.base import MaskGenerator
 from metrics.base import from_uint8
 from priors.base import Prior, Shape
 from priors.process import VE
@@ -111,6 +112,25 @@ def pinned(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
             console.err.print(f"bench: {path}: {_and_more(answers.unused)} not used: no image or draw of this run")
     _same_content(solver.sha256, content, path)
     return {**config, "solver": {**config["solver"], "path": str(path), "sha256": content}}
+
+
+def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> Mapping[str, Any]:
+    """The configuration with the content of the files that masks are read from.
+
+    Raises UserError, before any work, where a mask cannot be drawn at the size of the images, where one of a file is
+    missing or unusable, and where their content is not the ``sha256`` that was asked for.
+    """
+    ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
+    try:
+        content = mask.content(ids, height, width)
+        if content is None:
+            mask.for_image(ids[0], 0).generate(np.random.Generator(np.random.PCG64(0)), height, width)
+            return config
+    except (ValueError, OSError) as error:
+        raise UserError(f"{config['mask']['_target_']}: {error}") from None
+    path = Path(config["mask"]["path"]).expanduser().absolute()
+    _same_content(config["mask"].get("sha256"), content, path)
+    return {**config, "mask": {**config["mask"], "path": str(path), "sha256": content}}
 
 
 def given(solver: Folder, data: ImageSet, count: int, draws: int, images: Sequence[str], device: str) -> Given:

@@ -25,7 +25,7 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     figure = figures.write(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     if not last.quiet:
-        console.out.print(leaderboard.table(board))
+        console.out.print(leaderboard.table(board, console.out.width))
         for label, path in (
             ("leaderboard", last.study / "leaderboard.csv"),
             ("rows", last.study / "cells"),

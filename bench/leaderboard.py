@@ -99,9 +99,9 @@ def write(study: Path | str) -> pd.DataFrame:
     return frame
 
 
-def table(frame: pd.DataFrame) -> Table:
-    """The leaderboard for the terminal."""
-    return tables.terminal(frame)
+def table(frame: pd.DataFrame, width: int = 160) -> Table:
+    """The leaderboard for a terminal of ``width`` characters."""
+    return tables.terminal(frame, width)
 
 
 def long(frame: pd.DataFrame) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     """
     import torch
 
-    from bench.external import pinned
+    from bench.external import pinned, pinned_mask
     from bench.worker import Session, build_operator, shared
     from metrics.base import MissingWeights
 
@@ -100,7 +100,8 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
         raise UserError(str(error)) from None
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
-    cell: Cell = cell_of(pinned(config, session.images), choices, session.images.name)
+    config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    cell: Cell = cell_of(config, choices, session.images.name)
     if write:
         writable(study)
     provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}

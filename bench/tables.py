@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -70,12 +71,20 @@ def latex(frame: pd.DataFrame) -> str:
     return "\n".join([*parts, *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])), "}", ""])
 
 
-def terminal(frame: pd.DataFrame, metrics: int = 4) -> Table:
+def terminal(frame: pd.DataFrame, width: int, metrics: int = 4) -> Table:
     """Solver, what distinguishes the groups, one column per kind of metric as value ± half the interval, cost.
 
     Of a metric with several columns the hole is shown, else the pasted image: what a solver had to invent. The headings
-    are the column names of the CSV; all columns are there.
+    are the column names of the CSV; all columns are there. As many of the first ``metrics`` kinds are shown as
+    ``width`` characters hold, one at least.
     """
+    tables = (_terminal(frame, count) for count in range(metrics, 0, -1))
+    ruler = Console(width=10 * width)
+    fitting = (table for table in tables if ruler.measure(table).maximum <= width)
+    return next(fitting, _terminal(frame, 1))
+
+
+def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
     cards = {name: frame.attrs["metrics"][name] for name in _headlines(frame.attrs["metrics"])[:metrics]}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]

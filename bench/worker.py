@@ -107,7 +107,9 @@ def measure(
     keys = [Key(int(config["seed"]), data.name, image) for image in images]
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
-    masks = np.stack([mask.generate(key.rng("mask"), height, width) for key in keys])
+    place = {image: i for i, image in enumerate(data.ids)}
+    own = [mask.for_image(image, place[image]) for image in images]
+    masks = np.stack([m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)])
     operator = build_operator(config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])).to(device)
     noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
     return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))

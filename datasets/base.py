@@ -12,8 +12,7 @@ class ImageSet:
 
     ``name`` is the data id of the noise streams: it must not depend on where the files lie. ``ids`` is ordered;
     ``data.images=K`` takes the first K. ``shape`` is ``(C, H, W)``; ``num_classes`` is 0 where there are no labels.
-    Settings called ``root``, ``devkit`` and ``id_list`` are places: they stay out of the hash of a cell, so ``name``
-    must differ where other ids lie there.
+    The setting ``root`` stays out of the hash of a cell, so ``name`` must differ where other ids are in use.
     """
 
     name: str

@@ -46,7 +46,7 @@ class Pixels(MaskGenerator):
 
 @dataclass(frozen=True)
 class PixelDrop(MaskGenerator):
-    """A random share of the pixels is hidden, and the share itself is random: the inpainting of DPS (Chung et al. 2023).
+    """A random share of the pixels is hidden, and the share itself is random, as in DPS (Chung et al. 2023).
 
     Parameters
     ----------

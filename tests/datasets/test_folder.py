@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import interpolate
 
-from datasets.folder import Folder, guided
+from datasets.folder import Folder
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "folder.yaml"
 
@@ -84,77 +84,6 @@ def test_range_shape_and_order(tmp_path: Path) -> None:
         image[0, :, 0, 1].tolist() == pytest.approx([1, 51 / 127.5 - 1, -1]) and image[0, :, 1, 0].tolist() == [-1] * 3
     )
     assert torch.equal(data.images(["b.png", "a.png"])[1:], image)
-
-
-# --- the centre crop of ADM ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "top", "left"), [(8, 8, 0, 0), (8, 11, 0, 1), (8, 12, 0, 2), (13, 8, 2, 0), (8, 15, 0, 3)]
-)
-def test_crop_offsets(height: int, width: int, top: int, left: int) -> None:
-    """With the short side at its size nothing is resampled: the crop starts at floor((n - size) / 2)."""
-    pixels = _noise(height, width)
-    assert np.array_equal(np.asarray(guided(Image.fromarray(pixels), 8)), pixels[top : top + 8, left : left + 8])
-
-
-def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of 2 x 2 blocks, rounded half up after the columns and again after the rows, as Pillow does."""
-    wide = pixels.astype(np.int64)
-    columns = (wide[:, ::2] + wide[:, 1::2] + 1) // 2
-    return ((columns[::2] + columns[1::2] + 1) // 2).astype(np.uint8)
-
-
-@pytest.mark.parametrize("factor", [2, 4])
-def test_powers_of_two_are_block_means(factor: int) -> None:
-    pixels = _noise(8 * factor, 12 * factor)
-    expected = _halved(pixels) if factor == 2 else _halved(_halved(pixels))
-    assert np.array_equal(np.asarray(guided(Image.fromarray(pixels), 8)), expected[:, 2:10])
-
-
-def test_odd_sides_are_halved_rounding_down() -> None:
-    """17 x 23 becomes 8 x 11: each new pixel is the mean of the old ones whose centres it covers."""
-    pixels = _noise(17, 23, 1)
-
-    def cover(old: int, new: int) -> NDArray[np.float64]:
-        edges, centres = np.arange(new + 1) * old / new, np.arange(old) + 0.5
-        inside = (edges[:-1, None] < centres) & (centres <= edges[1:, None])
-        return inside / inside.sum(1, keepdims=True)
-
-    expected = cover(17, 8) @ pixels[..., 0].astype(float) @ cover(23, 11).T
-    found = np.asarray(guided(Image.fromarray(pixels[..., 0]), 8), dtype=float)
-    assert found.shape == (8, 8)
-    assert np.abs(found - expected[:, 1:9]).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "size"), [(13, 19, 8), (15, 15, 8), (30, 47, 16), (100, 37, 24), (9, 7, 16)]
-)
-def test_bicubic_against_torch(height: int, width: int, size: int) -> None:
-    """Less than a factor two is left to one bicubic step; torch's antialiased bicubic uses the same kernel."""
-    pixels = 96 + _noise(height, width) // 4  # far enough from black and white that no pass is clipped
-    scale = size / min(height, width)
-    resized = interpolate(
-        torch.from_numpy(pixels).permute(2, 0, 1)[None].double(),
-        (round(height * scale), round(width * scale)),
-        mode="bicubic",
-        antialias=True,
-    ).clamp(0, 255)[0]
-    top, left = (resized.shape[1] - size) // 2, (resized.shape[2] - size) // 2
-    expected = resized[:, top : top + size, left : left + size].permute(1, 2, 0).numpy()
-    found = np.asarray(guided(Image.fromarray(pixels), size), dtype=float)
-    assert found.shape == (size, size, 3)
-    assert np.abs(found - expected).max() < 1.6  # Pillow rounds after each of the two passes
-
-
-def test_halving_happens_before_bicubic() -> None:
-    """40 x 40 to 16: halved once to 20, then bicubic; one bicubic step from 40 would give something else."""
-    pixels = _noise(40, 40)
-    image = Image.fromarray(pixels)
-    expected = Image.fromarray(_halved(pixels)).resize((16, 16), Image.Resampling.BICUBIC)
-    found = np.asarray(guided(image, 16))
-    assert np.array_equal(found, np.asarray(expected))
-    assert not np.array_equal(found, np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)))
 
 
 # --- kinds of files -----------------------------------------------------------------------------------------------
@@ -258,7 +187,7 @@ def test_no_folder_and_no_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing'; set data\.root"):
         Folder(str(tmp_path / "missing"))
     (tmp_path / "readme.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"holds no image; looked for \.jpg, \.jpeg, \.png, \.webp, \.bmp"):
+    with pytest.raises(ValueError, match=r"holds no images; looked for folder: \.jpg, \.jpeg, \.png, \.webp, \.bmp"):
         Folder(str(tmp_path))
 
 
@@ -266,8 +195,8 @@ def test_bad_settings(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     with pytest.raises(ValueError, match="unknown mode 'bgr'; valid: rgb, grey"):
         Folder(str(tmp_path), mode="bgr")
-    with pytest.raises(ValueError, match="unknown crop 'edm'; valid: guided"):
-        Folder(str(tmp_path), crop="edm")
+    with pytest.raises(ValueError, match="unknown crop 'squash'; valid: guided, edm, bicubic"):
+        Folder(str(tmp_path), crop="squash")
     with pytest.raises(ValueError, match="size=0"):
         Folder(str(tmp_path), size=0)
     with pytest.raises(ValueError, match=r"there is no image '\.\./a\.png'"):
@@ -278,4 +207,5 @@ def test_yaml_spells_out_the_defaults(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     node = yaml.safe_load(CONF.read_text())
     assert node.pop("_target_") == "datasets.folder.Folder" and node.pop("images") == 8 and node.pop("root") == "???"
-    assert Folder(str(tmp_path), **node) == Folder(str(tmp_path)) and node.keys() == {"size", "mode", "crop"}
+    assert Folder(str(tmp_path), **node) == Folder(str(tmp_path))
+    assert node.keys() == {f.name for f in fields(Folder)} - {"root", "layout"}  # there is but one layout

@@ -1,0 +1,51 @@
+"""FFHQ (Karras et al. 2019): 70 000 portraits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from datasets.celebahq import numbered
+from datasets.edm_zip import edm_zip
+from datasets.parquet import parquet
+from datasets.source import Files, Layout, Source, by_id, stem, walk
+from datasets.stored import Stored
+from datasets.webdataset import webdataset
+
+_FOLDERS = ("images1024x1024", "thumbnails128x128")
+
+
+@dataclass
+class FFHQ(Stored):
+    """FFHQ; ids are the numbers of the images, ``00000`` to ``69999``, in every layout; no labels.
+
+    Layouts: ``folders`` (``images1024x1024``, ``thumbnails128x128`` or any folder of files called by their number, with
+    or without folders of a thousand), ``zip`` (``00000/img00000000.png``), ``parquet`` and ``webdataset``; docs/data.md
+    describes them. Settings, errors and the name are those of :class:`datasets.stored.Stored`.
+
+    Parameters
+    ----------
+    root: the folder or file. layout, size, mode, crop, part, id_list, subset, subset_seed, protocol: as there.
+    """
+
+    kind: ClassVar[str] = "ffhq"
+    what: ClassVar[str] = "FFHQ images"
+
+    crop: str = "bicubic"
+
+    def layouts(self) -> dict[str, Layout]:
+        return {
+            "folders": Layout(f"{', '.join(_FOLDERS)} or other folders of <n>.png", self._folders),
+            "zip": edm_zip(self.id_of),
+            "parquet": parquet(self.id_of),
+            "webdataset": webdataset(self.id_of),
+        }
+
+    def id_of(self, name: str) -> str:
+        return numbered(name)
+
+    def _folders(self, root: Path) -> Source | None:
+        folder = next((root / name for name in _FOLDERS if (root / name).is_dir()), root)
+        names = [name for name in walk(folder) if stem(name).isdigit()] if folder.is_dir() else []
+        return Files(folder, by_id(names, numbered))

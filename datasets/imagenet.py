@@ -1,0 +1,153 @@
+"""ImageNet, the validation images of ILSVRC 2012 (Russakovsky et al. 2015), in the layouts people keep them in."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import ClassVar
+
+from datasets.devkit import Devkit
+from datasets.edm_zip import edm_zip
+from datasets.npz import npz
+from datasets.parquet import parquet
+from datasets.source import Files, Layout, Source, by_id, is_image, stem, walk
+from datasets.stored import Stored
+from datasets.webdataset import webdataset
+
+_WNIDS = Path(__file__).parent / "assets" / "imagenet-wnids.txt"
+_VALIDATION = re.compile(r"ILSVRC2012_val_\d{8}")
+_WNID = re.compile(r"n\d{8}")
+_KAGGLE = Path("ILSVRC", "Data", "CLS-LOC", "val")
+
+
+@dataclass
+class ImageNet(Stored):
+    """Validation images of ILSVRC 2012, with labels 0 to 999: the places of the sorted wnids (``n01440764`` is 0).
+
+    Ids are ``ILSVRC2012_val_00000001`` and so on in every layout that keeps the files' names, so the same images, masks
+    and noise come of a folder, of Parquet and of shards. Their numbers do not follow the classes. Layouts: ``folders``,
+    ``kaggle``, ``devkit``, ``parquet``, ``webdataset``, ``zip``, ``npz``; docs/data.md describes them. Other settings,
+    errors and the name are those of :class:`datasets.stored.Stored`.
+
+    Parameters
+    ----------
+    devkit: the folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of images; None looks in and
+    beside the root. root, layout, size, mode, crop, part, id_list, subset, subset_seed, protocol: as there.
+    """
+
+    kind: ClassVar[str] = "imagenet"
+    what: ClassVar[str] = "ImageNet images"
+    classes: ClassVar[int] = 1000
+
+    devkit: str | None = None
+
+    def layouts(self) -> dict[str, Layout]:
+        return {
+            "folders": Layout("val/<wnid>/*.JPEG, or <wnid>/*.JPEG", self._folders),
+            "kaggle": Layout(f"LOC_val_solution.csv and {_KAGGLE.as_posix()}/*.JPEG", self._kaggle),
+            "devkit": Layout("ILSVRC2012_val_*.JPEG, flat or in val/, and ILSVRC2012_devkit_t12", self._flat),
+            "parquet": parquet(self.id_of),
+            "webdataset": webdataset(self.id_of),
+            "zip": edm_zip(self.id_of),
+            "npz": npz(self._class_of_ilsvrc_ids),
+        }
+
+    def id_of(self, name: str) -> str:
+        match = _VALIDATION.search(name)
+        return match.group() if match else stem(name)
+
+    def _folders(self, root: Path) -> Source | None:
+        """Class folders, as torchvision's ``ImageFolder`` wants them."""
+        for folder in (root / "val", root / _KAGGLE, root):
+            wnids = [path.name for path in _folders(folder) if _WNID.fullmatch(path.name)]
+            if wnids:
+                _demand_known(wnids, folder)
+                paths = by_id((f"{wnid}/{path}" for wnid in wnids for path in walk(folder / wnid)), self.id_of)
+                return Files(folder, paths, partial(_labels_by_folder, paths))
+        return None
+
+    def _kaggle(self, root: Path) -> Source | None:
+        """The layout of the Kaggle competition: the labels stand in a table."""
+        table = root / "LOC_val_solution.csv"
+        if not table.is_file():
+            return None
+        folder = root / _KAGGLE
+        if not folder.is_dir():
+            raise ValueError(f"there is {table}, but no folder {folder} with the images")
+        return Files(folder, by_id(_flat(folder), self.id_of), partial(_labels_by_table, table))
+
+    def _flat(self, root: Path) -> Source | None:
+        """The validation images as they come, in one folder; the labels stand in the devkit."""
+        for folder in (root / "val", root / "ILSVRC2012_img_val", root / _KAGGLE, root):
+            names = [name for name in _flat(folder) if _VALIDATION.match(name)]
+            if names:
+                paths = by_id(names, self.id_of)
+                return Files(folder, paths, self._labels_by_number(max(int(image[-8:]) for image in paths)))
+        return None
+
+    def _labels_by_number(self, highest: int) -> dict[str, int]:
+        """The labels of the validation images 1 to ``highest``; a wrong devkit is noticed here, before any work."""
+        devkit = self._devkit()
+        classes, truth = self._class_of_ilsvrc_ids(), devkit.ground_truth()
+        if highest > len(truth):
+            raise ValueError(f"{devkit.path} has labels of {len(truth)} images, but there is number {highest}")
+        return {f"ILSVRC2012_val_{number:08d}": classes[label - 1] for number, label in enumerate(truth, 1)}
+
+    def _class_of_ilsvrc_ids(self) -> Sequence[int]:
+        """The class of the ILSVRC ids 1 to 1000, which are in another order."""
+        index = _class_of_wnids()
+        devkit = self._devkit()
+        wnids = devkit.wnids()
+        if sorted(wnids) != sorted(index):
+            raise ValueError(f"the classes in {devkit.path} are not those of ILSVRC 2012; give ILSVRC2012_devkit_t12")
+        return [index[wnid] for wnid in wnids]
+
+    def _devkit(self) -> Devkit:
+        return Devkit.find(self.devkit, Path(self.root).expanduser())
+
+
+@cache
+def _class_of_wnids() -> dict[str, int]:
+    return {wnid: i for i, wnid in enumerate(_WNIDS.read_text(encoding="utf-8").split())}
+
+
+def _labels_by_folder(paths: dict[str, str]) -> dict[str, int]:
+    index = _class_of_wnids()
+    return {image: index[path.partition("/")[0]] for image, path in paths.items()}
+
+
+def _labels_by_table(table: Path) -> dict[str, int]:
+    """``ImageId,PredictionString``, where the latter starts with the wnid."""
+    index = _class_of_wnids()
+    with table.open(newline="", encoding="utf-8") as file:
+        try:
+            rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in csv.DictReader(file)]
+            return {image: index[wnid] for image, wnid in rows}
+        except (KeyError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of ILSVRC 2012; "
+                f"wrong: {error}"
+            ) from None
+
+
+def _demand_known(wnids: Sequence[str], folder: Path) -> None:
+    unknown = sorted(set(wnids) - _class_of_wnids().keys())
+    if unknown:
+        raise ValueError(f"'{folder / unknown[0]}' is not one of the 1000 classes of ILSVRC 2012; remove it")
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+
+
+def _flat(root: Path) -> list[str]:
+    """The names of the images directly in a folder."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return [entry.name for entry in entries if is_image(entry.name)]

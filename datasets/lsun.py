@@ -1,0 +1,93 @@
+"""LSUN (Yu et al. 2015): photographs of scenes, one category at a time."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from datasets.source import Files, Layout, Source, by_id, stem, walk
+from datasets.stored import Stored
+from datasets.webdataset import webdataset
+
+_KEY = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass
+class LSUN(Stored):
+    """One category of LSUN; ids are its keys of 40 hexadecimal digits, sorted, in every layout; no labels.
+
+    Layouts: ``lmdb``, as downloaded (optional package ``lmdb``; nothing is written beside the files), ``exported``
+    images, and ``webdataset``; docs/data.md describes them. The official validation split has 300 images; that of
+    latent diffusion is a list of others, for ``id_list``. Settings, errors and the name are those of
+    :class:`datasets.stored.Stored`; ImportError where a database is found without the package.
+
+    Parameters
+    ----------
+    category: ``church_outdoor``, ``bedroom`` or another. split: ``val`` or ``train``. root: the database or folder
+    ``<category>_<split>_lmdb``, or the folder that holds it. layout, size, mode, crop, part, id_list, subset,
+    subset_seed, protocol: as there.
+    """
+
+    kind: ClassVar[str] = "lsun"
+    what: ClassVar[str] = "LSUN images"
+
+    crop: str = "bicubic"
+    category: str = "church_outdoor"
+    split: str = "val"
+
+    def layouts(self) -> dict[str, Layout]:
+        name = f"{self.category}_{self.split}"
+        return {
+            "lmdb": Layout(f"{name}_lmdb/data.mdb, or data.mdb", self._lmdb),
+            "webdataset": webdataset(self.id_of),
+            "exported": Layout("<key>.webp at any depth, keys of 40 hexadecimal digits", self._exported),
+        }
+
+    def id_of(self, name: str) -> str:
+        return stem(name)
+
+    def _lmdb(self, root: Path) -> Source | None:
+        folders = (root / f"{self.category}_{self.split}_lmdb", root)
+        found = next((folder for folder in folders if (folder / "data.mdb").is_file()), None)
+        return None if found is None else Database(found)
+
+    def _exported(self, root: Path) -> Source | None:
+        own = root / f"{self.category}_{self.split}"
+        folder = own if own.is_dir() else root
+        names = [name for name in walk(folder) if _KEY.fullmatch(stem(name))] if folder.is_dir() else []
+        return Files(folder, by_id(names, self.id_of))
+
+
+class Database(Source):
+    """An LMDB of encoded images by key, opened to read and without a lock: nothing is written beside it."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._environment = folder, _open(folder.resolve())
+        with self._environment.begin() as transaction:
+            self.ids = tuple(key.decode("ascii", "replace") for key in transaction.cursor().iternext(values=False))
+
+    def open(self, image: str) -> Image.Image:
+        with self._environment.begin() as transaction:
+            return Image.open(io.BytesIO(transaction.get(image.encode("ascii"))))
+
+    def where(self, image: str) -> str:
+        return f"{self.folder}, key {image}"
+
+
+@cache
+def _open(folder: Path) -> Any:
+    """The environment; one process may open a database only once."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise ImportError(f'lmdb cannot be imported ({error}); pip install "posterior-bench[lsun]"') from None
+    try:
+        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
+    except lmdb.Error as error:
+        raise ValueError(f"cannot read the database {folder}: {error}; fetch it again") from error

@@ -1,0 +1,169 @@
+"""Masks that are read, not drawn: which file or which part of a file belongs to an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from masks.base import MaskGenerator
+
+Array = NDArray[Any]
+PAIRS = ("id", "order")
+_ENDINGS = (".png", ".npy")
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class ReadMasks(MaskGenerator):
+    """A generator whose masks belong to images; subclasses write :meth:`read`."""
+
+    def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in one line."""
+        raise NotImplementedError
+
+    def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
+        raise ValueError("these masks are read from files and belong to images; there is none to draw without one")
+
+    def for_image(self, image_id: str, index: int) -> MaskGenerator:
+        return _OfImage(self, image_id, index)
+
+    def content(self, ids: Sequence[str], height: int, width: int) -> str:
+        whole = sha256()
+        for index, image_id in enumerate(ids):
+            mask = self.read(image_id, index, height, width)
+            whole.update(f"{image_id} {height} {width}\n".encode() + np.packbits(mask).tobytes())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class _OfImage(MaskGenerator):
+    masks: ReadMasks
+    image_id: str
+    index: int
+
+    def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
+        return self.masks.read(self.image_id, self.index, height, width)
+
+
+def check_pair(pair: str) -> None:
+    """Raise ValueError unless ``pair`` is a known one."""
+    if pair not in PAIRS:
+        raise ValueError(f"unknown pair '{pair}'; valid: {', '.join(PAIRS)}")
+
+
+def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
+    """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place in the order.
+
+    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, where an image's ending of the id may be left
+    out; with ``"order"`` files are taken in string order of their names, from the first again when they run out.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(f"there is no file or folder '{path}'; set path to one")
+    if pair == "order":
+        files = _sorted_files(path, path.stat().st_mtime_ns)
+        if not files:
+            raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}")
+        return files[index % len(files)]
+    known = Path(image_id)
+    names = [image_id, *([known.with_suffix("").as_posix()] if known.suffix.lower() in _IMAGE_ENDINGS else [])]
+    for name in names:
+        for ending in _ENDINGS:
+            if (path / f"{name}{ending}").is_file():
+                return path / f"{name}{ending}"
+    raise ValueError(f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, or set pair=order")
+
+
+@lru_cache(maxsize=4)
+def _sorted_files(folder: Path, _changed: int) -> tuple[Path, ...]:
+    return tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith(".")))
+
+
+def pixels_of(path: Path, indexed: bool = False) -> Array:
+    """A PNG file as ``(H, W)`` numbers, grey values or, if ``indexed``, the numbers of a palette's entries.
+
+    Raises ValueError for a file that cannot be read and for transparency, and for colour if ``indexed``.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode = "transparent" if "transparency" in image.info and not indexed else image.mode
+            if mode in ("1", "L", "I", "I;16", *(("P",) if indexed else ())):
+                return np.asarray(image)
+            if mode in ("RGB", "P") and not indexed:
+                return np.asarray(image.convert("L"))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read '{path}': {error}; repair it") from error
+    wanted = "one channel of label numbers" if indexed else "grey or colour without transparency"
+    raise ValueError(f"'{path}' is an image of mode {mode}; save it with {wanted}")
+
+
+def stack_of(path: Path, height: int, width: int) -> Array:
+    """Planes ``(n, H, W)`` of a NumPy file.
+
+    Read are ``.npy`` of shape ``(H, W)``, ``(n, H, W)``, ``(n, 1, H, W)`` or, for images of this very ``height`` and
+    ``width``, ``(n, H W)`` (VIPaint); ``.npz`` with ``masks``, or ``m`` and ``shape`` for packed bits of three equal
+    channels (RED-diff), or a single array.
+    """
+    try:
+        array = _load(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"cannot read '{path}': {error}; repair it") from error
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    elif array.ndim == 2 and array.shape != (height, width) and array.shape[1] == height * width:
+        array = array.reshape(-1, height, width)
+    elif array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.shape[-1] <= 4 < array.shape[1] or 0 in array.shape:
+        raise ValueError(f"'{path}' has the shape {array.shape}; give (H, W), (n, H, W) or (n, 1, H, W)")
+    return array
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _changed: int) -> Array:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        if "m" in loaded.files and "shape" in loaded.files:
+            return _unpacked(loaded["m"], tuple(int(n) for n in loaded["shape"]))
+        names = ["masks"] if "masks" in loaded.files else loaded.files
+        if len(names) != 1:
+            raise ValueError(f"it holds {', '.join(names)}; name the right array 'masks'")
+        array: Array = loaded[names[0]]
+        return array
+
+
+def _unpacked(bits: Array, shape: tuple[int, ...]) -> Array:
+    """Packed bits ``(n, 3 s s)``, as RED-diff stores them, to bool ``(n, s, s)``."""
+    count, values = shape[0], math.prod(shape[1:])
+    side = math.isqrt(values // 3)
+    if 3 * side * side != values:
+        raise ValueError(f"shape {shape} is not that of square masks in three channels")
+    planes = np.unpackbits(bits)[: count * values].reshape(count, 3, side, side).astype(bool)
+    if not (planes == planes[:, :1]).all():
+        raise ValueError("its channels differ, so that they are no mask of pixels")
+    return planes[:, 0]
+
+
+def nearest(array: Array, height: int, width: int) -> Array:
+    """``(H, W)`` at another size: of every new pixel, the old one its centre lies in. Raises for other proportions."""
+    old_height, old_width = array.shape
+    if old_height * width != old_width * height:
+        raise ValueError(
+            f"{old_height} x {old_width} pixels cannot become {height} x {width}, which is of other proportions; "
+            "crop the file as the images are cropped"
+        )
+    rows = (2 * np.arange(height) + 1) * old_height // (2 * height)
+    columns = (2 * np.arange(width) + 1) * old_width // (2 * width)
+    return array[rows[:, None], columns]

@@ -1,0 +1,183 @@
+"""Masks from files: every format, either polarity, and every way in which a file may not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from masks.files import Files
+
+Mask = NDArray[np.bool_]
+HEIGHT, WIDTH = 8, 8
+
+
+@pytest.fixture
+def stack(rng: Callable[[int], np.random.Generator]) -> Mask:
+    """Three masks of 8 x 8 pixels, True = white."""
+    return rng(0).random((3, HEIGHT, WIDTH)) < 0.5
+
+
+def _read(masks: Files, image_id: str = "a", index: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Mask:
+    return masks.for_image(image_id, index).generate(np.random.Generator(np.random.PCG64(0)), *size)
+
+
+def _png(path: Path, white: Mask) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(white.astype(np.uint8) * 255).save(path)
+    return path
+
+
+@pytest.mark.parametrize("white", ["observed", "hole"])
+def test_polarity(white: str, stack: Mask, tmp_path: Path) -> None:
+    path = _png(tmp_path / "m.png", stack[0])
+    assert np.array_equal(_read(Files(str(path), white)), stack[0] if white == "observed" else ~stack[0])
+
+
+def test_folder_by_image_id(stack: Mask, tmp_path: Path) -> None:
+    for name, mask in zip(("a.png", "n01/b.png", "c.png"), stack, strict=True):
+        _png(tmp_path / name, mask)
+    masks = Files(str(tmp_path), "observed")
+    assert np.array_equal(_read(masks, "a", 7), stack[0])
+    assert np.array_equal(_read(masks, "n01/b.JPEG"), stack[1])
+    assert np.array_equal(_read(masks, "c.png"), stack[2])
+    with pytest.raises(ValueError, match=r"image 'd.jpg' has no file 'd.png' or .npy in .*; add it, or set pair=order"):
+        _read(masks, "d.jpg")
+
+
+def test_full_name_comes_first(stack: Mask, tmp_path: Path) -> None:
+    _png(tmp_path / "a.jpg.png", stack[0])
+    _png(tmp_path / "a.png", stack[1])
+    assert np.array_equal(_read(Files(str(tmp_path), "observed"), "a.jpg"), stack[0])
+    assert np.array_equal(_read(Files(str(tmp_path), "observed"), "a.bmp"), stack[1])
+
+
+def test_folder_in_order_starts_again(stack: Mask, tmp_path: Path) -> None:
+    for name, mask in zip(("000.png", "001.png"), stack, strict=False):
+        _png(tmp_path / name, mask)
+    (tmp_path / "readme.txt").write_text("not a mask")
+    masks = Files(str(tmp_path), "observed", pair="order")
+    for index in range(4):
+        assert np.array_equal(_read(masks, "whatever", index), stack[index % 2])
+
+
+FORMATS: dict[str, Callable[[Path, Mask], object]] = {
+    "masks.npy": lambda path, stack: np.save(path, stack),
+    "float.npy": lambda path, stack: np.save(path, stack[:, None].astype(np.float32)),
+    "flat.npy": lambda path, stack: np.save(path, stack.reshape(len(stack), -1) * np.uint8(255)),
+    "ours.npz": lambda path, stack: np.savez(path, masks=stack.astype(np.uint8), name="other"),
+    "single.npz": lambda path, stack: np.savez(path, anything=stack),
+    # packed bits with three equal channels, as RED-diff stores them
+    "reddiff.npz": lambda path, stack: np.savez(
+        path, m=np.packbits(np.repeat(stack.reshape(len(stack), 1, -1), 3, 1)), shape=(len(stack), 3 * HEIGHT * WIDTH)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_stacks(name: str, stack: Mask, tmp_path: Path) -> None:
+    FORMATS[name](tmp_path / name, stack)
+    masks = Files(str(tmp_path / name), "observed")
+    for index in range(5):
+        assert np.array_equal(_read(masks, "x", index), stack[index % 3])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_kinds_of_png(mode: str, stack: Mask, tmp_path: Path) -> None:
+    image = Image.fromarray(stack[0].astype(np.uint8) * 255)
+    if mode == "I;16":
+        image = Image.fromarray(stack[0].astype(np.uint16) * 65535)
+    elif mode == "P":  # white is the first entry of the palette, so numbers and colours are opposites
+        image = Image.fromarray(1 - stack[0].astype(np.uint8), "L")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(_read(Files(str(tmp_path / "m.png"), "observed")), stack[0])
+
+
+def test_zeros_and_ones_in_a_png(stack: Mask, tmp_path: Path) -> None:
+    Image.fromarray(stack[0].astype(np.uint8)).save(tmp_path / "m.png")
+    assert np.array_equal(_read(Files(str(tmp_path / "m.png"), "observed")), stack[0])
+
+
+def test_grey_values_are_split_in_the_middle(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.array([[0, 127], [128, 255]], dtype=np.uint8))
+    assert _read(Files(str(tmp_path / "m.npy"), "observed"), size=(2, 2)).tolist() == [[False, False], [True, True]]
+
+
+def test_another_size_is_refused_or_resized(tmp_path: Path) -> None:
+    path = _png(tmp_path / "m.png", np.kron(np.array([[1, 0], [0, 1]]), np.ones((128, 128))).astype(bool))
+    with pytest.raises(ValueError, match=r"m.png': it has 256 x 256 pixels and the image 28 x 28; set resize=true"):
+        _read(Files(str(path), "observed"), size=(28, 28))
+    masks = Files(str(path), "observed", resize=True)
+    for side in (28, 32):
+        half = side // 2
+        assert np.array_equal(_read(masks, size=(side, side)), np.kron(np.eye(2), np.ones((half, half))).astype(bool))
+    with pytest.raises(ValueError, match="256 x 256 pixels cannot become 32 x 48, which is of other proportions"):
+        _read(masks, size=(32, 48))
+
+
+def test_content_is_that_of_the_masks(stack: Mask, tmp_path: Path) -> None:
+    """The same masks in other files are the same content; a mask, a polarity or an id that differs is another."""
+    for index in range(2):
+        _png(tmp_path / "pngs" / f"{index}.png", stack[index])
+    np.save(tmp_path / "masks.npy", ~stack)
+    ids = ["0", "1"]
+    first = Files(str(tmp_path / "pngs"), "observed").content(ids, HEIGHT, WIDTH)
+    assert Files(str(tmp_path / "masks.npy"), "hole").content(ids, HEIGHT, WIDTH) == first
+    assert Files(str(tmp_path / "masks.npy"), "observed").content(ids, HEIGHT, WIDTH) != first
+    assert Files(str(tmp_path / "pngs"), "observed").content(ids[:1], HEIGHT, WIDTH) != first
+    _png(tmp_path / "pngs" / "1.png", stack[2])
+    assert Files(str(tmp_path / "pngs"), "observed").content(ids, HEIGHT, WIDTH) != first
+
+
+def _write(path: Path, content: object) -> Path:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, Image.Image):
+        content.save(path)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, np.asarray(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.png", b"no image", "cannot read '.*m.png'"),
+        ("m.npy", b"no array", "cannot read '.*m.npy'"),
+        ("m.png", Image.new("RGBA", (8, 8)), "m.png' is an image of mode RGBA; save it with grey or colour without"),
+        ("m.npy", np.zeros((2, 3, 8, 8)), r"has the shape \(2, 3, 8, 8\); give \(H, W\), \(n, H, W\)"),
+        ("m.npy", np.zeros((8, 8, 3)), r"has the shape \(8, 8, 3\)"),
+        ("m.npy", np.full((8, 8), -1), "its values run from -1.0 to -1.0; give 0 to 1"),
+        ("m.npy", np.full((8, 8), np.nan), "its values run from nan to nan"),
+        ("m.npz", {"a": np.zeros(1), "b": np.zeros(1)}, "it holds a, b; name the right array 'masks'"),
+        ("m.npz", {"m": np.zeros(3, np.uint8), "shape": (1, 20)}, r"shape \(1, 20\) is not that of square masks"),
+        ("m.npz", {"m": np.array([1, 2, 3], np.uint8), "shape": (2, 12)}, "its channels differ"),
+    ],
+)
+def test_files_that_are_no_masks(name: str, content: object, message: str, tmp_path: Path) -> None:
+    path = _write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=message) as caught:
+        _read(Files(str(path), "observed"))
+    assert "\n" not in str(caught.value)
+
+
+def test_settings(tmp_path: Path, rng: Callable[[int], np.random.Generator]) -> None:
+    with pytest.raises(ValueError, match="unknown white 'keep'; valid: observed, hole"):
+        Files("m.png", "keep")
+    with pytest.raises(ValueError, match="unknown pair 'name'; valid: id, order"):
+        Files("m.png", "hole", pair="name")
+    with pytest.raises(ValueError, match=r"there is no file or folder '.*nowhere'"):
+        _read(Files(str(tmp_path / "nowhere"), "hole"))
+    with pytest.raises(ValueError, match=r"no .png or .npy file lies in"):
+        _read(Files(str(tmp_path), "hole", pair="order"))
+    with pytest.raises(ValueError, match="belong to images"):
+        Files("m.png", "hole").generate(rng(0), 8, 8)
