@@ -1,7 +1,7 @@
 """From an image of any size to a square one: the conventions of the priors' own data, which are not interchangeable.
 
-They differ by 20 to 40 dB PSNR from each other, so the name of the crop is a setting of the data and part of the hash
-of every cell. An image that is a square of the wanted size already passes through each of them unchanged.
+The results of two of them are only some 20 to 40 dB PSNR apart, so the name of the crop is a setting of the data and
+part of the hash of every cell. A square image of the wanted size passes through each of them unchanged.
 """
 
 from __future__ import annotations
