@@ -98,6 +98,10 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
         raise UserError(str(error)) from None
+    damaged = session.images.check(list(session.images.ids)[: config["data"]["images"]])
+    if damaged:
+        more = f" (and {len(damaged) - 1} more images)" if len(damaged) > 1 else ""
+        raise UserError(damaged[0] + more)
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))

@@ -50,6 +50,18 @@ def test_another_seed_is_another_measurement(command) -> None:
     assert not torch.equal(a.y, b.y)
 
 
+def test_damaged_images_are_named_before_anything_runs(command, photos: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for photo in photos.iterdir():
+        (copies / photo.name).write_bytes(photo.read_bytes()[:40] if photo.stem in "25" else photo.read_bytes())
+    overrides = command("blended", f"data.root={copies}")
+    with pytest.raises(UserError, match=r"'.*2\.png'.* \(and 1 more images\)"):
+        run(overrides)
+    assert not (tmp_path / "study").exists()
+    run([*overrides, "data.images=2"])
+
+
 @pytest.mark.parametrize("solver", list(FAST))
 def test_rows_do_not_depend_on_the_order_of_chunks_or_on_neighbours(command, solver: str) -> None:
     forward = run(command(solver, out="forward")).plan
