@@ -188,6 +188,10 @@ def restricted(operator: Operator, needs: frozenset[str]) -> Operator:
         def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
             return operator.prox(x, y, rho) if "prox" in can else super().prox(x, y, rho)
 
+        def first_guess(self, y: Tensor) -> Tensor:
+            # every operator has one; that of a linear one must not come from a pseudo-inverse that nobody asked for
+            return super().first_guess(y) if "linear" in operator.caps else operator.first_guess(y)
+
         def paste(self, x: Tensor, y: Tensor) -> Tensor:
             return operator.paste(x, y) if "mask" in can else x
 

@@ -298,7 +298,7 @@ def _score_draws(session: Session, measured: Measurement, x: Tensor, complete: T
     if not metrics:
         return rows
     draws, operator, y = x.shape[1], measured.operator, measured.y
-    seen = operator.first_guess(y) if operator.mask is None and "linear" in operator.caps else y
+    seen = operator.first_guess(y) if operator.mask is None else y
     drawn = DrawSet(x, measured.truth, operator.mask, seen)
     if any("exact" in metric.needs for metric in metrics.values()):
         exact = exact_reference(session.config, session.prior, measured)

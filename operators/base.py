@@ -40,7 +40,7 @@ class Operator:
         raise NotImplementedError
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """An image to start from: the pseudo-inverse where there is one, else the adjoint."""
+        """An image to start from: the pseudo-inverse or else the adjoint; nonlinear operators have one of their own."""
         return self.pinv(y) if "pinv" in self.caps else self.At(y)
 
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:

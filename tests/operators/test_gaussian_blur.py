@@ -1,0 +1,62 @@
+"""Gaussian blur, against scipy's filter and published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+from operators.gaussian_blur import GaussianBlur
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "deviation"), [(64, 40, 3.0), (28, 28, 3.0), (9, 11, 3.0), (28, 28, 1.0), (5, 1, 0.7)]
+)
+def test_against_scipy(height: int, width: int, deviation: float) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (height, width))
+    # scipy calls "mirror" what numpy calls "reflect", and mirrors as often as it takes
+    expected = scipy.ndimage.gaussian_filter(x, deviation, mode="mirror")
+    y = GaussianBlur(shape=(1, height, width), deviation=deviation).A(torch.from_numpy(x)[None, None])
+    np.testing.assert_allclose(y[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_published_window() -> None:
+    impulse = torch.zeros(1, 1, 101, 101, dtype=torch.float64)
+    impulse[..., 50, 50] = 1
+    window = GaussianBlur(shape=(1, 101, 101)).A(impulse)[0, 0]
+    assert window[50, 50].item() == pytest.approx(0.0176849, abs=1e-7)
+    assert window.sum().item() == pytest.approx(1.0) and window.count_nonzero() == 25 * 25
+
+
+def test_the_window_ends_at_its_kernel() -> None:
+    line = GaussianBlur(shape=(1, 9, 9), kernel=3, deviation=1.0).line(9)
+    edge = math.exp(-0.5) / (1 + 2 * math.exp(-0.5))
+    expected = torch.tensor([edge, 1 - 2 * edge, edge], dtype=torch.float64)
+    torch.testing.assert_close(line[4, 3:6], expected)
+    assert line[4].count_nonzero() == 3 and line[0, 1].item() == pytest.approx(2 * edge)
+
+
+def test_singular_values_leave_no_pseudo_inverse() -> None:
+    values = torch.linalg.svdvals(GaussianBlur(shape=(1, 256, 256)).line(256))
+    assert values[0].item() == pytest.approx(1.002, abs=1e-3) and values[-1] < 1e-6
+    assert (values > 1e-2).double().mean().item() == pytest.approx(0.32, abs=0.01)
+    assert GaussianBlur.caps == {"linear", "prox", "svd"}
+    operator, y = GaussianBlur(shape=(1, 8, 8)), torch.ones(1, 1, 8, 8)
+    assert torch.equal(operator.first_guess(y), operator.At(y))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel": 4}, "no central pixel"),
+        ({"kernel": -1}, "no central pixel"),
+        ({"deviation": 0.0}, "no width"),
+        ({"sigma": -1.0}, "not a noise level"),
+    ],
+)
+def test_bad_settings(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianBlur(shape=(1, 28, 28), **settings)  # type: ignore[arg-type]
