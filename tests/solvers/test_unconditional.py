@@ -87,4 +87,4 @@ def test_an_eta_outside_the_family_is_refused():
 
 
 def test_shipped_presets_are_complete(presets):
-    assert presets("prior")["fast"].steps == 100
+    assert presets("prior")["fast"].steps == 50
