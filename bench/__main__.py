@@ -20,6 +20,7 @@ python -m bench [verb] [overrides]
   check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
   export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
+  status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
   convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
   train prior=NAME  train an embedded prior; with solver=NAME, that solver's modules for it
 
@@ -150,6 +151,12 @@ def _leaderboard(arguments: list[str]) -> int:
     return 0
 
 
+def _status(arguments: list[str]) -> int:
+    from bench.status import show
+
+    return show(arguments)
+
+
 def _export_masks(overrides: list[str]) -> int:
     from bench.overrides import check
 
@@ -201,6 +208,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
+    "status": _status,
     "convert": _convert,
     "train": _train,
 }

@@ -24,6 +24,7 @@ from bench.build import build, target
 from bench.cell import digest
 from bench.errors import Inapplicable, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
+from bench.heartbeat import beating
 from bench.modules import load_modules
 from bench.plan import CellPlan, Chunk
 from bench.reference import exact_reference
@@ -182,8 +183,9 @@ class Worker:
 
     def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
         """Compute one chunk and store its shard; returns how many rows have each status."""
-        rows = self.rows(plan, chunk)
-        plan.store.write(chunk.name, rows)
+        with beating(plan.folder, chunk.name):
+            rows = self.rows(plan, chunk)
+            plan.store.write(chunk.name, rows)
         statuses = [row["status"] for row in rows]
         return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
