@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import UserError
+from bench.plugins import in_file, packages
 from priors.fingerprint import read_spec, resolve
 
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
@@ -15,11 +16,18 @@ _HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
 
 
 def target(node: Mapping[str, Any]) -> Any:
-    """The class or function a node names; only our packages may be named."""
+    """The class or function a node names; only our packages may be named, and what the setting plugins admits."""
     path = str(node["_target_"])
+    found = in_file(path)
+    if found is not None:
+        return found.load()
     module, _, name = path.rpartition(".")
-    if module.split(".")[0] not in PACKAGES or not name.isidentifier():
-        raise UserError(f"_target_ '{path}' is outside the packages a configuration may name: {', '.join(PACKAGES)}")
+    valid = [*PACKAGES, *sorted(packages())]
+    if module.split(".")[0] not in valid or not name.isidentifier():
+        raise UserError(
+            f"_target_ '{path}' is outside the packages a configuration may name: {', '.join(valid)}; plugins=[NAME] "
+            "admits an installed plugin"
+        )
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from bench.errors import UserError, unknown
+from bench.plugins import InFile, in_file, installed
 
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
@@ -28,6 +30,7 @@ class Option:
     group: str
     name: str
     path: Path
+    plugin: str = ""
 
     @property
     def summary(self) -> str:
@@ -64,22 +67,81 @@ class Option:
         return {k: preset.get(k) if content[k] is None else content[k] for k in keys}
 
 
+@dataclass(frozen=True)
+class FileOption(Option):
+    """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without running it."""
+
+    @property
+    def code(self) -> InFile:
+        found = in_file(self.name)
+        assert found is not None
+        return found
+
+    @property
+    def summary(self) -> str:
+        return (ast.get_docstring(self._class) or "").partition("\n")[0]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        fields = [s for s in self._class.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+        settings = {s.target.id: _default(s) for s in fields if not ast.unparse(s.annotation).startswith("ClassVar")}  # type: ignore[union-attr]
+        return {"_target_": self.code.target, **settings}
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def brings(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def _class(self) -> ast.ClassDef:
+        nodes = self.code.tree().body
+        return next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name)
+
+
+def _default(field: ast.AnnAssign) -> Any:
+    """The default of a field; ``???``, which has to be given, where there is none or it is no plain value."""
+    try:
+        value = ast.literal_eval(field.value) if field.value is not None else "???"
+    except ValueError:
+        return "???"
+    return list(value) if isinstance(value, tuple) else value
+
+
 @cache
 def _load(path: Path) -> dict[str, Any]:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
 
 
+def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:
+    """The options of a group by name; sub-folders give names such as ``arena/g2``.
+
+    ``plugins``: the installed packages to count in, None = all. Raises UserError where one brings a name that exists.
+    """
+    found = dict(_options(group, CONF / group, ""))
+    for plugin in installed().values():
+        if plugins is not None and plugin.name not in plugins:
+            continue
+        more = _options(group, plugin.conf / group, plugin.name)
+        if taken := sorted(found.keys() & more.keys()):
+            raise UserError(f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; rename it there")
+        found |= more
+    return found
+
+
 @cache
-def options(group: str) -> dict[str, Option]:
-    """The options of a group by name; sub-folders give names such as ``arena/g2``."""
-    folder = CONF / group
+def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
     files = sorted(folder.rglob("*.yaml"))
     names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
-    return {name: Option(group, name, path) for path, name in names.items()}
+    return {name: Option(group, name, path, plugin) for path, name in names.items()}
 
 
 def option(group: str, name: str) -> Option:
-    """One option; raises UserError with the valid names."""
+    """One option, or the solver in a file; raises UserError with the valid names."""
+    if group == "solver" and (found := in_file(name)):
+        return FileOption(group, name, found.file)
     try:
         return options(group)[name]
     except KeyError:
@@ -107,7 +169,8 @@ def listing(group: str | None = None) -> str:
         lines.append(f"{name}=")
         for o in found:
             mark = "*" if o.name == chosen[name] or o.name in _as_list(chosen[name]) else " "
-            lines.append(f"  {mark} {o.name:<{width}}  {o.summary}".rstrip())
+            origin = f" (plugins=[{o.plugin}])" if o.plugin else ""
+            lines.append(f"  {mark} {o.name:<{width}}  {o.summary}{origin}".rstrip())
         lines.append("")
     return "\n".join([*lines, "* default.  bench show solver=dps prints one option in full."])
 
@@ -172,8 +235,10 @@ def _plain(value: Any) -> str:
 
 def _card_lines(chosen: Option) -> list[str]:
     """Docstring and card of the class, read from its source without importing it."""
-    module, _, name = chosen.content.get("_target_", "").rpartition(".")
-    tree = _tree(module)
+    target = str(chosen.content.get("_target_", ""))
+    code = in_file(target)
+    module, _, name = target.rpartition(".")
+    tree, name = (code.tree(), code.name) if code else (_tree(module), name)
     found = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
     node = next(found, None)
     if node is None:
@@ -192,8 +257,10 @@ def _card_lines(chosen: Option) -> list[str]:
 
 
 def _tree(module: str) -> ast.Module:
-    """The syntax tree of one of our modules; an empty one where there is no such file."""
-    source = CONF.parent.joinpath(*module.split(".")).with_suffix(".py")
+    """The syntax tree of one of our modules or of a plugin; an empty one where there is no such file."""
+    package, *rest = module.split(".")
+    roots = {plugin.package: plugin.root for plugin in installed().values()}
+    source = roots.get(package, CONF.parent / package).joinpath(*rest).with_suffix(".py")
     return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
 
 

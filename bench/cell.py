@@ -11,6 +11,7 @@ from typing import Any
 from bench.build import arguments, target
 from bench.errors import UserError
 from bench.modules import modules_identity
+from bench.plugins import in_file
 
 Node = Mapping[str, Any]
 
@@ -44,10 +45,14 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
     ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own id, which for a
     folder of files hashes their names.
     """
-    solver = target(config["solver"])
+    solver, code = target(config["solver"]), in_file(config["solver"]["_target_"])
     settings = {**_content(arguments(config["solver"])), **modules_identity(config)}
     canonical = {
-        "solver": {"class": config["solver"]["_target_"], "version": solver.version, **settings},
+        "solver": {
+            "class": code.identity if code else config["solver"]["_target_"],
+            "version": solver.version,
+            **settings,
+        },
         "prior": _prior_identity(config["prior"]),
         "data": {"name": data_name, **_without(config["data"], "root")},
         "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
@@ -57,7 +62,7 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "budget": config["budget"],
     }
     identity = {
-        "solver": str(config["solver"].get("label") or choices["solver"]),
+        "solver": str(config["solver"].get("label") or (code.name if code else choices["solver"])),
         **{group: label(group, config[group], str(choices[group])) for group in ("data", "mask", "operator", "prior")},
         "seed": int(config["seed"]),
         "images": int(config["data"]["images"]),
@@ -96,10 +101,11 @@ def label(group: str, node: Node, name: str) -> str:
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:
     """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``."""
-    from bench.catalog import options
+    from bench.catalog import option, options
 
-    node, option = config["solver"], options("solver").get(solver)
-    shipped = option.content if option else {}
+    node = config["solver"]
+    found = option("solver", node["_target_"]) if in_file(node["_target_"]) else options("solver").get(solver)
+    shipped = found.content if found else {}
     words = [str(node["preset"])] if node.get("preset") != shipped.get("preset") else []
     settings = _without(node, "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != shipped.get(k)]

@@ -28,6 +28,7 @@ from bench.errors import UserError
 from bench.guard import ROOT
 from bench.modules import load_modules
 from bench.overrides import check as check_overrides
+from bench.plugins import admit
 from bench.rig import (
     DRAWS,
     IMAGES,
@@ -427,7 +428,7 @@ def reports(overrides: Sequence[str]) -> Iterator[Report]:
     given = dict(override.partition("=")[::2] for override in overrides)
     if "solver" not in given:
         raise UserError("'check' takes solver=NAME or solver=all, for example: bench check solver=dps")
-    names = list(options("solver")) if given["solver"] == "all" else given["solver"].split(",")
+    names = list(options("solver", plugins=())) if given["solver"] == "all" else given["solver"].split(",")
     others = [override for override in overrides if not override.startswith("solver=")]
     jobs = [(name, check_overrides([f"solver={name}", *others])) for name in names]
     own = frozenset(key.removeprefix("solver.") for key in given if key.startswith("solver."))
@@ -436,6 +437,7 @@ def reports(overrides: Sequence[str]) -> Iterator[Report]:
 
 def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[str]) -> Report:
     config: Any = OmegaConf.to_container(compose(overrides)[0], resolve=True)
+    admit(config["plugins"])
     if not with_prior:
         return check_solver(name, config, keep=own)
     prior: Prior = shared("prior", config["prior"], "cpu")

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from bench.catalog import GROUPS, LIST_GROUPS, defaults, option, options
+from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, options
 from bench.errors import UserError, unknown
+from bench.plugins import admitted_by
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
@@ -21,7 +22,8 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     its own is.
 
     Settings of an option get a ``++``: in a sweep Hydra also composes them onto the *default* option, which may not
-    have them.
+    have them. A solver in a file is given a name that Hydra finds, and more overrides follow the given ones where
+    plugins need them.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
@@ -35,11 +37,14 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     if several is not None and not sweep and not (swept and study_sweep):
         raise UserError(f"'{several.input_line}' is a sweep: add -m to run every value, or give one")
     asked = {item.key_or_group for item in parsed}
+    plugins = next((_as_names(item.value()) for item in parsed if item.key_or_group == "plugins"), [])
     left = [item.key_or_group for item in swept if item.key_or_group not in asked]
     if left and not study_sweep:
         raise UserError(f"this study sweeps {', '.join(left)}, and one cell is wanted here: give one value of each")
     # what is on the command line wins over what a study sweeps
-    given = {item.key_or_group: _check_options(item) for item in [*swept, *parsed] if item.key_or_group in GROUPS}
+    given = {
+        item.key_or_group: _check_options(item, plugins) for item in [*swept, *parsed] if item.key_or_group in GROUPS
+    }
     chosen = _chosen(given)
     settings = [
         item for item in parsed if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra")
@@ -47,14 +52,35 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     for item in settings:
         _check_key(item, chosen)
     nested = {item.input_line for item in settings if "." in item.key_or_group}
-    return [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
+    lines = [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
+    return _with_plugins(lines, given.get("solver", []), plugins)
+
+
+def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) -> list[str]:
+    """The lines with names for solvers in files; behind them what lets Hydra find, and a run import, the rest."""
+    files = [found for name in solvers if isinstance(found := option("solver", name), FileOption)]
+    for found in files:
+        lines = [line.replace(found.name, _stored(found)) if line.startswith("solver=") else line for line in lines]
+    folders = [f"file://{plugin.conf}" for plugin in admitted_by(plugins)]
+    named = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
+    more = [f"++plugins=[{','.join(named)}]"] if files else []
+    return [*lines, *more, *([f"hydra.searchpath=[{','.join(folders)}]"] if folders else [])]
+
+
+def _stored(found: FileOption) -> str:
+    """Make a solver in a file known to Hydra, on this machine and where a launcher sends a job; returns its name."""
+    from hydra.core.config_store import ConfigStore
+
+    name = f"{found.code.name}_{found.code.sha}"
+    ConfigStore.instance().store(group="solver", name=name, node=found.content)
+    return name
 
 
 def _study_sweep(parsed: Sequence[Any]) -> list[Any]:
     """The sweep parameters of the chosen study, as overrides."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    asked = [name for item in parsed if item.key_or_group == "study" for name in _check_options(item)]
+    asked = [name for item in parsed if item.key_or_group == "study" for name in _check_options(item, ())]
     sweeps = {name: option("study", name).sweep for name in asked}
     if len(asked) > 1 and any(sweeps.values()):
         raise UserError(f"study={','.join(asked)}: a study with a sweep of its own runs alone; give one")
@@ -74,13 +100,13 @@ def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
     return {**chosen, **given}
 
 
-def _values(item: Any) -> list[Any]:
+def _values(item: Any, plugins: Sequence[str] = ()) -> list[Any]:
     """The plain values of an override: one, or each of a sweep; a glob, the options of the group that it names."""
     from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
     value = item.value()
     if isinstance(value, Glob) and item.key_or_group in GROUPS:
-        return value.filter(list(options(item.key_or_group)))
+        return value.filter(list(options(item.key_or_group, plugins)))
     if isinstance(value, ChoiceSweep):
         return list(value.list)
     return [] if isinstance(value, Sweep | Glob) else [value]
@@ -90,17 +116,21 @@ def _as_names(value: Any) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
-def _check_options(item: Any) -> list[str]:
+def _check_options(item: Any, plugins: Sequence[str]) -> list[str]:
     group = item.key_or_group
     if item.is_delete() or item.is_add():
         raise UserError(f"'{item.input_line}': a group is chosen with {group}=NAME")
     names: list[str] = []
-    for value in _values(item):
+    for value in _values(item, plugins):
         if isinstance(value, list) and group not in LIST_GROUPS:
             raise UserError(f"'{item.input_line}': {group} takes one name; a comma list without brackets sweeps (-m)")
         names += _as_names(value)
     for name in names:
-        option(group, name)
+        origin = option(group, name).plugin
+        if origin and origin not in plugins:
+            raise UserError(
+                f"{group}={name} comes with the plugin {origin}: plugins=[{origin}] lets this run import it"
+            )
     if not names:
         raise UserError(f"'{item.input_line}' names no {group}. Valid: {', '.join(options(group))}")
     return names

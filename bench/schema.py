@@ -28,6 +28,7 @@ class Config:
     out: str | None = None
     budget: str | None = None
     threads: int | None = None
+    plugins: list[str] = field(default_factory=list)
     accept: list[str] = field(default_factory=list)
     retry: bool = False
     sheet: bool = True

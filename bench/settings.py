@@ -7,6 +7,7 @@ SETTINGS = {
     "out": "study folder; null = runs/<study.name>",
     "budget": "nfe:N stops a solver that asks for more than N network evaluations per draw; null = none",
     "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
+    "plugins": "installed packages whose code may be imported: [NAME]; solver=FILE.py:CLASS names its file itself",
     "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
     "retry": "run chunks again that hold rows which are not ok",
     "sheet": "write contact_sheet.png",

@@ -1,0 +1,1 @@
+"""A solver for posterior-bench, as a package of its own."""
