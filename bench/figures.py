@@ -1,4 +1,4 @@
-"""The figure of a study: what a method costs against how well it does, with intervals.
+"""The figures of a study: what a method costs against how well it does, with intervals.
 
 A panel holds the cells that saw the same measurements. A method keeps its colour and marker in all panels; colours are
 those of Okabe and Ito, which people with any colour vision tell apart. What costs nothing has no place on a logarithmic
@@ -21,17 +21,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from bench.store import write_atomic
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GROUP = ["data", "mask", "operator"]
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 Looks = Mapping[str, Mapping[str, Any]]
 """Marker and colour of every solver."""
 
 POINT: Mapping[str, Any] = {"linestyle": ""}
 LINE: Mapping[str, Any] = {"linestyle": "--", "marker": ""}
+FRONT: Mapping[str, Any] = {"color": "#777777", "linewidth": 1.2}
+COSTS = ("nfe", "seconds")
+"""What a Pareto front is drawn against."""
+
 COLUMNS, WIDTH, HEIGHT, KEY_HEIGHT = 3, 3.6, 2.7, 0.2
 """Panels side by side at most, the inches of one, and those of a line of the key."""
 
@@ -42,6 +49,7 @@ TITLES = {
     "seconds_fit": "seconds of fitting per draw",
     "seconds_sample": "seconds of sampling per draw",
     "peak_mib": "peak memory in MiB",
+    "seconds": "seconds per draw",
 }
 
 
@@ -58,7 +66,7 @@ def write(study: Path, frame: pd.DataFrame) -> Path | None:
         return None
     figure = draw(frame, str(axes["x"]), str(axes["y"]))
     for kind in ("svg", "png"):
-        write_atomic(study / f"figure.{kind}", _render(figure, kind))
+        write_atomic(study / f"figure.{kind}", render(figure, kind))
     return study / "figure.png"
 
 
@@ -67,27 +75,100 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
     groups = list(frame.groupby(GROUP, sort=False))
     columns = min(COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
-    names = sorted(frame["solver"].unique())
-    looks: Looks = {name: {"marker": m, "color": c} for name, (m, c) in zip(names, _looks(len(names)), strict=True)}
-    keys = 2 * columns
-    height = HEIGHT * rows + KEY_HEIGHT * math.ceil(len(names) / keys)
-    figure = Figure(figsize=(WIDTH * columns, height), layout="constrained")
+    looks = looks_of(frame)
+    figure = _sized(rows, columns, len(looks))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for i, (panel, ((data, mask, operator), lines)) in enumerate(zip(panels, groups, strict=False)):
         _panel(panel, lines, x, y, looks)
-        panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left")
+        panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
         if i + columns >= len(groups):
             panel.set_xlabel(_title(frame, x), fontsize=8)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
     figure.supylabel(_title(frame, y), fontsize=9)
-    free = {name for name in names if not (frame.loc[frame["solver"] == name, x] > 0).any()}
-    handles = [
-        Line2D([], [], markersize=5, label=name, **{**looks[name], **(LINE if name in free else POINT)})
-        for name in names
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=keys, fontsize=7, frameon=False)
+    free = {name for name in looks if not (frame.loc[frame["solver"] == name, x] > 0).any()}
+    _key(figure, looks, free, columns)
     return figure
+
+
+def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
+    """The metric ``y`` against network evaluations and against seconds, and the front of both, a row per group.
+
+    A method is on the front if none that costs as much or less does better; a step of the grey line is the best that
+    its cost can buy. Methods that cost nothing are lines across and not on it: the exact posterior is not for sale.
+    ``looks``: those of a larger table that ``frame`` is a part of.
+    """
+    frame = frame.assign(seconds=frame["seconds_fit"] + frame["seconds_sample"])
+    groups = list(frame.groupby(GROUP, sort=False))
+    names = [*frame["solver"].unique()]
+    looks = {name: look for name, look in (looks or looks_of(frame)).items() if name in names}
+    figure = _sized(len(groups), len(COSTS), len(looks))
+    panels = figure.subplots(len(groups), len(COSTS), squeeze=False, sharey="row")
+    direction = frame.attrs["metrics"][y]["direction"]
+    for row, ((data, mask, operator), lines) in zip(panels, groups, strict=True):
+        for panel, cost in zip(row, COSTS, strict=True):
+            _panel(panel, lines, cost, y, looks)
+            values = lines[[cost, y]].to_numpy(float)
+            steps = values[on_front(values[:, 0], values[:, 1], direction)]
+            panel.step(*steps.T, where="post", zorder=1, **FRONT)
+        row[0].set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
+    for panel, cost in zip(panels[-1], COSTS, strict=True):
+        panel.set_xlabel(_title(frame, cost), fontsize=8)
+    figure.supylabel(_title(frame, y), fontsize=9)
+    free = {name for name in looks if not (frame.loc[frame["solver"] == name, "nfe"] > 0).any()}
+    _key(figure, looks, free, len(COSTS), front=True)
+    return figure
+
+
+def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
+    """Indices of the points no other dominates, cheapest first; those that cost nothing, or are not finite, are out.
+
+    ``cost`` and ``value`` are ``(n,)``; ``direction`` is ``up`` or ``down``. Of equal points the first is kept.
+    """
+    gain = value if direction == "up" else -value
+    there = np.flatnonzero(np.isfinite(cost) & np.isfinite(value) & (cost > 0))
+    there = there[np.lexsort((-gain[there], cost[there]))]
+    best = np.concatenate([[-np.inf], np.maximum.accumulate(gain[there])[:-1]])
+    return there[gain[there] > best]
+
+
+def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: Looks) -> Figure:
+    """Clouds of points by solver, ``x`` and ``y`` being the titles of the axes; what is not finite is left out."""
+    figure = _sized(1, len(COSTS), len(points))
+    panel = figure.subplots()
+    for name, clouds in points.items():
+        kept = np.isfinite(clouds).all(axis=0)
+        panel.plot(*(cloud[kept] for cloud in clouds), markersize=4, alpha=0.75, **POINT, **looks[name])
+    panel.set_xlabel(x, fontsize=8)
+    panel.set_ylabel(y, fontsize=8)
+    _plain(panel)
+    _key(figure, {name: looks[name] for name in points}, set(), len(COSTS))
+    return figure
+
+
+def looks_of(frame: pd.DataFrame) -> Looks:
+    """Marker and colour of every solver of a leaderboard."""
+    names = sorted(frame["solver"].unique())
+    return {name: {"marker": m, "color": c} for name, (m, c) in zip(names, _looks(len(names)), strict=True)}
+
+
+def _sized(rows: int, columns: int, names: int) -> Figure:
+    """An empty figure for that many panels and a key of that many names."""
+    height = HEIGHT * rows + KEY_HEIGHT * math.ceil(names / (2 * columns))
+    return Figure(figsize=(WIDTH * columns, height), layout="constrained")
+
+
+def _key(figure: Figure, looks: Looks, free: set[str], columns: int, front: bool = False) -> None:
+    """Names below the panels; those that are ``free`` are lines."""
+    handles = [
+        Line2D([], [], markersize=5, label=name, **{**look, **(LINE if name in free else POINT)})
+        for name, look in looks.items()
+    ]
+    if front:
+        handles.append(Line2D([], [], label="Pareto front", **FRONT))
+    key = figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, fontsize=7, frameon=False)
+    for text in key.get_texts():
+        text.set_parse_math(False)  # a name may hold a dollar sign
 
 
 def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
@@ -107,6 +188,10 @@ def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> No
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         panel.set_yscale("log")
+    _plain(panel)
+
+
+def _plain(panel: Axes) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(True, color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)
@@ -129,10 +214,11 @@ def _title(frame: pd.DataFrame, name: str) -> str:
     return f"{card['title']}{' in ' + card['unit'] if card['unit'] else ''}{better}"
 
 
-def _render(figure: Figure, kind: str) -> bytes:
+def render(figure: Figure, kind: str, transparent: bool = False) -> bytes:
     """The file's bytes; the same figure gives the same ones."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
         FigureCanvasAgg(figure)
-        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, transparent=transparent)
     return buffer.getvalue()

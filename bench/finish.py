@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,9 @@ from bench import console, figures, leaderboard
 from bench.plan import CellPlan
 from bench.run import Outcome, prepare
 from bench.sheet import Panel, contact_sheet
+
+if TYPE_CHECKING:
+    from bench.worker import Session
 
 SHEET_CELLS, SHEET_IMAGES = 24, 8
 """At most on one contact sheet; the sheet itself shows fewer images of more cells."""
@@ -86,9 +90,11 @@ def _pixels(png: bytes) -> np.ndarray:
 def describe(overrides: list[str]) -> str:
     """What ``bench plan`` prints for one configuration."""
     from bench.app import compose
+    from bench.worker import Session
 
     cfg, choices = compose(overrides)
     study, plan = prepare(cfg, choices, write=False)
+    session = Session(plan.cell.config, "cpu")
     missing = plan.missing()
     rows = sum(len(c.images) for c in plan.chunks) * plan.cell.draws
     todo = sum(len(c.images) for c in missing) * plan.cell.draws
@@ -99,6 +105,17 @@ def describe(overrides: list[str]) -> str:
             f"rows     {rows} in {len(plan.chunks)} chunks; {todo} rows in {len(missing)} chunks still missing",
             f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to that",
             f"metrics  {', '.join(plan.cell.config['metrics'])}",
+            *_condition(session),
             f"study    {study}",
         )
     )
+
+
+def _condition(session: Session) -> list[str]:
+    """A line where the prior could be told a class or a prompt, and the labels of the data are none of its own."""
+    prior, classes = session.prior, session.images.num_classes
+    if not prior.num_classes or session.labels_fit:
+        return []
+    names = ", ".join(prior.class_names[:3]) + (", ..." if prior.num_classes > 3 else "")
+    known = f"{prior.num_classes} classes or prompts" + (f" ({names})" if prior.class_names else "")
+    return [f"prior    asked with its null condition: it knows {known}, and the data has {classes or 'no'} classes"]

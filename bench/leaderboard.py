@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,23 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from numpy.typing import NDArray
 from rich.table import Table
 
-from bench import tables
+from bench import paper, tables
 from bench.build import build as build_object
+from bench.paired import FEWEST, ranks
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
-from bench.store import FIXED, read_study, write_atomic
+from bench.store import FIXED, TRUTH, read_study, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
 COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
+LONG = [
+    *("metric", "value", "lo", "hi", "n", "direction"),
+    *("n_failed", "rank", "paper", "paper_flag", "deviation"),
+]
+"""Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
+
 EXTRA = ["missing", "cell", "variant", "commit", "dirty"]
 
 Card = Mapping[str, str]
@@ -59,25 +68,36 @@ def build(study: Path | str) -> pd.DataFrame:
     Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
     per draw (means over ok rows; ``peak_mib`` is the largest), then ``missing cell variant commit dirty`` and per
     metric ``m_n``, the number of images with a value. ``failed`` counts rows that are there and not ok, ``missing``
-    planned rows that are not there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
+    planned rows that are not there. Where cells can be compared image by image there is ``m_rank``, the letters of
+    :func:`bench.paired.ranks`, and where the study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what
+    is printed there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
     what must be said below a table. Raises ValueError for a folder without cells.
     """
-    cells = _cells(Path(study))
+    cells = read_cells(study)
     rows = read_study(study)
     metrics = _metrics(cells, rows.columns)
     rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *metrics])])
     ok = rows[rows["status"] == "ok"]
     frame = pd.DataFrame([_line(cell, rows) for cell in cells])
-    frame["solver"] = _labels(frame)
+    frame["solver"] = labels(frame)
     in_sets = {name for cell in cells for name in cell.sets}
     single = [name for name in metrics if name not in in_sets]
-    scores = [_scores(ok, cells, single), _set_scores(ok, cells, [name for name in metrics if name in in_sets])]
+    images = image_means(ok, single)
+    scores = [_scores(images, cells, single), _set_scores(ok, cells, [name for name in metrics if name in in_sets])]
     frame = pd.concat([frame, *scores, _costs(ok, frame["cell"])], axis=1)
     frame = _sorted(frame, metrics)[[*csv_columns(metrics), *EXTRA, *(f"{m}_n" for m in metrics)]]
+    named = _ranks(frame, images, {name: metrics[name] for name in single})
+    printed = paper.declared(study)
+    beside = paper.beside(frame, metrics, printed) if printed else pd.DataFrame(index=frame.index)
+    frame = pd.concat([frame, named, beside], axis=1)
     notes = _notes(frame, sum(len(c.planned) * c.draws for c in cells))
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    notes += _small_sets(frame, cells)
+    notes += _rank_notes(frame, named)
+    if printed:
+        notes.append(paper.note(frame, metrics, printed))
     frame.attrs = {"metrics": metrics, "notes": notes}
     return frame
 
@@ -88,7 +108,7 @@ def write(study: Path | str) -> pd.DataFrame:
     parquet = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), parquet)
     files = {
-        "leaderboard.csv": to_csv(frame[csv_columns(frame.attrs["metrics"])]),
+        "leaderboard.csv": to_csv(frame[[*csv_columns(frame.attrs["metrics"]), *tables.rank_columns(frame)]]),
         "leaderboard_long.csv": to_csv(long(frame)),
         "leaderboard.md": tables.markdown(frame).encode(),
         "leaderboard.tex": tables.latex(frame).encode(),
@@ -105,14 +125,30 @@ def table(frame: pd.DataFrame, width: int = 160) -> Table:
 
 
 def long(frame: pd.DataFrame) -> pd.DataFrame:
-    """Tidy form: one line per cell and metric; ``n`` is the number of images that have a value."""
-    columns = [*IDENTITY, "metric", "value", "lo", "hi", "n", "direction"]
+    """Tidy form: one line per cell and metric; ``n`` is the number of images that have a value.
+
+    ``n_failed`` counts the rows of the cell that are not ok, ``rank`` holds the letters, ``paper`` and ``paper_flag``
+    what is printed, and ``deviation`` how far the value lies from that, in halves of the interval.
+    """
+    columns = [*IDENTITY, *LONG]
     lines = [
-        [*line[IDENTITY], m, line[m], line[f"{m}_lo"], line[f"{m}_hi"], line[f"{m}_n"], card["direction"]]
+        [*line[IDENTITY], m, *_scored(line, m), card["direction"], line["failed"], *_compared(line, m)]
         for _, line in frame.iterrows()
         for m, card in frame.attrs["metrics"].items()
     ]
     return pd.DataFrame(lines, columns=columns)
+
+
+def _scored(line: pd.Series, metric: str) -> list[object]:
+    return [line[metric], line[f"{metric}_lo"], line[f"{metric}_hi"], line[f"{metric}_n"]]
+
+
+def _compared(line: pd.Series, metric: str) -> list[object]:
+    """``rank paper paper_flag deviation`` of a metric; empty where there is none."""
+    rank, printed, flag = (line.get(f"{metric}{end}", "") for end in ("_rank", "_paper", "_paper_flag"))
+    half = (line[f"{metric}_hi"] - line[f"{metric}_lo"]) / 2
+    deviation = (line[metric] - float(printed)) / half if printed and half > 0 else np.nan
+    return [rank, printed, flag, deviation]
 
 
 def csv_columns(metrics: Iterable[str]) -> list[str]:
@@ -130,7 +166,9 @@ def _plain_text(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _cells(study: Path) -> list[CellRecord]:
+def read_cells(study: Path | str) -> list[CellRecord]:
+    """What every cell of a study says of itself. Raises ValueError for a folder without cells."""
+    study = Path(study)
     paths = sorted(study.glob("cells/*/config.yaml"))
     if not paths:
         raise ValueError(f"{study} is not a study folder: it has no cells/*/config.yaml; name one with out=DIR")
@@ -160,7 +198,8 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
     cards: dict[str, Card] = {}
     for cell in sorted(cells, key=lambda cell: -len(cell.metrics)):
         cards = {**cards, **{name: card for name, card in cell.metrics.items() if name not in cards}}
-    cards |= {name: {} for name in columns if name not in FIXED.names and name not in cards}
+    features = {f"{card.get('features')}{end}" for card in cards.values() for end in ("", TRUTH)}
+    cards |= {name: {} for name in columns if name not in FIXED.names and name not in cards and name not in features}
     titles = [card.get("title", name) for name, card in cards.items()]
     return {
         name: {
@@ -187,25 +226,28 @@ def _line(cell: CellRecord, rows: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _labels(frame: pd.DataFrame) -> pd.Series:
-    """Solver names; cells that would look the same are told apart by what was overridden, then by their hash."""
-    labels = frame["solver"].astype(str)
+def labels(frame: pd.DataFrame) -> pd.Series:
+    """Solver names from the columns :data:`IDENTITY`, ``variant`` and ``cell``.
+
+    Cells that would look the same are told apart by what was overridden, then by their hash.
+    """
+    names = frame["solver"].astype(str)
     for detail in (" " + frame["variant"], " [" + frame["cell"].str[:8] + "]"):
-        same = frame.assign(solver=labels).duplicated(IDENTITY, keep=False)
-        labels = labels.where(~same, labels + detail).str.strip()
-    return labels
+        same = frame.assign(solver=names).duplicated(IDENTITY, keep=False)
+        names = names.where(~same, names + detail).str.strip()
+    return names
 
 
-def _scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
+def _scores(means: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
     """Per cell ``m m_lo m_hi m_n``. Cells of one data set share their resamples of images."""
-    images = {cell: part[metrics] for cell, part in _image_means(ok, metrics).groupby(level="cell")}
+    images = {cell: part[metrics] for cell, part in means.groupby(level="cell")}
     nothing = pd.DataFrame(columns=metrics, dtype=float)
     scores: dict[Hashable, dict[str, float]] = {cell.name: {} for cell in cells}
     for data in sorted({str(cell.identity["data"]) for cell in cells}):
         keys = [(cell.name, m) for cell in cells if str(cell.identity["data"]) == data for m in metrics]
-        means = means_over_images([images.get(cell, nothing)[m].to_numpy(float) for cell, m in keys], data)
+        over = means_over_images([images.get(cell, nothing)[m].to_numpy(float) for cell, m in keys], data)
         for i, (cell, m) in enumerate(keys):
-            values = {m: means.mean[i], f"{m}_lo": means.lo[i], f"{m}_hi": means.hi[i], f"{m}_n": means.n[i]}
+            values = {m: over.mean[i], f"{m}_lo": over.lo[i], f"{m}_hi": over.hi[i], f"{m}_n": over.n[i]}
             scores[cell].update(values)
     return pd.DataFrame([scores[cell.name] for cell in cells])
 
@@ -216,13 +258,30 @@ def _set_scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence
     for cell in cells if metrics else ():
         mine, line = ok[ok["cell"] == cell.name], dict[str, float]()
         for m in metrics:
-            features = _features(mine[["image_id", m]].dropna())
+            features = _set_features(mine, m, cell.metrics[m]) if m in cell.sets else np.empty((0, 0))
             ends = (np.nan, np.nan, np.nan)
-            if m in cell.sets and len(features):
-                ends = statistic_over_images(build_object(cell.sets[m]).reduce, features, str(cell.identity["data"]))
+            if len(features):
+                reduce = build_object(cell.sets[m]).reduce
+                if cell.metrics[m].get("resampled", True):
+                    ends = statistic_over_images(reduce, features, str(cell.identity["data"]))
+                else:
+                    ends = (float(reduce(features, np.ones((1, len(features))))[0]), np.nan, np.nan)
             line |= dict(zip((m, f"{m}_lo", f"{m}_hi", f"{m}_n"), (*ends, len(features)), strict=True))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
+    """The features of a set metric; where its card names a column that others share, of the original first."""
+    column = card.get("features") or metric
+    if column not in rows:
+        return np.empty((0, 0))
+    features = _features(rows[["image_id", column]].dropna())
+    if not card.get("features") or not len(features):
+        return features
+    truth = _features(rows[["image_id", column + TRUTH]].dropna())
+    draws = features[:, None] if features.ndim == 2 else features
+    return np.concatenate([truth[:, None], draws], axis=1)
 
 
 def _features(rows: pd.DataFrame) -> Array:
@@ -235,9 +294,59 @@ def _features(rows: pd.DataFrame) -> Array:
     return features[:, 0] if features.shape[1] == 1 else features
 
 
-def _image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Means over the draws that have a value, per cell and image; infinite where a draw is."""
+def image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Means over the draws that have a value, indexed by cell and image; infinite where a draw is."""
     return ok.groupby(["cell", "image_id"])[[*metrics]].mean()
+
+
+def _ranks(frame: pd.DataFrame, means: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
+    """Columns ``m_rank`` of those ``metrics`` that have letters somewhere; empty text where a cell has none.
+
+    Cells are compared that are complete and agree in :data:`bench.tables.RANKED` and in their image ids.
+    """
+    images = {cell: part.droplevel("cell") for cell, part in means.groupby(level="cell")}
+    named = pd.DataFrame("", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object)
+    complete = frame[(frame["failed"] == 0) & (frame["missing"] == 0) & frame["cell"].isin([*images])]
+    for _, lines in complete.groupby(tables.RANKED, sort=False):
+        lines = lines[_usual([tuple(images[cell].index) for cell in lines["cell"]])]
+        values = np.stack([images[cell].to_numpy(float) for cell in lines["cell"]], axis=-1)
+        for k, (m, card) in enumerate(metrics.items()):
+            if card["direction"] != "none":
+                named.loc[lines.index, f"{m}_rank"] = _letters(values[:, k].T, card["direction"])
+    return named[[name for name in named if (named[name] != "").any()]]
+
+
+def _letters(values: Array, direction: str) -> list[str]:
+    """Rank letters of cells from ``values`` ``(cells, images)``.
+
+    A cell has none if other images than with most cells have a value (NaN), or if one is infinite.
+    """
+    named = np.full(len(values), "", dtype=object)
+    covered = ~np.isnan(values)
+    rows = np.flatnonzero(covered.any(axis=1) & ~np.isinf(values).any(axis=1))
+    rows = rows[_usual([covered[row].tobytes() for row in rows])]
+    images = covered[rows].all(axis=0)
+    if len(rows) > 1 and images.sum() >= FEWEST:
+        named[rows] = ranks(values[rows][:, images], direction)
+    return list(named)
+
+
+def _usual(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
+    """Which of ``keys`` are the most frequent one."""
+    most = [key for key, _ in Counter(keys).most_common(1)]
+    return np.array([key in most for key in keys], dtype=bool)
+
+
+def _rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
+    """How the letters came about, or why there are none; nothing where nothing could be compared."""
+    if named.shape[1]:
+        return [
+            "Rank: two solvers that share a letter cannot be told apart at 5 % (paired t-test over the same images, "
+            "two-sided, Holm over all pairs of a table with the same prior). No letters where rows are missing."
+        ]
+    if frame.groupby(tables.RANKED).size().max() > 1 and frame["images"].min() < FEWEST:
+        return [f"No rank letters: with fewer than {FEWEST} images no solver can be called better than another."]
+    return []
 
 
 def _costs(ok: pd.DataFrame, cells: pd.Series) -> pd.DataFrame:
@@ -281,6 +390,17 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     if changed:
         notes.append(f"Settings other than the shipped ones: {'; '.join(changed)}.")
     return notes
+
+
+def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
+    """Which metrics of sets are biased because the sets are small."""
+    limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
+    low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
+    return [
+        f"WARNING: {m} is biased upward at N <= {limit} images (here {_span(frame[f'{m}_n'])}); compare it at equal N "
+        "with the same originals only."
+        for m, limit in low.items()
+    ]
 
 
 def _span(values: pd.Series) -> str:

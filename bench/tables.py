@@ -11,11 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.paired import share
+
 GROUP = ["data", "mask", "operator", "images", "seed"]
-"""Cells that agree in these saw the same images and measurements; only they are ranked against each other."""
+"""Cells that agree in these saw the same images and measurements; they stand in one table."""
+
+RANKED = [*GROUP, "prior"]
+"""Cells that agree in these too are ranked against each other."""
 
 INCOMPLETE = "†"
-RANKING = "Bold: best mean, underlined: second best, among cells measured on the same images."
+RANKING = (
+    "Bold: best mean, underlined: second best, among cells measured on the same images with the same prior; with what "
+    "shares a rank letter with it, where there are letters."
+)
 
 Card = Mapping[str, str]
 Style = Callable[[str, str, str], str]
@@ -85,7 +93,7 @@ def terminal(frame: pd.DataFrame, width: int, metrics: int = 4) -> Table:
 
 
 def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
-    cards = {name: frame.attrs["metrics"][name] for name in _headlines(frame.attrs["metrics"])[:metrics]}
+    cards = {name: frame.attrs["metrics"][name] for name in headlines(frame.attrs["metrics"])[:metrics]}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
@@ -97,14 +105,17 @@ def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
     for _, lines in _groups(frame):
         ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
         for i, line in lines.iterrows():
-            scores = [Text(_plus_minus(frame, line, m), style=marks[ranks[m][i]]) for m in cards]
+            scores = [
+                Text.assemble((_plus_minus(frame, line, m), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
+                for m in cards
+            ]
             counts = [str(line[name]) for name in _count_names(frame)]
             table.add_row(Text(_name(line)), *(Text(str(line[c])) for c in shown), *scores, *_costs(line), *counts)
         table.add_section()
     return table
 
 
-def _headlines(metrics: Mapping[str, Card]) -> list[str]:
+def headlines(metrics: Mapping[str, Card]) -> list[str]:
     """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ..."""
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
@@ -115,24 +126,54 @@ def _headlines(metrics: Mapping[str, Card]) -> list[str]:
     return [next(places[p] for p in ("hole", "pasted", *places) if p in places) for places in kinds.values()]
 
 
+def rank_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of rank letters that are shown: those of the headline metrics."""
+    return [f"{name}_rank" for name in headlines(frame.attrs["metrics"]) if f"{name}_rank" in frame]
+
+
+def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
+    """What is shown right of a metric: its rank letters, and what the paper prints."""
+    rank, printed = f"{metric}_rank", f"{metric}_paper"
+    has_printed = printed in frame and (frame[printed] != "").any()
+    return [*([rank] if rank in rank_columns(frame) else []), *([printed] if has_printed else [])]
+
+
+def _letters(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
+    """The rank letters of a line, as wide as the widest of the column, so that values stay aligned."""
+    name = f"{metric}_rank"
+    return f" {line[name]:<{frame[name].str.len().max()}}" if name in frame else ""
+
+
 def _count_names(frame: pd.DataFrame) -> list[str]:
     """``failed``, and ``missing`` where a row is missing."""
     return ["failed", *(["missing"] if frame["missing"].any() else [])]
 
 
 def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """``best``, ``second`` or nothing per line of a group; ties share a place, a single line has none.
+    """``best``, ``second`` or nothing per line of a group; ties share a place, a single line of a prior has none.
 
-    Cells with failed or missing rows are left out: dropping hard images would make a solver look better.
+    Lines tie if they share a rank letter, or without letters if their means are equal. Cells with failed or missing
+    rows are left out: dropping hard images would make a solver look better.
     """
     places = pd.Series("", index=lines.index, dtype=object)
-    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna()]
-    if direction == "none" or len(complete) < 2:
+    if direction == "none":
         return places
-    order = sorted(complete[metric].unique(), reverse=direction == "up")
-    for place, value in zip(("best", "second"), order, strict=False):
-        places[complete.index[complete[metric] == value]] = place
+    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna()]
+    for _, left in complete.groupby("prior", sort=False):
+        for place in ("best", "second") if len(left) > 1 else ():
+            tied = _tied(left, metric, direction)
+            places[left.index[tied]] = place
+            left = left[~tied]
     return places
+
+
+def _tied(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
+    """Which lines cannot be told apart from the one with the best mean."""
+    values = lines[metric]
+    best = values == (values.max() if direction == "up" else values.min())
+    rank = lines.get(f"{metric}_rank", pd.Series("", index=lines.index))
+    shared = [any(share(name, other) for other in rank[best]) for name in rank]
+    return best | pd.Series(shared, index=lines.index, dtype=bool)
 
 
 def escape_markdown(text: str) -> str:
@@ -149,14 +190,30 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
     """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in the ranking."""
     cards: Mapping[str, Mapping[str, str]] = frame.attrs["metrics"]
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
-    heads = ["solver", *more, *(_title(card) for card in cards.values()), "NFE", "s / draw", "failed", "missing"]
+    beside = {m: _beside(frame, m) for m in cards}
+    scored = [head for m, card in cards.items() for head in (_title(card), *(_last_word(c) for c in beside[m]))]
+    heads = ["solver", *more, *scored, "NFE", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
     grid = [[escape(head) for head in heads]]
     for i, line in lines.iterrows():
         names = [escape(_name(line)), *(escape(str(line[name])) for name in more)]
-        scores = [cell(*_interval(frame, line, m), ranks[m][i]) for m in cards]
+        scores = [
+            text
+            for m in cards
+            for text in (cell(*_interval(frame, line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
+        ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
+
+
+def _last_word(column: str) -> str:
+    return column.rpartition("_")[2]
+
+
+def _said(line: pd.Series, column: str) -> str:
+    """Rank letters, or a printed value with its flag."""
+    flag = line.get(f"{column}_flag", "")
+    return f"{line[column]} ({flag})" if flag else str(line[column])
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -101,7 +101,10 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
     leaderboard.write(tmp_path)
     lines = read(tmp_path / "leaderboard_long.csv")
-    assert " ".join(lines[0]) == "solver data mask operator prior seed images draws metric value lo hi n direction"
+    assert " ".join(lines[0]) == (
+        "solver data mask operator prior seed images draws metric value lo hi n direction "
+        "n_failed rank paper paper_flag deviation"
+    )
     assert [(line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines] == [
         ("psnr", 20.0, "2", "up"),
         ("lpips_vgg", 0.2, "2", "down"),

@@ -1,0 +1,334 @@
+"""``bench compare``, rank letters and printed numbers, from rows to what a person reads."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import yaml
+from PIL import Image
+
+from bench import compare, leaderboard, paper
+from bench.__main__ import main
+from bench.errors import UserError
+from bench.store import RowStore
+
+CARDS = {
+    "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
+    "lpips_vgg": {"title": "LPIPS", "direction": "down", "unit": ""},
+    "sbc": {"title": "SBC", "direction": "down", "unit": "", "level": "set"},
+}
+IMAGES = 20
+
+
+def cell(study: Path, name: str, shift: float, images: int = IMAGES, failed: int = 0, **identity: object) -> np.ndarray:
+    """A cell with two draws an image; returns LPIPS per image. Images differ more than solvers do."""
+    shared, own = np.random.default_rng(0), np.random.default_rng(sum(name.encode()))
+    lpips = 0.3 + 0.1 * shared.normal(size=images) + 0.01 * own.normal(size=images) + shift
+    line = {
+        **{"solver": name, "data": "imagenet64", "mask": "comod", "operator": "inpainting", "prior": "imagenet64_edm"},
+        **{"seed": 0, "images": images, "draws": 2, "variant": "", **identity},
+    }
+    ids = [f"{i:03d}" for i in range(images)]
+    folder = study / "cells" / name
+    folder.mkdir(parents=True)
+    config = {"cell": name, "identity": line, "chunks": {"one": ids}, "metrics": CARDS}
+    config |= {"provenance": {"commit": "c0ffee", "dirty": False}, "config": {"metrics": {"sbc": {}}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [
+        {
+            **{"cell": name, "image_id": image, "draw": draw, "status": "ok", "nfe": 100.0, "peak_mib": 1.0},
+            **{"lpips_vgg": lpips[i] + 0.02 * (draw - 0.5), "psnr": 40 - 50 * lpips[i]},
+        }
+        for i, image in enumerate(ids)
+        for draw in (0, 1)
+    ]
+    for row in rows[: 2 * failed]:
+        row.update(status="oom", message="out of memory")
+    RowStore(folder).write("one", rows)
+    return lpips
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What the command prints; it must end well."""
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *map(str, arguments)])
+    text = capsys.readouterr()
+    assert stop.value.code == 0, text.err
+    return text.out
+
+
+def refused(study: Path, *arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compare.compare([str(study), *arguments])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_paragraph_says_who_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02)
+    text = said(capsys, tmp_path, "a=vipaint2", "b=dps", "metric=lpips_vgg")
+    assert "imagenet64 · comod · inpainting · prior imagenet64_edm · seed 0" in text
+    assert "vipaint2 is better than dps." in text
+    assert f"is {a.mean():.4g} for vipaint2 and {b.mean():.4g} for dps" in text
+    assert f"{np.mean(a - b):+.3g}" in text and "n = 20 images" in text
+    assert f"t-test p = {scipy.stats.ttest_rel(a, b).pvalue:.2g}" in text
+    assert f"signed-rank test p = {scipy.stats.wilcoxon(a, b).pvalue:.2g}" in text
+    assert f"vipaint2 wins in {np.sum(a < b)} of 20 images, dps in {np.sum(a > b)}." in text
+    # up is better for PSNR, which falls with LPIPS here: the same images are won
+    text = said(capsys, tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
+    assert "vipaint2 is better than dps." in text
+    assert f"vipaint2 wins in {np.sum(a < b)} of 20 images" in text and " dB for vipaint2 and " in text
+
+
+def test_a_plot_has_a_point_for_every_image(tmp_path: Path) -> None:
+    a, b = cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02)
+    report, path = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=lpips_vgg"])
+    assert path == tmp_path / "compare_vipaint2_dps_lpips_vgg.png"
+    assert Image.open(path).width > 400 and path.with_suffix(".svg").read_text().startswith("<?xml")
+    (panel,) = report.figure().axes
+    drawn = {line.get_label(): np.asarray(line.get_xydata()) for line in panel.lines}
+    assert len(drawn["vipaint2 better"]) == np.sum(a < b) and len(drawn["dps better"]) == np.sum(a > b)
+    points = np.concatenate([drawn["vipaint2 better"], drawn["dps better"]])
+    assert np.sort(points, axis=0) == pytest.approx(np.sort(np.stack([a, b], 1), axis=0))
+    assert (drawn["vipaint2 better"][:, 1] > drawn["vipaint2 better"][:, 0]).all()
+    assert panel.get_xlim() == panel.get_ylim()
+
+
+def test_a_paragraph_and_a_panel_for_every_lineup(tmp_path: Path) -> None:
+    for mask in ("comod", "rotated"):
+        for solver, shift in (("a1", 0.0), ("b1", 0.02)):
+            cell(tmp_path, f"{solver}{mask}", shift, solver=solver, mask=mask)
+    cell(tmp_path, "alone", 0.0, solver="a1", mask="palette")
+    report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg"])
+    assert [match.lineup.split(" · ")[1] for match in report.matches] == ["comod", "rotated"]
+    assert report.text().count("after Holm over 2 line-ups") == 2 and len(report.figure().axes) == 2
+    report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg", "mask=rotated"])
+    assert len(report.matches) == 1 and "Holm" not in report.text()
+
+
+def test_few_images_and_equal_solvers_get_no_verdict(tmp_path: Path) -> None:
+    for name, images in (("few", 5), ("enough", 6)):
+        cell(tmp_path / name, "vipaint2", 0.0, images=images), cell(tmp_path / name, "dps", 0.5, images=images)
+    arguments = ["a=vipaint2", "b=dps", "metric=lpips_vgg"]
+    few, enough = (compare.compare([str(tmp_path / name), *arguments])[0].text() for name in ("few", "enough"))
+    assert "Fewer than 6 images cannot say" in few and "vipaint2 is better than dps" in enough
+    cell(tmp_path / "same", "vipaint2", 0.0), cell(tmp_path / "same", "dps", 0.0)
+    assert "cannot be told apart" in compare.compare([str(tmp_path / "same"), *arguments])[0].text()
+
+
+def test_what_does_not_exist_is_one_line_with_what_does(tmp_path: Path) -> None:
+    cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02)
+    both = ("a=vipaint2", "b=dps")
+    assert "unknown solver 'vipaint'. Did you mean 'vipaint2'?" in refused(
+        tmp_path, "a=vipaint", "b=dps", "metric=psnr"
+    )
+    message = refused(tmp_path, *both, "metric=lpips")
+    assert "unknown metric 'lpips'" in message and "Valid: lpips_vgg, psnr" in message
+    assert "one value from all images" in refused(tmp_path, *both, "metric=sbc")
+    assert "unknown mask 'palette'" in refused(tmp_path, *both, "metric=psnr", "mask=palette")
+    assert "unknown setting of compare 'metrics'" in refused(tmp_path, *both, "metrics=psnr")
+    assert "needs metric=" in refused(tmp_path, *both)
+    assert "are the same" in refused(tmp_path, "a=dps", "b=dps", "metric=psnr")
+    assert "not a study folder" in refused(tmp_path / "none", *both, "metric=psnr")
+    with pytest.raises(UserError, match="a study folder first"):
+        compare.compare(["a=vipaint2", "b=dps", "metric=psnr"])
+
+
+def test_no_common_lineup_says_what_each_has(tmp_path: Path) -> None:
+    cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, mask="rotated")
+    message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
+    assert "vipaint2 has imagenet64 · comod" in message and "dps has imagenet64 · rotated" in message
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, failed=3)
+    message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
+    assert "image ids differ: 3 only in the first, 0 only in the second, for example '000'" in message
+
+
+def test_variants_are_named_by_their_label(tmp_path: Path) -> None:
+    cell(tmp_path, "vipaint2", 0.0)
+    cell(tmp_path, "one", 0.02, solver="dps", variant="zeta=0.5")
+    cell(tmp_path, "two", 0.03, solver="dps", variant="zeta=0.7")
+    message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
+    assert "2 cells match 'dps'" in message and "'dps zeta=0.5' (20 images x 2 draws)" in message
+    report, path = compare.compare([str(tmp_path), "a=dps zeta=0.7", "b=dps zeta=0.5", "metric=psnr"])
+    assert len(report.matches) == 1 and path.exists()
+
+
+# --- ranks in tables ---
+
+
+def ranked(study: Path) -> None:
+    """Two equal leaders, one clearly behind them, and two equal ones at the end."""
+    for name, shift in (("best", 0.0), ("tied", 0.001), ("behind", 0.05), ("last", 0.1), ("lost", 0.101)):
+        cell(study, name, shift)
+
+
+def test_rank_letters_in_all_tables(tmp_path: Path) -> None:
+    ranked(tmp_path)
+    frame = leaderboard.write(tmp_path).set_index("solver")
+    wanted = {"best": "a", "tied": "a", "behind": "b", "last": "c", "lost": "c"}
+    assert frame["lpips_vgg_rank"].to_dict() == frame["psnr_rank"].to_dict() == wanted
+    assert "sbc_rank" not in frame
+    with (tmp_path / "leaderboard.csv").open() as file:
+        lines = {line["solver"]: line for line in csv.DictReader(file)}
+    assert {name: line["lpips_vgg_rank"] for name, line in lines.items()} == wanted
+    with (tmp_path / "leaderboard_long.csv").open() as file:
+        long = [line for line in csv.DictReader(file) if line["metric"] == "lpips_vgg"]
+    assert {line["solver"]: line["rank"] for line in long} == wanted
+    assert {line["paper"] + line["paper_flag"] for line in long} == {""}
+    assert {(line["n"], line["n_failed"], line["direction"]) for line in long} == {("20", "0", "down")}
+    text = (tmp_path / "leaderboard.md").read_text()
+    head, body = table(text)
+    place = head.index("LPIPS ↓")
+    assert head[place + 1] == "rank" and head.count("rank") == 2
+    assert {line[0]: line[place + 1] for line in body} == wanted
+    styles = {line[0]: line[place][:2] for line in body}
+    assert {name for name, style in styles.items() if style == "**"} == {"best", "tied"}
+    assert {name for name, style in styles.items() if style == "<u"} == {"behind"}
+    assert "share a letter cannot be told apart at 5 %" in text
+    latex = (tmp_path / "leaderboard.tex").read_text()
+    lines = {line.split(" & ")[0]: line.split(" & ") for line in latex.splitlines() if line.count(" & ") > 3}
+    place = lines["solver"].index(r"LPIPS $\downarrow$")
+    assert {name: line[place + 1] for name, line in lines.items() if name in wanted} == wanted
+    bold = {name for name, line in lines.items() if r"\textbf" in line[place]}
+    assert bold == {"best", "tied"} and r"\underline" in lines["behind"][place]
+    assert rf"{{l{'r' * (len(lines['solver']) - 1)}}}" in latex
+
+
+def table(markdown: str) -> tuple[list[str], list[list[str]]]:
+    grid = [[c.strip() for c in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("|")]
+    return grid[0], grid[2:]
+
+
+def test_a_shared_second_place_is_underlined_together(tmp_path: Path) -> None:
+    for name, shift in (("best", 0.0), ("second", 0.05), ("third", 0.0501)):
+        cell(tmp_path, name, shift)
+    leaderboard.write(tmp_path)
+    head, body = table((tmp_path / "leaderboard.md").read_text())
+    styles = {line[0]: line[head.index("LPIPS ↓")][:2] for line in body}
+    assert styles == {"best": "**", "second": "<u", "third": "<u"}
+
+
+def test_only_what_saw_the_same_with_the_same_prior_is_ranked(tmp_path: Path) -> None:
+    ranked(tmp_path)
+    cell(tmp_path, "other", -0.2, prior="imagenet64_adm")
+    cell(tmp_path, "broken", -0.2, failed=1)
+    frame = leaderboard.write(tmp_path).set_index("solver")
+    assert frame["psnr_rank"][["best", "other", "broken"]].tolist() == ["a", "", ""]
+
+
+def test_a_cell_with_other_values_is_left_out_of_the_letters(tmp_path: Path) -> None:
+    ranked(tmp_path)
+    for name in ("undefined", "infinite", "unscored"):
+        cell(tmp_path, name, -0.2)
+        store = RowStore(tmp_path / "cells" / name)
+        rows = store.read().dropna(axis=1).to_dict("records")
+        wrong = {"undefined": math.nan, "infinite": math.inf, "unscored": None}[name]
+        for row in rows if name == "unscored" else rows[:2]:
+            row["psnr"] = wrong
+        store.write("one", rows)
+    frame = leaderboard.build(tmp_path).set_index("solver")
+    assert frame["psnr_rank"].to_dict() == {
+        **{"best": "a", "tied": "a", "behind": "b", "last": "c", "lost": "c"},
+        **{"undefined": "", "infinite": "", "unscored": ""},
+    }
+    assert frame["lpips_vgg_rank"]["undefined"] == "a"
+
+
+def test_few_images_get_no_letters_and_the_footer_says_why(tmp_path: Path) -> None:
+    for name, shift in (("best", 0.0), ("last", 0.5)):
+        cell(tmp_path, name, shift, images=5)
+    frame = leaderboard.write(tmp_path)
+    assert not [name for name in frame if name.endswith("_rank")]
+    assert "No rank letters: with fewer than 6 images" in (tmp_path / "leaderboard.md").read_text()
+    assert "rank" not in (tmp_path / "leaderboard.csv").read_text()
+
+
+# --- printed numbers ---
+
+
+def declare(study: Path, table: str) -> None:
+    (study / "config.yaml").write_text(yaml.safe_dump({"study": {"name": "s", "paper": table}}))
+
+
+def test_printed_numbers_stand_beside_measured_ones_where_declared(tmp_path: Path) -> None:
+    for name in ("vipaint2", "copaint_tt", "ddrm"):
+        cell(tmp_path, name, 0.0)
+    leaderboard.write(tmp_path)
+    assert set(pd.read_csv(tmp_path / "leaderboard_long.csv")["paper"].isna()) == {True}
+    declare(tmp_path, "vipaint-table6")
+    leaderboard.write(tmp_path)
+    long = pd.read_csv(tmp_path / "leaderboard_long.csv").set_index(["solver", "metric"])
+    # VIPaint, Table 6: ImageNet-64, random masks
+    assert long["paper"].dropna().to_dict() == {("vipaint2", "lpips_vgg"): 0.227, ("copaint_tt", "lpips_vgg"): 0.245}
+    line = long.loc["vipaint2", "lpips_vgg"]
+    assert line["deviation"] == pytest.approx((line["value"] - 0.227) / ((line["hi"] - line["lo"]) / 2))
+    assert math.isnan(long.loc["ddrm", "lpips_vgg"]["deviation"])
+    head, body = table((tmp_path / "leaderboard.md").read_text())
+    place = head.index("paper")
+    assert {line[0]: line[place] for line in body} == {"vipaint2": "0.227", "copaint_tt": "0.245", "ddrm": ""}
+    assert "Paper: 2 numbers of vipaint-table6 as printed" in (tmp_path / "leaderboard.tex").read_text()
+
+
+def test_a_doubtful_number_keeps_its_flag(tmp_path: Path) -> None:
+    where = {"data": "imagenet256", "mask": "palette low=0.2", "prior": "imagenet256"}
+    cell(tmp_path, "vipaint4", 0.0, **where)
+    declare(tmp_path, "vipaint-table6")
+    leaderboard.write(tmp_path)
+    line = pd.read_csv(tmp_path / "leaderboard_long.csv").set_index("metric").loc["lpips_vgg"]
+    assert (line["paper"], line["paper_flag"]) == (0.292, "suspect")
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "0.292 (suspect)" in text and "K=4 worse than K=2 only in this cell" in text
+
+
+@pytest.mark.parametrize(
+    ("table", "metric", "line", "value"),
+    [
+        ("vipaint-table6", "lpips_vgg", "psld lsun_church rotated inpainting lsun_church", "0.541"),
+        ("vipaint-table7", "lpips_vgg", "dps imagenet256 none super_resolution imagenet256", "0.579"),
+        ("vipaint-table7", "psnr_vipaint", "vipaint2 imagenet64 none gaussian_blur imagenet64_edm", "13.60"),
+        ("latentpaint-table1", "fid", "repaint celebahq lama_thick inpainting celeba256_adm", "7.74"),
+        ("latentpaint-table3", "lpips_alex", "latentpaint_free celebahq lama_thick inpainting celebahq_ddpm", "0.341"),
+    ],
+)
+def test_values_as_printed(table: str, metric: str, line: str, value: str) -> None:
+    keys = ("solver", "data", "mask", "operator", "prior")
+    printed = paper.lookup(table, dict(zip(keys, line.split(), strict=True)), metric)
+    assert printed is not None and printed.value == value
+
+
+def test_other_priors_metrics_and_empty_cells_have_no_printed_number() -> None:
+    line = {"solver": "dps", "data": "imagenet64", "mask": "comod", "operator": "inpainting", "prior": "imagenet64_edm"}
+    assert paper.lookup("vipaint-table6", line, "lpips_vgg")
+    assert paper.lookup("vipaint-table6", line, "lpips_alex") is None
+    assert paper.lookup("vipaint-table6", {**line, "prior": "imagenet64_adm"}, "lpips_vgg") is None
+    assert paper.lookup("vipaint-table6", {**line, "operator": "gaussian_blur"}, "lpips_vgg") is None
+    assert paper.lookup("vipaint-table7", {**line, "solver": "psld", "operator": "gaussian_blur"}, "lpips_vgg") is None
+
+
+def test_names_point_at_options_that_exist() -> None:
+    from bench.catalog import options
+
+    groups = {"dataset": ("data",), "prior": ("prior",), "task": ("mask", "operator"), "method": ("solver",)}
+    for (column, printed), ours in paper.ours().items():
+        valid = {name for group in groups.get(column, ()) for name in options(group)}
+        assert column == "metric" or ours <= valid, f"{column} '{printed}' is called {ours}"
+
+
+def test_every_table_is_whole_and_no_name_is_printed_twice() -> None:
+    assert len(paper.names()) == 10
+    for table in paper.names():
+        lines = paper.read(table)
+        keys = [(p.dataset, p.prior, p.task, p.method, p.metric) for p in lines]
+        assert len({*keys}) == len(keys) and all(p.value or p.flag == "not-reported" for p in lines)
+        assert all(p.note for p in lines if p.flag), "a flag needs its reason"
+    with pytest.raises(UserError, match=r"unknown study.paper 'vipaint-table1'. Did you mean 'vipaint-table"):
+        paper.read("vipaint-table1")
