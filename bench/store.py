@@ -53,6 +53,9 @@ FIXED = pa.schema(
 the features of a set metric (a list of float32, empty where there are none)."""
 
 FEATURES = pa.list_(pa.field("element", pa.float32()))
+TRUTH = "_truth"
+"""Ends the name of the column with the features of the original images, as in ``metrics.features``."""
+
 KEY = ["cell", "image_id", "draw"]
 TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
 """What two honest copies of a row may differ in."""
@@ -106,6 +109,31 @@ class RowStore:
         data = _encode(chunk, _table(chunk, rows))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
+
+    def extend(self, chunk: str, rows: Sequence[Row]) -> None:
+        """Add columns to a stored chunk, all or nothing; what is stored stays bit for bit.
+
+        ``rows``: the new columns of every stored row, in the stored order. Raises ValueError for a column that is there
+        already and another number of rows, CorruptShard for a damaged shard.
+        """
+        path = self._path(chunk)
+        table = _decode(path, {*_columns(path)})
+        names = sorted({name for row in rows for name in row})
+        known = [name for name in names if name in table.column_names]
+        if known or len(rows) != table.num_rows:
+            wrong = f"has {', '.join(known)} already" if known else f"has {table.num_rows} rows, not {len(rows)}"
+            raise ValueError(f"chunk '{chunk}' {wrong}; stored values are never replaced")
+        for name in names:
+            values = [row.get(name) for row in rows]
+            kind = _type(values)
+            table = table.append_column(pa.field(name, kind), pa.array(values, kind))
+        write_atomic(path, _encode(chunk, table.select(_ordered(table.column_names))))
+
+    def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
+        """All columns of a chunk, and its rows as they are stored, images included. CorruptShard for a damaged one."""
+        path = self._path(chunk)
+        names = _columns(path)
+        return names, _decode(path, {*names}).to_pandas()
 
     def has(self, chunk: str) -> bool:
         """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""

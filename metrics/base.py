@@ -27,7 +27,10 @@ class MissingWeights(RuntimeError):
 class MetricCard:
     """What must be known to compare a number. ``id`` is the column name of the rows and of the leaderboard.
 
-    ``level`` says what one value is computed from: an image, all draws of an image, or all images of a cell.
+    ``level`` says what one value is computed from: an image, all draws of an image, or all images of a cell. Of a set
+    metric, ``features`` names the column with its feature vectors where other metrics share them; ``resampled`` is
+    False where resampling images would shift the value, so that it has no interval; with at most ``small`` images a
+    table warns that it is biased.
     """
 
     id: str
@@ -42,6 +45,9 @@ class MetricCard:
     preprocessing: str = ""
     source: str = ""
     level: Literal["image", "draws", "set"] = "image"
+    features: str = ""
+    resampled: bool = True
+    small: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,11 +174,26 @@ class Measure:
     """What all kinds have in common: a card, a check, and what they need.
 
     ``needs``: capabilities of the prior and the operator (``exact``, ``linear``) without which there is nothing to
-    compare with; a cell that lacks one is refused before any work.
+    compare with; a cell that lacks one is refused before any work. ``unrounded``: it looks at what 8-bit images do not
+    hold, so it cannot be computed from stored ones.
     """
 
     card: MetricCard
     needs: ClassVar[frozenset[str]] = frozenset()
+    unrounded: ClassVar[bool] = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the rows that hold its values or features."""
+        return (self.card.id,)
+
+    @property
+    def pinned(self) -> Mapping[str, str]:
+        """Settings to be recorded with a cell so that they mean the same later: the content of a file."""
+        return {}
+
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        """Raises ValueError in one line where images of this shape ``(C, H, W)`` cannot be scored."""
 
     def check(self) -> None:
         """Compare a reference value; raises RuntimeError where this installation gives another number."""
@@ -193,6 +214,7 @@ class Metric(Measure):
 class DrawMetric(Measure):
     """One number per image, from all its draws together. Every row of the image holds it."""
 
+    unrounded: ClassVar[bool] = True
     reference: ClassVar[float] = float("nan")
     """The value for the first image of ``reference_draws()``, from another implementation than ours."""
 
@@ -215,6 +237,7 @@ class SetMetric(Measure):
     images for its interval; so the value is never computed twice from images, and shards can be added in any order.
     """
 
+    unrounded: ClassVar[bool] = True
     reference: ClassVar[float] = float("nan")
     """The value for ``reference_draws()``, from another implementation than ours."""
 
@@ -235,7 +258,20 @@ class SetMetric(Measure):
         expect(self.card.id, float(self.reduce(features, np.ones((1, len(features))))[0]), self.reference)
 
 
-AnyMetric = Metric | DrawMetric | SetMetric
+class ValueMetric(Measure):
+    """One number per image from the values that another metric gave its draws. Every row of the image holds it.
+
+    ``of``: the id of that metric, which the rows must hold.
+    """
+
+    of: str
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """float64 ``(N,)`` from ``(N, D)``; NaN where undefined."""
+        raise NotImplementedError
+
+
+AnyMetric = Metric | DrawMetric | SetMetric | ValueMetric
 
 
 class FullReference(Metric):

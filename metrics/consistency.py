@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ class Consistency(Metric):
         range="[0, inf)",
         preprocessing="raw output, not rounded, through the operator; observed values only; float64",
     )
+    unrounded: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         rows = zip(batch.Ax.split(1), batch.y.split(1), batch.mask.split(1), strict=True)

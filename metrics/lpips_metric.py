@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metrics.base import MetricCard, MissingWeights, column_id, expect, reference_images
+from metrics.base import MetricCard, MissingWeights, Region, column_id, expect, reference_images
 from metrics.perceptual import Perceptual, preprocessing, verify
 
 DOWNLOADS = "https://download.pytorch.org/models"
@@ -53,20 +53,21 @@ class LPIPS(Perceptual):
     library ``lpips``; the classifier's are read from the torch hub cache and never downloaded.
     """
 
-    def __init__(self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False) -> None:
+    def __init__(self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False, region: Region = "whole") -> None:
         if net not in BACKBONES:
             raise ValueError(f"unknown network '{net}' for LPIPS; valid: {', '.join(BACKBONES)}")
         self.net, self.min_side = net, BACKBONES[net].min_side
         self.card = MetricCard(
-            id=column_id(f"lpips_{net}", pasted=pasted),
+            id=column_id(f"lpips_{net}", region, pasted),
             title=f"LPIPS ({BACKBONES[net].title})",
             direction="down",
             unit="",
             range="[0, inf)",
+            region=region,
             pasted=pasted,
             backbone=BACKBONES[net].title,
             weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), torchvision; linear weights lpips 0.1",
-            preprocessing=preprocessing(self.min_side),
+            preprocessing=preprocessing(self.min_side, region),
             source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features, CVPR 2018",
         )
 

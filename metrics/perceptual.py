@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.base import FullReference, Metric, MissingWeights
+from metrics.base import FullReference, Metric, MissingWeights, Region
 
 
 class Perceptual(FullReference):
@@ -17,7 +17,9 @@ class Perceptual(FullReference):
 
     Images enter at their native size. Only where the shorter side is below ``min_side``, the least that the network
     can take, both images are enlarged bilinearly (half-pixel centres) until it has that length. Grey images are
-    repeated to three channels. The network is loaded at first use, once per process and device.
+    repeated to three channels. The network is loaded at first use, once per process and device. A value for the hole
+    or the known region is that of the whole image with the truth everywhere else: features near its border see both,
+    and it is small where the region is.
     """
 
     min_side: int
@@ -37,8 +39,14 @@ class Perceptual(FullReference):
             return self.distance(*prepared)
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        if not region.any():
+            return float("nan")
         with torch.no_grad():
-            return self.between(x, truth).item()
+            return self.between(torch.where(region, x, truth), truth).item()
+
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        if shape[0] not in (1, 3):
+            raise ValueError(f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} channels")
 
     def to(self, device: torch.device | str) -> Metric:
         """Compute on ``device``; images are brought there from wherever they are."""
@@ -46,9 +54,10 @@ class Perceptual(FullReference):
         return self
 
 
-def preprocessing(min_side: int) -> str:
+def preprocessing(min_side: int, region: Region = "whole") -> str:
     """The card's line on what happens to an image before the network."""
-    return f"native size, grey repeated to RGB, [-1, 1]; shorter side below {min_side} px: bilinear up to {min_side} px"
+    line = f"native size, grey repeated to RGB, [-1, 1]; shorter side below {min_side} px: bilinear up to {min_side} px"
+    return line if region == "whole" else f"{line}; the truth outside the region"
 
 
 def as_rgb(image: Tensor, min_side: int) -> Tensor:

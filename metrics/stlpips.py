@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.base import MetricCard, MissingWeights, column_id
-from metrics.perceptual import Perceptual, preprocessing, verify
+from metrics.base import MetricCard, MissingWeights, Region, column_id
+from metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
 
 FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
@@ -32,19 +32,20 @@ class STLPIPS(Perceptual):
     """
 
     min_side = 21
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.578610}
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.578610, "hole": 0.355563, "known": 0.150834}
 
-    def __init__(self, pasted: bool = False) -> None:
+    def __init__(self, pasted: bool = False, region: Region = "whole") -> None:
         self.card = MetricCard(
-            id=column_id("stlpips", pasted=pasted),
+            id=column_id("stlpips", region, pasted),
             title="ST-LPIPS",
             direction="down",
             unit="",
             range="[0, inf)",
+            region=region,
             pasted=pasted,
             backbone="AlexNet, shift-tolerant",
             weights=f"{Path(FILE).name} of stlpips-pytorch 0.0.2, sha256 {SHA256}",
-            preprocessing=preprocessing(self.min_side),
+            preprocessing=preprocessing(self.min_side, region),
             source="Ghildyal, Liu: Shift-tolerant Perceptual Similarity Metric, ECCV 2022",
         )
 
@@ -55,6 +56,11 @@ class STLPIPS(Perceptual):
             difference = (_unit(a) - _unit(b)).square()
             total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean((1, 2, 3))
         return total
+
+    def trunk(self, image: Tensor) -> Tensor:
+        """Mean over positions of the deepest layer, ``(N, 256)``, of images ``(N, 1 or 3, h, w)`` in [-1, 1]."""
+        prepared = as_rgb(image.to(self.device, torch.float32), self.min_side)
+        return _features(prepared, _weights(_weight_file(), self.device))[-1].mean((2, 3))
 
 
 def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:

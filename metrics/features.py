@@ -1,0 +1,283 @@
+"""Feature networks, and what the metrics that compare sets of feature vectors share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metrics.base import DrawSet, MissingWeights, SetMetric, expect, from_uint8, reference_draws, to_uint8
+from metrics.perceptual import as_rgb, verify
+from metrics.stlpips import SHA256, STLPIPS
+
+Array = NDArray[np.float64]
+Setting = str | bool
+
+NETWORKS = ("stlpips", "inception", "torchscript")
+TRUTH = "_truth"
+"""Ends the name of the column with the features of the original images."""
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+
+RANGES = ("signed", "unit", "levels")
+
+
+class FeatureNetwork(Protocol):
+    """Images to vectors. ``column``: where the rows keep them, the same for the same network and weights only."""
+
+    device: torch.device
+
+    @property
+    def column(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def preprocessing(self) -> str: ...
+
+    @property
+    def pinned(self) -> Mapping[str, str]: ...
+
+    def check(self, metric: str) -> None:
+        """Raises MissingWeights, or RuntimeError, where the features cannot be had; ``metric`` wants them."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """``(1, 1 or 3, H, W)`` with 8-bit levels in [-1, 1] to ``(1, F)``."""
+
+
+@dataclass
+class STLPIPSTrunk:
+    """The deepest layer of the shift-tolerant AlexNet of ST-LPIPS, averaged over positions: 256 numbers."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    column: ClassVar[str] = "features_stlpips"
+    title: ClassVar[str] = "ST-LPIPS trunk"
+    weights: ClassVar[str] = f"alex_shift_tolerant.pth of stlpips-pytorch 0.0.2, sha256 {SHA256}"
+    preprocessing: ClassVar[str] = "8-bit images at native size; not comparable with any Inception value"
+    pinned: ClassVar[Mapping[str, str]] = {}
+
+    def check(self, metric: str) -> None:
+        STLPIPS().check()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return _trunk(self.device).trunk(image)
+
+
+@dataclass
+class Inception:
+    """``pool_3`` of Inception v3 as torch-fidelity computes it, 2048 numbers; imported when asked, never downloaded."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    column: ClassVar[str] = "features_inception"
+    title: ClassVar[str] = "Inception v3"
+    weights: ClassVar[str] = f"{INCEPTION_FILE}, torch-fidelity"
+    preprocessing: ClassVar[str] = (
+        "8-bit images, bilinear to 299 px as in TensorFlow 1 (no antialiasing), torch-fidelity"
+    )
+    pinned: ClassVar[Mapping[str, str]] = {}
+
+    def check(self, metric: str) -> None:
+        if find_spec("torch_fidelity") is None:
+            raise MissingWeights(
+                f"metric '{metric}' needs the library torch-fidelity; pip install torch-fidelity==0.4.0"
+            )
+        path = _inception_file()
+        if not path.is_file():
+            raise MissingWeights(
+                f"metric '{metric}' needs {path.name}, looked for in {path.parent} (TORCH_HOME moves it); "
+                f"download {INCEPTION_URL} into that folder"
+            )
+        verify(path, "6726825d", f"download {INCEPTION_URL} again")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        levels = to_uint8(as_rgb(image, 1)).to(self.device)
+        vectors: Tensor = _inception(self.device)(levels)[0]
+        return vectors
+
+
+@dataclass
+class TorchScriptFeatures:
+    """A network of the user's own: TorchScript from RGB images ``(N, 3, H, W)`` to vectors ``(N, F)``.
+
+    Parameters
+    ----------
+    path: the file. trust_file: must be true, because a TorchScript file is a program. sha256: content of the file; it
+    is recorded with a cell, and another file is then refused. input_range: what the network takes, ``signed``
+    [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all float32. The network resizes and normalises by itself.
+
+    Raises ValueError for an unknown range and a file that cannot be read.
+    """
+
+    path: str = ""
+    trust_file: bool = False
+    sha256: str = ""
+    input_range: str = "signed"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    title: ClassVar[str] = "TorchScript network"
+
+    def __post_init__(self) -> None:
+        if self.input_range not in RANGES:
+            raise ValueError(f"unknown input_range '{self.input_range}'; valid: {', '.join(RANGES)}")
+        if self.path and not self.sha256:
+            self.sha256 = hashlib.sha256(_bytes(self.path)).hexdigest()
+
+    @property
+    def column(self) -> str:
+        return f"features_torchscript_{self.sha256[:8] or 'none'}_{self.input_range}"
+
+    @property
+    def weights(self) -> str:
+        return f"sha256 {self.sha256}" if self.sha256 else "the user's file"
+
+    @property
+    def preprocessing(self) -> str:
+        return f"8-bit images at native size, grey repeated to RGB, float32, range: {self.input_range}"
+
+    @property
+    def pinned(self) -> Mapping[str, str]:
+        return {"sha256": self.sha256}
+
+    def check(self, metric: str) -> None:
+        if not self.path:
+            raise MissingWeights(f"metric '{metric}' needs a TorchScript file; set metrics.{metric}.path=FILE")
+        if self.trust_file is not True:
+            raise RuntimeError(
+                f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
+                f"if you trust whoever made it, set metrics.{metric}.trust_file=true"
+            )
+        found = self(torch.zeros(1, 3, 64, 64))
+        if found.ndim != 2 or len(found) != 1:
+            raise RuntimeError(f"{self.path} gives {tuple(found.shape)} for one image of 64 px, not (1, features)")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        image = as_rgb(image, 1).float().to(self.device)
+        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}[self.input_range]
+        vectors: Tensor = _script(self.path, self.sha256, self.device)(scaled)
+        return vectors
+
+
+def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNetwork:
+    """The network of a name; ``settings`` are those of :class:`TorchScriptFeatures`. ValueError for what is unknown."""
+    if network not in NETWORKS:
+        raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
+    if network == "torchscript":
+        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]  # a wrong name is a TypeError, shown as such
+    if settings:
+        raise ValueError(f"the feature network '{network}' has no setting {', '.join(settings)}")
+    return STLPIPSTrunk() if network == "stlpips" else Inception()
+
+
+class FeatureMetric(SetMetric):
+    """A metric of two sets of feature vectors: draw ``j`` of every image against the originals, averaged over ``j``.
+
+    Vectors are computed from 8-bit images one at a time, kept as float32 (a half would round away what tells good
+    solvers apart, and saves little beside the image), and shared by all metrics of one network.
+    """
+
+    unrounded: ClassVar[bool] = False
+
+    def __init__(self, network: str, settings: Mapping[str, Setting]) -> None:
+        self.network = feature_network(network, settings)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.network.column, self.network.column + TRUTH)
+
+    @property
+    def pinned(self) -> Mapping[str, str]:
+        return self.network.pinned
+
+    def to(self, device: torch.device | str) -> FeatureMetric:
+        self.network.device = torch.device(device)
+        return self
+
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        if shape[0] not in (1, 3):
+            raise ValueError(f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} channels")
+
+    def features(self, draws: DrawSet) -> Tensor:
+        """``(N, 1 + D, F)``: of the original, then of every draw."""
+        images = torch.cat([draws.truth[:, None].to(draws.x), draws.x], dim=1)
+        # one image at a time: the last bits of a convolution depend on the batch
+        flat = from_uint8(to_uint8(images)).flatten(0, 1).split(1)
+        with torch.no_grad():
+            vectors = torch.cat([self.network(image).float().cpu() for image in flat])
+        return vectors.unflatten(0, images.shape[:2])
+
+    def check(self) -> None:
+        """The network, and the value for the closed-form vectors of ``reference_draws()``."""
+        self.network.check(self.card.id)
+        expect(self.card.id, float(self.reduce(reference_features(), np.ones((1, 6)))[0]), self.expected)
+
+    @property
+    def expected(self) -> float:
+        """The value for ``reference_features()``, from another implementation than ours."""
+        return self.reference
+
+
+def reference_features() -> Array:
+    """``(6, 1 + 8, 6)``: the images of ``reference_draws()`` and its draws, twice as far apart, as vectors."""
+    draws = reference_draws()
+    return torch.cat([draws.truth[:, None], 2 * draws.x], dim=1).flatten(2).double().numpy()
+
+
+def identified(name: str, network: str) -> str:
+    """The id of a card: the metric and its network."""
+    return f"{name}_{network}"
+
+
+@cache
+def _trunk(device: torch.device) -> STLPIPS:
+    network = STLPIPS()
+    network.to(device)
+    return network
+
+
+def _inception_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+
+
+@cache
+def _inception(device: torch.device) -> torch.nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = str(_inception_file())
+    network: torch.nn.Module = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
+    return network.to(device).eval()
+
+
+@cache
+def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
+    """The network of a file, loaded once; RuntimeError where the file is another than recorded or no TorchScript."""
+    data = _bytes(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != content:
+        raise RuntimeError(f"{path} has sha256 {found}, not {content}: it has changed since")
+    try:
+        network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        raise RuntimeError(f"{path} cannot be loaded as TorchScript ({reason}); write it with torch.jit.save") from None
+    return network.eval()
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,58 @@
+"""Multi-scale structural similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from metrics.base import FullReference, MetricCard, column_id, expect, reference_images
+
+MIN_SIDE = 176
+"""The window of 11 pixels must fit into the image halved four times: 11 x 16."""
+
+
+class MSSSIM(FullReference):
+    """SSIM's contrast and structure at five scales and its luminance at the coarsest, with the paper's weights.
+
+    Of the whole image only: a region would vanish at the coarse scales. Window, constants and data range are those of
+    ``ssim``; a scale whose similarity is negative counts as zero. Images need 176 pixels a side and are refused below:
+    to enlarge them would be another metric. Computed in float32 on the CPU.
+    """
+
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.670098}
+
+    def __init__(self, pasted: bool = False) -> None:
+        self.card = MetricCard(
+            id=column_id("msssim", pasted=pasted),
+            title="MS-SSIM",
+            direction="up",
+            unit="",
+            range="[0, 1]",
+            pasted=pasted,
+            preprocessing=f"8-bit images in [-1, 1], data range 2, five scales, sides of {MIN_SIDE} px or more",
+            source="Wang, Simoncelli, Bovik: Multi-Scale Structural Similarity for Image Quality Assessment, 2003; "
+            "torchmetrics multiscale_structural_similarity_index_measure",
+        )
+
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        if min(shape[1:]) < MIN_SIDE:
+            raise ValueError(
+                f"metric '{self.card.id}' needs images of at least {MIN_SIDE} pixels a side, and these have "
+                f"{shape[1]} x {shape[2]}; choose ssim"
+            )
+
+    def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        self.admit((x.shape[1], x.shape[2], x.shape[3]))
+        value: Tensor = multiscale_structural_similarity_index_measure(
+            x.cpu(), truth.cpu(), sigma=1.5, kernel_size=11, data_range=2.0, normalize="relu"
+        )
+        return value.item()
+
+    def check(self) -> None:
+        """The reference images, each pixel repeated to a block of 3 x 3."""
+        x, truth, mask = (image.repeat_interleave(3, 2).repeat_interleave(3, 3) for image in reference_images())
+        expect(self.card.id, self.compare(x, truth, mask), self.reference["whole"])

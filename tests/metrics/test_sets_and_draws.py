@@ -1,0 +1,240 @@
+"""Metrics of sets of features and of the draws of an image, against other implementations."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.linalg import sqrtm
+from scipy.spatial import cKDTree
+from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
+from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
+
+from metrics.base import Batch, DrawSet, MissingWeights, from_uint8, reference_draws, to_uint8
+from metrics.diversity import Diversity, PerceptualDiversity
+from metrics.features import FeatureMetric, TorchScriptFeatures, feature_network
+from metrics.fid import FID
+from metrics.kid import KID
+from metrics.msssim import MSSSIM
+from metrics.over_draws import OverDraws
+from metrics.precision_recall import PrecisionRecall
+from metrics.psnr import PSNR
+from metrics.psnr_vipaint import PSNRVIPaint
+from metrics.seam import Seam
+from metrics.stlpips import STLPIPS
+
+SETS: list[FeatureMetric] = [KID(), KID(variant="vipaint"), FID(), PrecisionRecall(), PrecisionRecall("recall")]
+
+
+def vectors(n: int = 40, draws: int = 3, size: int = 12, seed: int = 0) -> np.ndarray:
+    """``(n, 1 + draws, size)``: draws about their original, of another mean and spread."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(n, 1, size))
+    return np.concatenate([truth, 0.6 * truth + 0.2 + 0.9 * rng.normal(size=(n, draws, size))], axis=1)
+
+
+def value(metric: FeatureMetric, features: np.ndarray) -> float:
+    return float(metric.reduce(features, np.ones((1, len(features))))[0])
+
+
+def mmd(x: np.ndarray, y: np.ndarray) -> float:
+    a, b = torch.from_numpy(x.copy()), torch.from_numpy(y.copy())
+    return 1000 * maximum_mean_discrepancy(poly_kernel(a, a), poly_kernel(a, b), poly_kernel(b, b)).item()
+
+
+def test_kid_is_that_of_torchmetrics_for_every_draw() -> None:
+    features = vectors()
+    each = [mmd(features[:, j], features[:, 0]) for j in (1, 2, 3)]
+    assert value(KID(), features) == pytest.approx(np.mean(each))
+    assert value(KID(variant="std"), features) == pytest.approx(np.std(each, ddof=1))
+    assert np.isnan(value(KID(variant="std"), features[:, :2]))
+
+
+def test_the_released_variant_repeats_the_originals() -> None:
+    features = vectors()
+    pooled, repeated = features[:, 1:].reshape(-1, 12), np.repeat(features[:, 0], 3, axis=0)
+    assert value(KID(variant="vipaint"), features) == pytest.approx(mmd(pooled, repeated))
+    assert value(KID(variant="vipaint"), features) > value(KID(), features)
+
+
+def test_kid_of_equal_distributions_is_zero_on_average() -> None:
+    rng = np.random.default_rng(0)
+    values = [value(KID(), rng.normal(size=(20, 2, 6))) for _ in range(300)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / 300**0.5
+
+
+@pytest.mark.parametrize(("n", "size"), [(60, 8), (9, 30)])
+def test_fid_is_the_formula_with_a_matrix_root(n: int, size: int) -> None:
+    features = vectors(n, 2, size)
+    truth, *draws = features.swapaxes(0, 1)
+
+    def distance(x: np.ndarray) -> float:
+        a, b = np.cov(x, rowvar=False), np.cov(truth, rowvar=False)
+        ridge = 0 if n > size else 1e-9 * np.eye(size)
+        return float(
+            ((x.mean(0) - truth.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm((a + ridge) @ (b + ridge)).real)
+        )
+
+    assert value(FID(), features) == pytest.approx(np.mean([distance(x) for x in draws]), rel=1e-3)
+
+
+def test_precision_and_recall_by_a_search_tree() -> None:
+    features = vectors(n=50, size=3)
+    truth, *draws = features.swapaxes(0, 1)
+
+    def share(x: np.ndarray, manifold: np.ndarray) -> float:
+        radius = cKDTree(manifold).query(manifold, 4)[0][:, 3]
+        return float(np.mean([np.any(np.linalg.norm(manifold - p, axis=1) <= radius) for p in x]))
+
+    precision, recall = np.mean([[share(d, truth), share(truth, d)] for d in draws], axis=0)
+    assert (value(PrecisionRecall(), features), value(PrecisionRecall("recall"), features)) == (
+        pytest.approx(precision),
+        pytest.approx(recall),
+    )
+    assert 0 < recall < 1
+
+
+@pytest.mark.parametrize("metric", SETS, ids=lambda m: m.card.id)
+def test_the_order_of_images_does_not_matter_and_few_have_no_value(metric: FeatureMetric) -> None:
+    features = vectors()
+    order = np.random.default_rng(1).permutation(len(features))
+    assert value(metric, features[order]) == pytest.approx(value(metric, features), abs=1e-9)
+    assert np.isnan(value(metric, features[:1]))
+    without = metric.reduce(features, 1 - np.eye(len(features))[:1])[0]
+    if not isinstance(metric, PrecisionRecall):  # whose manifolds are held fixed
+        assert without == pytest.approx(value(metric, features[1:]))
+
+
+def test_resamples_of_kid_are_not_biased() -> None:
+    features, rng = vectors(n=30), np.random.default_rng(2)
+    counts = rng.multinomial(30, np.full(30, 1 / 30), size=4000).astype(float)
+    resampled = KID().reduce(features, counts)
+    assert abs(resampled.mean() - value(KID(), features)) < 0.25 * resampled.std()
+
+
+def test_features_do_not_depend_on_neighbours() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, truth = torch.rand(3, 2, 1, 24, 24, generator=generator) * 2 - 1, torch.zeros(3, 1, 24, 24)
+    whole = KID().features(DrawSet(x, truth, None, truth))
+    alone = KID().features(DrawSet(x[1:2], truth[1:2], None, truth[1:2]))
+    assert whole.shape == (3, 3, 256) and torch.equal(whole[1:2], alone)
+    assert torch.equal(whole, KID().features(DrawSet(from_uint8(to_uint8(x)), truth, None, truth)))
+
+
+def test_networks_that_are_not_there_say_what_they_want(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics.features.find_spec", lambda name: object())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(MissingWeights, match=r"'fid_inception' needs weights-inception-2015-12-05-6726825d\.pth.*http"):
+        FID("inception").check()
+    with pytest.raises(ValueError, match="unknown feature network 'vit'; valid: stlpips, inception, torchscript"):
+        feature_network("vit", {})
+    with pytest.raises(MissingWeights, match="needs a TorchScript file"):
+        KID("torchscript").check()
+    with pytest.raises(ValueError, match="cannot be read"):
+        TorchScriptFeatures(path=str(tmp_path / "no.pt"))
+
+
+def test_another_torchscript_file_than_recorded_is_refused(tmp_path: Path) -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    file = tmp_path / "net.pt"
+    torch.jit.script(Mean()).save(file)
+    image = from_uint8(torch.full((1, 1, 4, 4), 51, dtype=torch.uint8))
+    for name, mean in (("signed", -0.6), ("unit", 0.2), ("levels", 51.0)):
+        found = TorchScriptFeatures(str(file), trust_file=True, input_range=name)(image)
+        assert found.tolist() == [pytest.approx([mean] * 3)]
+    with pytest.raises(RuntimeError, match="it has changed since"):
+        TorchScriptFeatures(str(file), trust_file=True, sha256="0" * 64)(image)
+
+
+@pytest.mark.parametrize("best_of", [1, 2, 3, 5])
+def test_the_oracle_is_the_mean_over_all_choices_of_draws(best_of: int) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    for direction, best in (("up", max), ("down", min)):
+        expected = [np.mean([best(c) for c in combinations(row, best_of)]) for row in values]
+        found = OverDraws("m", "oracle", direction, best_of)(torch.from_numpy(values))
+        assert found.tolist() == pytest.approx(expected)
+
+
+def test_ends_and_mean_over_draws() -> None:
+    values = torch.tensor([[3.0, 1.0, 2.0], [1.0, torch.nan, 2.0]])
+    for how, expected in (("min", 1), ("max", 3), ("mean", 2), ("oracle", 1)):
+        found = OverDraws("m", how, "down")(values)  # type: ignore[arg-type]
+        assert found[0] == expected and found[1].isnan()
+    assert OverDraws("m", "oracle", "up", 4)(values).isnan().all()
+    assert "oracle@2" in OverDraws("m", "oracle", "up", 2).card.title
+
+
+def test_diversity_is_the_mean_over_pairs() -> None:
+    draws = reference_draws()
+    levels = from_uint8(to_uint8(draws.x[0])).double().numpy()
+    pairs = [a - b for a, b in combinations(levels, 2)]
+    expected = [np.mean([np.sqrt((p[..., first:] ** 2).mean()) for p in pairs]) for first in (0, 1)]
+    found = [Diversity(region)(draws)[0].item() for region in ("whole", "hole")]
+    assert found == pytest.approx(expected)
+
+
+def test_perceptual_diversity_in_the_hole_ignores_what_was_known() -> None:
+    x = torch.rand(1, 3, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    truth, mask = x[:, 0], (torch.arange(24) < 12).expand(1, 1, 24, 24)
+    pairs = [STLPIPS().between(a[None], b[None]).item() for a, b in combinations(from_uint8(to_uint8(x[0])), 2)]
+    draws = DrawSet(x, truth, mask, truth)
+    assert PerceptualDiversity()(draws).item() == pytest.approx(np.mean(pairs), abs=1e-6)
+    hole = PerceptualDiversity(region="hole")
+    same_hole = torch.where(mask, x, truth[:, None])
+    assert hole(DrawSet(same_hole, truth, mask, truth)).item() == 0 < hole(draws).item()
+    assert hole(DrawSet(x, truth, torch.ones_like(mask), truth)).isnan().all()
+
+
+def test_seam_counts_pixels_by_hand() -> None:
+    mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., 6:10, 6:10] = False
+    truth, x = torch.zeros(1, 1, 16, 16), torch.where(mask, 0.5, 0.25)
+    x[..., :3, :] = 1  # beyond three pixels of the hole
+    batch = Batch(x, x, truth, mask, x, x)
+    assert Seam("hole")(batch).item() == 0.25 and Seam("known")(batch).item() == 0.5
+    # 16 pixels of the hole, and the square of 10 pixels about it
+    assert Seam()(batch).item() == pytest.approx(((16 * 0.25**2 + 84 * 0.5**2) / 100) ** 0.5)
+    assert Seam()(Batch(x, x, truth, torch.ones_like(mask), x, x)).isnan().all()
+
+
+def test_msssim_is_that_of_torchmetrics_and_refuses_small_images(make_batch) -> None:
+    batch = make_batch(count=2, size=176)
+    library = MultiScaleStructuralSimilarityIndexMeasure(data_range=2.0, reduction="none")
+    assert MSSSIM()(batch).tolist() == pytest.approx(library(batch.raw, batch.truth).tolist(), abs=1e-5)
+    with pytest.raises(ValueError, match=r"^metric 'msssim' needs images of at least 176.*32 x 32; choose ssim$"):
+        MSSSIM().admit((3, 32, 32))
+
+
+def test_vipaints_psnr_lies_six_decibels_lower(make_batch) -> None:
+    batch = make_batch()
+    lower = PSNR()(batch) - PSNRVIPaint()(batch)
+    assert lower.tolist() == pytest.approx([20 * np.log10(2)] * 3, abs=1e-5)
+
+
+def test_perceptual_regions_hold_the_truth_elsewhere(make_batch) -> None:
+    batch = make_batch(count=1)
+    hole = torch.where(batch.mask, batch.truth, batch.raw)
+    assert STLPIPS(region="hole")(batch).item() == pytest.approx(STLPIPS().between(hole, batch.truth).item())
+    assert STLPIPS(region="hole", pasted=True).card.id == "stlpips_hole_pasted"
+    empty = Batch(batch.raw, batch.raw, batch.truth, torch.ones_like(batch.mask), batch.y, batch.Ax)
+    assert STLPIPS(region="hole")(empty).isnan().all()
+
+
+def test_every_offline_option_passes_its_own_check() -> None:
+    root = Path(__file__).parents[2] / "conf" / "metrics"
+    names = ("kid", "fid", "precision_recall", "seam", "msssim", "psnr_vipaint", "diversity", "diversity_stlpips")
+    for option in (*names, "stlpips_regions", "over_draws_psnr", "over_draws_stlpips"):
+        for name, node in yaml.safe_load((root / f"{option}.yaml").read_text()).items():
+            if name == "defaults":
+                continue
+            module, _, cls = node.pop("_target_").rpartition(".")
+            metric = getattr(__import__(module, fromlist=[cls]), cls)(**node)
+            assert metric.card.id == name
+            metric.check()
