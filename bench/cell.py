@@ -12,6 +12,7 @@ from bench.build import arguments, target
 from bench.errors import UserError
 from bench.modules import modules_identity
 from bench.plugins import in_file
+from priors.execution import Execution
 
 Node = Mapping[str, Any]
 
@@ -61,6 +62,8 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "draws": config["draws"],
         "budget": config["budget"],
     }
+    if changed := Execution.of(config).changed:
+        canonical["execution"] = changed  # only then: a cell with the defaults keeps the name it always had
     identity = {
         "solver": str(config["solver"].get("label") or (code.name if code else choices["solver"])),
         **{group: label(group, config[group], str(choices[group])) for group in ("data", "mask", "operator", "prior")},
@@ -111,6 +114,7 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != shipped.get(k)]
     if config["budget"]:
         words.append(f"budget={config['budget']}")
+    words += [f"{k}={v}" for k, v in Execution.of(config).changed.items()]
     return " ".join(words)
 
 

@@ -13,14 +13,16 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bench import console
+from bench import console, paper
 from bench.build import build, suited
 from bench.cell import Cell, cell_of
 from bench.environment import environment
 from bench.errors import UserError
 from bench.plan import CellPlan, plan_cell, writable
+from bench.plugins import admit
 from bench.schema import study_folder
 from bench.store import write_atomic
+from priors.execution import Execution
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
 
@@ -54,6 +56,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         missing = [k for k, v in config[group].items() if v == "???"]
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
+    admit(config["plugins"])
+    try:
+        Execution.of(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     budget = config["budget"]
     if budget is not None and not (budget.startswith("nfe:") and budget[4:].isdigit() and int(budget[4:]) > 0):
         raise UserError(f"budget={budget}: write budget=nfe:N with a positive whole N")
@@ -65,6 +72,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     figure = config["study"].get("figure")
     if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
         raise UserError(f"study.figure={figure}: name two columns of the leaderboard, for example {{x: nfe, y: psnr}}")
+    if config["study"].get("paper") is not None:
+        paper.read(str(config["study"]["paper"]))
     config["solver"] = suited(config["solver"], config["prior"], config["data"])
     return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
 
@@ -77,23 +86,14 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     import torch
 
     from bench.external import pinned, pinned_mask
-    from bench.worker import Session, build_operator, shared
-    from metrics.base import MissingWeights
+    from bench.worker import Session, build_operator, checked_metrics, shared
 
     config = plain(cfg)
     # what cannot be run is refused here, before anything is written
     build(config["executor"])
     study = Path(study_folder(config["out"], config["study"]["name"]))
-    cards: dict[str, Any] = {}
-    for name, node in config["metrics"].items():
-        metric = shared("metric", node, "cpu")
-        if metric.card.id != name:
-            raise UserError(f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'")
-        try:
-            metric.check()
-        except (MissingWeights, RuntimeError) as error:
-            raise UserError(str(error)) from None
-        cards[name] = asdict(metric.card)
+    config["metrics"] = checked_metrics(config["metrics"])
+    cards = {name: asdict(shared("metric", node, "cpu").card) for name, node in config["metrics"].items()}
     try:
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
@@ -143,10 +143,16 @@ def _reduce(study: Path, lately: bool) -> None:
 
 def _check_metrics(plan: CellPlan) -> None:
     """Refuse metrics that the cell's finished rows were not scored with: their column would be half empty."""
+    from bench.worker import shared
+
     rows = plan.store.read()
-    unscored = [name for name in plan.cell.config["metrics"] if name not in rows.columns]
+    nodes = plan.cell.config["metrics"].items()
+    unscored = [name for name, node in nodes if {*shared("metric", node, "cpu").columns} - {*rows.columns}]
     if (rows["status"] == "ok").any() and unscored:
-        raise UserError(f"rows of {plan.folder} were stored without {', '.join(unscored)}; give another out=DIR")
+        raise UserError(
+            f"rows of {plan.folder} were stored without {', '.join(unscored)}; `python -m bench score` adds metrics to "
+            "finished rows, or give another out=DIR"
+        )
 
 
 def _record(study: Path, cfg: DictConfig) -> None:

@@ -28,6 +28,10 @@ class Config:
     out: str | None = None
     budget: str | None = None
     threads: int | None = None
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    checkpointing: str = "none"
     plugins: list[str] = field(default_factory=list)
     accept: list[str] = field(default_factory=list)
     retry: bool = False

@@ -27,17 +27,18 @@ from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
 from bench.modules import load_modules
 from bench.plan import CellPlan, Chunk
+from bench.plugins import admit
 from bench.reference import exact_reference
+from bench.scoring import Row, check_base, put_values, score_rows, values_of
 from bench.streams import Key, Noise
 from datasets.base import ImageSet
 from masks.base import MaskGenerator
-from metrics.base import AnyMetric, Batch, DrawMetric, DrawSet, Metric, MissingWeights, SetMetric, from_uint8, to_uint8
+from metrics.base import AnyMetric, Batch, DrawSet, MissingWeights, ValueMetric, from_uint8, to_uint8
 from metrics.perceptual import Perceptual
 from operators.base import Operator
-from priors.base import BudgetExceeded, Prior
+from priors.base import BudgetExceeded, Condition, Prior
+from priors.execution import Execution
 from solvers.base import Distance, Observation, Posterior, Solver
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,35 @@ class Measurement:
     y: Tensor
 
 
-class Session:
-    """The objects of one cell, built from its plain configuration."""
+def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The nodes of metrics with the content of their files recorded; UserError for one that cannot be computed here."""
+    checked: dict[str, Mapping[str, Any]] = {}
+    for name, node in nodes.items():
+        metric: AnyMetric = shared("metric", node, "cpu")
+        if metric.card.id != name:
+            raise UserError(f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'")
+        try:
+            metric.check()
+        except (MissingWeights, RuntimeError) as error:
+            raise UserError(str(error)) from None
+        checked[name] = {**node, **metric.pinned}
+    return checked
 
-    def __init__(self, config: Mapping[str, Any], device: str):
+
+class Session:
+    """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the one it names."""
+
+    def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
         self.config, self.device = config, device
+        self.execution = Execution.of(config)
+        admit(config.get("plugins", ()))
         self.mask: MaskGenerator = build(config["mask"])
         self.solver: Solver = build(config["solver"])
-        self.prior: Prior = shared("prior", config["prior"], device)
+        self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
         self.images: ImageSet = build_images(config["data"], self.prior)
         nodes = config["metrics"].items()
         self.metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes}
+        self._run_prior()
         self._check_fit()
         self.modules = load_modules(config, device)
         self.perceptual = perceptual_distance(self.solver, device)
@@ -75,11 +94,21 @@ class Session:
             )
         has = self.prior.caps | target(self.config["operator"]).caps
         missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
+        if "unconditional" in missing:
+            raise Inapplicable(
+                "this prior was trained for inpainting and is no prior without a mask; choose solver=conditional, or "
+                "another prior"
+            )
         if missing:
             name = type(self.solver).__name__
             raise Inapplicable(
                 f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not have "
                 f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
+            )
+        if self.prior.num_classes and self.prior.null_label is None and not self.labels_fit:
+            raise Inapplicable(
+                f"the prior must be told one of its {self.prior.num_classes} classes, and the data has "
+                f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
             )
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
@@ -88,6 +117,28 @@ class Session:
                     f"metric '{name}' compares with the exact posterior and needs {lacking}, which this prior and "
                     "operator do not have; leave it out, or choose a closed-form prior such as prior=g2"
                 )
+            try:
+                metric.admit(self.prior.image_shape)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            if isinstance(metric, ValueMetric):
+                check_base(metric, self.metrics)
+
+    def _run_prior(self) -> None:
+        """The prior is shared by the cells of a sweep, which may run it in different ways."""
+        try:
+            self.prior.run_as(self.execution)
+        except ValueError as error:
+            raise Inapplicable(str(error)) from None
+
+    @property
+    def labels_fit(self) -> bool:
+        """Whether a label of the data means one of the prior's: a class of both, or the number of a prompt."""
+        return self.images.num_classes == self.prior.num_classes
+
+    def condition(self, labels: Tensor | None) -> Condition | None:
+        """What the network is told of images with these labels; nothing where they are not the prior's."""
+        return self.prior.condition(None if labels is None or not self.labels_fit else labels.to(self.device))
 
     def measure(self, images: Sequence[str]) -> Measurement:
         """Truth, masks and observations of some images; see :func:`measure`."""
@@ -215,7 +266,7 @@ class Worker:
             "device": _device_name(self.device),
             "build": torch.__version__,
             "threads": torch.get_num_threads(),
-            "precision": "float32",
+            "precision": Execution.of(plan.cell.config).label,
             "padded_batch": plan.padded * block,
             "commit": str(plan.cell.config.get("commit", "")),
         }
@@ -223,14 +274,16 @@ class Worker:
     def _solve(self, session: Session, measured: Measurement, draws: int, batch: int) -> list[Row]:
         """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
         prior = session.prior
-        labels = None if measured.labels is None else measured.labels.to(self.device)
-        obs = Observation(measured.y, measured.operator, prior.condition(labels), session.perceptual, session.modules)
+        cond = session.condition(measured.labels)
+        obs = Observation(measured.y, measured.operator, cond, session.perceptual, session.modules)
         noise = Noise(measured.keys, "solver", self.device)
         blocks = _blocks(draws, batch)
         sampled = obs.n * sum(len(block) for block, _ in blocks)
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
-        with prior.metered(_limit(session.config["budget"], sampled)) as meter:
+        prior.run_as(session.execution)
+        limit = _limit(session.config["budget"], sampled)
+        with _tf32(session.execution.precision == "tf32"), prior.metered(limit) as meter:
             with self._clock() as fit:
                 posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
@@ -253,26 +306,19 @@ class Worker:
         finite = x.isfinite().flatten(1).all(1)
         # a row that is not finite is scored as nothing; its neighbours never see it
         x = torch.where(finite.view(-1, 1, 1, 1), x, torch.zeros((), device=x.device))
-        operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
-        mask = operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
-        pixels = to_uint8(x)
-        batch = Batch(
-            raw=from_uint8(pixels),
-            pasted=from_uint8(to_uint8(operator.paste(x, y))),
-            truth=from_uint8(to_uint8(measured.truth.repeat_interleave(draws, 0))),
-            mask=mask,
-            y=y,
-            Ax=operator.A(x),
+        scores = score_rows(
+            session.metrics,
+            batch_of(measured, x, draws),
+            drawn_from(session, measured, x.unflatten(0, (-1, draws))),
+            finite,
         )
-        single = {name: metric for name, metric in session.metrics.items() if isinstance(metric, Metric)}
-        values = {name: metric(batch).double().cpu() for name, metric in single.items()}
-        together = _score_draws(session, measured, x.unflatten(0, (-1, draws)), finite.view(-1, draws).all(1))
+        put_values(scores, session.metrics, values_of(session.metrics, scores, draws))
+        pixels = to_uint8(x)
         rows: list[Row] = []
         for i, ok in enumerate(finite.tolist()):
-            scores: Row = {name: column[i].item() if ok else math.nan for name, column in values.items()}
-            scores |= together[i]
             failure = {} if ok else {"message": "the output is not finite"}
-            rows.append({"status": "ok" if ok else "nan", "png": png(pixels[i]) if ok else None, **failure, **scores})
+            image = png(pixels[i]) if ok else None
+            rows.append({"status": "ok" if ok else "nan", "png": image, **failure, **scores[i]})
         return rows
 
     @contextmanager
@@ -289,32 +335,41 @@ class Worker:
             torch.cuda.synchronize(self.device)
 
 
-def _score_draws(session: Session, measured: Measurement, x: Tensor, complete: Tensor) -> list[Row]:
-    """What metrics of all draws and of all images put into every row; ``x`` ``(N, D, C, H, W)``.
+@contextmanager
+def _tf32(enabled: bool) -> Iterator[None]:
+    """TensorFloat-32 on GPUs for the duration of the block; elsewhere, and in every score, products stay float32."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = enabled
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
-    An image with a draw that is not finite (``complete`` ``(N,)`` is False) has no such scores: those of the draws that
-    are left would be those of another, luckier method. Features of an image stand in the row of its first draw.
-    """
-    metrics = {name: metric for name, metric in session.metrics.items() if isinstance(metric, DrawMetric | SetMetric)}
-    rows: list[Row] = [{} for _ in range(x.shape[0] * x.shape[1])]
-    if not metrics:
-        return rows
-    draws, operator, y = x.shape[1], measured.operator, measured.y
+
+def drawn_from(session: Session, measured: Measurement, x: Tensor) -> DrawSet:
+    """The draws ``x`` ``(N, D, C, H, W)`` of measured images, with exact ones where a metric compares with them."""
+    operator, y = measured.operator, measured.y
     seen = operator.first_guess(y) if operator.mask is None else y
     drawn = DrawSet(x, measured.truth, operator.mask, seen)
-    if any("exact" in metric.needs for metric in metrics.values()):
+    if any("exact" in metric.needs for metric in session.metrics.values()):
         exact = exact_reference(session.config, session.prior, measured)
         drawn = replace(drawn, reference=exact.x, mode_weights=exact.mode_weights, assign=exact.assign)
-    for name, metric in metrics.items():
-        values = metric(drawn) if isinstance(metric, DrawMetric) else metric.features(drawn)
-        for i, ok in enumerate(complete.tolist()):
-            for d, row in enumerate(rows[i * draws : (i + 1) * draws]):
-                if isinstance(metric, DrawMetric):
-                    row[name] = values[i].item() if ok else math.nan
-                elif d == 0 or values.ndim == 3:
-                    kept = values[i] if values.ndim == 2 else values[i, d]
-                    row[name] = kept.tolist() if ok and not values[i].isnan().any() else []
-    return rows
+    return drawn
+
+
+def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
+    """What metrics of single images see of the outputs ``x`` ``(N D, C, H, W)``."""
+    operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
+    mask = operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
+    return Batch(
+        raw=from_uint8(to_uint8(x)),
+        pasted=from_uint8(to_uint8(operator.paste(x, y))),
+        truth=from_uint8(to_uint8(measured.truth.repeat_interleave(draws, 0))),
+        mask=mask,
+        y=y,
+        Ax=operator.A(x),
+    )
 
 
 def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:

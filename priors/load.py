@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from priors.base import Prior
 from priors.fingerprint import read_spec, resolve, sha256, weight_hashes
 from priors.latents import GRADIENTS, LATENTS, VQ, Latent
-from priors.nets import NETS
+from priors.nets import NETS, SD3Inpainting
 from priors.process import PROCESSES, Process
 
 FORMAT = 1
@@ -83,15 +83,48 @@ def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
     return to_bytes(state)
 
 
-def load(path: str | Path, vq_gradient: str | None = None) -> Prior:
+def load(path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None) -> Prior:
     """The prior in a folder, on the CPU, frozen, in float32.
 
     ``vq_gradient``, for a VQ autoencoder alone: ``straight_through`` (the default), ``unquantised`` or ``hard``.
-    A relative ``path`` that does not exist in the working directory is looked for beside this package. No random
-    number is drawn. Raises FileNotFoundError for missing files and ValueError, one line each, for everything that is
-    not exactly as it was written.
+    ``control_scale``, for a ControlNet alone: the factor of what it adds (1 by default). A relative ``path`` that does
+    not exist in the working directory is looked for beside this package. No random number is drawn. Raises
+    FileNotFoundError for missing files and ValueError, one line each, for everything that is not exactly as it was
+    written.
     """
     folder = resolve(path)
+    prior, modules = _described(folder)
+    for name, module in modules.items():
+        _assign(folder / name, module)
+        module.eval().requires_grad_(False)
+    if vq_gradient is not None:
+        _set_gradient(prior.latent, vq_gradient)
+    if control_scale is not None:
+        if not isinstance(prior.net, SD3Inpainting):
+            raise ValueError("control_scale is a setting of ControlNets, and this prior has none; leave it out")
+        prior.net.control_scale = float(control_scale)
+    return prior
+
+
+def verify(path: str | Path) -> Prior:
+    """The prior in a folder on the meta device, which holds no weights, after all checks of :func:`load` but values.
+
+    That is: the files, their sha256, and name and shape of every tensor. Raises what :func:`load` raises.
+    """
+    folder = resolve(path)
+    prior, modules = _described(folder)
+    for name, module in modules.items():
+        try:
+            with safe_open(folder / name, "pt") as file:
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dict
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is not a safetensors file ({error}); export the prior again") from None
+        _check_shapes(str(folder / name), shapes, module, "prior.json describes another network")
+    return prior
+
+
+def _described(folder: Path) -> tuple[Prior, dict[str, nn.Module]]:
+    """What ``prior.json`` describes, on the meta device, and its networks by file; the files have the right sha256."""
     where = str(folder / "prior.json")
     spec = read_spec(folder)
     if spec.get("format") != FORMAT:
@@ -104,14 +137,11 @@ def load(path: str | Path, vq_gradient: str | None = None) -> Prior:
     modules, recorded = _modules(prior), weight_hashes(folder, spec)
     if set(recorded) != set(modules):
         raise ValueError(f"{where}: 'sha256' must name {' and '.join(modules)} alone, got {', '.join(recorded)}")
-    for name, module in modules.items():
+    for name in modules:
         if sha256(folder / name) != recorded[name]:
             raise ValueError(f"{folder / name} is not the file prior.json was written for (its sha256 differs)")
-        _assign(folder / name, module)
-        module.eval().requires_grad_(False)
-    if vq_gradient is not None:
-        _set_gradient(latent, vq_gradient)
-    return prior
+    prior.class_names = tuple(map(str, names)) if isinstance(names := spec.get("class_names"), list) else ()
+    return prior, modules
 
 
 def _set_gradient(latent: Latent | None, gradient: str) -> None:
@@ -202,18 +232,23 @@ def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -
     Raises ValueError, one line with ``where`` and ``reason``, for a tensor that is missing, left over, of another shape
     or not finite.
     """
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
-    for problem, names in (("lacks", missing), ("has no use for", extra)):
-        if names:
-            raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise ValueError(f"{where}: '{name}' has shape {tuple(state[name].shape)}, the network wants {shape}")
+    _check_shapes(where, {name: tuple(value.shape) for name, value in state.items()}, net, reason)
     _check_finite(where, state)
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     if any(tensor.is_meta for tensor in chain(net.parameters(), net.buffers())):
         raise ValueError(f"{type(net).__name__} has buffers that no file holds; register them as persistent")
+
+
+def _check_shapes(where: str, shapes: Mapping[str, tuple[int, ...]], net: nn.Module, reason: str) -> None:
+    """ValueError, one line, unless the tensors have the names and shapes that the network wants."""
+    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
+    for problem, names in (("lacks", missing), ("has no use for", extra)):
+        if names:
+            raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise ValueError(f"{where}: '{name}' has shape {shapes[name]}, the network wants {shape}")
 
 
 def _check_keys(

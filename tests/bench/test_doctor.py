@@ -1,0 +1,190 @@
+"""``python -m bench doctor``: what it finds, what it says is missing, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import doctor as module
+from bench.__main__ import main
+from bench.catalog import option
+from bench.doctor import Finding, examine
+from priors.base import Prior
+from priors.convert.adm import LAYOUTS, adm_layout
+from priors.convert.compvis import compvis_layout
+from priors.fingerprint import sha256
+from priors.latents import LATENTS
+from priors.load import verify
+from priors.memory import kept_bytes, weight_bytes
+from priors.nets import UNet2D, UNet2DCondition
+from priors.process import VP
+
+ASSETS = Path(__file__).resolve().parents[2] / "priors" / "assets"
+CHEAP = "metrics=[psnr]"
+
+
+def by_check(*overrides: str) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine([CHEAP, *overrides])}
+
+
+def code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", *arguments])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A copy of the embedded prior, to be damaged."""
+    return Path(shutil.copytree(ASSETS / "fashion_latent", tmp_path / "kept"))
+
+
+def test_the_default_run_lacks_nothing_and_nothing_is_written(tmp_path, capsys) -> None:
+    out = tmp_path / "study"
+    assert code(CHEAP, f"out={out}") == 0
+    printed = capsys.readouterr().out
+    assert "ok       prior fashion" in printed and "512 images of 1 x 28 x 28" in printed
+    assert "missing" not in printed and not out.exists()
+
+
+def test_every_missing_thing_is_said_at_once_with_what_makes_it(tmp_path, capsys) -> None:
+    folder = tmp_path / "weights"
+    assert code(CHEAP, "data=imagenet256", f"prior.path={folder}") == 2
+    printed = capsys.readouterr().out
+    assert "data.root is not set" in printed and "data.root=VALUE" in printed
+    assert f"{folder}/prior.json" in printed
+    assert f"python -m bench convert model.ckpt --as compvis --layout cin256 --to {folder}" in printed
+
+
+@pytest.mark.parametrize("name", ["imagenet64_edm", "imagenet256_adm", "lsun_church", "sd35", "dit256"])
+def test_the_command_is_the_one_of_the_priors_own_file(name) -> None:
+    remedy = by_check(f"prior={name}", "data.images=1", f"prior.path=elsewhere/{name}")[f"prior {name}"].remedy
+    family = option("prior", name).summary.partition("--as ")[2].split()[0]
+    assert (
+        f"--as {family}" in remedy and f"--to elsewhere/{name}" in remedy and f"elsewhere/{name}/prior.json" in remedy
+    )
+
+
+def _without_weights(folder: Path) -> None:
+    (folder / "latent.safetensors").unlink()
+
+
+def _other_bytes(folder: Path) -> None:
+    with (folder / "net.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+
+
+def _other_network(folder: Path) -> None:
+    spec = json.loads((folder / "prior.json").read_text())
+    spec["net"]["config"]["block_out_channels"] = [32, 128]
+    (folder / "prior.json").write_text(json.dumps(spec))
+
+
+def _other_tensors(folder: Path) -> None:
+    shutil.copy(ASSETS / "fashion" / "net.safetensors", folder)
+    spec = json.loads((folder / "prior.json").read_text())
+    spec["sha256"]["net.safetensors"] = sha256(folder / "net.safetensors")
+    (folder / "prior.json").write_text(json.dumps(spec))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_without_weights, "latent.safetensors is missing"),
+        (_other_bytes, "net.safetensors is not the file prior.json was written for"),
+        (_other_network, "has shape"),
+        (_other_tensors, "the network wants"),
+        (lambda folder: (folder / "prior.json").write_text("{"), "is not valid JSON"),
+    ],
+)
+def test_damaged_priors_are_found_without_loading_them(harm, message, kept, monkeypatch) -> None:
+    harm(kept)
+    monkeypatch.setattr("priors.load.load_file", lambda path: pytest.fail("weights were loaded"))
+    found = by_check("prior=fashion_latent", "data=fashion32", f"prior.path={kept}")["prior fashion_latent"]
+    assert found.state == "missing" and message in found.found and "\n" not in found.found
+
+
+def test_verified_priors_hold_no_weights() -> None:
+    prior = verify(ASSETS / "fashion_latent")
+    assert all(p.is_meta for module in (prior.net, prior.latent) for p in module.parameters())
+    assert (prior.image_shape, prior.latent_shape) == ((1, 32, 32), (2, 16, 16))
+
+
+def test_damaged_images_are_named(photos, tmp_path, command) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (folder / "3.png").write_bytes(b"no image")
+    overrides = [o.replace(str(photos), str(folder)) for o in command()]
+    found = {finding.check: finding for finding in examine(overrides)}
+    assert found["damaged images"].state == "missing" and "3.png" in found["damaged images"].found
+
+
+def test_too_few_images_missing_masks_and_solvers_that_do_not_fit(tmp_path, command) -> None:
+    found = by_check("data.images=513")
+    assert found["data"].state == "missing" and "there are 512" in found["data"].remedy
+    found = by_check("mask=files", f"mask.path={tmp_path}", "mask.white=hole")
+    assert found["mask"].state == "missing" and found["mask"].remedy == f"mask.path={tmp_path}"
+    found = by_check("solver=psld")
+    assert found["solver"].state == "missing" and "needs latent" in found["solver"].found
+
+
+def test_missing_weights_of_a_metric_name_the_file(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("lpips")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    found = {finding.check: finding for finding in examine(["metrics=[lpips_vgg]"])}["metric lpips_vgg"]
+    assert found.state == "missing" and "vgg16-397923af.pth" in found.found
+
+
+def test_memory_and_disk_are_compared_with_what_is_free(monkeypatch) -> None:
+    assert by_check()["memory"].state == by_check()["disk"].state == "ok"
+    monkeypatch.setattr(module, "_free_memory", lambda config: ("cuda", 2**20))
+    assert by_check()["memory"].state == "missing" and "batch=" in by_check()["memory"].remedy
+    # 8 images of 4 draws, 28 x 28 bytes each and 2 KiB around them
+    needed = 8 * 4 * (28 * 28 + 2048)
+    for free, state in ((needed - 1, "missing"), (needed + 1, "warning"), (2 * needed, "ok")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(free, 0, free))
+        assert by_check()["disk"].state == state
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    assert by_check(f"out={tmp_path / 'file' / 'study'}")["study folder"].state == "missing"
+
+
+def test_a_sweep_says_everything_once(capsys) -> None:
+    assert code("-m", CHEAP, "solver=dps,repaint", "mask=rotated,comod") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("prior fashion" in line for line in lines) == 1
+    assert sum(line.split()[1] == "solver" for line in lines) == 2
+
+
+def test_a_wrong_command_line_is_one_line(capsys) -> None:
+    assert code("solver=repant") == 2
+    assert "Did you mean 'repaint'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("layout", "millions", "gib"), [("imagenet256_uncond", 553, 4.6), ("ffhq", 94, 1.6), ("celeba256", 553, 4.6)]
+)
+def test_what_adm_keeps_for_a_gradient(layout, millions, gib) -> None:
+    """Against saved tensors counted once in another way, which left a part of attention out."""
+    with torch.device("meta"):
+        net = UNet2D(adm_layout(LAYOUTS[layout]).config)
+    prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", learned_var=True)
+    assert weight_bytes(prior) == pytest.approx(4e6 * millions, rel=0.005)
+    assert kept_bytes(prior)["denoise"] / 2**30 == pytest.approx(gib, rel=0.06)
+
+
+def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
+    known = compvis_layout("cin256", None)
+    with torch.device("meta"):
+        net = UNet2DCondition(known.unet.config, [1, 1, 512])
+        latent = LATENTS[known.autoencoder.kind](known.autoencoder.config)
+    kept = kept_bytes(Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent))
+    assert kept["denoise"] / 2**30 == pytest.approx(0.51, rel=0.06)
+    assert kept["decode"] / 2**30 == pytest.approx(1.5, rel=0.1)
