@@ -17,11 +17,15 @@ python -m bench [verb] [overrides]
   plan         what a run would do: cells, rows, chunks still missing
   ls [GROUP]   everything that can be chosen
   show GROUP=NAME   one choice in full: settings, presets, card
+  doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk
   check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
   export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
+  compare DIR a=SOLVER b=SOLVER metric=NAME   who is better image by image, by how much, how surely; and a plot
+  score DIR metrics=[NAME]   add metrics to finished rows from their stored images, without sampling
   status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
   convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
+  embed-prompts FOLDER --prompts FILE --to FILE.safetensors   the prompts of a Stable Diffusion prior, one a line
   train prior=NAME  train an embedded prior; with solver=NAME, that solver's modules for it
 
 examples
@@ -82,11 +86,12 @@ def _run(overrides: list[str]) -> int:
     from bench.overrides import check
 
     parsed = get_args_parser().parse_args(overrides)
-    checked = dict(zip(parsed.overrides, check(parsed.overrides, parsed.multirun, study_sweep=True), strict=True))
+    checked = check(parsed.overrides, parsed.multirun, study_sweep=True)
+    ours, more = dict(zip(parsed.overrides, checked, strict=False)), checked[len(parsed.overrides) :]
     from bench import app
 
     # Hydra reads sys.argv; it is given ours without the verb
-    sys.argv = [sys.argv[0], *(checked.get(argument, argument) for argument in overrides)]
+    sys.argv = [sys.argv[0], *(ours.get(argument, argument) for argument in overrides), *more]
     app.job()
     if not app.OUTCOMES:  # --cfg, --info, or jobs that a launcher runs elsewhere
         return 0
@@ -133,6 +138,12 @@ def _check(overrides: list[str]) -> int:
     return FAILED if any(report.failures for report in done) else 0
 
 
+def _doctor(arguments: list[str]) -> int:
+    from bench.doctor import doctor
+
+    return doctor(arguments)
+
+
 def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
@@ -157,6 +168,22 @@ def _status(arguments: list[str]) -> int:
     return show(arguments)
 
 
+def _compare(arguments: list[str]) -> int:
+    from bench.compare import compare
+    from bench.console import out
+
+    report, path = compare(arguments)
+    out.print(report.text(), markup=False)
+    out.print(f"{path}", style="dim")
+    return 0
+
+
+def _score(arguments: list[str]) -> int:
+    from bench.score import command
+
+    return command(arguments)
+
+
 def _export_masks(overrides: list[str]) -> int:
     from bench.overrides import check
 
@@ -178,6 +205,14 @@ def _convert(arguments: list[str]) -> int:
 
     folder = convert(arguments)
     out.print(f"{folder / 'prior.json'}", style="dim")
+    return 0
+
+
+def _embed_prompts(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.embed import embed_prompts
+
+    out.print(f"{embed_prompts(arguments)}", style="dim")
     return 0
 
 
@@ -206,10 +241,14 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "ls": _ls,
     "show": _show,
     "check": _check,
+    "doctor": _doctor,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
+    "compare": _compare,
+    "score": _score,
     "status": _status,
     "convert": _convert,
+    "embed-prompts": _embed_prompts,
     "train": _train,
 }
 

@@ -22,6 +22,7 @@ _OPTIONS = {
     "weights": ("compvis",),
     "autoencoder": ("compvis",),
     "prompts": ("hub",),
+    "controlnet": ("hub",),
 }
 """Options that some families alone take."""
 
@@ -42,6 +43,7 @@ def _parser() -> _Parser:
     parser.add_argument("--weights", choices=("ema", "raw"))
     parser.add_argument("--autoencoder", type=Path)
     parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--controlnet", type=Path)
     parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--name")
     parser.add_argument("--licence")
@@ -83,7 +85,7 @@ def _read(given: argparse.Namespace) -> Converted:
     if given.family == "hub":
         from priors.convert import hub
 
-        return hub.convert(source, given.prompts)
+        return hub.convert(source, given.prompts, given.controlnet)
     if not source.is_file():
         raise UserError(f"{source} is no file; give the checkpoint to convert")
     if given.family == "edm":
@@ -117,17 +119,25 @@ def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path
     from priors.load import save
 
     source: Path = given.source
-    inside = lambda file: file.relative_to(source) if file.is_relative_to(source) and file != source else file.name  # noqa: E731
     meta: dict[str, object] = {
         "name": given.name or target.name,
         "training": dict(converted.facts),
         "source": f"converted from {source.resolve().name} by `python -m bench convert --as {given.family}`",
         "licence": given.licence or converted.licence or "not stated by the source",
-        "converted_from": {str(inside(file)): _hash(file) for file in converted.files},
+        "converted_from": {_name(file, source, given.controlnet): _hash(file) for file in converted.files},
     }
     if converted.class_names:
         meta["class_names"] = converted.class_names
     return save(target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32)
+
+
+def _name(file: Path, source: Path, controlnet: Path | None) -> str:
+    """A file as it is called in the folder it came from; two folders may hold files of one name."""
+    if file.is_relative_to(source) and file != source:
+        return str(file.relative_to(source))
+    if controlnet is not None and file.is_relative_to(controlnet):
+        return f"controlnet/{file.name}"
+    return file.name
 
 
 def _hash(path: Path) -> str:

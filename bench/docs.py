@@ -16,6 +16,7 @@ from bench.build import build, target
 from bench.catalog import Option, options
 from bench.guard import ROOT
 from bench.rig import small_prior
+from solvers.base import lacking
 
 if TYPE_CHECKING:
     from metrics.base import AnyMetric, MetricCard
@@ -50,6 +51,7 @@ CAPABILITIES = {
     "exact": "the posterior is known in closed form, as for Gaussian mixtures",
     "features": "the network is a U-Net with named places for hooks; transformers have others",
     "grad": "the denoiser can be differentiated; every prior of ours can",
+    "inpaint": "the network was trained to fill holes and reads mask and measurement as its input",
     "latent": "there is an autoencoder between the state and the image",
     "linear": "`A` is linear",
     "mask": "the operator keeps or drops pixels",
@@ -57,6 +59,8 @@ CAPABILITIES = {
     "pixel": "the state is the image itself, so that a measured pixel is a place of the state",
     "projection": "`At A` is a projection",
     "prox": "the proximal step of the data term is in closed form",
+    "unconditional": "the prior can be asked without a mask and a measurement; every method but those that need "
+    "`inpaint` does so, and every prior but those that have it answers",
 }
 """What a solver may need, in words; a test demands an entry for every need."""
 
@@ -72,6 +76,7 @@ class Difference:
 
 OPERATORS = "operators it takes"
 VP, VE, LATENT, FLOW, CLOSED = "pixel VP", "pixel VE / EDM", "latent VP", "latent flow (transformer)", "closed form"
+INPAINT = "inpainting model"
 DIFFERENCES = (
     Difference(
         ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
@@ -182,16 +187,18 @@ def _presets(option: Option) -> str:
 
 
 def families() -> dict[str, frozenset[str]]:
-    """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a closed form."""
+    """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a closed form, and one
+    that was trained for inpainting."""
     unet, latent = small_prior("network").caps, small_prior("latent").caps
-    return {VP: unet, VE: unet, LATENT: latent, FLOW: latent - {"features"}, CLOSED: small_prior("exact").caps}
+    kinds = {VP: unet, VE: unet, LATENT: latent, FLOW: latent - {"features"}, CLOSED: small_prior("exact").caps}
+    return {**kinds, INPAINT: small_prior("inpainting").caps}
 
 
 def missing(option: Option, operator: Option, family: str) -> frozenset[str]:
     """What a solver needs and this operator with this kind of prior lacks; empty where it runs."""
     needs: frozenset[str] = target(option.content).needs
     has: frozenset[str] = target(operator.content).caps
-    return needs - families()[family] - has
+    return lacking(needs, families()[family] | has)
 
 
 def _applicability() -> list[str]:
@@ -203,7 +210,7 @@ def _applicability() -> list[str]:
             for o in solvers
         ]
         parts += [f"## {_choice(operator)}", operator.summary, _table(["choice", OPERATORS, *families()], rows)]
-    used = frozenset[str]().union(*(target(option.content).needs for option in solvers))
+    used = frozenset({"unconditional"}).union(*(target(option.content).needs for option in solvers))
     meanings = (f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in sorted(used))
     parts += ["## What the needs mean", _bullets(meanings)]
     differences = (f"{_codes(d.solvers)}, {' and '.join(d.columns)}: {d.reason}" for d in DIFFERENCES)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.streams import Key
@@ -26,7 +26,7 @@ from priors.base import Meter, Prior
 from priors.latents import KL
 from priors.mixture import MixturePrior
 from priors.mixtures import smooth
-from priors.nets import UNet2D
+from priors.nets import UNet2D, UNet2DInpainting
 from priors.process import VE, VP
 from solvers.base import Distance, Noise, Observation, Solver
 
@@ -71,6 +71,29 @@ def _network() -> Prior:
 
 def _latent() -> Prior:
     """An untrained U-Net over latents ``(2, 8, 8)`` of 16 x 16 images, with an untrained KL autoencoder: VP."""
+    return _on_latents(_unet(2))
+
+
+def _inpainting() -> Prior:
+    """An untrained U-Net that reads mask and masked image beside such latents, and prompts in the place of labels."""
+    config = {
+        "sample_size": 8,
+        "in_channels": 5,
+        "out_channels": 2,
+        "cross_attention_dim": 6,
+        "attention_head_dim": 2,
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "norm_num_groups": 4,
+    }
+    net = UNet2DInpainting(config, (_CLASSES + 1, 3, 6))
+    nn.init.normal_(net.contexts)
+    return _on_latents(net)
+
+
+def _on_latents(net: nn.Module) -> Prior:
     config = {
         "in_channels": 1,
         "out_channels": 1,
@@ -81,10 +104,15 @@ def _latent() -> Prior:
         "up_block_types": ["UpDecoderBlock2D"] * 2,
     }
     process = VP.scheduled("scaled_linear", 0.00085, 0.012)
-    return Prior(process, _unet(2), (1, 16, 16), "v", 1.0, _CLASSES, _CLASSES, latent=KL(config))
+    return Prior(process, net, (1, 16, 16), "v", 1.0, _CLASSES, _CLASSES, latent=KL(config))
 
 
-PRIORS: Mapping[str, Callable[[], Prior]] = {"exact": _exact, "network": _network, "latent": _latent}
+PRIORS: Mapping[str, Callable[[], Prior]] = {
+    "exact": _exact,
+    "network": _network,
+    "latent": _latent,
+    "inpainting": _inpainting,
+}
 """The priors solvers are checked on, one of each kind; add one here and every solver that fits is checked on it."""
 
 

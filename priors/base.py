@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from priors.execution import Execution
 from priors.latents import Latent
-from priors.nets import UNet2D
+from priors.nets import Inpainter, UNet2D
 from priors.process import CLEAN, Level, Process, Rescaled
 
 Shape = tuple[int, int, int]
@@ -91,7 +93,8 @@ class Prior:
     shape: ``(C, H, W)`` of the images. latent: the autoencoder of a latent prior, whose network denoises states of
     ``latent.shape(shape)``; None where it denoises the images themselves.
     parameterization: what the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``.
-    num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'.
+    num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'. Labels of a
+    text prior are numbers of prompts. ``class_names`` holds the name, or prompt, of every label, where they are known.
     learned_var: whether the network puts out a variance behind its ``C`` channels; :meth:`denoise` leaves it out.
     """
 
@@ -112,8 +115,11 @@ class Prior:
         self.latent_shape = shape if latent is None else latent.shape(shape)
         self.parameterization, self.sigma_data = parameterization, sigma_data
         self.num_classes, self.null_label, self.learned_var = num_classes, null_label, learned_var
+        self.class_names: tuple[str, ...] = ()
         self.device = torch.device("cpu")
         self.meter = Meter()
+        self.execution = Execution()
+        self._compiled: Callable[..., Tensor] | None = None
         for module in (net, latent):
             if module is not None:
                 module.eval().requires_grad_(False)
@@ -125,14 +131,17 @@ class Prior:
 
     @property
     def caps(self) -> frozenset[str]:
-        """What a solver may ask for: ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features``, ..."""
+        """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and ``inpaint`` what it has."""
         caps = {"grad", "latent" if self.is_latent else "pixel"}
         if self.num_classes:
             caps.add("label")
         if self.null_label is not None:
             caps.add("guidance")
-        if isinstance(self.net, UNet2D):
+        # hooks inside a network neither run compiled nor belong into a second forward pass
+        if isinstance(self.net, UNet2D) and not self.execution.compile and self.execution.checkpointing == "none":
             caps.add("features")
+        if isinstance(self.net, Inpainter):
+            caps.add("inpaint")
         return frozenset(caps)
 
     def to(self, device: torch.device | str) -> Prior:
@@ -141,6 +150,22 @@ class Prior:
         for module in (self.net, self.latent):
             if module is not None:
                 module.to(self.device)
+        return self
+
+    def run_as(self, execution: Execution) -> Prior:
+        """Run the network in this way from now on; results and counts mean the same.
+
+        Raises ValueError for a prior without a network, unless everything is left as it is by default.
+        """
+        if execution == self.execution:
+            return self
+        if self.net is None:
+            changed = ", ".join(f"{key}={value}" for key, value in execution.changed.items())
+            raise ValueError(f"{changed}: this prior is in closed form and runs no network; leave it out")
+        layout = torch.channels_last if execution.channels_last else torch.contiguous_format
+        self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know no layout alone
+        self._compiled = torch.compile(self.net, dynamic=False) if execution.compile else None
+        self.execution = execution
         return self
 
     # -- levels ---------------------------------------------------------------------------------------------------
@@ -212,30 +237,86 @@ class Prior:
         null = None if self.null_label is None else {"label": torch.full_like(labels, self.null_label)}
         return Condition({"label": labels}, null)
 
+    def inpainting(
+        self, y: Tensor, mask: Tensor, cond: Condition | None = None, noise: Tensor | None = None
+    ) -> Condition:
+        """``cond`` and what an inpainting model must know of ``y`` ``(N, C, H, W)``, seen where ``mask`` is True.
+
+        ``mask``: bool ``(N, 1, H, W)``. ``noise``, of the shape of the latents, makes the encoding of the masked image
+        a draw, as released pipelines do; without it, it is the mean. Mask and image stay in the null condition:
+        guidance is about labels and prompts alone. Raises ValueError for a prior that takes no such condition.
+        """
+        if not isinstance(self.net, Inpainter):
+            raise ValueError("this prior takes no inpainting condition; choose one converted from an inpainting model")
+        inpaint = {"inpaint": self.net.inpainting(y, mask, lambda x: self.encode(x, noise))}
+        if cond is None:
+            return Condition(inpaint)
+        return Condition({**cond.values, **inpaint}, None if cond.null is None else {**cond.null, **inpaint})
+
     def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
         """``E[x0 | z]``: the denoised state, same shape as ``z``, differentiable in ``z``, never clipped.
 
         Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and Salimans 2022).
         Raises ValueError where the network has no null condition and ``guidance != 1``.
         """
+        return self._denoise(z, level, cond, guidance)[0]
+
+    def denoise_with_variance(
+        self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`denoise` and the network's own variance, from one evaluation.
+
+        The variance is a ``fraction`` of the shape of ``z``, without a gradient: of the way, in logarithms, from the
+        variance of the posterior to that of a renoising step (:meth:`Process.learned_step`). Under guidance it is that
+        of the given condition. Raises ValueError where the network has learned none (``learned_var`` is False).
+        """
+        if not self.learned_var:
+            raise ValueError("this prior has learned no variance; call denoise")
+        x0, variance = self._denoise(z, level, cond, guidance)
+        return x0, (variance.detach() + 1) / 2
+
+    def _denoise(self, z: Tensor, level: Level, cond: Condition | None, guidance: float) -> tuple[Tensor, Tensor]:
+        """``x0``, and the output behind its channels (none, where no variance is learned)."""
         if self.net is None:
             raise NotImplementedError("a prior without a network overrides denoise")
+        channels = z.shape[1] if self.learned_var else None
         alpha, sigma = self._like(level.alpha, z), self._like(level.sigma, z)
         scaled = self._scaled_input(z, alpha, sigma)
         t = torch.as_tensor(level.t, dtype=torch.float64).to(z).expand(len(z))
         values = self._condition_values(cond, z)
         if guidance == 1.0:
             self.meter.add("nfe", len(z))
-            out = self.net(scaled, t, values)
+            out = given = self._kept(self._raw, scaled, t, values)
         else:
             if cond is None or cond.null is None:
                 raise ValueError(f"guidance {guidance} needs a condition and a trained null condition; use guidance=1")
             self.meter.add("nfe", 2 * len(z))
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
-            given, null = self.net(torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
+            given, null = self._kept(self._raw, torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
             out = null + guidance * (given - null)
-        out = out[:, : z.shape[1]] if self.learned_var else out
-        return self._counted(self._to_x0(out, z, alpha, sigma), "nge", len(z) if guidance == 1.0 else 2 * len(z))
+        x0 = self._to_x0(out[:, :channels], z, alpha, sigma)
+        return self._counted(x0, "nge", len(z) if guidance == 1.0 else 2 * len(z)), given[:, z.shape[1] :]
+
+    def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """The network's output, run as :attr:`execution` says and handed on in the precision of ``x``."""
+        assert self.net is not None
+        net = self.net if self._compiled is None else self._compiled
+        if self.execution.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        low = self.execution.precision == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
+            out: Tensor = net(x, t, values)
+        return out.to(x.dtype).contiguous()
+
+    def _kept(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """``function(*inputs)``; under call checkpointing its gradient is computed from the inputs alone.
+
+        Nothing in ``function`` may count or draw: it is called once more for every gradient.
+        """
+        if self.execution.checkpointing == "none" or not torch.is_grad_enabled():
+            return function(*inputs)
+        out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return out
 
     @staticmethod
     def _like(value: float | Tensor, z: Tensor) -> Tensor:
@@ -286,14 +367,14 @@ class Prior:
         if self.latent is None:
             return x
         self.meter.add("encode", len(x))
-        return self._counted(self.latent.encode(x, noise), "encode_grad", len(x))
+        return self._counted(self._kept(self.latent.encode, x, noise), "encode_grad", len(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """The state the network denoises to an image; differentiable in ``z``."""
         if self.latent is None:
             return z
         self.meter.add("decode", len(z))
-        return self._counted(self.latent.decode(z), "decode_grad", len(z))
+        return self._counted(self._kept(self.latent.decode, z), "decode_grad", len(z))
 
     # -- other coordinates ------------------------------------------------------------------------------------------
 
@@ -344,9 +425,17 @@ class View(Prior):
         return self.base.caps
 
     def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+        return self.base.denoise(*self._in_native(z, level), cond, guidance)
+
+    def denoise_with_variance(
+        self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        return self.base.denoise_with_variance(*self._in_native(z, level), cond, guidance)
+
+    def _in_native(self, z: Tensor, level: Level) -> tuple[Tensor, Level]:
         native = self._native(level)
         c = self.process.scale(native)
-        return self.base.denoise(z * (c.to(z) if isinstance(c, Tensor) else c), native, cond, guidance)
+        return z * (c.to(z) if isinstance(c, Tensor) else c), native
 
     def _native(self, level: Level) -> Level:
         if isinstance(level.alpha, Tensor):

@@ -8,7 +8,7 @@ the output means (eps, v, flow, x0 or EDM's F) is the prior's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -129,5 +129,91 @@ class SD3(Contexts):
         return self.transformer(x, encoder_hidden_states=context, pooled_projections=pooled, timestep=t).sample
 
 
-NETS: dict[str, type[nn.Module]] = {"UNet2D": UNet2D, "UNet2DCondition": UNet2DCondition, "DiT": DiT, "SD3": SD3}
+# -- networks trained for inpainting: mask and measurement are part of their input -------------------------------------
+
+
+class Inpainter(nn.Module):
+    """A network that reads ``cond["inpaint"]``, channels at the size of the latents, and knows how they are made."""
+
+    def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """The channels of images ``y`` ``(N, C, H, W)`` seen where the bool ``mask`` ``(N, 1, H, W)`` is True."""
+        raise NotImplementedError
+
+
+def _at_latent_size(mask: Tensor, latents: Tensor) -> Tensor:
+    """A bool mask as 0 and 1: of every patch that becomes one place of the latents, the first pixel."""
+    return F.interpolate(mask.to(latents), size=latents.shape[-2:])
+
+
+def _inpaint(cond: Mapping[str, Tensor]) -> Tensor:
+    if "inpaint" not in cond:
+        raise ValueError("this network was trained for inpainting: make its condition with prior.inpainting(y, mask)")
+    return cond["inpaint"]
+
+
+class UNet2DInpainting(UNet2DCondition, Inpainter):
+    """Stable Diffusion 1.5 and 2 for inpainting: a :class:`UNet2DCondition` with nine input channels.
+
+    They are the noisy latent (4), the mask (1 = hole) and the latent of the image whose hole is mid-grey (4).
+    """
+
+    def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        seen = encode(torch.where(mask, y, 0.0))
+        return torch.cat([_at_latent_size(~mask, seen), seen], 1)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        return super().forward(torch.cat([x, _inpaint(cond)], 1), t, cond)
+
+
+class SD3Inpainting(SD3, Inpainter):
+    """Stable Diffusion 3 with a ControlNet for inpainting (Zhang et al. 2023; diffusers' ``SD3ControlNetModel``).
+
+    The ControlNet reads the latent of the image whose hole is black (16) and the mask (1 = keep): fill, polarity and
+    order are the opposite of :class:`UNet2DInpainting`. ``control`` is passed to ``SD3ControlNetModel``;
+    ``control_scale`` is the factor of what it adds to the transformer.
+    """
+
+    def __init__(
+        self, config: Mapping[str, object], contexts: Sequence[int], pooled: int, control: Mapping[str, object]
+    ):
+        super().__init__(config, contexts, pooled)
+        from diffusers import SD3ControlNetModel
+
+        self.settings["control"] = dict(control)
+        self.controlnet = SD3ControlNetModel(**control)
+        self.control_scale = 1.0
+
+    def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        seen = encode(torch.where(mask, y, -1.0))
+        return torch.cat([seen, _at_latent_size(mask, seen)], 1)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        assert self.pooled is not None
+        context, pooled = self.rows(self.contexts, x, cond), self.rows(self.pooled, x, cond)
+        unpooled = self.controlnet.config.force_zeros_for_pooled_projection
+        added = self.controlnet(
+            x,
+            controlnet_cond=_inpaint(cond),
+            conditioning_scale=self.control_scale,
+            encoder_hidden_states=context,
+            pooled_projections=torch.zeros_like(pooled) if unpooled else pooled,
+            timestep=t,
+        ).controlnet_block_samples
+        return self.transformer(
+            x,
+            encoder_hidden_states=context,
+            pooled_projections=pooled,
+            timestep=t,
+            block_controlnet_hidden_states=added,
+        ).sample
+
+
+NETS: dict[str, type[nn.Module]] = {
+    "UNet2D": UNet2D,
+    "UNet2DCondition": UNet2DCondition,
+    "UNet2DInpainting": UNet2DInpainting,
+    "DiT": DiT,
+    "SD3": SD3,
+    "SD3Inpainting": SD3Inpainting,
+}
 """Backbones a ``prior.json`` may name; a class is never imported by a string from a file."""

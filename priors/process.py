@@ -161,6 +161,21 @@ class Process:
         step = cls.transition(s, t)
         return _times(step.c0, x0) + _times(step.ct, z_t), step.var
 
+    @classmethod
+    def learned_step(cls, z_t: Tensor, x0: Tensor, t: Level, s: Level, fraction: Tensor, noise: Tensor) -> Tensor:
+        """One ancestral step from ``t`` down to ``s`` with a variance that the network has learned.
+
+        In logarithms the variance lies between that of ``q(z_s | z_t, x0)`` (``fraction`` 0) and that of
+        ``q(z_t | z_s)`` (1), element by element (Nichol and Dhariwal 2021, Eq. 15). The last step has no noise.
+        """
+        mean, small = cls.posterior(z_t, x0, s, t)
+        if not isinstance(s.sigma, Tensor) and s.sigma == 0:
+            return mean
+        variances = small, cls.transition(s, t).v
+        low, high = (torch.as_tensor(v, dtype=torch.float64).to(z_t.device).log() for v in variances)
+        spread = (low + fraction.double() * (high - low)).div(2).exp()
+        return mean + spread.to(z_t) * noise
+
 
 class VE(Process):
     """Variance exploding, EDM coordinates: ``alpha = 1``; the network is fed ``ln(sigma) / 4`` (Karras et al. 2022)."""

@@ -95,7 +95,7 @@ class Solver:
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """What these settings need and an operator of noise level ``sigma`` and a prior do not have."""
-        return self.needs - has
+        return lacking(self.needs, has)
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
         """Adapt to the observation, once for all draws of an image; ``noise`` has one row per image."""
@@ -123,6 +123,15 @@ class _Draws:
     def sample(self, draws: Sequence[int]) -> Samples:
         x = self.sampler.draw(self.obs.repeat(len(draws)), self.prior, self.noise.draws(draws))
         return Samples(x.unflatten(0, (self.obs.n, len(draws))))
+
+
+def lacking(needs: frozenset[str], has: frozenset[str]) -> frozenset[str]:
+    """What is needed and not there.
+
+    A model trained for inpainting (``inpaint``) cannot be asked without a mask and a measurement, so it is no prior for
+    a method that does not ask for one: such a method also lacks ``unconditional``.
+    """
+    return (needs - has) | ({"unconditional"} if "inpaint" in has - needs else frozenset())
 
 
 def norm(r: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priors.base import Prior
 from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
+from solvers.base import Card, Noise, Observation, Sampler, lacking
 from solvers.walk import walk
 
 COMPAT = ("none", "released")
@@ -68,7 +68,7 @@ class DDNM(Sampler):
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
-        return needs - has
+        return lacking(needs, has)
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from priors.base import Prior
 from priors.process import Level
+from solvers.ancestral import check_variance, predict, step_down
 from solvers.base import Card, Noise, Observation, Sampler
 from solvers.likelihood import gradient, perceptual_distance, residual_mean, residual_norm
 
@@ -33,10 +34,12 @@ class DPS(Sampler):
     view: coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else in each. clip: clip
     x0 to [-1, 1], inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none;
     the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
-    ``released``.
+    ``released``. variance: of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own, where
+    it has one).
 
     A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta / (2 sqrt(M))`` per
-    observed scalar. Raises ValueError for an unknown loss, view or compat, and for ``released`` with another loss.
+    observed scalar. Raises ValueError for an unknown loss, view, compat or variance, and for ``released`` with
+    another loss.
     """
 
     card: ClassVar[Card] = Card(
@@ -45,7 +48,8 @@ class DPS(Sampler):
         equations="Algorithm 1 and Section 3.2: z_s = ancestral(z_t) - zeta grad |y - A(x0(z_t))|",
         deviations=(
             "The residual norm is taken per sample, so a result does not depend on its neighbours in the batch.",
-            "Steps use the small posterior variance; the released code reads a learned variance from its networks.",
+            "With variance=fixed, and where the network has learned none, steps use the small posterior variance; the "
+            "released code reads a learned one from its networks.",
             "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with such a latent DPS.",
             "Hidden pixels carry no noise and no residual; in the released code their noise inflates the norm.",
         ),
@@ -67,8 +71,10 @@ class DPS(Sampler):
     guidance: float = 1.0
     grid: str = "native"
     compat: str = "none"
+    variance: str = "learned"
 
     def __post_init__(self) -> None:
+        check_variance(self.variance)
         for name, valid in (("loss", tuple(LOSSES)), ("view", VIEWS), ("compat", COMPAT)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
@@ -83,16 +89,16 @@ class DPS(Sampler):
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
             # Predict the clean state, and how the loss of its image changes with the noisy one.
-            x0, slope = self._predict(z, t, obs, prior)
+            x0, fraction, slope = self._predict(z, t, obs, prior)
             # Step down, then towards the observation.
-            z = process.bridge(z, x0, t, s, eta=1.0, noise=noise.normal(shape)) - self.zeta * slope
+            z = step_down(process, z, x0, fraction, t, s, noise.normal(shape)) - self.zeta * slope
         return prior.decode(z)
 
-    def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and the gradient of the loss with respect to ``z_t``."""
+    def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor | None, Tensor]:
+        """``x0(z_t)``, the learned variance, and the gradient of the loss with respect to ``z_t``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
-            x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
+            x0, fraction = predict(prior, z_t, t, obs.cond, self.guidance, self.variance)
             x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
             x = prior.decode(x0)
             loss = LOSSES[self.loss](x, obs)
@@ -100,4 +106,4 @@ class DPS(Sampler):
                 loss = loss + self.perceptual_weight * perceptual_distance(x, obs)
             if self.compat == "released":
                 loss = torch.linalg.vector_norm(loss)
-            return x0.detach(), gradient(loss, z_t)
+            return x0.detach(), fraction, gradient(loss, z_t)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from priors.base import Prior
+from solvers.ancestral import check_variance, predict, step_down
 from solvers.base import Card, Noise, Observation, Sampler
 from solvers.walk import walk
 
@@ -20,9 +21,10 @@ class RePaint(Sampler):
     ----------
     steps: levels of the grid, not network calls (see :func:`solvers.walk.walk`). jump_length: levels a jump climbs.
     resamples: how often each stretch is walked in all; 1 is Blended. clip: clip x0 to [-1, 1]. guidance:
-    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. variance: of a step down,
+    ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
 
-    Raises ValueError for a schedule argument below 1.
+    Raises ValueError for a schedule argument below 1, and for an unknown variance.
     """
 
     card: ClassVar[Card] = Card(
@@ -32,7 +34,8 @@ class RePaint(Sampler):
         deviations=(
             "A jump is one draw of q(z_t | z_s) over all its levels; the released code climbs one level at a time. "
             "Nothing happens in between, so the law is the same.",
-            "Steps use the small posterior variance; the released code reads a learned variance from its networks.",
+            "With variance=fixed, and where the network has learned none, steps use the small posterior variance; the "
+            "released code reads a learned one from its networks.",
             "No classifier guidance and no random class: the condition is the observation's.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
             "Kept from the released code: the first step does not blend, and the output is not pasted, so observed "
@@ -49,8 +52,10 @@ class RePaint(Sampler):
     clip: bool = True
     guidance: float = 1.0
     grid: str = "native"
+    variance: str = "learned"
 
     def __post_init__(self) -> None:
+        check_variance(self.variance)
         walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
@@ -68,8 +73,8 @@ class RePaint(Sampler):
                 # Replace the observed pixels by the observation, noised to the level of the state.
                 z = obs.operator.paste(z, process.add_noise(obs.y, t, noise.normal(shape)))
             # Predict the clean image.
-            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            x0, fraction = predict(prior, z, t, obs.cond, self.guidance, self.variance)
             x0 = x0.clamp(-1, 1) if self.clip else x0
             # Step down.
-            z = process.bridge(z, x0, t, s, eta=1.0, noise=noise.normal(shape))
+            z = step_down(process, z, x0, fraction, t, s, noise.normal(shape))
         return z

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from priors.base import Prior
+from solvers.ancestral import check_variance, predict, step_down
 from solvers.base import Card, Noise, Observation, Sampler
 
 
@@ -19,9 +20,10 @@ class PriorSamples(Sampler):
     Parameters
     ----------
     steps: network calls. eta: 1 is the ancestral step, 0 is DDIM. clip: clip x0 to [-1, 1]; latents are never clipped.
-    guidance: classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+    guidance: classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. variance: of an
+    ancestral step, ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
 
-    Raises ValueError for ``eta`` outside [0, 1].
+    Raises ValueError for ``eta`` outside [0, 1], an unknown variance, and a learned one where eta is not 1.
     """
 
     card: ClassVar[Card] = Card(
@@ -37,10 +39,14 @@ class PriorSamples(Sampler):
     clip: bool = False
     guidance: float = 1.0
     grid: str = "native"
+    variance: str = "fixed"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+        check_variance(self.variance)
+        if self.variance == "learned" and self.eta != 1:
+            raise ValueError(f"a learned variance is that of ancestral steps, eta=1; this is eta={self.eta}")
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
@@ -49,8 +55,8 @@ class PriorSamples(Sampler):
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
             # Predict the clean state.
-            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            x0, fraction = predict(prior, z, t, obs.cond, self.guidance, self.variance)
             x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
             # Step down.
-            z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+            z = step_down(process, z, x0, fraction, t, s, noise.normal(shape), self.eta)
         return prior.decode(z)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from solvers.base import Observation, Solver
+from solvers.base import Observation, Solver, lacking
 from solvers.likelihood import NLL, perceptual_distance
 
 SWITCHES: dict[str, str] = {
@@ -91,7 +91,7 @@ class Settings(Solver):
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """A perceptual distance compares images with a hole: it needs a mask, and exists for no other operator."""
-        return (self.needs if self.perceptual == "none" else self.needs | {"mask"}) - has
+        return lacking(self.needs if self.perceptual == "none" else self.needs | {"mask"}, has)
 
     def nll(self, x: Tensor, obs: Observation) -> Tensor:
         """What images ``x`` ``(N, C, H, W)`` owe to the observation, in nats, ``(N,)``: VIPaint's likelihood.

@@ -1,5 +1,6 @@
 """Folders in the layout of the diffusers hub, read by file: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2 and 3.5.
 
+Of Stable Diffusion also the models for inpainting: a U-Net with nine input channels, and version 3 with a ControlNet.
 No pipeline and no scheduler is built: of a scheduler only the numbers count. Weights in safetensors or, through the
 restricted reader, in ``.bin`` files.
 """
@@ -10,7 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,12 +53,14 @@ class Part:
         return value
 
 
-def convert(folder: Path, prompts: Path | None = None) -> Converted:
+def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None = None) -> Converted:
     """The prior in a diffusers folder.
 
     ``prompts``: for Stable Diffusion, a safetensors file with ``context`` (K, L, D), for version 3 also ``pooled``
-    (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty one must be among them. Raises
-    FileNotFoundError for missing files and ValueError, one line, for everything that does not fit exactly.
+    (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty one must be among them
+    (`python -m bench embed-prompts` writes it). ``controlnet``: for version 3, the folder of a ControlNet for
+    inpainting that goes with it. Raises FileNotFoundError for missing files and ValueError, one line, for everything
+    that does not fit exactly.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give a downloaded diffusers repository")
@@ -71,7 +74,12 @@ def convert(folder: Path, prompts: Path | None = None) -> Converted:
     if takes_prompts != (prompts is not None):
         what = "needs its prompts embedded beforehand" if takes_prompts else "takes no prompts"
         raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; mind --prompts")
-    converted = make(folder, denoiser, prompts)
+    if controlnet is not None:
+        if make is not _stable_diffusion_3:
+            raise ValueError(f"{folder} holds a {denoiser.cls}, which takes no ControlNet; leave --controlnet out")
+        converted = _stable_diffusion_3(folder, denoiser, prompts, controlnet)
+    else:
+        converted = make(folder, denoiser, prompts)
     extra = [] if prompts is None else [prompts]
     return Converted(
         converted.prior, [*converted.files, *extra], _licence(folder), converted.facts, converted.class_names
@@ -118,21 +126,28 @@ def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
 
 
 def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Converted:
-    if unet.number("in_channels") != unet.number("out_channels"):
-        raise ValueError(f"{folder} has {unet.number('in_channels')} input channels: an inpainting model is no prior")
+    channels, inputs = unet.number("out_channels"), unet.number("in_channels")
+    if inputs not in (channels, 2 * channels + 1):
+        raise ValueError(
+            f"{folder} has {inputs} input channels for latents of {channels}; a model for text alone has {channels}, "
+            f"one for inpainting {2 * channels + 1}"
+        )
     names, tables = _prompts(prompts, ("context",))
     schedule, file = _schedule(folder)
     made, more = _autoencoder(folder, "vae")
     settings = {"config": unet.config, "contexts": list(tables["context"].shape)}
     _check_width(prompts, tables["context"], unet.number("cross_attention_dim"))
-    net = network("UNet2DCondition", settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder)
+    adapter = "UNet2DCondition" if inputs == channels else "UNet2DInpainting"
+    net = network(adapter, settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder)
     image = _image(made, unet.number("sample_size"))
     kind, (classes, null) = _parameterization(schedule, file), _labels(names)
     prior = Prior(_vp(schedule, file), net, image, kind, num_classes=classes, null_label=null, latent=made)
     return Converted(prior, [*unet.files, file, *more], "", {}, names)
 
 
-def _stable_diffusion_3(folder: Path, transformer: Part, prompts: Path | None) -> Converted:
+def _stable_diffusion_3(
+    folder: Path, transformer: Part, prompts: Path | None, controlnet: Path | None = None
+) -> Converted:
     names, tables = _prompts(prompts, ("context", "pooled"))
     schedule, file = _schedule(folder)
     made, more = _autoencoder(folder, "vae")
@@ -142,10 +157,35 @@ def _stable_diffusion_3(folder: Path, transformer: Part, prompts: Path | None) -
     settings = {"config": transformer.config, "contexts": list(context.shape), "pooled": pooled.shape[1]}
     state = {**_below("transformer", transformer.state), "contexts": context, "pooled": pooled}
     image = _image(made, transformer.number("sample_size"))
-    net = network("SD3", settings, state, folder)
+    if controlnet is None:
+        net = network("SD3", settings, state, folder)
+    else:
+        control = _control(controlnet, transformer)
+        more = [*more, *control.files]
+        both = {**state, **_below("controlnet", control.state)}
+        net = network("SD3Inpainting", {**settings, "control": control.config}, both, f"{folder} with {controlnet}")
     classes, null = _labels(names)
     prior = Prior(_flow(schedule, file), net, image, "flow", num_classes=classes, null_label=null, latent=made)
     return Converted(prior, [*transformer.files, file, *more], "", {}, names)
+
+
+def _control(folder: Path, transformer: Part) -> Part:
+    """A ControlNet for inpainting: it reads one channel more than the transformer, and is as wide."""
+    part = _part(folder, (".", "controlnet"))
+    if part.cls != "SD3ControlNetModel":
+        raise ValueError(f"{part.files[0]} is a {part.cls}; a SD3ControlNetModel is wanted")
+    entry, channels = part.state.get("pos_embed_input.proj.weight"), transformer.number("in_channels")
+    read = 0 if entry is None or entry.ndim != 4 else entry.shape[1]
+    if read != channels + 1:
+        raise ValueError(f"{folder} reads {read} channels and not {channels} + 1: it was not trained for inpainting")
+    for key in ("num_attention_heads", "attention_head_dim"):
+        if part.number(key) != transformer.number(key):
+            raise ValueError(
+                f"{folder} has {key} {part.number(key)}, and the transformer {transformer.number(key)}: it belongs to "
+                "another model"
+            )
+    # published configurations leave the extra channel out, and their users pass it when they load
+    return replace(part, config={**part.config, "extra_conditioning_channels": 1})
 
 
 _FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
@@ -188,7 +228,7 @@ def _config(cls: str, raw: Config, place: Path) -> Config:
     """The arguments of the class; a setting it does not know is refused, unless it is off."""
     import diffusers
 
-    if cls not in (*_FAMILIES, "AutoencoderKL", "VQModel"):
+    if cls not in (*_FAMILIES, "AutoencoderKL", "VQModel", "SD3ControlNetModel"):
         return raw
     known = inspect.signature(getattr(diffusers, cls).__init__).parameters
     given = {key: value for key, value in raw.items() if not key.startswith("_")}

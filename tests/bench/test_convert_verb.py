@@ -82,6 +82,12 @@ def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     assert "--layout is an option of --as adm and compvis alone" in refusal(
         capsys, "convert", folder, "--as", "hub", "--layout", "x", *to
     )
+    assert "--controlnet is an option of --as hub alone" in refusal(
+        capsys, "convert", folder, "--as", "edm", "--controlnet", "x", *to
+    )
+    assert "takes no ControlNet; leave --controlnet out" in refusal(
+        capsys, "convert", folder, "--as", "hub", "--controlnet", "x", *to
+    )
     assert "is no file" in refusal(capsys, "convert", folder, "--as", "edm", *to)
     assert "is no folder" in refusal(capsys, "convert", tmp_path / "none", "--as", "hub", *to)
     assert not (tmp_path / "out").exists()
@@ -121,6 +127,7 @@ PUBLISHED = [name for name in options("prior") if str(option("prior", name).cont
 
 def test_the_priors_of_the_papers_are_listed():
     assert {"imagenet64_edm", "imagenet256", "lsun_church", "celebahq", "ffhq_adm", "sd15", "sd35"} <= {*PUBLISHED}
+    assert {"sd2", "sd15_inpainting", "sd3_inpainting"} <= {*PUBLISHED}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -16,10 +16,20 @@ from priors.convert import adm, compvis, edm, hub
 from priors.convert.base import Converted
 from priors.load import load, save
 from priors.process import VP, Flow, Level
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.checkpoints import (
+    AUTOENCODER,
+    FLAGS,
+    ckpt,
+    draw,
+    edit,
+    made,
+    prompts_file,
+    upstream_config,
+    write_ddpm,
+    write_dit,
+    write_stable_diffusion,
+    write_stable_diffusion_3,
+)
 
 
 def kept(converted: Converted, folder: Path) -> Prior:
@@ -81,19 +91,6 @@ class TestEDM:
 
 # -- ADM ---------------------------------------------------------------------------------------------------------------
 
-FLAGS = {
-    "image_size": 16,
-    "num_channels": 32,
-    "num_res_blocks": 1,
-    "channel_mult": "1,2",
-    "attention_resolutions": "8",
-    "num_head_channels": 16,
-    "use_scale_shift_norm": True,
-    "resblock_updown": True,
-    "learn_sigma": True,
-    "use_fp16": True,
-}
-
 
 class TestADM:
     @pytest.fixture
@@ -109,6 +106,9 @@ class TestADM:
         x0 = prior.denoise(z, level)
         eps = (z[0] - level.alpha * x0[0]) / level.sigma
         torch.testing.assert_close(eps, golden["adm/out"][0, :3], atol=5e-5, rtol=0)
+        same, fraction = prior.denoise_with_variance(z, level)
+        assert torch.equal(same, x0)
+        torch.testing.assert_close(fraction[0], (golden["adm/out"][0, 3:] + 1) / 2, atol=5e-5, rtol=0)
 
     def test_half_precision_weights_become_float32(self, golden, path):
         torch.save({name: value.half() for name, value in golden.weights("adm").items()}, path)
@@ -153,43 +153,6 @@ class TestADM:
 
 
 # -- CompVis -----------------------------------------------------------------------------------------------------------
-
-
-def ckpt(golden, unet: str, autoencoder: str, *, ema: bool = True, classes: Tensor | None = None, **more) -> dict:
-    """A Lightning checkpoint of a latent diffusion model; the raw weights are off by one in one bias."""
-    weights = golden.weights(unet)
-    state = {f"model.diffusion_model.{name}": value.clone() for name, value in weights.items()}
-    if ema:
-        state["model.diffusion_model.out.2.bias"] += 1.0
-        state |= {f"model_ema.{f'diffusion_model.{name}'.replace('.', '')}": value for name, value in weights.items()}
-        state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(3)}
-    state |= {f"first_stage_model.{name}": value for name, value in golden.weights(autoencoder).items()}
-    if classes is not None:
-        state["cond_stage_model.embedding.weight"] = classes
-    return {"state_dict": {**state, **more}, "global_step": 5}
-
-
-def upstream_config(golden, unet: str, autoencoder: str, **more: object) -> dict:
-    network = golden.config(unet)
-    params = {
-        key: value for key, value in network.items() if key not in ("attention_ds", "context_dim") and value != -1
-    }
-    params["attention_resolutions"] = network["attention_ds"]
-    if "context_dim" in network:
-        params |= {"use_spatial_transformer": True, "context_dim": network["context_dim"]}
-    target = {"kl": "AutoencoderKL", "vq": "VQModelInterface"}[autoencoder]
-    return {
-        "model": {
-            "params": {
-                "linear_start": 0.0015,
-                "linear_end": 0.0155,
-                "unet_config": {"target": "ldm.UNetModel", "params": params},
-                "first_stage_config": {"target": f"ldm.{target}", "params": golden.config(autoencoder)},
-                "cond_stage_config": "__is_unconditional__",
-                **more,
-            }
-        }
-    }
 
 
 class TestCompVis:
@@ -318,53 +281,16 @@ class TestCompVis:
 
 # -- diffusers folders -------------------------------------------------------------------------------------------------
 
-BLOCKS = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
-AUTOENCODER = {
-    "block_out_channels": [8, 8],
-    "norm_num_groups": 4,
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-}
 
-
-def made(cls: type, **config: object):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return cls(**config).eval()
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Set keys of a JSON file; None removes one."""
-    content = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in content.items() if k not in changes or v is not None}))
-
-
-def prompts_file(path: Path, prompts: list[str], **tables: Tensor) -> Path:
-    save_file(tables, path, {"prompts": json.dumps(prompts)})
-    return path
+def observed() -> tuple[Tensor, Tensor]:
+    """Two images ``(2, 3, 16, 16)`` and a mask of which every patch of 2 x 2 pixels is kept, hidden, or mixed."""
+    mask = torch.ones(2, 1, 16, 16, dtype=torch.bool)
+    mask[0, :, 3:9, 5:12] = False
+    mask[1, :, :, 9:] = False
+    return draw(2, 3, 16, 16, seed=8).clamp(-1, 1), mask
 
 
 class TestHub:
-    def ddpm(self, folder: Path, channels: int = 3):
-        from diffusers import DDPMScheduler, UNet2DModel
-
-        unet = made(
-            UNet2DModel,
-            sample_size=8,
-            in_channels=channels,
-            out_channels=channels,
-            down_block_types=["DownBlock2D", "AttnDownBlock2D"],
-            up_block_types=["AttnUpBlock2D", "UpBlock2D"],
-            attention_head_dim=None,
-            downsample_padding=0,
-            flip_sin_to_cos=False,
-            freq_shift=1,
-            norm_eps=1e-6,
-            **BLOCKS,
-        )
-        DDPMScheduler(beta_start=1e-4, beta_end=0.02).save_pretrained(folder / "scheduler")
-        return unet
-
     def check_eps(self, prior: Prior, eps, index: float = 417.25) -> None:
         """At a level between two training steps the network is given exactly that time, as a tensor."""
         z, level = draw(2, *prior.latent_shape), prior.level_at_index(index)
@@ -375,7 +301,7 @@ class TestHub:
     @pytest.mark.parametrize("place", ["unet", "."])
     @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
     def test_pixel_ddpm(self, tmp_path, place, safe):
-        unet = self.ddpm(tmp_path)
+        unet = write_ddpm(tmp_path)
         unet.save_pretrained(tmp_path / place, safe_serialization=safe)
         (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\nlicense: none\n")
         converted = hub.convert(tmp_path)
@@ -385,7 +311,7 @@ class TestHub:
         self.check_eps(prior, lambda z, t: unet(z, t).sample)
 
     def test_attention_names_of_old_files(self, tmp_path):
-        unet = self.ddpm(tmp_path)
+        unet = write_ddpm(tmp_path)
         unet.save_pretrained(tmp_path / "unet", safe_serialization=False)
         file = tmp_path / "unet" / "diffusion_pytorch_model.bin"
         old = {}
@@ -400,7 +326,7 @@ class TestHub:
     def test_a_vq_latent_has_scale_1_whatever_the_library_filled_in(self, tmp_path):
         from diffusers import VQModel
 
-        unet = self.ddpm(tmp_path)
+        unet = write_ddpm(tmp_path)
         unet.save_pretrained(tmp_path / "unet")
         vq = made(VQModel, **AUTOENCODER, num_vq_embeddings=16)
         vq.save_pretrained(tmp_path / "vqvae")
@@ -412,33 +338,8 @@ class TestHub:
             torch.testing.assert_close(prior.encode(x), vq.encode(x).latents)
             torch.testing.assert_close(prior.decode(prior.encode(x)), vq.decode(vq.encode(x).latents).sample)
 
-    def dit(self, folder: Path):
-        from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
-
-        transformer = made(
-            DiTTransformer2DModel,
-            sample_size=8,
-            num_layers=2,
-            num_attention_heads=2,
-            attention_head_dim=4,
-            in_channels=4,
-            out_channels=8,
-            num_embeds_ada_norm=5,
-        )
-        torch.nn.init.normal_(transformer.proj_out_2.weight, generator=torch.Generator().manual_seed(1))
-        transformer.save_pretrained(folder / "transformer")
-        edit(
-            folder / "transformer" / "config.json",
-            _class_name="Transformer2DModel",
-            only_cross_attention=False,
-            num_vector_embeds=None,
-        )
-        made(AutoencoderKL, **AUTOENCODER, latent_channels=4).save_pretrained(folder / "vae")
-        DDIMScheduler(beta_start=1e-4, beta_end=0.02).save_pretrained(folder / "scheduler")
-        return transformer
-
     def test_dit_has_labels_a_null_label_and_a_learned_variance(self, tmp_path):
-        transformer = self.dit(tmp_path)
+        transformer = write_dit(tmp_path)
         prior = kept(hub.convert(tmp_path), tmp_path)
         assert (prior.num_classes, prior.null_label, prior.learned_var) == (5, 5, True)
         assert (prior.image_shape, prior.latent.settings["scale"]) == ((3, 16, 16), 0.18215)
@@ -453,33 +354,9 @@ class TestHub:
             expected = (z - level.sigma * eps(2)(z, torch.tensor([300.0, 300.0]))) / level.alpha
         torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
-    def stable_diffusion(self, folder: Path, kind: str = "epsilon", channels: int = 4):
-        from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-
-        unet = made(
-            UNet2DConditionModel,
-            sample_size=8,
-            in_channels=channels,
-            out_channels=4,
-            cross_attention_dim=6,
-            attention_head_dim=[2, 4],
-            down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
-            up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-            use_linear_projection=True,
-            **BLOCKS,
-        )
-        unet.save_pretrained(folder / "unet")
-        made(AutoencoderKL, **AUTOENCODER, latent_channels=4).save_pretrained(folder / "vae")
-        edit(folder / "vae" / "config.json", scaling_factor=None)
-        scheduler = PNDMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind
-        )
-        scheduler.save_pretrained(folder / "scheduler")
-        return unet
-
     @pytest.mark.parametrize(("kind", "ours"), [("epsilon", "eps"), ("v_prediction", "v")])
     def test_stable_diffusion_reads_a_label_as_the_number_of_a_prompt(self, tmp_path, kind, ours):
-        unet = self.stable_diffusion(tmp_path, kind)
+        unet = write_stable_diffusion(tmp_path, kind)
         context = draw(3, 5, 6, seed=2)
         file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", "", "a cat"], context=context)
         converted = hub.convert(tmp_path, file)
@@ -496,47 +373,187 @@ class TestHub:
             torch.testing.assert_close(prior.denoise(z, level, cond), x0, atol=1e-4, rtol=1e-4)
 
     def test_the_empty_prompt_alone_is_no_label(self, tmp_path):
-        self.stable_diffusion(tmp_path)
+        write_stable_diffusion(tmp_path)
         file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
         prior = hub.convert(tmp_path, file).prior
         assert (prior.num_classes, prior.null_label) == (0, None)
         assert prior.denoise(draw(2, 4, 8, 8), prior.level(1.0)).isfinite().all()
 
-    def test_an_inpainting_model_is_no_prior(self, tmp_path):
-        self.stable_diffusion(tmp_path, channels=9)
+    def test_inputs_that_are_neither_latents_nor_those_of_inpainting_are_refused(self, tmp_path):
+        write_stable_diffusion(tmp_path, channels=8)
         file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
-        with pytest.raises(ValueError, match="has 9 input channels: an inpainting model is no prior"):
+        with pytest.raises(ValueError, match=r"has 8 input channels for latents of 4; .* has 4, one for inpainting 9"):
             hub.convert(tmp_path, file)
 
-    def test_stable_diffusion_3(self, tmp_path):
-        from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+    def test_the_unet_for_inpainting_reads_latent_then_mask_of_the_hole_then_the_image_with_a_grey_hole(self, tmp_path):
+        from diffusers import AutoencoderKL
 
-        transformer = made(
-            SD3Transformer2DModel,
+        unet = write_stable_diffusion(tmp_path, channels=9)
+        context = draw(2, 5, 6, seed=2)
+        file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", ""], context=context)
+        prior = kept(hub.convert(tmp_path, file), tmp_path)
+        assert "inpaint" in prior.caps and prior.latent_shape == (4, 8, 8)
+        x, mask = observed()
+        kl = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
+        hole = (~mask).float()
+        with torch.no_grad():
+            grey = 0.18215 * kl.encode(x * (hole < 0.5)).latent_dist.mean
+        z, level, t = draw(2, 4, 8, 8), prior.level_at_index(600.5), torch.full((2,), 600.5)
+        # every second pixel: the first of every patch of the autoencoder
+        given = torch.cat([z, hole[:, :, ::2, ::2], grey], 1)
+        cond = prior.inpainting(x * mask, mask, prior.condition(torch.tensor([0, 0])))
+        outs = {}
+        for row, ours in ((0, cond), (1, prior.inpainting(x * mask, mask))):
+            with torch.no_grad():
+                out = unet(given, t, encoder_hidden_states=context[[row] * 2]).sample
+            outs[row] = (z - level.sigma * out) / level.alpha
+            torch.testing.assert_close(prior.denoise(z, level, ours), outs[row], atol=1e-4, rtol=1e-4)
+        guided = prior.denoise(z, level, cond, guidance=3.0)
+        torch.testing.assert_close(guided, outs[1] + 3 * (outs[0] - outs[1]), atol=1e-3, rtol=1e-3)
+        assert (prior.denoise(z, level, prior.inpainting(x * ~mask, ~mask)) - outs[1]).abs().max() > 1e-3
+
+    def test_an_inpainting_model_is_not_asked_without_its_condition(self, tmp_path):
+        write_stable_diffusion(tmp_path, channels=9)
+        file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
+        prior = hub.convert(tmp_path, file).prior
+        with pytest.raises(ValueError, match=r"make its condition with prior\.inpainting"):
+            prior.denoise(draw(1, 4, 8, 8), prior.level(1.0))
+        write_stable_diffusion(tmp_path, channels=4)
+        with pytest.raises(ValueError, match="takes no inpainting condition"):
+            hub.convert(tmp_path, file).prior.inpainting(*observed())
+
+    def test_the_condition_for_inpainting_is_that_of_the_pipelines(self, tmp_path):
+        pytest.importorskip("transformers")
+        from types import SimpleNamespace
+
+        from diffusers import AutoencoderKL
+        from diffusers.pipelines.controlnet_sd3 import StableDiffusion3ControlNetInpaintingPipeline as Pipeline3
+        from diffusers.pipelines.stable_diffusion import StableDiffusionInpaintPipeline as Pipeline1
+
+        x, mask = observed()
+        hole, width = (~mask).float(), x.shape[-1]
+        one_draw = lambda: torch.Generator().manual_seed(5)  # noqa: E731
+        noise = torch.randn(2, 4, 8, 8, generator=one_draw())
+
+        write_stable_diffusion(tmp_path / "one", channels=9)
+        file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
+        prior = hub.convert(tmp_path / "one", file).prior
+        vae = AutoencoderKL.from_pretrained(tmp_path / "one" / "vae").eval()
+        pipeline = SimpleNamespace(vae=vae, vae_scale_factor=2)
+        pipeline._encode_vae_image = lambda image, generator: Pipeline1._encode_vae_image(pipeline, image, generator)
+        fixed = (2, width, width, torch.float32, "cpu", one_draw(), False)
+        with torch.no_grad():
+            theirs = torch.cat(Pipeline1.prepare_mask_latents(pipeline, hole, x * (hole < 0.5), *fixed), 1)
+        ours = prior.inpainting(x * mask, mask, noise=noise).values["inpaint"]
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+        write_stable_diffusion_3(tmp_path / "three")
+        self.controlnet(tmp_path / "control")
+        file = prompts_file(tmp_path / "prompts3.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10))
+        prior = hub.convert(tmp_path / "three", file, tmp_path / "control").prior
+        vae = AutoencoderKL.from_pretrained(tmp_path / "three" / "vae").eval()
+        pipeline = SimpleNamespace(vae=vae, vae_scale_factor=2)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(5)
+            theirs = Pipeline3.prepare_image_with_mask(pipeline, x, hole, width, width, 2, 1, "cpu", torch.float32)
+        ours = prior.inpainting(x * mask, mask, noise=noise).values["inpaint"]
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+    def controlnet(self, folder: Path, extra: int = 1, heads: int = 2, unpooled: bool = False):
+        from diffusers import SD3ControlNetModel
+
+        net = made(
+            SD3ControlNetModel,
             sample_size=8,
-            num_layers=2,
             in_channels=4,
             out_channels=4,
+            num_layers=1,
             attention_head_dim=4,
-            num_attention_heads=2,
+            num_attention_heads=heads,
             joint_attention_dim=6,
-            caption_projection_dim=8,
+            caption_projection_dim=4 * heads,
             pooled_projection_dim=10,
             pos_embed_max_size=8,
-            qk_norm="rms_norm",
+            extra_conditioning_channels=extra,
+            force_zeros_for_pooled_projection=unpooled,
         )
-        transformer.save_pretrained(tmp_path / "transformer")
-        kl = made(
-            AutoencoderKL,
-            **AUTOENCODER,
-            latent_channels=4,
-            scaling_factor=1.5305,
-            shift_factor=0.0609,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
-        kl.save_pretrained(tmp_path / "vae")
-        FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(tmp_path / "scheduler")
+        # fresh ControlNets add nothing
+        generator = torch.Generator().manual_seed(7)
+        for module in (net.controlnet_blocks, net.pos_embed_input):
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        net.save_pretrained(folder)
+        return net
+
+    @pytest.mark.parametrize("unpooled", [False, True])
+    def test_the_controlnet_for_inpainting_reads_the_image_with_a_black_hole_then_the_mask_of_what_is_kept(
+        self, tmp_path, unpooled
+    ):
+        transformer, kl = write_stable_diffusion_3(tmp_path)
+        controlnet = self.controlnet(tmp_path / "control", unpooled=unpooled)
+        edit(tmp_path / "control" / "config.json", extra_conditioning_channels=None)  # as it is published
+        context, pooled = draw(2, 5, 6, seed=3), draw(2, 10, seed=4)
+        file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled)
+        converted = hub.convert(tmp_path, file, tmp_path / "control")
+        assert converted.files[-3:-1] == sorted((tmp_path / "control").iterdir())
+        prior = kept(converted, tmp_path)
+        assert "inpaint" in prior.caps
+        x, mask = observed()
+        hole = (~mask).float()
+        black = x.clone()
+        black[(hole > 0.5).repeat(1, 3, 1, 1)] = -1
+        with torch.no_grad():
+            latents = (kl.encode(black).latent_dist.mean - 0.0609) * 1.5305
+        control = torch.cat([latents, 1 - hole[:, :, ::2, ::2]], 1)
+        z, level = draw(2, 4, 8, 8), prior.level(1.5)  # sigma / (1 - sigma) = 1.5: sigma = 0.6
+        told = {"encoder_hidden_states": context[[0, 0]], "timestep": torch.full((2,), 600.0)}
+        rows = pooled[[0, 0]]
+
+        def expected(scale: float) -> Tensor:
+            with torch.no_grad():
+                (added,) = controlnet(
+                    z,
+                    controlnet_cond=control,
+                    pooled_projections=torch.zeros_like(rows) if unpooled else rows,
+                    conditioning_scale=scale,
+                    return_dict=False,
+                    **told,
+                )
+                flow = transformer(z, pooled_projections=rows, block_controlnet_hidden_states=added, **told).sample
+            return z - 0.6 * flow
+
+        cond = prior.inpainting(x * mask, mask, prior.condition(torch.zeros(2, dtype=torch.long)))
+        torch.testing.assert_close(prior.denoise(z, level, cond), expected(1.0), atol=1e-4, rtol=1e-4)
+        weaker = load(tmp_path / "kept", control_scale=0.5)
+        torch.testing.assert_close(weaker.denoise(z, level, cond), expected(0.5), atol=1e-4, rtol=1e-4)
+        assert (expected(1.0) - expected(0.0)).abs().max() > 1e-2
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"extra": 0}, r"reads 4 channels and not 4 \+ 1: it was not trained for inpainting"),
+            ({"heads": 4}, "has num_attention_heads 4, and the transformer 2: it belongs to another model"),
+        ],
+    )
+    def test_another_controlnet_is_refused(self, tmp_path, change, message):
+        write_stable_diffusion_3(tmp_path)
+        self.controlnet(tmp_path / "control", **change)
+        file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10))
+        with pytest.raises(ValueError, match=message):
+            hub.convert(tmp_path, file, tmp_path / "control")
+
+    def test_a_controlnet_goes_with_version_3_alone(self, tmp_path):
+        write_stable_diffusion(tmp_path, channels=9)
+        file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
+        with pytest.raises(ValueError, match="takes no ControlNet; leave --controlnet out"):
+            hub.convert(tmp_path, file, tmp_path)
+        prior = kept(hub.convert(tmp_path, file), tmp_path)
+        assert prior.class_names == ()
+        with pytest.raises(ValueError, match="control_scale is a setting of ControlNets"):
+            load(tmp_path / "kept", control_scale=0.5)
+
+    def test_stable_diffusion_3(self, tmp_path):
+        transformer, kl = write_stable_diffusion_3(tmp_path)
         context, pooled = draw(2, 5, 6, seed=3), draw(2, 10, seed=4)
         file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled)
         prior = kept(hub.convert(tmp_path, file), tmp_path)
@@ -555,7 +572,7 @@ class TestHub:
             torch.testing.assert_close(prior.denoise(z, level, cond), z - 0.6 * flow, atol=1e-4, rtol=1e-4)
 
     def test_shards_are_put_together(self, tmp_path):
-        unet = self.ddpm(tmp_path)
+        unet = write_ddpm(tmp_path)
         unet.save_pretrained(tmp_path / "unet", max_shard_size="20KB")
         assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
         self.check_eps(hub.convert(tmp_path).prior, lambda z, t: unet(z, t).sample)
@@ -591,7 +608,7 @@ class TestHub:
         ],
     )
     def test_folders_that_do_not_fit_are_refused(self, tmp_path, harm, message):
-        self.ddpm(tmp_path).save_pretrained(tmp_path / "unet")
+        write_ddpm(tmp_path).save_pretrained(tmp_path / "unet")
         harm(tmp_path, self.damage)
         with pytest.raises((ValueError, FileNotFoundError), match=message) as refusal:
             hub.convert(tmp_path)
@@ -606,7 +623,7 @@ class TestHub:
         ],
     )
     def test_wrong_prompts_are_refused(self, tmp_path, prompts, context, message):
-        self.stable_diffusion(tmp_path)
+        write_stable_diffusion(tmp_path)
         with pytest.raises(ValueError, match=message):
             hub.convert(tmp_path, prompts_file(tmp_path / "prompts.safetensors", prompts, context=draw(*context)))
         with pytest.raises(ValueError, match="needs its prompts embedded beforehand"):

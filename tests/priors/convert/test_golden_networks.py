@@ -13,7 +13,7 @@ from priors.convert.edm import convert as convert_edm
 from priors.convert.edm import edm_config
 from priors.convert.unet import UNetLayout, convert_unet
 from priors.latents import LATENTS
-from priors.nets import UNet2D, UNet2DCondition
+from priors.nets import NETS, UNet2D, UNet2DCondition
 from priors.process import VP, Level
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
@@ -121,3 +121,77 @@ def test_the_edm_network_has_the_published_size():
     with torch.device("meta"):
         net = UNet2D(edm_config({**settings, **more}))
     assert _millions(net) == pytest.approx(295.9, abs=0.06)
+
+
+_DDPM = ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"]
+PUBLISHED: dict[str, tuple[str, dict[str, object], float]] = {
+    "DiT-XL-2-256": (
+        "DiT",
+        {
+            "config": {
+                "num_attention_heads": 16,
+                "attention_head_dim": 72,
+                "in_channels": 4,
+                "out_channels": 8,
+                "num_layers": 28,
+                "sample_size": 32,
+                "patch_size": 2,
+                "num_embeds_ada_norm": 1000,
+            }
+        },
+        750,
+    ),
+    "stable-diffusion-v1-5": (
+        "UNet2DCondition",
+        {"config": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}, "contexts": [1, 1, 1]},
+        860,
+    ),
+    "stable-diffusion-3.5-medium": (
+        "SD3",
+        {
+            "config": {
+                "sample_size": 128,
+                "num_layers": 24,
+                "attention_head_dim": 64,
+                "num_attention_heads": 24,
+                "joint_attention_dim": 4096,
+                "caption_projection_dim": 1536,
+                "pooled_projection_dim": 2048,
+                "pos_embed_max_size": 384,
+                "dual_attention_layers": list(range(13)),
+                "qk_norm": "rms_norm",
+            },
+            "contexts": [1, 1, 1],
+            "pooled": 1,
+        },
+        2243,
+    ),
+    "ddpm-celebahq-256": (
+        "UNet2D",
+        {
+            "config": {
+                "sample_size": 256,
+                "block_out_channels": [128, 128, 256, 256, 512, 512],
+                "layers_per_block": 2,
+                "down_block_types": _DDPM,
+                "up_block_types": [name.replace("Down", "Up") for name in reversed(_DDPM)],
+                "attention_head_dim": None,
+                "downsample_padding": 0,
+                "flip_sin_to_cos": False,
+                "freq_shift": 1,
+                "norm_eps": 1e-6,
+            }
+        },
+        114,
+    ),
+}
+"""Adapter, settings and millions of parameters of networks whose configuration lies beside their weights on the hub."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_networks_of_the_hub_have_the_published_size(name):
+    adapter, settings, millions = PUBLISHED[name]
+    with torch.device("meta"):
+        net = NETS[adapter](**settings)
+    assert _millions(net) == pytest.approx(millions, abs=0.6)
+    assert all(parameter.is_meta for parameter in net.parameters())

@@ -1,0 +1,193 @@
+"""``python -m bench embed-prompts``: prompts to the tables that ``convert`` puts into a Stable Diffusion prior.
+
+The embeddings are those of the diffusers pipelines. Text encoders are needed here and never again; T5-XXL alone is
+larger than the network it conditions. They are read from a local folder: nothing is downloaded, no code of the folder
+is run, and weights are read from safetensors alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tables = dict[str, "Tensor"]
+
+USAGE = "bench embed-prompts FOLDER --prompts FILE --to FILE.safetensors"
+T5_TOKENS = 256
+"""How long a prompt may be for T5: the default of the pipelines of version 3."""
+
+CLIP = ("CLIPTokenizer", "CLIPTextModel")
+PROJECTED = ("CLIPTokenizer", "CLIPTextModelWithProjection")
+T5 = ("T5TokenizerFast", "T5EncoderModel")
+"""Tokenizer and text encoder, by their names in the package transformers."""
+
+_AT_ONCE = 16
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; for example: {USAGE}")
+
+
+def embed_prompts(arguments: Sequence[str]) -> Path:
+    """Embed as the command line says; returns the file.
+
+    It holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32, and in its metadata
+    ``prompts``, a JSON list of the K prompts in the order of the file, the empty one last where it was not in it.
+    Raises UserError for a wrong command line, for files that are missing or no text encoders, where the target is
+    there already, and without the package transformers.
+    """
+    parser = _Parser(prog="bench embed-prompts", add_help=False, allow_abbrev=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--to", type=Path, required=True)
+    given = parser.parse_args(list(arguments))
+    folder, target = given.folder, given.to
+    if target.suffix != ".safetensors":
+        raise UserError(f"--to {target}: the name must end in .safetensors")
+    if target.exists():
+        raise UserError(f"{target} is there already; choose another --to, or remove it")
+    prompts, embed = read_prompts(given.prompts), _family(folder)
+    return _write(target, embed(folder, prompts), prompts)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; an empty line is the empty prompt, which is put last where there is none.
+
+    A label of the data is the number of a prompt, counted without the empty one. Raises UserError for a file that
+    cannot be read and for two empty lines.
+    """
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; give a text file with one prompt a line") from None
+    if prompts.count("") > 1:
+        raise UserError(f"{path} has {prompts.count('')} empty lines; one is the empty prompt, more are a mistake")
+    return prompts if "" in prompts else [*prompts, ""]
+
+
+def _family(folder: Path) -> Callable[[Path, Sequence[str]], Tables]:
+    """How the pipeline in a folder embeds prompts."""
+    found = {name: (folder / name / "config.json").is_file() for name in ("unet", "transformer", "text_encoder_2")}
+    if not (folder / "text_encoder" / "config.json").is_file() or not (found["unet"] or found["transformer"]):
+        raise UserError(f"{folder} holds no Stable Diffusion pipeline with its text encoders; for example: {USAGE}")
+    if found["transformer"] and found["text_encoder_2"]:
+        return stable_diffusion_3
+    if found["unet"] and not found["text_encoder_2"]:
+        return stable_diffusion
+    raise UserError(f"{folder} holds another pipeline than Stable Diffusion 1.5, 2, 3 or 3.5, which are supported")
+
+
+# -- as the pipelines do -----------------------------------------------------------------------------------------------
+
+
+def stable_diffusion(folder: Path, prompts: Sequence[str]) -> Tables:
+    """Versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
+    (context,) = _encoded(folder, "", CLIP, prompts, lambda out: [out[0]])
+    return {"context": context}
+
+
+def stable_diffusion_3(folder: Path, prompts: Sequence[str]) -> Tables:
+    """Versions 3 and 3.5: the last hidden states but one of two CLIPs side by side, filled up with zeros to the width
+    of T5's, which come behind them; and the two projections. Without T5 zeros stand in its place.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    both = lambda out: [out.hidden_states[-2], out[0]]  # noqa: E731
+    first, projected = _encoded(folder, "", PROJECTED, prompts, both)
+    second, projected_too = _encoded(folder, "_2", PROJECTED, prompts, both, first.shape[1])
+    clips = torch.cat([first, second], -1)
+    if (folder / "text_encoder_3" / "config.json").is_file():
+        (words,) = _encoded(folder, "_3", T5, prompts, lambda out: [out[0]], T5_TOKENS)
+    else:
+        words = torch.zeros(len(prompts), T5_TOKENS, _width(folder))
+    context = torch.cat([pad(clips, (0, words.shape[-1] - clips.shape[-1])), words], 1)
+    return {"context": context, "pooled": torch.cat([projected, projected_too], -1)}
+
+
+def _encoded(
+    folder: Path,
+    end: str,
+    classes: tuple[str, str],
+    prompts: Sequence[str],
+    pick: Callable[[Any], list[Tensor]],
+    length: int | None = None,
+) -> list[Tensor]:
+    """What ``pick`` takes of a text encoder's output, for every prompt, filled up or cut to ``length`` tokens.
+
+    ``end``: of the names of the folders of the encoder and its tokenizer; ``classes``: theirs, tokenizer first. Without
+    a ``length`` it is the longest that the tokenizer knows. The encoder is let go before the next one is loaded.
+    """
+    import torch
+
+    tokenizer, model = _loaded(folder, end, classes)
+    length = int(tokenizer.model_max_length) if length is None else length
+    masked = bool(getattr(model.config, "use_attention_mask", False))
+    parts = []
+    for i in range(0, len(prompts), _AT_ONCE):
+        some = list(prompts[i : i + _AT_ONCE])
+        tokens = tokenizer(some, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        mask = tokens.attention_mask if masked and classes is CLIP else None
+        with torch.no_grad():
+            parts.append(pick(model(tokens.input_ids, attention_mask=mask, output_hidden_states=True)))
+    return [torch.cat(column).float().contiguous() for column in zip(*parts, strict=True)]
+
+
+def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]:
+    """The tokenizer and the text encoder of a folder, from its files alone."""
+    transformers = _transformers()
+    places = folder / f"tokenizer{end}", folder / f"text_encoder{end}"
+    if missing := [place for place in places if not place.is_dir()]:
+        raise UserError(f"{missing[0]} does not exist; download the folder again, with its text encoders")
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = getattr(transformers, classes[0]).from_pretrained(places[0], **local)
+        model = getattr(transformers, classes[1]).from_pretrained(places[1], use_safetensors=True, **local)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{places[1]} cannot be read: {reason}") from None
+    return tokenizer, model.float().eval()
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError:
+        raise UserError("embed-prompts needs the package transformers: pip install transformers") from None
+
+
+def _width(folder: Path) -> int:
+    """Width of the contexts a transformer reads."""
+    path = folder / "transformer" / "config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["joint_attention_dim"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not give joint_attention_dim ({error}); download it again") from None
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _write(target: Path, tables: Tables, prompts: Sequence[str]) -> Path:
+    """Write to a dot-file beside the target, then rename it."""
+    from safetensors.torch import save_file
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tables, part, {"prompts": json.dumps(prompts, ensure_ascii=False)})
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,116 @@
+"""What a network is told: labels that are its own, prompts, and the measurement where it was trained for inpainting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.__main__ import main
+from bench.catalog import options
+from bench.check import SKIPPED, check_solver
+from bench.docs import INPAINT, families, missing, pages
+from bench.errors import Inapplicable
+from bench.rig import PRIORS, small_prior
+from bench.worker import Session
+from priors.load import load, save
+from tests.bench.harness import planned, rows, run
+
+META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
+PROMPTS = ["a dog", "a cat", "a crane"]
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small priors as folders; that for inpainting has prompts."""
+    root = tmp_path_factory.mktemp("priors")
+    for name in ("network", "latent", "inpainting"):
+        meta = {**META, "class_names": PROMPTS} if name == "inpainting" else META
+        save(root / name, small_prior(name), meta, torch.float32)
+    return root
+
+
+@pytest.fixture
+def cell(command: Command, folders: Path) -> Command:
+    """``cell(solver, prior)``: a small cell on 16 x 16 images, or on 8 x 8 ones for the prior ``network``."""
+
+    def make(solver: str, prior: str, *more: str) -> list[str]:
+        replaced = ("solver", "prior", "data.size", "mask", "data.images")
+        kept = [o for o in command() if not o.startswith(replaced)]
+        size = "8" if prior == "network" else "16"
+        chosen = [f"solver={solver}", "solver.steps=2", "prior=sd15_inpainting", f"prior.path={folders / prior}"]
+        return [*kept, *chosen, f"data.size={size}", "data.images=2", "mask=box", *more]
+
+    return make
+
+
+def plan(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *overrides])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_an_inpainting_model_runs_with_its_solver(cell):
+    table = rows(run(cell("conditional", "inpainting")).plan)
+    assert (table["status"] == "ok").all()
+    assert set(table["nfe"]) == {2.0} and set(table["encode"]) == {1.0} and set(table["decode"]) == {1.0}
+
+
+def test_other_solvers_and_priors_are_refused_before_any_work(capsys, cell):
+    code, _, err = plan(capsys, cell("dps", "inpainting"))
+    assert code == 2 and err.count("\n") == 1
+    assert "this prior was trained for inpainting" in err and "choose solver=conditional" in err
+    code, _, err = plan(capsys, cell("conditional", "latent"))
+    assert code == 2 and "Conditional needs inpaint" in err and err.count("\n") == 1
+
+
+def test_a_label_chooses_a_prompt_only_where_there_is_one_prompt_a_class(capsys, cell, monkeypatch):
+    code, out, _ = plan(capsys, cell("conditional", "inpainting"))
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("prior ")]
+    assert "3 classes or prompts (a dog, a cat, a crane), and the data has no classes" in line
+
+    session = Session(planned(cell("conditional", "inpainting")).cell.config, "cpu")
+    labels = torch.tensor([2, 0])
+    assert session.condition(None) is None
+    for classes, expected in ((0, None), (1000, None), (3, [2, 0])):
+        monkeypatch.setattr(session.images, "num_classes", classes)
+        cond = session.condition(labels)
+        assert (cond if cond is None else cond.values["label"].tolist()) == expected
+
+
+def test_a_prior_that_must_be_told_a_class_of_its_own_is_refused_without(cell, folders, tmp_path):
+    prior = load(folders / "network")
+    prior.null_label = None
+    save(tmp_path / "told", prior, META, torch.float32)
+    with pytest.raises(Inapplicable, match="must be told one of its 3 classes, and the data has none"):
+        planned(cell("prior", "network", f"prior.path={tmp_path / 'told'}"))
+
+
+def test_labels_of_the_data_reach_the_network_where_they_fit(capsys):
+    code, out, _ = plan(capsys, ["solver=prior", "data=fashion", "metrics=[psnr]", "data.images=2"])
+    assert code == 0 and not [line for line in out.splitlines() if line.startswith("prior ")]
+
+
+def test_the_prompts_of_a_prior_are_read_with_it(folders):
+    assert load(folders / "inpainting").class_names == tuple(PROMPTS)
+    assert load(folders / "latent").class_names == ()
+
+
+def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
+    option, operator = options("solver")["conditional"], options("operator")["inpainting"]
+    assert {family: missing(option, operator, family) for family in families()} == {
+        family: frozenset() if family == INPAINT else {"inpaint"} for family in families()
+    }
+    assert missing(options("solver")["dps"], operator, INPAINT) == {"unconditional"}
+    assert "`solver=conditional`" in pages()["docs/applicability.md"]
+    config = {"solver": option.content, "operator": operator.content, "prior": {}}
+    report = check_solver("conditional", config, priors=["inpainting"])
+    assert report.failures == [] and [r.status for r in report.columns["inpainting"]].count(SKIPPED) <= 1
+    elsewhere = check_solver("conditional", config, priors=[name for name in PRIORS if name != "inpainting"])
+    assert elsewhere.failures == [] and [r.status for r in elsewhere.columns["run"]] == [SKIPPED]

@@ -1,0 +1,233 @@
+"""``python -m bench embed-prompts``: tables as the pipelines make them, in a file that ``convert`` reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bench.__main__ import main
+from bench.embed import T5_TOKENS, stable_diffusion, stable_diffusion_3
+from priors.convert.hub import _prompts
+
+LENGTH = 7
+
+
+class Words:
+    """A tokenizer of letters: the number of each, then 1 for the end, then zeros."""
+
+    model_max_length = LENGTH
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    @classmethod
+    def from_pretrained(cls, place: Path, **settings: Any) -> Words:
+        cls.asked.append(settings)
+        return cls()
+
+    def __call__(self, texts: list[str], padding: str, max_length: int, truncation: bool, return_tensors: str) -> Any:
+        assert (padding, truncation, return_tensors) == ("max_length", True, "pt")
+        rows = [[*map(ord, text[: max_length - 1]), 1] for text in texts]
+        ids = torch.tensor([row + [0] * (max_length - len(row)) for row in rows])
+        return SimpleNamespace(input_ids=ids, attention_mask=(ids > 0).long())
+
+
+class Output(tuple):
+    hidden_states: tuple[Tensor, ...]
+
+
+def text_model(width: int, kind: str) -> type:
+    """A text encoder whose states are multiples of the letters; ``kind``: last, pooled, or words (T5)."""
+
+    class Model(nn.Module):
+        asked: ClassVar[list[dict[str, Any]]] = []
+        config = SimpleNamespace(use_attention_mask=False)
+
+        @classmethod
+        def from_pretrained(cls, place: Path, **settings: Any) -> Model:
+            cls.asked.append(settings)
+            made = cls()
+            made.scale = json.loads((place / "config.json").read_text())["scale"]
+            return made
+
+        def forward(self, ids: Tensor, attention_mask: Tensor | None, output_hidden_states: bool) -> Output:
+            assert attention_mask is None
+            state = self.scale * ids[..., None].double() * torch.arange(1, width + 1)
+            out = Output([state[:, 0] + 0.5 if kind == "pooled" else state])
+            out.hidden_states = (state - 2, state - 1, state)
+            return out
+
+    return Model
+
+
+@pytest.fixture
+def transformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("transformers")
+    for name in ("CLIPTokenizer", "T5TokenizerFast"):
+        setattr(module, name, type(name, (Words,), {"asked": []}))
+    module.CLIPTextModel = text_model(6, "last")
+    module.CLIPTextModelWithProjection = text_model(3, "pooled")
+    module.T5EncoderModel = text_model(8, "words")
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    return module
+
+
+def pipeline(folder: Path, version: int, t5: bool = True) -> Path:
+    """The folders of a pipeline, with what the stand-ins above read of them."""
+    ends = {1: [""], 3: ["", "_2", *(["_3"] if t5 else [])]}[version]
+    for i, end in enumerate(ends):
+        (folder / f"tokenizer{end}").mkdir(parents=True)
+        (folder / f"text_encoder{end}").mkdir()
+        (folder / f"text_encoder{end}" / "config.json").write_text(json.dumps({"scale": 10.0**i}))
+    network = folder / ("unet" if version == 1 else "transformer")
+    network.mkdir()
+    (network / "config.json").write_text(json.dumps({"joint_attention_dim": 8}))
+    return folder
+
+
+def prompts(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["embed-prompts", *map(str, arguments)])
+    return int(stop.value.code or 0)
+
+
+def letters(text: str, length: int) -> Tensor:
+    return torch.tensor([*map(ord, text[: length - 1]), 1] + [0] * length)[:length].float()
+
+
+def test_one_clip_gives_its_last_state_and_the_empty_prompt_is_added(transformers, tmp_path):
+    target = tmp_path / "out" / "p.safetensors"
+    file = prompts(tmp_path / "prompts.txt", "a dog", "ünder an umbrella")
+    assert run(pipeline(tmp_path / "sd", 1), "--prompts", file, "--to", target) == 0
+    tables = load_file(target)
+    wanted = torch.stack([letters(text, LENGTH) for text in ("a dog", "ünder an umbrella", "")])
+    assert set(tables) == {"context"} and tables["context"].dtype == torch.float32
+    assert torch.equal(tables["context"], wanted[..., None] * torch.arange(1, 7))
+    with safe_open(target, "pt") as opened:
+        assert json.loads(opened.metadata()["prompts"]) == ["a dog", "ünder an umbrella", ""]
+    names, read = _prompts(target, ("context",))
+    assert names == ["a dog", "ünder an umbrella"] and torch.equal(read["context"], tables["context"])
+    for asked in (*transformers.CLIPTokenizer.asked, *transformers.CLIPTextModel.asked):
+        assert asked["local_files_only"] and not asked["trust_remote_code"]
+    assert all(asked["use_safetensors"] for asked in transformers.CLIPTextModel.asked)
+
+
+@pytest.mark.parametrize("t5", [True, False])
+def test_version_3_puts_two_clips_side_by_side_and_t5_behind_them(transformers, tmp_path, t5):
+    target = tmp_path / "p.safetensors"
+    lines = ["", *(f"prompt {i}" for i in range(20))]  # more than one batch; the empty one stays where it is
+    folder = pipeline(tmp_path / "sd", 3, t5)
+    assert run(folder, "--prompts", prompts(tmp_path / "prompts.txt", *lines), "--to", target) == 0
+    tables = load_file(target)
+    assert tables["context"].shape == (21, LENGTH + T5_TOKENS, 8) and tables["pooled"].shape == (21, 6)
+    for row in (0, 20):
+        clip = letters(lines[row], LENGTH)[:, None] * torch.arange(1, 4)
+        expected = torch.cat([clip - 1, 10 * clip - 1, torch.zeros(LENGTH, 2)], 1)
+        assert torch.equal(tables["context"][row, :LENGTH], expected)
+        words = 100 * letters(lines[row], T5_TOKENS)[:, None] * torch.arange(1, 9) if t5 else torch.zeros(T5_TOKENS, 8)
+        assert torch.equal(tables["context"][row, LENGTH:], words)
+        assert torch.equal(tables["pooled"][row], torch.cat([clip[0] + 0.5, 10 * clip[0] + 0.5]))
+
+
+def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, capsys):
+    folder, target = pipeline(tmp_path / "sd", 1), tmp_path / "p.safetensors"
+    file = prompts(tmp_path / "prompts.txt", "a dog")
+
+    def refusal(*arguments: object) -> str:
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("bench: ") and error.count("\n") == 1
+        return error
+
+    assert "--prompts" in refusal(folder, "--to", target)
+    assert "must end in .safetensors" in refusal(folder, "--prompts", file, "--to", tmp_path / "p.pt")
+    assert "cannot be read" in refusal(folder, "--prompts", tmp_path / "none.txt", "--to", target)
+    assert "has 2 empty lines" in refusal(
+        folder, "--prompts", prompts(tmp_path / "two.txt", "", "a", ""), "--to", target
+    )
+    assert "holds no Stable Diffusion pipeline" in refusal(tmp_path, "--prompts", file, "--to", target)
+    (folder / "text_encoder_2").mkdir()
+    (folder / "text_encoder_2" / "config.json").write_text("{}")
+    assert "holds another pipeline" in refusal(folder, "--prompts", file, "--to", target)
+    (folder / "text_encoder_2" / "config.json").unlink()
+    (folder / "tokenizer").rmdir()
+    assert "tokenizer does not exist" in refusal(folder, "--prompts", file, "--to", target)
+    assert not target.exists()
+    target.write_bytes(b"")
+    assert "is there already" in refusal(folder, "--prompts", file, "--to", target)
+
+
+def test_without_transformers_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    file = prompts(tmp_path / "prompts.txt", "a dog")
+    assert run(pipeline(tmp_path / "sd", 1), "--prompts", file, "--to", tmp_path / "p.safetensors") == 2
+    assert "needs the package transformers: pip install transformers" in capsys.readouterr().err
+
+
+def _tiny_clip(folder: Path, end: str, projected: bool, seed: int) -> None:
+    """A CLIP text encoder of one layer and a tokenizer of letters."""
+    import transformers
+
+    place = folder / f"tokenizer{end}"
+    place.mkdir(parents=True)
+    signs = [*"abcdefgh", *(f"{sign}</w>" for sign in "abcdefgh"), "<|startoftext|>", "<|endoftext|>"]
+    (place / "vocab.json").write_text(json.dumps({sign: i for i, sign in enumerate(signs)}))
+    (place / "merges.txt").write_text("#version: 0.2\n")
+    (place / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 12, "pad_token": "<|endoftext|>"}))
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": 16, "eos_token_id": 17, "pad_token_id": 17}
+    config = transformers.CLIPTextConfig(vocab_size=18, projection_dim=6, max_position_embeddings=12, **sizes, **ids)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
+        kind(config).eval().save_pretrained(folder / f"text_encoder{end}")
+
+
+def test_the_embeddings_are_those_of_the_pipelines(tmp_path):
+    """The pipelines' own ``encode_prompt``; version 3 without T5, as they run it too."""
+    real = pytest.importorskip("transformers")
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+
+    texts = ["abc", "head cab", ""]
+    one, three = tmp_path / "one", tmp_path / "three"
+    _tiny_clip(one, "", False, 0)
+    stand_in = SimpleNamespace(
+        tokenizer=real.CLIPTokenizer.from_pretrained(one / "tokenizer"),
+        text_encoder=real.CLIPTextModel.from_pretrained(one / "text_encoder"),
+    )
+    with torch.no_grad():
+        expected = StableDiffusionPipeline.encode_prompt(stand_in, texts, "cpu", 1, False)[0]
+    torch.testing.assert_close(stable_diffusion(one, texts)["context"], expected)
+
+    for seed, end in enumerate(("", "_2")):
+        _tiny_clip(three, end, True, seed)
+    (three / "transformer").mkdir()
+    (three / "transformer" / "config.json").write_text(json.dumps({"joint_attention_dim": 20}))
+    loaded = {
+        f"{name}{end}": cls.from_pretrained(three / f"{name}{end}")
+        for end in ("", "_2")
+        for name, cls in (("tokenizer", real.CLIPTokenizer), ("text_encoder", real.CLIPTextModelWithProjection))
+    }
+    shape = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=20))
+    stand_in = SimpleNamespace(
+        **loaded, tokenizer_3=None, text_encoder_3=None, transformer=shape, tokenizer_max_length=12
+    )
+    for name in ("_get_clip_prompt_embeds", "_get_t5_prompt_embeds"):
+        setattr(stand_in, name, getattr(StableDiffusion3Pipeline, name).__get__(stand_in))
+    with torch.no_grad():
+        found = StableDiffusion3Pipeline.encode_prompt(stand_in, texts, texts, texts, "cpu", 1, False)
+    ours = stable_diffusion_3(three, texts)
+    torch.testing.assert_close(ours["context"], found[0])
+    torch.testing.assert_close(ours["pooled"], found[2])
