@@ -147,6 +147,8 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
     if group not in GROUPS:
         raise unknown("group", group, GROUPS)
     if group in LIST_GROUPS:
+        if rest in {key for name in chosen[group] for key in _column_settings(name)}:
+            return
         raise UserError(
             f"'{item.input_line}': choose metrics with metrics=[{','.join(sorted(options(group))[:3])},...]"
         )
@@ -160,6 +162,12 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
             raise UserError(str(error))
         for value in _values(item):
             _check_value(item, name, rest, value, content.content, valid.get(rest))
+
+
+def _column_settings(name: str) -> list[str]:
+    """Settings of the columns of a metric that name a file of the user's own: ``kid_torchscript.path``."""
+    nodes = option("metrics", name).parameters.items()
+    return [f"{column}.{key}" for column, node in nodes if "trust_file" in node for key in node if key[0] != "_"]
 
 
 def _check_top(key: str, item: Any) -> None:

@@ -7,7 +7,7 @@ SETTINGS = {
     "out": "study folder; null = runs/<study.name>",
     "budget": "nfe:N stops a solver that asks for more than N network evaluations per draw; null = none",
     "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
-    "precision": "fp32; tf32, in which a GPU multiplies while a solver works; bf16, autocast of the denoising network alone",
+    "precision": "fp32; tf32, products of a GPU while a solver works; bf16, autocast of the denoising network alone",
     "channels_last": "run the denoising network with its channels innermost in memory",
     "compile": "run the denoising network through torch.compile",
     "checkpointing": "none, or call: gradients keep the input of every network call and compute the rest again",
