@@ -57,7 +57,7 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "prior": _prior_identity(config["prior"]),
         "data": {"name": data_name, **_without(config["data"], "root")},
         "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
-        "operator": {"class": config["operator"]["_target_"], **arguments(config["operator"])},
+        "operator": {"class": config["operator"]["_target_"], **_content(arguments(config["operator"]))},
         "seed": config["seed"],
         "draws": config["draws"],
         "budget": config["budget"],

@@ -114,6 +114,19 @@ def pinned(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
     return {**config, "solver": {**config["solver"], "path": str(path), "sha256": content}}
 
 
+def pinned_operator(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node of an operator with the content of the file it reads, if any, beside an absolute path."""
+    if "trust_file" not in node:
+        return node
+    path = Path(node["path"]).expanduser().absolute()
+    try:
+        content = sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"operator.path={path} cannot be read: {error.strerror}") from None
+    _same_content(node.get("sha256"), content, path)
+    return {**node, "path": str(path), "sha256": content}
+
+
 def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> Mapping[str, Any]:
     """The configuration with the content of the files that masks are read from.
 

@@ -85,10 +85,11 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     """
     import torch
 
-    from bench.external import pinned, pinned_mask
+    from bench.external import pinned, pinned_mask, pinned_operator
     from bench.worker import Session, build_operator, checked_metrics, shared
 
     config = plain(cfg)
+    config["operator"] = pinned_operator(config["operator"])
     # what cannot be run is refused here, before anything is written
     build(config["executor"])
     study = Path(study_folder(config["out"], config["study"]["name"]))

@@ -93,7 +93,7 @@ def terminal(frame: pd.DataFrame, width: int, metrics: int = 4) -> Table:
 
 
 def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
-    cards = {name: frame.attrs["metrics"][name] for name in headlines(frame.attrs["metrics"])[:metrics]}
+    cards = {name: frame.attrs["metrics"][name] for name in headlines(frame.attrs["metrics"], frame)[:metrics]}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
@@ -115,20 +115,27 @@ def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
     return table
 
 
-def headlines(metrics: Mapping[str, Card]) -> list[str]:
-    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ..."""
+def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) -> list[str]:
+    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ...
+
+    A column without a value in ``frame`` stands for its kind only where all are: without masks there are no holes.
+    """
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
         kind, _, place = name.partition("_")
         if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted"):
             kind, place = name, ""
         kinds.setdefault(kind, {})[place] = name
-    return [next(places[p] for p in ("hole", "pasted", *places) if p in places) for places in kinds.values()]
+    found = []
+    for places in kinds.values():
+        names = [places[p] for p in ("hole", "pasted", *places) if p in places]
+        found.append(next((n for n in names if frame is None or frame[n].notna().any()), names[0]))
+    return found
 
 
 def rank_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of rank letters that are shown: those of the headline metrics."""
-    return [f"{name}_rank" for name in headlines(frame.attrs["metrics"]) if f"{name}_rank" in frame]
+    return [f"{name}_rank" for name in headlines(frame.attrs["metrics"], frame) if f"{name}_rank" in frame]
 
 
 def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
@@ -191,7 +198,7 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
     cards: Mapping[str, Mapping[str, str]] = frame.attrs["metrics"]
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
     beside = {m: _beside(frame, m) for m in cards}
-    scored = [head for m, card in cards.items() for head in (_title(card), *(_last_word(c) for c in beside[m]))]
+    scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
     heads = ["solver", *more, *scored, "NFE", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
     grid = [[escape(head) for head in heads]]
@@ -200,7 +207,7 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
         scores = [
             text
             for m in cards
-            for text in (cell(*_interval(frame, line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
+            for text in (cell(*interval(frame, line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
@@ -229,21 +236,21 @@ def _name(line: pd.Series) -> str:
     return f"{line['solver']} {INCOMPLETE}" if line["failed"] or line["missing"] else str(line["solver"])
 
 
-def _title(card: Mapping[str, str]) -> str:
+def title(card: Mapping[str, str]) -> str:
     unit = f" ({card['unit']})" if card["unit"] else ""
     return f"{card['title']}{unit}{_ARROW[card['direction']]}"
 
 
 def _costs(line: pd.Series) -> list[str]:
     seconds = line["seconds_fit"] + line["seconds_sample"]
-    return [_significant(line["nfe"]), _significant(seconds)]
+    return [significant(line["nfe"]), significant(seconds)]
 
 
 def _counts(line: pd.Series) -> list[str]:
     return [str(line["failed"]), str(line["missing"])]
 
 
-def _interval(frame: pd.DataFrame, line: pd.Series, metric: str) -> tuple[str, str]:
+def interval(frame: pd.DataFrame, line: pd.Series, metric: str) -> tuple[str, str]:
     """A value and its interval as text; no interval where there is none."""
     places = _places(frame[metric])
     lo, hi = line[f"{metric}_lo"], line[f"{metric}_hi"]
@@ -269,7 +276,7 @@ def _number(value: float, places: int) -> str:
     return f"{value:.{places}f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
 
 
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
     """Three significant digits without an exponent."""
     if not math.isfinite(value) or value == 0:
         return _number(value, 0)

@@ -280,3 +280,12 @@ def test_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
 def test_needs_no_torch() -> None:
     code = "import sys, bench.leaderboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_headlines_of_operators_without_holes():
+    cards = {name: {} for name in ("psnr", "psnr_hole", "psnr_known", "ssim", "ssim_hole")}
+    frame = pd.DataFrame(
+        {"psnr": [20.0], "psnr_hole": [math.nan], "psnr_known": [20.0], "ssim": [0.5], "ssim_hole": [0.4]}
+    )
+    assert tables.headlines(cards, frame) == ["psnr", "ssim_hole"]
+    assert tables.headlines(cards) == ["psnr_hole", "ssim_hole"]
