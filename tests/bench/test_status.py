@@ -18,8 +18,6 @@ from bench.heartbeat import STALLED_SECONDS, beating, beats
 from bench.status import rate, read, show, summary
 from bench.store import RowStore
 
-NOW = time.time()
-
 
 def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "dps", status: str = "ok") -> Path:
     """A planned cell of two images a chunk and three draws, with its first chunks stored a minute apart until now."""
@@ -35,7 +33,7 @@ def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "
             for d in range(3)
         ]
         RowStore(folder).write(chunk, rows)
-        written = NOW - 60 * (done - 1 - i)
+        written = time.time() - 60 * (done - 1 - i)
         os.utime(folder / "rows" / f"{chunk}.parquet", (written, written))
     return folder
 
@@ -43,8 +41,8 @@ def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "
 def sign(folder: Path, worker: str, silent: float) -> None:
     path = folder / "alive" / f"{worker}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"chunk": "00001", "since": NOW - 600}))
-    os.utime(path, (NOW - silent, NOW - silent))
+    path.write_text(json.dumps({"chunk": "00001", "since": time.time() - 600}))
+    os.utime(path, (time.time() - silent, time.time() - silent))
 
 
 def test_states_come_from_rows_and_signs_of_life(tmp_path):
