@@ -21,7 +21,7 @@ from bench.store import RowStore
 
 def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "dps", status: str = "ok") -> Path:
     """A planned cell of two images a chunk and three draws, with its first chunks stored a minute apart until now."""
-    folder = study / "cells" / name
+    folder, now = study / "cells" / name, time.time()
     folder.mkdir(parents=True)
     plan = {f"{i:05d}": [f"{i}a", f"{i}b"] for i in range(chunks)}
     identity = {"solver": solver, "variant": "", "data": "fashion", "mask": "box", "operator": "inpainting", "draws": 3}
@@ -33,7 +33,7 @@ def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "
             for d in range(3)
         ]
         RowStore(folder).write(chunk, rows)
-        written = time.time() - 60 * (done - 1 - i)
+        written = now - 60 * (done - 1 - i)
         os.utime(folder / "rows" / f"{chunk}.parquet", (written, written))
     return folder
 
