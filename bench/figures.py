@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from bench.store import write_atomic
@@ -82,10 +83,10 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
         _panel(panel, lines, x, y, looks)
         panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
         if i + columns >= len(groups):
-            panel.set_xlabel(_title(frame, x), fontsize=8)
+            panel.set_xlabel(title(frame, x), fontsize=8)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
-    figure.supylabel(_title(frame, y), fontsize=9)
+    figure.supylabel(title(frame, y), fontsize=9)
     free = {name for name in looks if not (frame.loc[frame["solver"] == name, x] > 0).any()}
     _key(figure, looks, free, columns)
     return figure
@@ -110,11 +111,14 @@ def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
             _panel(panel, lines, cost, y, looks)
             values = lines[[cost, y]].to_numpy(float)
             steps = values[on_front(values[:, 0], values[:, 1], direction)]
-            panel.step(*steps.T, where="post", zorder=1, **FRONT)
+            if len(steps):
+                # what the dearest point of the front reaches, more money buys too
+                steps = np.append(steps, [[np.nanmax(values[:, 0]), steps[-1, 1]]], axis=0)
+                panel.step(*steps.T, where="post", zorder=1, **FRONT)
         row[0].set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
     for panel, cost in zip(panels[-1], COSTS, strict=True):
-        panel.set_xlabel(_title(frame, cost), fontsize=8)
-    figure.supylabel(_title(frame, y), fontsize=9)
+        panel.set_xlabel(title(frame, cost), fontsize=8)
+    figure.supylabel(title(frame, y), fontsize=9)
     free = {name for name in looks if not (frame.loc[frame["solver"] == name, "nfe"] > 0).any()}
     _key(figure, looks, free, len(COSTS), front=True)
     return figure
@@ -185,6 +189,13 @@ def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> No
             panel.axhline(value, color=looks[name]["color"], linewidth=1, zorder=0, linestyle=LINE["linestyle"])
             panel.axhspan(value - ends[0][0], value + ends[1][0], color=looks[name]["color"], alpha=0.12, linewidth=0)
     panel.set_xscale("log")
+    costs = lines[x].to_numpy(float)
+    costs = costs[np.isfinite(costs) & (costs > 0)]
+    if len(costs) and costs.max() < 10 * costs.min():
+        # less than a decade: a few round numbers, which the usual ticks would write over each other
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         panel.set_yscale("log")
@@ -206,7 +217,7 @@ def _looks(count: int) -> list[tuple[str, str]]:
     return [pairs[i % len(pairs)] for i in range(count)]
 
 
-def _title(frame: pd.DataFrame, name: str) -> str:
+def title(frame: pd.DataFrame, name: str) -> str:
     card = frame.attrs["metrics"].get(name)
     if card is None:
         return TITLES.get(name, name)

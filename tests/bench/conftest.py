@@ -42,6 +42,7 @@ def command(photos: Path, tmp_path: Path):
             "threads=1",
             "quiet=true",
             "sheet=false",
+            "report=false",
             f"out={tmp_path / out}",
             *more,
         ]
