@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -20,21 +21,39 @@ if TYPE_CHECKING:
 register()
 OUTCOMES: list[Outcome] = []
 """One entry per job that ran in this process."""
+SWEEPS: list[DictConfig] = []
+"""The configuration, without the swept values, of every sweep that this process launched."""
+
+
+class Launched(Callback):
+    """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has failed."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SWEEPS.append(config)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
+    from bench.console import SWEEP
     from bench.run import run_job
 
     choices = HydraConfig.get().runtime.choices
     try:
         OUTCOMES.append(run_job(cfg, choices, sweep=HydraConfig.get().mode is RunMode.MULTIRUN))
+    except OSError as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
+        place = f" ({error.filename})" if error.filename else ""
+        kept = "what is stored is kept: mend that and give the same command again"
+        print(f"bench: {error.strerror or error}{place}; {kept}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except UserError as error:
         if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
             words = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
             print(f"bench: skipped {words}: {error}", file=sys.stderr)
+            SWEEP.cells -= 1
             return
+        if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+            raise  # a job that exits leaves no result, and who launched it would wait for one
         # Hydra would print a traceback around it
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

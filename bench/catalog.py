@@ -17,7 +17,7 @@ from bench.plugins import InFile, in_file, installed
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 
-GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study")
+GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study", "scale")
 LIST_GROUPS = ("metrics",)
 
 _HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "train", "hydra"}
@@ -50,6 +50,12 @@ class Option:
         """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of any other option."""
         hydra = _load(self.path).get("hydra", {})
         return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The sweeps of a study that runs several, what they share included; none of any other option."""
+        shared = self.content.get("each", {})
+        return [{**shared, **part} for part in self.content.get("parts", [])]
 
     @property
     def brings(self) -> dict[str, Any]:
@@ -90,6 +96,10 @@ class FileOption(Option):
     @property
     def sweep(self) -> dict[str, str]:
         return {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        return []
 
     @property
     def brings(self) -> dict[str, Any]:
@@ -211,6 +221,11 @@ def _settings(chosen: Option) -> list[str]:
         return bundle + [f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns]
     lines = []
     for key, value in chosen.parameters.items():
+        if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            lines += [
+                f"  {chosen.group}.{key}: " + "  ".join(f"{k}={_plain(v)}" for k, v in part.items()) for part in value
+            ]
+            continue
         inner = f"{chosen.group}.{key}.({'|'.join(value)})" if isinstance(value, dict) else ""
         lines.append(f"  {inner or f'{chosen.group}.{key} = {_plain(value)}'}")
     return lines

@@ -1,4 +1,8 @@
-"""What a person sees while a study runs: a progress bar with an ETA on a terminal, plain lines elsewhere."""
+"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the other.
+
+There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar and an ETA, and
+below it stands how many cells are to come and how long they may take.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Eta
+from rich.text import Text
 
 from bench.plan import CellPlan, Chunk
 
@@ -19,6 +27,28 @@ _PLAIN_WIDTH = 160
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+
+@dataclass
+class Sweep:
+    """What this process was asked for: how many ``cells``, less those found not to apply.
+
+    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows before.
+    """
+
+    cells: int = 1
+    there: int = 0
+    took: list[float] = field(default_factory=list)
+
+    def ahead(self) -> str:
+        """What is to come after the running cell; nothing after the last."""
+        left = self.cells - self.there - len(self.took) - 1
+        if left < 1:
+            return ""
+        words = f"{len(self.took) + self.there} of {self.cells} cells done, {left} after this one"
+        return f"{words}, about {_span(left * sum(self.took) / len(self.took))}" if self.took else words
+
+
+SWEEP = Sweep()
 Advance = Callable[[Chunk, Mapping[str, int]], None]
 
 
@@ -46,7 +76,9 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         yield lambda chunk, counts: None
         return
     if not rows:
-        out.print(f"{title(plan)}: all {total} rows are there")
+        SWEEP.there += 1
+        done = _ended(plan, f"all {total} rows are there", "")
+        out.print(done if out.is_terminal else f"{title(plan)}: all {total} rows are there")
         yield lambda chunk, counts: None
         return
     if not out.is_terminal:
@@ -69,10 +101,29 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         Eta(),
         TextColumn("[red]{task.fields[failures]}"),
     )
-    with Progress(*columns, console=out) as bar:
-        task = bar.add_task(title(plan), total=total, completed=total - rows, failures="")
+    bar = Progress(*columns, console=out)
+    with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=out, transient=True):
+        task = bar.add_task(escape(title(plan)), total=total, completed=total - rows, failures="")
 
         def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
             bar.update(task, advance=len(chunk.images) * plan.cell.draws, failures=note(counts))
 
         yield advance
+    seconds = time.monotonic() - start
+    SWEEP.took.append(seconds)
+    out.print(_ended(plan, f"{rows} rows in {_span(seconds)}", note({})))
+
+
+def _ended(plan: CellPlan, words: str, failures: str) -> Text:
+    """The line that a cell leaves behind; of one with failed rows, with the most frequent reason."""
+    if not failures:
+        return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
+    failed = plan.store.read(["status", "message"]).query("status != 'ok'")["message"].mode()
+    reason = f": {failed.iloc[0]}" if len(failed) else ""
+    return Text.assemble(("✗ ", "red"), title(plan), (f"  {words}", "dim"), (f"  {failures}{reason}", "red"))
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from omegaconf import DictConfig
 from PIL import Image
 
-from bench import console, figures, leaderboard
+from bench import console, figures, leaderboard, report, status
 from bench.plan import CellPlan
 from bench.run import Outcome, prepare
+from bench.schema import study_folder
 from bench.sheet import Panel, contact_sheet
+from bench.store import read_study
 
 if TYPE_CHECKING:
     from bench.worker import Session
@@ -28,6 +31,7 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     board = leaderboard.write(last.study)
     figure = figures.write(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
+    page = report.write(last.study, board)[0] if last.report else None
     if not last.quiet:
         console.out.print(leaderboard.table(board, console.out.width))
         for label, path in (
@@ -35,6 +39,7 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
             ("rows", last.study / "cells"),
             ("contact sheet", sheet),
             ("figure", figure),
+            ("report", page),
         ):
             if path is not None:
                 console.out.print(f"{label:>14}  {path}")
@@ -44,9 +49,38 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     return not bad
 
 
+def finish_elsewhere(config: DictConfig) -> bool:
+    """The same for a sweep whose jobs a launcher ran in other processes: what its study folder says."""
+    study = Path(study_folder(config.out, config.study.name))
+    if not (study / "cells").is_dir():  # every job was skipped, or out= was swept
+        return True
+    board = leaderboard.write(study)
+    figures.write(study, board)
+    page = report.write(study, board)[0] if config.report else None
+    cells = status.read(study)
+    if not config.quiet:
+        console.out.print(leaderboard.table(board, console.out.width))
+        console.out.print(f"{'leaderboard':>14}  {study / 'leaderboard.csv'}")
+        console.out.print(f"{'status':>14}  {status.summary(cells)}")
+        if page is not None:
+            console.out.print(f"{'report':>14}  {page}")
+    known = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
+    bad = [cell for cell in cells if cell.rows < cell.planned]
+    for cell in bad:
+        console.err.print(f"bench: {cell.title}: rows are missing; give the same command again to continue")
+    if not known.all():
+        console.err.print(f"bench: {(~known).sum()} of {len(known)} rows failed (retry=true runs them again)")
+    return not bad and bool(known.all())
+
+
 def _failures(outcome: Outcome) -> str:
     """How many rows failed, with the first message, and what to do."""
     rows = outcome.plan.store.read(["status", "message"])
+    if outcome.stopped:
+        return (
+            f"stopped after {len(rows)} rows, because the first ones all failed alike: {outcome.stopped} (retry=true "
+            "runs them again and goes on once one succeeds, accept=[STATUS] goes on regardless)"
+        )
     failed = rows[~rows["status"].isin(["ok", *outcome.accept])]
     if failed.empty:
         return "rows are missing; give the same command again to continue"

@@ -32,9 +32,16 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
+    reading = next((line for line in overrides if "${oc." in line), None)
+    if reading is not None:
+        # a configuration is recorded as it was resolved, and secrets live in the environment
+        raise UserError(f"'{reading}' reads the environment, and settings are recorded; let the shell put the value in")
     several = next((item for item in parsed if item.is_sweep_override()), None)
     swept = _study_sweep(parsed)
-    if several is not None and not sweep and not (swept and study_sweep):
+    parts = _has_parts(parsed)
+    if parts and not study_sweep:
+        raise UserError("this study is many cells, and one is wanted here: leave study= away and name the cell itself")
+    if several is not None and not sweep and not ((swept or parts) and study_sweep):
         raise UserError(f"'{several.input_line}' is a sweep: add -m to run every value, or give one")
     asked = {item.key_or_group for item in parsed}
     plugins = next((_as_names(item.value()) for item in parsed if item.key_or_group == "plugins"), [])
@@ -82,10 +89,16 @@ def _study_sweep(parsed: Sequence[Any]) -> list[Any]:
 
     asked = [name for item in parsed if item.key_or_group == "study" for name in _check_options(item, ())]
     sweeps = {name: option("study", name).sweep for name in asked}
-    if len(asked) > 1 and any(sweeps.values()):
+    if len(asked) > 1 and (_has_parts(parsed) or any(sweeps.values())):
         raise UserError(f"study={','.join(asked)}: a study with a sweep of its own runs alone; give one")
     lines = [f"{key}={value}" for sweep in sweeps.values() for key, value in sweep.items()]
     return list(OverridesParser.create().parse_overrides(lines))
+
+
+def _has_parts(parsed: Sequence[Any]) -> bool:
+    """Whether a chosen study runs several sweeps (:mod:`bench.studies`)."""
+    asked = [name for item in parsed if item.key_or_group == "study" for name in _as_names(item.value())]
+    return any(name in options("study") and option("study", name).parts for name in asked)
 
 
 def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -182,6 +195,8 @@ def _check_top(key: str, item: Any) -> None:
         numeric = str(fields[key]).startswith("int")
         if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise UserError(f"{key}={value}: {key} takes a whole number")
+        if str(fields[key]).startswith("float") and (isinstance(value, bool | str | list | dict)):
+            raise UserError(f"{key}={value}: {key} takes a number")
         if value is None and "None" not in str(fields[key]):
             raise UserError(f"{key}=null: {key} needs a value")
         if str(fields[key]) == "bool" and not isinstance(value, bool):

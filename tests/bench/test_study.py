@@ -20,7 +20,7 @@ STUDIES = [name for name in options("study") if option("study", name).sweep]
 
 
 def test_the_studies_of_the_project_are_there() -> None:
-    assert {"arena", "embedded"} <= set(STUDIES)
+    assert {"arena", "embedded", "showcase"} <= set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -29,7 +29,7 @@ def test_a_study_names_only_what_exists(name: str) -> None:
     solvers = option("study", name).sweep["solver"]
     assert {"exact", "prior", "vipaint2"} <= set(
         options("solver")
-    ) and "exclude=[folder,torchscript,deepinv]" in solvers
+    ) and "exclude=[folder,torchscript,deepinv,conditional]" in solvers
 
 
 @pytest.mark.parametrize("name", STUDIES)
