@@ -64,7 +64,7 @@ define WANTED
 import tomllib
 whole = tomllib.load(open("pyproject.toml", "rb"))
 extras = whole["project"]["optional-dependencies"]
-lists = [whole["build-system"]["requires"], whole["project"]["dependencies"], *(extras[e] for e in ("ray", "slurm", "dev"))]
+lists = [whole["build-system"]["requires"], whole["project"]["dependencies"], *(extras[e] for e in ("ray", "slurm", "wandb", "tensorboard", "dev"))]
 print("editables", *(requirement for wanted in lists for requirement in wanted), sep="\n")
 endef
 export WANTED
@@ -73,7 +73,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 	rm -rf build/lock && mkdir -p build && $(PYTHON) -m venv build/lock
 	$(PYTHON) -c "$$WANTED" > build/wanted.txt
 	build/lock/bin/python -m pip --quiet install $(TORCH) -r build/wanted.txt
-	{ echo "# Exact versions of everything: the program, the extras ray, slurm and dev, and the build backend."; \
+	{ echo "# Exact versions of everything: the program, the extras ray, slurm, wandb, tensorboard, dev, and the build backend."; \
 	  echo "# Written by 'make lock'; do not edit."; \
 	  build/lock/bin/python -m pip freeze --exclude pip --exclude setuptools \
 	  | sed -E 's/^((nvidia|cuda)-[^=]+==.*|triton==.*)$$/\1 ; platform_system == "Linux"/'; } > requirements.lock

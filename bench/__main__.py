@@ -1,4 +1,4 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Exit codes: 0 good, 1 failed rows, 2 bad input, 130 stop."""
+"""``python -m bench [verb] [overrides]``; no verb = run. Its exit codes are those of :mod:`bench.errors`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
 from bench.guard import check_house
+from bench.stop import Terminated, farewell, heed_sigterm
 
 HELP = """\
 python -m bench [verb] [overrides]
 
   run          run a cell, or with -m and comma lists a sweep (the verb may be left out)
-  plan         what a run would do: cells, rows, chunks still missing
+  plan         what a run would do: rows, chunks still missing; of a study cells, evaluations, hours, disk
   ls [GROUP]   everything that can be chosen
   show GROUP=NAME   one choice in full: settings, presets, card
   doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk
   check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
   export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
+  report DIR        report.html of a study: table, pictures, figures, cards; images=N metric=NAME extract=DIR
   compare DIR a=SOLVER b=SOLVER metric=NAME   who is better image by image, by how much, how surely; and a plot
   score DIR metrics=[NAME]   add metrics to finished rows from their stored images, without sampling
+  compact DIR       merge the files of finished cells into a few large ones
   status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
   convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
   embed-prompts FOLDER --prompts FILE --to FILE.safetensors   the prompts of a Stable Diffusion prior, one a line
@@ -37,21 +40,23 @@ settings
 {settings}
 
 An interrupted run continues when the same command is given again. --cfg job shows the resolved configuration.
-Exit codes: 0 every row is ok or accepted, 1 some are not, 2 bad input, 130 interrupted."""
+Exit codes: 0 every row is ok or accepted, 1 some are not (a cell whose first rows all fail alike is stopped), 2 bad
+input or no worker can start, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        heed_sigterm()
         check_house()
         sys.exit(_dispatch(arguments))
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("bench: interrupted; give the same command again to continue", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        print(farewell(_parted(arguments)[0], arguments), file=sys.stderr)
+        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # the reader of `bench ls | head` has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,12 +67,17 @@ def _dispatch(arguments: list[str]) -> int:
     if any(a in ("-h", "--help") for a in arguments):
         print(_help())
         return 0
-    verb, rest = "run", arguments
-    if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "+", "~")):
-        verb, rest = arguments[0], arguments[1:]
+    verb, rest = _parted(arguments)
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     return VERBS[verb](rest)
+
+
+def _parted(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb, which may be left out, and the rest."""
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith(("-", "+", "~")):
+        return arguments[0], arguments[1:]
+    return "run", arguments
 
 
 def _help() -> str:
@@ -84,29 +94,45 @@ def _run(overrides: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     from bench.overrides import check
+    from bench.studies import cells, expand, refuse_unset
 
     parsed = get_args_parser().parse_args(overrides)
-    checked = check(parsed.overrides, parsed.multirun, study_sweep=True)
-    ours, more = dict(zip(parsed.overrides, checked, strict=False)), checked[len(parsed.overrides) :]
-    from bench import app
+    flags = [argument for argument in overrides if argument not in parsed.overrides]
+    sweeps = expand(parsed.overrides)
+    checked = [check(sweep, parsed.multirun, study_sweep=True) for sweep in sweeps]
+    if len(sweeps) > 1:
+        refuse_unset(sweeps)
+    from bench import app, console
 
-    # Hydra reads sys.argv; it is given ours without the verb
-    sys.argv = [sys.argv[0], *(ours.get(argument, argument) for argument in overrides), *more]
-    app.job()
-    if not app.OUTCOMES:  # --cfg, --info, or jobs that a launcher runs elsewhere
+    console.SWEEP.cells = len(cells(parsed.overrides))
+    # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
+    for lines in checked:
+        sys.argv = [sys.argv[0], *flags, *lines]
+        app.job()
+    if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
-    from bench.finish import finish
+    from bench import sinks
+    from bench.finish import finish, finish_elsewhere
 
-    return 0 if finish(app.OUTCOMES) else FAILED
+    good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
+    sinks.finish()
+    return 0 if good else FAILED
 
 
 def _plan(overrides: list[str]) -> int:
     from bench.overrides import check
+    from bench.studies import cells, expand
 
-    checked = check(overrides)
+    checked = [check(sweep, study_sweep=True) for sweep in expand(overrides)]
+    if len(singles := cells(overrides)) > 1:
+        from bench.console import out
+        from bench.forecast import forecast
+
+        out.print(forecast(singles))
+        return 0
     from bench.finish import describe
 
-    print(describe(checked))
+    print(describe(checked[0]))
     return 0
 
 
@@ -168,6 +194,12 @@ def _status(arguments: list[str]) -> int:
     return show(arguments)
 
 
+def _compact(arguments: list[str]) -> int:
+    from bench.compact import command
+
+    return command(arguments)
+
+
 def _compare(arguments: list[str]) -> int:
     from bench.compare import compare
     from bench.console import out
@@ -182,6 +214,15 @@ def _score(arguments: list[str]) -> int:
     from bench.score import command
 
     return command(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.report import report
+
+    for path in report(arguments):
+        out.print(f"{path}", style="dim")
+    return 0
 
 
 def _export_masks(overrides: list[str]) -> int:
@@ -245,7 +286,9 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
     "compare": _compare,
+    "report": _report,
     "score": _score,
+    "compact": _compact,
     "status": _status,
     "convert": _convert,
     "embed-prompts": _embed_prompts,

@@ -5,12 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-"""Exit codes besides 0: some rows are not ok, the input was wrong, somebody pressed Ctrl-C."""
+FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+"""Exit codes besides 0: some rows are not ok; the input was wrong, or no worker can start; SIGINT, SIGTERM."""
 
 
 class UserError(Exception):
-    """What was wrong, what is valid, what to do; in one line."""
+    """What was wrong, what is valid, what to do; in one line, also where it quotes what is not printable."""
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().splitlines())
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+class DeviceLost(UserError):
+    """The device of a worker answers no more; rows that were stored are whole, and another process can go on."""
+
+
+class TimeoutExceeded(RuntimeError):
+    """A chunk took longer than the setting ``timeout`` allows."""
 
 
 class Inapplicable(UserError):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
-from bench.errors import UserError
+from bench.errors import DeviceLost, UserError
 from bench.plan import CellPlan, Chunk
+from bench.stop import heed_sigterm
 
 Counts = dict[str, int]
 
@@ -58,7 +61,8 @@ class RayActors:
 
     Ray places and restarts actors; a chunk whose worker dies goes back into the queue, at most ``tries`` times, and
     then becomes error rows. A chunk that runs twice writes the same shard twice. ``max_task_retries`` stays 0: with
-    Ray's own retries a chunk waits for ever on an actor whose node is gone.
+    Ray's own retries a chunk waits for ever on an actor whose node is gone. A worker that cannot start or load the cell
+    ends the run: it would take chunk after chunk with it. One that does not heed ``timeout`` is ended.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None, tries: int = 3):
@@ -68,49 +72,74 @@ class RayActors:
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
         import torch
-        from ray import get, wait
+        from ray import get, kill, wait
         from ray.exceptions import RayActorError
 
         from bench.worker import failed_rows
 
         # Ray gives its workers one thread unless told; rows are to equal those of a serial run here
         actors = _actors(self.address, self.workers, threads or torch.get_num_threads())
-        problem = get(actors[0].prepare.remote(plan.cell.config))
-        if problem:
-            raise UserError(problem)
-        idle, todo = deque(actors), deque(chunks)
+        config, timeout = plan.cell.config, plan.cell.config.get("timeout")
+        idle, todo = deque[Any](), deque(chunks)
         flying: dict[Any, tuple[Any, Chunk]] = {}
-        waking: dict[Any, Any] = {}
+        waking = {actor.prepare.remote(config): actor for actor in actors}
+        light = replace(plan, chunks=())  # every call pickles it; with its chunks, a cell's traffic would be quadratic
         tries: dict[str, int] = {}
+        ends: dict[Any, float] = {}
+        overdue: set[Any] = set()
         while todo or flying:
             while todo and idle:
                 actor, chunk = idle.popleft(), todo.popleft()
-                flying[actor.run.remote(plan, chunk)] = (actor, chunk)
+                ref = actor.run.remote(light, chunk)
+                flying[ref], ends[ref] = (actor, chunk), time.monotonic() + (timeout or math.inf) + GRACE_SECONDS
             done, _ = wait([*flying, *waking], num_returns=1, timeout=5)
+            for ref in {ref for ref in flying if time.monotonic() > ends[ref]} - overdue - {*done}:
+                overdue.add(ref)
+                kill(flying[ref][0], no_restart=False)
             for ref in done:
                 if ref in waking:
                     actor = waking.pop(ref)
                     try:
-                        get(ref)
-                        idle.append(actor)
-                    except RayActorError:
+                        problem = get(ref)
+                    except RayActorError as error:
+                        _check_started(error)
                         time.sleep(0.5)
-                        waking[actor.ping.remote()] = actor
+                        waking[actor.prepare.remote(config)] = actor
+                        continue
+                    if problem:
+                        raise UserError(problem)
+                    idle.append(actor)
                     continue
                 actor, chunk = flying.pop(ref)
+                del ends[ref]  # a reference that is kept keeps its result in memory
                 try:
                     counts = get(ref)
                     idle.append(actor)
-                except RayActorError:
-                    waking[actor.ping.remote()] = actor
+                except RayActorError as error:
+                    _check_started(error)
+                    waking[actor.prepare.remote(config)] = actor
                     tries[chunk.name] = tries.get(chunk.name, 0) + 1
-                    if tries[chunk.name] < self.tries:
+                    status, message = "error", f"the worker died {self.tries} times on this chunk"
+                    if ref in overdue:
+                        status, message = "timeout", f"the chunk took longer than {timeout=:g} seconds, and was ended"
+                    elif tries[chunk.name] < self.tries:
                         todo.appendleft(chunk)
                         continue
-                    rows = failed_rows(plan, chunk, "error", f"the worker died {self.tries} times on this chunk")
+                    rows = failed_rows(plan, chunk, status, message)
                     plan.store.write(chunk.name, rows)
-                    counts = {"error": len(rows)}
+                    counts = {status: len(rows)}
                 yield chunk, counts
+
+
+GRACE_SECONDS = 30.0
+"""What a worker may go beyond ``timeout`` before it is ended: it stops by itself at the next network evaluation."""
+
+
+def _check_started(error: Exception) -> None:
+    """UserError where a worker never came to life: Ray says so of a creation task, and starts it no more."""
+    if "creation task" in str(error):
+        cause = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        raise UserError(f"a worker of Ray cannot start: {cause}") from None
 
 
 class _RayWorker:
@@ -121,9 +150,6 @@ class _RayWorker:
 
         self.worker = Worker(_device("auto"), threads)
 
-    def ping(self) -> bool:
-        return True
-
     def prepare(self, config: Any) -> str:
         try:
             self.worker.session(config)
@@ -132,7 +158,10 @@ class _RayWorker:
         return ""
 
     def run(self, plan: CellPlan, chunk: Chunk) -> Counts:
-        return self.worker.run(plan, chunk)
+        try:
+            return self.worker.run(plan, chunk)
+        except DeviceLost:
+            os._exit(1)  # a fresh process can use the device again; the chunk goes back into the queue
 
 
 _POOL: dict[tuple[str | None, int | None, int | None], tuple[Any, ...]] = {}
@@ -177,3 +206,4 @@ def _connect(address: str | None) -> None:
     ray.init(
         address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
     )
+    heed_sigterm()  # Ray puts a handler of its own in place

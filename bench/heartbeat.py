@@ -47,7 +47,7 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
                 os.utime(path)
 
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # a study folder that has gone is not made again
         path.write_text(json.dumps({"chunk": chunk, "since": time.time()}), encoding="utf-8")
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

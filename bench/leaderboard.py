@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench import paper, tables
+from bench import paper, paper_table, tables
 from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
@@ -46,7 +47,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 class CellRecord:
     """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
 
-    ``sets``: the configuration of each metric whose rows hold features.
+    ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
+    batch was planned with, 0 where that is not recorded.
     """
 
     name: str
@@ -56,6 +58,7 @@ class CellRecord:
     planned: frozenset[str]
     commit: str
     dirty: bool | None
+    padded_batch: int = 0
 
     @property
     def draws(self) -> int:
@@ -94,6 +97,7 @@ def build(study: Path | str) -> pd.DataFrame:
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    notes += _small_batches(ok, cells)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
     if printed:
@@ -114,6 +118,8 @@ def write(study: Path | str) -> pd.DataFrame:
         "leaderboard.tex": tables.latex(frame).encode(),
         "leaderboard.parquet": parquet.getvalue(),
     }
+    if printed := paper.declared(study):
+        files["paper_table.md"] = paper_table.markdown(frame, study, printed).encode()
     for name, data in files.items():
         write_atomic(Path(study) / name, data)
     return frame
@@ -190,7 +196,13 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         planned=frozenset(str(image) for images in config["chunks"].values() for image in images),
         commit=str(provenance.get("commit") or ""),
         dirty=provenance.get("dirty"),
+        padded_batch=_padded_batch(config),
     )
+
+
+def _padded_batch(config: Mapping[str, Any]) -> int:
+    draws, batch = int(config["identity"].get("draws") or 0), int((config.get("config") or {}).get("batch") or 0)
+    return int(config.get("padded") or 0) * min(draws, batch)
 
 
 def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -390,6 +402,18 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     if changed:
         notes.append(f"Settings other than the shipped ones: {'; '.join(changed)}.")
     return notes
+
+
+def _small_batches(ok: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
+    """How many rows were computed in another batch than planned: the padded batch is part of what fixes their bits."""
+    planned = ok["cell"].map({cell.name: cell.padded_batch for cell in cells}).astype(float)
+    smaller = int((ok["padded_batch"] < planned).sum())
+    if not smaller:
+        return []
+    return [
+        f"Memory ran out for {smaller} of {len(ok)} rows: they are from smaller batches (column padded_batch). "
+        "They agree with those of a machine with more memory within rounding, not bit for bit."
+    ]
 
 
 def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:

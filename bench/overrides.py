@@ -215,6 +215,8 @@ def _check_value(item: Any, name: str, key: str, value: Any, content: dict[str, 
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     if example is None or value is None or type(example) not in kinds or (isinstance(value, str) and "${" in value):
         return
+    if key == "path" and isinstance(example, str) and not isinstance(value, str):
+        raise UserError(f"{item.input_line}: {key} takes a name; put one that reads as a number in quotes")
     fits = isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
     if not fits and not (isinstance(example, float) and type(value) is int) and not isinstance(example, str):
         raise UserError(f"{item.input_line}: {key} takes {kinds[type(example)]} (now {example})")

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bench import console, paper
+from bench import console, paper, sinks
+from bench.breaker import Breaker
 from bench.build import build, suited
 from bench.cell import Cell, cell_of
 from bench.environment import environment
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.plan import CellPlan, plan_cell, writable
 from bench.plugins import admit
 from bench.schema import study_folder
@@ -32,7 +33,7 @@ _REDUCED: dict[Path, tuple[float, float]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one job of a run or sweep came to."""
+    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early."""
 
     study: Path
     plan: CellPlan
@@ -40,6 +41,8 @@ class Outcome:
     accept: tuple[str, ...]
     quiet: bool
     sheet: bool
+    report: bool
+    stopped: str = ""
 
     @property
     def good(self) -> bool:
@@ -64,6 +67,11 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     budget = config["budget"]
     if budget is not None and not (budget.startswith("nfe:") and budget[4:].isdigit() and int(budget[4:]) > 0):
         raise UserError(f"budget={budget}: write budget=nfe:N with a positive whole N")
+    timeout = config["timeout"]
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise UserError(f"timeout={timeout}: give seconds above 0, or null for no limit")
+    if config["logger"] not in (None, *sinks.SINKS):
+        raise unknown("logger", str(config["logger"]), sinks.SINKS)
     wrong = [s for s in config["accept"] if s not in STATUSES]
     if wrong:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
@@ -121,13 +129,27 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
     chunks = plan.missing(bool(config["retry"]))
     _check_metrics(plan)
     executor = build(config["executor"])
-    with console.progress(plan, chunks, quiet=bool(config["quiet"])) as advance:
-        for chunk, counts in executor.run(plan, chunks, config["threads"]):
+    breaker = Breaker(plan, config["accept"])
+    stopped = breaker.before() if chunks and not config["retry"] else ""
+    chunks = [] if stopped else chunks
+    with (
+        console.progress(plan, chunks, quiet=bool(config["quiet"]) or bool(stopped)) as advance,
+        sinks.tracking(plan, chunks, config["logger"]) as track,
+    ):
+        for done, (chunk, counts) in enumerate(executor.run(plan, chunks, config["threads"]) if chunks else (), 1):
             advance(chunk, counts)
+            track(chunk, counts)
+            if not plan.folder.joinpath("config.yaml").exists():
+                raise UserError(f"{study} was renamed or removed under the run; give out= the folder it is now")
+            message = breaker.after(chunk, counts)
+            if message and done < len(chunks):
+                stopped = message
+                break
     statuses = plan.store.read(["status"])["status"].value_counts()
     counts = {str(status): int(n) for status, n in statuses.items()}
     _reduce(study, lately=sweep)
-    return Outcome(study, plan, counts, tuple(config["accept"]), bool(config["quiet"]), bool(config["sheet"]))
+    quiet, sheet, report = (bool(config[key]) for key in ("quiet", "sheet", "report"))
+    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped)
 
 
 def _reduce(study: Path, lately: bool) -> None:
@@ -146,9 +168,13 @@ def _check_metrics(plan: CellPlan) -> None:
     """Refuse metrics that the cell's finished rows were not scored with: their column would be half empty."""
     from bench.worker import shared
 
-    rows = plan.store.read()
     nodes = plan.cell.config["metrics"].items()
-    unscored = [name for name, node in nodes if {*shared("metric", node, "cpu").columns} - {*rows.columns}]
+    columns = {name: {*shared("metric", node, "cpu").columns} for name, node in nodes}
+    stored = {*plan.store.columns()}
+    if not stored or stored >= set[str]().union(*columns.values()):  # one footer, instead of thousands of shards
+        return
+    rows = plan.store.read()
+    unscored = [name for name in columns if columns[name] - {*rows.columns}]
     if (rows["status"] == "ok").any() and unscored:
         raise UserError(
             f"rows of {plan.folder} were stored without {', '.join(unscored)}; `python -m bench score` adds metrics to "

@@ -22,11 +22,13 @@ class Config:
     metrics: Any = field(default_factory=dict)
     executor: Any = MISSING
     study: Any = MISSING
+    scale: Any = MISSING
     seed: int = 0
     draws: int = 4
     batch: int = 16
     out: str | None = None
     budget: str | None = None
+    timeout: float | None = None
     threads: int | None = None
     precision: str = "fp32"
     channels_last: bool = False
@@ -36,6 +38,8 @@ class Config:
     accept: list[str] = field(default_factory=list)
     retry: bool = False
     sheet: bool = True
+    report: bool = True
+    logger: str | None = None
     quiet: bool = False
 
 

@@ -6,6 +6,7 @@ SETTINGS = {
     "batch": "network rows per chunk; every network batch is filled up to it",
     "out": "study folder; null = runs/<study.name>",
     "budget": "nfe:N stops a solver that asks for more than N network evaluations per draw; null = none",
+    "timeout": "seconds a chunk may take; then its rows are timeout rows. Looked at before every network evaluation",
     "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
     "precision": "fp32; tf32, products of a GPU while a solver works; bf16, autocast of the denoising network alone",
     "channels_last": "run the denoising network with its channels innermost in memory",
@@ -15,5 +16,7 @@ SETTINGS = {
     "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
     "retry": "run chunks again that hold rows which are not ok",
     "sheet": "write contact_sheet.png",
+    "report": "write report.html at the end of a run",
+    "logger": "wandb (offline unless WANDB_MODE says else) or tensorboard: a run per cell in trackers/ of the study",
     "quiet": "print nothing but errors",
 }

@@ -69,7 +69,8 @@ def _cell(path: Path) -> CellStatus:
         failed=len(failed),
         reason=reason,
         workers=beats(path.parent),
-        stored=[(_written(shard), len(chunks.get(shard.stem, ())) * draws) for shard in store.folder.glob("*.parquet")],
+        # when the chunks of a pack were finished is no longer known
+        stored=[(_written(shard), len(chunks.get(shard.stem, ())) * draws) for shard in store.shards()],
     )
 
 

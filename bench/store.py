@@ -2,22 +2,25 @@
 
 A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader therefore sees a
 whole shard or none, on a local disk and on a shared folder without locks, and a chunk written twice replaces itself.
-Every page of a shard has a checksum and its footer a seal; what is read is checked against them.
+Every page of a shard has a checksum and its footer a seal; what is read is checked against them. Shards of finished
+chunks can be merged into a pack, which holds one chunk in each row group and says which.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -61,7 +64,12 @@ TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
 """What two honest copies of a row may differ in."""
 
 Row = Mapping[str, object]
+T = TypeVar("T")
 _SEAL = b"bench"
+_CHUNKS = b"bench.chunks"
+PACK = "packed-"
+"""Starts the names of packs, and of no chunk."""
+
 _CHUNK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STALE_SECONDS = 3600
 _LOG = logging.getLogger(__name__)
@@ -106,6 +114,8 @@ class RowStore:
         Raises ValueError for a bad chunk name, no rows, a row without key or two rows with the same key.
         """
         path = self._path(chunk)
+        if chunk.startswith(PACK):
+            raise ValueError(f"chunk name '{chunk}' is that of a pack: begin it with something else than '{PACK}'")
         data = _encode(chunk, _table(chunk, rows))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
@@ -116,8 +126,7 @@ class RowStore:
         ``rows``: the new columns of every stored row, in the stored order. Raises ValueError for a column that is there
         already and another number of rows, CorruptShard for a damaged shard.
         """
-        path = self._path(chunk)
-        table = _decode(path, {*_columns(path)})
+        table = self.table(chunk)
         names = sorted({name for row in rows for name in row})
         known = [name for name in names if name in table.column_names]
         if known or len(rows) != table.num_rows:
@@ -127,22 +136,49 @@ class RowStore:
             values = [row.get(name) for row in rows]
             kind = _type(values)
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
-        write_atomic(path, _encode(chunk, table.select(_ordered(table.column_names))))
+        write_atomic(self._path(chunk), _encode(chunk, table.select(_ordered(table.column_names))))
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
         """All columns of a chunk, and its rows as they are stored, images included. CorruptShard for a damaged one."""
-        path = self._path(chunk)
-        names = _columns(path)
-        return names, _decode(path, {*names}).to_pandas()
+        table = self.table(chunk)
+        return table.column_names, table.to_pandas()
+
+    def columns(self) -> list[str]:
+        """The names of the columns of one stored chunk, from a footer alone; none where nothing is stored."""
+        return next((_columns(path) for path in self._shards() if _is_sound(path)), [])
 
     def has(self, chunk: str) -> bool:
         """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""
         path = self._path(chunk)
-        return path.exists() and _is_sound(path)
+        if path.exists() and _is_sound(path):
+            return True
+        return any(chunk in _held(pack) for pack in self.packs() if _is_sound(pack))
 
     def done(self) -> set[str]:
         """Names of the finished chunks. Reads footers only; corrupt shards are reported and set aside."""
-        return {path.stem for path in self._shards() if _is_sound(path)}
+        return _steady(lambda: {chunk for path in self._shards() if _is_sound(path) for chunk in _held(path)})
+
+    def shards(self) -> list[Path]:
+        """The files that hold one chunk each, sorted; packs apart."""
+        return [path for path in self._shards() if not path.name.startswith(PACK)]
+
+    def packs(self) -> list[Path]:
+        """The files that hold several chunks each, sorted."""
+        return [path for path in self._shards() if path.name.startswith(PACK)]
+
+    def held(self, pack: Path) -> list[str]:
+        """The chunks in a pack, in its order. CorruptShard for a damaged one."""
+        return _held(pack)
+
+    def pack(self, chunks: Sequence[str]) -> Path:
+        """Write one file that holds these stored chunks, whose columns agree; returns it, read once more and sound.
+
+        Nothing is removed: until the chunks' own files are, readers see every row twice and count it once.
+        """
+        name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
+        write_atomic(path := self._path(name), _encode_all(name, {chunk: self.table(chunk) for chunk in chunks}))
+        _decode(path, {*_columns(path)})
+        return path
 
     def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
@@ -167,12 +203,33 @@ class RowStore:
         return self.folder / f"{chunk}.parquet"
 
     def _shards(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.parquet") if not path.name.startswith("."))
+        """Packs last: of two copies of a row, that in the chunk's own file is read, which may have gained columns."""
+        before, found = self._listing(), self._listing()
+        # one listing may miss a pack that appears and the files that vanish for it; a second one then lacks some
+        while not before <= found:
+            before, found = found, self._listing()
+        return sorted(found, key=lambda path: (path.name.startswith(PACK), path.name))
+
+    def _listing(self) -> set[Path]:
+        return {path for path in self.folder.glob("*.parquet") if not path.name.startswith(".")}
+
+    def table(self, chunk: str) -> pa.Table:
+        """All columns of a stored chunk, from its own file or from a pack. FileNotFoundError where it is in none."""
+        return _steady(lambda: self._find(chunk))
+
+    def _find(self, chunk: str) -> pa.Table:
+        path = self._path(chunk)
+        if path.exists():
+            return _decode(path, {*_columns(path)})
+        for pack in self.packs():
+            if chunk in (held := _held(pack)):
+                return _decode(pack, {*_columns(pack)}, held.index(chunk))
+        raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
     def _rows(self, columns: Sequence[str] | None) -> pd.DataFrame:
         """Those of ``columns`` (and of the key) that some shard has, each row once, sorted."""
         wanted = None if columns is None else {*KEY, *columns}
-        shards = self._load(wanted)
+        shards = _steady(lambda: self._load(wanted))
         frame = pa.concat_tables([_empty(wanted), *shards.values()], promote_options="default").to_pandas()
         if frame.duplicated(KEY).any():
             self._compare(_owners(frame, shards))
@@ -195,10 +252,18 @@ class RowStore:
             return {path: table for path, table in zip(paths, tables, strict=True) if table is not None}
 
     def _compare(self, paths: Iterable[Path]) -> None:
-        """Raise DifferentCopies unless rows stored twice agree, images included."""
+        """Raise DifferentCopies unless rows stored twice agree in every column that both have, images included.
+
+        Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks them.
+        """
         tables = [_decode(path, {*_columns(path)}) for path in paths]
         frame = pa.concat_tables([_hashable(table) for table in tables], promote_options="default").to_pandas()
-        distinct = frame.drop_duplicates([name for name in frame.columns if name not in TIMINGS])
+        copies = frame[frame.duplicated(KEY, keep=False)].drop(columns=[*TIMINGS], errors="ignore")
+        there = [[name in table.column_names for name in copies.columns] for table in tables]
+        has = np.repeat(there, [len(table) for table in tables], axis=0)
+        both = pd.DataFrame(has[copies.index], copies.index, copies.columns).groupby([copies[k] for k in KEY])
+        shared = both.transform("all")
+        distinct = copies.where(shared, None).drop_duplicates()
         bad = distinct[distinct.duplicated(KEY)]
         if len(bad):
             first = bad.iloc[0]
@@ -276,35 +341,53 @@ def _type(values: Sequence[object]) -> pa.DataType:
 
 
 def _encode(chunk: str, table: pa.Table) -> bytes:
-    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy."""
-    codecs = {name: "none" if name == "png" else "snappy" for name in table.column_names}
+    return _encode_all(chunk, {chunk: table})
+
+
+def _encode_all(name: str, tables: Mapping[str, pa.Table]) -> bytes:
+    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy.
+
+    One row group per chunk.
+    """
+    schema = next(iter(tables.values())).schema
+    codecs = {column: "none" if column == "png" else "snappy" for column in schema.names}
     sink = io.BytesIO()
     with pq.ParquetWriter(
         sink,
-        table.schema,
+        schema,
         compression=codecs,
         use_dictionary=False,
         write_statistics=False,
         store_schema=False,
         write_page_checksum=True,
     ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({_SEAL: _seal(chunk, table.num_rows, table.schema)})
+        for table in tables.values():
+            writer.write_table(table, row_group_size=table.num_rows)
+        chunks = json.dumps([*tables]) if name.startswith(PACK) else ""
+        rows = sum(table.num_rows for table in tables.values())
+        metadata = {_CHUNKS: chunks} if chunks else {}
+        writer.add_key_value_metadata({_SEAL: _seal(name, rows, schema, chunks), **metadata})
     return sink.getvalue()
 
 
-def _seal(chunk: str, rows: int, schema: pa.Schema) -> str:
+def _seal(name: str, rows: int, schema: pa.Schema, chunks: str) -> str:
     """What the footer must agree with: page checksums guard the values, and this guards names, types and length."""
     columns = [(field.name, str(field.type)) for field in schema]
-    return blake2b(repr((chunk, rows, columns)).encode(), digest_size=16).hexdigest()
+    content = (name, rows, columns, chunks) if chunks else (name, rows, columns)
+    return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def _decode(path: Path, wanted: set[str] | None) -> pa.Table:
-    """The wanted columns of a shard (None = all but ``png``), checked page by page."""
+def _decode(path: Path, wanted: set[str] | None, group: int | None = None) -> pa.Table:
+    """The wanted columns of a file (None = all but ``png``), or of one of its row groups, checked page by page."""
     with _open(path) as file:
         names = [n for n in file.schema_arrow.names if (n != "png" if wanted is None else n in wanted)]
-        table = file.read(columns=names, use_threads=False).replace_schema_metadata()
-        if len(table) != file.metadata.num_rows:
+        if group is None:
+            table, rows = file.read(columns=names, use_threads=False), file.metadata.num_rows
+        else:
+            table = file.read_row_group(group, columns=names, use_threads=False)
+            rows = file.metadata.row_group(group).num_rows
+        table = table.replace_schema_metadata()
+        if len(table) != rows:
             raise CorruptShard("it ends early")
     return table
 
@@ -314,8 +397,10 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
     """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays an OSError."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            seal = _seal(path.stem, file.metadata.num_rows, file.schema_arrow)
-            if (file.metadata.metadata or {}).get(_SEAL) != seal.encode():
+            metadata = file.metadata.metadata or {}
+            chunks = metadata.get(_CHUNKS, b"").decode()
+            seal = _seal(path.stem, file.metadata.num_rows, file.schema_arrow, chunks)
+            if metadata.get(_SEAL) != seal.encode():
                 raise CorruptShard("its footer is not what was written for a chunk of this name")
             yield file
     except CorruptShard:
@@ -331,6 +416,23 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
 def _columns(path: Path) -> list[str]:
     with _open(path) as file:
         return file.schema_arrow.names
+
+
+def _steady(read: Callable[[], T], tries: int = 5) -> T:
+    """What ``read`` gives; once more where a file is gone that was there, because it has just been merged."""
+    for _ in range(tries - 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
+
+
+def _held(path: Path) -> list[str]:
+    """The chunks in a file."""
+    with _open(path) as file:
+        chunks = (file.metadata.metadata or {}).get(_CHUNKS)
+    return [path.stem] if chunks is None else list(json.loads(chunks))
 
 
 def _is_sound(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -22,7 +23,7 @@ from torch import Tensor
 from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
-from bench.errors import Inapplicable, UserError, unknown
+from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
 from bench.modules import load_modules
@@ -213,6 +214,24 @@ def perceptual_distance(solver: Solver, device: str) -> Distance | None:
     return metric.between
 
 
+@dataclass(frozen=True)
+class BatchSize:
+    """A padded network batch while sampling: so many images, each with so many draws at a time."""
+
+    images: int
+    draws: int
+
+    @property
+    def rows(self) -> int:
+        return self.images * self.draws
+
+    def halved(self) -> BatchSize:
+        """Half of it; draws are parted only where there is one image left, because a fit is shared by them."""
+        if self.images > 1:
+            return replace(self, images=self.images // 2)
+        return replace(self, draws=max(1, self.draws // 2))
+
+
 class Worker:
     """Runs chunks on one device. Sessions are kept, so a sweep loads a prior once."""
 
@@ -226,40 +245,82 @@ class Worker:
         self._session: tuple[str, Session] | None = None
 
     def session(self, config: Mapping[str, Any]) -> Session:
-        """The objects of a cell; the last cell's are kept."""
+        """The objects of a cell; the last cell's are kept. UserError where they cannot be loaded here."""
         key = digest(config)
         if self._session is None or self._session[0] != key:
-            self._session = (key, Session(config, self.device))
+            try:
+                self._session = (key, Session(config, self.device))
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(f"no worker can start on {self.device}: {one_line(error)}") from error
         return self._session[1]
 
     def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
-        """Compute one chunk and store its shard; returns how many rows have each status."""
+        """Compute one chunk and store its shard; returns how many rows have each status.
+
+        Raises UserError where the cell cannot be loaded here, and DeviceLost, after the rows are stored, where the
+        device has failed for good: every further chunk of this process would fail too.
+        """
         with beating(plan.folder, chunk.name):
             rows = self.rows(plan, chunk)
             plan.store.write(chunk.name, rows)
+        lost = next((row["message"] for row in rows if "CUDA error" in row["message"]), None)
+        if lost is not None:
+            raise DeviceLost(f"{self.device} answers no more: {lost}; give the same command again to continue")
         statuses = [row["status"] for row in rows]
         return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
     def rows(self, plan: CellPlan, chunk: Chunk) -> list[Row]:
-        """The chunk's rows, image by image and draw by draw. A failure is a row too."""
-        draws = plan.cell.draws
-        fixed = self._fixed(plan)
-        try:
-            session = self.session(plan.cell.config)
-            padded = [*chunk.images, *[chunk.images[-1]] * (plan.padded - len(chunk.images))]
-            outcome = self._solve(session, session.measure(padded), draws, plan.batch)
-        except Exception as error:
-            status = "oom" if isinstance(error, torch.OutOfMemoryError | MemoryError) else "error"
-            return failed_rows(plan, chunk, status, one_line(error), fixed)
-        return [
-            {**fixed, "image_id": image, "draw": d, **outcome[i * draws + d]}
-            for i, image in enumerate(chunk.images)
-            for d in range(draws)
-        ]
+        """The chunk's rows, image by image and draw by draw. A failure is a row too.
 
-    def _fixed(self, plan: CellPlan) -> Row:
+        Where memory runs out, the whole chunk is done again with half the padded batch, and so on down to one row; the
+        rows say which it was. Every chunk begins with the planned size, whatever others of this worker came to: a row
+        may depend on its own chunk's memory, never on the order of chunks.
+        """
+        session = self.session(plan.cell.config)
+        watch = watch_of(plan.cell.config.get("timeout"))
+        size = BatchSize(plan.padded, min(plan.cell.draws, plan.batch))
+        while size.rows > 1:
+            rows, ran_out = self._rows_at(size, session, plan, chunk, watch)
+            if not ran_out:
+                return rows
+            size = size.halved()
+        # an image that does not fit alone leaves the others of its chunk alone
+        single = [Chunk(chunk.name, [image]) for image in chunk.images]
+        return [row for one in single for row in self._rows_at(size, session, plan, one, watch)[0]]
+
+    def _rows_at(
+        self, size: BatchSize, session: Session, plan: CellPlan, chunk: Chunk, watch: Callable[[], None] | None
+    ) -> tuple[list[Row], bool]:
+        """The chunk's rows from padded batches of this size, and whether memory ran out."""
+        fixed, draws = self._fixed(plan, size), plan.cell.draws
+        rows: list[Row] = []
+        try:
+            for start in range(0, len(chunk.images), size.images):
+                part = list(chunk.images[start : start + size.images])
+                padded = [*part, *[part[-1]] * (size.images - len(part))]
+                outcome = self._solve(session, session.measure(padded), draws, size.draws, watch)
+                rows += [
+                    {**fixed, "image_id": image, "draw": d, **outcome[i * draws + d]}
+                    for i, image in enumerate(part)
+                    for d in range(draws)
+                ]
+            return rows, False
+        except Exception as error:
+            status, message = status_of(error), one_line(error)
+        # behind the handler, whose traceback kept the tensors of the attempt
+        if status == "oom":
+            self._free_memory()
+        return failed_rows(plan, chunk, status, message, fixed), status == "oom"
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _fixed(self, plan: CellPlan, size: BatchSize) -> Row:
         """What is the same in all rows: whose they are, and the five things bitwise equality depends on."""
-        block = min(plan.cell.draws, plan.batch)
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -267,11 +328,13 @@ class Worker:
             "build": torch.__version__,
             "threads": torch.get_num_threads(),
             "precision": Execution.of(plan.cell.config).label,
-            "padded_batch": plan.padded * block,
+            "padded_batch": size.rows,
             "commit": str(plan.cell.config.get("commit", "")),
         }
 
-    def _solve(self, session: Session, measured: Measurement, draws: int, batch: int) -> list[Row]:
+    def _solve(
+        self, session: Session, measured: Measurement, draws: int, batch: int, watch: Callable[[], None] | None
+    ) -> list[Row]:
         """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
         prior = session.prior
         cond = session.condition(measured.labels)
@@ -283,12 +346,14 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
         limit = _limit(session.config["budget"], sampled)
-        with _tf32(session.execution.precision == "tf32"), prior.metered(limit) as meter:
+        with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch) as meter:
             with self._clock() as fit:
                 posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
             with self._clock() as sample:
                 x = torch.cat([posterior.sample(block).x[:, :n] for block, n in blocks], dim=1)
+        if watch is not None:
+            watch()
         if x.shape != (obs.n, draws, *prior.image_shape):
             raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, draws, *prior.image_shape)}")
         cost = {
@@ -383,11 +448,36 @@ def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: 
     ]
 
 
+def watch_of(timeout: float | None) -> Callable[[], None] | None:
+    """A function that raises TimeoutExceeded once so many seconds have gone by; None without a limit.
+
+    It is called before every evaluation of a network: Python cannot be stopped safely in between, so a call that never
+    comes back is left to ``executor=ray``, which ends the worker.
+    """
+    if timeout is None:
+        return None
+    end = time.monotonic() + timeout
+
+    def watch() -> None:
+        if time.monotonic() > end:
+            raise TimeoutExceeded(f"the chunk took longer than timeout={timeout:g} seconds")
+
+    return watch
+
+
+def status_of(error: Exception) -> str:
+    """The row status of a failure. PyTorch tells that host memory ran out by a message alone."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return "oom"
+    return "timeout" if isinstance(error, TimeoutExceeded) else "error"
+
+
 def one_line(error: BaseException) -> str:
     """Type, first line and place of an error: enough to find it, short enough for a table."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, BudgetExceeded) or not frames:
+    if isinstance(error, BudgetExceeded | TimeoutExceeded) or not frames:
         return text
     return f"{text} ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})"
 

@@ -116,8 +116,10 @@ def stack_of(path: Path, height: int, width: int) -> Array:
     """
     try:
         array = _load(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ValueError(f"cannot read '{path}': {error}; repair it") from error
+    except Exception as error:  # damaged bytes surface as almost any error of the decoder
+        raise ValueError(f"cannot read '{path}': {error or type(error).__name__}; repair it") from error
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"'{path}' holds values of type {array.dtype}; give numbers or booleans")
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     elif array.ndim == 2 and array.shape != (height, width) and array.shape[1] == height * width:

@@ -29,7 +29,8 @@ class Meter:
     """Evaluations counted in samples (rows times calls): what a method costs, measured where it is spent.
 
     ``nfe`` network forwards (a guided one counts 2), ``nge`` backwards through the network, ``decode``/``encode``
-    autoencoder calls and their ``_grad`` backwards. ``limit`` bounds ``nfe``.
+    autoencoder calls and their ``_grad`` backwards. ``limit`` bounds ``nfe``; ``watch`` is called before every
+    evaluation and may raise, which is how whoever runs a solver can end it.
     """
 
     nfe: int = 0
@@ -39,14 +40,17 @@ class Meter:
     encode: int = 0
     encode_grad: int = 0
     limit: float = field(default=math.inf, repr=False)
+    watch: Callable[[], None] | None = field(default=None, repr=False)
 
     def add(self, name: str, count: int) -> None:
+        if self.watch is not None:
+            self.watch()
         setattr(self, name, getattr(self, name) + count)
         if self.nfe > self.limit:
             raise BudgetExceeded(f"the solver used {self.nfe} network evaluations; its budget is {self.limit:.0f}")
 
     def counts(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name != "limit"}
+        return {name: value for name, value in asdict(self).items() if name not in ("limit", "watch")}
 
 
 class _Backward(torch.autograd.Function):
@@ -383,9 +387,9 @@ class Prior:
         return self if kind in ("native", self.process.kind) else View(self, kind)
 
     @contextmanager
-    def metered(self, limit: float = math.inf) -> Iterator[Meter]:
-        """A fresh meter for the duration of the block."""
-        outer, self.meter = self.meter, Meter(limit=limit)
+    def metered(self, limit: float = math.inf, watch: Callable[[], None] | None = None) -> Iterator[Meter]:
+        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the meter around it."""
+        outer, self.meter = self.meter, Meter(limit=limit, watch=watch or self.meter.watch)
         try:
             yield self.meter
         finally:
