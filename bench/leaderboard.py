@@ -27,7 +27,7 @@ from bench import paper, paper_table, tables
 from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
-from bench.store import FIXED, TRUTH, read_study, write_atomic
+from bench.store import FIXED, TRUTH, RowStore, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
 COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
@@ -52,6 +52,7 @@ class CellRecord:
     """
 
     name: str
+    folder: Path
     identity: Mapping[str, object]
     metrics: Mapping[str, Card]
     sets: Mapping[str, Mapping[str, object]]
@@ -77,17 +78,17 @@ def build(study: Path | str) -> pd.DataFrame:
     what must be said below a table. Raises ValueError for a folder without cells.
     """
     cells = read_cells(study)
-    rows = read_study(study)
-    metrics = _metrics(cells, rows.columns)
-    rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *metrics])])
-    ok = rows[rows["status"] == "ok"]
-    frame = pd.DataFrame([_line(cell, rows) for cell in cells])
+    parts = [_reduced(cell) for cell in cells]  # one cell's rows in memory at a time
+    metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
+    frame = pd.DataFrame([part.line for part in parts])
     frame["solver"] = labels(frame)
     in_sets = {name for cell in cells for name in cell.sets}
     single = [name for name in metrics if name not in in_sets]
-    images = image_means(ok, single)
-    scores = [_scores(images, cells, single), _set_scores(ok, cells, [name for name in metrics if name in in_sets])]
-    frame = pd.concat([frame, *scores, _costs(ok, frame["cell"])], axis=1)
+    images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
+    images = images.reindex(columns=single).astype(float)
+    features = {cell.name: part.features for cell, part in zip(cells, parts, strict=True)}
+    scores = [_scores(images, cells, single), _set_scores(features, cells, [m for m in metrics if m in in_sets])]
+    frame = pd.concat([frame, *scores, pd.DataFrame([part.costs for part in parts])], axis=1)
     frame = _sorted(frame, metrics)[[*csv_columns(metrics), *EXTRA, *(f"{m}_n" for m in metrics)]]
     named = _ranks(frame, images, {name: metrics[name] for name in single})
     printed = paper.declared(study)
@@ -97,7 +98,7 @@ def build(study: Path | str) -> pd.DataFrame:
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
-    notes += _small_batches(ok, cells)
+    notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
     if printed:
@@ -190,6 +191,7 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
     cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(
         name=str(config["cell"]),
+        folder=path.parent,
         identity=config["identity"],
         metrics=cards,
         sets={name: nodes[name] for name, card in cards.items() if card.get("level") == "set" and name in nodes},
@@ -223,9 +225,46 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
     }
 
 
-def _line(cell: CellRecord, rows: pd.DataFrame) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Reduced:
+    """What the tables need of a cell's rows.
+
+    ``columns``: all that were read. ``line``: all of its line but the numbers. ``means``: of every number over the
+    draws of an image, by image. ``costs``: of the cell. ``features``: the rows of set metrics, with their image ids.
+    ``ok`` counts rows with a result, ``smaller`` those of a smaller batch than planned.
+    """
+
+    columns: Sequence[str]
+    line: Mapping[str, object]
+    means: pd.DataFrame
+    costs: Mapping[str, float]
+    features: pd.DataFrame
+    ok: int
+    smaller: int
+
+
+_UNREAD = ("png", "message", "device", "build", "precision", "commit")
+"""Columns of a row that no table shows; texts are most of the time it takes to read one."""
+
+
+def _reduced(cell: CellRecord) -> _Reduced:
+    rows = RowStore(cell.folder).read(but=_UNREAD)
+    ok = rows[rows["status"] == "ok"]
+    scored = [name for name in rows.columns if name not in FIXED.names]
+    numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
+    return _Reduced(
+        columns=scored,
+        line=_line(cell, rows),
+        means=ok.groupby("image_id")[numbers].mean(),
+        costs={name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS},
+        features=ok[["image_id", *(name for name in scored if name not in numbers)]] if cell.sets else ok.iloc[:0],
+        ok=len(ok),
+        smaller=int((ok["padded_batch"] < cell.padded_batch).sum()),
+    )
+
+
+def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
     """All of a cell's line but its numbers."""
-    mine = rows[rows["cell"] == cell.name]
     there = mine["image_id"].isin(cell.planned) & mine["draw"].between(0, cell.draws - 1)
     return {
         **{key: cell.identity[key] for key in IDENTITY},
@@ -264,11 +303,11 @@ def _scores(means: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[
     return pd.DataFrame([scores[cell.name] for cell in cells])
 
 
-def _set_scores(ok: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Per cell ``m m_lo m_hi m_n`` of set metrics, on the images that left features behind."""
+def _set_scores(rows: Mapping[str, pd.DataFrame], cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
+    """Per cell ``m m_lo m_hi m_n`` of set metrics, on the images that left features behind in its ``rows``."""
     lines: list[dict[str, float]] = []
     for cell in cells if metrics else ():
-        mine, line = ok[ok["cell"] == cell.name], dict[str, float]()
+        mine, line = rows[cell.name], dict[str, float]()
         for m in metrics:
             features = _set_features(mine, m, cell.metrics[m]) if m in cell.sets else np.empty((0, 0))
             ends = (np.nan, np.nan, np.nan)
@@ -361,11 +400,6 @@ def _rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
     return []
 
 
-def _costs(ok: pd.DataFrame, cells: pd.Series) -> pd.DataFrame:
-    how = {name: "max" if name == "peak_mib" else "mean" for name in COSTS}
-    return ok.groupby("cell").agg(how).reindex(cells).reset_index(drop=True)
-
-
 def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
     """By group, then by the first metric, best first and undefined last, then by name."""
     first = next(iter(metrics.items()), None)
@@ -404,14 +438,13 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     return notes
 
 
-def _small_batches(ok: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
+def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
     """How many rows were computed in another batch than planned: the padded batch is part of what fixes their bits."""
-    planned = ok["cell"].map({cell.name: cell.padded_batch for cell in cells}).astype(float)
-    smaller = int((ok["padded_batch"] < planned).sum())
+    smaller, rows = sum(part.smaller for part in parts), sum(part.ok for part in parts)
     if not smaller:
         return []
     return [
-        f"Memory ran out for {smaller} of {len(ok)} rows: they are from smaller batches (column padded_batch). "
+        f"Memory ran out for {smaller} of {rows} rows: they are from smaller batches (column padded_batch). "
         "They agree with those of a machine with more memory within rounding, not bit for bit."
     ]
 

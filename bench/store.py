@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -64,6 +64,8 @@ TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
 """What two honest copies of a row may differ in."""
 
 Row = Mapping[str, object]
+Wanted = Callable[[str], bool]
+"""Which columns are read."""
 T = TypeVar("T")
 _SEAL = b"bench"
 _CHUNKS = b"bench.chunks"
@@ -177,18 +179,18 @@ class RowStore:
         """
         name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
         write_atomic(path := self._path(name), _encode_all(name, {chunk: self.table(chunk) for chunk in chunks}))
-        _decode(path, {*_columns(path)})
+        _decode(path, _everything)
         return path
 
-    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read(self, columns: Sequence[str] | None = None, but: Collection[str] = ("png",)) -> pd.DataFrame:
         """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
 
-        ``columns``: None = all but ``png``; the key comes always. A metric that some shards lack is NaN there. Every
-        page read is checked against its checksum; a corrupt shard is reported and set aside, so its rows are missing
-        and the next run does them again. Rows stored twice come once. Raises DifferentCopies if two copies differ in
-        anything but timings, ValueError for a column that no shard has.
+        ``columns``: None = all but those in ``but``; the key comes always. A metric that some shards lack is NaN there.
+        Every page read is checked against its checksum; a corrupt shard is reported and set aside, so its rows are
+        missing and the next run does them again. Rows stored twice come once. Raises DifferentCopies if two copies
+        differ in anything but timings, ValueError for a column that no shard has.
         """
-        return _complete(self._rows(columns), columns, self.folder)
+        return _complete(self._rows(columns, but), columns, self.folder)
 
     def sweep(self) -> list[Path]:
         """Remove what killed writers left: dot-files of dead processes of this host, and any older than an hour."""
@@ -220,15 +222,15 @@ class RowStore:
     def _find(self, chunk: str) -> pa.Table:
         path = self._path(chunk)
         if path.exists():
-            return _decode(path, {*_columns(path)})
+            return _decode(path, _everything)
         for pack in self.packs():
             if chunk in (held := _held(pack)):
-                return _decode(pack, {*_columns(pack)}, held.index(chunk))
+                return _decode(pack, _everything, held.index(chunk))
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
-    def _rows(self, columns: Sequence[str] | None) -> pd.DataFrame:
+    def _rows(self, columns: Sequence[str] | None, but: Collection[str] = ("png",)) -> pd.DataFrame:
         """Those of ``columns`` (and of the key) that some shard has, each row once, sorted."""
-        wanted = None if columns is None else {*KEY, *columns}
+        wanted = _wanted(columns, but)
         shards = _steady(lambda: self._load(wanted))
         frame = pa.concat_tables([_empty(wanted), *shards.values()], promote_options="default").to_pandas()
         if frame.duplicated(KEY).any():
@@ -236,7 +238,7 @@ class RowStore:
             frame = frame.drop_duplicates(KEY)
         return frame.sort_values(KEY, kind="stable", ignore_index=True)
 
-    def _load(self, wanted: set[str] | None) -> dict[Path, pa.Table]:
+    def _load(self, wanted: Wanted) -> dict[Path, pa.Table]:
         """The intact shards. Threads, because on a network folder waiting for files is most of the time."""
 
         def load(path: Path) -> pa.Table | None:
@@ -256,7 +258,7 @@ class RowStore:
 
         Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks them.
         """
-        tables = [_decode(path, {*_columns(path)}) for path in paths]
+        tables = [_decode(path, _everything) for path in paths]
         frame = pa.concat_tables([_hashable(table) for table in tables], promote_options="default").to_pandas()
         copies = frame[frame.duplicated(KEY, keep=False)].drop(columns=[*TIMINGS], errors="ignore")
         there = [[name in table.column_names for name in copies.columns] for table in tables]
@@ -281,8 +283,17 @@ def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.Da
     folders = sorted(path.parent for path in Path(study).glob("cells/*/rows"))
     frames = [RowStore(folder)._rows(columns) for folder in folders]
     full = [frame for frame in frames if len(frame)]
-    empty = _empty(None if columns is None else {*KEY, *columns}).to_pandas()
+    empty = _empty(_wanted(columns, ("png",))).to_pandas()
     return _complete(pd.concat(full, ignore_index=True) if full else empty, columns, Path(study))
+
+
+def _everything(column: str) -> bool:
+    return True
+
+
+def _wanted(columns: Sequence[str] | None, but: Collection[str]) -> Wanted:
+    names = {*KEY, *(columns or ())}
+    return (lambda name: name not in but) if columns is None else (lambda name: name in names)
 
 
 def _complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) -> pd.DataFrame:
@@ -308,8 +319,8 @@ def _hashable(table: pa.Table) -> pa.Table:
     return table
 
 
-def _empty(wanted: set[str] | None) -> pa.Table:
-    fields = [field for field in FIXED if (field.name != "png" if wanted is None else field.name in wanted)]
+def _empty(wanted: Wanted) -> pa.Table:
+    fields = [field for field in FIXED if wanted(field.name)]
     return pa.schema(fields).empty_table()
 
 
@@ -377,10 +388,10 @@ def _seal(name: str, rows: int, schema: pa.Schema, chunks: str) -> str:
     return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def _decode(path: Path, wanted: set[str] | None, group: int | None = None) -> pa.Table:
-    """The wanted columns of a file (None = all but ``png``), or of one of its row groups, checked page by page."""
+def _decode(path: Path, wanted: Wanted, group: int | None = None) -> pa.Table:
+    """The wanted columns of a file, or of one of its row groups, checked page by page."""
     with _open(path) as file:
-        names = [n for n in file.schema_arrow.names if (n != "png" if wanted is None else n in wanted)]
+        names = [name for name in file.schema_arrow.names if wanted(name)]
         if group is None:
             table, rows = file.read(columns=names, use_threads=False), file.metadata.num_rows
         else:
