@@ -174,10 +174,9 @@ def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
     study = Path(arguments[0])
-    if not (study / "cells").is_dir():
-        raise UserError(
-            f"{study} is not a study folder: it holds no cells/; studies lie in runs/ unless out= said else"
-        )
+    from bench.record import check_study
+
+    check_study(study)
     from bench import console, figures, leaderboard
 
     board = leaderboard.write(study)

@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.errors import UserError, unknown
 from bench.plugins import InFile, in_file, installed
+from bench.record import read_yaml
 
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
@@ -122,7 +121,7 @@ def _default(field: ast.AnnAssign) -> Any:
 
 @cache
 def _load(path: Path) -> dict[str, Any]:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    return read_yaml(path) or {}
 
 
 def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:

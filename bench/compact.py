@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from bench.errors import FAILED, UserError
+from bench.record import planned_cells, read_yaml
 from bench.store import DifferentCopies, RowStore
 
 PACK_BYTES = 64 * 2**20
@@ -32,14 +31,11 @@ class Compacted:
 
 def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
     """Merge the shards of every finished cell of a study. Raises UserError for a folder without cells."""
-    configs = sorted(study.glob("cells/*/config.yaml"))
-    if not configs:
-        raise UserError(f"{study} is not a study folder with planned cells; studies lie in runs/ unless out= said else")
-    return [_compact_cell(path, pack_bytes) for path in configs]
+    return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
 
 
 def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
-    plan = yaml.load(config.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    plan = read_yaml(config)
     store, chunks = RowStore(config.parent), plan["chunks"]
     store.sweep()
     before = len(_files(store))

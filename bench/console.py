@@ -45,7 +45,7 @@ class Sweep:
         if left < 1:
             return ""
         words = f"{len(self.took) + self.there} of {self.cells} cells done, {left} after this one"
-        return f"{words}, about {_span(left * sum(self.took) / len(self.took))}" if self.took else words
+        return f"{words}, about {span(left * sum(self.took) / len(self.took))}" if self.took else words
 
 
 SWEEP = Sweep()
@@ -111,7 +111,7 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         yield advance
     seconds = time.monotonic() - start
     SWEEP.took.append(seconds)
-    out.print(_ended(plan, f"{rows} rows in {_span(seconds)}", note({})))
+    out.print(_ended(plan, f"{rows} rows in {span(seconds)}", note({})))
 
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
@@ -123,7 +123,8 @@ def _ended(plan: CellPlan, words: str, failures: str) -> Text:
     return Text.assemble(("✗ ", "red"), title(plan), (f"  {words}", "dim"), (f"  {failures}{reason}", "red"))
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A duration for people: ``48 s``, ``3 min``, ``1.6 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from bench.record import study_settings
 from bench.store import write_atomic
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -60,9 +60,7 @@ def write(study: Path, frame: pd.DataFrame) -> Path | None:
     ``frame`` is the leaderboard. Returns the path of the PNG; None where no figure is asked for, and where the study
     has no such columns.
     """
-    path = study / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    axes = config.get("study", {}).get("figure")
+    axes = study_settings(study).get("study", {}).get("figure")
     if not axes or not {axes["x"], axes["y"]} <= set(frame.columns):
         return None
     figure = draw(frame, str(axes["x"]), str(axes["y"]))

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 from rich.table import Table
 
 from bench import paper, paper_table, tables
 from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
+from bench.record import read_yaml
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
 from bench.store import FIXED, TRUTH, RowStore, write_atomic
 
@@ -185,8 +185,7 @@ def read_cells(study: Path | str) -> list[CellRecord]:
 
 
 def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
-    # the C loader reads a plan of thousands of image ids ten times faster; both build plain types only
-    config = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = read_yaml(path)
     provenance = {**environment, **(config.get("provenance") or {})}
     cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(
@@ -415,7 +414,7 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     dirty = frame[[value is True for value in frame["dirty"]]]
     failed, missing = int(frame["failed"].sum()), int(frame["missing"].sum())
     notes = [
-        f"{_span(frame['images'])} images x {_span(frame['draws'])} draws. Means over images, draws averaged first, "
+        f"{span(frame['images'])} images x {span(frame['draws'])} draws. Means over images, draws averaged first, "
         f"with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples of images).",
         "Costs are per draw, what was spent once per image shared by its draws.",
         f"Prior: {', '.join(sorted({*frame['prior'].astype(str)}))}. Commit: {', '.join(commits)}.",
@@ -454,12 +453,13 @@ def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
     limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
     return [
-        f"WARNING: {m} is biased upward at N <= {limit} images (here {_span(frame[f'{m}_n'])}); compare it at equal N "
+        f"WARNING: {m} is biased upward at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
         "with the same originals only."
         for m, limit in low.items()
     ]
 
 
-def _span(values: pd.Series) -> str:
+def span(values: pd.Series) -> str:
+    """One number, or from the least to the greatest."""
     low, high = values.min(), values.max()
     return f"{low}" if low == high else f"{low} to {high}"

@@ -16,9 +16,9 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from bench.errors import unknown
+from bench.record import study_settings
 
 ASSETS = Path(__file__).parent / "assets" / "paper"
 NAMES = "names"
@@ -63,9 +63,7 @@ def ours() -> Mapping[tuple[str, str], frozenset[str]]:
 
 def declared(study: Path | str) -> str | None:
     """The table that a study declares with ``study.paper``, or None."""
-    path = Path(study) / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    table = (config.get("study") or {}).get("paper")
+    table = (study_settings(study).get("study") or {}).get("paper")
     return str(table) if table else None
 
 

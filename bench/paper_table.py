@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from bench import paired, paper
 from bench.paper import Printed
+from bench.record import study_settings
 from bench.store import read_study
 from bench.tables import escape_markdown
 
@@ -122,8 +122,7 @@ class Board:
 
 def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
     """``table`` of :func:`bench.paper.names` beside the leaderboard ``frame`` of ``study``."""
-    config = yaml.safe_load((Path(study) / "config.yaml").read_text(encoding="utf-8"))
-    scale = config.get("scale") or {}
+    scale = study_settings(study).get("scale") or {}
     board = Board(frame, Path(study), scale.get("instead", {}), scale.get("columns", {}))
     beside = {printed: board.measured(printed) for printed in paper.read(table)}
     parts = [f"# {table}: printed / measured (deviation)"]

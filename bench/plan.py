@@ -12,6 +12,7 @@ import yaml
 
 from bench.cell import Cell, digest
 from bench.errors import UserError
+from bench.record import read_yaml
 from bench.store import RowStore, write_atomic
 
 
@@ -76,7 +77,7 @@ def plan_cell(
         raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
-    recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    recorded = read_yaml(path) if path.exists() else None
     if recorded is None:
         chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]))
         recorded = {

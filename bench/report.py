@@ -31,6 +31,7 @@ from bench import figures, leaderboard, tables
 from bench.build import arguments, target
 from bench.errors import UserError, unknown
 from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
+from bench.record import read_yaml, study_settings
 from bench.settings import SETTINGS
 from bench.store import CorruptShard, RowStore, read_study, write_atomic
 
@@ -183,8 +184,8 @@ def write(
         notes=[tables.RANKING, *board.attrs["notes"]],
         plots=plots,
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
-        images=_span(board["images"]),
-        draws=_span(board["draws"]),
+        images=leaderboard.span(board["images"]),
+        draws=leaderboard.span(board["draws"]),
         scenes=[group.name for group in material.groups],
         data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
         rule=_rule(shown, pictures.left_out),
@@ -210,21 +211,13 @@ def _page(**context: object) -> str:
     return jinja.get_template("report.html").render(**context)
 
 
-def _span(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
 def _name(study: Path) -> str:
-    path = study / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return str(config.get("study", {}).get("name") or study.resolve().name)
+    return str(study_settings(study).get("study", {}).get("name") or study.resolve().name)
 
 
 def _cell(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
     cell = folder / "cells" / str(line["cell"])
-    text = (cell / "config.yaml").read_bytes()
-    recorded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    recorded = read_yaml(cell / "config.yaml")
     return CellFile(
         name=str(line["cell"]),
         label=str(line["solver"]),

@@ -20,6 +20,7 @@ from bench.build import build, target
 from bench.errors import UserError
 from bench.heartbeat import beating
 from bench.plan import Chunk
+from bench.record import check_study, read_yaml
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
 from bench.worker import batch_of, checked_metrics, measure, shared
@@ -44,7 +45,7 @@ class StoredCell:
 
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
-        self.record: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self.record: dict[str, Any] = read_yaml(folder / "config.yaml")
         self.config: dict[str, Any] = self.record["config"]
         self.draws = int(self.record["identity"]["draws"])
 
@@ -122,10 +123,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
 
     Raises UserError before any work where a metric cannot be computed from 8-bit images, or by this installation.
     """
-    if not (study / "cells").is_dir():
-        raise UserError(
-            f"{study} is not a study folder: it holds no cells/; studies lie in runs/ unless out= said else"
-        )
+    check_study(study)
     nodes = checked_metrics(nodes)
     metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes.items()}
     blind = [name for name, metric in metrics.items() if metric.unrounded]

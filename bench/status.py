@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bench.console import span
 from bench.errors import UserError
 from bench.heartbeat import Beat, beats
+from bench.record import planned_cells, read_yaml
 from bench.store import RowStore
 
 STATES = ("running", "stalled", "waiting", "done")
@@ -48,14 +49,11 @@ class CellStatus:
 
 def read(study: Path) -> list[CellStatus]:
     """The planned cells of a study, by title. Raises UserError where there is none."""
-    configs = sorted(study.glob("cells/*/config.yaml"))
-    if not configs:
-        raise UserError(f"{study} is not a study folder with planned cells; studies lie in runs/ unless out= said else")
-    return sorted((_cell(path) for path in configs), key=lambda cell: cell.title)
+    return sorted((_cell(path) for path in planned_cells(study)), key=lambda cell: cell.title)
 
 
 def _cell(path: Path) -> CellStatus:
-    plan = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    plan = read_yaml(path)
     identity, chunks = plan["identity"], plan["chunks"]
     draws = int(identity["draws"])
     store = RowStore(path.parent)
@@ -113,7 +111,7 @@ def report(cells: Sequence[CellStatus]) -> Group:
 
 
 def _worker(beat: Beat) -> str:
-    state = f"for {_span(beat.working)}" if beat.fresh else f"silent for {_span(beat.silent)}"
+    state = f"for {span(beat.working)}" if beat.fresh else f"silent for {span(beat.silent)}"
     return f"{beat.worker} {state}"
 
 
@@ -129,16 +127,10 @@ def summary(cells: Sequence[CellStatus]) -> str:
     if per_second:
         words.append(f"{60 * per_second:.3g} rows per minute")
         if rows < planned and "running" in states:
-            words.append(f"{_span((planned - rows) / per_second)} left at that rate")
+            words.append(f"{span((planned - rows) / per_second)} left at that rate")
     if rows < planned and "running" not in states:
         words.append("nobody is working on it; give the command of the run again to continue")
     return "; ".join(words)
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show(arguments: Sequence[str]) -> int:

@@ -23,6 +23,11 @@ class Operator:
     sigma: float = 0.0
     mask: Tensor | None = None
 
+    def check_sigma(self) -> None:
+        """Raise ValueError unless ``sigma`` is a noise level."""
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+
     def A(self, x: Tensor) -> Tensor:
         """The noise-free measurement of ``x`` ``(N, C, H, W)``."""
         raise NotImplementedError

@@ -39,8 +39,7 @@ class GaussianBlur(Separable):
             raise ValueError(f"kernel={self.kernel} has no central pixel; give an odd number of pixels")
         if not 0 < self.deviation < math.inf:
             raise ValueError(f"deviation {self.deviation} is no width of a window; give a positive number of pixels")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def line(self, size: int) -> Tensor:
         radius = min(self.kernel // 2, int(4 * self.deviation + 0.5))

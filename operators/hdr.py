@@ -32,8 +32,7 @@ class HDR(Operator):
     def __post_init__(self) -> None:
         if not 1 <= self.scale < torch.inf:
             raise ValueError(f"scale {self.scale} cuts nothing off; give a number from 1 on")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def A(self, x: Tensor) -> Tensor:
         return (self.scale * x).clamp(-1, 1)

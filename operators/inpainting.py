@@ -25,8 +25,7 @@ class Inpainting(Operator):
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def A(self, x: Tensor) -> Tensor:
         # where, not multiply: a NaN in the hole must not leak into the measurement

@@ -53,8 +53,7 @@ class MotionBlur(Operator):
             raise ValueError(f"kernel={self.kernel}: give an odd number of pixels from 3 on")
         if not 0 <= self.intensity <= 1:
             raise ValueError(f"intensity {self.intensity} is outside [0, 1]")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     @property
     def side(self) -> int:

@@ -52,8 +52,7 @@ class NonlinearBlur(Operator):
                 f"a TorchScript file is a program, and loading {self.path} can run any code in it; if you trust "
                 "whoever made it, set operator.trust_file=true"
             )
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
         if self.sha256 not in (None, self.content):
             raise ValueError(f"{self.path} is not the file it was: its sha256 is {self.content}, not {self.sha256}")
         out = self.A(torch.zeros(1, *self.shape))

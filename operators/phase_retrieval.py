@@ -45,8 +45,7 @@ class PhaseRetrieval(Operator):
             raise ValueError(f"oversample {self.oversample} is outside [0, 64]")
         if self.domain not in OFFSETS:
             raise ValueError(f"unknown domain '{self.domain}'. Valid: {', '.join(OFFSETS)}")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def A(self, x: Tensor) -> Tensor:
         down, across = self._padding

@@ -54,8 +54,7 @@ class Projection(Operator):
             raise ValueError(f"rows={self.rows}: give a fraction between 0 and 1, or a whole number of rows")
         if self.rows > values:
             raise ValueError(f"{int(self.rows)} rows are more than the {values} values of an image; give fewer")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def A(self, x: Tensor) -> Tensor:
         return (x.flatten(1).double() @ self._matrix(x).G.T).to(x.dtype)

@@ -40,8 +40,7 @@ class SuperResolution(Separable):
             raise ValueError(f"factor {self.factor} reduces nothing; give a whole number from 1 on")
         if height % self.factor or width % self.factor:
             raise ValueError(f"factor {self.factor} does not divide the {height} x {width} pixels of an image")
-        if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+        self.check_sigma()
 
     def pinv(self, y: Tensor) -> Tensor:
         """Exact: the singular values of a line are all between 0.34 and 0.5 for ``factor`` 4."""
