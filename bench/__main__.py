@@ -108,7 +108,12 @@ def _run(overrides: list[str]) -> int:
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
-        app.job()
+        try:
+            app.job()
+        except SystemExit as end:
+            if isinstance(end.__context__, app.Refused):  # Hydra has printed it, and calls every failure 1
+                sys.exit(BAD_INPUT)
+            raise
     if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
     from bench import sinks

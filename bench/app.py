@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -32,6 +33,10 @@ class Launched(Callback):
         SWEEPS.append(config)
 
 
+class Refused(UserError, CompactHydraException):
+    """A job that a launcher ran elsewhere could not be run; Hydra prints its line, without a traceback."""
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
@@ -44,19 +49,24 @@ def job(cfg: DictConfig) -> None:
     except OSError as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
         place = f" ({error.filename})" if error.filename else ""
         kept = "what is stored is kept: mend that and give the same command again"
-        print(f"bench: {error.strerror or error}{place}; {kept}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(f"{error.strerror or error}{place}; {kept}")
     except UserError as error:
         if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
             words = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
             print(f"bench: skipped {words}: {error}", file=sys.stderr)
             SWEEP.cells -= 1
             return
-        if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
-            raise  # a job that exits leaves no result, and who launched it would wait for one
-        # Hydra would print a traceback around it
-        print(f"bench: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    """End the job with one line."""
+    if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+        # a job that exits leaves no result, and who launched it would wait for one
+        raise Refused(f"bench: {message}") from None
+    # Hydra would print a traceback around an exception
+    print(f"bench: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:

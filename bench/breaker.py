@@ -40,10 +40,10 @@ class Breaker:
         self._failed = None
         return ""
 
-    def before(self) -> str:
-        """The same, of what an earlier run has stored."""
-        done = self.plan.store.done()
-        for chunk in (chunk for chunk in self.plan.chunks if chunk.name in done):
+    def before(self, missing: Sequence[Chunk]) -> str:
+        """The same, of what an earlier run has stored: all chunks but those ``missing``."""
+        left = {chunk.name for chunk in missing}
+        for chunk in (chunk for chunk in self.plan.chunks if chunk.name not in left):
             statuses = self.plan.store.stored(chunk.name)[1]["status"]
             if message := self.after(chunk, dict.fromkeys(statuses, 1)):
                 return message

@@ -104,18 +104,23 @@ def label(group: str, node: Node, name: str) -> str:
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:
     """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``."""
-    from bench.catalog import option, options
-
     node = config["solver"]
-    found = option("solver", node["_target_"]) if in_file(node["_target_"]) else options("solver").get(solver)
-    shipped = found.content if found else {}
-    words = [str(node["preset"])] if node.get("preset") != shipped.get("preset") else []
+    usual = shipped(node, solver)
+    words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
     settings = _without(node, "_target_", "preset", "presets", "train", *_FILE)
-    words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != shipped.get(k)]
+    words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
     if config["budget"]:
         words.append(f"budget={config['budget']}")
     words += [f"{k}={v}" for k, v in Execution.of(config).changed.items()]
     return " ".join(words)
+
+
+def shipped(node: Node, solver: str) -> Node:
+    """The node of a solver as it is without anybody's settings; ``solver`` is the name of the option chosen."""
+    from bench.catalog import option, options
+
+    found = option("solver", node["_target_"]) if in_file(node["_target_"]) else options("solver").get(solver)
+    return found.content if found else {}
 
 
 def _prior_identity(node: Node) -> Node:

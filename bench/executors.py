@@ -204,6 +204,9 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
-        address=address, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
+        address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
     )
     heed_sigterm()  # Ray puts a handler of its own in place

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,38 @@ def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: 
     _plain(panel)
     _key(figure, {name: looks[name] for name in points}, set(), len(COSTS))
     return figure
+
+
+def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
+    """The loss of every iteration, a panel per cell: thin lines are images, the thick one is their mean.
+
+    ``curves``: solvers and the losses ``(images, iterations)`` of their fits; what is not finite is left out. A start
+    so high that it would flatten the rest runs off the top of its panel.
+    """
+    columns = min(COLUMNS, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(WIDTH * max(columns, len(COSTS)), HEIGHT * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, (name, values) in zip(panels, curves, strict=False):
+        values = np.where(np.isfinite(values), values, np.nan)
+        there = np.flatnonzero(~np.isnan(values).all(axis=0))
+        panel.plot(values.T, color=looks[name]["color"], linewidth=0.6, alpha=0.6)
+        panel.plot(there, np.nanmean(values[:, there], axis=0), color=looks[name]["color"], linewidth=1.8)
+        _cut_start(panel, values[:, there])
+        panel.set_title(name, fontsize=8, loc="left", parse_math=False)
+        panel.set_xlabel("iteration", fontsize=8)
+        _plain(panel)
+    for panel in panels[len(curves) :]:
+        panel.set_axis_off()
+    figure.supylabel("loss in nats", fontsize=9)
+    return figure
+
+
+def _cut_start(panel: Axes, values: Floats) -> None:
+    """End the panel above what comes after the first tenth, where the start is more than twice as high above that."""
+    late = values[:, values.shape[1] // 10 :]
+    if late.size and np.nanmax(values) - np.nanmax(late) > 2 * (span := np.nanmax(late) - np.nanmin(late)) > 0:
+        panel.set_ylim(np.nanmin(late) - 0.1 * span, np.nanmax(late) + 0.3 * span)
 
 
 def looks_of(frame: pd.DataFrame) -> Looks:

@@ -66,9 +66,8 @@ def _line(overrides: list[str], known: dict[str, Cost]) -> Line:
     if choices["operator"] == "inpainting":
         title = title.rpartition("  ")[0]
     rows = int(cfg.data.images) * int(cfg.draws)
-    key = digest(
-        {**{k: str(cfg[k]) for k in ("solver", "operator", "prior")}, "data": choices["data"], "draws": cfg.draws}
-    )
+    same = {k: str(cfg[k]) for k in ("solver", "operator", "prior", "draws", "budget")}
+    key = digest({**same, "data": choices["data"]})
     if key not in known:
         known[key] = _cost(overrides, choices)
     return Line(title, rows, known[key])

@@ -11,7 +11,9 @@ import io
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
 from bench.record import read_yaml
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
-from bench.store import FIXED, TRUTH, RowStore, write_atomic
+from bench.store import BULKY, FIXED, TRUTH, RowStore, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
 COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
@@ -78,7 +80,8 @@ def build(study: Path | str) -> pd.DataFrame:
     what must be said below a table. Raises ValueError for a folder without cells.
     """
     cells = read_cells(study)
-    parts = [_reduced(cell) for cell in cells]  # one cell's rows in memory at a time
+    with ThreadPoolExecutor(2) as pool:  # the next cell is read meanwhile; two cells' rows in memory at a time
+        parts = list(pool.map(_reduced, cells))
     metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
     frame = pd.DataFrame([part.line for part in parts])
     frame["solver"] = labels(frame)
@@ -103,8 +106,15 @@ def build(study: Path | str) -> pd.DataFrame:
     notes += _rank_notes(frame, named)
     if printed:
         notes.append(paper.note(frame, metrics, printed))
-    frame.attrs = {"metrics": metrics, "notes": notes}
+    frame.attrs = {"metrics": _Cards(metrics), "notes": notes}
     return frame
+
+
+class _Cards(dict[str, dict[str, str]]):
+    """Metrics by id. One object for all that is cut from a frame: pandas copies ``attrs`` deeply at every access."""
+
+    def __deepcopy__(self, _memo: object) -> _Cards:
+        return self
 
 
 def write(study: Path | str) -> pd.DataFrame:
@@ -194,7 +204,7 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         identity=config["identity"],
         metrics=cards,
         sets={name: nodes[name] for name, card in cards.items() if card.get("level") == "set" and name in nodes},
-        planned=frozenset(str(image) for images in config["chunks"].values() for image in images),
+        planned=frozenset(map(str, chain.from_iterable(config["chunks"].values()))),
         commit=str(provenance.get("commit") or ""),
         dirty=provenance.get("dirty"),
         padded_batch=_padded_batch(config),
@@ -242,7 +252,7 @@ class _Reduced:
     smaller: int
 
 
-_UNREAD = ("png", "message", "device", "build", "precision", "commit")
+_UNREAD = {*BULKY, *FIXED.names} - {*COSTS, "cell", "image_id", "draw", "status", "padded_batch"}
 """Columns of a row that no table shows; texts are most of the time it takes to read one."""
 
 
@@ -251,12 +261,13 @@ def _reduced(cell: CellRecord) -> _Reduced:
     ok = rows[rows["status"] == "ok"]
     scored = [name for name in rows.columns if name not in FIXED.names]
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
+    features = ok[["image_id", *(name for name in scored if name not in numbers)]] if cell.sets else ok.iloc[:0]
     return _Reduced(
         columns=scored,
         line=_line(cell, rows),
         means=ok.groupby("image_id")[numbers].mean(),
         costs={name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS},
-        features=ok[["image_id", *(name for name in scored if name not in numbers)]] if cell.sets else ok.iloc[:0],
+        features=features.copy(),  # a view would keep all rows in memory
         ok=len(ok),
         smaller=int((ok["padded_batch"] < cell.padded_batch).sum()),
     )
@@ -264,7 +275,9 @@ def _reduced(cell: CellRecord) -> _Reduced:
 
 def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
     """All of a cell's line but its numbers."""
-    there = mine["image_id"].isin(cell.planned) & mine["draw"].between(0, cell.draws - 1)
+    there = mine["draw"].between(0, cell.draws - 1)
+    if strange := {*mine["image_id"].unique().to_numpy()} - cell.planned:  # looking up every row's id takes seconds
+        there &= ~mine["image_id"].isin(strange)
     return {
         **{key: cell.identity[key] for key in IDENTITY},
         "failed": int((mine["status"] != "ok").sum()),
@@ -358,7 +371,7 @@ def _ranks(frame: pd.DataFrame, means: pd.DataFrame, metrics: Mapping[str, Card]
     named = pd.DataFrame("", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object)
     complete = frame[(frame["failed"] == 0) & (frame["missing"] == 0) & frame["cell"].isin([*images])]
     for _, lines in complete.groupby(tables.RANKED, sort=False):
-        lines = lines[_usual([tuple(images[cell].index) for cell in lines["cell"]])]
+        lines = lines[_usual([tuple(images[cell].index.to_numpy()) for cell in lines["cell"]])]
         values = np.stack([images[cell].to_numpy(float) for cell in lines["cell"]], axis=-1)
         for k, (m, card) in enumerate(metrics.items()):
             if card["direction"] != "none":

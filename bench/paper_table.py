@@ -1,12 +1,13 @@
 """The table of a paper as it is printed, with what was measured beside every number: ``paper_table.md``.
 
-A cell reads ``printed / measured (deviation)``, the deviation in halves of the measured 95 % interval. What a study ran
-with ``scale=smoke`` stands where its stand-in belongs, so that the layout can be seen; no such number means anything.
+A cell reads ``printed / measured (deviation)``, the deviation in halves of the measured 95 % interval. Printed minutes
+are shown as seconds too, beside seconds measured on other hardware. What a study ran with ``scale=smoke`` stands where
+its stand-in belongs, so that the layout can be seen; no such number means anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bench import paired, paper
 from bench.paper import Printed
 from bench.record import study_settings
 from bench.store import read_study
-from bench.tables import escape_markdown
+from bench.tables import escape_markdown, significant
 
 METHODS_IN_ROWS = ("vipaint-table7", "latentpaint-table1", "latentpaint-table2", "latentpaint-table3")
 """These print a method a line; the others a data set or task a line, and methods in columns."""
@@ -26,17 +27,29 @@ METHODS_IN_ROWS = ("vipaint-table7", "latentpaint-table1", "latentpaint-table2",
 _VERSUS = " vs "
 
 
-def _minutes(column: str) -> Callable[[Mapping[str, Any]], float]:
-    """Minutes for all draws of an image."""
-    return lambda line: line["draws"] * sum(line[name] for name in column.split()) / 60
+DRAWS = 10
+"""What printed minutes are for: so many draws of one image."""
 
+
+def _fit(line: Mapping[str, Any]) -> float:
+    """Seconds of a fit, of which every draw of the image has its share in the leaderboard."""
+    return float(line["draws"] * line["seconds_fit"])
+
+
+_MINUTES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "time_min": lambda line: _fit(line) + DRAWS * line["seconds_sample"],
+    "time_min_optimization": _fit,
+    "time_min_sampling": lambda line: DRAWS * line["seconds_sample"],
+}
+"""The seconds that stand beside printed minutes, by what is printed."""
+
+_HARDWARE = "A6000"
+"""What VIPaint printed its minutes for."""
 
 _COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "nfe": lambda line: line["nfe"],
-    "time_min": _minutes("seconds_fit seconds_sample"),
-    "time_min_optimization": _minutes("seconds_fit"),
-    "time_min_sampling": _minutes("seconds_sample"),
-    "runtime_s_per_image_v100": lambda line: 60 * _minutes("seconds_fit seconds_sample")(line),
+    "runtime_s_per_image_v100": lambda line: _fit(line) + line["draws"] * line["seconds_sample"],
+    **_MINUTES,
 }
 """Printed costs that the leaderboard has, other than as a metric."""
 
@@ -128,7 +141,7 @@ def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
     parts = [f"# {table}: printed / measured (deviation)"]
     for heading, block in _blocks(table).items():
         parts += ["", f"## {escape_markdown(heading)}", "", *_grid(block, beside, table in METHODS_IN_ROWS)]
-    notes = [*_notes(beside, scale), *_flags(beside)]
+    notes = [*_notes(beside, scale), *_hardware(beside, Path(study)), *_flags(beside)]
     return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in notes), ""])
 
 
@@ -145,7 +158,8 @@ def _grid(block: list[Printed], beside: Mapping[Printed, Measured | None], metho
     several = len({printed.metric for printed in block}) > 1
 
     def place(printed: Printed) -> tuple[str, str]:
-        task = f"{printed.task}, {printed.metric}" if several else printed.task
+        metric = f"{printed.metric} ({_HARDWARE})" if printed.metric in _MINUTES else printed.metric
+        task = f"{printed.task}, {metric}" if several or printed.metric in _MINUTES else printed.task
         return (printed.method, task) if methods_in_rows else (task, printed.method)
 
     cells = {place(printed): _cell(printed, beside[printed]) for printed in block}
@@ -157,6 +171,8 @@ def _grid(block: list[Printed], beside: Mapping[Printed, Measured | None], metho
 
 def _cell(printed: Printed, measured: Measured | None) -> str:
     flag = " †" if printed.flag else ""
+    if printed.metric in _MINUTES and printed.value:
+        return _seconds(printed, measured, flag)
     if measured is None or np.isnan(measured.value):
         return f"{printed.value or '—'}{flag} / —"
     value = f"{measured.value:.{_decimals(printed.value)}f}" if measured.value >= 0.001 else f"{measured.value:.2g}"
@@ -165,6 +181,12 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
     )
     ends = "" if np.isnan(deviation) else f" ({deviation:+.1f})"
     return f"{printed.value or '—'}{flag} / {value}{ends}"
+
+
+def _seconds(printed: Printed, measured: Measured | None, flag: str) -> str:
+    """Minutes as they are printed and in seconds, and measured seconds."""
+    seconds = "—" if measured is None or np.isnan(measured.value) else f"{significant(measured.value)} s"
+    return f"{printed.value} min{flag} = {significant(60 * float(printed.value))} s / {seconds}"
 
 
 def _decimals(text: str) -> int:
@@ -186,6 +208,17 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
         words = ", ".join(f"{ours} for {theirs}" for theirs, ours in pairs.items())
         notes.insert(0, f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare nothing here.")
     return notes
+
+
+def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
+    """Where minutes are printed: for what and on what, and what the seconds beside them were measured on."""
+    if not any(printed.metric in _MINUTES for printed in beside):
+        return []
+    devices = sorted(read_study(study, ["device"])["device"].dropna().unique())
+    return [
+        f"Minutes are printed for {DRAWS} draws of one image on {_HARDWARE} GPUs. Measured: seconds of a fit and "
+        f"{DRAWS} draws at the study's batch, on {', '.join(devices) or 'unknown hardware'}."
+    ]
 
 
 def _flags(beside: Mapping[Printed, Measured | None]) -> list[str]:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.cell import Cell, digest
 from bench.errors import UserError
-from bench.record import read_yaml
+from bench.record import plan_text, read_yaml
 from bench.store import RowStore, write_atomic
 
 
@@ -92,7 +90,7 @@ def plan_cell(
     if write and (not path.exists() or metrics.keys() - recorded["metrics"].keys()):
         recorded["metrics"] = {**recorded["metrics"], **metrics}
         (folder / "rows").mkdir(parents=True, exist_ok=True)
-        write_atomic(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
+        write_atomic(path, plan_text(recorded).encode())
     chunks = [Chunk(name, images) for name, images in recorded["chunks"].items()]
     return CellPlan(cell, folder, chunks, int(recorded["padded"]), int(recorded["config"]["batch"]))
 

@@ -15,7 +15,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,13 @@ from bench.errors import UserError, unknown
 from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
 from bench.record import read_yaml, study_settings
 from bench.settings import SETTINGS
-from bench.store import CorruptShard, RowStore, read_study, write_atomic
+from bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
+from bench.trace import Trace, unpacked
 
 IMAGES, DRAWS, PICTURES, METRICS = 8, 10, 2000, 3
+STEPS = 12
+"""Pictures of a fit, at most."""
+
 COVERED = 2000
 """Images whose masks are drawn again for the plot against mask coverage, at most."""
 
@@ -67,19 +72,29 @@ class CellFile:
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
         """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged ones are left."""
-        store = RowStore(self.folder)
         found: dict[str, dict[int, bytes]] = {image: {} for image in wanted}
-        for chunk, images in self.chunks.items():
-            if found.keys().isdisjoint(images):
-                continue
-            try:
-                rows = store.stored(chunk)[1]
-            except (FileNotFoundError, CorruptShard):
-                continue
+        for rows in self._stored(found.keys()):
             for image, draw, png in rows[["image_id", "draw", "png"]].itertuples(index=False):
                 if image in found and isinstance(png, bytes):
                     found[image][int(draw)] = png
         return found
+
+    def traces(self, wanted: Collection[str]) -> dict[str, Trace]:
+        """How the fits of these images went, of those whose rows tell it."""
+        found: dict[str, Trace] = {}
+        for rows in self._stored(wanted):
+            for image, data in rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ():
+                if image in wanted and isinstance(data, bytes):
+                    found[image] = unpacked(data)
+        return {image: found[image] for image in wanted if image in found}
+
+    def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:
+        """The rows of every chunk that holds a wanted image."""
+        store, wanted = RowStore(self.folder), frozenset(wanted)
+        for chunk, images in self.chunks.items():
+            if not wanted.isdisjoint(images):
+                with suppress(FileNotFoundError, CorruptShard):
+                    yield store.stored(chunk)[1]
 
 
 @dataclass(frozen=True)
@@ -172,17 +187,20 @@ def write(
         raise unknown("metric", metric, material.metrics)
     metric = metric or material.main_metric()
     full = _extracted(material, extract) if extract else {}
-    pictures, scenes = Pictures(), []
-    means = material.means()
+    pictures, scenes, fits = Pictures(), [], []
+    means, looks = material.means(), figures.looks_of(board)
     shown = images or _shown(material.groups)
     for group in material.groups:
         scenes.append(_scene(group, material, means, shown, pictures, full))
+        fits.append(_fits(group, shown, pictures, looks))
+        scenes[-1]["fits"] = fits[-1].pop("strips")
     plots = _plots(material, means, metric) if metric else []
     page = _page(
         study=_name(study),
         board=_table(material),
         notes=[tables.RANKING, *board.attrs["notes"]],
         plots=plots,
+        fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
         images=leaderboard.span(board["images"]),
         draws=leaderboard.span(board["draws"]),
@@ -365,6 +383,28 @@ def _typical(draws: pd.Series, mean: float) -> int:
     return int(away.index[int(away.to_numpy().argmin())])
 
 
+def _fits(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
+    """Where traces were kept: the figure of losses, and of every image the pictures its fit went through."""
+    curves, strips = [], []
+    for cell in group.cells:
+        traces = cell.traces(group.ids[:shown])
+        if traces:
+            curves.append((cell.label, np.stack([trace.loss for trace in traces.values()]).astype(float)))
+        for image, trace in traces.items():
+            steps = [
+                {"after": n, "p": pictures.add((cell.name, image, f"after {n}"), trace.progress[n])}
+                for n in _thinned(sorted(trace.progress))
+            ]
+            strips.append({"solver": cell.label, "image": image, "steps": steps})
+    return {"losses": _svg(figures.losses(curves, looks) if curves else None), "strips": strips}
+
+
+def _thinned(numbers: Sequence[int]) -> list[int]:
+    """At most :data:`STEPS` of them, evenly, with the first and the last."""
+    places = np.linspace(0, len(numbers) - 1, min(STEPS, len(numbers)))
+    return [numbers[round(place)] for place in places]
+
+
 def number(value: float) -> str:
     """Four significant digits."""
     return "∞" if value == math.inf else f"{value:.4g}"
@@ -383,13 +423,14 @@ def _table(study: Study) -> dict[str, Any]:
     ]
     scene = board.groupby(tables.GROUP, sort=False).ngroup()
     marks = {m: _marks(board, m, cards[m]["direction"]) for m in order}
+    places = {m: tables.decimals(board[m]) for m in order}
     lines = [
         {
             "solver": line["solver"],
             "cell": line["cell"],
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
-            "scores": [_score(board, line, m, marks[m][i]) for m in order],
+            "scores": [_score(line, m, places[m], marks[m][i]) for m in order],
             "costs": [(tables.significant(v), _sortable(v)) for v in _costs(line)],
             "failed": int(line["failed"]),
             "missing": int(line["missing"]),
@@ -417,8 +458,8 @@ def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     return pd.concat(parts)
 
 
-def _score(board: pd.DataFrame, line: pd.Series, metric: str, mark: str) -> dict[str, object]:
-    text, ends = tables.interval(board, line, metric)
+def _score(line: pd.Series, metric: str, places: int, mark: str) -> dict[str, object]:
+    text, ends = tables.interval(line, metric, places)
     printed, flag = line.get(f"{metric}_paper", ""), line.get(f"{metric}_paper_flag", "")
     return {
         "text": text,

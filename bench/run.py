@@ -93,6 +93,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     """
     import torch
 
+    from bench.budget import within_budget
     from bench.external import pinned, pinned_mask, pinned_operator
     from bench.worker import Session, build_operator, checked_metrics, shared
 
@@ -114,6 +115,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name)
     if write:
         writable(study)
@@ -130,7 +132,7 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
     _check_metrics(plan)
     executor = build(config["executor"])
     breaker = Breaker(plan, config["accept"])
-    stopped = breaker.before() if chunks and not config["retry"] else ""
+    stopped = breaker.before(chunks) if chunks and not config["retry"] else ""
     chunks = [] if stopped else chunks
     with (
         console.progress(plan, chunks, quiet=bool(config["quiet"]) or bool(stopped)) as advance,
@@ -153,12 +155,12 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
 
 
 def _reduce(study: Path, lately: bool) -> None:
-    """Rebuild the tables; unless, with ``lately``, that would take this process more than a tenth of its time."""
+    """Rebuild the tables; unless, with ``lately``, that would take this process more than a thirtieth of its time."""
     from bench import leaderboard
 
     start = time.monotonic()
     finished, took = _REDUCED.get(study, (-math.inf, 0.0))
-    if lately and start - finished < 9 * took:
+    if lately and start - finished < 29 * took:
         return
     leaderboard.write(study)
     _REDUCED[study] = (time.monotonic(), time.monotonic() - start)

@@ -37,6 +37,7 @@ class Config:
     plugins: list[str] = field(default_factory=list)
     accept: list[str] = field(default_factory=list)
     retry: bool = False
+    trace: bool = False
     sheet: bool = True
     report: bool = True
     logger: str | None = None

@@ -20,7 +20,7 @@ from bench.build import build, target
 from bench.errors import UserError
 from bench.heartbeat import beating
 from bench.plan import Chunk
-from bench.record import check_study, read_yaml
+from bench.record import check_study, plan_text, read_yaml
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
 from bench.worker import batch_of, checked_metrics, measure, shared
@@ -74,8 +74,7 @@ class StoredCell:
         if cards:
             self.record["metrics"] = {**known, **cards}
             self.config["metrics"] = {**self.config["metrics"], **{name: nodes[name] for name in cards}}
-            text = yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True)
-            write_atomic(self.folder / "config.yaml", text.encode())
+            write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property
     def chunks(self) -> Iterator[Chunk]:

@@ -3,7 +3,7 @@
 A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader therefore sees a
 whole shard or none, on a local disk and on a shared folder without locks, and a chunk written twice replaces itself.
 Every page of a shard has a checksum and its footer a seal; what is read is checked against them. Shards of finished
-chunks can be merged into a pack, which holds one chunk in each row group and says which.
+chunks can be merged into a pack, which says which chunks it holds, and how many rows of each.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 FIXED = pa.schema(
     [
@@ -52,8 +55,14 @@ FIXED = pa.schema(
         ("commit", pa.string()),
     ]
 )
-"""The columns every row has, in this order. Every other column is a metric, sorted by its id: a number (float64), or
-the features of a set metric (a list of float32, empty where there are none)."""
+"""The columns every row has, in this order. Every other column but :data:`TRACE` is a metric, sorted by its id: a
+number (float64), or the features of a set metric (a list of float32, empty where there are none)."""
+
+TRACE = "trace"
+"""The column of :mod:`bench.trace`, in shards that were written with ``trace=true`` and have something to tell."""
+
+BULKY = ("png", TRACE)
+"""Columns that are read only where they are asked for."""
 
 FEATURES = pa.list_(pa.field("element", pa.float32()))
 TRUTH = "_truth"
@@ -71,6 +80,9 @@ _SEAL = b"bench"
 _CHUNKS = b"bench.chunks"
 PACK = "packed-"
 """Starts the names of packs, and of no chunk."""
+
+_GROUP_ROWS, _GROUP_BYTES = 5000, 8 * 2**20
+"""When a row group of a pack is large enough: more cost whoever wants one chunk, and fewer whoever wants all."""
 
 _CHUNK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STALE_SECONDS = 3600
@@ -112,7 +124,7 @@ class RowStore:
 
         A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``, ``draw`` and ``status``
         must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are. A list
-        of numbers is stored as features; a metric has the one or the other.
+        of numbers is stored as features; a metric has the one or the other. Bytes are kept as they are.
         Raises ValueError for a bad chunk name, no rows, a row without key or two rows with the same key.
         """
         path = self._path(chunk)
@@ -147,18 +159,16 @@ class RowStore:
 
     def columns(self) -> list[str]:
         """The names of the columns of one stored chunk, from a footer alone; none where nothing is stored."""
-        return next((_columns(path) for path in self._shards() if _is_sound(path)), [])
+        return next((_columns(path) for path in self._shards() if _sound(path)), [])
 
     def has(self, chunk: str) -> bool:
         """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""
         path = self._path(chunk)
-        if path.exists() and _is_sound(path):
-            return True
-        return any(chunk in _held(pack) for pack in self.packs() if _is_sound(pack))
+        return (path.exists() and bool(_sound(path))) or any(chunk in _sound(pack) for pack in self.packs())
 
     def done(self) -> set[str]:
         """Names of the finished chunks. Reads footers only; corrupt shards are reported and set aside."""
-        return _steady(lambda: {chunk for path in self._shards() if _is_sound(path) for chunk in _held(path)})
+        return _steady(lambda: {*chain.from_iterable(_each(_sound, self._shards()))})
 
     def shards(self) -> list[Path]:
         """The files that hold one chunk each, sorted; packs apart."""
@@ -182,7 +192,7 @@ class RowStore:
         _decode(path, _everything)
         return path
 
-    def read(self, columns: Sequence[str] | None = None, but: Collection[str] = ("png",)) -> pd.DataFrame:
+    def read(self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY) -> pd.DataFrame:
         """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
 
         ``columns``: None = all but those in ``but``; the key comes always. A metric that some shards lack is NaN there.
@@ -224,22 +234,26 @@ class RowStore:
         if path.exists():
             return _decode(path, _everything)
         for pack in self.packs():
-            if chunk in (held := _held(pack)):
-                return _decode(pack, _everything, held.index(chunk))
+            if chunk in _held(pack):
+                return _decode(pack, _everything, chunk)
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
-    def _rows(self, columns: Sequence[str] | None, but: Collection[str] = ("png",)) -> pd.DataFrame:
+    def _rows(self, columns: Sequence[str] | None, but: Collection[str] = BULKY) -> pd.DataFrame:
         """Those of ``columns`` (and of the key) that some shard has, each row once, sorted."""
         wanted = _wanted(columns, but)
         shards = _steady(lambda: self._load(wanted))
-        frame = pa.concat_tables([_empty(wanted), *shards.values()], promote_options="default").to_pandas()
-        if frame.duplicated(KEY).any():
+        table = pa.concat_tables([_empty(wanted), *shards.values()], promote_options="default")
+        frame, keys = table.to_pandas(), _keys(table)
+        if _increase(keys).all():  # as they do where images are planned in the order of their ids
+            return frame
+        order = np.lexsort(keys[::-1])
+        first = _increase([key[order] for key in keys])
+        if not first.all():
             self._compare(_owners(frame, shards))
-            frame = frame.drop_duplicates(KEY)
-        return frame.sort_values(KEY, kind="stable", ignore_index=True)
+        return frame.take(order[first]).reset_index(drop=True)
 
     def _load(self, wanted: Wanted) -> dict[Path, pa.Table]:
-        """The intact shards. Threads, because on a network folder waiting for files is most of the time."""
+        """The intact shards."""
 
         def load(path: Path) -> pa.Table | None:
             try:
@@ -249,9 +263,8 @@ class RowStore:
                 return None
 
         paths = self._shards()
-        with ThreadPoolExecutor(4) as pool:
-            tables = pool.map(load, paths)
-            return {path: table for path, table in zip(paths, tables, strict=True) if table is not None}
+        tables = zip(paths, _each(load, paths), strict=True)
+        return {path: table for path, table in tables if table is not None}
 
     def _compare(self, paths: Iterable[Path]) -> None:
         """Raise DifferentCopies unless rows stored twice agree in every column that both have, images included.
@@ -278,12 +291,12 @@ class RowStore:
 def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows of every cell of a study, sorted by cell, image id and draw; see :meth:`RowStore.read`.
 
-    ``columns``: None = all but ``png``. A metric that a cell was not scored by is NaN there.
+    ``columns``: None = all but :data:`BULKY`. A metric that a cell was not scored by is NaN there.
     """
     folders = sorted(path.parent for path in Path(study).glob("cells/*/rows"))
     frames = [RowStore(folder)._rows(columns) for folder in folders]
     full = [frame for frame in frames if len(frame)]
-    empty = _empty(_wanted(columns, ("png",))).to_pandas()
+    empty = _empty(_wanted(columns, BULKY)).to_pandas()
     return _complete(pd.concat(full, ignore_index=True) if full else empty, columns, Path(study))
 
 
@@ -324,6 +337,27 @@ def _empty(wanted: Wanted) -> pa.Table:
     return pa.schema(fields).empty_table()
 
 
+def _keys(table: pa.Table) -> list[NDArray[np.int64]]:
+    """The columns of :data:`KEY` as numbers that sort as they do."""
+    return [_ranked(table[name].combine_chunks()) for name in KEY[:2]] + [table["draw"].to_numpy()]
+
+
+def _ranked(texts: pa.StringArray) -> NDArray[np.int64]:
+    """The place of every text among the different ones: a cell has few images beside its rows."""
+    encoded = texts.dictionary_encode()
+    place = np.empty(len(encoded.dictionary), dtype=np.int64)
+    place[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(place))
+    return place[encoded.indices.to_numpy()]
+
+
+def _increase(keys: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Whether a row has a larger key than the one before; the first has."""
+    larger = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys[::-1]:
+        larger = (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & larger)
+    return np.concatenate([np.ones(min(len(keys[0]), 1), dtype=bool), larger])
+
+
 def _owners(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
     """The shards with a row that another shard has too; ``frame`` is their rows one after the other."""
     shard_of_row = np.repeat(np.arange(len(shards)), [table.num_rows for table in shards.values()])
@@ -347,7 +381,9 @@ def _table(chunk: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def _type(values: Sequence[object]) -> pa.DataType:
-    """What the values of a metric are stored as."""
+    """What the values of a metric, or a trace, are stored as."""
+    if any(isinstance(value, bytes) for value in values):
+        return pa.binary()
     return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()
 
 
@@ -358,10 +394,10 @@ def _encode(chunk: str, table: pa.Table) -> bytes:
 def _encode_all(name: str, tables: Mapping[str, pa.Table]) -> bytes:
     """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy.
 
-    One row group per chunk.
+    A row group holds a chunk, or as many small ones as it takes to read many rows at once.
     """
     schema = next(iter(tables.values())).schema
-    codecs = {column: "none" if column == "png" else "snappy" for column in schema.names}
+    codecs = {column: "none" if column in BULKY else "snappy" for column in schema.names}
     sink = io.BytesIO()
     with pq.ParquetWriter(
         sink,
@@ -372,13 +408,28 @@ def _encode_all(name: str, tables: Mapping[str, pa.Table]) -> bytes:
         store_schema=False,
         write_page_checksum=True,
     ) as writer:
-        for table in tables.values():
-            writer.write_table(table, row_group_size=table.num_rows)
-        chunks = json.dumps([*tables]) if name.startswith(PACK) else ""
-        rows = sum(table.num_rows for table in tables.values())
+        for group in _row_groups(tables.values()):
+            writer.write_table(group, row_group_size=group.num_rows)
+        sizes = {chunk: table.num_rows for chunk, table in tables.items()}
+        chunks = json.dumps(sizes) if name.startswith(PACK) else ""
+        rows = sum(sizes.values())
         metadata = {_CHUNKS: chunks} if chunks else {}
         writer.add_key_value_metadata({_SEAL: _seal(name, rows, schema, chunks), **metadata})
     return sink.getvalue()
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Neighbours together until they are large; none is split."""
+    group: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        group.append(table)
+        rows, size = rows + len(table), size + table.nbytes
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield pa.concat_tables(group)
+            group, rows, size = [], 0, 0
+    if group:
+        yield pa.concat_tables(group)
 
 
 def _seal(name: str, rows: int, schema: pa.Schema, chunks: str) -> str:
@@ -388,19 +439,39 @@ def _seal(name: str, rows: int, schema: pa.Schema, chunks: str) -> str:
     return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def _decode(path: Path, wanted: Wanted, group: int | None = None) -> pa.Table:
-    """The wanted columns of a file, or of one of its row groups, checked page by page."""
+def _decode(path: Path, wanted: Wanted, chunk: str | None = None) -> pa.Table:
+    """The wanted columns of a file, or of one of its chunks, checked page by page."""
     with _open(path) as file:
         names = [name for name in file.schema_arrow.names if wanted(name)]
-        if group is None:
-            table, rows = file.read(columns=names, use_threads=False), file.metadata.num_rows
+        if chunk is None:
+            table, first, rows = file.read(columns=names, use_threads=False), 0, file.metadata.num_rows
         else:
+            group, first, rows = _place(file, chunk)
             table = file.read_row_group(group, columns=names, use_threads=False)
-            rows = file.metadata.row_group(group).num_rows
-        table = table.replace_schema_metadata()
+        table = table.replace_schema_metadata().slice(first, rows)
         if len(table) != rows:
             raise CorruptShard("it ends early")
     return table
+
+
+def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
+    """The row group that holds a chunk of a pack, the first of its rows there, and their number."""
+    group, first = 0, 0
+    for name, rows in _sizes(file).items():
+        if name == chunk:
+            return group, first, rows
+        first += rows
+        if first == file.metadata.row_group(group).num_rows:
+            group, first = group + 1, 0
+    raise FileNotFoundError(chunk)
+
+
+def _sizes(file: pq.ParquetFile) -> dict[str, int]:
+    """The chunks of a pack and their numbers of rows; packs once had a row group for each, and named them alone."""
+    chunks = json.loads((file.metadata.metadata or {})[_CHUNKS])
+    if isinstance(chunks, dict):
+        return chunks
+    return {name: file.metadata.row_group(i).num_rows for i, name in enumerate(chunks)}
 
 
 @contextmanager
@@ -429,6 +500,12 @@ def _columns(path: Path) -> list[str]:
         return file.schema_arrow.names
 
 
+def _each(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
+    """In threads, because on a network folder waiting for files is most of the time."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(work, paths))
+
+
 def _steady(read: Callable[[], T], tries: int = 5) -> T:
     """What ``read`` gives; once more where a file is gone that was there, because it has just been merged."""
     for _ in range(tries - 1):
@@ -446,12 +523,13 @@ def _held(path: Path) -> list[str]:
     return [path.stem] if chunks is None else list(json.loads(chunks))
 
 
-def _is_sound(path: Path) -> bool:
+def _sound(path: Path) -> list[str]:
+    """The chunks in a file; a corrupt one is reported and set aside, and holds none."""
     try:
-        return bool(_columns(path))
+        return _held(path)
     except CorruptShard as error:
         _set_aside(path, error)
-        return False
+        return []
 
 
 def _set_aside(path: Path, error: CorruptShard) -> None:

@@ -201,13 +201,14 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
     scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
     heads = ["solver", *more, *scored, "NFE", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
+    places = {m: decimals(frame[m]) for m in cards}
     grid = [[escape(head) for head in heads]]
     for i, line in lines.iterrows():
         names = [escape(_name(line)), *(escape(str(line[name])) for name in more)]
         scores = [
             text
             for m in cards
-            for text in (cell(*interval(frame, line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
+            for text in (cell(*interval(line, m, places[m]), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
@@ -250,22 +251,21 @@ def _counts(line: pd.Series) -> list[str]:
     return [str(line["failed"]), str(line["missing"])]
 
 
-def interval(frame: pd.DataFrame, line: pd.Series, metric: str) -> tuple[str, str]:
-    """A value and its interval as text; no interval where there is none."""
-    places = _places(frame[metric])
+def interval(line: pd.Series, metric: str, places: int) -> tuple[str, str]:
+    """A value and its interval as text with so many decimals; no interval where there is none."""
     lo, hi = line[f"{metric}_lo"], line[f"{metric}_hi"]
     ends = "" if math.isnan(lo) else f"[{_number(lo, places)}, {_number(hi, places)}]"
     return _number(line[metric], places), ends
 
 
 def _plus_minus(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
-    places = _places(frame[metric])
+    places = decimals(frame[metric])
     half = (float(line[f"{metric}_hi"]) - float(line[f"{metric}_lo"])) / 2
     return _number(line[metric], places) + ("" if math.isnan(half) else f" ± {_number(half, places)}")
 
 
-def _places(values: pd.Series) -> int:
-    """Decimals of a column: four significant digits of its largest value."""
+def decimals(values: pd.Series) -> int:
+    """Of a column: four significant digits of its largest value."""
     largest = values[values.abs() < math.inf].abs().max()
     return 4 if math.isnan(largest) or largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 6)
 

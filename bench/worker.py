@@ -31,7 +31,9 @@ from bench.plan import CellPlan, Chunk
 from bench.plugins import admit
 from bench.reference import exact_reference
 from bench.scoring import Row, check_base, put_values, score_rows, values_of
+from bench.store import TRACE
 from bench.streams import Key, Noise
+from bench.trace import packed
 from datasets.base import ImageSet
 from masks.base import MaskGenerator
 from metrics.base import AnyMetric, Batch, DrawSet, MissingWeights, ValueMetric, from_uint8, to_uint8
@@ -110,6 +112,12 @@ class Session:
             raise Inapplicable(
                 f"the prior must be told one of its {self.prior.num_classes} classes, and the data has "
                 f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
+            )
+        guidances = (value for name, value in vars(self.solver).items() if name.startswith("guidance"))
+        if any(value != 1 for value in guidances) and not ("guidance" in has and self.labels_fit):
+            raise Inapplicable(
+                "guidance other than 1 needs a prior with a null condition, and images with its labels or prompts; set "
+                "the solver's guidance to 1, or choose prior= and data= that have them"
             )
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
@@ -345,13 +353,16 @@ class Worker:
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
-        limit = _limit(session.config["budget"], sampled)
+        limit = limit_of(session.config["budget"], sampled)
         with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch) as meter:
             with self._clock() as fit:
                 posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
             with self._clock() as sample:
-                x = torch.cat([posterior.sample(block).x[:, :n] for block, n in blocks], dim=1)
+                samples = [posterior.sample(block) for block, _ in blocks]
+                x = torch.cat([part.x[:, :n] for part, (_, n) in zip(samples, blocks, strict=True)], dim=1)
+            trace = samples[0].trace
+            del samples
         if watch is not None:
             watch()
         if x.shape != (obs.n, draws, *prior.image_shape):
@@ -364,7 +375,12 @@ class Worker:
             **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
             **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
-        return [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
+        rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
+        if session.config.get("trace"):
+            # as features of an image do, its trace stands in the row of its first draw
+            for row, data in zip(rows[::draws], packed(trace), strict=False):
+                row[TRACE] = data
+        return rows
 
     @torch.no_grad()
     def _score(self, session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
@@ -489,7 +505,8 @@ def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 
 
-def _limit(budget: str | None, rows: int) -> float:
+def limit_of(budget: str | None, rows: int) -> float:
+    """Network evaluations that ``budget=nfe:N`` allows so many draws."""
     return math.inf if budget is None else int(str(budget).removeprefix("nfe:")) * rows
 
 

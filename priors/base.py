@@ -136,7 +136,9 @@ class Prior:
     @property
     def caps(self) -> frozenset[str]:
         """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and ``inpaint`` what it has."""
-        caps = {"grad", "latent" if self.is_latent else "pixel"}
+        caps = {"latent" if self.is_latent else "pixel"}
+        if self.latent is None or self.latent.differentiable:
+            caps.add("grad")
         if self.num_classes:
             caps.add("label")
         if self.null_label is not None:

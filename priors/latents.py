@@ -22,6 +22,11 @@ class Latent(nn.Module):
     factor: int
     channels: int
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether an image has a gradient in the latent it was decoded from."""
+        return True
+
     def __init__(self, config: Mapping[str, object], shift: float | Sequence[float], scale: float | Sequence[float]):
         super().__init__()
         self.settings: dict[str, object] = {"config": dict(config), "shift": shift, "scale": scale}
@@ -110,6 +115,10 @@ class VQ(Latent):
         self.channels = self.autoencoder.config.latent_channels
         self.factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
         self.gradient = "straight_through"
+
+    @property
+    def differentiable(self) -> bool:
+        return self.gradient != "hard"
 
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
         if noise is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class Samples:
-    """``x``: raw samples ``(N, D, C, H, W)`` in [-1, 1] units, not pasted, not clipped; ``trace``: for plots."""
+    """``x``: raw samples ``(N, D, C, H, W)`` in [-1, 1] units, not pasted, not clipped.
+
+    ``trace``: how the fit of every image went, for plots, as far as it costs nothing: ``loss`` ``(N, iterations)``, and
+    pictures ``progress`` ``(N, P, C, H, W)`` of it ``after`` ``(N, P)`` iterations.
+    """
 
     x: Tensor
     trace: Mapping[str, Tensor] = field(default_factory=dict)
@@ -86,12 +90,30 @@ class Solver:
 
     ``needs``: capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior (``grad``,
     ``pixel``, ``latent``, ...); a cell without them is refused before any work. ``version`` goes up with every
-    change of the numbers and is part of the cell's hash.
+    change of the numbers and is part of the cell's hash. ``work``: the settings, whole numbers, that say how much is
+    done, and lengths counted in them; ``budget=nfe:N`` multiplies them all by one factor. Names that a class does not
+    have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was.
     """
 
     card: ClassVar[Card]
     needs: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("steps",)
+    growth: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def workload(self) -> dict[str, int]:
+        """The settings named in :attr:`work` that this class has, and what they are."""
+        return {name: getattr(self, name) for name in self.work if name in getattr(self, "__dataclass_fields__", ())}
+
+    def scaled(self, factor: float) -> Self:
+        """These settings with ``factor`` times the work, in whole numbers of at least 1.
+
+        Raises ValueError where the constructor refuses so little, or so much.
+        """
+        work = {name: max(1, round(factor * value)) for name, value in self.workload.items()}
+        kept = {name: float(f"{getattr(self, name) ** (1 / factor):.6g}") for name in self.growth}
+        return replace(self, **work, **kept)  # type: ignore[type-var]
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """What these settings need and an operator of noise level ``sigma`` and a prior do not have."""

@@ -28,12 +28,11 @@ class CoPaint(Sampler):
     Parameters
     ----------
     steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and its growth per level;
-    scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull towards the state before, and its growth
-    per level. line_search: how often a step that raises a row's loss is shrunk by 0.8 before the row stays where it is;
-    0 accepts every step. jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates of
-    the state, ``native``, ``vp`` or ``ve``; lr means something else in each. clip: clip x0 to [-1, 1], inside the
-    gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none; the gradient goes through
-    both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull to the state before, and its growth.
+    line_search: how often a step that raises a row's loss is shrunk by 0.8 before the row stays; 0 accepts every step.
+    jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates of the state, ``native``,
+    ``vp`` or ``ve``; lr means something else in each. clip: clip x0 to [-1, 1], inside the gradient; latents never
+    are. guidance: classifier-free guidance weight, 1 = none, also inside. grid: kind of :meth:`priors.base.Prior.grid`.
 
     Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative settings.
     """
@@ -51,6 +50,8 @@ class CoPaint(Sampler):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("steps", "jump_length")
+    growth: ClassVar[tuple[str, ...]] = ("lr_decay", "weight_decay")
 
     steps: int = 250
     iterations: int = 2
@@ -109,12 +110,11 @@ class CoPaint(Sampler):
         z, x0, value = loss(z_t)
         for _ in range(self.iterations):
             here, before, slope, length = z.detach(), value.detach(), gradient(value, z), torch.full_like(z, lr)
-            for tries in range(self.line_search + 2):
+            for factor in [*[SHRINK] * self.line_search, 0.0, 0.0]:
                 z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
                 # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody waits for it.
                 worse = ~(value <= before) & before.isfinite()
                 if self.line_search == 0 or not worse.any():
                     break
-                factor = SHRINK if tries < self.line_search else 0.0
                 length = torch.where(worse.view(-1, 1, 1, 1), factor * length, length)
         return [z.detach(), x0.detach()]

@@ -66,6 +66,11 @@ class DDNM(Sampler):
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
         walk(self.steps, self.travel_length, self.travel_repeat)  # refuses an impossible schedule before any work
 
+    @property
+    def workload(self) -> dict[str, int]:
+        travel = {"travel_length": self.travel_length} if self.travel_repeat > 1 else {}
+        return {"steps": self.steps, **travel}
+
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
         return lacking(needs, has)

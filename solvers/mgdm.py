@@ -47,6 +47,7 @@ class MGDM(Sampler):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("levels",)
 
     levels: int = 100
     repeats: int = 1

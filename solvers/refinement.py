@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -19,7 +19,10 @@ from solvers.vipaint_settings import Settings
 
 @dataclass(frozen=True)
 class Refinement:
-    """The fitted posterior of a batch of images. ``losses``: ``(N,)`` of every iteration of the fit."""
+    """The fitted posterior of a batch of images.
+
+    ``losses``: ``(N,)`` of every iteration of the fit; ``progress``: images ``(N, C, H, W)`` of some, by their number.
+    """
 
     settings: Settings
     chain: Chain
@@ -27,6 +30,7 @@ class Refinement:
     prior: Prior
     noise: Noise
     losses: Sequence[Tensor]
+    progress: Mapping[int, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
     def sample(self, draws: Sequence[int]) -> Samples:
@@ -57,8 +61,16 @@ class Refinement:
                 z = z - settings.refine_scale * slope
         # The last prediction is the sample.
         x = prior.decode(prior.denoise(z, levels[-1], obs.cond, settings.guidance_sample))
-        trace = {"loss": torch.stack(list(self.losses), 1)} if self.losses else {}
-        return Samples(x.unflatten(0, (-1, len(draws))), trace)
+        return Samples(x.unflatten(0, (-1, len(draws))), self.trace)
+
+    @property
+    def trace(self) -> dict[str, Tensor]:
+        """How the fit went: ``loss`` by iteration, and what a draw looked like ``after`` so many of them."""
+        if not self.losses:
+            return {}
+        after = torch.tensor([*self.progress]).expand(self.obs.n, -1)
+        pictures = {"after": after, "progress": torch.stack([*self.progress.values()], 1)} if self.progress else {}
+        return {"loss": torch.stack(list(self.losses), 1), **pictures}
 
     def _predict(self, z: Tensor, t: Level, obs: Observation) -> tuple[Tensor, Tensor]:
         """``x0(z)`` and the gradient of the data term with respect to ``z``."""

@@ -45,6 +45,7 @@ class RePaint(Sampler):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("steps", "jump_length")
 
     steps: int = 250
     jump_length: int = 10

@@ -60,22 +60,25 @@ class VIPaint(Settings):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("iterations", "refine_steps")
 
     @torch.enable_grad()
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Refinement:
-        chain, rows, losses = self._start(obs, prior, noise), obs.repeat(self.monte_carlo), []
+        chain, rows, losses, progress = self._start(obs, prior, noise), obs.repeat(self.monte_carlo), [], {}
         parameters = [chain.mu, chain.logit, chain.log_var]
         rates = zip(parameters, self.lr, strict=True)
         adam = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in rates], betas=(0.9, 0.99))
         decay = torch.optim.lr_scheduler.StepLR(adam, 10, 0.99)
-        for _ in range(self.iterations):
-            loss = self._loss(chain, rows, prior, noise)
+        for i in range(self.iterations):
+            loss, x = self._loss(chain, rows, prior, noise)
             adam.zero_grad()
             loss.sum().backward(inputs=parameters)  # over images: Adam is elementwise, so none sees another
             adam.step()
             decay.step()
             losses.append(loss.detach())
-        return Refinement(self, chain, obs, prior, noise, losses)
+            if i in self.pictured:
+                progress[i] = x.detach()[:: self.monte_carlo].clone()
+        return Refinement(self, chain, obs, prior, noise, losses, progress)
 
     def _start(self, obs: Observation, prior: Prior, noise: Noise) -> Chain:
         """The initial posterior, around the encoded observation with its hole at zero."""
@@ -93,8 +96,8 @@ class VIPaint(Settings):
         chain.start(clean, xi, self.mean_noise, self.spread, self.gamma)
         return chain
 
-    def _loss(self, chain: Chain, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        """The negative evidence lower bound of every image ``(N,)``, averaged over its Monte Carlo rows."""
+    def _loss(self, chain: Chain, obs: Observation, prior: Prior, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The negative evidence lower bound of every image ``(N,)``, averaged over its rows, and the rows' images."""
 
         def xi() -> Tensor:
             return noise.normal((self.monte_carlo, *prior.latent_shape)).flatten(0, 1).to(chain.mu)
@@ -112,4 +115,4 @@ class VIPaint(Settings):
         # One denoising step gives the image that has to explain the observation.
         x = prior.decode(denoise(z, chain.levels[-1]))
         nll = chain.data_term(self.nll(x, obs), obs.y)
-        return (nll + self.beta * kl).unflatten(0, (-1, self.monte_carlo)).mean(1)
+        return (nll + self.beta * kl).unflatten(0, (-1, self.monte_carlo)).mean(1), x

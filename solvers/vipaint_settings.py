@@ -89,6 +89,11 @@ class Settings(Solver):
         if parse(self.compat) and (self.prior_law != "uniform" or self.full_bound):
             raise ValueError("compat goes with prior_law=uniform and full_bound=false, as in the released code")
 
+    @property
+    def pictured(self) -> frozenset[int]:
+        """Iterations that leave a picture: every 50th (VIPaint, Fig. 4), every tenth of up to 100, and the last."""
+        return frozenset({*range(0, self.iterations, 50 if self.iterations > 100 else 10), self.iterations - 1})
+
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """A perceptual distance compares images with a hole: it needs a mask, and exists for no other operator."""
         return lacking(self.needs if self.perceptual == "none" else self.needs | {"mask"}, has)

@@ -1,24 +1,27 @@
-"""A private Slurm of two nodes on this host: its own key, ports and folder, started and stopped by process id."""
+"""A private Slurm of two nodes on this machine: its own key, ports and folder, started and stopped by process id."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import hosts
+
+SECONDS = 120  # the most that Slurm may take over anything; a busy machine needs a few
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 NODES = ("n1", "n2")
 
 _CONF = """\
 ClusterName=bench
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({here})
 SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
@@ -44,10 +47,15 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 SlurmdTimeout=5
 KillWait=2
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr={addresses[n1]} Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr={addresses[n2]} Port={ports[2]} CPUs=2 RealMemory=8000 State=UNKNOWN
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
+_ENTER = """\
+hostname "$0" && mount --bind "$1" /etc/hosts && mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && shift || exit
+"$@" & wait $!
+"""
+"""What becomes of a shell in namespaces of its own: a host's first process, which also sees to orphans."""
 
 
 def unavailable() -> str:
@@ -68,10 +76,14 @@ def wait_for(what: str, happened: Callable[[], object], seconds: float) -> None:
 
 
 class Cluster:
-    """Two nodes of two jobs each. ``environment`` is what a program needs to submit here."""
+    """Two nodes of two jobs each. ``environment`` is what a program needs to submit here.
 
-    def __init__(self, folder: Path):
+    With ``separate`` a node is a host of its own by all that programs see: name, network, processes, /tmp/ray.
+    """
+
+    def __init__(self, folder: Path, separate: bool = False):
         self.folder = folder
+        self._hosts = {node: hosts.Host(10 + i) for i, node in enumerate(NODES)} if separate else {}
         self.environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -84,31 +96,41 @@ class Cluster:
         (munge / "key").chmod(0o400)
         host = socket.gethostname().partition(".")[0]
         conf = self.folder / "slurm.conf"
-        conf.write_text(_CONF.format(host=host, folder=self.folder, ports=_free_ports(3)))
+        addresses = {node: self._hosts[node].address if self._hosts else "127.0.0.1" for node in NODES}
+        here = hosts.HERE if self._hosts else "127.0.0.1"
+        conf.write_text(
+            _CONF.format(host=host, here=here, addresses=addresses, folder=self.folder, ports=_free_ports(3))
+        )
+        names = {"localhost": "127.0.0.1", host: here, **addresses}
+        (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in names.items()))
         files = [f"--{kind}-file={munge / kind}" for kind in ("key", "pid", "log", "seed")]
         self._launch("munged", "munged", "-F", "--force", f"--socket={munge / 'sock'}", *files)
-        wait_for("munged", (munge / "sock").exists, 20)
+        wait_for("munged", (munge / "sock").exists, SECONDS)
         self._launch("slurmctld", "slurmctld", "-D", "-f", str(conf))
         for node in NODES:
             self.start_node(node)
-        wait_for("both nodes", lambda: self.states() == {node: "idle" for node in NODES}, 60)
+        wait_for("both nodes", lambda: self.states() == {node: "idle" for node in NODES}, SECONDS)
 
     def start_node(self, node: str) -> None:
-        self._launch(node, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
+        inside: tuple[str, ...] = ()
+        if self._hosts:
+            own = ("--pid", "--fork", "--kill-child", "--mount-proc", "--uts")
+            inside = (*self._hosts[node].inside, "unshare", *own, "sh", "-c", _ENTER, node, str(self.folder / "hosts"))
+        self._launch(node, *inside, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
 
     def kill_node(self, node: str) -> None:
         """What a power cut leaves: the node's daemon, its job managers and its jobs are gone at once."""
-        jobs = [pid for pid in self._ours() if _environment(pid).get("SLURMD_NODENAME") == node]
-        managers = {_parent(pid) for pid in jobs} - {*jobs}
+        jobs = [pid for pid in self._ours() if hosts.environment(pid).get("SLURMD_NODENAME") == node]
+        managers = {hosts.parent(pid) for pid in jobs} - {*jobs}
         self._daemons.pop(node).kill()
         # managers first, or they would report their jobs' deaths
-        _kill([pid for pid in managers if b"slurmstepd" in _read(pid, "cmdline")])
-        _kill(jobs)
+        hosts.kill([pid for pid in managers if b"slurmstepd" in hosts.read(pid, "cmdline")])
+        hosts.kill(jobs)
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def run(self, *command: str) -> str:
-        """The output of a Slurm program; a failure or silence of half a minute is an error."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
+        """The output of a Slurm program; a failure or a long silence is an error."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=SECONDS)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
@@ -125,18 +147,23 @@ class Cluster:
         """Ids of the jobs in the queue that are in one of these states."""
         return self.run("squeue", "-h", "-r", "-t", state, "-o", "%i").split()
 
+    def restarts(self, job: str) -> int:
+        """How often a job was queued again."""
+        found = re.search(r"Restarts=(\d+)", self.run("scontrol", "show", "job", job))
+        return int(found[1]) if found else 0
+
     def cancel_all(self) -> None:
         """Cancel every job and wait until the queue is empty."""
         if self.jobs():
             self.run("scancel", "--full", *self.jobs())
-        wait_for("an empty queue", lambda: not self.jobs(), 60)
+        wait_for("an empty queue", lambda: not self.jobs(), SECONDS)
 
     def stop(self) -> None:
         """End every process of this cluster, whatever state it is in."""
         for name in (*NODES, "slurmctld", "munged"):
             if name in self._daemons:
                 self._daemons.pop(name).kill()
-        _kill(self._ours())
+        hosts.kill(self._ours())
 
     def _launch(self, name: str, *command: str) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
@@ -146,13 +173,14 @@ class Cluster:
 
     def _ours(self) -> list[int]:
         """Processes that run under this cluster's configuration, this one's children that submit included."""
-        return [pid for pid in _processes() if _environment(pid).get("SLURM_CONF") == self.environment["SLURM_CONF"]]
+        conf = self.environment["SLURM_CONF"]
+        return [pid for pid in hosts.processes() if hosts.environment(pid).get("SLURM_CONF") == conf]
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, separate: bool = False) -> Iterator[Cluster]:
     """A cluster that is gone afterwards, whatever happens."""
-    slurm = Cluster(folder)
+    slurm = Cluster(folder, separate)
     try:
         slurm.start()
         yield slurm
@@ -173,31 +201,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and int(path.name) != os.getpid()]
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # it has ended, or is not ours to look at
-        return b""
-
-
-def _environment(pid: int) -> dict[str, str]:
-    pairs = (entry.partition(b"=") for entry in _read(pid, "environ").split(b"\0"))
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, _, value in pairs}
-
-
-def _parent(pid: int) -> int:
-    return int(_read(pid, "stat").rpartition(b")")[2].split()[1] or 0)
-
-
-def _kill(pids: Sequence[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -59,6 +62,36 @@ def test_packs_are_bounded(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compacting, "PACK_CHUNKS", 2)
     compact(cell.parents[1])
     assert len(files(cell)) == 1 + 3
+
+
+def test_small_chunks_share_row_groups_and_are_found_there(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_GROUP_ROWS", 3)
+    chunks = [f"0000{i}" for i in (0, 1, 2, 4, 5)]
+    before = {chunk: RowStore(cell).table(chunk) for chunk in chunks}
+    compact(cell.parents[1])
+    pack = pq.ParquetFile(cell / "rows" / files(cell)[1]).metadata
+    assert [pack.row_group(i).num_rows for i in range(pack.num_row_groups)] == [4, 4, 2]
+    assert all(RowStore(cell).table(chunk).equals(before[chunk]) for chunk in chunks)
+
+
+def test_packs_with_a_row_group_for_each_chunk_are_read(cell: Path) -> None:
+    """As they were written once: the chunks' names alone in the footer."""
+    rows, chunks = RowStore(cell), ["00000", "00001", "00002"]
+    expected, tables = rows.read(), [rows.table(chunk) for chunk in chunks]
+    sink, names, schema = io.BytesIO(), json.dumps(chunks), tables[0].schema
+    with pq.ParquetWriter(sink, schema, store_schema=False, write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=table.num_rows)
+        seal = store._seal("packed-0", 6, schema, names)
+        writer.add_key_value_metadata({b"bench": seal, b"bench.chunks": names})
+    (cell / "rows" / "packed-0.parquet").write_bytes(sink.getvalue())
+    for chunk in chunks:
+        (cell / "rows" / f"{chunk}.parquet").unlink()
+    pd.testing.assert_frame_equal(rows.read(), expected, check_exact=True)
+    assert [rows.table(chunk).equals(table) for chunk, table in zip(chunks, tables, strict=True)] == [True] * 3
+    compact(cell.parents[1])
+    assert len(files(cell)) == 2
+    pd.testing.assert_frame_equal(rows.read(), expected, check_exact=True)
 
 
 class Killed(BaseException):

@@ -69,6 +69,13 @@ def test_other_solvers_and_priors_are_refused_before_any_work(capsys, cell):
     assert code == 2 and "Conditional needs inpaint" in err and err.count("\n") == 1
 
 
+def test_guidance_without_labels_is_refused_before_any_work(capsys, cell):
+    """The prior has a null condition; the images of this data have no class."""
+    code, _, err = plan(capsys, cell("dps", "network", "solver.guidance=2"))
+    assert code == 2 and "guidance other than 1 needs" in err and err.count("\n") == 1
+    assert plan(capsys, cell("dps", "network", "solver.guidance=1"))[0] == 0
+
+
 def test_a_label_chooses_a_prompt_only_where_there_is_one_prompt_a_class(capsys, cell, monkeypatch):
     code, out, _ = plan(capsys, cell("conditional", "inpainting"))
     assert code == 0

@@ -111,6 +111,13 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_that_were_not_planned_do_not_make_up_for_missing_ones(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c0", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}})
+    more = [row("c0", image, draw, {"psnr": 1.0, "lpips_vgg": 0.1}) for image, draw in (("b", 0), ("b", 2), ("z", 0))]
+    RowStore(tmp_path / "cells" / "c0").write("three", more)
+    assert leaderboard.build(tmp_path)["missing"].tolist() == [2]
+
+
 def test_failed_and_missing_rows_never_count_as_zero(tmp_path: Path) -> None:
     # the failed row even carries a score of zero: its status alone decides
     make_cell(tmp_path, "c1", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}, ("a", 1): None})

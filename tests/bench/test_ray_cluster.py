@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,23 +12,45 @@ from pathlib import Path
 
 import pytest
 
-from tests import rays
-from tests.bench.sweeps import ROOT, SECONDS, SOLVER, assert_same_study, finished, shards, sweep
-from tests.slurm import wait_for
+from tests import hosts, rays
+from tests.bench.sweeps import (
+    SECONDS,
+    SLEEPING,
+    assert_same_study,
+    finished,
+    launched,
+    shards,
+    slow_study,
+    sweep,
+    written,
+)
 
 pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
-FAULTS: dict[str, Callable[[rays.Rays, str], object]] = {
-    "worker killed": lambda cluster, node: cluster.kill_worker(node),
-    "node killed": lambda cluster, node: cluster.kill_node(node),
-    "node replaced": lambda cluster, node: (cluster.kill_node(node), cluster.node(4)),
-    "network cut": lambda cluster, node: cluster.cut(node),
-}
+Fault = Callable[[rays.Rays, hosts.Host], None]
+
+
+def kill_node(cluster: rays.Rays, host: hosts.Host) -> None:
+    hosts.kill(host.processes())
+
+
+def replace_node(cluster: rays.Rays, host: hosts.Host) -> None:
+    kill_node(cluster, host)
+    cluster.node(hosts.Host(4))
+
+
+FAULTS = [
+    pytest.param(2, lambda cluster, host: rays.kill_worker(host), id="worker killed", marks=pytest.mark.slow),
+    pytest.param(2, kill_node, id="node killed"),
+    pytest.param(1, replace_node, id="only node replaced", marks=pytest.mark.slow),
+    pytest.param(2, lambda cluster, host: host.cut(), id="network cut", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture
 def cluster() -> Iterator[rays.Rays]:
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # sockets want a short path
         cluster = rays.Rays(Path(folder))
+        cluster.environment.update(SLEEPING)
         try:
             yield cluster
         finally:
@@ -36,12 +59,7 @@ def cluster() -> Iterator[rays.Rays]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
-    """A serial study of two cells of twelve slow chunks each, and what asks for it."""
-    folder = tmp_path_factory.mktemp("slow")
-    (folder / "slow.py").write_text(SOLVER)
-    overrides = (f"solver={folder / 'slow.py'}:Slow", "++data.images=12", "++batch=2")
-    finished(sweep(folder / "serial", *overrides))
-    return folder / "serial", overrides
+    return slow_study(tmp_path_factory.mktemp("slow"))
 
 
 @pytest.mark.slow
@@ -63,22 +81,33 @@ def test_auto_joins_a_cluster_that_is_already_there(cluster: rays.Rays, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", list(FAULTS))
-@pytest.mark.skipif(bool(rays.no_namespaces()), reason=rays.no_namespaces() or "network namespaces")
-def test_a_fault_costs_only_the_chunk_in_flight(cluster: rays.Rays, slow, tmp_path: Path, fault: str) -> None:
-    """The first node has no worker's place; two others have one each, and the second of them is struck."""
+def test_without_an_address_ray_starts_here_whatever_else_is_known(tmp_path: Path) -> None:
+    """The environment names a cluster that is gone."""
+    gone = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+    finished(sweep(tmp_path, "solver=ddnm", "seed=0", "executor=ray", "executor.workers=1"), gone)
+    assert len(shards(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(("nodes", "fault"), FAULTS)
+@pytest.mark.skipif(bool(hosts.unavailable()), reason=hosts.unavailable() or "network namespaces")
+def test_a_fault_costs_only_the_chunk_in_flight(
+    cluster: rays.Rays, slow: tuple[Path, tuple[str, ...]], tmp_path: Path, nodes: int, fault: Fault
+) -> None:
+    """The first node has no worker's place; one or two others have one each, and the last of them is struck."""
     serial, overrides = slow
-    with rays.network():
-        cluster.head(f"{rays.NETWORK}.1", 6391, "--num-gpus=0")
-        nodes = [cluster.node(2), cluster.node(3)]
-        command = sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto", "executor.workers=2")
-        run = subprocess.Popen(command, cwd=ROOT, env=cluster.environment)
-        try:
-            wait_for("the first shards", lambda: len(shards(tmp_path)) >= 5, SECONDS)
-            FAULTS[fault](cluster, nodes[1])
+    with hosts.network():
+        cluster.head(hosts.HERE, 6391, "--num-gpus=0")
+        places = [hosts.Host(number) for number in range(2, 2 + nodes)]
+        for host in places:
+            cluster.node(host)
+        with launched(sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto"), cluster.environment) as run:
+            run.until("the first shards", lambda: len(shards(tmp_path)) >= 5)
+            before = written(tmp_path)
+            fault(cluster, places[-1])
             assert len(shards(tmp_path)) < len(shards(serial)), "the sweep was over before the fault"
-            assert run.wait(SECONDS) == 0
-        finally:
-            run.kill()
-            cluster.stop()
+            run.succeed()
+        cluster.stop()
     assert_same_study(tmp_path, serial)
+    after = written(tmp_path)
+    # the struck worker may have stored a chunk and not yet said so
+    assert sum(after[shard] != time for shard, time in before.items()) <= 1, "finished chunks ran again"

@@ -76,6 +76,27 @@ def test_order_does_not_depend_on_the_cut(tmp_path: Path) -> None:
     assert one.read()["draw"].tolist() == [0, 1] * 4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_are_sorted_as_by_pandas_and_come_once(tmp_path: Path, seed: int) -> None:
+    dice, rows = random.Random(seed), RowStore(tmp_path)
+    keys = [
+        (cell, image, draw)
+        for cell in "dc"
+        for image in ("10", "9", "Z", "z", "ä", "\U0001f600")
+        for draw in (2, -1, 11)
+    ]
+    stored = []
+    for name in range(6):
+        part = dice.sample(keys, 9)  # no two shards alike, and most rows in several
+        stored += [
+            row(image, draw, cell=cell, psnr=float(keys.index((cell, image, draw)))) for cell, image, draw in part
+        ]
+        rows.write(str(name), stored[-9:])
+    expected = pd.DataFrame(stored).drop_duplicates(store.KEY).sort_values(store.KEY, ignore_index=True)
+    for column in (*store.KEY, "psnr"):
+        assert rows.read()[column].tolist() == expected[column].tolist()
+
+
 def test_done_names_finished_chunks_and_a_rewrite_replaces(tmp_path: Path) -> None:
     rows = RowStore(tmp_path)
     assert rows.done() == set()

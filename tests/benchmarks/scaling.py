@@ -50,7 +50,6 @@ class Sleeper(Sampler):
 '''
 ROWS = 10_000_000
 SHARDS = 9_999  # an arena has 10 000 images; one is left to do
-CALLS = 100_000
 
 
 def overrides(folder: Path, images: int, *more: str, draws: int = 1, seconds: float = 1.0) -> list[str]:
@@ -65,28 +64,34 @@ def planned(lines: list[str], write: bool = True) -> CellPlan:
     return prepare(*compose(lines), write=write)[1]
 
 
-def workers(folder: Path) -> None:
-    """Rate for 12 chunks a worker, workers started and loaded before the clock runs."""
+def workers(folder: Path, given: argparse.Namespace) -> None:
+    """Rate of chunks, eleven for every worker; what it takes to start and load a worker does not count."""
     alone = 0.0
-    for count in (1, 2, 4, 8):
-        executor = executors.RayActors(workers=count)
-        warm = planned(overrides(folder, 2 * count, "seed=1", seconds=0.0))
-        for _ in executor.run(warm, warm.chunks, 1):
-            pass
+    for count in given.workers:
         plan = planned(overrides(folder, 12 * count, f"seed={10 + count}"))
-        for _ in executor.run(plan, plan.chunks[:count], 1):
-            pass  # the session of this cell is loaded in every worker
+        start = time.perf_counter()
+        load(plan, count)
+        ready = time.perf_counter() - start
         rest = plan.chunks[count:]
         start = time.perf_counter()
-        for _ in executor.run(plan, rest, 1):
+        for _ in executors.RayActors(workers=count).run(plan, rest, 1):
             pass
         rate = len(rest) / (time.perf_counter() - start)
-        alone = alone or rate
+        alone = alone or rate / count
         print(
-            f"workers: {count}: {rate:.3f} chunks a second, {rate / alone / count:.3f} of linear, "
-            f"{rate / count:.3f} of doing nothing but sleep (0.95 allowed)",
+            f"workers: {count}: {rate:.3f} chunks a second, {rate / count / alone:.3f} of linear, {rate / count:.3f} "
+            f"of doing nothing but sleep (0.95 allowed); ready after {ready:.0f} s, {load_average()}",
             flush=True,
         )
+
+
+def load(plan: CellPlan, count: int) -> None:
+    """Every worker loads the cell and does one of its first chunks: some modules are imported then."""
+    import ray
+
+    actors = executors._actors(None, count, 1)
+    ray.get([actor.prepare.remote(plan.cell.config) for actor in actors])
+    ray.get([actor.run.remote(plan, chunk) for actor, chunk in zip(actors, plan.chunks, strict=False)])
 
 
 class Instant:
@@ -102,19 +107,19 @@ class Instant:
         return {"ok": 1}
 
 
-def memory(folder: Path) -> None:
+def memory(folder: Path, given: argparse.Namespace) -> None:
     """Resident memory of the driver while it hands out chunks to four workers that answer at once."""
     executors._RayWorker = Instant  # type: ignore[assignment, misc]
-    plan = planned(overrides(folder, 1, "seed=2", seconds=0.0))
-    plan = replace(plan, chunks=[Chunk(f"{i:06d}-0000000000000000", [f"{i:06d}"]) for i in range(CALLS)])
+    plan, calls = planned(overrides(folder, 1, "seed=2", seconds=0.0)), given.calls
+    plan = replace(plan, chunks=[Chunk(f"{i:06d}-0000000000000000", [f"{i:06d}"]) for i in range(calls)])
     start = time.perf_counter()
     for done, _ in enumerate(executors.RayActors(workers=4).run(plan, plan.chunks, None), 1):
-        if done in (1000, CALLS // 10, CALLS // 2, CALLS):
-            seconds = time.perf_counter() - start
-            print(f"memory: {done} chunks: {resident():.0f} MiB, {done / seconds:.0f} chunks a second", flush=True)
+        if done == 1000 or done % (calls // 10) == 0:
+            rate = done / (time.perf_counter() - start)
+            print(f"memory: {done} chunks: {resident():.0f} MiB, {rate:.0f} chunks a second", flush=True)
 
 
-def planning(folder: Path) -> None:
+def planning(folder: Path, given: argparse.Namespace) -> None:
     """A cell of ten million rows: planned and recorded, and then planned again from the record."""
     for what in ("first", "again"):
         lines = overrides(folder, ROWS // 1000, "seed=3", draws=1000)
@@ -125,31 +130,45 @@ def planning(folder: Path) -> None:
         print(f"planning: {what}: {rows} rows in {took:.1f} s, at most {peak():.0f} MiB (30 s and 2048 MiB allowed)")
 
 
-def resume(folder: Path) -> None:
-    """From the start of ``run_job`` to the first chunk given to the executor, with ten thousand shards stored."""
+def resume(folder: Path, given: argparse.Namespace) -> None:
+    """From the start of a process to the first chunk given to its executor, with ten thousand shards stored."""
+    lines = overrides(given.folder or folder, SHARDS + 1, "seed=4", seconds=0.0)
+    if given.folder:
+        resumed(lines, given.since)
+        return
     from bench.worker import Worker
 
-    lines = overrides(folder, SHARDS + 1, "seed=4", seconds=0.0)
     plan = planned(lines)
     first = Worker("cpu", 1).rows(plan, plan.chunks[0])
     os.fsync = lambda _: None  # making the study is not what is timed
     for chunk in plan.chunks[:-1]:
         plan.store.write(chunk.name, [{**first[0], "image_id": chunk.images[0]}])
+    again = [sys.executable, __file__, "resume", "--folder", str(folder), "--since", str(time.time())]
+    subprocess.run(again, check=True)
+
+
+def resumed(lines: list[str], since: float) -> None:
+    """The study once more, until it is finished."""
     began: list[float] = []
 
     class Watched(executors.Serial):
         def run(self, plan: CellPlan, chunks: list[Chunk], threads: int | None):  # type: ignore[no-untyped-def, override]
-            began.append(time.perf_counter())
+            began.append(time.time())
             assert len(chunks) == 1
             return super().run(plan, chunks, threads)
 
     executors.Serial = Watched  # type: ignore[misc]
-    start = time.perf_counter()
+    imported = time.time()
     run_job(*compose(lines))
-    end = time.perf_counter()
     print(
-        f"resume: {SHARDS} shards: working after {began[0] - start:.1f} s (10 s allowed), tables {end - began[0]:.1f} s"
+        f"resume: {SHARDS} shards: working {began[0] - since:.1f} s after the command (10 s allowed), of which "
+        f"{imported - since:.1f} to import; then the chunk and the tables in {time.time() - began[0]:.1f} s, "
+        f"{load_average()}"
     )
+
+
+def load_average() -> str:
+    return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 def resident() -> float:
@@ -166,15 +185,20 @@ PARTS = {"workers": workers, "memory": memory, "planning": planning, "resume": r
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them unless some are named")
-    given = options.parse_args().parts
-    if len(given) == 1:
+    options.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8], help="of Ray, for the part workers")
+    options.add_argument("--calls", type=int, default=100_000, help="chunks, for the part memory")
+    options.add_argument("--folder", type=Path, help="where the part resume finds what it made")
+    options.add_argument("--since", type=float, help="when it was told to resume")
+    given = options.parse_args()
+    if len(given.parts) == 1:
         with tempfile.TemporaryDirectory() as folder:
-            PARTS[given[0]](Path(folder))
+            PARTS[given.parts[0]](Path(folder), given)
         return
-    for part in given or PARTS:  # each in a process of its own: memory and what is replaced stay apart
-        subprocess.run([sys.executable, __file__, part], check=True)
+    for part in given.parts or PARTS:  # each in a process of its own: memory and what is replaced stay apart
+        more = ["--workers", *map(str, given.workers), "--calls", str(given.calls)]
+        subprocess.run([sys.executable, __file__, part, *more], check=True)
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ def test_unquantised_decodes_the_latent_itself_and_has_another_gradient(vq):
     vq.gradient = "unquantised"
     torch.testing.assert_close(vq.decode(z), vq.autoencoder.decode(z, force_not_quantize=True).sample)
     smooth = _slope(vq, z, image)
+    assert vq.differentiable
     assert (vq.decode(z) - quantised).norm() > 0.05 * quantised.norm()
     assert (smooth - through).norm() > 0.1 * through.norm()
 
@@ -147,6 +148,7 @@ def test_hard_decodes_the_codes_and_has_no_gradient(vq):
     z, image = _normal(1, 4, 8, 8), _normal(1, 3, 16, 16, seed=2)
     quantised = vq.decode(z)
     vq.gradient = "hard"
+    assert vq.differentiable is False
     assert torch.equal(vq.decode(z), quantised)
     assert _slope(vq, z, image) is None
 

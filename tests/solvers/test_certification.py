@@ -119,7 +119,12 @@ def test_gradients_reach_what_the_method_says_and_nothing_else(name):
 
 PIXEL_METHODS = [name for name, (_, space) in MADE_FOR.items() if space != "latent" and not name.startswith("vipaint")]
 # fast presets are tuned to images: what two pixels of deviation 1 need to be told
-TUNED: dict[str, dict[str, Any]] = {"pigdm": {"data_std": 1.0}, "tds": {"data_std": 1.0}, "dps": {"zeta": 0.1}}
+TUNED: dict[str, dict[str, Any]] = {
+    "pigdm": {"data_std": 1.0},
+    "tds": {"data_std": 1.0},
+    "dps": {"zeta": 0.1},
+    "mgdm": {"levels": 24},
+}
 # how far raw samples may stay from a measurement without noise, where not 0.02: by what each method takes for its noise
 DISTANCE = {"dps": 0.1, "daps": 0.08, "tds": 0.08, "mgdm": 0.15, "reddiff": 0.05, "reddiff_v": 0.15}
 MODES = {"reddiff", "reddiff_v"}

@@ -180,7 +180,7 @@ def at_the_posterior(solver: VIPaint, rows: int, seen: Tensor = SEEN) -> tuple[C
     prior, obs, noise = gaussian(), observation(rows, seen=seen), QuickNoise(rows)
     chain = solver._start(obs, prior, noise)
     exact = exact_posterior(chain.levels, solver.eta, seen=seen)
-    loss = solver._loss(exact.put_into(chain), obs.repeat(solver.monte_carlo), prior, noise)
+    loss, _ = solver._loss(exact.put_into(chain), obs.repeat(solver.monte_carlo), prior, noise)
     return chain, exact, loss
 
 
@@ -225,7 +225,7 @@ def test_the_loss_is_a_bound_everywhere(seed: int) -> None:
     for parameter, scale in ((exact.mu, 0.5), (exact.log_var, 0.4), (exact.logit, 0.5)):
         shift = torch.randn(1, *parameter.shape[1:], generator=g, dtype=torch.float64)
         parameter.data += scale * shift
-    bound = -solver._loss(chain, obs.repeat(10), prior, noise).detach()
+    bound = -solver._loss(chain, obs.repeat(10), prior, noise)[0].detach()
     evidence = exact_posterior(chain.levels, solver.eta).evidence
     assert (bound.mean() - 3 * bound.std() / rows**0.5).item() < evidence
     assert bound.mean().item() < evidence - 0.1, "the parameters should have been moved away from the optimum"

@@ -147,6 +147,7 @@
     byImage();
     mosaic();
     cases();
+    if ($("fit-list")) fits();
   }
 
   // before and after
@@ -249,6 +250,23 @@
         return node;
       }),
     );
+  }
+
+  function fits() {
+    const nodes = [...new Set(scene.fits.map((line) => line.solver))].map((solver) => {
+      const rows = make("div", { className: "rows" });
+      for (const { image, steps } of scene.fits.filter((line) => line.solver === solver)) {
+        const step = (p, words, below) =>
+          make("span", { className: "step" }, thumb(p, `${image}, ${words}`), make("small", {}, below));
+        const strip = steps.map(({ after, p }) => step(p, `${solver}, after ${after} iterations`, after));
+        strip.unshift(step((scene.originals[image] || [null, null])[1], "observed", "observed"));
+        rows.append(make("p", {}, image), make("div", { className: "strip" }, ...strip));
+      }
+      const sheet = make("div", { className: "sheet" }, make("h4", {}, solver), rows);
+      group(sheet);
+      return sheet;
+    });
+    $("fit-list").replaceChildren(...nodes);
   }
 
   $("ramp").src = data.ramp;

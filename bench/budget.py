@@ -1,0 +1,189 @@
+"""An equal budget for every solver: ``budget=nfe:N`` chooses, before anything is run, how much work a solver does.
+
+The settings that a solver's class calls its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor: the
+largest with which a draw, its share of the fit included, takes at most N network evaluations. They are counted in dry
+runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
+autoencoder, perceptual distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a
+network run on the network itself. Where the number of calls hangs on what the network says, as in a line search, a dry
+run comes only near it; the limit that the worker sets to every run stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.cell import shipped
+from bench.errors import Inapplicable, UserError
+from bench.streams import Key, Noise
+from bench.worker import Session, limit_of, one_line
+from priors.base import BudgetExceeded, Prior, Shape
+from solvers.base import Observation, Solver
+
+_RUNS = 40
+"""Dry runs at most; the search takes a handful."""
+
+
+def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> Mapping[str, Any]:
+    """The configuration with the solver's work chosen for its budget; unchanged where some of the work is given.
+
+    Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
+    """
+    limit, solver, node = limit_of(config["budget"], 1), session.solver, config["solver"]
+    usual = shipped(node, str(choices["solver"]))
+    given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
+    if math.isinf(limit) or given & solver.workload.keys():
+        return config
+    name, budget = type(solver).__name__, f"budget={config['budget']}"
+    if not solver.workload:
+        raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
+    trial = Trial.of(session)
+    chosen = _most(solver, trial, int(limit))
+    if chosen is None:
+        least = math.ceil(trial.evaluations(_least(solver)))
+        raise Inapplicable(
+            f"{name} takes at least {least} network evaluations per draw with this preset, more than {budget}; give "
+            f"budget=nfe:{least} or more, or another solver.preset"
+        )
+    tied = [key for key in solver.growth if key not in given and getattr(solver, key) != 1]
+    tuned = {key: getattr(chosen, key) for key in (*solver.workload, *tied)}
+    return {**config, "solver": {**node, **tuned}}
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
+    """The solver with the most work that stays within the limit; None where there is none."""
+    size = max(solver.workload.values())
+
+    def count(k: int) -> float:
+        settings = _sized(solver, k)
+        if settings is None:  # too little, or too much
+            return -math.inf if k < size else math.inf
+        return trial.evaluations(settings, limit)
+
+    return _sized(solver, _largest(count, size, limit))
+
+
+def _sized(solver: Solver, k: int) -> Solver | None:
+    """The solver whose largest work setting is ``k``; None where that is 0 or its constructor refuses."""
+    try:
+        return solver.scaled(k / max(solver.workload.values())) if k else None
+    except ValueError:
+        return None
+
+
+def _least(solver: Solver) -> Solver:
+    return next(found for k in range(1, 1 + max(solver.workload.values())) if (found := _sized(solver, k)))
+
+
+def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
+    """The largest ``k`` with ``count(k) <= limit``, 0 if there is none; ``usual`` where more ``k`` counts no more.
+
+    By secants, halving the interval after those that lead too far. It ends early where a count came out as the two
+    before it foretold and foretells that the next is too much.
+    """
+    good, cost, bad, slope, k = 0, 0.0, math.inf, math.nan, max(1, min(usual, limit) // 8)
+    for _ in range(_RUNS):
+        found = count(k)
+        if 0 <= found == cost:
+            return usual
+        if found == limit or (found == cost + slope * (k - good) and found <= limit < found + slope):
+            return k
+        if found > limit:
+            bad, k = k, (good + k) // 2
+        else:
+            slope = (max(found, 0.0) - cost) / (k - good)
+            good, cost = k, max(found, 0.0)
+            further = (limit - cost) // slope if slope > 0 else good
+            k = int(min(good + max(1, further), bad - 1))
+        if bad - good <= 1:
+            break
+    return good
+
+
+# -- a dry run --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a solver is counted on: one image's measurement, and a prior that costs nothing meanwhile."""
+
+    prior: Prior
+    obs: Observation
+    keys: list[Key]
+    draws: int
+
+    @classmethod
+    def of(cls, session: Session) -> Self:
+        """The first image of the session's cell."""
+        measured = session.measure(session.images.ids[:1])
+        perceptual = None if session.perceptual is None else _apart
+        cond = session.condition(measured.labels)
+        obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
+        return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]))
+
+    def evaluations(self, solver: Solver, limit: float = math.inf) -> float:
+        """Network evaluations of one draw with its share of the fit; infinite, and ended there, above ``limit``.
+
+        Raises UserError where the solver fails.
+        """
+        noise = Noise(self.keys, "solver", str(self.obs.y.device))
+        with weightless(self.prior, "features" in solver.needs), self.prior.metered(limit * self.draws) as meter:
+            try:
+                posterior = solver.fit(self.obs, self.prior, noise)
+                fitted = meter.nfe
+                meter.limit = fitted + limit - fitted / self.draws
+                posterior.sample([0])
+            except BudgetExceeded:
+                return math.inf
+            except Exception as error:
+                raise UserError(
+                    f"{type(solver).__name__} failed while its network evaluations were counted: {one_line(error)}"
+                ) from error
+        return fitted / self.draws + meter.nfe - fitted
+
+
+@contextmanager
+def weightless(prior: Prior, whole: bool) -> Iterator[None]:
+    """Within the block the prior counts and behaves as ever, but runs no network, or a ``whole`` one, and no decoder.
+
+    Its prediction is that of pixels from two narrow Gaussians: smooth, bounded, and right at every noise level. A prior
+    in closed form stays what it is.
+    """
+    with ExitStack() as stack:
+        if prior.latent is not None:
+            image, latent = prior.image_shape, prior.latent_shape
+            stack.enter_context(patch.object(prior.latent, "encode", lambda x, noise=None: _resized(x, latent)))
+            stack.enter_context(patch.object(prior.latent, "decode", lambda z: _resized(z, image)))
+        if prior.net is not None and not whole:
+            times = 2 if prior.learned_var else 1
+            stack.enter_context(patch.object(prior, "_raw", lambda x, t, values: torch.cat([x] * times, 1)))
+            stack.enter_context(patch.object(prior, "_to_x0", lambda out, z, alpha, sigma: _predicted(z, alpha, sigma)))
+        yield
+
+
+def _predicted(z: Tensor, alpha: Tensor, sigma: Tensor, centre: float = 0.5, spread: float = 0.1) -> Tensor:
+    """``E[x0 | z]`` for pixels from ``N(centre, spread^2)`` or ``N(-centre, spread^2)``."""
+    variance = alpha**2 * spread**2 + sigma**2
+    pull, share = (centre * alpha / variance).to(z), (alpha * spread**2 / variance).to(z)
+    mean = centre * torch.tanh(pull * z)
+    return mean + share * (z - alpha.to(z) * mean)
+
+
+def _resized(x: Tensor, shape: Shape) -> Tensor:
+    """The mean of all channels, in every channel of the other shape."""
+    return F.interpolate(x.mean(1, keepdim=True), size=shape[1:]).expand(-1, shape[0], -1, -1)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().flatten(1).mean(1)

@@ -1,0 +1,303 @@
+"""An equal budget: counts of real rows against counts by hand, and what is left alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.app import compose
+from bench.budget import Trial, _largest, weightless, within_budget
+from bench.build import build
+from bench.catalog import options
+from bench.errors import Inapplicable, UserError
+from bench.overrides import check
+from bench.rig import Rig, small_prior, snapshot
+from bench.run import plain
+from bench.worker import Session, Worker
+from priors.base import Prior
+from priors.process import Level
+from solvers.base import Sampler, Solver
+from tests.bench.harness import planned, rows, run
+
+N, DRAWS = 24, 2
+
+
+def walked(steps: int, length: int, times: int) -> int:
+    return steps + math.ceil(max(steps - length, 0) / length) * (times - 1) * length
+
+
+def mgdm(s: Any) -> int:
+    visits = range(s.levels - 3)
+    fits = [s.late_steps if i >= s.late * s.levels else s.fit_steps for i in visits]
+    return 1 + s.repeats * sum(fit + s.inner_steps for fit in fits)
+
+
+def resample(s: Any) -> int:
+    third = s.steps // 3
+    left = [i for i in range(1, s.steps) if i <= s.steps - third and i % s.every == 0]
+    return s.steps + sum(min(s.lookahead + 1, i) for i in left)
+
+
+def vipaint(s: Any, draws: int = DRAWS) -> float:
+    keypoints = len(s.keypoints)
+    return s.iterations * s.monte_carlo * (keypoints + 1) / draws + keypoints - 1 + s.refine_steps
+
+
+def copaint(s: Any) -> int:
+    return (walked(s.steps, s.jump_length, s.resamples) - 1) * (1 + s.iterations)
+
+
+BY_HAND: Mapping[str, Callable[[Any], float]] = {
+    **dict.fromkeys(["blended", "conditional", "ddrm", "diffpir", "dps", "mmps"], lambda s: s.steps),
+    **dict.fromkeys(["pigdm", "prior", "psld", "reddiff", "reddiff_v", "deepinv"], lambda s: s.steps),
+    **dict.fromkeys(["copaint", "copaint_tt"], copaint),
+    **dict.fromkeys(["latentpaint", "latentpaint_free"], lambda s: 2 * s.steps),
+    **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], vipaint),
+    "daps": lambda s: s.steps * s.ode_steps,
+    "ddnm": lambda s: walked(s.steps, s.travel_length, s.travel_repeat),
+    "ding": lambda s: 2 * (s.steps - s.skip) + 1,
+    "mgdm": mgdm,
+    "repaint": lambda s: walked(s.steps, s.jump_length, s.resamples),
+    "resample": resample,
+    "tds": lambda s: s.steps * s.particles,
+}
+ELSEWHERE = {"conditional": "inpainting", "psld": "latent", "resample": "latent"} | dict.fromkeys(
+    ["copaint", "copaint_tt"], "exact"
+)
+WITHOUT_WORK = ("exact", "folder", "torchscript")
+
+
+@pytest.fixture
+def cell(photos: Path):
+    """Configuration, choices and session of a cell on one of the small priors: ``cell("dps", "budget=nfe:9")``."""
+
+    def make(solver: str, *more: str, kind: str = "network") -> tuple[dict[str, Any], dict[str, Any], Session]:
+        prior = small_prior(kind)
+        data = ["data=folder", f"data.root={photos}", f"data.size={prior.image_shape[1]}", "data.mode=grey"]
+        lines = [f"solver={solver}", *data, "data.images=1", f"draws={DRAWS}", "metrics=[psnr]", *more]
+        cfg, choices = compose(check(lines))
+        config = plain(cfg)
+        return config, choices, Session(config, "cpu", prior)
+
+    return make
+
+
+def chosen(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
+    """The solver that the budget leads to, and what a real row of it costs."""
+    config = within_budget(config, choices, session)
+    real = Session(config, "cpu", session.prior)
+    found = Worker()._solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
+    return real.solver, found[0]["nfe"]
+
+
+def test_every_solver_has_a_count_here() -> None:
+    assert {*BY_HAND, *WITHOUT_WORK} == {*options("solver", plugins=())}
+
+
+# latentpaint is latentpaint_free with modules that were trained for one prior
+@pytest.mark.parametrize("name", [name for name in BY_HAND if name != "latentpaint"])
+def test_rows_cost_what_was_asked_for_and_one_step_more_would_be_too_much(cell, name: str) -> None:
+    if name == "deepinv":
+        pytest.importorskip("deepinv")
+    config, choices, session = cell(name, f"budget=nfe:{N}", kind=ELSEWHERE.get(name, "network"))
+    preset, count = session.solver, BY_HAND[name]
+    solver, nfe = chosen(config, choices, session)
+    assert nfe == count(solver) <= N
+    size = max(preset.workload.values())
+    assert count(preset.scaled((max(solver.workload.values()) + 1) / size)) > N
+
+
+@pytest.mark.parametrize(("draws", "budget"), [(1, 60), (2, 60), (8, 60), (3, 41)])
+def test_draws_share_the_fit(cell, draws: int, budget: int) -> None:
+    config, choices, session = cell("vipaint2", f"budget=nfe:{budget}", f"draws={draws}", kind="exact")
+    solver, nfe = chosen(config, choices, session)
+    assert nfe == pytest.approx(vipaint(solver, draws)) and nfe <= budget
+    assert vipaint(session.solver.scaled((solver.refine_steps + 1) / session.solver.refine_steps), draws) > budget
+
+
+def trial(kind: str, draws: int = DRAWS) -> Trial:
+    rig = Rig(small_prior(kind), {"_target_": "operators.inpainting.Inpainting", "sigma": 0.0})
+    measured = rig.measure((0,))
+    return Trial(rig.prior, rig.observe(measured), list(measured.keys), draws)
+
+
+@pytest.mark.parametrize("kind", ["exact", "network", "latent"])
+def test_a_dry_run_counts_and_leaves_the_prior_as_it_was(kind: str) -> None:
+    found, dps = trial(kind), build({"_target_": "solvers.dps.DPS", "steps": 5})
+    before, names = snapshot(found.prior), {*vars(found.prior)}
+    assert found.evaluations(dps) == 5
+    assert found.evaluations(dps, limit=4) == math.inf
+    assert snapshot(found.prior) == before and {*vars(found.prior)} == names
+    assert found.prior.latent is None or not {"encode", "decode"} & {*vars(found.prior.latent)}
+
+
+def test_guidance_counts_twice() -> None:
+    assert trial("network").evaluations(build({"_target_": "solvers.dps.DPS", "steps": 5, "guidance": 2.0})) == 10
+
+
+@dataclass(frozen=True)
+class Hasty(Sampler):
+    """Fails before its first step."""
+
+    def draw(self, obs: Any, prior: Prior, noise: Any) -> Any:
+        raise ArithmeticError("the first step\nis cursed")
+
+
+def test_a_solver_that_fails_is_one_line() -> None:
+    found = trial("network")
+    before = snapshot(found.prior)
+    with pytest.raises(UserError, match=r"Hasty failed while .*: ArithmeticError: the first step") as error:
+        found.evaluations(Hasty())
+    assert len(str(error.value).splitlines()) == 1 and snapshot(found.prior) == before
+
+
+@pytest.mark.parametrize("kind", ["network", "latent"])
+def test_the_stand_in_denoises_and_runs_no_network(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no noise the state is the image; in pure noise it is the mean of the stand-in, zero."""
+    prior, z = small_prior(kind), torch.full((2, *small_prior(kind).latent_shape), 0.3)
+    monkeypatch.setattr(prior.net, "forward", lambda *_: pytest.fail("the network was run"))
+    with weightless(prior, whole=False):
+        clean = prior.denoise(z, Level(1.0, 1e-4))
+        noisy = prior.denoise(z, Level(0.0, 1.0))
+        image = prior.decode(z)
+        assert prior.encode(image).shape == z.shape and image.shape == (2, *prior.image_shape)
+    torch.testing.assert_close(clean, z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(noisy, torch.zeros_like(z))
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+@given(a=st.integers(1, 40), b=st.integers(0, 60), usual=st.integers(1, 1000), limit=st.integers(1, 2000))
+def test_the_most_of_an_affine_count(a: int, b: int, usual: int, limit: int) -> None:
+    runs: list[int] = []
+    found = _largest(lambda k: runs.append(k) or a * k + b, usual, limit)
+    assert found == max(0, (limit - b) // a)
+    assert len(runs) <= 14
+
+
+@given(rises=st.lists(st.integers(1, 30), min_size=310), usual=st.integers(1, 1000), limit=st.integers(1, 300))
+def test_the_most_of_an_uneven_count_is_within_the_limit_and_near_it(rises: list[int], usual: int, limit: int) -> None:
+    counts = [0, *accumulate(rises)]
+    found = _largest(lambda k: counts[k] if k < len(counts) else math.inf, usual, limit)
+    assert counts[found] <= limit < counts[found + 1] + 30
+
+
+@given(least=st.integers(1, 50), usual=st.integers(50, 100), limit=st.integers(1, 200))
+def test_what_a_constructor_refuses_is_passed_over(least: int, usual: int, limit: int) -> None:
+    found = _largest(lambda k: -math.inf if k < least else 2.0 * k, usual, limit)
+    assert found == limit // 2 or found < least > limit // 2
+
+
+@pytest.mark.parametrize("most", [0, 1, 7, 49])
+def test_where_more_work_counts_no_more_it_stays(most: int) -> None:
+    runs: list[int] = []
+    assert _largest(lambda k: runs.append(k) or min(k, most), 80, 50) == 80
+    assert len(runs) <= 9
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_command(command):
+    """The small cell of the other tests with the preset's own settings."""
+    return lambda *more, **where: [line for line in command("dps", *more, **where) if not line.startswith("solver.")]
+
+
+def test_what_was_chosen_is_in_the_plan_and_the_rows(plain_command) -> None:
+    overrides = plain_command("budget=nfe:20")
+    outcome = run(overrides)
+    assert outcome.good and (rows(outcome.plan)["nfe"] == 20).all()
+    recorded = yaml.safe_load((outcome.plan.folder / "config.yaml").read_text())
+    assert recorded["config"]["solver"]["steps"] == 20
+    assert recorded["identity"]["variant"].split()[-2:] == ["steps=20", "budget=nfe:20"]
+    assert not planned(overrides).missing()
+
+
+def test_chunks_workers_and_images_change_nothing(plain_command) -> None:
+    cells = {
+        planned([*plain_command("budget=nfe:20", out=f"study{i}"), *more]).cell.name
+        for i, more in enumerate([[], ["batch=1"], ["batch=64"], ["threads=2"], ["solver.steps=20"]])
+    }
+    assert len(cells) == 1
+    assert planned(plain_command("budget=nfe:21")).cell.name not in cells
+
+
+def test_what_the_user_gave_is_respected(cell) -> None:
+    config, choices, session = cell("vipaint2", "budget=nfe:1000", "solver.iterations=3")
+    assert within_budget(config, choices, session) is config
+    config, choices, session = cell("copaint", "budget=nfe:30", "solver.lr_decay=1.5", kind="exact")
+    solver, _ = chosen(config, choices, session)
+    assert solver.lr_decay == 1.5 and solver.steps != session.solver.steps
+
+
+def test_without_a_budget_nothing_is_chosen(cell) -> None:
+    config, choices, session = cell("dps")
+    assert within_budget(config, choices, session) is config
+
+
+def test_growth_over_the_whole_run_stays(cell) -> None:
+    """CoPaint's step size grows by a factor per level, and its presets by their number of levels."""
+    config, choices, session = cell("copaint", "solver.preset=authors_faces", "budget=nfe:60", kind="exact")
+    preset, (solver, _) = session.solver, chosen(config, choices, session)
+    assert solver.steps < preset.steps
+    for name in ("lr_decay", "weight_decay"):
+        whole = getattr(preset, name) ** preset.steps
+        assert getattr(solver, name) ** solver.steps == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "message"),
+    [
+        ("tds", "nfe:3", "TDS takes at least 4 network evaluations per draw with this preset, more than budget=nfe:3"),
+        ("copaint", "nfe:1", "CoPaint takes at least 2 network"),
+        ("exact", "nfe:100", "Exact has no setting for how much work it does"),
+    ],
+)
+def test_a_solver_that_cannot_meet_the_budget_does_not_apply(cell, name: str, budget: str, message: str) -> None:
+    config, choices, session = cell(name, f"budget={budget}", kind="exact")
+    with pytest.raises(Inapplicable, match=message) as refusal:
+        within_budget(config, choices, session)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+FILE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from solvers.base import Sampler
+
+
+@dataclass(frozen=True)
+class Mine(Sampler):
+    \"\"\"Two calls a round.\"\"\"
+
+    work: ClassVar[tuple[str, ...]] = ("rounds",)
+    rounds: int = 50
+
+    def draw(self, obs, prior, noise):
+        z = noise.normal(prior.latent_shape)
+        for _ in range(2 * self.rounds):
+            z = prior.denoise(z, prior.level(1.0))
+        return z
+"""
+
+
+def test_a_solver_in_a_file_names_its_own_work(cell, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    config, choices, session = cell(f"{path}:Mine", "budget=nfe:31")
+    solver, nfe = chosen(config, choices, session)
+    assert (solver.rounds, nfe) == (15, 30)
+    config, choices, session = cell(f"{path}:Mine", "budget=nfe:31", "solver.rounds=4")
+    assert within_budget(config, choices, session) is config
