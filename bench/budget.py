@@ -4,8 +4,9 @@ The settings that a solver's class calls its work (:attr:`solvers.base.Solver.wo
 largest with which a draw, its share of the fit included, takes at most N network evaluations. They are counted in dry
 runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
 autoencoder, perceptual distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a
-network run on the network itself. Where the number of calls hangs on what the network says, as in a line search, a dry
-run comes only near it; the limit that the worker sets to every run stays.
+network run on the network itself. Where the number of calls hangs on what the network says, as in the line search of
+CoPaint, a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that the worker
+sets to every run stays.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
     if not solver.workload:
         raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
     trial = Trial.of(session)
-    chosen = _most(solver, trial, int(limit))
+    chosen = _most(solver, trial, int(limit / (1 + solver.margin)))
     if chosen is None:
-        least = math.ceil(trial.evaluations(_least(solver)))
+        least = math.ceil(trial.evaluations(_least(solver)) * (1 + solver.margin))
         raise Inapplicable(
             f"{name} takes at least {least} network evaluations per draw with this preset, more than {budget}; give "
             f"budget=nfe:{least} or more, or another solver.preset"

@@ -92,7 +92,8 @@ class Solver:
     ``pixel``, ``latent``, ...); a cell without them is refused before any work. ``version`` goes up with every
     change of the numbers and is part of the cell's hash. ``work``: the settings, whole numbers, that say how much is
     done, and lengths counted in them; ``budget=nfe:N`` multiplies them all by one factor. Names that a class does not
-    have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was.
+    have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was. ``margin``:
+    how far the calls of a run may go beyond those of another with the same settings, as a share; a budget keeps it free.
     """
 
     card: ClassVar[Card]
@@ -100,6 +101,7 @@ class Solver:
     version: ClassVar[int] = 1
     work: ClassVar[tuple[str, ...]] = ("steps",)
     growth: ClassVar[tuple[str, ...]] = ()
+    margin: ClassVar[float] = 0.0
 
     @property
     def workload(self) -> dict[str, int]:

@@ -15,7 +15,6 @@ from solvers.likelihood import gradient
 from solvers.walk import walk
 
 VIEWS = ("native", "vp", "ve")
-SHRINK = 0.8  # of the step size, for every failed try of the line search
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class CoPaint(Sampler):
     version: ClassVar[int] = 1
     work: ClassVar[tuple[str, ...]] = ("steps", "jump_length")
     growth: ClassVar[tuple[str, ...]] = ("lr_decay", "weight_decay")
+    margin: ClassVar[float] = 0.1
 
     steps: int = 250
     iterations: int = 2
@@ -110,7 +110,7 @@ class CoPaint(Sampler):
         z, x0, value = loss(z_t)
         for _ in range(self.iterations):
             here, before, slope, length = z.detach(), value.detach(), gradient(value, z), torch.full_like(z, lr)
-            for factor in [*[SHRINK] * self.line_search, 0.0, 0.0]:
+            for factor in [*[0.8] * self.line_search, 0.0, 0.0]:  # of the step, where a try has failed
                 z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
                 # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody waits for it.
                 worse = ~(value <= before) & before.isfinite()
