@@ -52,8 +52,8 @@ class STLPIPS(Perceptual):
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
         total = torch.zeros(len(x), device=self.device)
-        for layer, (a, b) in enumerate(zip(_features(x, weights), _features(truth, weights), strict=True)):
-            difference = (_unit(a) - _unit(b)).square()
+        for layer, (a, b) in enumerate(zip(_features(x, weights), _truth_features(truth, weights), strict=True)):
+            difference = (_unit(a) - b).square()
             total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean((1, 2, 3))
         return total
 
@@ -77,6 +77,20 @@ def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
     for name in ("slice4.11", "slice5.13"):
         layers.append(conv(layers[-1], name, 1).relu())
     return layers
+
+
+_LAST: dict[torch.device, tuple[Tensor, list[Tensor]]] = {}
+"""The truth that was last compared with on a device, and its features."""
+
+
+def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
+    """Normalised features of a truth; computed once for all the draws of an image, which come one after another."""
+    if torch.is_grad_enabled():
+        return [_unit(layer) for layer in _features(truth, weights)]
+    last = _LAST.get(truth.device)
+    if last is None or not torch.equal(last[0], truth):
+        last = _LAST[truth.device] = (truth.clone(), [_unit(layer) for layer in _features(truth, weights)])
+    return last[1]
 
 
 def _halve(z: Tensor) -> Tensor:

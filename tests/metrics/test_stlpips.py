@@ -49,6 +49,20 @@ def test_equal_to_the_package_on_an_oblong_image_of_noise(package):
 
 
 @needs_weights
+def test_the_features_of_a_truth_are_computed_once_for_all_its_draws(make_batch, package, monkeypatch):
+    """Every image has two draws: their features and those of its truth are three evaluations, not four."""
+    batch = make_batch(size=28)
+    twice = replace(batch, **{name: getattr(batch, name).repeat_interleave(2, 0) for name in ("raw", "truth", "mask")})
+    seen: list[int] = []
+    inner = stlpips._features
+    monkeypatch.setattr(stlpips, "_features", lambda *arguments: (seen.append(1), inner(*arguments))[1])
+    values = STLPIPS()(twice).tolist()
+    assert len(seen) == len(twice.raw) + len(batch.raw)
+    assert values == pytest.approx(_scores(package, twice.raw, twice.truth), abs=1e-5)
+    assert values[::2] == STLPIPS()(batch).tolist()
+
+
+@needs_weights
 def test_grey_images_are_repeated(make_batch, package):
     batch = make_batch(channels=1, size=28)
     expected = _scores(package, *(image.repeat(1, 3, 1, 1) for image in (batch.pasted, batch.truth)))
