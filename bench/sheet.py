@@ -285,8 +285,11 @@ def _rgb8(colour: ArrayLike) -> Pixels:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Up to three lines that fit; a bold letter of this size is about 7.5 pixels wide."""
-    return textwrap.wrap(text, max(8, int(width / 7.5)), max_lines=3, placeholder="…") or [""]
+    """Up to three lines that fit, long names broken at underscores; a bold letter is about 7.5 pixels wide."""
+    columns = max(8, int(width / 7.5))
+    words = (word if len(word) <= columns else word.replace("_", "_ ") for word in text.split())
+    lines = textwrap.wrap(" ".join(words), columns, max_lines=3, placeholder="…")
+    return [line.replace("_ ", "_") for line in lines] or [""]
 
 
 def _paint(layout: Layout) -> bytes:

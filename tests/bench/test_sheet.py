@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.sheet import HOLE, STRIPE, Panel, arrange, contact_sheet
+from bench.sheet import HOLE, STRIPE, Panel, _wrapped, arrange, contact_sheet
 
 N, D, SIZE = 3, 4, 28
 
@@ -150,3 +150,8 @@ def test_the_same_panels_give_the_same_bytes(tmp_path: Path) -> None:
         contact_sheet(tmp_path / name, [panel()])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_titles_are_broken_between_words_and_long_names_at_underscores() -> None:
+    assert _wrapped("latentpaint_free", 107) == ["latentpaint_", "free"]
+    assert _wrapped("mgdm fit_steps=5 levels=4", 120) == ["mgdm fit_steps=5", "levels=4"]
