@@ -93,7 +93,7 @@ class Solver:
     change of the numbers and is part of the cell's hash. ``work``: the settings, whole numbers, that say how much is
     done, and lengths counted in them; ``budget=nfe:N`` multiplies them all by one factor. Names that a class does not
     have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was. ``margin``:
-    how far the calls of a run may go beyond those of another with the same settings, as a share; a budget keeps it free.
+    the share by which the calls of a run may go beyond those of another with the same settings; a budget leaves it.
     """
 
     card: ClassVar[Card]
