@@ -66,7 +66,8 @@ def test_two_launches_at_once_end_in_the_rows_of_a_serial_sweep(
 
 @pytest.mark.slow
 def test_who_launched_hears_of_failed_rows(cluster: slurm.Cluster, tmp_path: Path) -> None:
-    with launched(sweep(tmp_path, "solver=ddnm", "seed=0", "budget=nfe:1", *SLURM), cluster.environment) as launch:
+    command = sweep(tmp_path, "solver=ddnm", "solver.steps=2", "seed=0", "budget=nfe:1", *SLURM)
+    with launched(command, cluster.environment) as launch:
         assert launch.process.wait(SECONDS) == 1, launch.said
         assert "of 8 rows failed" in launch.said
     assert len(board(tmp_path)) == 1
@@ -137,7 +138,7 @@ def test_a_killed_sweep_resubmitted_with_half_the_nodes(
 def test_a_cell_over_two_nodes_by_the_script_of_the_docs(
     slow: tuple[Path, tuple[str, ...]], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """``ray symmetric-run`` under ``srun``, as printed; a GPU that is none makes a worker's place on each node."""
+    """``ray symmetric-run`` under ``srun``; a GPU that is none makes a worker's place on each node."""
     pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
     serial, overrides = slow
     cells = sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto")
