@@ -1,4 +1,4 @@
-"""Everything that can be taken away from a run, at random: ``python tests/benchmarks/torture.py --kills 200``.
+"""Everything that can be taken away from a run, at random: ``python -m tests.benchmarks.torture --kills 200``.
 
 Cells with a cheap solver are run while their processes are killed (kill -9), the disk is full, the folder is
 read-only or renamed, two runs share a cell, and the clock of the files jumps. After each trouble the same command is
