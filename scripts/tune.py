@@ -22,14 +22,34 @@ COMMON = [
     *(f"out={STUDY}", f"mask={MASKS}"),
 ]
 
+LATENT = "data=fashion32"
 GRIDS = {
     "blended": [["solver.steps=100", "solver.eta=0,1"]],
     "repaint": [["solver.steps=30,50", "solver.jump_length=5", "solver.resamples=3,5"]],
-    "dps": [["solver.steps=100", "solver.zeta=0.5,1,2,4,8"]],
+    "dps": [
+        ["solver.steps=100", "solver.zeta=0.5,1,2,4,8"],
+        ["solver.steps=60", "solver.zeta=4,6"],
+        [LATENT, "solver.steps=60", "solver.zeta=1,1.6"],
+    ],
+    "vipaint1": [["solver.iterations=28,40"], [LATENT, "solver.iterations=28,40"]],
     "vipaint2": [
         ["solver.keypoints=[5.0,2.0],[2.0,0.7]", "solver.refine_scale=2"],
         ["solver.keypoints=[5.0,1.0]", "solver.refine_scale=1,2"],
+        ["solver.iterations=28,40"],
+        [LATENT, "solver.iterations=28,40"],
     ],
+    "vipaint4": [["solver.iterations=14,20"], [LATENT, "solver.iterations=20,30"]],
+    "copaint": [
+        ["solver.steps=60", "solver.lr_decay=1.05"],
+        ["solver.steps=40", "solver.lr_decay=1.077"],
+        [LATENT, "solver.steps=40", "solver.lr_decay=1.077"],
+    ],
+    "daps": [["solver.steps=25,40"], [LATENT, "solver.steps=15,25"], [LATENT, "solver.inner_steps=8"]],
+    "mgdm": [["solver.levels=16,24"], ["solver.fit_steps=3,5"]],
+    "psld": [[LATENT, "solver.steps=60,100"]],
+    "reddiff": [["solver.steps=60,100"], [LATENT, "solver.steps=60,100"]],
+    "resample": [[LATENT, "solver.steps=60,100"]],
+    "tds": [["solver.steps=20,30"]],
 }
 SHOWN = ["stlpips_pasted", "psnr_hole", "consistency", "nfe", "nge", "seconds_fit", "seconds_sample", "failed"]
 
@@ -44,7 +64,7 @@ def main(solvers: list[str]) -> None:
     board["solver"] = board["solver"].str.split().str[0]
     for solver in solvers:
         mine = board[board["solver"] == solver]
-        ranking = mine.groupby("variant")[SHOWN].mean().sort_values("stlpips_pasted")
+        ranking = mine.groupby(["data", "variant"])[SHOWN].mean().sort_values(["data", "stlpips_pasted"])
         print(f"\n{solver}\n{ranking.round(4).to_string()}")
 
 
