@@ -39,9 +39,11 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
     Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
     """
     limit, solver, node = limit_of(config["budget"], 1), session.solver, config["solver"]
+    if math.isinf(limit):
+        return config
     usual = shipped(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
-    if math.isinf(limit) or given & solver.workload.keys():
+    if given & solver.workload.keys():
         return config
     name, budget = type(solver).__name__, f"budget={config['budget']}"
     if not solver.workload:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -33,16 +34,8 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write(last.study, board)[0] if last.report else None
     if not last.quiet:
-        console.out.print(leaderboard.table(board, console.out.width))
-        for label, path in (
-            ("leaderboard", last.study / "leaderboard.csv"),
-            ("rows", last.study / "cells"),
-            ("contact sheet", sheet),
-            ("figure", figure),
-            ("report", page),
-        ):
-            if path is not None:
-                console.out.print(f"{label:>14}  {path}")
+        made = {"rows": last.study / "cells", "contact sheet": sheet, "figure": figure, "report": page}
+        _show(board, {"leaderboard": last.study / "leaderboard.csv", **made})
     bad = [o for o in outcomes if not o.good]
     for outcome in bad:
         console.err.print(f"bench: {console.title(outcome.plan)}: {_failures(outcome)}")
@@ -59,11 +52,7 @@ def finish_elsewhere(config: DictConfig) -> bool:
     page = report.write(study, board)[0] if config.report else None
     cells = status.read(study)
     if not config.quiet:
-        console.out.print(leaderboard.table(board, console.out.width))
-        console.out.print(f"{'leaderboard':>14}  {study / 'leaderboard.csv'}")
-        console.out.print(f"{'status':>14}  {status.summary(cells)}")
-        if page is not None:
-            console.out.print(f"{'report':>14}  {page}")
+        _show(board, {"leaderboard": study / "leaderboard.csv", "status": status.summary(cells), "report": page})
     known = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
     bad = [cell for cell in cells if cell.rows < cell.planned]
     for cell in bad:
@@ -71,6 +60,14 @@ def finish_elsewhere(config: DictConfig) -> bool:
     if not known.all():
         console.err.print(f"bench: {(~known).sum()} of {len(known)} rows failed (retry=true runs them again)")
     return not bad and bool(known.all())
+
+
+def _show(board: pd.DataFrame, lines: Mapping[str, object]) -> None:
+    """The table, and below it what was made and where; nothing for what was not."""
+    console.out.print(leaderboard.table(board, console.out.width))
+    for label, text in lines.items():
+        if text is not None:
+            console.out.print(f"{label:>14}  {text}")
 
 
 def _failures(outcome: Outcome) -> str:

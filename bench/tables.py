@@ -102,11 +102,12 @@ def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
     for name in (*shown, *heads, "NFE", "s / draw", *_count_names(frame)):
         table.add_column(name, justify="left" if name in shown else "right", no_wrap=True)
     marks = {"best": "bold", "second": "underline", "": ""}
+    places = {m: decimals(frame[m]) for m in cards}
     for _, lines in _groups(frame):
         ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
         for i, line in lines.iterrows():
             scores = [
-                Text.assemble((_plus_minus(frame, line, m), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
+                Text.assemble((_plus_minus(line, m, places[m]), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
                 for m in cards
             ]
             counts = [str(line[name]) for name in _count_names(frame)]
@@ -258,8 +259,7 @@ def interval(line: pd.Series, metric: str, places: int) -> tuple[str, str]:
     return _number(line[metric], places), ends
 
 
-def _plus_minus(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
-    places = decimals(frame[metric])
+def _plus_minus(line: pd.Series, metric: str, places: int) -> str:
     half = (float(line[f"{metric}_hi"]) - float(line[f"{metric}_lo"])) / 2
     return _number(line[metric], places) + ("" if math.isnan(half) else f" ± {_number(half, places)}")
 
