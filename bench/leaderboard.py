@@ -554,20 +554,22 @@ def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
 
 
 def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
-    """Which metrics of sets are biased because the sets are small."""
+    """Which metrics of sets are biased, or mostly chance, because the sets are small."""
     limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
     networks = {m for cell in cells for m, card in cell.metrics.items() if m in cell.sets and card.get("features")}
     chance = [m for m in limits if m in networks - {*low} and frame[f"{m}_n"].between(1, SMALL_SET - 1).any()]
-    return [
-        f"WARNING: {m} of {span(frame[f'{m}_n'])} images: chance alone moves the distance of so small sets by much of "
-        "its value. Published ones are of thousands of images."
-        for m in chance
-    ] + [
+    notes = [
         f"WARNING: {m} is biased upward at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
         "with the same originals only."
         for m, limit in low.items()
     ]
+    if chance:
+        notes.append(
+            f"WARNING: {', '.join(chance)} of {span(frame[f'{chance[0]}_n'])} images: chance moves distances between "
+            "so small sets by much of their value. Published ones are of thousands of images."
+        )
+    return notes
 
 
 def span(values: pd.Series) -> str:
