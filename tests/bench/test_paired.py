@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -189,6 +189,20 @@ def test_verdict_interval_letters_and_p_never_contradict_each_other(values: np.n
         assert lo <= np.mean(values[i] - values[j]) <= hi
 
 
+def test_p_values_next_to_five_percent_agree_with_their_intervals() -> None:
+    """Of 128 outcomes 6 are below 5 % and 7 are not: pairs with just so many decide the critical value."""
+    found = {6: 0, 7: 0}
+    for seed in range(400):
+        values = np.random.default_rng(seed).normal(size=(3, 8)) + np.array([[0.0], [0.0], [1.5]])
+        tested = paired.family(values, "k")
+        for i, j in combinations(range(3), 2):
+            lo, hi = tested.interval(i, j)
+            outcomes = round(128 * tested.p[i, j])
+            found[outcomes] = found.get(outcomes, 0) + 1
+            assert (lo > 0 or hi < 0) == (outcomes <= 6)
+    assert found[6] > 5 and found[7] > 5
+
+
 def test_tables_tested_together_are_those_tested_alone() -> None:
     rng = np.random.default_rng(0)
     for n in (8, 30):
@@ -273,16 +287,20 @@ def test_a_shared_letter_says_exactly_that_two_do_not_differ(matrix: np.ndarray)
 
 
 @settings(max_examples=60, deadline=None)
+@example(differ(6, (0, 1), (2, 4), (3, 5), (4, 5)))
+@example(differ(7, (0, 5), (1, 3), (3, 6), (4, 6)))
+@example(differ(8, (2, 4), (3, 6), (5, 7)))
 @given(arrays(bool, (8, 8)))
 def test_no_letter_is_redundant_and_none_is_too_small(matrix: np.ndarray) -> None:
+    count = len(matrix)
     names = paired.letters(matrix)
-    alike = [[i == j or not matrix[min(i, j), max(i, j)] for j in range(8)] for i in range(8)]
+    alike = [[i == j or not matrix[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
     for letter in {*"".join(names)}:
-        group = [i for i in range(8) if letter in names[i]]
+        group = [i for i in range(count) if letter in names[i]]
         others = [name.replace(letter, "") for name in names]
         # without the letter a pair that does not differ shares none, or an item that differs from all has none
         assert any(not paired.share(others[i], others[j]) for i in group for j in group)
-        assert not [i for i in range(8) if i not in group and all(alike[i][j] for j in group)]
+        assert not [i for i in range(count) if i not in group and all(alike[i][j] for j in group)]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, "triples"])
