@@ -39,6 +39,9 @@ LONG = [
 ]
 """Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
 
+NAMED = 6
+"""More cells than these are counted in a note instead of named."""
+
 SMALL_SET = 50
 """Distances between sets of features get a warning below so many images."""
 
@@ -526,20 +529,26 @@ def _notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> li
 
 
 def _infinite(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
-    """Which cells have infinite values, by metric; no such image is in a mean."""
-    notes = []
+    """Which cells have infinite values, in one note; metrics where the same cells have them stand together."""
+    alike: dict[str, list[str]] = {}
     for m in metrics:
-        lines = frame[frame[f"{m}_inf"] > 0]
-        if len(lines):
-            each = ", ".join(
-                f"{line['solver']} {line[f'{m}_inf']} of {line[f'{m}_n'] + line[f'{m}_inf']}"
-                for _, line in lines.iterrows()
-            )
-            notes.append(
-                f"{m}: images with an infinite value (perfect, where higher is better): {each}. They are not in the "
-                "mean, and these cells are not ranked by it."
-            )
-    return notes
+        infinite, images = frame[f"{m}_inf"], frame[f"{m}_inf"] + frame[f"{m}_n"]
+        if infinite.any():
+            lines = zip(frame["solver"], infinite, images, strict=True)
+            each = dict.fromkeys(f"{solver} {some} of {every}" for solver, some, every in lines if some)
+            words = ", ".join(each)
+            if (infinite == images).all():
+                words = "all images of all cells"
+            elif len(each) > NAMED:
+                words = f"{(infinite > 0).sum()} of {len(frame)} cells, counted in {m}_inf"
+            alike.setdefault(words, []).append(m)
+    if not alike:
+        return []
+    parts = "; ".join(f"{', '.join(names)}: {words}" for words, names in alike.items())
+    return [
+        f"Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a metric that has them. "
+        f"{parts}."
+    ]
 
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:

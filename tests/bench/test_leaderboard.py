@@ -155,12 +155,24 @@ def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
     assert (long["once", "psnr"], long["always", "psnr"], long["once", "lpips_vgg"]) == ("1", "2", "0")
     text = (tmp_path / "leaderboard.md").read_text()
     assert "20.00 (1 of 2 infinite)" in text and "∞ (2 of 2 infinite)" in text
-    assert "psnr: images with an infinite value" in text and "always 2 of 2, once 1 of 2" in text
+    (note,) = [note for note in frame.attrs["notes"] if "Infinite values" in note]
+    assert note.endswith("psnr: always 2 of 2, once 1 of 2.") and note in text
     assert "(1 of 2 infinite)" in (tmp_path / "leaderboard.tex").read_text()
     # perfect images are not in the mean, so these cells are neither best nor second
     assert dict(zip(frame["solver"], tables.ranking(frame, "psnr", "up"), strict=True)) == {
         **{"always": "", "once": "", "usual": "best", "worse": "second"}
     }
+
+
+def test_a_column_that_is_infinite_by_construction_is_named_once(tmp_path: Path) -> None:
+    """Pasted images are perfect where they were observed: every noiseless cell has such a column."""
+    cards = {name: METRICS["psnr"] for name in ("psnr", "psnr_known_pasted", "psnr_known")}
+    for i in range(9):
+        scores = dict.fromkeys(cards, math.inf) | {"psnr": 20.0 + i, "psnr_known": math.inf if i else 1.0}
+        make_cell(tmp_path, f"c{i}", dict.fromkeys(all_ok(0, 0), scores), solver=f"s{i}", metrics=cards)
+    (note,) = [note for note in leaderboard.build(tmp_path).attrs["notes"] if "Infinite values" in note]
+    assert "psnr_known_pasted: all images of all cells" in note
+    assert "psnr_known: 8 of 9 cells, counted in psnr_known_inf" in note and "psnr:" not in note
 
 
 def test_few_images_have_no_interval_in_any_table(tmp_path: Path) -> None:
