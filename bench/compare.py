@@ -1,7 +1,11 @@
 """``bench compare``: two solvers of a study on the same images, in a paragraph and a scatter plot a line-up.
 
-A line-up is what both were run on: data, mask, operator, prior and seed. The plot is that of VIPaint's Fig. 10: an
-image is a point, and where the two do equally well it lies on the diagonal.
+A line-up is what both were run on: data, mask, operator, prior and seed. Its verdict, interval and
+adjusted p value are those behind the rank letters of the leaderboard, over all pairs of the solvers
+of the same table, so that the two cannot contradict each other; tests of the pair alone stand beside
+them. Cells that the leaderboard does not rank against each other get no verdict here, and a line says
+why. The plot is that of VIPaint's Fig. 10: an image is a point, and where the two do equally well it
+lies on the diagonal.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import leaderboard, paired
+from bench import leaderboard, paired, tables
 from bench.errors import UserError, unknown
 from bench.figures import COLOURS, COLUMNS, render
-from bench.leaderboard import IDENTITY, CellRecord
-from bench.statistics import Array
-from bench.store import read_study, write_atomic
+from bench.leaderboard import CellRecord, Compared
+from bench.statistics import FEWEST, Array
+from bench.store import write_atomic
 
 LINEUP = ["data", "mask", "operator", "prior", "seed"]
 GIVEN = ("a", "b", "metric")
@@ -32,17 +36,40 @@ USAGE = "bench compare STUDY a=SOLVER b=SOLVER metric=NAME [mask=... data=...]"
 SIDE, TITLE = 3.3, 48
 """Inches of a panel's side, and how many characters of a title fit on it."""
 
+LOST = ("failed", "missing")
 _BETTER = {"up": "higher is better", "down": "lower is better", "none": "neither direction is better"}
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The first minus the second, judged with all pairs of their table.
+
+    ``lo`` to ``hi`` is the simultaneous 95 % interval and ``p`` the adjusted p value; the interval excludes zero if and
+    only if ``differ``. ``solvers`` name the table's.
+    """
+
+    differ: bool
+    p: float
+    lo: float
+    hi: float
+    solvers: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Match:
-    """Values ``a`` and ``b`` ``(n,)`` of the same images in one line-up, and what they come to."""
+    """Values ``a`` and ``b`` ``(n,)`` of the same images in one line-up, and what they come to.
+
+    ``verdict`` is None where the two cannot be compared, and ``why`` says why in one sentence. ``left_out`` counts the
+    images that only one of the two has a value of.
+    """
 
     lineup: str
     a: Array
     b: Array
     result: paired.Comparison
+    verdict: Verdict | None
+    why: str = ""
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,44 +84,73 @@ class Report:
 
     def text(self) -> str:
         """One paragraph a line-up, its heading above it."""
-        adjusted = paired.holm(np.array([match.result.p_t for match in self.matches]))
-        return "\n\n".join(
-            f"{match.lineup}\n{self._paragraph(match.result, float(p))}"
-            for match, p in zip(self.matches, adjusted, strict=True)
-        )
+        return "\n\n".join(f"{match.lineup}\n{self._paragraph(match)}" for match in self.matches)
 
-    def _paragraph(self, result: paired.Comparison, adjusted: float) -> str:
+    def _paragraph(self, match: Match) -> str:
+        result, unit = match.result, self._unit()
         if result.n < 2:
-            return self._verdict(result, adjusted)
-        unit = f" {self.card['unit']}" if self.card.get("unit") else ""
-        wins, losses = _wins(result, self.card["direction"])
-        holm = f", {_p(adjusted)} after Holm over {len(self.matches)} line-ups" if len(self.matches) > 1 else ""
-        ties = result.n - wins - losses
-        found = f"{self.a} wins in {wins} of {result.n} images, {self.b} in {losses}" + (f", {ties} ties" * (ties > 0))
-        if self.card["direction"] == "none":
-            found = f"{self.a} is lower in {wins} of {result.n} images, {self.b} in {losses}"
-        sentences = [
-            self._verdict(result, adjusted),
-            f"{self._title()} is {result.mean_a:.4g}{unit} for {self.a} and {result.mean_b:.4g}{unit} for {self.b}: "
-            f"a mean difference of {result.difference:+.3g}{unit}, "
-            f"95 % interval {result.lo:+.3g} to {result.hi:+.3g}, over n = {result.n} images, draws averaged first.",
-            f"Paired t-test {_p(result.p_t)}{holm}; Wilcoxon signed-rank test {_p(result.p_wilcoxon)}; both two-sided. "
-            f"Effect size d_z = {result.effect_size:+.2f}.",
-            f"{found}.",
-            f"The smallest true difference that so many images show with 80 % power is {result.detectable:.2g}{unit}.",
-        ]
-        if result.n >= paired.FEWEST and (result.p_t < paired.ALPHA) != (result.p_wilcoxon < paired.ALPHA):
-            sentences.insert(3, "The two tests disagree at 5 %: look at the plot for images that stand apart.")
+            return match.why
+        sentences = [self._verdict(match), self._means(match)]
+        if match.verdict:
+            sentences += [_procedure(match.verdict), *self._alone(result)]
+        sentences.append(self._wins(result))
+        if match.verdict:
+            sentences.append(
+                f"With so many images the t-test of this pair alone finds a true difference of {result.detectable:.2g}"
+                f"{unit} in 80 % of studies; over all pairs of a table it takes more."
+            )
         return " ".join(sentences)
 
-    def _verdict(self, result: paired.Comparison, adjusted: float) -> str:
-        if result.n < paired.FEWEST:
-            return f"Fewer than {paired.FEWEST} images cannot say which of {self.a} and {self.b} is better."
-        if not adjusted < paired.ALPHA:
+    def _unit(self) -> str:
+        return f" {self.card['unit']}" if self.card.get("unit") else ""
+
+    def _means(self, match: Match) -> str:
+        """Both means and their difference, with its interval where there is one."""
+        result, unit = match.result, self._unit()
+        found = (
+            f"{self._title()} is {result.mean_a:.4g}{unit} for {self.a} and {result.mean_b:.4g}{unit} for {self.b}: "
+            f"a mean difference of {result.difference:+.3g}{unit}"
+        )
+        if match.verdict:
+            found += (
+                f", simultaneous 95 % interval [{match.verdict.lo:+.3g}, {match.verdict.hi:+.3g}], "
+                f"adjusted {_p(match.verdict.p)}"
+            )
+        if match.left_out:
+            return f"On the {result.n} images that both have, which may be easier than the others: {found}."
+        return f"{found}, over n = {result.n} images, draws averaged first."
+
+    def _alone(self, result: paired.Comparison) -> list[str]:
+        """The tests of one pair."""
+        tests = {"sign-flip": result.p_flip, "t-test": result.p_t, "Wilcoxon signed-rank test": result.p_wilcoxon}
+        sentences = [
+            f"Tests of this pair alone, two-sided, not adjusted: "
+            f"{', '.join(f'{name} {_p(p)}' for name, p in tests.items())}. "
+            f"Effect size d_z = {result.effect_size:+.2f}."
+        ]
+        if len({p < paired.ALPHA for p in tests.values()}) > 1:
+            sentences.append("These tests disagree at 5 %: look at the plot for images that stand apart.")
+        return sentences
+
+    def _wins(self, result: paired.Comparison) -> str:
+        wins, losses = _wins(result, self.card["direction"])
+        ties = result.n - wins - losses
+        if self.card["direction"] == "none":
+            return f"{self.a} is lower in {wins} of {result.n} images, {self.b} in {losses}."
+        return (
+            f"{self.a} wins in {wins} of {result.n} images, {self.b} in {losses}"
+            + (f", {ties} ties" if ties else "")
+            + "."
+        )
+
+    def _verdict(self, match: Match) -> str:
+        if match.verdict is None:
+            return match.why
+        if not match.verdict.differ:
             return f"{self.a} and {self.b} cannot be told apart."
         if self.card["direction"] == "none":
-            return f"{self.a} is {'lower' if result.difference < 0 else 'higher'} than {self.b}."
-        first = (result.difference > 0) == (self.card["direction"] == "up")
+            return f"{self.a} is {'lower' if match.result.difference < 0 else 'higher'} than {self.b}."
+        first = (match.result.difference > 0) == (self.card["direction"] == "up")
         better, worse = (self.a, self.b) if first else (self.b, self.a)
         return f"{better} is better than {worse}."
 
@@ -151,15 +207,19 @@ def compare(arguments: Sequence[str]) -> tuple[Report, Path]:
     """
     study, given = _parsed(arguments)
     try:
-        cells = leaderboard.read_cells(study)
+        card = _card(leaderboard.read_cells(study), given["metric"])
+        found = leaderboard.gather(study)
     except ValueError as error:
         raise UserError(str(error)) from None
-    card = _card(cells, given["metric"])
-    lines = _lines(cells, given)
-    pairs = _pairs(lines, given["a"], given["b"])
-    rows = read_study(study, ["status", given["metric"]])
-    means = leaderboard.image_means(rows[rows["status"] == "ok"], [given["metric"]])[given["metric"]]
-    matches = [_match(means, heading, a, b) for heading, a, b in pairs]
+    pairs = _pairs(_chosen(found.lines, given), given["a"], given["b"])
+    images = found.images.reindex(columns=[given["metric"]])
+    # the families are those of the leaderboard, whatever mask= and the like leave of its tables
+    families = leaderboard.compared(found.lines, images, [given["metric"]])
+    lines = found.lines.set_index("cell")
+    matches = [
+        _match(images[given["metric"]], heading, lines.loc[a], lines.loc[b], families, lines["label"])
+        for heading, a, b in pairs
+    ]
     report = Report(given["a"], given["b"], given["metric"], card, matches)
     name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", given[key]).strip("-") for key in GIVEN)
     figure = report.figure()
@@ -195,15 +255,8 @@ def _card(cells: Sequence[CellRecord], metric: str) -> Mapping[str, str]:
     return {"direction": "none", **cards[metric]}
 
 
-def _lines(cells: Sequence[CellRecord], given: Mapping[str, str]) -> pd.DataFrame:
-    """Identity, cell and ``label`` of the cells that the settings leave."""
-    lines = pd.DataFrame(
-        [
-            {**{key: c.identity[key] for key in IDENTITY}, "cell": c.name, "variant": str(c.identity["variant"] or "")}
-            for c in cells
-        ]
-    )
-    lines["label"] = leaderboard.labels(lines)
+def _chosen(lines: pd.DataFrame, given: Mapping[str, str]) -> pd.DataFrame:
+    """The cells that the settings leave."""
     for key in WHERE:
         if key in given:
             values = lines[key].astype(str)
@@ -250,13 +303,66 @@ def _where(lines: pd.DataFrame, solver: str) -> str:
     return f"{solver} has " + ", ".join(dict.fromkeys(" · ".join(map(str, names)) for names in mine[LINEUP].to_numpy()))
 
 
-def _match(means: pd.Series, heading: str, a: str, b: str) -> Match:
+def _match(
+    means: pd.Series, heading: str, a: pd.Series, b: pd.Series, families: Sequence[Compared], labels: pd.Series
+) -> Match:
+    """The comparison of two cells; ``a`` and ``b`` are their lines, whose names are those of the cells."""
     there = means.index.get_level_values("cell")
+    first, second = (means[there == cell.name].droplevel("cell").dropna() for cell in (a, b))
+    unranked = _unranked(a, b)
+    common = first.index.intersection(second.index)
+    left_out = len(first) + len(second) - 2 * len(common)
+    if unranked:
+        first, second = first[common], second[common]
     try:
-        first, second = paired.pair(*(means[there == cell].droplevel("cell") for cell in (a, b)))
-        return Match(heading, first, second, paired.compare(first, second, heading))
+        values = paired.pair(first, second)
+        result = paired.compare(*values, heading)
     except ValueError as error:
-        raise UserError(f"{heading}: {error}") from None
+        raise UserError(f"{heading}: {error}" + f" ({unranked})" * bool(unranked)) from None
+    family = next((f for f in families if {a.name, b.name} <= {*f.cells}), None)
+    if unranked or family is None:
+        return Match(heading, *values, result, None, unranked or _too_few(a, b, result.n), left_out)
+    i, j = list(family.cells).index(str(a.name)), list(family.cells).index(str(b.name))
+    ends = family.family.interval(i, j)
+    solvers = [str(labels[cell]) for cell in family.cells]
+    verdict = Verdict(bool(family.family.differ[i, j]), float(family.family.p[i, j]), *ends, solvers)
+    return Match(heading, *values, result, verdict)
+
+
+def _unranked(a: pd.Series, b: pd.Series) -> str:
+    """Why the leaderboard does not rank two cells against each other, in one line; nothing where it does."""
+    for line in (a, b):
+        lost = [f"{line[key]} {key} row{'s' if line[key] > 1 else ''}" for key in LOST if line[key]]
+        if lost:
+            return (
+                f"No verdict: {line['label']} has {' and '.join(lost)}, and the images that are left may be "
+                "easier than the others. Run the cell again with retry=true."
+            )
+    for key in tables.RANKED:
+        if key not in LINEUP and a[key] != b[key]:
+            return (
+                f"No verdict: {a['label']} has {key}={a[key]} and {b['label']} has {key}={b[key]}; only cells with "
+                f"the same {key} are compared."
+            )
+    return ""
+
+
+def _too_few(a: pd.Series, b: pd.Series, n: int) -> str:
+    """Why two cells of a table are in no family."""
+    if n < FEWEST:
+        return f"Fewer than {FEWEST} images cannot say which of {a['label']} and {b['label']} is better."
+    return "No verdict: most solvers of this table have values of other images, so these two are not ranked."
+
+
+def _procedure(verdict: Verdict) -> str:
+    """What the verdict rests on."""
+    pairs = len(verdict.solvers) * (len(verdict.solvers) - 1) // 2
+    of = (
+        f"all {pairs} pairs of the {len(verdict.solvers)} solvers of this table"
+        if pairs > 1
+        else "the one pair there is"
+    )
+    return f"Verdict, interval and p are of the sign-flip permutation test behind the rank letters, over {of}."
 
 
 def _wins(result: paired.Comparison, direction: str) -> tuple[int, int]:

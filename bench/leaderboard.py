@@ -26,18 +26,24 @@ from rich.table import Table
 
 from bench import paper, paper_table, tables
 from bench.build import build as build_object
-from bench.paired import FEWEST, ranks
+from bench.paired import Family, families, ranks
 from bench.record import read_yaml
-from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
+from bench.statistics import FEWEST, RESAMPLES, Array, means_over_images, statistic_over_images
 from bench.store import BULKY, FIXED, TRUTH, RowStore, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
 COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
 LONG = [
     *("metric", "value", "lo", "hi", "n", "direction"),
-    *("n_failed", "rank", "paper", "paper_flag", "deviation"),
+    *("n_failed", "rank", "paper", "paper_flag", "deviation", "n_infinite"),
 ]
 """Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
+
+NAMED = 6
+"""More cells than these are counted in a note instead of named."""
+
+SMALL_SET = 50
+"""Distances between sets of features get a warning below so many images."""
 
 EXTRA = ["missing", "cell", "variant", "commit", "dirty"]
 
@@ -73,34 +79,33 @@ def build(study: Path | str) -> pd.DataFrame:
 
     Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
     per draw (means over ok rows; ``peak_mib`` is the largest), then ``missing cell variant commit dirty`` and per
-    metric ``m_n``, the number of images with a value. ``failed`` counts rows that are there and not ok, ``missing``
-    planned rows that are not there. Where cells can be compared image by image there is ``m_rank``, the letters of
-    :func:`bench.paired.ranks`, and where the study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what
-    is printed there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
-    what must be said below a table. Raises ValueError for a folder without cells.
+    metric ``m_n``, the number of images in the mean, and ``m_inf``, the number of images whose value is infinite: they
+    are in no mean. ``failed`` counts rows that are there and not ok, ``missing`` planned rows that are not there. Where
+    cells can be compared image by image there is ``m_rank``, the letters of :func:`bench.paired.ranks`, and where the
+    study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what is printed there. ``frame.attrs`` holds
+    ``metrics`` (id to title, direction, unit) and ``notes``, what must be said below a table. Raises ValueError for a
+    folder without cells.
     """
-    cells = read_cells(study)
-    with ThreadPoolExecutor(2) as pool:  # the next cell is read meanwhile; two cells' rows in memory at a time
-        parts = list(pool.map(_reduced, cells))
-    metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
-    frame = pd.DataFrame([part.line for part in parts])
-    frame["solver"] = labels(frame)
+    found = gather(study)
+    cells, parts, metrics, images = found.cells, found.parts, found.metrics, found.images
+    frame = found.lines.assign(solver=found.lines["label"])
     in_sets = {name for cell in cells for name in cell.sets}
     single = [name for name in metrics if name not in in_sets]
-    images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
-    images = images.reindex(columns=single).astype(float)
     features = {cell.name: part.features for cell, part in zip(cells, parts, strict=True)}
     scores = [_scores(images, cells, single), _set_scores(features, cells, [m for m in metrics if m in in_sets])]
     frame = pd.concat([frame, *scores, pd.DataFrame([part.costs for part in parts])], axis=1)
-    frame = _sorted(frame, metrics)[[*csv_columns(metrics), *EXTRA, *(f"{m}_n" for m in metrics)]]
+    frame = _sorted(frame, metrics)[
+        [*csv_columns(metrics), *EXTRA, *(f"{m}{end}" for m in metrics for end in ("_n", "_inf"))]
+    ]
     named = _ranks(frame, images, {name: metrics[name] for name in single})
     printed = paper.declared(study)
     beside = paper.beside(frame, metrics, printed) if printed else pd.DataFrame(index=frame.index)
     frame = pd.concat([frame, named, beside], axis=1)
-    notes = _notes(frame, sum(len(c.planned) * c.draws for c in cells))
+    notes = _notes(frame, sum(len(c.planned) * c.draws for c in cells), metrics)
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    notes += _infinite(frame, metrics)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -108,6 +113,35 @@ def build(study: Path | str) -> pd.DataFrame:
         notes.append(paper.note(frame, metrics, printed))
     frame.attrs = {"metrics": _Cards(metrics), "notes": notes}
     return frame
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The rows of a study, reduced to what tables and comparisons need.
+
+    ``lines``: a line per cell without its numbers, ``solver`` as configured and ``label`` as shown. ``images``: the
+    value of every metric that has one per image, by cell and image, draws averaged.
+    """
+
+    cells: Sequence[CellRecord]
+    parts: Sequence[_Reduced]
+    metrics: Mapping[str, dict[str, str]]
+    lines: pd.DataFrame
+    images: pd.DataFrame
+
+
+def gather(study: Path | str) -> Gathered:
+    """Read every cell of a study. Raises ValueError for a folder without cells."""
+    cells = read_cells(study)
+    with ThreadPoolExecutor(2) as pool:  # the next cell is read meanwhile; two cells' rows in memory at a time
+        parts = list(pool.map(_reduced, cells))
+    metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
+    lines = pd.DataFrame([part.line for part in parts])
+    lines["label"] = labels(lines)
+    in_sets = {name for cell in cells for name in cell.sets}
+    images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
+    images = images.reindex(columns=[name for name in metrics if name not in in_sets]).astype(float)
+    return Gathered(cells, parts, metrics, lines, images)
 
 
 class _Cards(dict[str, dict[str, str]]):
@@ -122,8 +156,10 @@ def write(study: Path | str) -> pd.DataFrame:
     frame = build(study)
     parquet = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), parquet)
+    metrics = frame.attrs["metrics"]
+    counted = [f"{m}_inf" for m in metrics if frame[f"{m}_inf"].any()]
     files = {
-        "leaderboard.csv": to_csv(frame[[*csv_columns(frame.attrs["metrics"]), *tables.rank_columns(frame)]]),
+        "leaderboard.csv": to_csv(frame[[*csv_columns(metrics), *tables.rank_columns(frame), *counted]]),
         "leaderboard_long.csv": to_csv(long(frame)),
         "leaderboard.md": tables.markdown(frame).encode(),
         "leaderboard.tex": tables.latex(frame).encode(),
@@ -136,16 +172,17 @@ def write(study: Path | str) -> pd.DataFrame:
     return frame
 
 
-def table(frame: pd.DataFrame, width: int = 160) -> Table:
-    """The leaderboard for a terminal of ``width`` characters."""
-    return tables.terminal(frame, width)
+def table(frame: pd.DataFrame, width: int = 160, first: Iterable[str] = ()) -> Table:
+    """The leaderboard for a terminal of ``width`` characters; the metrics ``first`` come before the others."""
+    return tables.terminal(frame, width, first=first)
 
 
 def long(frame: pd.DataFrame) -> pd.DataFrame:
-    """Tidy form: one line per cell and metric; ``n`` is the number of images that have a value.
+    """Tidy form: one line per cell and metric; ``n`` is the number of images in the mean.
 
     ``n_failed`` counts the rows of the cell that are not ok, ``rank`` holds the letters, ``paper`` and ``paper_flag``
-    what is printed, and ``deviation`` how far the value lies from that, in halves of the interval.
+    what is printed, ``deviation`` how far the value lies from that (:func:`bench.paper.deviation`), and ``n_infinite``
+    counts the images whose value is infinite and not in the mean.
     """
     columns = [*IDENTITY, *LONG]
     lines = [
@@ -161,11 +198,10 @@ def _scored(line: pd.Series, metric: str) -> list[object]:
 
 
 def _compared(line: pd.Series, metric: str) -> list[object]:
-    """``rank paper paper_flag deviation`` of a metric; empty where there is none."""
+    """``rank paper paper_flag deviation n_infinite`` of a metric; empty where there is none."""
     rank, printed, flag = (line.get(f"{metric}{end}", "") for end in ("_rank", "_paper", "_paper_flag"))
-    half = (line[f"{metric}_hi"] - line[f"{metric}_lo"]) / 2
-    deviation = (line[metric] - float(printed)) / half if printed and half > 0 else np.nan
-    return [rank, printed, flag, deviation]
+    value, lo, hi = (float(line[f"{metric}{end}"]) for end in ("", "_lo", "_hi"))
+    return [rank, printed, flag, paper.deviation(value, lo, hi, str(printed)), line[f"{metric}_inf"]]
 
 
 def csv_columns(metrics: Iterable[str]) -> list[str]:
@@ -302,7 +338,7 @@ def labels(frame: pd.DataFrame) -> pd.Series:
 
 
 def _scores(means: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Per cell ``m m_lo m_hi m_n``. Cells of one data set share their resamples of images."""
+    """Per cell ``m m_lo m_hi m_n m_inf``. Cells of one data set share their resamples of images."""
     images = {cell: part[metrics] for cell, part in means.groupby(level="cell")}
     nothing = pd.DataFrame(columns=metrics, dtype=float)
     scores: dict[Hashable, dict[str, float]] = {cell.name: {} for cell in cells}
@@ -311,12 +347,12 @@ def _scores(means: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[
         over = means_over_images([images.get(cell, nothing)[m].to_numpy(float) for cell, m in keys], data)
         for i, (cell, m) in enumerate(keys):
             values = {m: over.mean[i], f"{m}_lo": over.lo[i], f"{m}_hi": over.hi[i], f"{m}_n": over.n[i]}
-            scores[cell].update(values)
+            scores[cell].update(values | {f"{m}_inf": over.infinite[i]})
     return pd.DataFrame([scores[cell.name] for cell in cells])
 
 
 def _set_scores(rows: Mapping[str, pd.DataFrame], cells: Sequence[CellRecord], metrics: Sequence[str]) -> pd.DataFrame:
-    """Per cell ``m m_lo m_hi m_n`` of set metrics, on the images that left features behind in its ``rows``."""
+    """Per cell ``m m_lo m_hi m_n m_inf`` of set metrics, on the images that left features behind in its ``rows``."""
     lines: list[dict[str, float]] = []
     for cell in cells if metrics else ():
         mine, line = rows[cell.name], dict[str, float]()
@@ -329,7 +365,8 @@ def _set_scores(rows: Mapping[str, pd.DataFrame], cells: Sequence[CellRecord], m
                     ends = statistic_over_images(reduce, features, str(cell.identity["data"]))
                 else:
                     ends = (float(reduce(features, np.ones((1, len(features))))[0]), np.nan, np.nan)
-            line |= dict(zip((m, f"{m}_lo", f"{m}_hi", f"{m}_n"), (*ends, len(features)), strict=True))
+            names = (m, f"{m}_lo", f"{m}_hi", f"{m}_n", f"{m}_inf")
+            line |= dict(zip(names, (*ends, len(features), 0), strict=True))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -362,36 +399,60 @@ def image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return ok.groupby(["cell", "image_id"])[[*metrics]].mean()
 
 
-def _ranks(frame: pd.DataFrame, means: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
-    """Columns ``m_rank`` of those ``metrics`` that have letters somewhere; empty text where a cell has none.
+@dataclass(frozen=True)
+class Compared:
+    """The cells of a table that are compared by a metric; ``cells`` name the solvers of ``family``."""
 
-    Cells are compared that are complete and agree in :data:`bench.tables.RANKED` and in their image ids.
+    metric: str
+    cells: Sequence[str]
+    family: Family
+
+
+def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) -> list[Compared]:
+    """Which cells are compared by which of ``metrics``, and how the comparison ends.
+
+    Cells are compared that agree in :data:`bench.tables.RANKED` and in their image ids, and have all rows, all of them
+    ok. By a metric, those of them are compared that have a finite value of the same images. Rank letters and
+    ``bench compare`` both take their verdicts from here. With fewer than :data:`FEWEST` images nothing is compared.
     """
-    images = {cell: part.droplevel("cell") for cell, part in means.groupby(level="cell")}
-    named = pd.DataFrame("", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object)
-    complete = frame[(frame["failed"] == 0) & (frame["missing"] == 0) & frame["cell"].isin([*images])]
-    for _, lines in complete.groupby(tables.RANKED, sort=False):
-        lines = lines[_usual([tuple(images[cell].index.to_numpy()) for cell in lines["cell"]])]
-        values = np.stack([images[cell].to_numpy(float) for cell in lines["cell"]], axis=-1)
-        for k, (m, card) in enumerate(metrics.items()):
-            if card["direction"] != "none":
-                named.loc[lines.index, f"{m}_rank"] = _letters(values[:, k].T, card["direction"])
-    return named[[name for name in named if (named[name] != "").any()]]
+    means = {cell: part.droplevel("cell") for cell, part in images.groupby(level="cell")}
+    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines["cell"].isin([*means])]
+    found: list[Compared] = []
+    for _, group in complete.groupby(tables.RANKED, sort=False):
+        names = group["cell"].to_numpy()
+        names = names[_usual([tuple(means[cell].index.to_numpy()) for cell in names])]
+        by_size: dict[int, list[tuple[str, list[str], Array]]] = {}
+        for m in metrics:
+            values = np.stack([means[cell][m].to_numpy(float) for cell in names])
+            chosen, there = _comparable(values)
+            if len(chosen) > 1 and there.sum() >= FEWEST:
+                table = (m, names[chosen].tolist(), values[chosen][:, there])
+                by_size.setdefault(int(there.sum()), []).append(table)
+        for parts in by_size.values():
+            tested = families([values for _, _, values in parts], str(group["data"].iloc[0]))
+            found += [Compared(m, cells, family) for (m, cells, _), family in zip(parts, tested, strict=True)]
+    return found
 
 
-def _letters(values: Array, direction: str) -> list[str]:
-    """Rank letters of cells from ``values`` ``(cells, images)``.
+def _comparable(values: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The rows of ``values`` ``(cells, images)`` that can be compared, and the images that all of them have.
 
-    A cell has none if other images than with most cells have a value (NaN), or if one is infinite.
+    A cell cannot if other images than with most cells have a value (NaN), or if one is infinite.
     """
-    named = np.full(len(values), "", dtype=object)
     covered = ~np.isnan(values)
     rows = np.flatnonzero(covered.any(axis=1) & ~np.isinf(values).any(axis=1))
     rows = rows[_usual([covered[row].tobytes() for row in rows])]
-    images = covered[rows].all(axis=0)
-    if len(rows) > 1 and images.sum() >= FEWEST:
-        named[rows] = ranks(values[rows][:, images], direction)
-    return list(named)
+    return rows, np.asarray(covered[rows].all(axis=0))
+
+
+def _ranks(frame: pd.DataFrame, images: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
+    """Columns ``m_rank`` of those ``metrics`` that have letters somewhere; empty text where a cell has none."""
+    named = pd.DataFrame("", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object)
+    place = dict(zip(frame["cell"], frame.index, strict=True))
+    for table in compared(frame, images, [m for m, card in metrics.items() if card["direction"] != "none"]):
+        where = [place[cell] for cell in table.cells]
+        named.loc[where, f"{table.metric}_rank"] = ranks(table.family, metrics[table.metric]["direction"])
+    return named[[name for name in named if (named[name] != "").any()]]
 
 
 def _usual(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
@@ -402,33 +463,50 @@ def _usual(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
 
 def _rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
     """How the letters came about, or why there are none; nothing where nothing could be compared."""
+    notes = []
     if named.shape[1]:
-        return [
-            "Rank: two solvers that share a letter cannot be told apart at 5 % (paired t-test over the same images, "
-            "two-sided, Holm over all pairs of a table with the same prior). No letters where rows are missing."
-        ]
-    if frame.groupby(tables.RANKED).size().max() > 1 and frame["images"].min() < FEWEST:
-        return [f"No rank letters: with fewer than {FEWEST} images no solver can be called better than another."]
-    return []
+        notes.append(
+            "Rank: two solvers that share a letter cannot be told apart at 5 % (sign-flip permutation test of the "
+            "paired differences of the same images, two-sided, adjusted over all pairs of a table with the same prior "
+            "and draws: single-step max-T). No letters where rows failed or are missing, or where a value is infinite."
+        )
+    elif frame.groupby(tables.RANKED).size().max() > 1 and frame["images"].min() < FEWEST:
+        notes.append(f"No rank letters: with fewer than {FEWEST} images no solver can be called better than another.")
+    but_draws = [name for name in tables.RANKED if name != "draws"]
+    if (frame.groupby(but_draws)["draws"].nunique() > 1).any():
+        notes.append(
+            f"Cells with different draws an image ({span(frame['draws'])}) are not ranked against each other: a mean "
+            "over more draws varies less."
+        )
+    return notes
 
 
 def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
-    """By group, then by the first metric, best first and undefined last, then by name."""
-    first = next(iter(metrics.items()), None)
+    """By group, then by its first headline that has a direction, best first and undefined last, then by name."""
     frame = frame.sort_values(["solver", "prior", "cell"], kind="stable")
-    if first and first[1]["direction"] != "none":
-        frame = frame.sort_values(first[0], ascending=first[1]["direction"] == "down", kind="stable")
-    return frame.sort_values(tables.GROUP, kind="stable", ignore_index=True)
+    parts = []
+    for _, lines in frame.groupby(tables.GROUP):
+        first = tables.leading(metrics, lines)
+        if first:
+            down = metrics[first]["direction"] == "down"
+            lines = lines.sort_values(first, ascending=down, kind="stable", na_position="last")
+        parts.append(lines)
+    return pd.concat(parts, ignore_index=True)
 
 
-def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
+def _notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> list[str]:
     """What a reader must know before quoting a number."""
     commits = sorted({commit for commit in frame["commit"] if commit}) or ["unknown"]
     dirty = frame[[value is True for value in frame["dirty"]]]
     failed, missing = int(frame["failed"].sum()), int(frame["missing"].sum())
+    counts = frame[[name for name in frame if name.endswith("_n") and name[:-2] in metrics]].to_numpy()
+    means = f"{span(frame['images'])} images x {span(frame['draws'])} draws. Means over images, draws averaged first"
+    few = f"No interval where fewer than {FEWEST} images have a value: it would hold the true mean far too rarely."
+    if (counts >= FEWEST).any():
+        means += f", with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples of images)"
+    few = few if ((counts > 0) & (counts < FEWEST)).any() else ""
     notes = [
-        f"{span(frame['images'])} images x {span(frame['draws'])} draws. Means over images, draws averaged first, "
-        f"with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples of images).",
+        f"{means}. {few}".strip(),
         "Costs are per draw, what was spent once per image shared by its draws.",
         f"Prior: {', '.join(sorted({*frame['prior'].astype(str)}))}. Commit: {', '.join(commits)}.",
     ]
@@ -450,6 +528,29 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     return notes
 
 
+def _infinite(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
+    """Which cells have infinite values, in one note; metrics where the same cells have them stand together."""
+    alike: dict[str, list[str]] = {}
+    for m in metrics:
+        infinite, images = frame[f"{m}_inf"], frame[f"{m}_inf"] + frame[f"{m}_n"]
+        if infinite.any():
+            lines = zip(frame["solver"], infinite, images, strict=True)
+            each = dict.fromkeys(f"{solver} {some} of {every}" for solver, some, every in lines if some)
+            words = ", ".join(each)
+            if (infinite == images).all():
+                words = "all images of all cells"
+            elif len(each) > NAMED:
+                words = f"{(infinite > 0).sum()} of {len(frame)} cells, counted in {m}_inf"
+            alike.setdefault(words, []).append(m)
+    if not alike:
+        return []
+    parts = "; ".join(f"{', '.join(names)}: {words}" for words, names in alike.items())
+    return [
+        f"Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a metric that has them. "
+        f"{parts}."
+    ]
+
+
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
     """How many rows were computed in another batch than planned: the padded batch is part of what fixes their bits."""
     smaller, rows = sum(part.smaller for part in parts), sum(part.ok for part in parts)
@@ -462,14 +563,22 @@ def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
 
 
 def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
-    """Which metrics of sets are biased because the sets are small."""
+    """Which metrics of sets are biased, or mostly chance, because the sets are small."""
     limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
-    return [
+    networks = {m for cell in cells for m, card in cell.metrics.items() if m in cell.sets and card.get("features")}
+    chance = [m for m in limits if m in networks - {*low} and frame[f"{m}_n"].between(1, SMALL_SET - 1).any()]
+    notes = [
         f"WARNING: {m} is biased upward at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
         "with the same originals only."
         for m, limit in low.items()
     ]
+    if chance:
+        notes.append(
+            f"WARNING: {', '.join(chance)} of {span(frame[f'{chance[0]}_n'])} images: chance moves distances between "
+            "so small sets by much of their value. Published ones are of thousands of images."
+        )
+    return notes
 
 
 def span(values: pd.Series) -> str:

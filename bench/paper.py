@@ -9,6 +9,7 @@ called here; a name that is not in it has no counterpart. Nothing is compared un
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -87,6 +88,21 @@ def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFr
         columns[f"{m}_paper"] = [printed.value if printed else "" for printed in found]
         columns[f"{m}_paper_flag"] = [printed.flag if printed else "" for printed in found]
     return pd.DataFrame(columns, index=frame.index, dtype=object)
+
+
+def deviation(value: float, lo: float, hi: float, printed: str) -> float:
+    """How far ``value`` lies from the printed number, as a share of that side of its interval ``lo`` to ``hi``.
+
+    An interval may be longer on one side: the side towards the printed number counts. Between -1 and 1 the printed
+    number lies within the interval. NaN where there is no printed number or no interval.
+    """
+    if not printed:
+        return math.nan
+    off = value - float(printed)
+    side = value - lo if off > 0 else hi - value
+    if off == 0 and side >= 0:
+        return 0.0
+    return off / side if side > 0 and math.isfinite(side) else math.nan
 
 
 def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:

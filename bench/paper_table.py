@@ -1,8 +1,9 @@
 """The table of a paper as it is printed, with what was measured beside every number: ``paper_table.md``.
 
-A cell reads ``printed / measured (deviation)``, the deviation in halves of the measured 95 % interval. Printed minutes
-are shown as seconds too, beside seconds measured on other hardware. What a study ran with ``scale=smoke`` stands where
-its stand-in belongs, so that the layout can be seen; no such number means anything.
+A cell reads ``printed / measured (deviation)``, with the deviation of :func:`bench.paper.deviation`.
+Printed minutes are shown as seconds too, beside seconds measured on other hardware. What a study ran
+with ``scale=smoke`` stands where its stand-in belongs, so that the layout can be seen; no such number
+means anything.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured number; ``half`` of its interval is NaN where it has none."""
+    """A measured number; ``lo`` and ``hi`` of its interval are NaN where it has none."""
 
     value: float
-    half: float = float("nan")
+    lo: float = float("nan")
+    hi: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Board:
         name = next((name for name in names if name in line), None)
         if name is None:
             return None
-        return Measured(float(line[name]), float(line[f"{name}_hi"] - line[f"{name}_lo"]) / 2)
+        return Measured(*(float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi")))
 
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
         """The only line of the leaderboard that a printed number belongs to; None where there are several or none.
@@ -176,9 +178,7 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
     if measured is None or np.isnan(measured.value):
         return f"{printed.value or '—'}{flag} / —"
     value = f"{measured.value:.{_decimals(printed.value)}f}" if measured.value >= 0.001 else f"{measured.value:.2g}"
-    deviation = (
-        (measured.value - float(printed.value)) / measured.half if printed.value and measured.half > 0 else np.nan
-    )
+    deviation = paper.deviation(measured.value, measured.lo, measured.hi, printed.value)
     ends = "" if np.isnan(deviation) else f" ({deviation:+.1f})"
     return f"{printed.value or '—'}{flag} / {value}{ends}"
 
@@ -198,9 +198,9 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
     found = sum(measured is not None for measured in beside.values())
     notes = [
         f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' images, masks and "
-        "weights. Measured: those of this study. Deviation: measured minus printed, in halves of the measured 95 % "
-        "interval; between -1 and 1 the printed number lies within it. Where several cells of the study could stand "
-        "beside a number, none does.",
+        "weights. Measured: those of this study. Deviation: measured minus printed, as a share of that "
+        "side of the measured 95 % interval; between -1 and 1 the printed number lies within the interval. Where "
+        "several cells of the study could stand beside a number, none does.",
         "Costs depend on the machine; a network evaluation is a call of the network here, and not the paper's unit.",
     ]
     if instead := scale.get("instead", {}):

@@ -423,14 +423,13 @@ def _table(study: Study) -> dict[str, Any]:
     ]
     scene = board.groupby(tables.GROUP, sort=False).ngroup()
     marks = {m: _marks(board, m, cards[m]["direction"]) for m in order}
-    places = {m: tables.decimals(board[m]) for m in order}
     lines = [
         {
             "solver": line["solver"],
             "cell": line["cell"],
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
-            "scores": [_score(line, m, places[m], marks[m][i]) for m in order],
+            "scores": [_score(line, m, marks[m][i]) for m in order],
             "costs": [(tables.significant(v), _sortable(v)) for v in _costs(line)],
             "failed": int(line["failed"]),
             "missing": int(line["missing"]),
@@ -458,8 +457,8 @@ def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     return pd.concat(parts)
 
 
-def _score(line: pd.Series, metric: str, places: int, mark: str) -> dict[str, object]:
-    text, ends = tables.interval(line, metric, places)
+def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
+    text, ends = tables.interval(line, metric)
     printed, flag = line.get(f"{metric}_paper", ""), line.get(f"{metric}_paper_flag", "")
     return {
         "text": text,

@@ -4,7 +4,9 @@ The unit of resampling is the image: draws of one image share its difficulty, so
 BCa bootstrap intervals (Efron, "Better bootstrap confidence intervals", JASA 1987): corrected for median bias and for
 skewness, which perceptual distances and PSNR have. With few images a plain bootstrap is too sure of itself (a "95 %"
 interval of 8 images holds the true mean 86 to 88 % of the time), so tails are expanded as in Hesterberg, "What Teachers
-Should Know About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %.
+Should Know About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %. Fewer than
+:data:`FEWEST` images have no interval at all: with two images such a "95 %" interval holds the true mean half of the
+time. docs/statistics.md has the coverage that was simulated.
 """
 
 from __future__ import annotations
@@ -24,17 +26,25 @@ Reduce = Callable[[Array, Array], Array]
 
 LEVEL = 0.95
 RESAMPLES = 9999
+
+FEWEST = 6
+"""With fewer images no table claims a 95 % interval, and no solver is called better or worse than another."""
+
 _BLOCK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Means:
-    """Per column: the mean, its interval ``lo`` to ``hi``, and ``n``, the number of images that have a value."""
+    """Per column: the mean and its interval ``lo`` to ``hi``, over the ``n`` images whose value is finite.
+
+    ``infinite`` counts the images whose value is infinite; they are not in the mean.
+    """
 
     mean: Array
     lo: Array
     hi: Array
     n: NDArray[np.int64]
+    infinite: NDArray[np.int64]
 
 
 def generator(key: str) -> np.random.Generator:
@@ -46,17 +56,25 @@ def means_over_images(columns: Sequence[Array], key: str) -> Means:
     """Means of columns, one value per image ``(images,)`` each, with their 95 % intervals.
 
     NaN is an image without a value (its draws failed, or the metric is undefined there): it is left out and not counted
-    in ``n``, never taken as zero. Columns with the same ``n`` share their resamples, seeded by ``key`` and ``n``.
+    in ``n``, never taken as zero. An infinite value (PSNR of a perfect answer) is left out too, and counted in
+    ``infinite``, so that a table can name it; the mean of a column whose values are all infinite is infinite. Fewer
+    than :data:`FEWEST` images have no interval (NaN). Columns with the same ``n`` share their resamples, seeded by
+    ``key`` and ``n``.
     """
-    kept = [column[~np.isnan(column)] for column in columns]
+    kept = [column[np.isfinite(column)] for column in columns]
     n = np.array([len(column) for column in kept], dtype=np.int64)
+    infinite = np.array([np.isinf(column).sum() for column in columns], dtype=np.int64)
     out = np.full((3, len(kept)), np.nan)
     for size in np.unique(n[n > 0]):
         where = np.flatnonzero(n == size)
         sample = np.stack([kept[i] for i in where], axis=1)
         out[0, where] = sample.mean(axis=0)
-        out[1:, where] = bootstrap_interval(sample, generator(f"{key}\x1f{size}"))
-    return Means(out[0], out[1], out[2], n)
+        if size >= FEWEST:
+            out[1:, where] = bootstrap_interval(sample, generator(f"{key}\x1f{size}"))
+    for i in np.flatnonzero((n == 0) & (infinite > 0)).tolist():
+        values = columns[i][np.isinf(columns[i])]
+        out[0, i] = values[0] if np.all(values == values[0]) else np.nan
+    return Means(out[0], out[1], out[2], n, infinite)
 
 
 def bootstrap_interval(
@@ -65,8 +83,8 @@ def bootstrap_interval(
     """Expanded BCa interval of the mean of every column of ``sample`` ``(n, columns)``, as ``(2, columns)``: lo, hi.
 
     Ends are order statistics without interpolation; with 9999 resamples they are exact percentiles. One image has no
-    interval (NaN); equal values have one of width zero. Infinity is a value: an end is infinite where enough resamples
-    are, and the bias corrections, which are then undefined, are left out. The sample must not hold NaN.
+    interval (NaN); equal values have one of width zero. With fewer than :data:`FEWEST` images the interval holds the
+    true mean much less often than ``level`` says, and no table prints it. The sample must be finite.
     """
     n, columns = sample.shape
     if n < 2:
@@ -86,13 +104,14 @@ def statistic_over_images(reduce: Reduce, features: Array, key: str) -> tuple[fl
 
     BCa over resamples of images, the acceleration by leaving each image out in turn, tails expanded as for means. A
     statistic that chance can only make larger is larger still in resamples; the interval then reaches down from the
-    value, which it always holds. One image has no interval; resamples without a value are left out.
+    value, which it always holds. Fewer than :data:`FEWEST` images have no interval; resamples without a value are left
+    out.
     """
     n = len(features)
     if n == 0:
         return (np.nan, np.nan, np.nan)
     value = float(reduce(features, np.ones((1, n)))[0])
-    if n < 2 or not np.isfinite(value):
+    if n < FEWEST or not np.isfinite(value):
         return (value, np.nan, np.nan)
     blocks = _counts(n, generator(f"{key}\x1f{n}"), RESAMPLES)
     resampled = np.concatenate([reduce(features, counts) for counts in blocks])
@@ -127,19 +146,11 @@ def _order_statistic(ordered: Array, probability: float) -> float:
 def _resampled_means(sample: Array, rng: np.random.Generator, resamples: int) -> Array:
     """``(columns, resamples)``: every resample is drawn once, for all columns."""
     n, columns = sample.shape
-    infinite = np.isinf(sample)
-    finite = np.where(infinite, 0.0, sample)
     means = np.empty((columns, resamples))
     done = 0
     for counts in _counts(n, rng, resamples):
-        block = counts @ finite / n
-        if infinite.any():
-            above, below = counts @ (sample == np.inf), counts @ (sample == -np.inf)
-            block += np.where(above > 0, np.inf, 0.0)
-            with np.errstate(invalid="ignore"):
-                block -= np.where(below > 0, np.inf, 0.0)
-        means[:, done : done + len(block)] = block.T
-        done += len(block)
+        means[:, done : done + len(counts)] = (counts @ sample / n).T
+        done += len(counts)
     return means
 
 
@@ -162,10 +173,8 @@ def _corrected(sample: Array, means: Array, level: float) -> Array:
     edge = 1 / (means.shape[1] + 1)
     tail = max(_expanded_tail((1 - level) / 2, len(sample)), edge)
     z = ndtri(np.array([[tail], [1 - tail]]))
-    corrected = np.isfinite(sample).all(axis=0)
-    finite = np.where(corrected, sample, 0.0)
-    centre = finite.mean(axis=0)
-    deviation = finite - centre
+    centre = sample.mean(axis=0)
+    deviation = sample - centre
     # sums of the same numbers in another order differ in the last digits: those means are equal
     rounding = 1e-10 * np.abs(deviation).max(axis=0)
     less = (means < (centre - rounding)[:, None]).mean(axis=1)
@@ -176,4 +185,4 @@ def _corrected(sample: Array, means: Array, level: float) -> Array:
     shifted = bias + z
     # beyond its pole, which few and very skewed images reach, the formula would turn round
     stretched = shifted / np.maximum(1 - skew * shifted, 1e-9)
-    return np.where(corrected, ndtr(bias + stretched), ndtr(z))
+    return np.asarray(ndtr(bias + stretched))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -16,14 +16,16 @@ from bench.paired import share
 GROUP = ["data", "mask", "operator", "images", "seed"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
-RANKED = [*GROUP, "prior"]
-"""Cells that agree in these too are ranked against each other."""
+RANKED = [*GROUP, "prior", "draws"]
+"""Cells that agree in these too are ranked against each other: a mean over more draws varies less."""
 
 INCOMPLETE = "†"
 RANKING = (
-    "Bold: best mean, underlined: second best, among cells measured on the same images with the same prior; with what "
-    "shares a rank letter with it, where there are letters."
+    "Bold: best mean, underlined: second best, among cells measured on the same images with the same prior and draws. "
+    "Where there are rank letters, solvers that share one with the best (second best) are marked too."
 )
+
+MOST_DECIMALS = 8
 
 Card = Mapping[str, str]
 Style = Callable[[str, str, str], str]
@@ -79,21 +81,24 @@ def latex(frame: pd.DataFrame) -> str:
     return "\n".join([*parts, *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])), "}", ""])
 
 
-def terminal(frame: pd.DataFrame, width: int, metrics: int = 4) -> Table:
-    """Solver, what distinguishes the groups, one column per kind of metric as value ± half the interval, cost.
+def terminal(frame: pd.DataFrame, width: int, metrics: int = 4, first: Iterable[str] = ()) -> Table:
+    """Solver, what distinguishes the groups, one column per kind of metric as value and interval, cost.
 
     Of a metric with several columns the hole is shown, else the pasted image: what a solver had to invent. The headings
     are the column names of the CSV; all columns are there. As many of the first ``metrics`` kinds are shown as
-    ``width`` characters hold, one at least.
+    ``width`` characters hold, one at least; the metrics named in ``first`` come before the others.
     """
-    tables = (_terminal(frame, count) for count in range(metrics, 0, -1))
+    cards = frame.attrs["metrics"]
+    wanted = headlines({m: cards[m] for m in first if m in cards}, frame)
+    shown = [*wanted, *(m for m in headlines(cards, frame) if m not in wanted)]
+    tables = (_terminal(frame, shown[:count]) for count in range(metrics, 0, -1))
     ruler = Console(width=10 * width)
     fitting = (table for table in tables if ruler.measure(table).maximum <= width)
-    return next(fitting, _terminal(frame, 1))
+    return next(fitting, _terminal(frame, shown[:1]))
 
 
-def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
-    cards = {name: frame.attrs["metrics"][name] for name in headlines(frame.attrs["metrics"], frame)[:metrics]}
+def _terminal(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    cards = {name: frame.attrs["metrics"][name] for name in metrics}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
@@ -102,12 +107,11 @@ def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
     for name in (*shown, *heads, "NFE", "s / draw", *_count_names(frame)):
         table.add_column(name, justify="left" if name in shown else "right", no_wrap=True)
     marks = {"best": "bold", "second": "underline", "": ""}
-    places = {m: decimals(frame[m]) for m in cards}
     for _, lines in _groups(frame):
         ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
         for i, line in lines.iterrows():
             scores = [
-                Text.assemble((_plus_minus(line, m, places[m]), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
+                Text.assemble((_with_interval(line, m), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
                 for m in cards
             ]
             counts = [str(line[name]) for name in _count_names(frame)]
@@ -134,6 +138,12 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
     return found
 
 
+def leading(metrics: Mapping[str, Card], lines: pd.DataFrame) -> str | None:
+    """The metric that a group of lines is sorted by: its first headline that has a direction and a value."""
+    names = headlines(metrics, lines)
+    return next((m for m in names if metrics[m]["direction"] != "none" and lines[m].notna().any()), None)
+
+
 def rank_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of rank letters that are shown: those of the headline metrics."""
     return [f"{name}_rank" for name in headlines(frame.attrs["metrics"], frame) if f"{name}_rank" in frame]
@@ -158,16 +168,18 @@ def _count_names(frame: pd.DataFrame) -> list[str]:
 
 
 def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """``best``, ``second`` or nothing per line of a group; ties share a place, a single line of a prior has none.
+    """``best``, ``second`` or nothing per line of a group; ties share a place, a line with no other to rank has none.
 
-    Lines tie if they share a rank letter, or without letters if their means are equal. Cells with failed or missing
-    rows are left out: dropping hard images would make a solver look better.
+    Lines are ranked that agree in :data:`RANKED`. They tie if they share a rank letter, or without letters if their
+    means are equal. Cells with failed or missing rows are left out, because dropping hard images would make a solver
+    look better, and cells with infinite values, because dropping perfect images would make it look worse.
     """
     places = pd.Series("", index=lines.index, dtype=object)
     if direction == "none":
         return places
-    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna()]
-    for _, left in complete.groupby("prior", sort=False):
+    infinite = lines[f"{metric}_inf"] > 0
+    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna() & ~infinite]
+    for _, left in complete.groupby(RANKED, sort=False):
         for place in ("best", "second") if len(left) > 1 else ():
             tied = _tied(left, metric, direction)
             places[left.index[tied]] = place
@@ -202,14 +214,13 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
     scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
     heads = ["solver", *more, *scored, "NFE", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
-    places = {m: decimals(frame[m]) for m in cards}
     grid = [[escape(head) for head in heads]]
     for i, line in lines.iterrows():
         names = [escape(_name(line)), *(escape(str(line[name])) for name in more)]
         scores = [
             text
             for m in cards
-            for text in (cell(*interval(line, m, places[m]), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
+            for text in (cell(*interval(line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
@@ -252,28 +263,51 @@ def _counts(line: pd.Series) -> list[str]:
     return [str(line["failed"]), str(line["missing"])]
 
 
-def interval(line: pd.Series, metric: str, places: int) -> tuple[str, str]:
-    """A value and its interval as text with so many decimals; no interval where there is none."""
-    lo, hi = line[f"{metric}_lo"], line[f"{metric}_hi"]
-    ends = "" if math.isnan(lo) else f"[{_number(lo, places)}, {_number(hi, places)}]"
-    return _number(line[metric], places), ends
+def interval(line: pd.Series, metric: str) -> tuple[str, str]:
+    """A value, and its interval ``[lo, hi]`` as text, where there is one.
+
+    Beside the interval stands how many images have an infinite value, which is in neither.
+    """
+    value, lo, hi = (float(line[f"{metric}{end}"]) for end in ("", "_lo", "_hi"))
+    places = decimals(value, lo, hi)
+    ends = [] if math.isnan(lo) else [f"[{_number(lo, places)}, {_number(hi, places)}]"]
+    if infinite := int(line[f"{metric}_inf"]):
+        ends.append(f"({infinite} of {infinite + int(line[f'{metric}_n'])} infinite)")
+    return _number(value, places), " ".join(ends)
 
 
-def _plus_minus(line: pd.Series, metric: str, places: int) -> str:
-    half = (float(line[f"{metric}_hi"]) - float(line[f"{metric}_lo"])) / 2
-    return _number(line[metric], places) + ("" if math.isnan(half) else f" ± {_number(half, places)}")
+def _with_interval(line: pd.Series, metric: str) -> str:
+    return " ".join(interval(line, metric)).strip()
 
 
-def decimals(values: pd.Series) -> int:
-    """Of a column: four significant digits of its largest value."""
-    largest = values[values.abs() < math.inf].abs().max()
-    return 4 if math.isnan(largest) or largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 6)
+def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
+    """Of a value: three significant digits of half its interval, so that a digit more or less means something.
+
+    At least one significant digit of the value itself is shown, up to two more decimals; four significant digits
+    where there is no interval.
+    """
+    half = (hi - lo) / 2
+    if not (math.isfinite(half) and half > 0):
+        return _places(value, 4)
+    fitting = _places(half, 3)
+    return max(fitting, min(_places(value, 2), fitting + 2))
+
+
+def _places(value: float, digits: int) -> int:
+    """The decimals of a number of so many significant digits."""
+    if not math.isfinite(value) or value == 0:
+        return digits
+    return max(digits - 1 - math.floor(math.log10(abs(value))), 0)
 
 
 def _number(value: float, places: int) -> str:
+    """``value`` with so many decimals, as a power of ten where these are many; zero has no sign."""
     if math.isnan(value):
         return "—"
-    return f"{value:.{places}f}" if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "-∞"
+    text = f"{value:.{places}f}" if places <= MOST_DECIMALS else f"{value:.2e}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def significant(value: float) -> str:

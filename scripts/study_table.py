@@ -1,7 +1,8 @@
 """One metric of a study as Markdown, solvers against cells: ``python -m scripts.study_table STUDY METRIC``.
 
 With ``--brackets`` a column ``overall`` comes first: the distance of each cell on a scale where ``exact`` is 0 and
-``prior`` is 1, averaged over the cells a solver ran in. Without, lines are sorted by their mean rank.
+``prior`` is 1, averaged over the common cells, which every solver ran in. Without, lines are sorted by their mean rank
+over the common cells. Cells that only some ran in are easier or harder than others, so they are in neither.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, direction: str, brackets: bool) -> pd.DataFrame:
-    """Best first, with the column that orders the lines."""
+    """Best first, with the column that orders the lines: a mean over the cells that every solver ran in."""
+    common = table.dropna(axis=1)
     if brackets:
-        scale = (table - table.loc["exact"]) / (table.loc["prior"] - table.loc["exact"])
+        scale = (common - common.loc["exact"]) / (common.loc["prior"] - common.loc["exact"])
         key, name = scale.mean(axis=1), "overall"
     else:
-        key, name = table.rank(ascending=direction != "up").mean(axis=1), "mean rank"
+        key, name = common.rank(ascending=direction != "up").mean(axis=1), "mean rank"
     flat = table.set_axis([" ".join(c) if isinstance(c, tuple) else str(c) for c in table.columns], axis=1)
     flat.insert(0, name, key)
     flat.insert(1, "cells", table.notna().sum(axis=1))

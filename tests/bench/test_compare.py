@@ -13,7 +13,7 @@ import scipy.stats
 import yaml
 from PIL import Image
 
-from bench import compare, leaderboard, paper
+from bench import compare, leaderboard, paired, paper, paper_table
 from bench.__main__ import main
 from bench.errors import UserError
 from bench.store import RowStore
@@ -24,6 +24,7 @@ CARDS = {
     "sbc": {"title": "SBC", "direction": "down", "unit": "", "level": "set"},
 }
 IMAGES = 20
+HEADING = "imagenet64 · comod · inpainting · prior imagenet64_edm · seed 0"
 
 
 def cell(study: Path, name: str, shift: float, images: int = IMAGES, failed: int = 0, **identity: object) -> np.ndarray:
@@ -77,7 +78,10 @@ def test_a_paragraph_says_who_is_better(tmp_path: Path, capsys: pytest.CaptureFi
     assert "vipaint2 is better than dps." in text
     assert f"is {a.mean():.4g} for vipaint2 and {b.mean():.4g} for dps" in text
     assert f"{np.mean(a - b):+.3g}" in text and "n = 20 images" in text
-    assert f"t-test p = {scipy.stats.ttest_rel(a, b).pvalue:.2g}" in text
+    alone, rest = text.split("Tests of this pair alone, two-sided, not adjusted: ")
+    assert "the one pair there is" in alone and "adjusted p = " in alone
+    assert f"t-test p = {scipy.stats.ttest_rel(a, b).pvalue:.2g}" in rest
+    assert f"sign-flip p = {paired.sign_flip(a - b, HEADING):.2g}" in rest
     assert f"signed-rank test p = {scipy.stats.wilcoxon(a, b).pvalue:.2g}" in text
     assert f"vipaint2 wins in {np.sum(a < b)} of 20 images, dps in {np.sum(a > b)}." in text
     # up is better for PSNR, which falls with LPIPS here: the same images are won
@@ -107,9 +111,9 @@ def test_a_paragraph_and_a_panel_for_every_lineup(tmp_path: Path) -> None:
     cell(tmp_path, "alone", 0.0, solver="a1", mask="palette")
     report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg"])
     assert [match.lineup.split(" · ")[1] for match in report.matches] == ["comod", "rotated"]
-    assert report.text().count("after Holm over 2 line-ups") == 2 and len(report.figure().axes) == 2
+    assert report.text().count("the one pair there is") == 2 and len(report.figure().axes) == 2
     report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg", "mask=rotated"])
-    assert len(report.matches) == 1 and "Holm" not in report.text()
+    assert len(report.matches) == 1 and "comod" not in report.text()
 
 
 def test_few_images_and_equal_solvers_get_no_verdict(tmp_path: Path) -> None:
@@ -118,6 +122,7 @@ def test_few_images_and_equal_solvers_get_no_verdict(tmp_path: Path) -> None:
     arguments = ["a=vipaint2", "b=dps", "metric=lpips_vgg"]
     few, enough = (compare.compare([str(tmp_path / name), *arguments])[0].text() for name in ("few", "enough"))
     assert "Fewer than 6 images cannot say" in few and "vipaint2 is better than dps" in enough
+    assert "interval" not in few and "p = " not in few and "simultaneous 95 % interval [-" in enough
     cell(tmp_path / "same", "vipaint2", 0.0), cell(tmp_path / "same", "dps", 0.0)
     assert "cannot be told apart" in compare.compare([str(tmp_path / "same"), *arguments])[0].text()
 
@@ -146,10 +151,95 @@ def test_no_common_lineup_says_what_each_has(tmp_path: Path) -> None:
     assert "vipaint2 has imagenet64 · comod" in message and "dps has imagenet64 · rotated" in message
 
 
-def test_other_images_are_refused(tmp_path: Path) -> None:
-    cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, failed=3)
+def break_rows(study: Path, name: str, images: list[str], how: str) -> None:
+    """The second draw of these images failed or is missing; each image still has a value, of its other draw."""
+    store = RowStore(study / "cells" / name)
+    rows = store.read().dropna(axis=1).to_dict("records")
+    broken = [row for row in rows if row["image_id"] in images and row["draw"] == 1]
+    for row in broken:
+        row.update(status="oom", message="out of memory")
+    store.write("one", rows if how == "failed" else [row for row in rows if row not in broken])
+
+
+@pytest.mark.parametrize(("how", "words"), [("failed", "dps has 1 failed row,"), ("missing", "dps has 1 missing row,")])
+def test_failed_and_missing_rows_are_treated_as_by_the_leaderboard(tmp_path: Path, how: str, words: str) -> None:
+    """No verdict and no letters, although every image has a value of both."""
+    for name, shift in (("vipaint2", 0.0), ("dps", 0.5), ("repaint", 0.2)):
+        cell(tmp_path, name, shift)
+    arguments = [str(tmp_path), "metric=psnr"]
+    assert "is better" in compare.compare([*arguments, "a=vipaint2", "b=dps"])[0].text()
+    break_rows(tmp_path, "dps", ["004"], how)
+    text = compare.compare([*arguments, "a=vipaint2", "b=dps"])[0].text()
+    assert f"No verdict: {words}" in text and "retry=true" in text
+    assert "is better than" not in text and "interval" not in text and "p = " not in text
+    assert "20 images" in text, "the numbers of the images that both have are there"
+    letters = leaderboard.build(tmp_path).set_index("solver")["psnr_rank"]
+    assert letters.to_dict() == {"vipaint2": "a", "repaint": "b", "dps": ""}
+    assert "is better" in compare.compare([*arguments, "a=vipaint2", "b=repaint"])[0].text()
+
+
+def test_images_that_failed_whole_leave_the_common_ones(tmp_path: Path) -> None:
+    a, b = cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, failed=3)
+    report, _ = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=lpips_vgg"])
+    text = report.text()
+    assert "No verdict: dps has 6 failed rows" in text and "On the 17 images that both have" in text
+    assert f"is {a[3:].mean():.4g} for vipaint2 and {b[3:].mean():.4g} for dps" in text
+    assert report.matches[0].verdict is None
+
+
+def test_images_without_a_value_are_refused(tmp_path: Path) -> None:
+    """A metric may be undefined for an image of one solver though its row is ok."""
+    for name in ("vipaint2", "dps"):
+        cell(tmp_path, name, 0.0)
+    store = RowStore(tmp_path / "cells" / "dps")
+    rows = store.read().dropna(axis=1).to_dict("records")
+    for row in rows[:6]:
+        row["psnr"] = math.nan
+    store.write("one", rows)
     message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
     assert "image ids differ: 3 only in the first, 0 only in the second, for example '000'" in message
+
+
+def test_different_draws_get_no_verdict(tmp_path: Path) -> None:
+    cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.5, draws=1)
+    store = RowStore(tmp_path / "cells" / "dps")
+    store.write("one", [row for row in store.read().dropna(axis=1).to_dict("records") if row["draw"] == 0])
+    text = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=psnr"])[0].text()
+    assert "No verdict: vipaint2 has draws=2 and dps has draws=1" in text and "is better than" not in text
+    assert not [name for name in leaderboard.build(tmp_path) if name.endswith("_rank")]
+
+
+def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path) -> None:
+    """Twelve equal solvers: a pair whose own p is below 5 % is not told apart, as 66 pairs were looked at."""
+    values = {f"s{i:02d}": cell(tmp_path, f"s{i:02d}", 0.0) for i in range(12)}
+    alone = {(i, j): float(paired.sign_flip(values[i] - values[j], HEADING)) for i in values for j in values if i < j}
+    (a, b), p = min(alone.items(), key=lambda item: item[1])
+    assert 0.05 / 66 < p < 0.05
+    report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
+    verdict = report.matches[0].verdict
+    assert verdict is not None and verdict.p > 0.05 and verdict.lo < 0 < verdict.hi
+    assert f"{a} and {b} cannot be told apart" in report.text() and "all 66 pairs of the 12 solvers" in report.text()
+    assert f"sign-flip p = {p:.2g}" in report.text()
+    board = leaderboard.build(tmp_path).set_index("solver")["lpips_vgg_rank"]
+    assert paired.share(board[a], board[b])
+    # without the others the family is one pair, and the same images say that the two differ
+    for name in values:
+        if name not in (a, b):
+            (tmp_path / "cells" / name / "config.yaml").unlink()
+    assert "is better than" in compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])[0].text()
+
+
+def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
+    ranked(tmp_path)
+    board = leaderboard.build(tmp_path).set_index("solver")["lpips_vgg_rank"]
+    for a in board.index:
+        for b in board.index:
+            if a < b:
+                report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
+                verdict = report.matches[0].verdict
+                assert verdict is not None and verdict.differ != paired.share(board[a], board[b])
+                assert verdict.differ == (verdict.lo > 0 or verdict.hi < 0) == ("is better than" in report.text())
+                assert f"[{verdict.lo:+.3g}, {verdict.hi:+.3g}]" in report.text()
 
 
 def test_variants_are_named_by_their_label(tmp_path: Path) -> None:
@@ -221,8 +311,9 @@ def test_only_what_saw_the_same_with_the_same_prior_is_ranked(tmp_path: Path) ->
     ranked(tmp_path)
     cell(tmp_path, "other", -0.2, prior="imagenet64_adm")
     cell(tmp_path, "broken", -0.2, failed=1)
+    cell(tmp_path, "often", -0.2, draws=3)
     frame = leaderboard.write(tmp_path).set_index("solver")
-    assert frame["psnr_rank"][["best", "other", "broken"]].tolist() == ["a", "", ""]
+    assert frame["psnr_rank"][["best", "other", "broken", "often"]].tolist() == ["a", "", "", ""]
 
 
 def test_a_cell_with_other_values_is_left_out_of_the_letters(tmp_path: Path) -> None:
@@ -270,12 +361,33 @@ def test_printed_numbers_stand_beside_measured_ones_where_declared(tmp_path: Pat
     # VIPaint, Table 6: ImageNet-64, random masks
     assert long["paper"].dropna().to_dict() == {("vipaint2", "lpips_vgg"): 0.227, ("copaint_tt", "lpips_vgg"): 0.245}
     line = long.loc["vipaint2", "lpips_vgg"]
-    assert line["deviation"] == pytest.approx((line["value"] - 0.227) / ((line["hi"] - line["lo"]) / 2))
+    assert line["value"] > 0.227, "so the lower end counts"
+    assert line["deviation"] == pytest.approx((line["value"] - 0.227) / (line["value"] - line["lo"]))
     assert math.isnan(long.loc["ddrm", "lpips_vgg"]["deviation"])
     head, body = table((tmp_path / "leaderboard.md").read_text())
     place = head.index("paper")
     assert {line[0]: line[place] for line in body} == {"vipaint2": "0.227", "copaint_tt": "0.245", "ddrm": ""}
     assert "Paper: 2 numbers of vipaint-table6 as printed" in (tmp_path / "leaderboard.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "printed", "deviation", "shown"),
+    [
+        # the interval [.037, .266] of .110 reaches .073 down and .156 up
+        (0.110, "0.200", -0.09 / 0.156, "0.200 / 0.110 (-0.6)"),
+        (0.110, "0.037", 1.0, "0.037 / 0.110 (+1.0)"),
+        (0.110, "0.266", -1.0, "0.266 / 0.110 (-1.0)"),
+        (0.110, "0.110", 0.0, "0.110 / 0.110 (+0.0)"),
+        (0.110, "", math.nan, "— / 0.110"),
+    ],
+)
+def test_a_deviation_counts_the_side_towards_the_printed_value(
+    value: float, printed: str, deviation: float, shown: str
+) -> None:
+    assert paper.deviation(value, 0.037, 0.266, printed) == pytest.approx(deviation, nan_ok=True)
+    assert math.isnan(paper.deviation(value, math.nan, math.nan, "0.3"))
+    number = paper.Printed("", "", "", "", "lpips", printed, "", "")
+    assert paper_table._cell(number, paper_table.Measured(value, 0.037, 0.266)) == shown
 
 
 def test_a_doubtful_number_keeps_its_flag(tmp_path: Path) -> None:

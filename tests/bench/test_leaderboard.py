@@ -90,8 +90,8 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
     assert list(line.values())[:9] == ["dps", "fashion", "box", "inpainting", "edm", "0", "2", "2", "0"]
     assert float(line["psnr"]) == 21.0
     assert float(line["lpips_vgg"]) == pytest.approx(0.3), "over rows it would be 0.267"
-    # two images resample to (a, a), (a, b), (b, b) with odds 1:2:1, so a 95 % interval reaches both ends
-    assert (float(line["psnr_lo"]), float(line["psnr_hi"])) == (12.0, 30.0)
+    # two images claim no 95 % interval
+    assert {line[f"{m}_{end}"] for m in ("psnr", "lpips_vgg") for end in ("lo", "hi")} == {"nan"}
     assert [float(line[key]) for key in ("nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib")] == [
         100.5, 10.0, 1.0, 0.5, 1.0, 51.0
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
     lines = read(tmp_path / "leaderboard_long.csv")
     assert " ".join(lines[0]) == (
         "solver data mask operator prior seed images draws metric value lo hi n direction "
-        "n_failed rank paper paper_flag deviation"
+        "n_failed rank paper paper_flag deviation n_infinite"
     )
     assert [(line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines] == [
         ("psnr", 20.0, "2", "up"),
@@ -140,11 +140,83 @@ def test_a_cell_without_rows_is_a_line_without_numbers(tmp_path: Path) -> None:
     assert frame["psnr"].isna().to_dict() == {"dps": False, "late": True, "broken": True}
 
 
-def test_infinite_values_are_kept(tmp_path: Path) -> None:
-    make_cell(tmp_path, "c1", {**all_ok(20.0, 0.2), ("a", 0): {"psnr": math.inf, "lpips_vgg": 0.0}})
-    leaderboard.write(tmp_path)
-    assert read(tmp_path / "leaderboard.csv")[0]["psnr"] == "inf"
-    assert "∞" in (tmp_path / "leaderboard.md").read_text()
+def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {**all_ok(20.0, 0.2), ("a", 0): {"psnr": math.inf, "lpips_vgg": 0.0}}, solver="once")
+    make_cell(tmp_path, "c2", all_ok(math.inf, 0.3), solver="always")
+    make_cell(tmp_path, "c3", all_ok(19.0, 0.2), solver="usual")
+    make_cell(tmp_path, "c4", all_ok(18.0, 0.2), solver="worse")
+    frame = leaderboard.write(tmp_path)
+    lines = {line["solver"]: line for line in read(tmp_path / "leaderboard.csv")}
+    assert {name: (line["psnr"], line["psnr_inf"]) for name, line in lines.items()} == {
+        "always": ("inf", "2"), "once": ("20.0", "1"), "usual": ("19.0", "0"), "worse": ("18.0", "0")
+    }  # fmt: skip
+    assert "lpips_vgg_inf" not in lines["once"], "a column without infinities needs no count"
+    long = {(line["solver"], line["metric"]): line["n_infinite"] for line in read(tmp_path / "leaderboard_long.csv")}
+    assert (long["once", "psnr"], long["always", "psnr"], long["once", "lpips_vgg"]) == ("1", "2", "0")
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "20.00 (1 of 2 infinite)" in text and "∞ (2 of 2 infinite)" in text
+    (note,) = [note for note in frame.attrs["notes"] if "Infinite values" in note]
+    assert note.endswith("psnr: always 2 of 2, once 1 of 2.") and note in text
+    assert "(1 of 2 infinite)" in (tmp_path / "leaderboard.tex").read_text()
+    # perfect images are not in the mean, so these cells are neither best nor second
+    assert dict(zip(frame["solver"], tables.ranking(frame, "psnr", "up"), strict=True)) == {
+        **{"always": "", "once": "", "usual": "best", "worse": "second"}
+    }
+
+
+def test_a_column_that_is_infinite_by_construction_is_named_once(tmp_path: Path) -> None:
+    """Pasted images are perfect where they were observed: every noiseless cell has such a column."""
+    cards = {name: METRICS["psnr"] for name in ("psnr", "psnr_known_pasted", "psnr_known")}
+    for i in range(9):
+        scores = dict.fromkeys(cards, math.inf) | {"psnr": 20.0 + i, "psnr_known": math.inf if i else 1.0}
+        make_cell(tmp_path, f"c{i}", dict.fromkeys(all_ok(0, 0), scores), solver=f"s{i}", metrics=cards)
+    (note,) = [note for note in leaderboard.build(tmp_path).attrs["notes"] if "Infinite values" in note]
+    assert "psnr_known_pasted: all images of all cells" in note
+    assert "psnr_known: 8 of 9 cells, counted in psnr_known_inf" in note and "psnr:" not in note
+
+
+def test_few_images_have_no_interval_in_any_table(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", {(i, d): {"psnr": 20.0 + d + (i == "b"), "lpips_vgg": 0.2} for i in "ab" for d in (0, 1)})
+    frame = leaderboard.write(tmp_path)
+    printed = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| dps")]
+    assert "21.00" in printed[0] and "[" not in printed[0]
+    row = next(line for line in (tmp_path / "leaderboard.tex").read_text().splitlines() if line.startswith("dps"))
+    assert "[" not in row
+    shown = on_terminal(frame, 200)
+    assert "21.00" in shown and "±" not in shown
+    note = "No interval where fewer than 6 images have a value"
+    assert note in frame.attrs["notes"][0] and "bootstrap" not in frame.attrs["notes"][0]
+
+
+def on_terminal(frame: pd.DataFrame, width: int, **settings: object) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(leaderboard.table(frame, width, **settings))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "lo", "hi", "text", "ends"),
+    [
+        # halves of the intervals are .115, 1.4, .0055 and 50
+        (0.11, 0.037, 0.266, "0.110", "[0.037, 0.266]"),
+        (21.3456, 20.1, 22.9, "21.35", "[20.10, 22.90]"),
+        (0.144, 0.1385, 0.1495, "0.14400", "[0.13850, 0.14950]"),
+        (0.144, -49.9, 50.1, "0.14", "[-49.90, 50.10]"),
+        (-0.0191, -30.0, 29.0, "-0.019", "[-30.000, 29.000]"),
+        (-1e-9, -0.02, 0.02, "0.000000", "[-0.020000, 0.020000]"),
+        (1234.5, 1100.0, 1400.0, "1234", "[1100, 1400]"),
+        (3.2e-11, 2e-11, 4e-11, "3.20e-11", "[2.00e-11, 4.00e-11]"),
+        # without an interval: four digits
+        (0.1, math.nan, math.nan, "0.1000", ""),
+        (1234.56, math.nan, math.nan, "1235", ""),
+        (0.0, math.nan, math.nan, "0.0000", ""),
+        (math.nan, math.nan, math.nan, "—", ""),
+        (5.0, 5.0, 5.0, "5.000", "[5.000, 5.000]"),
+    ],
+)
+def test_decimals_fit_the_value_and_its_interval(value: float, lo: float, hi: float, text: str, ends: str) -> None:
+    line = pd.Series({"m": value, "m_lo": lo, "m_hi": hi, "m_n": 8, "m_inf": 0})
+    assert tables.interval(line, "m") == (text, ends)
 
 
 def test_order_and_ranking_follow_the_direction(tmp_path: Path) -> None:
@@ -168,6 +240,46 @@ def test_order_and_ranking_follow_the_direction(tmp_path: Path) -> None:
     assert r"\textbf{30.00}" in latex
     assert r"\underline{20.00}" in latex
     assert r"LPIPS $\downarrow$" in latex
+
+
+HOLES = {name: {"title": name, "direction": "up", "unit": "dB"} for name in ("psnr", "psnr_hole")}
+
+
+def test_lines_are_sorted_by_a_column_that_is_shown(tmp_path: Path) -> None:
+    """By the hole, which the terminal shows, where there is one; the whole image says the opposite here."""
+    for i, (solver, whole, hole) in enumerate([("x", 30.0, 10.0), ("y", 20.0, 20.0), ("z", 25.0, 15.0)]):
+        scores = {key: {"psnr": whole, "psnr_hole": hole} for key in all_ok(0, 0)}
+        make_cell(tmp_path, f"c{i}", scores, solver=solver, metrics=HOLES)
+        without = {key: {"psnr": whole, "psnr_hole": math.nan} for key in all_ok(0, 0)}
+        make_cell(tmp_path, f"d{i}", without, solver=solver, metrics=HOLES, mask="none")
+    frame = leaderboard.build(tmp_path)
+    assert frame[frame["mask"] == "box"]["solver"].tolist() == ["y", "z", "x"]
+    assert frame[frame["mask"] == "none"]["solver"].tolist() == ["x", "z", "y"]
+    shown = on_terminal(frame[frame["mask"] == "box"], 60)
+    assert shown.index("20.00") < shown.index("15.00") < shown.index("10.00") and "30.00" not in shown
+
+
+def test_metrics_that_were_asked_for_are_shown_first(tmp_path: Path) -> None:
+    names = ("psnr", "ssim", "lpips_vgg", "stlpips", "dists", "kid")
+    cards = {name: {"title": name, "direction": "down", "unit": ""} for name in names}
+    scores = {key: dict.fromkeys(names, 0.5) for key in all_ok(0, 0)}
+    make_cell(tmp_path, "c1", scores, metrics=cards)
+    frame = leaderboard.build(tmp_path)
+    assert "kid" not in on_terminal(frame, 200) and "kid" in on_terminal(frame, 200, first=["kid"])
+    narrow = on_terminal(frame, 60, first=["kid"])
+    assert "kid" in narrow and "psnr" not in narrow
+
+
+def test_different_draws_are_not_ranked_together(tmp_path: Path) -> None:
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2), solver="two")
+    one = {key: value for key, value in all_ok(19.0, 0.3).items() if key[1] == 0}
+    make_cell(tmp_path, "c2", one, solver="one", draws=1)
+    make_cell(tmp_path, "c3", {key: {"psnr": 18.0, "lpips_vgg": 0.3} for key in one}, solver="one more", draws=1)
+    frame = leaderboard.build(tmp_path)
+    assert len(frame.groupby(tables.GROUP)) == 1, "they stand in one table"
+    places = dict(zip(frame["solver"], tables.ranking(frame, "psnr", "up"), strict=True))
+    assert places == {"two": "", "one": "best", "one more": "second"}
+    assert any("different draws an image (1 to 2) are not ranked" in note for note in frame.attrs["notes"])
 
 
 def test_lower_is_better_sorts_upwards(tmp_path: Path) -> None:

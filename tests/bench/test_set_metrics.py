@@ -208,10 +208,12 @@ def test_few_images_and_undefined_values_have_no_interval() -> None:
     assert np.isnan(statistic_over_images(mean, np.empty((0, 0)), "key")).all()
     value, lo, hi = statistic_over_images(mean, np.ones((1, 1)), "key")
     assert value == 1 and math.isnan(lo) and math.isnan(hi)
-    assert statistic_over_images(mean, np.ones((5, 1)), "key") == pytest.approx((1, 1, 1))
+    value, lo, hi = statistic_over_images(mean, np.arange(5.0)[:, None], "key")
+    assert value == 2 and math.isnan(lo) and math.isnan(hi), "five images are too few to claim 95 %"
+    assert statistic_over_images(mean, np.ones((6, 1)), "key") == pytest.approx((1, 1, 1))
     seen: list[int] = []
-    statistic_over_images(lambda f, w: (seen.append(len(w)), mean(f, w))[1], np.arange(4.0)[:, None], "key")
-    assert seen == [1, RESAMPLES, 4]
+    statistic_over_images(lambda f, w: (seen.append(len(w)), mean(f, w))[1], np.arange(7.0)[:, None], "key")
+    assert seen == [1, RESAMPLES, 7]
 
 
 def row(image: str, draw: int = 0, **more: object) -> dict[str, object]:
