@@ -472,9 +472,9 @@ def _score(line: pd.Series, metric: str, places: int, mark: str) -> dict[str, ob
 
 
 def _costs(line: pd.Series) -> list[float]:
-    """NFE, gradients, decodings, seconds, peak memory."""
+    """Passes, forward and backward, decodings, seconds, peak memory."""
     seconds = line["seconds_fit"] + line["seconds_sample"]
-    return [float(v) for v in (line["nfe"], line["nge"], line["decode"], seconds, line["peak_mib"])]
+    return [float(v) for v in (line["passes"], line["nfe"], line["nge"], line["decode"], seconds, line["peak_mib"])]
 
 
 def _sortable(value: float) -> str:
