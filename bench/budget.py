@@ -1,8 +1,8 @@
 """An equal budget for every solver, which chooses, before anything is run, how much work a solver does.
 
 The settings that a solver's class calls its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor: the
-largest with which a draw, its share of the fit included, takes at most N forward passes (``budget=nfe:N``) of the network
-or N forward and backward passes together (``budget=passes:N``). They are counted in dry runs on the cell's own
+largest with which a draw, its share of the fit included, takes at most N forward passes of the network
+(``budget=nfe:N``), or N forward and backward passes (``budget=passes:N``). They are counted in dry runs on the cell's own
 prior and the measurement of its first image, where everything that takes time (network, autoencoder, perceptual
 distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a network run on the network
 itself. Where the number of calls hangs on what the network says, as in the line search of

@@ -17,6 +17,7 @@ NOTE = (
 )
 """What must be said below a table that shows passes."""
 
+
 @dataclass(frozen=True)
 class Budget:
     """What ``budget=UNIT:AMOUNT`` allows a draw; ``unit`` is one of a meter's (:class:`priors.base.Meter`)."""

@@ -35,10 +35,10 @@ class Meter:
 
     ``nfe``: forward passes of the network; a guided one counts 2. ``nge``: its backward passes. Every time a gradient
     is taken through a forward pass counts 1 (a guided one 2), also when several forward passes are chained or the same
-    graph is used again; a gradient of a gradient counts 1 more for the second pass through the network, and so does a
-    tangent that is carried along forwards (jvp). What checkpointing computes again is not counted, and gradients batched
-    by ``is_grads_batched`` count as one: torch hides how many there are. ``passes`` is the sum of both. ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards: they are no passes of the
-    network.
+    graph is used again. A gradient of a gradient counts 1 more, for its own pass through the network, and so does a
+    tangent that is carried along forwards (jvp). What checkpointing computes again is not counted. Gradients batched by
+    ``is_grads_batched`` count as one, because torch does not tell how many there are. ``passes``: the sum of both.
+    ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards: they are no passes of the network.
 
     ``limit`` bounds what ``unit`` names, ``nfe`` or ``passes``; ``watch`` is called before every evaluation and may
     raise, which is how whoever runs a solver can end it.

@@ -167,9 +167,7 @@ def test_a_hundred_passes(cell, name: str, steps: int) -> None:
         ("vipaint2", ["iterations=4", "monte_carlo=2", "refine_steps=8"], 12 + 9, 12 + 7),
     ],
 )
-def test_rows_hold_forwards_and_backwards(
-    cell, name: str, settings: list[str], forwards: int, backwards: int
-) -> None:
+def test_rows_hold_forwards_and_backwards(cell, name: str, settings: list[str], forwards: int, backwards: int) -> None:
     _, row = a_row(*cell(name, *(f"solver.{setting}" for setting in settings), kind="exact"))
     assert (row["nfe"], row["nge"]) == (forwards, backwards)
 
