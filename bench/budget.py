@@ -1,13 +1,13 @@
 """An equal budget for every solver, which chooses, before anything is run, how much work a solver does.
 
-The settings that a solver's class calls its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor: the
-largest with which a draw, its share of the fit included, takes at most N forward passes of the network
-(``budget=nfe:N``), or N forward and backward passes (``budget=passes:N``). They are counted in dry runs on the cell's own
-prior and the measurement of its first image, where everything that takes time (network, autoencoder, perceptual
-distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a network run on the network
-itself. Where the number of calls hangs on what the network says, as in the line search of
+``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and backward passes
+together; its share of the fit is included. The settings that a solver's class calls its work
+(:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays within it. Passes are counted in
+dry runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
+autoencoder, perceptual distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a
+network run on the network itself. Where the number of calls hangs on what the network says, as in the line search of
 CoPaint, a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that the worker
-sets to every run stays.
+sets to every run stays, in the unit of the budget.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ def _table(lines: Iterable[Line]) -> Group:
     notes = [words + (f", without {len(open_)} cells of unknown cost" if open_ else "") + "."]
     if any(line.cost.source in (SOURCE, UNKNOWN.source) for line in run):
         notes.append(
-            "What could not be run here: hours and evaluations as printed, passes unknown and left out of the sum, disk "
-            "as if nothing were compressed."
+            "What could not be run here: hours and evaluations as printed, disk as if nothing were compressed, passes "
+            "unknown and left out of the sum."
         )
     notes.append("Hours are those of one worker like the one that was measured, metrics and loading not counted.")
     return Group(table, *map(Text, notes))

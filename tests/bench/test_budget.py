@@ -175,7 +175,7 @@ def test_rows_hold_forwards_and_backwards(cell, name: str, settings: list[str], 
 @pytest.mark.parametrize("name", ["dps", "mmps", "vipaint2"])
 def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     """Steps that the user gave stay, and the rows say what was spent and in which unit."""
-    config, choices, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
+    config, _, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
     work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
     config = {**config, "solver": {**config["solver"], **work}}
     real = Session(config, "cpu", session.prior)
