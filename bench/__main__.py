@@ -15,7 +15,7 @@ HELP = """\
 python -m bench [verb] [overrides]
 
   run          run a cell, or with -m and comma lists a sweep (the verb may be left out)
-  plan         what a run would do: rows, chunks still missing; of a study cells, evaluations, hours, disk
+  plan         what a run would do: rows, chunks still missing; of a study cells, passes, hours, disk
   ls [GROUP]   everything that can be chosen
   show GROUP=NAME   one choice in full: settings, presets, card
   doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk

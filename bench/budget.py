@@ -1,12 +1,13 @@
-"""An equal budget for every solver: ``budget=nfe:N`` chooses, before anything is run, how much work a solver does.
+"""An equal budget for every solver, which chooses, before anything is run, how much work a solver does.
 
-The settings that a solver's class calls its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor: the
-largest with which a draw, its share of the fit included, takes at most N network evaluations. They are counted in dry
-runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
+``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and backward passes
+together; its share of the fit is included. The settings that a solver's class calls its work
+(:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays within it. Passes are counted in
+dry runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
 autoencoder, perceptual distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a
 network run on the network itself. Where the number of calls hangs on what the network says, as in the line search of
 CoPaint, a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that the worker
-sets to every run stays.
+sets to every run stays, in the unit of the budget.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.cell import shipped
+from bench.cost import Budget
 from bench.errors import Inapplicable, UserError
 from bench.streams import Key, Noise
-from bench.worker import Session, limit_of, one_line
-from priors.base import BudgetExceeded, Prior, Shape
+from bench.worker import Session, one_line
+from priors.base import UNITS, BudgetExceeded, Prior, Shape
 from solvers.base import Observation, Solver
 
 _RUNS = 40
@@ -38,9 +40,9 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
 
     Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
     """
-    limit, solver, node = limit_of(config["budget"], 1), session.solver, config["solver"]
-    if math.isinf(limit):
+    if config["budget"] is None:
         return config
+    allowed, solver, node = Budget.of(config["budget"]), session.solver, config["solver"]
     usual = shipped(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
@@ -48,13 +50,13 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
     name, budget = type(solver).__name__, f"budget={config['budget']}"
     if not solver.workload:
         raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
-    trial = Trial.of(session)
-    chosen = _most(solver, trial, int(limit / (1 + solver.margin)))
+    trial = Trial.of(session, allowed.unit)
+    chosen = _most(solver, trial, int(allowed.amount / (1 + solver.margin)))
     if chosen is None:
-        least = math.ceil(trial.evaluations(_least(solver)) * (1 + solver.margin))
+        least = math.ceil(trial.cost(_least(solver)) * (1 + solver.margin))
         raise Inapplicable(
-            f"{name} takes at least {least} network evaluations per draw with this preset, more than {budget}; give "
-            f"budget=nfe:{least} or more, or another solver.preset"
+            f"{name} takes at least {least} {UNITS[allowed.unit]} per draw with this preset, more than {budget}; give "
+            f"budget={allowed.unit}:{least} or more, or another solver.preset"
         )
     tied = [key for key in solver.growth if key not in given and getattr(solver, key) != 1]
     tuned = {key: getattr(chosen, key) for key in (*solver.workload, *tied)}
@@ -72,7 +74,7 @@ def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
         settings = _sized(solver, k)
         if settings is None:  # too little, or too much
             return -math.inf if k < size else math.inf
-        return trial.evaluations(settings, limit)
+        return trial.cost(settings, limit)
 
     return _sized(solver, _largest(count, size, limit))
 
@@ -119,41 +121,46 @@ def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a solver is counted on: one image's measurement, and a prior that costs nothing meanwhile."""
+    """What a solver is counted on: one image's measurement, and a prior that costs nothing meanwhile.
+
+    ``unit``: what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
+    """
 
     prior: Prior
     obs: Observation
     keys: list[Key]
     draws: int
+    unit: str = "nfe"
 
     @classmethod
-    def of(cls, session: Session) -> Self:
+    def of(cls, session: Session, unit: str) -> Self:
         """The first image of the session's cell."""
         measured = session.measure(session.images.ids[:1])
         perceptual = None if session.perceptual is None else _apart
         cond = session.condition(measured.labels)
         obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
-        return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]))
+        return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]), unit)
 
-    def evaluations(self, solver: Solver, limit: float = math.inf) -> float:
-        """Network evaluations of one draw with its share of the fit; infinite, and ended there, above ``limit``.
+    def cost(self, solver: Solver, limit: float = math.inf) -> float:
+        """What one draw takes, with its share of the fit; infinite, and ended there, above ``limit``.
 
         Raises UserError where the solver fails.
         """
         noise = Noise(self.keys, "solver", str(self.obs.y.device))
-        with weightless(self.prior, "features" in solver.needs), self.prior.metered(limit * self.draws) as meter:
+        whole, most = "features" in solver.needs, limit * self.draws
+        with weightless(self.prior, whole), self.prior.metered(most, unit=self.unit) as meter:
             try:
                 posterior = solver.fit(self.obs, self.prior, noise)
-                fitted = meter.nfe
+                fitted = meter.spent
                 meter.limit = fitted + limit - fitted / self.draws
                 posterior.sample([0])
             except BudgetExceeded:
                 return math.inf
             except Exception as error:
                 raise UserError(
-                    f"{type(solver).__name__} failed while its network evaluations were counted: {one_line(error)}"
+                    f"{type(solver).__name__} failed while its network passes were counted: {one_line(error)}"
                 ) from error
-        return fitted / self.draws + meter.nfe - fitted
+        return fitted / self.draws + meter.spent - fitted
 
 
 @contextmanager

@@ -37,14 +37,15 @@ Looks = Mapping[str, Mapping[str, Any]]
 POINT: Mapping[str, Any] = {"linestyle": ""}
 LINE: Mapping[str, Any] = {"linestyle": "--", "marker": ""}
 FRONT: Mapping[str, Any] = {"color": "#777777", "linewidth": 1.2}
-COSTS = ("nfe", "seconds")
+COSTS = ("passes", "seconds")
 """What a Pareto front is drawn against."""
 
 COLUMNS, WIDTH, HEIGHT, KEY_HEIGHT = 3, 3.6, 2.7, 0.2
 """Panels side by side at most, the inches of one, and those of a line of the key."""
 
 TITLES = {
-    "nfe": "network evaluations per draw",
+    "passes": "network passes per draw (forward + backward)",
+    "nfe": "network evaluations per draw (forward alone)",
     "nge": "network gradients per draw",
     "decode": "decodings per draw",
     "seconds_fit": "seconds of fitting per draw",
@@ -91,7 +92,7 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
 
 
 def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
-    """The metric ``y`` against network evaluations and against seconds, and the front of both, a row per group.
+    """The metric ``y`` against passes of the network and against seconds, and the front of both, a row per group.
 
     A method is on the front if none that costs as much or less does better; a step of the grey line is the best that
     its cost can buy. Methods that cost nothing are lines across and not on it: the exact posterior is not for sale.
@@ -117,7 +118,7 @@ def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
     for panel, cost in zip(panels[-1], COSTS, strict=True):
         panel.set_xlabel(title(frame, cost), fontsize=8)
     figure.supylabel(title(frame, y), fontsize=9)
-    free = {name for name in looks if not (frame.loc[frame["solver"] == name, "nfe"] > 0).any()}
+    free = {name for name in looks if not (frame.loc[frame["solver"] == name, "passes"] > 0).any()}
     _key(figure, looks, free, len(COSTS), front=True)
     return figure
 

@@ -1,4 +1,4 @@
-"""What a study will cost, before it runs: cells, rows, network evaluations, hours and disk.
+"""What a study will cost, before it runs: cells, rows, evaluations and passes of the network, hours and disk.
 
 The cost of a row is read from rows that the study already has, else measured on two images in a folder that is thrown
 away, else, where the prior or the data are not here, taken from the minutes that VIPaint prints (Table 5). The mask has
@@ -28,21 +28,26 @@ from bench.plan import CellPlan
 
 PROBED_IMAGES = 2
 PRINTED, SOURCE = "vipaint-table5", "VIPaint, Table 5 (A6000)"
-_COSTS = ["nfe", "seconds_fit", "seconds_sample"]
+_COSTS = ["nfe", "nge", "seconds_fit", "seconds_sample"]
 _SKIPPED = "does not apply"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one row: network evaluations, seconds and stored bytes, NaN where unknown; ``source`` says where from."""
+    """Of one row: network evaluations (forward), passes (forward and backward), seconds and stored bytes.
+
+    What is unknown is NaN; ``source`` says where the numbers are from.
+    """
 
     nfe: float
+    passes: float
     seconds: float
     size: float
     source: str
 
 
-UNKNOWN = Cost(float("nan"), float("nan"), float("nan"), "unknown")
+_NAN = float("nan")
+UNKNOWN = Cost(_NAN, _NAN, _NAN, _NAN, "unknown")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def _cost(overrides: list[str], choices: Mapping[str, Any]) -> Cost:
     try:
         plan = prepare(*compose(check(overrides, study_sweep=True)), write=False)[1]
     except Inapplicable:
-        return Cost(0.0, 0.0, 0.0, _SKIPPED)
+        return Cost(0.0, 0.0, 0.0, 0.0, _SKIPPED)
     except UserError:
         return _printed(*compose(check(overrides, study_sweep=True)))
     stored = plan.store.read(["status", *_COSTS])
@@ -109,10 +114,11 @@ def _of(rows: pd.DataFrame, plan: CellPlan, source: str) -> Cost:
     """Means over the rows that are ok, and the size of what is stored."""
     good = rows[rows["status"] == "ok"]
     if good.empty:
-        return Cost(float("nan"), float("nan"), float("nan"), f"{source}: all failed")
+        return replace(UNKNOWN, source=f"{source}: all failed")
     size = sum(path.stat().st_size for path in Path(plan.store.folder).glob("*.parquet")) / len(rows)
     means = good[_COSTS].mean()
-    return Cost(float(means["nfe"]), float(means["seconds_fit"] + means["seconds_sample"]), size, source)
+    nfe, seconds = float(means["nfe"]), float(means["seconds_fit"] + means["seconds_sample"])
+    return Cost(nfe, nfe + float(means["nge"]), seconds, size, source)
 
 
 def _printed(cfg: DictConfig, choices: Mapping[str, Any]) -> Cost:
@@ -133,38 +139,42 @@ def _printed(cfg: DictConfig, choices: Mapping[str, Any]) -> Cost:
     once = found.get("time_min_optimization", 0.0)
     seconds = 60 * (once / cfg.draws + (found["time_min"] - once) / 10)
     nfe = found.get("nfe", found.get("nfe_optimization", 0.0) / cfg.draws + found.get("nfe_sampling", 0.0))
-    return Cost(nfe, seconds, size, SOURCE)
+    return Cost(nfe, _NAN, seconds, size, SOURCE)  # backward passes are not printed
 
 
 def _table(lines: Iterable[Line]) -> Group:
     lines = list(lines)
     table = Table(box=None, pad_edge=False)
-    for name in ("cell", "rows", "NFE", "hours", "MiB", "cost of a row from"):
+    for name in ("cell", "rows", "NFE", "passes", "hours", "MiB", "cost of a row from"):
         table.add_column(name, justify="left" if name[:2] in ("ce", "co") else "right", no_wrap=True)
     for line in lines:
         if line.cost.source == _SKIPPED:
-            table.add_row(Text(line.title, "dim"), "", "", "", "", Text(_SKIPPED, "dim"))
+            table.add_row(Text(line.title, "dim"), "", "", "", "", "", Text(_SKIPPED, "dim"))
             continue
         table.add_row(Text(line.title), str(line.rows), *_numbers(line.rows, line.cost), line.cost.source)
     run = [line for line in lines if line.cost.source != _SKIPPED]
     total = sum(line.rows for line in run)
-    nfe, hours, size = (
+    nfe, passes, hours, size = (
         _significant(pd.Series([line.rows * getattr(line.cost, name) for line in run]).sum() / unit)
-        for name, unit in (("nfe", 1), ("seconds", 3600), ("size", 2**20))
+        for name, unit in (("nfe", 1), ("passes", 1), ("seconds", 3600), ("size", 2**20))
     )
-    words = f"Estimate: {len(run)} cells, {total} rows, {nfe} network evaluations, {hours} hours, {size} MiB on disk"
+    words = (
+        f"Estimate: {len(run)} cells, {total} rows, {nfe} network evaluations, {passes} passes (forward + backward), "
+        f"{hours} hours, {size} MiB on disk"
+    )
     open_ = [line for line in run if line.cost.seconds != line.cost.seconds]
     notes = [words + (f", without {len(open_)} cells of unknown cost" if open_ else "") + "."]
     if any(line.cost.source in (SOURCE, UNKNOWN.source) for line in run):
         notes.append(
-            "What could not be run here: hours and evaluations as printed, disk as if nothing were compressed."
+            "What could not be run here: hours and evaluations as printed, disk as if nothing were compressed, passes "
+            "unknown and left out of the sum."
         )
     notes.append("Hours are those of one worker like the one that was measured, metrics and loading not counted.")
     return Group(table, *map(Text, notes))
 
 
 def _numbers(rows: int, cost: Cost) -> list[str]:
-    return [_significant(rows * value) for value in (cost.nfe, cost.seconds / 3600, cost.size / 2**20)]
+    return [_significant(rows * value) for value in (cost.nfe, cost.passes, cost.seconds / 3600, cost.size / 2**20)]
 
 
 def _significant(value: float) -> str:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench import paper, paper_table, tables
+from bench import cost, paper, paper_table, tables
 from bench.build import build as build_object
 from bench.paired import Family, families, ranks
 from bench.record import read_yaml
@@ -32,7 +32,7 @@ from bench.statistics import FEWEST, RESAMPLES, Array, means_over_images, statis
 from bench.store import BULKY, FIXED, TRUTH, RowStore, write_atomic
 
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
-COSTS = ["nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
+COSTS = ["nfe", "nge", "passes", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
 LONG = [
     *("metric", "value", "lo", "hi", "n", "direction"),
     *("n_failed", "rank", "paper", "paper_flag", "deviation", "n_infinite"),
@@ -302,11 +302,17 @@ def _reduced(cell: CellRecord) -> _Reduced:
         columns=scored,
         line=_line(cell, rows),
         means=ok.groupby("image_id")[numbers].mean(),
-        costs={name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS},
+        costs=_costs(ok),
         features=features.copy(),  # a view would keep all rows in memory
         ok=len(ok),
         smaller=int((ok["padded_batch"] < cell.padded_batch).sum()),
     )
+
+
+def _costs(ok: pd.DataFrame) -> dict[str, float]:
+    """Means of a cell's rows that are ok, and the largest peak of memory; ``passes`` are no column of a row."""
+    ok = ok.assign(passes=ok["nfe"] + ok["nge"])
+    return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
 
 def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
@@ -507,7 +513,7 @@ def _notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> li
     few = few if ((counts > 0) & (counts < FEWEST)).any() else ""
     notes = [
         f"{means}. {few}".strip(),
-        "Costs are per draw, what was spent once per image shared by its draws.",
+        f"Costs are per draw, what was spent once per image shared by its draws. {cost.NOTE}",
         f"Prior: {', '.join(sorted({*frame['prior'].astype(str)}))}. Commit: {', '.join(commits)}.",
     ]
     if len(dirty):

@@ -47,6 +47,16 @@ COVERED = 2000
 GIVEN = ("images", "metric", "extract")
 USAGE = "bench report STUDY [images=N] [metric=NAME] [extract=DIR]"
 PERCEPTUAL = ("lpips", "stlpips", "dists")
+COSTS = {
+    "passes": "forward + backward passes of the network per draw",
+    "forward": "forward passes of the network per draw (NFE)",
+    "backward": "backward passes of the network per draw",
+    "decodings": "of the autoencoder, per draw; no passes",
+    "s / draw": "seconds per draw, a fit shared by its draws",
+    "peak MiB": "largest memory of any row",
+}
+"""Headings of what a draw costs, and what they mean."""
+
 CASES = ("best", "median", "worst")
 ASSETS = Path(__file__).parent / "assets" / "report"
 
@@ -134,7 +144,7 @@ class Study:
         sets = {name for cell in leaderboard.read_cells(folder) for name in cell.sets}
         cards = board.attrs["metrics"]
         valued = [m for m in cards if m not in sets and board[f"{m}_n"].sum() > 0]
-        rows = read_study(folder, ["status", "message", *valued])
+        rows = read_study(folder, ["status", "message", "device", *valued])
         directed = [m for m in valued if cards[m]["direction"] != "none"]
         heads = [m for m in tables.headlines(cards) if m in directed]
         groups = [
@@ -230,7 +240,10 @@ def _page(**context: object) -> str:
 
 
 def _name(study: Path) -> str:
-    return str(study_settings(study).get("study", {}).get("name") or study.resolve().name)
+    """The study's name; that of its folder where no ``study=`` was chosen, because then every name is ``default``."""
+    settings = study_settings(study).get("study", {})
+    name = str(settings.get("name") or "default")
+    return study.resolve().name if name == "default" else name
 
 
 def _cell(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
@@ -436,11 +449,14 @@ def _table(study: Study) -> dict[str, Any]:
         }
         for i, line in board.iterrows()
     ]
-    columns = [{"id": m, "title": tables.title(cards[m]), "more": m not in heads} for m in order]
+    columns = [
+        {"id": m, "title": tables.title(cards[m]), "more": m not in heads, "best": cards[m]["direction"]} for m in order
+    ]
     missing = bool(board["missing"].any())
     return {
         "varying": varying,
         "columns": columns,
+        "costs": COSTS,
         "lines": lines,
         "missing": missing,
         "hidden": len(order) > len(heads),
@@ -471,9 +487,9 @@ def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
 
 
 def _costs(line: pd.Series) -> list[float]:
-    """NFE, gradients, decodings, seconds, peak memory."""
+    """Passes, forward and backward, decodings, seconds, peak memory."""
     seconds = line["seconds_fit"] + line["seconds_sample"]
-    return [float(v) for v in (line["nfe"], line["nge"], line["decode"], seconds, line["peak_mib"])]
+    return [float(v) for v in (line["passes"], line["nfe"], line["nge"], line["decode"], seconds, line["peak_mib"])]
 
 
 def _sortable(value: float) -> str:
@@ -582,16 +598,19 @@ def _provenance(study: Study) -> dict[str, Any]:
     commits = sorted(
         {c + (" (dirty)" if d is True else "") for c, d in zip(board["commit"], board["dirty"], strict=True)}
     )
+    ran = study.rows["device"].dropna()
+    devices = sorted({*ran[ran != ""]}) or environment.get("devices", [])
     facts = {
         "Commit": ", ".join(filter(None, commits)) or "unknown",
         "Sweep": _sweep(study.folder),
         "Seeds": ", ".join(map(str, sorted(board["seed"].unique()))),
         "Priors": ", ".join(sorted(board["prior"].astype(str).unique())),
-        "Hardware": ", ".join([*environment.get("devices", []), *filter(None, [environment.get("processor")])]),
+        "Hardware": ", ".join([*devices, *filter(None, [environment.get("processor")])]),
         "Threads": str(environment.get("threads", "")),
         "Platform": environment.get("platform", ""),
         "Python": environment.get("python", ""),
-        "CUDA": str(environment.get("cuda") or ""),
+        # torch has a version of CUDA on machines without a GPU too
+        "CUDA": str(environment.get("cuda") or "") if {*devices} - {"cpu"} else "",
         "Lock file": f"sha256 {environment['lock_sha256']}" if environment.get("lock_sha256") else "",
     }
     packages = {name: version for name, version in environment.get("packages", {}).items() if version}

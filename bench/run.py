@@ -17,6 +17,7 @@ from bench import console, paper, sinks
 from bench.breaker import Breaker
 from bench.build import build, suited
 from bench.cell import Cell, cell_of
+from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
 from bench.plan import CellPlan, plan_cell, writable
@@ -64,9 +65,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         Execution.of(config)
     except ValueError as error:
         raise UserError(str(error)) from None
-    budget = config["budget"]
-    if budget is not None and not (budget.startswith("nfe:") and budget[4:].isdigit() and int(budget[4:]) > 0):
-        raise UserError(f"budget={budget}: write budget=nfe:N with a positive whole N")
+    if config["budget"] is not None:
+        Budget.of(config["budget"])
     timeout = config["timeout"]
     if timeout is not None and not 0 < timeout < math.inf:
         raise UserError(f"timeout={timeout}: give seconds above 0, or null for no limit")
@@ -79,7 +79,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
     figure = config["study"].get("figure")
     if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
-        raise UserError(f"study.figure={figure}: name two columns of the leaderboard, for example {{x: nfe, y: psnr}}")
+        raise UserError(f"study.figure={figure}: name two columns of the leaderboard, such as {{x: passes, y: psnr}}")
     if config["study"].get("paper") is not None:
         paper.read(str(config["study"]["paper"]))
     config["solver"] = suited(config["solver"], config["prior"], config["data"])

@@ -209,7 +209,9 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     """Summary, table and the first images of a cell, read back from its shards."""
     rows = plan.store.read()
     good = rows[rows["status"] == "ok"]
-    names = [*(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)), "nfe", "seconds_sample"]
+    good = good.assign(passes=good["nfe"] + good["nge"])
+    costs = ("passes", "nfe", "seconds_sample")
+    names = [*(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)), *costs]
     means = good.groupby("image_id")[sorted(names)].mean()
     summary = {str(name): float(value) for name, value in means.mean().items()}
     sink.table("images", means.reset_index())

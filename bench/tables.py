@@ -104,7 +104,7 @@ def _terminal(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
     table.add_column("solver", overflow="fold", min_width=12)
     heads = [name + _ARROW[card["direction"]] for name, card in cards.items()]
-    for name in (*shown, *heads, "NFE", "s / draw", *_count_names(frame)):
+    for name in (*shown, *heads, "passes", "s / draw", *_count_names(frame)):
         table.add_column(name, justify="left" if name in shown else "right", no_wrap=True)
     marks = {"best": "bold", "second": "underline", "": ""}
     for _, lines in _groups(frame):
@@ -212,7 +212,7 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
     beside = {m: _beside(frame, m) for m in cards}
     scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
-    heads = ["solver", *more, *scored, "NFE", "s / draw", "failed", "missing"]
+    heads = ["solver", *more, *scored, "passes", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
     grid = [[escape(head) for head in heads]]
     for i, line in lines.iterrows():
@@ -256,7 +256,7 @@ def title(card: Mapping[str, str]) -> str:
 
 def _costs(line: pd.Series) -> list[str]:
     seconds = line["seconds_fit"] + line["seconds_sample"]
-    return [significant(line["nfe"]), significant(seconds)]
+    return [significant(line["passes"]), significant(seconds)]
 
 
 def _counts(line: pd.Series) -> list[str]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
+from bench.cost import Budget
 from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
@@ -353,8 +354,8 @@ class Worker:
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
-        limit = limit_of(session.config["budget"], sampled)
-        with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch) as meter:
+        limit, unit = limit_of(session.config["budget"], sampled)
+        with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch, unit) as meter:
             with self._clock() as fit:
                 posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
@@ -505,9 +506,12 @@ def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 
 
-def limit_of(budget: str | None, rows: int) -> float:
-    """Network evaluations that ``budget=nfe:N`` allows so many draws."""
-    return math.inf if budget is None else int(str(budget).removeprefix("nfe:")) * rows
+def limit_of(budget: str | None, rows: int) -> tuple[float, str]:
+    """How much ``budget=`` allows so many draws, and in which unit of a meter."""
+    if budget is None:
+        return math.inf, "nfe"
+    allowed = Budget.of(budget)
+    return allowed.amount * rows, allowed.unit
 
 
 def _peak_mib(device: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 
 from priors.execution import Execution
@@ -20,17 +21,27 @@ from priors.process import CLEAN, Level, Process, Rescaled
 Shape = tuple[int, int, int]
 
 
+UNITS = {"nfe": "network evaluations", "passes": "network passes (forward + backward)"}
+"""What a limit of a :class:`Meter` may count, and its name for people."""
+
+
 class BudgetExceeded(RuntimeError):
-    """A solver asked for more network evaluations than its budget allows."""
+    """A solver asked for more of the network than its budget allows."""
 
 
 @dataclass
 class Meter:
     """Evaluations counted in samples (rows times calls): what a method costs, measured where it is spent.
 
-    ``nfe`` network forwards (a guided one counts 2), ``nge`` backwards through the network, ``decode``/``encode``
-    autoencoder calls and their ``_grad`` backwards. ``limit`` bounds ``nfe``; ``watch`` is called before every
-    evaluation and may raise, which is how whoever runs a solver can end it.
+    ``nfe``: forward passes of the network; a guided one counts 2. ``nge``: its backward passes. Every time a gradient
+    is taken through a forward pass counts 1 (a guided one 2), also when several forward passes are chained or the same
+    graph is used again. A gradient of a gradient counts 1 more, for its own pass through the network, and so does a
+    tangent that is carried along forwards (jvp). What checkpointing computes again is not counted. Gradients batched by
+    ``is_grads_batched`` count as one, because torch does not tell how many there are. ``passes``: the sum of both.
+    ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards: they are no passes of the network.
+
+    ``limit`` bounds what ``unit`` names, ``nfe`` or ``passes``; ``watch`` is called before every evaluation and may
+    raise, which is how whoever runs a solver can end it.
     """
 
     nfe: int = 0
@@ -41,16 +52,27 @@ class Meter:
     encode_grad: int = 0
     limit: float = field(default=math.inf, repr=False)
     watch: Callable[[], None] | None = field(default=None, repr=False)
+    unit: str = field(default="nfe", repr=False)
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of the network."""
+        return self.nfe + self.nge
+
+    @property
+    def spent(self) -> int:
+        """What ``limit`` bounds."""
+        return self.nfe if self.unit == "nfe" else self.passes
 
     def add(self, name: str, count: int) -> None:
         if self.watch is not None:
             self.watch()
         setattr(self, name, getattr(self, name) + count)
-        if self.nfe > self.limit:
-            raise BudgetExceeded(f"the solver used {self.nfe} network evaluations; its budget is {self.limit:.0f}")
+        if self.spent > self.limit:
+            raise BudgetExceeded(f"the solver used {self.spent} {UNITS[self.unit]}; its budget is {self.limit:.0f}")
 
     def counts(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name not in ("limit", "watch")}
+        return {name: value for name, value in asdict(self).items() if name not in ("limit", "watch", "unit")}
 
 
 class _Backward(torch.autograd.Function):
@@ -65,6 +87,23 @@ class _Backward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         ctx.meter.add(ctx.name, ctx.count)
         return grad, None, None, None
+
+
+class _Entered(torch.autograd.Function):
+    """The identity, where a state enters; the gradient that leaves here counts when a gradient is taken of it.
+
+    A second derivative enters the graph of the first one at this place, whatever it is taken by: the counter at the
+    output would miss it where the loss is linear.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, meter: Meter, name: str, count: int) -> Tensor:
+        ctx.counter = (meter, name, count)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Backward.apply(grad, *ctx.counter) if grad.requires_grad else grad, None, None, None
 
 
 @dataclass(frozen=True)
@@ -285,6 +324,8 @@ class Prior:
         """``x0``, and the output behind its channels (none, where no variance is learned)."""
         if self.net is None:
             raise NotImplementedError("a prior without a network overrides denoise")
+        backwards = len(z) if guidance == 1.0 else 2 * len(z)
+        z = self._entered(z, "nge", backwards)
         channels = z.shape[1] if self.learned_var else None
         alpha, sigma = self._like(level.alpha, z), self._like(level.sigma, z)
         scaled = self._scaled_input(z, alpha, sigma)
@@ -301,7 +342,7 @@ class Prior:
             given, null = self._kept(self._raw, torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
             out = null + guidance * (given - null)
         x0 = self._to_x0(out[:, :channels], z, alpha, sigma)
-        return self._counted(x0, "nge", len(z) if guidance == 1.0 else 2 * len(z)), given[:, z.shape[1] :]
+        return self._counted(x0, "nge", backwards), given[:, z.shape[1] :]
 
     def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The network's output, run as :attr:`execution` says and handed on in the precision of ``x``."""
@@ -363,8 +404,14 @@ class Prior:
         return {"label": torch.full((len(z),), self.null_label, device=z.device)}
 
     def _counted(self, x: Tensor, name: str, count: int) -> Tensor:
-        """``x``, with ``count`` added to the meter when a gradient is taken through it."""
+        """``x``, with ``count`` added to the meter when a gradient is taken through it, and at once for a tangent."""
+        if unpack_dual(x).tangent is not None:
+            self.meter.add(name, count)
         return _Backward.apply(x, self.meter, name, count) if x.requires_grad else x
+
+    def _entered(self, z: Tensor, name: str, count: int) -> Tensor:
+        """``z``, with ``count`` added to the meter when a second derivative is taken through what is made of it."""
+        return _Entered.apply(z, self.meter, name, count) if z.requires_grad else z
 
     # -- the latent space (the identity for pixel priors) -------------------------------------------------------------
 
@@ -389,9 +436,14 @@ class Prior:
         return self if kind in ("native", self.process.kind) else View(self, kind)
 
     @contextmanager
-    def metered(self, limit: float = math.inf, watch: Callable[[], None] | None = None) -> Iterator[Meter]:
-        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the meter around it."""
-        outer, self.meter = self.meter, Meter(limit=limit, watch=watch or self.meter.watch)
+    def metered(
+        self, limit: float = math.inf, watch: Callable[[], None] | None = None, unit: str = "nfe"
+    ) -> Iterator[Meter]:
+        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the meter around it.
+
+        ``limit`` bounds what ``unit`` names: ``nfe``, forward passes, or ``passes``, forward and backward ones.
+        """
+        outer, self.meter = self.meter, Meter(limit=limit, watch=watch or self.meter.watch, unit=unit)
         try:
             yield self.meter
         finally:

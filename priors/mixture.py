@@ -113,6 +113,7 @@ class MixturePrior(Prior):
         if guidance != 1.0:
             raise ValueError(f"guidance {guidance} needs a class-conditional prior; a mixture has no classes")
         self.meter.add("nfe", len(z))
+        z = self._entered(z, "nge", len(z))
         joint = self._joint(z.flatten(1).double(), level)
         share = joint.log_density.softmax(1)
         raised = share[..., None] * (joint.gain - joint.gain_rest[..., None]) * joint.rotated

@@ -51,7 +51,17 @@ GRIDS = {
     "resample": [[LATENT, "solver.steps=60,100"]],
     "tds": [["solver.steps=20,30"]],
 }
-SHOWN = ["stlpips_pasted", "psnr_hole", "consistency", "nfe", "nge", "seconds_fit", "seconds_sample", "failed"]
+SHOWN = [
+    "stlpips_pasted",
+    "psnr_hole",
+    "consistency",
+    "passes",
+    "nfe",
+    "nge",
+    "seconds_fit",
+    "seconds_sample",
+    "failed",
+]
 
 
 def main(solvers: list[str]) -> None:

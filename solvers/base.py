@@ -91,7 +91,7 @@ class Solver:
     ``needs``: capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior (``grad``,
     ``pixel``, ``latent``, ...); a cell without them is refused before any work. ``version`` goes up with every
     change of the numbers and is part of the cell's hash. ``work``: the settings, whole numbers, that say how much is
-    done, and lengths counted in them; ``budget=nfe:N`` multiplies them all by one factor. Names that a class does not
+    done, and lengths counted in them; ``budget=`` multiplies them all by one factor. Names that a class does not
     have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was. ``margin``:
     the share by which the calls of a run may go beyond those of another with the same settings; a budget leaves it.
     """

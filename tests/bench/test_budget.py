@@ -24,12 +24,12 @@ from bench.overrides import check
 from bench.rig import Rig, small_prior, snapshot
 from bench.run import plain
 from bench.worker import Session, Worker
-from priors.base import Prior
+from priors.base import BudgetExceeded, Prior
 from priors.process import Level
 from solvers.base import Sampler, Solver
 from tests.bench.harness import planned, rows, run
 
-N, DRAWS = 24, 2
+N, PASSES, DRAWS = 24, 60, 2
 
 
 def walked(steps: int, length: int, times: int) -> int:
@@ -66,6 +66,27 @@ BY_HAND: Mapping[str, Callable[[Any], float]] = {
     "resample": resample,
     "tds": lambda s: s.steps * s.particles,
 }
+
+
+def guided_vipaint(s: Any, draws: int = DRAWS) -> float:
+    """All forwards of the fit have a gradient, and all steps of the refinement but the last."""
+    return s.iterations * s.monte_carlo * (len(s.keypoints) + 1) / draws + s.refine_steps - 1
+
+
+BACKWARDS: Mapping[str, Callable[[Any], float]] = {
+    **dict.fromkeys(["dps", "pigdm", "psld", "resample", "deepinv"], lambda s: s.steps),
+    **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], guided_vipaint),
+    "mgdm": lambda s: mgdm(s) - 1 - s.repeats * (s.levels - 3) * s.inner_steps,
+    "mmps": lambda s: s.iterations * s.steps,
+    "tds": lambda s: s.steps * s.particles,
+}
+"""Backward passes through the network; solvers that are not here take none."""
+
+
+def passes(name: str, solver: Any) -> float:
+    return BY_HAND[name](solver) + (BACKWARDS[name](solver) if name in BACKWARDS else 0)
+
+
 ELSEWHERE = {"conditional": "inpainting", "psld": "latent", "resample": "latent"}
 LINE_SEARCH = ("copaint", "copaint_tt")
 WITHOUT_WORK = ("exact", "folder", "torchscript")
@@ -87,11 +108,17 @@ def cell(photos: Path):
 
 
 def chosen(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
-    """The solver that the budget leads to, and what a real row of it costs."""
+    """The solver that the budget leads to, and the network evaluations of a real row of it."""
+    solver, found = a_row(config, choices, session)
+    return solver, found["nfe"]
+
+
+def a_row(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, Mapping[str, Any]]:
+    """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
     real = Session(config, "cpu", session.prior)
     found = Worker()._solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
-    return real.solver, found[0]["nfe"]
+    return real.solver, found[0]
 
 
 def test_every_solver_has_a_count_here() -> None:
@@ -109,6 +136,58 @@ def test_rows_cost_what_was_asked_for_and_one_step_more_would_be_too_much(cell, 
     assert nfe == count(solver) <= N
     size = max(preset.workload.values())
     assert count(preset.scaled((max(solver.workload.values()) + 1) / size)) > N
+
+
+@pytest.mark.parametrize("name", [*BACKWARDS, "ddnm", "reddiff", "repaint"])
+def test_a_budget_of_passes_counts_backwards_too(cell, name: str) -> None:
+    if name == "deepinv":
+        pytest.importorskip("deepinv")
+    config, choices, session = cell(name, f"budget=passes:{PASSES}", kind=ELSEWHERE.get(name, "network"))
+    preset = session.solver
+    solver, row = a_row(config, choices, session)
+    assert row["nfe"] + row["nge"] == passes(name, solver) <= PASSES
+    assert (row["nge"] > 0) == (name in BACKWARDS)
+    size = max(preset.workload.values())
+    assert passes(name, preset.scaled((max(solver.workload.values()) + 1) / size)) > PASSES
+
+
+@pytest.mark.parametrize(("name", "steps"), [("dps", 50), ("ddnm", 100), ("mmps", 25), ("repaint", 34)])
+def test_a_hundred_passes(cell, name: str, steps: int) -> None:
+    """RePaint's 34 steps are 33 forward jumps of two more calls each: 34 + 33 * 2 = 100."""
+    assert a_row(*cell(name, "budget=passes:100", kind="exact"))[0].steps == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "forwards", "backwards"),
+    [
+        ("dps", ["steps=100"], 100, 100),
+        ("ddnm", ["steps=100"], 100, 0),
+        ("mmps", ["steps=30", "iterations=3"], 30, 90),
+        # 4 iterations of 2 samples at 3 levels, shared by two draws; then 1 + 8 steps, 7 of them guided
+        ("vipaint2", ["iterations=4", "monte_carlo=2", "refine_steps=8"], 12 + 9, 12 + 7),
+    ],
+)
+def test_rows_hold_forwards_and_backwards(cell, name: str, settings: list[str], forwards: int, backwards: int) -> None:
+    _, row = a_row(*cell(name, *(f"solver.{setting}" for setting in settings), kind="exact"))
+    assert (row["nfe"], row["nge"]) == (forwards, backwards)
+
+
+@pytest.mark.parametrize("name", ["dps", "mmps", "vipaint2"])
+def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
+    """Steps that the user gave stay, and the rows say what was spent and in which unit."""
+    config, _, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
+    work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
+    config = {**config, "solver": {**config["solver"], **work}}
+    real = Session(config, "cpu", session.prior)
+    with pytest.raises(BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"):
+        Worker()._solve(real, real.measure(real.images.ids[:1]), DRAWS, DRAWS, None)
+
+
+@pytest.mark.parametrize("kind", ["exact", "network"])
+@pytest.mark.parametrize("name", LINE_SEARCH)
+def test_a_line_search_stays_within_its_passes(cell, name: str, kind: str) -> None:
+    _, row = a_row(*cell(name, "budget=passes:60", kind=kind))
+    assert row["nge"] > 0 and 39 <= row["nfe"] + row["nge"] <= 60
 
 
 @pytest.mark.parametrize("kind", ["exact", "network"])
@@ -138,14 +217,14 @@ def trial(kind: str, draws: int = DRAWS) -> Trial:
 def test_a_dry_run_counts_and_leaves_the_prior_as_it_was(kind: str) -> None:
     found, dps = trial(kind), build({"_target_": "solvers.dps.DPS", "steps": 5})
     before, names = snapshot(found.prior), {*vars(found.prior)}
-    assert found.evaluations(dps) == 5
-    assert found.evaluations(dps, limit=4) == math.inf
+    assert found.cost(dps) == 5
+    assert found.cost(dps, limit=4) == math.inf
     assert snapshot(found.prior) == before and {*vars(found.prior)} == names
     assert found.prior.latent is None or not {"encode", "decode"} & {*vars(found.prior.latent)}
 
 
 def test_guidance_counts_twice() -> None:
-    assert trial("network").evaluations(build({"_target_": "solvers.dps.DPS", "steps": 5, "guidance": 2.0})) == 10
+    assert trial("network").cost(build({"_target_": "solvers.dps.DPS", "steps": 5, "guidance": 2.0})) == 10
 
 
 @dataclass(frozen=True)
@@ -160,7 +239,7 @@ def test_a_solver_that_fails_is_one_line() -> None:
     found = trial("network")
     before = snapshot(found.prior)
     with pytest.raises(UserError, match=r"Hasty failed while .*: ArithmeticError: the first step") as error:
-        found.evaluations(Hasty())
+        found.cost(Hasty())
     assert len(str(error.value).splitlines()) == 1 and snapshot(found.prior) == before
 
 
@@ -266,6 +345,7 @@ def test_growth_over_the_whole_run_stays(cell) -> None:
     [
         ("tds", "nfe:3", "TDS takes at least 4 network evaluations per draw with this preset, more than budget=nfe:3"),
         ("copaint", "nfe:2", "CoPaint takes at least 3 network"),
+        ("dps", "passes:1", r"DPS takes at least 2 network passes \(forward \+ backward\) .*; give budget=passes:2 or"),
         ("exact", "nfe:100", "Exact has no setting for how much work it does"),
     ],
 )

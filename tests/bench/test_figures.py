@@ -60,6 +60,24 @@ def test_a_solver_looks_the_same_in_every_panel(frame: pd.DataFrame) -> None:
     assert looks[50.0, 25.0] == looks[10.0, 18.0] != looks[100.0, 20.0]
 
 
+def test_costs_are_passes_and_seconds(frame: pd.DataFrame) -> None:
+    """DDNM takes half the evaluations of MMPS, and MMPS four times the passes: only one of them is on the front."""
+    lines = [
+        ["mmps", "g2", "pixels", "inpainting", 30, 120, 22.0, 0.5],
+        ["ddnm", "g2", "pixels", "inpainting", 60, 60, 25.0, 0.2],
+    ]
+    frame = pd.DataFrame(lines, columns=["solver", *figures.GROUP, "nfe", "passes", "psnr", "seconds_sample"])
+    frame = frame.assign(psnr_lo=frame["psnr"], psnr_hi=frame["psnr"], seconds_fit=0.0)
+    frame.attrs = {"metrics": {"psnr": {"title": "PSNR", "direction": "up", "unit": "dB"}}}
+    passes, seconds = figures.pareto(frame, "psnr").axes
+    assert passes.get_xlabel() == "network passes per draw (forward + backward)"
+    assert seconds.get_xlabel() == "seconds per draw"
+    points = {tuple(np.ravel(bars.lines[0].get_xydata())) for bars in passes.containers}
+    assert points == {(120.0, 22.0), (60.0, 25.0)}
+    fronts = [line.get_xydata().tolist() for line in passes.lines if line.get_color() == figures.FRONT["color"]]
+    assert fronts == [[[60.0, 25.0], [120.0, 25.0]]]  # by evaluations alone MMPS would be the cheapest
+
+
 def test_many_solvers_have_different_looks() -> None:
     pairs = figures._looks(40)
     assert len(set(pairs)) == 40

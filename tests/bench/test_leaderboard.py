@@ -83,7 +83,7 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
     lines = read(tmp_path / "leaderboard.csv")
     assert " ".join(lines[0]) == (
         "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg lpips_vgg_lo "
-        "lpips_vgg_hi nfe nge decode seconds_fit seconds_sample peak_mib"
+        "lpips_vgg_hi nfe nge passes decode seconds_fit seconds_sample peak_mib"
     )
     assert len(lines) == 1
     line = lines[0]
@@ -92,9 +92,24 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
     assert float(line["lpips_vgg"]) == pytest.approx(0.3), "over rows it would be 0.267"
     # two images claim no 95 % interval
     assert {line[f"{m}_{end}"] for m in ("psnr", "lpips_vgg") for end in ("lo", "hi")} == {"nan"}
-    assert [float(line[key]) for key in ("nfe", "nge", "decode", "seconds_fit", "seconds_sample", "peak_mib")] == [
-        100.5, 10.0, 1.0, 0.5, 1.0, 51.0
-    ]  # fmt: skip
+    costs = ("nfe", "nge", "passes", "decode", "seconds_fit", "seconds_sample", "peak_mib")
+    assert [float(line[key]) for key in costs] == [100.5, 10.0, 110.5, 1.0, 0.5, 1.0, 51.0]
+
+
+def test_tables_show_passes_and_seconds_and_say_what_passes_are(tmp_path: Path) -> None:
+    """100.5 forwards and 10 backwards; 0.5 s of the fit and 1 s of sampling."""
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
+    frame = leaderboard.write(tmp_path)
+    note = "passes: forward + backward network evaluations per draw"
+    for name, rule in (("leaderboard.md", " | "), ("leaderboard.tex", " & ")):
+        text = (tmp_path / name).read_text()
+        head, line = (next(x for x in text.splitlines() if x.strip("| ").startswith(w)) for w in ("solver", "dps"))
+        at = [cell.strip("| \\") for cell in head.split(rule)].index("passes")
+        assert [cell.strip() for cell in line.split(rule)][at : at + 2] == ["110", "1.50"], name
+        assert note in text and "NFE" not in text
+    shown = tables.terminal(frame, 160)
+    assert [str(column.header) for column in shown.columns][-3:] == ["passes", "s / draw", "failed"]
+    assert note in str(shown.caption)
 
 
 def test_long_table_is_tidy(tmp_path: Path) -> None:

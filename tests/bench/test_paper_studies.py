@@ -154,7 +154,10 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     assert bench("plan", *study) == 0
     plan = capsys.readouterr().out
     assert "psld  fashion32  rotated  super_resolution" in plan and "does not apply" in plan
-    assert "Estimate: 3 cells, 6 rows, 12 network evaluations" in plan  # two steps a row
+    # two steps a row, each with its gradient
+    assert "Estimate: 3 cells, 6 rows, 12 network evaluations, 24 passes (forward + backward), " in " ".join(
+        plan.split()
+    )
     assert not any(tmp_path.iterdir())
     assert bench(*study) == 0
     board = pd.read_csv(tmp_path / "leaderboard.csv")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +74,9 @@ def write_cell(study: Path, root: Path, name: str, solver: str, mask: str, level
                 row |= {"status": "error", "message": MESSAGE}
             else:
                 row |= {"psnr": level + i + draw, "png": png(100 * place + 2 * i + draw)}
-            rows.append({**row, "nfe": 100.0 / (place + 1), "seconds_sample": 1.0 + place, "seconds_fit": 0.0})
+            rows.append(
+                {**row, "nfe": 100.0 / (place + 1), "nge": 20.0, "seconds_sample": 1.0 + place, "seconds_fit": 0.0}
+            )
     RowStore(folder).write("00000-a", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(recorded, sort_keys=False))
 
@@ -123,14 +128,17 @@ def solvers(page: Any) -> list[str]:
 def test_sort_by_mouse_and_keyboard(page: Any, study: Path) -> None:
     frame = leaderboard.build(study)
     heading = page.locator("#board thead th", has_text="PSNR")
-    heading.locator("button").click()
-    assert heading.get_attribute("aria-sort") == "ascending"
-    assert solvers(page) == list(frame.sort_values("psnr", kind="stable")["solver"])
-    heading.locator("button").focus()
-    page.keyboard.press("Enter")
+    heading.locator("button").click()  # the best first
     assert heading.get_attribute("aria-sort") == "descending"
     assert solvers(page) == list(frame.sort_values("psnr", kind="stable", ascending=False)["solver"])
+    heading.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert solvers(page) == list(frame.sort_values("psnr", kind="stable")["solver"])
     assert page.locator("th[aria-sort]").count() == 1
+    cost = page.locator("#board thead th", has_text="passes")
+    cost.locator("button").click()  # the cheapest first
+    assert cost.get_attribute("aria-sort") == "ascending" and page.locator("th[aria-sort]").count() == 1
 
 
 @browsing
@@ -220,6 +228,37 @@ def test_every_string_is_escaped(study: Path) -> None:
     assert "<b>own" not in text and "<i>study" not in text and 'onerror="' not in text and "<img src=x" not in text
     assert "alert(2)</script>" not in text and "&lt;/script&gt;&lt;script&gt;alert(2)" in text
     assert "http://" not in text.split('id="data"')[0] and 'src="http' not in text
+
+
+def test_costs_are_headed_and_explained(study: Path) -> None:
+    text = (study / "report.html").read_text()
+    head = text.split("<thead>")[1].split("</thead>")[0]
+    assert "NFE" not in re.sub(r'title="[^"]*"', "", head)
+    for name, words in {"passes": "forward + backward", "forward": "forward passes", "s / draw": "seconds"}.items():
+        assert re.search(rf'<button type="button" title="[^"]*{re.escape(words)}[^"]*">{name}</button>', head)
+    # 100 forwards and 20 backwards of the first cell
+    first = next(line for line in text.split("<tbody>")[1].split("<tr ") if 'data-n="100.0"' in line)
+    assert '<td class="num" data-n="120.0">120</td>' in first
+    assert 'data-best="up"' in head
+
+
+@pytest.mark.parametrize(("device", "cuda"), [("cpu", None), ("NVIDIA H100", "13.0")])
+def test_cuda_is_named_where_a_gpu_ran_it(study: Path, tmp_path: Path, device: str, cuda: str | None) -> None:
+    copy = shutil.copytree(study, tmp_path / "study")
+    environment = {"devices": ["NVIDIA H100"], "processor": "a CPU", "cuda": "13.0"}
+    (copy / "environment.json").write_text(json.dumps(environment))
+    material = reports.Study.read(copy, leaderboard.build(copy))
+    material = dataclasses.replace(material, rows=material.rows.assign(device=device))
+    facts = reports._provenance(material)["facts"]
+    assert facts.get("CUDA") == cuda and facts["Hardware"] == f"{device}, a CPU"
+
+
+@pytest.mark.parametrize(("name", "title"), [("arena", "arena"), ("default", "holes"), (None, "holes")])
+def test_a_report_is_named_by_its_study(tmp_path: Path, name: str | None, title: str) -> None:
+    folder = tmp_path / "holes"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"study": {"name": name}}))
+    assert reports._name(folder) == title
 
 
 def test_failures_are_said_once_with_their_number(study: Path) -> None:

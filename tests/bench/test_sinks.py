@@ -87,6 +87,7 @@ def test_a_cell_is_one_run_with_progress_summary_and_images(
     summary = Recorder.told[-1][1]
     board = pd.read_csv(tmp_path / "study" / "leaderboard.csv")
     assert summary["psnr"] == pytest.approx(board["psnr"].item()) and summary["failed"] == 0
+    assert summary["passes"] == board["nfe"].item() + board["nge"].item() and summary["seconds_sample"] > 0
     pngs = outcome.plan.store.read(["png"]).set_index(["image_id", "draw"])["png"]
     assert Recorder.told[-2][1] == {
         image: pngs[image, 0] for image in outcome.plan.store.read(["status"])["image_id"].unique()

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 
 from priors.base import BudgetExceeded, Prior
 from priors.mixtures import g2
@@ -222,6 +223,54 @@ def test_chained_gradients_are_counted_once_per_evaluation(make_perfect):
     assert (meter.nfe, meter.nge) == (4, 4)
 
 
+def _jvp_of_reverse_mode(f, z):
+    """``J v`` from two gradients: of ``u J`` with regard to ``u``."""
+    u = torch.zeros_like(z, requires_grad=True)
+    (uJ,) = torch.autograd.grad(f(z), z, u, create_graph=True)
+    torch.autograd.grad(uJ, u, torch.ones_like(uJ))
+
+
+def _second_derivative(loss):
+    def take(f, z):
+        (slope,) = torch.autograd.grad(loss(f(z)), z, create_graph=True)
+        torch.autograd.grad(slope, z, torch.ones_like(slope))
+
+    return take
+
+
+def _carried_forwards(f, z):
+    with forward_ad.dual_level():
+        f(forward_ad.make_dual(z.detach(), torch.ones_like(z)))
+
+
+def _used_three_times(f, z):
+    x0 = f(z)
+    for _ in range(3):
+        torch.autograd.grad(x0.sum(), z, retain_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("take", "backwards"),
+    [
+        (lambda f, z: f(z), 0),
+        (lambda f, z: torch.autograd.grad(f(z).sum(), z), 1),
+        (_used_three_times, 3),
+        (_jvp_of_reverse_mode, 2),  # the gradient, and the gradient of it
+        (_second_derivative(lambda x: x.sum()), 2),
+        # the slope of the loss depends on x0: its gradient goes back through the first pass once more
+        (_second_derivative(lambda x: x.square().sum()), 3),
+        (_carried_forwards, 1),
+    ],
+    ids=["none", "vjp", "graph used again", "jvp by gradients", "hessian", "hessian of a square", "jvp forwards"],
+)
+@pytest.mark.parametrize("prior", [g2("vp"), perfect_prior("vp-eps")], ids=["exact", "network"])
+def test_every_kind_of_gradient_is_counted(prior, take, backwards):
+    level, z = prior.level(0.7), normal(3, *SHAPE).requires_grad_()
+    with prior.metered() as meter:
+        take(lambda at: prior.denoise(at, level), z)
+    assert (meter.nfe, meter.nge, meter.passes) == (3, 3 * backwards, 3 + 3 * backwards)
+
+
 @pytest.mark.parametrize("prior", [g2("vp"), perfect_prior("vp-v")], ids=["exact", "network"])
 def test_views_count_on_the_meter_of_the_prior(prior):
     view, z = prior.view("ve"), normal(3, *SHAPE)
@@ -242,6 +291,19 @@ def test_budget_is_enforced(perfect):
         with pytest.raises(BudgetExceeded, match="used 6 network evaluations; its budget is 4"):
             perfect.denoise(z, level)
     perfect.denoise(z, level)
+
+
+def test_a_budget_of_passes_counts_backwards_too(perfect):
+    z, level = normal(2, *SHAPE).requires_grad_(), perfect.level(1.0)
+    with perfect.metered(limit=6, unit="passes") as meter:
+        perfect.denoise(z, level).sum().backward()
+        x0 = perfect.denoise(z, level)
+        with pytest.raises(BudgetExceeded, match=r"used 8 network passes \(forward \+ backward\); its budget is 6"):
+            x0.sum().backward()
+    assert (meter.nfe, meter.nge) == (4, 4)
+    with perfect.metered(limit=4):  # evaluations alone: backwards are free
+        perfect.denoise(z, level).sum().backward()
+        perfect.denoise(z, level).sum().backward()
 
 
 # -- the sampler -----------------------------------------------------------------------------------------------------

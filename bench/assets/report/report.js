@@ -16,7 +16,9 @@
 
   function sortBy(column) {
     const heading = headings[column];
-    const down = heading.getAttribute("aria-sort") === "ascending";
+    // the best comes first at the first click, the worst at the second
+    const before = heading.getAttribute("aria-sort");
+    const down = before ? before === "ascending" : heading.dataset.best === "up";
     headings.forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     const sign = down ? -1 : 1;
