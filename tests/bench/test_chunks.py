@@ -45,9 +45,7 @@ def test_images_stay_in_the_order_of_the_data(command, tmp_path: Path) -> None:
     assert [image for chunk in slices(ids, 1, 3)[0] for image in chunk.images] == ids
 
 
-def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(
-    command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(command, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = run(command(out="healthy")).plan
     draw, calls = solvers.blended.Blended.draw, iter(range(99))
 
@@ -69,9 +67,7 @@ def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(
     assert_same_rows(healthy, outcome.plan)
 
 
-def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(
-    command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(command, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 seconds of a fit of 2 images with 2 draws each are 3 a row, and 6 of sampling 1.5; padding pays too."""
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
