@@ -79,7 +79,7 @@ def test_fid_is_the_formula_with_a_matrix_root(n: int, size: int) -> None:
             ((x.mean(0) - truth.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm((a + ridge) @ (b + ridge)).real)
         )
 
-    assert value(FID(), features) == pytest.approx(np.mean([distance(x) for x in draws]), rel=1e-3)
+    assert value(FID(), features) == pytest.approx(np.mean([distance(x) for x in draws]), rel=1.5e-7)
 
 
 def test_precision_and_recall_by_a_search_tree() -> None:

@@ -73,22 +73,25 @@ def test_pigdms_practical_weight_with_less_fresh_noise(kind, eta, g2, observe, d
     torch.testing.assert_close(solver.draw(obs, prior, double_noise(5)).flatten(1), z, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("floor", [0.1, 0.4])
 @pytest.mark.parametrize("zeta", [0.3, 0.75])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(kind, zeta, g2, observe, double_noise):
-    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta."""
+def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(
+    kind, zeta, floor, g2, observe, double_noise
+):
+    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta. The noise is taken to be the floor at least."""
     prior, noise, noise_y, lam = g2(kind), double_noise(5), 0.2, 3.0
     levels = numbers(prior, 6)
     z = levels[0][1] * noise.normal((2,))
     for (a, s), (a_next, s_next) in pairwise(levels):
         x0 = z @ gain(a, s)
-        rho = lam * (noise_y * a / s) ** 2
+        rho = lam * (max(noise_y, floor) * a / s) ** 2
         x0 = torch.cat([(Y + rho * x0[:, :1]) / (1 + rho), x0[:, 1:]], 1)
         old, fresh = (z - a * x0) / s, noise.normal((2,))
         z = a_next * x0 + s_next * (math.sqrt(1 - zeta) * old + math.sqrt(zeta) * fresh)
     obs = observe((True, False), Y, rows=5)
     obs = replace(obs, operator=replace(obs.operator, sigma=noise_y))
-    x = DiffPIR(6, lam=lam, zeta=zeta, clip=False).draw(obs, prior, double_noise(5)).flatten(1)
+    x = DiffPIR(6, lam=lam, zeta=zeta, sigma_floor=floor, clip=False).draw(obs, prior, double_noise(5)).flatten(1)
     torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
 
 
