@@ -15,7 +15,7 @@ os.environ.update(
     WANDB_MODE="offline",
 )
 
-from tests.skips import (  # noqa: E402, F401  # hooks of pytest, which takes them from here
+from tests.skips import (  # noqa: F401  # hooks of pytest, which takes them from here
     pytest_addoption,
     pytest_configure,
     pytest_sessionfinish,

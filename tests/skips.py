@@ -1,4 +1,4 @@
-"""Tests that are skipped where they should run: with ``--skips-fail``, which ``.ci/run`` gives, the run fails.
+"""Tests that are skipped where they should run: with ``--skips-fail`` the run fails; ``.ci/run`` gives it.
 
 A skipped test says nothing, and nobody reads that it was skipped. Every reason for which a test may be
 skipped all the same is listed here, with why.

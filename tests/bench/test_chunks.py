@@ -1,4 +1,4 @@
-"""Chunks: named by what is in them, in the order of the data; redone as a whole; their cost shared by their rows."""
+"""Chunks: their names, their order, what is redone of them, and who pays for their fit."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(command, mon
 
 
 def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """12 seconds of a fit of 2 images with 2 draws each are 3 a row, and 6 of sampling 1.5; padding pays too."""
+    """2 images with 2 draws: 12 seconds of a fit are 3 a row, 6 of sampling 1.5; padding pays too."""
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
     fit, draw = Session.fit, solvers.blended.Blended.draw
@@ -90,7 +90,7 @@ def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(command, m
 
 
 def test_exact_draws_for_metrics_are_none_that_a_solver_has_seen(command) -> None:
-    """They come from the stream ``metric``; those of ``solver`` would be the very draws of ``solver=exact``."""
+    """Their stream is ``metric``; that of ``solver`` would give the very draws of ``solver=exact``."""
     session = Session(plain(compose(command())[0]), "cpu")
     measured = session.measure(session.images.ids[:2])
     reference = exact_reference(session.config, session.prior, measured).x[:, :4]

@@ -1,4 +1,4 @@
-"""What a power loss leaves: data reach the disk before their name does, and names before a reader counts on them."""
+"""What a power loss leaves: data reach the disk before their name does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Events = list[tuple[str, int, int]]
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
-    """The calls that put data on the disk, in order: what was done, to which inode, and how many bytes it had."""
+    """The calls that put data on the disk, in order: what was done, the inode, and its bytes."""
     seen: Events = []
     fsync, replace = os.fsync, os.replace
 
@@ -73,7 +73,7 @@ def test_a_file_is_whole_on_the_disk_before_it_has_its_name_and_then_its_folder_
 
 
 def test_a_pack_is_kept_until_other_files_hold_all_of_it(tmp_path: Path) -> None:
-    """Packed into one file and then, with a lower bound, into many: the first of the many holds a part alone."""
+    """Packed into one file, and then with a lower bound into many: the first holds a part alone."""
     folder = tmp_path / "cells" / "c"
     chunks = {f"0000{i}": [f"{i}a", f"{i}b"] for i in range(6)}
     for chunk, images in chunks.items():

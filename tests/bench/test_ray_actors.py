@@ -1,4 +1,4 @@
-"""The put-back loop of executor=ray against a Ray of a few lines, whose workers die when they are told to."""
+"""The put-back loop of executor=ray, against a Ray of a few lines whose workers die when told to."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ActorDied(Exception):
 
 
 class Call:
-    """A call whose result is there as soon as somebody asks; it is only equal to itself, like a reference of Ray."""
+    """A call whose result is there as soon as somebody asks; equal to itself alone, as in Ray."""
 
     def __init__(self, work: Callable[[], Any]):
         self.work = work
 
 
 class Actor:
-    """Answers ``prepare`` and ``run``; dies on a chunk as often as ``deaths`` says, and stores nothing then."""
+    """Answers ``prepare`` and ``run``; dies on a chunk as often as ``deaths`` says."""
 
     def __init__(self, deaths: Counter[str], ran: list[str]):
         self.deaths, self.ran = deaths, ran

@@ -1,4 +1,4 @@
-"""The rows of each split of Fashion-MNIST, on files of the same format whose images hold their own row number."""
+"""The rows of each split of Fashion-MNIST, on files of its format whose images hold their row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = {"train": (0, 58_000), "validation": (58_000, 59_000), "tune": (59_000,
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Training files in idx format: image ``i`` begins with the three bytes of ``i``, and its label is ``i % 10``."""
+    """Files in idx format: image ``i`` begins with the three bytes of ``i``; its label is ``i % 10``."""
     folder = tmp_path_factory.mktemp("fashion")
     images, rows = np.zeros((COUNT, 784), np.uint8), np.arange(COUNT)
     images[:, :3] = np.stack([rows >> 16, rows >> 8 & 255, rows & 255], 1)
@@ -37,7 +37,7 @@ def _rows(data: Fashion) -> NDArray[np.int64]:
 
 
 def test_no_image_is_in_two_splits_and_none_is_lost(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prior is trained on the first 58 000 rows alone: validation and tuning images are none of them."""
+    """The prior is trained on the first 58 000 rows alone; the other splits have none of them."""
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in numbered.iterdir()}
     monkeypatch.setattr(fashion, "_SHA256", sums)
     seen = []

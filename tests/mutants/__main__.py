@@ -1,4 +1,4 @@
-"""``python -m tests.mutants [NAME ...]``: plant known mistakes, one at a time, and report the share caught.
+"""``python -m tests.mutants [NAME ...]``: plant known mistakes one at a time, report the share caught.
 
 A mistake is a patch of the product, ``tests/mutants/NAME.patch``, whose first two lines say what it
 is and which tests are to notice it::
@@ -29,7 +29,7 @@ SECONDS = 900
 
 @dataclass(frozen=True)
 class Mutant:
-    """A planted mistake: its name, its patch, what it is, and the test files or tests that are to notice it."""
+    """A planted mistake: its name, its patch, what it is, and the tests that are to notice it."""
 
     name: str
     patch: Path
@@ -38,7 +38,10 @@ class Mutant:
 
 
 def mutants(names: Sequence[str] = ()) -> list[Mutant]:
-    """The mutants of these names, or all; ValueError for an unknown name and for a patch without its two lines."""
+    """The mutants of these names, or all.
+
+    ValueError for an unknown name and for a patch without its two lines.
+    """
     found = {path.stem: path for path in sorted(FOLDER.glob("*.patch"))}
     if unknown := sorted({*names} - found.keys()):
         raise ValueError(f"unknown mutant {', '.join(unknown)}; valid: {', '.join(found)}")

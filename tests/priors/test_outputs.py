@@ -1,4 +1,4 @@
-"""What becomes of a network's output: guidance mixes the image and not the variance, and an index is rounded."""
+"""Guidance mixes a network's image and not its variance, and the index of a level is rounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINEAR = VP.scheduled("linear", 1e-4, 0.02)
 
 
 class ByLabel(nn.Module):
-    """Noise of 0.1, 0.2, ... and a variance channel of 0, 0.25, ... for labels 0, 1, ...; nothing else counts."""
+    """For labels 0, 1, ...: noise of 0.1, 0.2, ... and a variance channel of 0, 0.25, ..."""
 
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         label = cond["label"].view(-1, 1, 1, 1).to(x)
@@ -42,7 +42,7 @@ def test_guidance_mixes_the_noise_and_leaves_the_variance_of_the_condition(guida
     [
         (4, [999, 666, 333, 0]),
         (8, [999, 856, 714, 571, 428, 285, 143, 0]),  # 713.6, 570.9, 285.4, 142.7
-        (7, [999, 832, 666, 500, 333, 166, 0]),  # 832.5 and 166.5 are halves, 499.5 too: to the even number
+        (7, [999, 832, 666, 500, 333, 166, 0]),  # halves go to the even number
     ],
 )
 def test_an_index_grid_is_rounded(steps: int, indices: list[int]) -> None:

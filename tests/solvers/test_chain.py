@@ -269,7 +269,7 @@ def test_intervals_are_drawn_as_often_as_their_probability(law: str) -> None:
     expected = torch.ones(139, dtype=torch.float64)
     if law == "importance":  # the root of what each end says of the top level, 1 / variance, and of its difference
         precise = [1 / (level.ratio**2 - TE.ratio**2) for level in rho_grid()[:-1]]
-        last = 1 / TE.ratio**2 - 1 / rho_grid()[-2].ratio**2
+        last = 1 / TE.ratio**2 - 1 / rho_grid()[-2].ratio ** 2
         expected = torch.tensor([b - a for a, b in pairwise(precise)] + [last]).double().sqrt()
     expected = (expected / expected.sum()).float()
     u = (torch.arange(20000)[:, None] + 0.5) / 20000

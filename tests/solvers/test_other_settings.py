@@ -1,4 +1,4 @@
-"""Settings that no preset has, each against its formula written out: a default hides what is done with them."""
+"""Settings that no preset has, each against its formula: a default hides what is done with them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def numbers(prior, steps: int) -> list[tuple[float, float]]:
 
 
 def test_copaints_pull_grows_from_level_to_level(g2, observe, double_noise):
-    """Two gradient steps at each of three levels: the first one of a level does not feel the pull, the second does."""
+    """Two gradient steps at each of three levels: only the second one of a level feels the pull."""
     prior, lr, weight, growth = g2("vp"), 0.4, 0.3, 1.5
     levels = numbers(prior, 4)[:-1]
     z = levels[0][1] * double_noise(5).normal((2,))
@@ -56,7 +56,7 @@ def test_copaints_pull_grows_from_level_to_level(g2, observe, double_noise):
 @pytest.mark.parametrize("eta", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_pigdms_practical_weight_with_less_fresh_noise(kind, eta, g2, observe, double_noise):
-    """Song et al. 2023, Algorithm 1: a DDIM step of Song et al. 2021, Eq. 12 and 16, and ``r^2`` times the score."""
+    """A DDIM step (Song et al. 2021, Eq. 12 and 16) and ``r^2`` times the score (Song et al. 2023)."""
     prior, noise, noise_y = g2(kind), double_noise(5), 0.3
     levels = numbers(prior, 6)
     z = levels[0][1] * noise.normal((2,))
@@ -76,10 +76,8 @@ def test_pigdms_practical_weight_with_less_fresh_noise(kind, eta, g2, observe, d
 @pytest.mark.parametrize("floor", [0.1, 0.4])
 @pytest.mark.parametrize("zeta", [0.3, 0.75])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(
-    kind, zeta, floor, g2, observe, double_noise
-):
-    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta. The noise is taken to be the floor at least."""
+def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(kind, zeta, floor, g2, observe, double_noise):
+    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta. The floor is the least noise."""
     prior, noise, noise_y, lam = g2(kind), double_noise(5), 0.2, 3.0
     levels = numbers(prior, 6)
     z = levels[0][1] * noise.normal((2,))
@@ -97,7 +95,7 @@ def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(
 
 @pytest.mark.parametrize(("floor", "sigma", "taken"), [(0.3, 0.4, 0.4), (0.5, 0.2, 0.5)])
 def test_exact_takes_the_larger_of_floor_and_noise(floor, sigma, taken, g2, observe):
-    """Neither their sum nor the root of their squares: Bishop, Eq. 2.116, with one standard deviation."""
+    """Not their sum or the root of their squares: Bishop, Eq. 2.116, with one deviation."""
     obs = observe((True, False))
     noisy = Observation(obs.y, Inpainting(obs.operator.mask, sigma))
     x = Exact(floor).fit(noisy, g2("ve"), UnitNoise(1)).sample([0, 1, 2]).x.flatten(2)[0]
@@ -109,7 +107,7 @@ def test_exact_takes_the_larger_of_floor_and_noise(floor, sigma, taken, g2, obse
 
 
 INFORMATION = {False: [3 / 16, 3 / 4], True: [3 / 16, 3 / 4, 1 / 2]}
-"""Precision of the top state given each end, and its difference: levels at ratios with squares 17, 5, 2 and 1.
+"""What is known of the top state at the ends of an interval: ratios with squares 17, 5, 2 and 1.
 
 From 17 to 5 it is 1 / (5 - 1) - 1 / (17 - 1), from 5 to 2 it is 1 / (2 - 1) - 1 / (5 - 1), and of the last interval
 1 / 1 - 1 / 2, what the level above leaves out.

@@ -1,4 +1,4 @@
-"""Names in a checkpoint that could be imported here: none is, and a name that only begins like a known one is refused."""
+"""Names in a checkpoint that could be imported here are not, and similar names are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from priors.convert.readers import FOREIGN, read_checkpoint, read_nvlabs
 
 @pytest.fixture
 def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package ``training`` that can be imported, and leaves a file behind where it is; yields that file."""
+    """A package ``training`` that can be imported; yields the file it then leaves behind."""
     package, flag = tmp_path / "site" / "training", tmp_path / "imported"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -29,7 +29,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_training_package_that_is_there_is_not_imported(training: Path, write_edm) -> None:
-    """In a checkout of NVlabs/edm ``training`` can be imported, and holds what the checkpoint's pickle names."""
+    """In a checkout of NVlabs/edm ``training`` is there, and holds what the pickle names."""
     loss = __import__("training.loss", fromlist=["EDMLoss"]).EDMLoss()
     path = write_edm({}, {"model.w": torch.ones(3)}, loss_fn=loss)
     for name in ("training.loss", "training"):
