@@ -132,3 +132,11 @@ def test_vipaint_hands_its_interval_law_on(law, equal, g2, observe, double_noise
     probabilities = chain.intervals.probabilities
     assert len(probabilities) == 12
     assert (probabilities.std().item() < 1e-12) == equal
+
+
+def test_half_of_copaints_steps_grow_twice_as_fast():
+    """What 250 steps of growth by 1.012 come to, 125 steps of growth by its square come to as well."""
+    half = CoPaint(steps=250, lr_decay=1.012, weight_decay=0.99).scaled(0.5)
+    assert (half.steps, half.jump_length) == (125, 5)
+    assert half.lr_decay == pytest.approx(1.012**2, rel=1e-5)
+    assert half.weight_decay == pytest.approx(0.99**2, rel=1e-5)
