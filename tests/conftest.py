@@ -14,3 +14,10 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     WANDB_MODE="offline",
 )
+
+from tests.skips import (  # noqa: F401  # hooks of pytest, which takes them from here
+    pytest_addoption,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)

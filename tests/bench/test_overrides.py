@@ -53,7 +53,9 @@ BAD = [
 
 @pytest.mark.parametrize("overrides", GOOD, ids=" ".join)
 def test_accepted(overrides: list[str]) -> None:
-    check(overrides, sweep=True)
+    """Nothing given is lost or changed on the way to Hydra, which needs a ``++`` before settings of an option."""
+    handed_on = [line.lstrip("+") for line in check(overrides, sweep=True)]
+    assert handed_on[: len(overrides)] == overrides
 
 
 def test_a_sweep_needs_m() -> None:

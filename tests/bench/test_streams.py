@@ -44,6 +44,8 @@ def test_a_draw_does_not_depend_on_the_other_draws() -> None:
     four = Noise(keys("x", "y"), "solver").draws([0, 1, 2, 3]).normal((2, 2))
     one = Noise(keys("x", "y"), "solver").draws([2]).normal((2, 2))
     assert torch.equal(four.view(2, 4, 2, 2)[:, 2], one)
+    # eight streams, not one eight times: no number comes twice
+    assert len(four.unique()) == four.numel()
 
 
 def test_drawing_from_the_fit_moves_no_draw() -> None:
@@ -53,8 +55,11 @@ def test_drawing_from_the_fit_moves_no_draw() -> None:
 
 
 def test_fit_and_draws_are_different_streams() -> None:
-    noise = Noise(keys("x"), "solver")
-    assert not torch.equal(noise.draws([0]).normal((50,)), noise.normal((50,)))
+    """None of the eight is correlated with another: 1 / sqrt(2000) is one standard error."""
+    noise = Noise(keys("x", "y"), "solver")
+    together = torch.cat([noise.draws([0, 1, 2]).normal((2000,)), noise.normal((2000,))])
+    off_diagonal = together.corrcoef().fill_diagonal_(0)
+    assert off_diagonal.abs().max() < 4 / 2000**0.5
 
 
 def test_rows_are_independent_standard_normals() -> None:

@@ -55,18 +55,6 @@ def test_never_more_than_half(hidden: Callable[..., NDArray[np.float64]]) -> Non
     assert found.min() > 0 and found.max() <= 0.5 and np.mean(found > 0.4) > 0.1
 
 
-def test_some_masks_are_boxes(rng: Make) -> None:
-    """Medium: 3 of 13 draws, and they hide 4.0 % on average, strokes 30.1 %. A box alone fills its rectangle."""
-    masks, holes = LaMa("medium"), []
-    for seed in range(400):
-        hole = ~masks.generate(rng(seed), 256, 256)
-        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-        extent = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-        holes.append(hole.sum() == extent[0] * extent[1] and min(extent) >= 10 and max(extent) <= 50)
-    # one box of one to five, so a fifth of 3 / 13
-    assert np.mean(holes) == pytest.approx(3 / 13 / 5, abs=4 * np.sqrt(0.046 * 0.954 / 400))
-
-
 def test_native_widths_swamp_small_images(rng: Make) -> None:
     assert _raw(LaMa("thin", scale="native"), 64, 100, rng).mean() > 0.7
 
@@ -102,3 +90,43 @@ def test_errors(rng: Make) -> None:
     with pytest.raises(ValueError, match=r"do not fit into 28 x 28 pixels; use scale=proportional"):
         for seed in range(100):
             LaMa("thick", scale="native").draw(rng(seed), 28, 28)
+
+
+class Decided:
+    """A generator whose first number is ``first``: LaMa asks it whether to draw boxes."""
+
+    def __init__(self, rng: np.random.Generator, first: float):
+        self.integers, self._first = rng.integers, first
+
+    def random(self) -> float:
+        return self._first
+
+
+@pytest.mark.parametrize("width", ["medium", "thick"])
+def test_boxes_are_drawn_in_three_of_thirteen_cases(width: str, rng: Make) -> None:
+    """Strokes and boxes are weighted 1 : 0.3, so the share of boxes is 0.3 / 1.3 and not 0.3."""
+
+    def hole(first: float) -> NDArray[np.bool_]:
+        return LaMa(width).draw(Decided(rng(7), first), 64, 64)  # type: ignore[arg-type]
+
+    boxes, strokes = hole(0.0), hole(1 - 1e-12)
+    assert not np.array_equal(boxes, strokes)
+    assert np.array_equal(hole(3 / 13 - 1e-9), boxes) and np.array_equal(hole(3 / 13 + 1e-9), strokes)
+
+
+def test_thin_masks_have_no_boxes(rng: Make) -> None:
+    few, many = (LaMa("thin").draw(Decided(rng(7), first), 64, 64) for first in (0.0, 0.999))
+    assert np.array_equal(few, many)
+
+
+def test_boxes_fill_their_rectangles_and_hide_few_pixels(rng: Make) -> None:
+    """Of one to five boxes one in five is single; medium boxes hide 4.0 % of an image on average, strokes 30.1 %."""
+    count, single, shares = 300, 0, []
+    for seed in range(count):
+        hole = LaMa("medium").draw(Decided(rng(seed), 0.0), 256, 256)
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        extent = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        single += hole.sum() == extent[0] * extent[1] and min(extent) >= 10 and max(extent) <= 50
+        shares.append(hole.mean())
+    assert np.mean(shares) == pytest.approx(0.040, abs=3 * np.std(shares) / np.sqrt(count))
+    assert single / count == pytest.approx(1 / 5, abs=3 * np.sqrt(0.16 / count))

@@ -52,5 +52,8 @@ def test_a_value_does_not_depend_on_the_batch(make_batch, rows):
     assert Consistency()(batch).tolist() == [Consistency()(row).item() for row in rows(batch)]
 
 
-def test_the_installation_check_passes():
+def test_the_installation_check_passes_and_can_fail(monkeypatch):
     Consistency().check()
+    monkeypatch.setattr("metrics.consistency._rmse", lambda *_: 12.5**0.5 + 0.01)
+    with pytest.raises(RuntimeError, match="consistency"):
+        Consistency().check()

@@ -66,8 +66,10 @@ def test_w2_of_points_that_do_not_cross_is_the_distance_of_scipy():
 
 def test_sliced_w2_of_a_shift_is_its_length_over_the_root_of_the_dimension():
     x = np.random.default_rng(0).normal(size=(9, 5))
-    value = SlicedW2().score(draws_of(x + np.array([0, 0, 2.0, 0, 0]), x))
-    assert value == pytest.approx(2 / math.sqrt(5), rel=0.15), "128 directions of the exact 1 / d"
+    values = [SlicedW2().score(draws_of(x + shift, x)) for shift in 2 * np.eye(5)]
+    # every one of the 128 directions has length 1, so that the squares of all five add up to 2^2 exactly
+    assert np.square(values).sum() == pytest.approx(4, abs=1e-9)
+    assert values == pytest.approx([2 / math.sqrt(5)] * 5, rel=0.11), "128 directions of the exact 1 / d"
     assert SlicedW2().score(draws_of(x, x)) == pytest.approx(0, abs=1e-12)
     assert SlicedW2().score(draws_of(x[:, :1] + 2, x[:, :1])) == pytest.approx(2)
 

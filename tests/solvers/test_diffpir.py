@@ -66,14 +66,6 @@ def test_observed_pixels_are_within_the_assumed_noise(kind, observe, double_nois
     torch.testing.assert_close(obs.operator.A(x), obs.y, atol=1e-3, rtol=0)
 
 
-def test_the_noise_of_the_measurement_replaces_the_floor(g2, observe, double_noise):
-    clean = observe((True, False), rows=3)
-    noisy = replace(clean, operator=replace(clean.operator, sigma=0.4))
-    by_operator = DiffPIR(30, sigma_floor=0.1).draw(noisy, g2("ve"), double_noise(3))
-    by_floor = DiffPIR(30, sigma_floor=0.4).draw(clean, g2("ve"), double_noise(3))
-    assert torch.equal(by_operator, by_floor)
-
-
 @pytest.mark.parametrize("zeta", [0.0, 0.5, 1.0])
 def test_coordinates_do_not_matter(zeta, g2, observe, double_noise):
     prior, obs, solver = g2("vp"), observe((True, False), rows=3), DiffPIR(40, zeta=zeta, grid="karras")

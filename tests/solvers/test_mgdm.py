@@ -23,10 +23,15 @@ def _noisy(obs: Observation, sigma: float) -> Observation:
     return replace(obs, operator=replace(obs.operator, sigma=sigma))
 
 
-@pytest.mark.parametrize(("kind", "short"), [("vp", 0.05), ("ve", 0.09), ("flow", 0.09)])
-def test_without_a_fit_the_prior_is_kept(kind, short, law):
-    """Every Gibbs move leaves the prior as it is, but for what ancestral sampling in 60 steps falls short of it."""
-    mean, covariance = law(MGDM(levels=8, fit_steps=0, late_steps=0, late=0.0, inner_steps=60), named_g2(kind))
+@pytest.mark.parametrize(
+    ("kind", "steps", "short"), [("vp", 60, 0.055), ("vp", 120, 0.030), ("ve", 60, 0.105), ("flow", 60, 0.105)]
+)
+def test_without_a_fit_the_prior_is_kept(kind, steps, short, law):
+    """Every Gibbs move leaves the prior as it is, but for what ancestral sampling in so many steps falls short of it.
+
+    An exact law, without chance: 0.043, 0.023, 0.081 and 0.080. Twice the steps leave half of it.
+    """
+    mean, covariance = law(MGDM(levels=8, fit_steps=0, late_steps=0, late=0.0, inner_steps=steps), named_g2(kind))
     assert mean.tolist() == [0, 0]
     assert covariance.flatten().tolist() == pytest.approx([1, 0.9, 0.9, 1], abs=short)
 
@@ -168,8 +173,9 @@ def test_latents_are_compared_as_images_and_never_clipped(observe, double_noise)
     prior = Doubling(VE(), torch.ones(1), torch.full((1, 2), 4.0), covariance, (1, 1, 2))
     solver = MGDM(levels=30, inner_steps=8, lr=0.1, clip=True)
     x = solver.draw(observe((True, False), 9.0, rows=40), prior, double_noise(40))
-    assert x[..., 0].mean().item() == pytest.approx(9.0, abs=0.4)
-    assert x[..., 1].mean().item() == pytest.approx(8.9, abs=0.6)
+    # with eight other seeds the means lie within 0.01 of 9 and between 8.57 and 8.98, 0.12 being their deviation
+    assert x[..., 0].mean().item() == pytest.approx(9.0, abs=0.025)
+    assert x[..., 1].mean().item() == pytest.approx(8.9, abs=0.4)
 
 
 def test_condition_and_guidance_reach_the_prior(asked):

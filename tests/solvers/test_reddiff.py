@@ -148,7 +148,9 @@ class Doubling(MixturePrior):
 def test_latents_are_fitted_through_the_decoder(observe, double_noise):
     prior = Doubling(VE(), torch.ones(1), torch.zeros(1, 2), torch.tensor([[[1.0, 0.9], [0.9, 1.0]]]), (1, 1, 2))
     x = REDDiff(500).draw(observe((True, False), 1.6, rows=200), prior, double_noise(200)).flatten(1).mean(0)
-    assert x.tolist() == pytest.approx([1.6, 0.9 * 1.6], abs=0.06)
+    # with six seeds: within 7e-5, and between 1.39 and 1.45 with a deviation of 0.02
+    assert x[0].item() == pytest.approx(1.6, abs=2e-4)
+    assert x[1].item() == pytest.approx(0.9 * 1.6, abs=0.08)
 
 
 @pytest.mark.parametrize("times", ["annealed", "random"])
