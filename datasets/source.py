@@ -27,6 +27,14 @@ class Source:
 
     def open(self, image: str) -> Image.Image:
         """The image, not yet decoded where its format allows; OSError or ValueError for one that cannot be read."""
+        return Image.open(io.BytesIO(self.stored(image)))
+
+    def stored(self, image: str) -> bytes:
+        """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as for :meth:`open`."""
+        raise NotImplementedError
+
+    def file(self, image: str) -> tuple[Path, str]:
+        """The file that holds it, and its place within; the place is empty where it is the whole file."""
         raise NotImplementedError
 
     def where(self, image: str) -> str:
@@ -60,9 +68,12 @@ class Files(Source):
         self.ids = tuple(sorted(paths))
         self.labelled = labels is not None
 
-    def open(self, image: str) -> Image.Image:
+    def stored(self, image: str) -> bytes:
         # read at once: a file that stays open until it is decoded would be one too many in a large batch
-        return Image.open(io.BytesIO((self.root / self.paths[image]).read_bytes()))
+        return (self.root / self.paths[image]).read_bytes()
+
+    def file(self, image: str) -> tuple[Path, str]:
+        return self.root / self.paths[image], ""
 
     def where(self, image: str) -> str:
         return str(self.root / self.paths[image])
