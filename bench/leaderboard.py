@@ -27,7 +27,7 @@ from rich.table import Table
 from bench import paper, paper_table, tables
 from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
-from bench.record import read_yaml
+from bench.record import read_cell
 from bench.statistics import RESAMPLES, Array, means_over_images, statistic_over_images
 from bench.store import BULKY, FIXED, TRUTH, RowStore, write_atomic
 
@@ -195,7 +195,7 @@ def read_cells(study: Path | str) -> list[CellRecord]:
 
 
 def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
-    config = read_yaml(path)
+    config = read_cell(path)
     provenance = {**environment, **(config.get("provenance") or {})}
     cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(

@@ -125,7 +125,7 @@ class Scene:
         node = self.config["data"]
         admit(self.config.get("plugins", ()))
         if target(node) is PriorDraws:
-            return build_images(node, shared("prior", self.config["prior"], "cpu"))
+            return build_images(node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"]))
         images: ImageSet = build(node, skip=("images",))
         return images
 

@@ -32,7 +32,7 @@ from bench import figures, leaderboard, tables
 from bench.build import arguments, target
 from bench.errors import UserError, unknown
 from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
-from bench.record import read_yaml, study_settings
+from bench.record import read_cell, study_settings
 from bench.settings import SETTINGS
 from bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
 from bench.trace import Trace, unpacked
@@ -235,7 +235,7 @@ def _name(study: Path) -> str:
 
 def _cell(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
     cell = folder / "cells" / str(line["cell"])
-    recorded = read_yaml(cell / "config.yaml")
+    recorded = read_cell(cell / "config.yaml")
     return CellFile(
         name=str(line["cell"]),
         label=str(line["solver"]),

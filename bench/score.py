@@ -20,7 +20,7 @@ from bench.build import build, target
 from bench.errors import UserError
 from bench.heartbeat import beating
 from bench.plan import Chunk
-from bench.record import check_study, plan_text, read_yaml
+from bench.record import check_study, plan_text, read_cell
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
 from bench.worker import batch_of, checked_metrics, measure, shared
@@ -45,7 +45,7 @@ class StoredCell:
 
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
-        self.record: dict[str, Any] = read_yaml(folder / "config.yaml")
+        self.record: dict[str, Any] = read_cell(folder / "config.yaml")
         self.config: dict[str, Any] = self.record["config"]
         self.draws = int(self.record["identity"]["draws"])
 
@@ -53,7 +53,7 @@ class StoredCell:
         """Images and masks; a prior only where the images are drawn from it."""
         needs_prior = target(self.config["data"]) is PriorDraws
         prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
-        self.images: ImageSet = build_images(self.config["data"], prior)  # type: ignore[arg-type]  # used if needed
+        self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))  # type: ignore[arg-type]
         self.mask: MaskGenerator = build(self.config["mask"])
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:

@@ -60,7 +60,7 @@ class Cache:
         self._new: dict[str, Entry] = {}
         self._asked: tuple[str, tuple[int, int, int, int]] | None = None
 
-    def known(self, file: Path, member: str) -> str | None:
+    def known(self, file: str, member: str) -> str | None:
         """The hash kept for a file, or for a part of it, if the file is as it was then."""
         status = os.stat(file)
         state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

@@ -35,8 +35,8 @@ class Zip(Source):
         except zipfile.BadZipFile as error:
             raise OSError(str(error)) from error
 
-    def file(self, image: str) -> tuple[Path, str]:
-        return self.path, self._names[image]
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.path), self._names[image]
 
     def where(self, image: str) -> str:
         return f"{self.path}/{self._names[image]}"

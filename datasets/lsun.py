@@ -73,8 +73,8 @@ class Database(Source):
         with self._environment.begin() as transaction:
             return bytes(transaction.get(image.encode("ascii")))
 
-    def file(self, image: str) -> tuple[Path, str]:
-        return self.folder / "data.mdb", image
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.folder / "data.mdb"), image
 
     def where(self, image: str) -> str:
         return f"{self.folder}, key {image}"

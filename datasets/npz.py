@@ -51,8 +51,8 @@ class NPZ(Source):
         pixels = self._pixels[int(image)]
         return f"{pixels.shape}".encode() + pixels.tobytes()
 
-    def file(self, image: str) -> tuple[Path, str]:
-        return self.path, image
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.path), image
 
     def where(self, image: str) -> str:
         return f"{self.path}, row {int(image)}"

@@ -40,9 +40,9 @@ class Parquet(Source):
         file, group, row = self._rows[image]
         return self._group(file, group)[row].as_py()["bytes"] or b""
 
-    def file(self, image: str) -> tuple[Path, str]:
+    def file(self, image: str) -> tuple[str, str]:
         file, group, row = self._rows[image]
-        return self._paths[file], f"{group} {row}"
+        return str(self._paths[file]), f"{group} {row}"
 
     def where(self, image: str) -> str:
         file, group, row = self._rows[image]

@@ -47,8 +47,8 @@ class Shards(Source):
     def stored(self, image: str) -> bytes:
         return self._images[image].read()
 
-    def file(self, image: str) -> tuple[Path, str]:
-        return self._images[image].shard, self._images[image].name
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self._images[image].shard), self._images[image].name
 
     def where(self, image: str) -> str:
         return f"{self._images[image].shard}/{self._images[image].name}"
