@@ -24,6 +24,7 @@ from bench.figures import COLOURS, COLUMNS, render
 from bench.leaderboard import IDENTITY, CellRecord
 from bench.statistics import Array
 from bench.store import read_study, write_atomic
+from bench.truth import demand_paired
 
 LINEUP = ["data", "mask", "operator", "prior", "seed"]
 GIVEN = ("a", "b", "metric")
@@ -157,7 +158,15 @@ def compare(arguments: Sequence[str]) -> tuple[Report, Path]:
     card = _card(cells, given["metric"])
     lines = _lines(cells, given)
     pairs = _pairs(lines, given["a"], given["b"])
-    rows = read_study(study, ["status", given["metric"]])
+    stale = [c.name for c in cells if given["metric"] in c.stale and any(c.name in pair for pair in pairs)]
+    if stale:
+        raise UserError(
+            f"an earlier version computed '{given['metric']}' of the cell {stale[0]} in another way; run it again in "
+            "another out=DIR"
+        )
+    rows = read_study(study, ["status", "truth", given["metric"]])
+    for heading, first, second in pairs:
+        demand_paired(rows, heading, (first, given["a"]), (second, given["b"]))
     means = leaderboard.image_means(rows[rows["status"] == "ok"], [given["metric"]])[given["metric"]]
     matches = [_match(means, heading, a, b) for heading, a, b in pairs]
     report = Report(given["a"], given["b"], given["metric"], card, matches)
@@ -199,7 +208,11 @@ def _lines(cells: Sequence[CellRecord], given: Mapping[str, str]) -> pd.DataFram
     """Identity, cell and ``label`` of the cells that the settings leave."""
     lines = pd.DataFrame(
         [
-            {**{key: c.identity[key] for key in IDENTITY}, "cell": c.name, "variant": str(c.identity["variant"] or "")}
+            {
+                **{key: c.identity[key] for key in IDENTITY},
+                **{key: str(c.identity.get(key) or "") for key in ("content", "fingerprint", "variant")},
+                "cell": c.name,
+            }
             for c in cells
         ]
     )
@@ -223,14 +236,24 @@ def _pairs(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
     for names, group in lines.groupby(LINEUP, sort=True):
         data, mask, operator, prior, seed = names
         heading = f"{data} · {mask} · {operator} · prior {prior} · seed {seed}"
-        cells = [_cell(group, key, heading) for key in (a, b)]
-        if cells[0] and cells[1]:
-            pairs.append((heading, cells[0], cells[1]))
+        for more, part in _alike(group, a, b):
+            cells = [_cell(part, key, heading + more) for key in (a, b)]
+            if cells[0] and cells[1]:
+                pairs.append((heading + more, cells[0], cells[1]))
     if not pairs:
         raise UserError(f"no data, mask, operator, prior and seed have both: {_where(lines, a)}; {_where(lines, b)}")
     if a == b or any(first == second for _, first, second in pairs):
         raise UserError(f"a={a} and b={b} are the same. Valid: {', '.join(sorted({*lines['label']}))}")
     return pairs
+
+
+def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
+    """A line-up parted by the content of its images and prior where both solvers have a cell of the same; else whole."""
+    found = []
+    for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
+        if all(((part["label"] == key) | (part["solver"] == key)).any() for key in (a, b)):
+            found.append((f" · images {content[:6]}", part))
+    return [("", found[0][1])] if len(found) == 1 else found or [("", group)]
 
 
 def _cell(group: pd.DataFrame, solver: str, heading: str) -> str | None:

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench import paper, paper_table, tables
+from bench import paper, paper_table, provenance, tables
 from bench.build import build as build_object
 from bench.paired import FEWEST, ranks
 from bench.record import read_cell
@@ -39,7 +39,7 @@ LONG = [
 ]
 """Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
 
-EXTRA = ["missing", "cell", "variant", "commit", "dirty"]
+EXTRA = ["missing", "cell", "variant", "commit", "dirty", "content", "fingerprint", "mixed"]
 
 Card = Mapping[str, str]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -50,7 +50,8 @@ class CellRecord:
     """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
 
     ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
-    batch was planned with, 0 where that is not recorded.
+    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the metrics that an earlier version of the product
+    computed in another way than today's; they are in ``metrics``, and nowhere else.
     """
 
     name: str
@@ -62,6 +63,8 @@ class CellRecord:
     commit: str
     dirty: bool | None
     padded_batch: int = 0
+    nodes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
 
     @property
     def draws(self) -> int:
@@ -72,8 +75,9 @@ def build(study: Path | str) -> pd.DataFrame:
     """One line per cell, best first within each group of comparable cells (:data:`bench.tables.GROUP`).
 
     Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
-    per draw (means over ok rows; ``peak_mib`` is the largest), then ``missing cell variant commit dirty`` and per
-    metric ``m_n``, the number of images with a value. ``failed`` counts rows that are there and not ok, ``missing``
+    per draw (means over ok rows; ``peak_mib`` is the largest), then :data:`EXTRA` and per metric ``m_n``, the number of
+    images with a value. ``content`` and ``fingerprint`` are hashes of the images in use and of the prior, ``mixed`` says
+    in what the rows of a cell differ that they should agree in (:mod:`bench.provenance`). ``failed`` counts rows that are there and not ok, ``missing``
     planned rows that are not there. Where cells can be compared image by image there is ``m_rank``, the letters of
     :func:`bench.paired.ranks`, and where the study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what
     is printed there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
@@ -85,6 +89,7 @@ def build(study: Path | str) -> pd.DataFrame:
     metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
     frame = pd.DataFrame([part.line for part in parts])
     frame["solver"] = labels(frame)
+    frame["data"] = provenance.data_labels(frame)
     in_sets = {name for cell in cells for name in cell.sets}
     single = [name for name in metrics if name not in in_sets]
     images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
@@ -101,6 +106,7 @@ def build(study: Path | str) -> pd.DataFrame:
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    notes += provenance.notes(frame, [part.origin for part in parts], cells)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -191,12 +197,12 @@ def read_cells(study: Path | str) -> list[CellRecord]:
         raise ValueError(f"{study} is not a study folder: it has no cells/*/config.yaml; name one with out=DIR")
     environment = study / "environment.json"
     shared = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
-    return [_cell(path, shared) for path in paths]
+    return provenance.without_stale([_cell(path, shared) for path in paths])
 
 
 def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
     config = read_cell(path)
-    provenance = {**environment, **(config.get("provenance") or {})}
+    origin = {**environment, **(config.get("provenance") or {})}
     cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(
         name=str(config["cell"]),
@@ -205,9 +211,10 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         metrics=cards,
         sets={name: nodes[name] for name, card in cards.items() if card.get("level") == "set" and name in nodes},
         planned=frozenset(map(str, chain.from_iterable(config["chunks"].values()))),
-        commit=str(provenance.get("commit") or ""),
-        dirty=provenance.get("dirty"),
+        commit=str(origin.get("commit") or ""),
+        dirty=origin.get("dirty"),
         padded_batch=_padded_batch(config),
+        nodes={name: node for name, node in nodes.items() if name in cards},
     )
 
 
@@ -241,6 +248,7 @@ class _Reduced:
     ``columns``: all that were read. ``line``: all of its line but the numbers. ``means``: of every number over the
     draws of an image, by image. ``costs``: of the cell. ``features``: the rows of set metrics, with their image ids.
     ``ok`` counts rows with a result, ``smaller`` those of a smaller batch than planned.
+    ``origin``: what they were computed with.
     """
 
     columns: Sequence[str]
@@ -250,9 +258,10 @@ class _Reduced:
     features: pd.DataFrame
     ok: int
     smaller: int
+    origin: provenance.Origin
 
 
-_UNREAD = {*BULKY, *FIXED.names} - {*COSTS, "cell", "image_id", "draw", "status", "padded_batch"}
+_UNREAD = {*BULKY, *FIXED.names} - {*COSTS, *provenance.COLUMNS, "cell", "image_id", "draw", "status", "padded_batch"}
 """Columns of a row that no table shows; texts are most of the time it takes to read one."""
 
 
@@ -261,15 +270,22 @@ def _reduced(cell: CellRecord) -> _Reduced:
     ok = rows[rows["status"] == "ok"]
     scored = [name for name in rows.columns if name not in FIXED.names]
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
-    features = ok[["image_id", *(name for name in scored if name not in numbers)]] if cell.sets else ok.iloc[:0]
+    numbers = [name for name in numbers if name not in cell.stale]
+    origin = provenance.origin_of(ok)
+    features = (
+        ok[["image_id", *(name for name in scored if name not in {*numbers, *cell.stale})]]
+        if cell.sets
+        else ok.iloc[:0]
+    )
     return _Reduced(
         columns=scored,
-        line=_line(cell, rows),
+        line={**_line(cell, rows), "mixed": origin.mixed},
         means=ok.groupby("image_id")[numbers].mean(),
         costs={name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS},
         features=features.copy(),  # a view would keep all rows in memory
         ok=len(ok),
         smaller=int((ok["padded_batch"] < cell.padded_batch).sum()),
+        origin=origin,
     )
 
 
@@ -286,6 +302,8 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "variant": str(cell.identity.get("variant") or ""),
         "commit": cell.commit,
         "dirty": cell.dirty,
+        "content": str(cell.identity.get("content") or ""),
+        "fingerprint": str(cell.identity.get("fingerprint") or ""),
     }
 
 
@@ -369,7 +387,8 @@ def _ranks(frame: pd.DataFrame, means: pd.DataFrame, metrics: Mapping[str, Card]
     """
     images = {cell: part.droplevel("cell") for cell, part in means.groupby(level="cell")}
     named = pd.DataFrame("", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object)
-    complete = frame[(frame["failed"] == 0) & (frame["missing"] == 0) & frame["cell"].isin([*images])]
+    sound = (frame["failed"] == 0) & (frame["missing"] == 0) & (frame["mixed"] == "")
+    complete = frame[sound & frame["cell"].isin([*images])]
     for _, lines in complete.groupby(tables.RANKED, sort=False):
         lines = lines[_usual([tuple(images[cell].index.to_numpy()) for cell in lines["cell"]])]
         values = np.stack([images[cell].to_numpy(float) for cell in lines["cell"]], axis=-1)

@@ -22,6 +22,7 @@ from bench.build import build, target
 from bench.plugins import admit
 from bench.sheet import HOLE, SPREAD, STRIPE
 from bench.streams import Key
+from bench.truth import demand_equal
 from bench.worker import Measurement, measure, shared
 from datasets.base import ImageSet
 from metrics.base import to_uint8
@@ -129,9 +130,15 @@ class Scene:
         images: ImageSet = build(node, skip=("images",))
         return images
 
-    def pictures(self, ids: Sequence[str]) -> dict[str, tuple[Pixels, Pixels | None]]:
-        """Truth and observation by image id. An observation that is no picture is None."""
+    def pictures(
+        self, ids: Sequence[str], truths: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[Pixels, Pixels | None]]:
+        """Truth and observation by image id. An observation that is no picture is None.
+
+        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the first other picture.
+        """
         measured = measure(self.config, self.images, build(self.config["mask"]), ids)
+        demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
         observed = _observations(measured)
         return {image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)}
 

@@ -175,6 +175,14 @@ class RowStore:
         table = self.table(chunk)
         return table.column_names, table.to_pandas()
 
+    def columns_of(self, chunk: str) -> set[str]:
+        """The names of a stored chunk's columns. FileNotFoundError where it is not there."""
+        path = self._path(chunk)
+        files = [path] if path.exists() else [pack for pack in self.packs() if chunk in _held(pack, self.cell)]
+        if not files:
+            raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
+        return {*_columns(files[0])}
+
     def columns(self) -> list[str]:
         """The names of the columns of one stored chunk, from a footer alone; none where nothing is stored."""
         return next((_columns(path) for path in self._shards() if self._sound(path)), [])
@@ -460,7 +468,7 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(group)
 
 
-def _seal(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str) -> str:
+def _seal(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = "") -> str:
     """What the footer must agree with: page checksums guard the values, and this names, types, length and cell.
 
     Files that were written before version 0.2.0 do not name their cell.

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from bench.paired import share
 
-GROUP = ["data", "mask", "operator", "images", "seed"]
+GROUP = ["data", "mask", "operator", "images", "seed", "content"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
-RANKED = [*GROUP, "prior"]
-"""Cells that agree in these too are ranked against each other."""
+RANKED = [*GROUP, "prior", "fingerprint"]
+"""Cells that agree in these too are ranked against each other: the name of a prior and its content."""
 
 INCOMPLETE = "†"
 RANKING = (
@@ -161,13 +161,13 @@ def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     """``best``, ``second`` or nothing per line of a group; ties share a place, a single line of a prior has none.
 
     Lines tie if they share a rank letter, or without letters if their means are equal. Cells with failed or missing
-    rows are left out: dropping hard images would make a solver look better.
+    rows are left out: dropping hard images would make a solver look better. So are cells of mixed rows.
     """
     places = pd.Series("", index=lines.index, dtype=object)
     if direction == "none":
         return places
-    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna()]
-    for _, left in complete.groupby("prior", sort=False):
+    sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
+    for _, left in lines[sound & lines[metric].notna()].groupby(["prior", "fingerprint"], sort=False):
         for place in ("best", "second") if len(left) > 1 else ():
             tied = _tied(left, metric, direction)
             places[left.index[tied]] = place
@@ -226,7 +226,7 @@ def _said(line: pd.Series, column: str) -> str:
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for (data, mask, operator, images, seed), lines in frame.groupby(GROUP, sort=False):
+    for (data, mask, operator, images, seed, _), lines in frame.groupby(GROUP, sort=False):
         yield f"{data} · {mask} · {operator} · {images} images · seed {seed}", lines
 
 

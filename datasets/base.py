@@ -48,8 +48,7 @@ class ImageSet:
             words = [""] * len(some) if labels is None else [str(label) for label in labels.tolist()]
             pixels = self.images(some).cpu().contiguous().numpy()
             hashes += [
-                content_hash(str(image.shape), image.tobytes(), word)
-                for image, word in zip(pixels, words, strict=True)
+                content_hash(str(image.shape), image.tobytes(), word) for image, word in zip(pixels, words, strict=True)
             ]
         return hashes
 
