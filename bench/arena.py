@@ -26,17 +26,18 @@ IMAGES = 10_000
 class PriorDraws(ImageSet):
     """Draws from a Gaussian mixture, the prior of the same cell; no labels.
 
-    An image depends on the prior, ``name`` and its own id alone: not on the study seed, which masks and measurement
-    noise depend on, nor on how many others there are.
+    An image depends on the prior, ``name``, the study seed and its own id alone, and not on how many others there are:
+    a replicate with another seed has other images, as it has other masks and measurement noise.
 
     Parameters
     ----------
-    name: data id, ``arena-...``. prior: handed in by the harness. Raises ValueError for another name and for a prior
-    that is not in closed form.
+    name: data id, ``arena-...``. prior, seed: handed in by the harness. Raises ValueError for another name and for a
+    prior that is not in closed form.
     """
 
     name: str
     prior: Prior = field(repr=False)
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.name.startswith("arena-"):
@@ -57,12 +58,17 @@ class PriorDraws(ImageSet):
 
     def _image(self, image: str) -> Tensor:
         # one at a time: the last bits of a matrix product depend on the number of its rows
-        noise = Noise([Key(0, self.name, image)], "truth", self.exact.device)
+        noise = Noise([Key(self.seed, self.name, image)], "truth", self.exact.device)
         return self.exact.sample(noise.uniform(()), noise.normal(self.shape))
 
 
-def build_images(node: Mapping[str, Any], prior: Prior) -> ImageSet:
-    """The image set of a configuration; one that draws from the prior gets it."""
-    more = {"prior": prior} if target(node) is PriorDraws else {}
+def are_drawn(node: Mapping[str, Any]) -> bool:
+    """Whether the images of a configuration are drawn from its prior."""
+    return target(node) is PriorDraws
+
+
+def build_images(node: Mapping[str, Any], prior: Prior, seed: int = 0) -> ImageSet:
+    """The image set of a configuration; one that draws from the prior gets it, and the study seed."""
+    more: dict[str, Any] = {"prior": prior, "seed": seed} if are_drawn(node) else {}
     images: ImageSet = build(node, skip=("images",), **more)
     return images

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from bench.build import arguments, target
@@ -16,8 +17,11 @@ from priors.execution import Execution
 
 Node = Mapping[str, Any]
 
-_FILE = ("path", "trust_file", "label", "sha256")
-"""Settings of a solver that say which file it reads, and what it is called."""
+_FILE = ("trust_file", "label", "sha256")
+"""Settings of a solver that say what its file holds and how it is called, beside the path."""
+
+_PATHS = {"root", "path", "id_list", "devkit", "modules", "file", "folder"}
+_PATH_ENDS = ("_path", "_file", "_dir", "_folder", "_root", "_list")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Cell:
     """The resolved configuration of one leaderboard line, in plain types that travel to any worker.
 
     ``name`` hashes what the numbers depend on and nothing else: not the metrics, the executor or where files lie.
+    ``identity`` is what people read of it, with ``content``, a hash of the images in use, and ``fingerprint``, one of
+    the prior: cells are comparable only where these agree.
     """
 
     name: str
@@ -40,22 +46,29 @@ class Cell:
         return int(self.config["data"]["images"])
 
 
-def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: str) -> Cell:
+def cell_of(
+    config: Mapping[str, Any], choices: Mapping[str, Any], data_name: str, images: Sequence[str] | None
+) -> Cell:
     """The cell of a resolved configuration.
 
     ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own id, which for a
-    folder of files hashes their names.
+    folder of files hashes their names; ``images`` are the hashes of the images in use (``ImageSet.content``), in the
+    order of their ids, or None where they are drawn from the prior.
     """
+    from bench.environment import version
+
     solver, code = target(config["solver"]), in_file(config["solver"]["_target_"])
-    settings = {**_content(arguments(config["solver"])), **modules_identity(config)}
+    settings = {**_content(_without(arguments(config["solver"]), "modules")), **modules_identity(config)}
+    prior = _prior_identity(config["prior"])
+    content = digest([data_name, prior, config["seed"]] if images is None else list(images))
     canonical = {
         "solver": {
             "class": code.identity if code else config["solver"]["_target_"],
             "version": solver.version,
             **settings,
         },
-        "prior": _prior_identity(config["prior"]),
-        "data": {"name": data_name, **_without(config["data"], "root")},
+        "prior": prior,
+        "data": {"name": data_name, "content": content, **_without_paths(config["data"])},
         "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
         "operator": {"class": config["operator"]["_target_"], **_content(arguments(config["operator"]))},
         "seed": config["seed"],
@@ -71,6 +84,9 @@ def cell_of(config: Mapping[str, Any], choices: Mapping[str, Any], data_name: st
         "images": int(config["data"]["images"]),
         "draws": int(config["draws"]),
         "variant": variant_of(config, choices["solver"]),
+        "content": content,
+        "fingerprint": digest(prior),
+        "version": version(),
     }
     return Cell(digest(canonical), identity, config)
 
@@ -90,16 +106,41 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def is_path(name: str, value: Any) -> bool:
+    """Whether a setting says where something lies: that enters no hash and no table, what lies there does."""
+    return (value is None or isinstance(value, str)) and (name in _PATHS or name.endswith(_PATH_ENDS))
+
+
 def label(group: str, node: Node, name: str) -> str:
-    """An option's name and the settings that differ from the shipped ones: ``comod low=0.3``."""
+    """An option's name and the settings that differ from the shipped ones: ``comod low=0.3``.
+
+    A prior from files has the name in its ``prior.json``, and where it is not the one shipped under that name the first
+    digits of its fingerprint. Another class than the option's is named, and a file by the first digits of its hash.
+    """
     from bench.catalog import options
 
     option = options(group).get(name)
     shipped = option.content if option else {}
-    settings = _without(node, "_target_", "images", "root", "train", "path")
+    settings = _without(_without_paths(node), "_target_", "images", "train")
     if settings.get("sha256"):
         settings["sha256"] = settings["sha256"][:8]  # enough to tell the masks of two folders apart
-    return " ".join([name, *(f"{k}={v}" for k, v in settings.items() if v != shipped.get(k))])
+    words = [f"{k}={v}" for k, v in settings.items() if v != shipped.get(k)]
+    if group == "prior" and "path" in node:
+        return " ".join([*_names_of(node["path"]), *words])
+    if shipped and node.get("_target_") != shipped.get("_target_"):
+        words.insert(0, f"class={str(node['_target_']).rpartition('.')[2]}")
+    return " ".join([name, *words])
+
+
+def _names_of(path: str) -> list[str]:
+    """What a prior from files is called: the name it records, and its fingerprint unless the product ships it."""
+    from priors.fingerprint import ROOT, fingerprint, read_spec, resolve
+
+    folder = resolve(path)
+    name = " ".join(str(read_spec(folder).get("name") or "unnamed").split())
+    own, shipped = fingerprint(folder), ROOT / "priors" / "assets" / name
+    ours = Path(name).name == name and (shipped / "prior.json").is_file() and fingerprint(shipped) == own
+    return [name] if ours else [name, f"fingerprint={own[:8]}"]
 
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:
@@ -107,7 +148,7 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
     node = config["solver"]
     usual = shipped(node, solver)
     words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
-    settings = _without(node, "_target_", "preset", "presets", "train", *_FILE)
+    settings = _without(_without_paths(node), "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
     if config["budget"]:
         words.append(f"budget={config['budget']}")
@@ -129,15 +170,37 @@ def _prior_identity(node: Node) -> Node:
 
     if "path" in node:
         try:
-            return {"fingerprint": fingerprint(node["path"]), **_without(node, "path", "train")}
+            return {"fingerprint": fingerprint(node["path"]), **_without(_without_paths(node), "train")}
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
-    return {"class": node["_target_"], **arguments(node)}
+    return {"class": node["_target_"], **_content(arguments(node))}
 
 
 def _content(settings: Node) -> Node:
-    """Settings of a solver or mask, with the content of a file in place of where it lies."""
-    return _without(settings, "path", "trust_file") if settings.get("sha256") else settings
+    """Settings of a solver, mask, operator or prior, with the content of a file in place of where it lies."""
+    if settings.get("sha256"):
+        return _without(_without_paths(settings), "trust_file")
+    paths = {k: v for k, v in settings.items() if is_path(k, v)}
+    found = {k: _content_at(k, Path(v)) for k, v in paths.items() if v is not None}
+    return {**_without(settings, *paths), **found}
+
+
+def _content_at(name: str, path: Path) -> str:
+    """A hash of a file, or of all files in a folder with their names there; '' for what is not there."""
+    from priors.fingerprint import sha256
+
+    path = path.expanduser()
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        return digest([[p.relative_to(path).as_posix(), sha256(p)] for p in files])
+    except FileNotFoundError:
+        return ""  # whoever reads it says so
+    except OSError as error:
+        raise UserError(f"{name}={path} cannot be read: {error.strerror}") from None
+
+
+def _without_paths(node: Node) -> dict[str, Any]:
+    return {k: v for k, v in node.items() if not is_path(k, v)}
 
 
 def _without(node: Node, *keys: str) -> dict[str, Any]:

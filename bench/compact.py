@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import FAILED, UserError
-from bench.record import planned_cells, read_yaml
+from bench.record import planned_cells, read_cell
 from bench.store import DifferentCopies, RowStore
 
 PACK_BYTES = 64 * 2**20
@@ -35,7 +35,7 @@ def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
 
 
 def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
-    plan = read_yaml(config)
+    plan = read_cell(config)
     store, chunks = RowStore(config.parent), plan["chunks"]
     store.sweep()
     before = len(_files(store))

@@ -27,7 +27,8 @@ from bench.errors import UserError, unknown
 from bench.figures import COLOURS, COLUMNS, render
 from bench.leaderboard import CellRecord, Compared
 from bench.statistics import FEWEST, Array
-from bench.store import write_atomic
+from bench.store import read_study, write_atomic
+from bench.truth import demand_paired
 
 LINEUP = ["data", "mask", "operator", "prior", "seed"]
 GIVEN = ("a", "b", "metric")
@@ -212,6 +213,10 @@ def compare(arguments: Sequence[str]) -> tuple[Report, Path]:
     except ValueError as error:
         raise UserError(str(error)) from None
     pairs = _pairs(_chosen(found.lines, given), given["a"], given["b"])
+    _demand_present(found.cells, given["metric"], pairs)
+    rows = read_study(study, ["status", "truth"])
+    for heading, first, second in pairs:
+        demand_paired(rows, heading, (first, given["a"]), (second, given["b"]))
     images = found.images.reindex(columns=[given["metric"]])
     # the families are those of the leaderboard, whatever mask= and the like leave of its tables
     families = leaderboard.compared(found.lines, images, [given["metric"]])
@@ -255,6 +260,16 @@ def _card(cells: Sequence[CellRecord], metric: str) -> Mapping[str, str]:
     return {"direction": "none", **cards[metric]}
 
 
+def _demand_present(cells: Sequence[CellRecord], metric: str, pairs: Sequence[tuple[str, str, str]]) -> None:
+    """UserError where a cell's values are those of an earlier definition of the metric."""
+    stale = [c.name for c in cells if metric in c.stale and any(c.name in pair for pair in pairs)]
+    if stale:
+        raise UserError(
+            f"an earlier version computed '{metric}' of the cell {stale[0]} in another way; run it again in another "
+            "out=DIR"
+        )
+
+
 def _chosen(lines: pd.DataFrame, given: Mapping[str, str]) -> pd.DataFrame:
     """The cells that the settings leave."""
     for key in WHERE:
@@ -276,14 +291,24 @@ def _pairs(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
     for names, group in lines.groupby(LINEUP, sort=True):
         data, mask, operator, prior, seed = names
         heading = f"{data} · {mask} · {operator} · prior {prior} · seed {seed}"
-        cells = [_cell(group, key, heading) for key in (a, b)]
-        if cells[0] and cells[1]:
-            pairs.append((heading, cells[0], cells[1]))
+        for more, part in _alike(group, a, b):
+            cells = [_cell(part, key, heading + more) for key in (a, b)]
+            if cells[0] and cells[1]:
+                pairs.append((heading + more, cells[0], cells[1]))
     if not pairs:
         raise UserError(f"no data, mask, operator, prior and seed have both: {_where(lines, a)}; {_where(lines, b)}")
     if a == b or any(first == second for _, first, second in pairs):
         raise UserError(f"a={a} and b={b} are the same. Valid: {', '.join(sorted({*lines['label']}))}")
     return pairs
+
+
+def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
+    """A line-up parted by the content of its images and prior where both solvers have a cell of the same; else whole."""
+    found = []
+    for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
+        if all(((part["label"] == key) | (part["solver"] == key)).any() for key in (a, b)):
+            found.append((f" · images {content[:6]}", part))
+    return [("", found[0][1])] if len(found) == 1 else found or [("", group)]
 
 
 def _cell(group: pd.DataFrame, solver: str, heading: str) -> str | None:
@@ -338,6 +363,8 @@ def _unranked(a: pd.Series, b: pd.Series) -> str:
                 f"No verdict: {line['label']} has {' and '.join(lost)}, and the images that are left may be "
                 "easier than the others. Run the cell again with retry=true."
             )
+        if line["mixed"]:
+            return f"No verdict: the rows of {line['label']} were computed with different things ({line['mixed']})."
     for key in tables.RANKED:
         if key not in LINEUP and a[key] != b[key]:
             return (

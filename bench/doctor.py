@@ -141,7 +141,8 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
     node, count = config["data"], config["data"]["images"]
     if prior is None and target(node) is PriorDraws:
         return None, [Finding("data", "warning", "is drawn from the prior, which is missing")]
-    images, problem = _attempt(lambda: build_images(node, prior))  # type: ignore[arg-type]
+    seed = int(config["seed"])
+    images, problem = _attempt(lambda: build_images(node, prior, seed))  # type: ignore[arg-type]
     if problem:
         root = f"data.root={node['root']}" if node.get("root") else "data.root=FOLDER"
         return None, [Finding("data", "missing", problem, f"{root}; docs/data.md says what must lie there")]

@@ -1,17 +1,27 @@
-"""Provenance: what a study was run with, so that it can be run again."""
+"""Provenance: what a study was run with, so that it can be run again.
+
+It is that of the product itself, never of what surrounds it: the git checkout only where its top level is the folder
+that holds our packages, else the installed distribution, its version and the commit that it was built from.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+NAME = "posterior-bench"
+BUILD = Path(__file__).resolve().parent / "build.json"
+"""In a wheel: ``commit`` and ``dirty`` of the checkout that it was built from (hatch_build.py)."""
+
 PACKAGES = (
     *("torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pandas", "pyarrow", "torchmetrics"),
     *("lpips", "stlpips-pytorch", "hydra-core", "omegaconf", "pillow", "matplotlib", "ray", "deepinv"),
@@ -20,13 +30,11 @@ PACKAGES = (
 
 @cache
 def environment() -> dict[str, Any]:
-    """Versions, lock hash, git state and machine, in plain types. No user name, path or variable of the shell."""
+    """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or shell variable."""
     lock = ROOT / "requirements.lock"
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": commit or "unknown",
-        "dirty": bool(changes) or commit is None,
+        "version": version(),
+        **origin(),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -34,6 +42,47 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         **_torch(),
     }
+
+
+def version() -> str:
+    """The version of this product: of the checkout, else of the installed distribution."""
+    try:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if project["name"] == NAME:
+            return str(project["version"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        pass
+    return _version(NAME) or "unknown"
+
+
+def origin() -> dict[str, Any]:
+    """``commit`` and ``dirty``: whether files differ from that commit, None where that cannot be known.
+
+    Of a checkout whose top level is ours; else what the wheel says of its build, or the installer of a repository.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    if top is not None and Path(top).resolve() == ROOT:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": commit or "unknown", "dirty": bool(changes) or commit is None}
+    built = _built()
+    dirty = built.get("dirty")
+    return {"commit": str(built.get("commit") or "unknown"), "dirty": dirty if isinstance(dirty, bool) else None}
+
+
+def _built() -> dict[str, Any]:
+    """What is recorded of the build of an installed distribution."""
+    try:
+        built = json.loads(BUILD.read_text(encoding="utf-8"))
+        if isinstance(built, dict):
+            return built
+    except (OSError, ValueError):
+        pass
+    try:
+        direct = json.loads(metadata.distribution(NAME).read_text("direct_url.json") or "{}")
+        return {"commit": direct["vcs_info"]["commit_id"], "dirty": False}
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _torch() -> dict[str, Any]:

@@ -17,6 +17,13 @@ class UserError(Exception):
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
+class WrongCell(UserError):
+    """A file with rows of one cell lies in the folder of another, or a cell's folder has another cell's name.
+
+    Nobody counts its rows, writes over it or sets it aside: only a person knows where it belongs.
+    """
+
+
 class DeviceLost(UserError):
     """The device of a worker answers no more; rows that were stored are whole, and another process can go on."""
 

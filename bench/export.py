@@ -78,7 +78,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
 def _images(config: Mapping[str, Any]) -> ImageSet:
     """The image set; a prior is loaded only for one that draws from it."""
     if target(config["data"]) is PriorDraws:
-        return build_images(config["data"], shared("prior", config["prior"], "cpu"))
+        return build_images(config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"]))
     images: ImageSet = build(config["data"], skip=("images",))
     return images
 

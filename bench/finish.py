@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from bench import console, figures, leaderboard, report, status
+from bench.errors import UserError
 from bench.plan import CellPlan
 from bench.run import Outcome, prepare
 from bench.schema import study_folder
@@ -85,20 +86,28 @@ def _failures(outcome: Outcome) -> str:
     return f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} (retry=true runs them again)"
 
 
-def _sheet(outcomes: Sequence[Outcome]) -> Path:
-    """The contact sheet of the cells of this run."""
+def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
+    """The contact sheet of the cells of this run; None, and a line that says why, where pictures have changed since."""
     path = outcomes[-1].study / "contact_sheet.png"
-    contact_sheet(path, [_panel(outcome.plan, SHEET_IMAGES) for outcome in outcomes[:SHEET_CELLS]])
+    try:
+        panels = [_panel(outcome.plan, SHEET_IMAGES) for outcome in outcomes[:SHEET_CELLS]]
+    except UserError as error:
+        console.err.print(f"bench: {error}", markup=False)
+        return None
+    contact_sheet(path, panels)
     return path
 
 
 def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
+    from bench.truth import demand_equal, recorded
     from bench.worker import Session
 
     ids = [image for chunk in plan.chunks for image in chunk.images][:images]
-    pngs = plan.store.read(["png"]).set_index(["image_id", "draw"])["png"].dropna()
+    rows = plan.store.read(["png", "truth"])
+    pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
+    demand_equal(recorded(rows), dict(zip(ids, measured.truth, strict=True)), "contact_sheet.png is not drawn: ")
     draws = np.full((len(ids), plan.cell.draws, *measured.truth.shape[1:]), np.nan, np.float32)
     for i, image in enumerate(ids):
         for d in range(plan.cell.draws):

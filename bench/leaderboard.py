@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench import cost, paper, paper_table, tables
+from bench import cost, paper, paper_table, provenance, tables
 from bench.build import build as build_object
 from bench.paired import Family, families, ranks
-from bench.record import read_yaml
+from bench.record import read_cell
 from bench.statistics import FEWEST, RESAMPLES, Array, means_over_images, statistic_over_images
 from bench.store import BULKY, FIXED, TRUTH, RowStore, write_atomic
 
@@ -45,7 +45,7 @@ NAMED = 6
 SMALL_SET = 50
 """Distances between sets of features get a warning below so many images."""
 
-EXTRA = ["missing", "cell", "variant", "commit", "dirty"]
+EXTRA = ["missing", "cell", "variant", "commit", "dirty", "content", "fingerprint", "mixed"]
 
 Card = Mapping[str, str]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -56,7 +56,8 @@ class CellRecord:
     """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
 
     ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
-    batch was planned with, 0 where that is not recorded.
+    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the metrics that an earlier version of the product
+    computed in another way than today's; they are in ``metrics``, and nowhere else.
     """
 
     name: str
@@ -68,6 +69,8 @@ class CellRecord:
     commit: str
     dirty: bool | None
     padded_batch: int = 0
+    nodes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
 
     @property
     def draws(self) -> int:
@@ -78,13 +81,14 @@ def build(study: Path | str) -> pd.DataFrame:
     """One line per cell, best first within each group of comparable cells (:data:`bench.tables.GROUP`).
 
     Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
-    per draw (means over ok rows; ``peak_mib`` is the largest), then ``missing cell variant commit dirty`` and per
-    metric ``m_n``, the number of images in the mean, and ``m_inf``, the number of images whose value is infinite: they
-    are in no mean. ``failed`` counts rows that are there and not ok, ``missing`` planned rows that are not there. Where
-    cells can be compared image by image there is ``m_rank``, the letters of :func:`bench.paired.ranks`, and where the
-    study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what is printed there. ``frame.attrs`` holds
-    ``metrics`` (id to title, direction, unit) and ``notes``, what must be said below a table. Raises ValueError for a
-    folder without cells.
+    per draw (means over ok rows; ``peak_mib`` is the largest), then :data:`EXTRA` and per metric ``m_n``, the number of
+    images in the mean, and ``m_inf``, the number of images whose value is infinite: they are in no mean. ``content``
+    and ``fingerprint`` are hashes of the images in use and of the prior, ``mixed`` says in what the rows of a cell
+    differ that they should agree in (:mod:`bench.provenance`). ``failed`` counts rows that are there and not ok,
+    ``missing`` planned rows that are not there. Where cells can be compared image by image there is ``m_rank``, the
+    letters of :func:`bench.paired.ranks`, and where the study declares a table of a paper ``m_paper`` and
+    ``m_paper_flag``, what is printed there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and
+    ``notes``, what must be said below a table. Raises ValueError for a folder without cells.
     """
     found = gather(study)
     cells, parts, metrics, images = found.cells, found.parts, found.metrics, found.images
@@ -106,6 +110,7 @@ def build(study: Path | str) -> pd.DataFrame:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
     notes += _infinite(frame, metrics)
+    notes += provenance.notes(frame, [part.origin for part in parts], cells)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -138,6 +143,7 @@ def gather(study: Path | str) -> Gathered:
     metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
     lines = pd.DataFrame([part.line for part in parts])
     lines["label"] = labels(lines)
+    lines["data"] = provenance.data_labels(lines)
     in_sets = {name for cell in cells for name in cell.sets}
     images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
     images = images.reindex(columns=[name for name in metrics if name not in in_sets]).astype(float)
@@ -227,12 +233,12 @@ def read_cells(study: Path | str) -> list[CellRecord]:
         raise ValueError(f"{study} is not a study folder: it has no cells/*/config.yaml; name one with out=DIR")
     environment = study / "environment.json"
     shared = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
-    return [_cell(path, shared) for path in paths]
+    return provenance.without_stale([_cell(path, shared) for path in paths])
 
 
 def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
-    config = read_yaml(path)
-    provenance = {**environment, **(config.get("provenance") or {})}
+    config = read_cell(path)
+    origin = {**environment, **(config.get("provenance") or {})}
     cards, nodes = config.get("metrics") or {}, (config.get("config") or {}).get("metrics") or {}
     return CellRecord(
         name=str(config["cell"]),
@@ -241,9 +247,10 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         metrics=cards,
         sets={name: nodes[name] for name, card in cards.items() if card.get("level") == "set" and name in nodes},
         planned=frozenset(map(str, chain.from_iterable(config["chunks"].values()))),
-        commit=str(provenance.get("commit") or ""),
-        dirty=provenance.get("dirty"),
+        commit=str(origin.get("commit") or ""),
+        dirty=origin.get("dirty"),
         padded_batch=_padded_batch(config),
+        nodes={name: node for name, node in nodes.items() if name in cards},
     )
 
 
@@ -277,6 +284,7 @@ class _Reduced:
     ``columns``: all that were read. ``line``: all of its line but the numbers. ``means``: of every number over the
     draws of an image, by image. ``costs``: of the cell. ``features``: the rows of set metrics, with their image ids.
     ``ok`` counts rows with a result, ``smaller`` those of a smaller batch than planned.
+    ``origin``: what they were computed with.
     """
 
     columns: Sequence[str]
@@ -286,9 +294,10 @@ class _Reduced:
     features: pd.DataFrame
     ok: int
     smaller: int
+    origin: provenance.Origin
 
 
-_UNREAD = {*BULKY, *FIXED.names} - {*COSTS, "cell", "image_id", "draw", "status", "padded_batch"}
+_UNREAD = {*BULKY, *FIXED.names} - {*COSTS, *provenance.COLUMNS, "cell", "image_id", "draw", "status", "padded_batch"}
 """Columns of a row that no table shows; texts are most of the time it takes to read one."""
 
 
@@ -297,15 +306,22 @@ def _reduced(cell: CellRecord) -> _Reduced:
     ok = rows[rows["status"] == "ok"]
     scored = [name for name in rows.columns if name not in FIXED.names]
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
-    features = ok[["image_id", *(name for name in scored if name not in numbers)]] if cell.sets else ok.iloc[:0]
+    numbers = [name for name in numbers if name not in cell.stale]
+    origin = provenance.origin_of(ok)
+    features = (
+        ok[["image_id", *(name for name in scored if name not in {*numbers, *cell.stale})]]
+        if cell.sets
+        else ok.iloc[:0]
+    )
     return _Reduced(
         columns=scored,
-        line=_line(cell, rows),
+        line={**_line(cell, rows), "mixed": origin.mixed},
         means=ok.groupby("image_id")[numbers].mean(),
         costs=_costs(ok),
         features=features.copy(),  # a view would keep all rows in memory
         ok=len(ok),
         smaller=int((ok["padded_batch"] < cell.padded_batch).sum()),
+        origin=origin,
     )
 
 
@@ -328,6 +344,8 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "variant": str(cell.identity.get("variant") or ""),
         "commit": cell.commit,
         "dirty": cell.dirty,
+        "content": str(cell.identity.get("content") or ""),
+        "fingerprint": str(cell.identity.get("fingerprint") or ""),
     }
 
 
@@ -418,11 +436,12 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
     """Which cells are compared by which of ``metrics``, and how the comparison ends.
 
     Cells are compared that agree in :data:`bench.tables.RANKED` and in their image ids, and have all rows, all of them
-    ok. By a metric, those of them are compared that have a finite value of the same images. Rank letters and
+    ok and computed with the same (:mod:`bench.provenance`). By a metric, those of them are compared that have a finite value of the same images. Rank letters and
     ``bench compare`` both take their verdicts from here. With fewer than :data:`FEWEST` images nothing is compared.
     """
     means = {cell: part.droplevel("cell") for cell, part in images.groupby(level="cell")}
-    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines["cell"].isin([*means])]
+    sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
+    complete = lines[sound & lines["cell"].isin([*means])]
     found: list[Compared] = []
     for _, group in complete.groupby(tables.RANKED, sort=False):
         names = group["cell"].to_numpy()

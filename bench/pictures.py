@@ -22,6 +22,7 @@ from bench.build import build, target
 from bench.plugins import admit
 from bench.sheet import HOLE, SPREAD, STRIPE
 from bench.streams import Key
+from bench.truth import demand_equal
 from bench.worker import Measurement, measure, shared
 from datasets.base import ImageSet
 from metrics.base import to_uint8
@@ -125,13 +126,19 @@ class Scene:
         node = self.config["data"]
         admit(self.config.get("plugins", ()))
         if target(node) is PriorDraws:
-            return build_images(node, shared("prior", self.config["prior"], "cpu"))
+            return build_images(node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"]))
         images: ImageSet = build(node, skip=("images",))
         return images
 
-    def pictures(self, ids: Sequence[str]) -> dict[str, tuple[Pixels, Pixels | None]]:
-        """Truth and observation by image id. An observation that is no picture is None."""
+    def pictures(
+        self, ids: Sequence[str], truths: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[Pixels, Pixels | None]]:
+        """Truth and observation by image id. An observation that is no picture is None.
+
+        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the first other picture.
+        """
         measured = measure(self.config, self.images, build(self.config["mask"]), ids)
+        demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
         observed = _observations(measured)
         return {image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)}
 

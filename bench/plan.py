@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bench.cell import Cell, digest
+from bench.code import code_of
 from bench.errors import UserError
-from bench.record import plan_text, read_yaml
+from bench.record import plan_text, read_cell
 from bench.store import RowStore, write_atomic
 
 
@@ -41,14 +44,37 @@ class CellPlan:
         return RowStore(self.folder)
 
     def missing(self, retry: bool = False) -> list[Chunk]:
-        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok."""
+        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok, or of other code.
+
+        Rows of other code are those whose hash of the solver's source (:func:`bench.code.code_of`) is not today's; rows
+        without one, of versions before 0.2.0, count as other code too. Raises UserError without ``retry`` where there
+        are such rows and others are missing: they would stand in one line of the tables.
+        """
         self.store.sweep()
         done = self.store.done()
+        if not done:
+            return list(self.chunks)
+        rows = self.store.read(["image_id", "status", "code"])
+        other = self._of_other_code(rows)
         if retry:
-            rows = self.store.read(["image_id", "status"])
-            failed = set(rows.loc[rows["status"] != "ok", "image_id"])
-            done = {c.name for c in self.chunks if c.name in done and not failed & set(c.images)}
-        return [chunk for chunk in self.chunks if chunk.name not in done]
+            bad = set(rows.loc[(rows["status"] != "ok") | other, "image_id"])
+            done = {c.name for c in self.chunks if c.name in done and not bad & set(c.images)}
+        missing = [chunk for chunk in self.chunks if chunk.name not in done]
+        if missing and other.any() and not retry:
+            raise UserError(
+                f"{int(other.sum())} of {len(rows)} rows in {self.folder} were computed with another source of this "
+                "solver; retry=true computes them again, out=DIR starts another study"
+            )
+        return missing
+
+    def outdated(self) -> int:
+        """How many finished rows were computed with another source of the solver than today's."""
+        return int(self._of_other_code(self.store.read(["status", "code"])).sum())
+
+    def _of_other_code(self, rows: pd.DataFrame) -> pd.Series:
+        # rows of executors, which had no worker to ask, have neither results nor code
+        known = rows["code"].notna() | (rows["status"] == "ok")
+        return known & (rows["code"] != code_of(self.cell.config["solver"]))
 
 
 def slices(images: Sequence[str], draws: int, batch: int) -> tuple[list[Chunk], int]:
@@ -75,7 +101,7 @@ def plan_cell(
         raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
-    recorded = read_yaml(path) if path.exists() else None
+    recorded = read_cell(path) if path.exists() else None
     if recorded is None:
         chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]))
         recorded = {

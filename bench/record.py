@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bench.errors import UserError
+from bench.errors import UserError, WrongCell
 
 _CHUNKS = "\nchunks: {\n"
 
@@ -24,6 +24,17 @@ def read_yaml(path: Path) -> Any:
         except (json.JSONDecodeError, TypeError):  # somebody edited the file
             pass
     return _parsed(text)
+
+
+def read_cell(path: Path) -> Any:
+    """The ``config.yaml`` of a cell's folder; WrongCell where that is a copy of another cell's folder."""
+    recorded, name = read_yaml(path), path.absolute().parent.name
+    if isinstance(recorded, dict) and str(recorded.get("cell", name)) != name:
+        raise WrongCell(
+            f"the folder {path.parent} is called {name}, but {path.name} in it describes the cell {recorded['cell']}; "
+            "if it is a copy, move it out of the study, else give it that name again"
+        )
+    return recorded
 
 
 def _parsed(text: str) -> Any:

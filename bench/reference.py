@@ -42,7 +42,7 @@ def exact_reference(config: Mapping[str, Any], prior: Prior, measured: Measureme
     They are kept for the next cell that measures the same, which in a sweep over solvers is the next but a few.
     """
     problem = {name: config[name] for name in ("data", "mask", "operator", "prior", "seed")}
-    key = digest([problem, [key.image for key in measured.keys], str(prior.device)])
+    key = digest([problem, [key.image for key in measured.keys], measured.truths, str(prior.device)])
     if key not in _CACHE:
         _CACHE[key] = _draw(prior, measured)
         while len(_CACHE) > 1 and sum(kept.x.nbytes for kept in _CACHE.values()) > _CACHE_BYTES:

@@ -28,11 +28,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from bench import figures, leaderboard, tables
+from bench import figures, leaderboard, tables, truth
 from bench.build import arguments, target
+from bench.catalog import options
 from bench.errors import UserError, unknown
 from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
-from bench.record import read_yaml, study_settings
+from bench.record import read_cell, study_settings
 from bench.settings import SETTINGS
 from bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
 from bench.trace import Trace, unpacked
@@ -144,7 +145,9 @@ class Study:
         sets = {name for cell in leaderboard.read_cells(folder) for name in cell.sets}
         cards = board.attrs["metrics"]
         valued = [m for m in cards if m not in sets and board[f"{m}_n"].sum() > 0]
-        rows = read_study(folder, ["status", "message", "device", *valued])
+        rows = read_study(folder, ["status", "message", "device", "truth", *valued])
+        for cell in leaderboard.read_cells(folder):
+            rows.loc[rows["cell"] == cell.name, [m for m in valued if m in cell.stale]] = np.nan
         directed = [m for m in valued if cards[m]["direction"] != "none"]
         heads = [m for m in tables.headlines(cards) if m in directed]
         groups = [
@@ -248,7 +251,7 @@ def _name(study: Path) -> str:
 
 def _cell(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
     cell = folder / "cells" / str(line["cell"])
-    recorded = read_yaml(cell / "config.yaml")
+    recorded = read_cell(cell / "config.yaml")
     return CellFile(
         name=str(line["cell"]),
         label=str(line["solver"]),
@@ -292,7 +295,7 @@ def _scene(
     first = group.ids[:shown]
     cases = _cases(group, study, means)
     wanted = list(dict.fromkeys([*first, *(case["image"] for lines in cases for case in lines["cases"])]))
-    originals, note = _originals(group, wanted)
+    originals, note = _originals(group, wanted, study)
     for image in wanted:
         for kind, pixels in zip(("truth", "observed"), originals.get(image, (None, None)), strict=True):
             pictures.add((group.name, image, kind), pixels, full.get((group.name, image, kind), ""))
@@ -318,10 +321,11 @@ def _scene(
     }
 
 
-def _originals(group: Group, ids: Sequence[str]) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
-    """Truth and observation by image; nothing, and why, where the data cannot be read here."""
+def _originals(group: Group, ids: Sequence[str], study: Study) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
+    """Truth and observation by image; nothing, and why, where the data cannot be read here or are others now."""
+    mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
     try:
-        return group.scene.pictures(ids), ""
+        return group.scene.pictures(ids, truth.recorded(mine)), ""
     except Exception as error:  # the report of rows from elsewhere must not need their data
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return {}, f"The originals cannot be read here, so truth and observation are missing: {reason}"
@@ -635,8 +639,11 @@ def command(identity: Mapping[str, Any]) -> str:
     words += [f"solver.preset={preset}"] if preset else []
     words += [word if word.partition("=")[0] in SETTINGS else f"solver.{word}" for word in changed]
     for group in ("data", "mask", "operator", "prior"):
-        name, *settings = _WORDS.split(str(identity[group]))
-        words += [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
+        name, *settings = _WORDS.split(str(identity[group]).partition(" [")[0])
+        settings = [word for word in settings if word.partition("=")[0] not in ("fingerprint", "class")]
+        # a network of the reader's own is where they put it
+        known = group != "prior" or name in options("prior")
+        words += [f"{group}={name}" if known else "prior.path=FOLDER", *(f"{group}.{word}" for word in settings)]
     words += [f"data.images={identity['images']}", f"draws={identity['draws']}", f"seed={identity['seed']}"]
     return shlex.join(["python", "-m", "bench", *words])
 
@@ -650,7 +657,7 @@ def _extracted(study: Study, folder: Path) -> dict[Hashable, str]:
     index = []
     for place, group in enumerate(study.groups):
         names = {image: f"{i:05d}-{_safe(image)}" for i, image in enumerate(group.ids)}
-        originals, _ = _originals(group, group.ids)
+        originals, _ = _originals(group, group.ids, study)
         files: dict[tuple[str, str, object], tuple[Path, bytes]] = {}
         for image, pair in originals.items():
             for kind, pixels in zip(("truth", "observed"), pair, strict=True):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +25,9 @@ from bench.plugins import admit
 from bench.schema import study_folder
 from bench.store import write_atomic
 from priors.execution import Execution
+
+if TYPE_CHECKING:
+    from bench.worker import Session
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
 
@@ -116,11 +119,23 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
     config = dict(within_budget(config, choices, session))
-    cell: Cell = cell_of(config, choices, session.images.name)
+    cell: Cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
         writable(study)
-    provenance = {k: environment()[k] for k in ("commit", "dirty", "lock_sha256")}
+    provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
     return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
+
+
+def _content(session: Session) -> list[str] | None:
+    """The hashes of the images in use; None where they are drawn from the prior."""
+    from bench.arena import are_drawn
+
+    if are_drawn(session.config["data"]):
+        return None
+    try:
+        return session.images.content(list(session.images.ids)[: int(session.config["data"]["images"])])
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
@@ -130,6 +145,12 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
     _record(study, cfg)
     chunks = plan.missing(bool(config["retry"]))
     _check_metrics(plan)
+    if not chunks and (outdated := plan.outdated()):
+        console.err.print(
+            f"bench: {outdated} rows of {console.title(plan)} were computed with another source of this solver than "
+            "the present one; retry=true computes them again",
+            markup=False,
+        )
     executor = build(config["executor"])
     breaker = Breaker(plan, config["accept"])
     stopped = breaker.before(chunks) if chunks and not config["retry"] else ""

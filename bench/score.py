@@ -20,9 +20,11 @@ from bench.build import build, target
 from bench.errors import UserError
 from bench.heartbeat import beating
 from bench.plan import Chunk
-from bench.record import check_study, plan_text, read_yaml
+from bench.provenance import card_version
+from bench.record import check_study, plan_text, read_cell
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
+from bench.truth import demand_same
 from bench.worker import batch_of, checked_metrics, measure, shared
 from datasets.base import ImageSet
 from masks.base import MaskGenerator
@@ -33,11 +35,15 @@ Nodes = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring a study came to: shards with new columns, shards that had them, and rows without an image."""
+    """What scoring a study came to: shards with new columns, shards that had them, and rows without an image.
+
+    ``unchecked``: cells whose rows do not say which pictures they were measured on.
+    """
 
     written: int
     there: int
     unstored: Sequence[str]
+    unchecked: Sequence[str] = ()
 
 
 class StoredCell:
@@ -45,7 +51,7 @@ class StoredCell:
 
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
-        self.record: dict[str, Any] = read_yaml(folder / "config.yaml")
+        self.record: dict[str, Any] = read_cell(folder / "config.yaml")
         self.config: dict[str, Any] = self.record["config"]
         self.draws = int(self.record["identity"]["draws"])
 
@@ -53,7 +59,7 @@ class StoredCell:
         """Images and masks; a prior only where the images are drawn from it."""
         needs_prior = target(self.config["data"]) is PriorDraws
         prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
-        self.images: ImageSet = build_images(self.config["data"], prior)  # type: ignore[arg-type]  # used if needed
+        self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))  # type: ignore[arg-type]
         self.mask: MaskGenerator = build(self.config["mask"])
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
@@ -66,6 +72,23 @@ class StoredCell:
                 raise UserError(str(error)) from None
             if isinstance(metric, ValueMetric) and metric.of not in {*metrics, *self.record["metrics"]}:
                 raise UserError(f"metric '{name}' needs the values of '{metric.of}'; choose that too")
+            recorded, present = card_version(self.record["metrics"].get(name, {})), getattr(metric.card, "version", 1)
+            if name in self.record["metrics"] and recorded < present:
+                raise UserError(
+                    f"the cell {self.record['cell']} has '{name}' as an earlier version computed it (version {recorded}, "
+                    f"now {present}), and stored values are never replaced; run it again in another out=DIR"
+                )
+
+    def demand_originals(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> bool:
+        """UserError naming the first image that is not the one its rows were measured on; whether rows say that."""
+        columns = self.store.columns_of(chunk.name)
+        if all({*metric.columns} <= columns for metric in metrics.values()):
+            return True
+        rows = self.store.table(chunk.name).select(["image_id", "status", *({"truth"} & columns)]).to_pandas()
+        if "truth" not in rows or rows["truth"].isna().all():
+            return not (rows["status"] == "ok").any()
+        demand_same(rows, self.images, f"{self.record['cell']}: ")
+        return True
 
     def declare(self, nodes: Nodes, metrics: Mapping[str, AnyMetric]) -> None:
         """Write the cards beside those that are there, before any row gets a value."""
@@ -135,13 +158,15 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
     for cell in cells:
         cell.load()
         cell.admit(metrics)
+    # all of them before anything is written
+    unchecked = [cell for cell in cells if not all([cell.demand_originals(chunk, metrics) for chunk in cell.chunks])]
     outcomes: list[tuple[bool, list[str]]] = []
     for cell in cells:
         cell.declare(nodes, metrics)
         outcomes += [cell.score(chunk, metrics) for chunk in cell.chunks]
     lost = [row for _, rows in outcomes for row in rows]
     written = sum(new for new, _ in outcomes)
-    return Scored(written, len(outcomes) - written, lost)
+    return Scored(written, len(outcomes) - written, lost, [str(cell.record["cell"]) for cell in unchecked])
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -164,6 +189,12 @@ def command(arguments: Sequence[str]) -> int:
     out.print(f"{done.written} shards scored, {done.there} had these metrics")
     for row in done.unstored:
         out.print(f"no stored image, so no values: {row}", markup=False)
+    if done.unchecked:
+        out.print(
+            f"scored against the originals that are there now: {', '.join(done.unchecked)} of a version before 0.2.0 "
+            "do not record which pictures they were measured on",
+            markup=False,
+        )
     board = leaderboard.write(Path(folders[0]))
     out.print(leaderboard.table(board, out.width, first=nodes))
     return FAILED if done.unstored else 0

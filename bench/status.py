@@ -14,7 +14,7 @@ from rich.text import Text
 from bench.console import span
 from bench.errors import UserError
 from bench.heartbeat import Beat, beats
-from bench.record import planned_cells, read_yaml
+from bench.record import planned_cells, read_cell
 from bench.store import RowStore
 
 STATES = ("running", "stalled", "waiting", "done")
@@ -53,7 +53,7 @@ def read(study: Path) -> list[CellStatus]:
 
 
 def _cell(path: Path) -> CellStatus:
-    plan = read_yaml(path)
+    plan = read_cell(path)
     identity, chunks = plan["identity"], plan["chunks"]
     draws = int(identity["draws"])
     store = RowStore(path.parent)

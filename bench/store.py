@@ -4,6 +4,8 @@ A shard is built in memory, written to a dot-file of the same folder, synced and
 whole shard or none, on a local disk and on a shared folder without locks, and a chunk written twice replaces itself.
 Every page of a shard has a checksum and its footer a seal; what is read is checked against them. Shards of finished
 chunks can be merged into a pack, which says which chunks it holds, and how many rows of each.
+
+A file belongs to one cell, whose name its footer holds: in the folder of another cell every reader refuses it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bench.errors import WrongCell
+
 FIXED = pa.schema(
     [
         ("cell", pa.string()),
@@ -53,10 +57,15 @@ FIXED = pa.schema(
         ("precision", pa.string()),
         ("padded_batch", pa.int64()),
         ("commit", pa.string()),
+        ("truth", pa.string()),
+        ("code", pa.string()),
+        ("version", pa.string()),
     ]
 )
 """The columns every row has, in this order. Every other column but :data:`TRACE` is a metric, sorted by its id: a
-number (float64), or the features of a set metric (a list of float32, empty where there are none)."""
+number (float64), or the features of a set metric (a list of float32, empty where there are none). ``truth`` hashes the
+pixels that the row was measured on, ``code`` the source of its solver, ``version`` is that of this product; in shards
+that were written before version 0.2.0 they are null."""
 
 TRACE = "trace"
 """The column of :mod:`bench.trace`, in shards that were written with ``trace=true`` and have something to tell."""
@@ -78,6 +87,7 @@ Wanted = Callable[[str], bool]
 T = TypeVar("T")
 _SEAL = b"bench"
 _CHUNKS = b"bench.chunks"
+_CELL = b"bench.cell"
 PACK = "packed-"
 """Starts the names of packs, and of no chunk."""
 
@@ -114,9 +124,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 class RowStore:
-    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at once."""
+    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at once.
+
+    The folder has the name of the cell. Every method that reads raises WrongCell where a file is of another one.
+    """
 
     def __init__(self, cell_folder: Path | str):
+        self.cell = Path(cell_folder).absolute().name
         self.folder = Path(cell_folder) / "rows"
 
     def write(self, chunk: str, rows: Sequence[Row]) -> None:
@@ -125,12 +139,16 @@ class RowStore:
         A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``, ``draw`` and ``status``
         must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are. A list
         of numbers is stored as features; a metric has the one or the other. Bytes are kept as they are.
-        Raises ValueError for a bad chunk name, no rows, a row without key or two rows with the same key.
+        Raises ValueError for a bad chunk name, no rows, a row without key or of another cell and two rows with the same
+        key.
         """
         path = self._path(chunk)
         if chunk.startswith(PACK):
             raise ValueError(f"chunk name '{chunk}' is that of a pack: begin it with something else than '{PACK}'")
-        data = _encode(chunk, _table(chunk, rows))
+        strange = {str(row.get("cell")) for row in rows} - {self.cell, "None"}
+        if strange:
+            raise ValueError(f"chunk '{chunk}' has rows of the cell {min(strange)}, but this folder is of {self.cell}")
+        data = _encode(chunk, _table(chunk, rows), self.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
 
@@ -150,25 +168,33 @@ class RowStore:
             values = [row.get(name) for row in rows]
             kind = _type(values)
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
-        write_atomic(self._path(chunk), _encode(chunk, table.select(_ordered(table.column_names))))
+        write_atomic(self._path(chunk), _encode(chunk, table.select(_ordered(table.column_names)), self.cell))
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
         """All columns of a chunk, and its rows as they are stored, images included. CorruptShard for a damaged one."""
         table = self.table(chunk)
         return table.column_names, table.to_pandas()
 
+    def columns_of(self, chunk: str) -> set[str]:
+        """The names of a stored chunk's columns. FileNotFoundError where it is not there."""
+        path = self._path(chunk)
+        files = [path] if path.exists() else [pack for pack in self.packs() if chunk in _held(pack, self.cell)]
+        if not files:
+            raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
+        return {*_columns(files[0])}
+
     def columns(self) -> list[str]:
         """The names of the columns of one stored chunk, from a footer alone; none where nothing is stored."""
-        return next((_columns(path) for path in self._shards() if _sound(path)), [])
+        return next((_columns(path) for path in self._shards() if self._sound(path)), [])
 
     def has(self, chunk: str) -> bool:
         """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""
         path = self._path(chunk)
-        return (path.exists() and bool(_sound(path))) or any(chunk in _sound(pack) for pack in self.packs())
+        return (path.exists() and bool(self._sound(path))) or any(chunk in self._sound(p) for p in self.packs())
 
     def done(self) -> set[str]:
         """Names of the finished chunks. Reads footers only; corrupt shards are reported and set aside."""
-        return _steady(lambda: {*chain.from_iterable(_each(_sound, self._shards()))})
+        return _steady(lambda: {*chain.from_iterable(_each(self._sound, self._shards()))})
 
     def shards(self) -> list[Path]:
         """The files that hold one chunk each, sorted; packs apart."""
@@ -180,7 +206,15 @@ class RowStore:
 
     def held(self, pack: Path) -> list[str]:
         """The chunks in a pack, in its order. CorruptShard for a damaged one."""
-        return _held(pack)
+        return _held(pack, self.cell)
+
+    def _sound(self, path: Path) -> list[str]:
+        """The chunks in a file; a corrupt one is reported and set aside, and holds none."""
+        try:
+            return _held(path, self.cell)
+        except CorruptShard as error:
+            _set_aside(path, error)
+            return []
 
     def pack(self, chunks: Sequence[str]) -> Path:
         """Write one file that holds these stored chunks, whose columns agree; returns it, read once more and sound.
@@ -188,8 +222,9 @@ class RowStore:
         Nothing is removed: until the chunks' own files are, readers see every row twice and count it once.
         """
         name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
-        write_atomic(path := self._path(name), _encode_all(name, {chunk: self.table(chunk) for chunk in chunks}))
-        _decode(path, _everything)
+        tables = {chunk: self.table(chunk) for chunk in chunks}
+        write_atomic(path := self._path(name), _encode_all(name, tables, self.cell))
+        _decode(path, _everything, self.cell)
         return path
 
     def read(self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY) -> pd.DataFrame:
@@ -232,10 +267,10 @@ class RowStore:
     def _find(self, chunk: str) -> pa.Table:
         path = self._path(chunk)
         if path.exists():
-            return _decode(path, _everything)
+            return _decode(path, _everything, self.cell)
         for pack in self.packs():
-            if chunk in _held(pack):
-                return _decode(pack, _everything, chunk)
+            if chunk in _held(pack, self.cell):
+                return _decode(pack, _everything, self.cell, chunk)
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
     def _rows(self, columns: Sequence[str] | None, but: Collection[str] = BULKY) -> pd.DataFrame:
@@ -257,7 +292,7 @@ class RowStore:
 
         def load(path: Path) -> pa.Table | None:
             try:
-                return _decode(path, wanted)
+                return _decode(path, wanted, self.cell)
             except CorruptShard as error:
                 _set_aside(path, error)
                 return None
@@ -271,7 +306,7 @@ class RowStore:
 
         Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks them.
         """
-        tables = [_decode(path, _everything) for path in paths]
+        tables = [_decode(path, _everything, self.cell) for path in paths]
         frame = pa.concat_tables([_hashable(table) for table in tables], promote_options="default").to_pandas()
         copies = frame[frame.duplicated(KEY, keep=False)].drop(columns=[*TIMINGS], errors="ignore")
         there = [[name in table.column_names for name in copies.columns] for table in tables]
@@ -387,11 +422,11 @@ def _type(values: Sequence[object]) -> pa.DataType:
     return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()
 
 
-def _encode(chunk: str, table: pa.Table) -> bytes:
-    return _encode_all(chunk, {chunk: table})
+def _encode(chunk: str, table: pa.Table, cell: str) -> bytes:
+    return _encode_all(chunk, {chunk: table}, cell)
 
 
-def _encode_all(name: str, tables: Mapping[str, pa.Table]) -> bytes:
+def _encode_all(name: str, tables: Mapping[str, pa.Table], cell: str) -> bytes:
     """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy.
 
     A row group holds a chunk, or as many small ones as it takes to read many rows at once.
@@ -414,7 +449,8 @@ def _encode_all(name: str, tables: Mapping[str, pa.Table]) -> bytes:
         chunks = json.dumps(sizes) if name.startswith(PACK) else ""
         rows = sum(sizes.values())
         metadata = {_CHUNKS: chunks} if chunks else {}
-        writer.add_key_value_metadata({_SEAL: _seal(name, rows, schema, chunks), **metadata})
+        seal = _seal(name, rows, schema, chunks, cell)
+        writer.add_key_value_metadata({_SEAL: seal, _CELL: cell, **metadata})
     return sink.getvalue()
 
 
@@ -432,16 +468,20 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(group)
 
 
-def _seal(name: str, rows: int, schema: pa.Schema, chunks: str) -> str:
-    """What the footer must agree with: page checksums guard the values, and this guards names, types and length."""
+def _seal(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = "") -> str:
+    """What the footer must agree with: page checksums guard the values, and this names, types, length and cell.
+
+    Files that were written before version 0.2.0 do not name their cell.
+    """
     columns = [(field.name, str(field.type)) for field in schema]
-    content = (name, rows, columns, chunks) if chunks else (name, rows, columns)
+    content = (name, rows, columns, *([chunks] if chunks else []), *([("cell", cell)] if cell else []))
     return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def _decode(path: Path, wanted: Wanted, chunk: str | None = None) -> pa.Table:
-    """The wanted columns of a file, or of one of its chunks, checked page by page."""
+def _decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> pa.Table:
+    """The wanted columns of a file of a cell, or of one of its chunks, checked page by page."""
     with _open(path) as file:
+        _demand_cell(path, file, cell)
         names = [name for name in file.schema_arrow.names if wanted(name)]
         if chunk is None:
             table, first, rows = file.read(columns=names, use_threads=False), 0, file.metadata.num_rows
@@ -452,6 +492,17 @@ def _decode(path: Path, wanted: Wanted, chunk: str | None = None) -> pa.Table:
         if len(table) != rows:
             raise CorruptShard("it ends early")
     return table
+
+
+def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
+    """Raise WrongCell for a file of another cell; of an old one, whose footer does not say, the rows do."""
+    bound = (file.metadata.metadata or {}).get(_CELL, b"").decode()
+    found = {bound} if bound else {*file.read(columns=["cell"], use_threads=False)["cell"].unique().to_pylist()}
+    if strange := sorted(map(str, found - {cell})):
+        raise WrongCell(
+            f"{path} holds rows of the cell {strange[0]}, but lies in the folder of {cell}; move it to "
+            f"{strange[0]}/rows if it is missing there, else remove it"
+        )
 
 
 def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
@@ -481,11 +532,12 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
             chunks = metadata.get(_CHUNKS, b"").decode()
-            seal = _seal(path.stem, file.metadata.num_rows, file.schema_arrow, chunks)
+            cell = metadata.get(_CELL, b"").decode()
+            seal = _seal(path.stem, file.metadata.num_rows, file.schema_arrow, chunks, cell)
             if metadata.get(_SEAL) != seal.encode():
                 raise CorruptShard("its footer is not what was written for a chunk of this name")
             yield file
-    except CorruptShard:
+    except (CorruptShard, WrongCell):
         raise
     except OSError as error:
         if error.errno is not None:
@@ -516,20 +568,12 @@ def _steady(read: Callable[[], T], tries: int = 5) -> T:
     return read()
 
 
-def _held(path: Path) -> list[str]:
-    """The chunks in a file."""
+def _held(path: Path, cell: str) -> list[str]:
+    """The chunks in a file of a cell."""
     with _open(path) as file:
+        _demand_cell(path, file, cell)
         chunks = (file.metadata.metadata or {}).get(_CHUNKS)
     return [path.stem] if chunks is None else list(json.loads(chunks))
-
-
-def _sound(path: Path) -> list[str]:
-    """The chunks in a file; a corrupt one is reported and set aside, and holds none."""
-    try:
-        return _held(path)
-    except CorruptShard as error:
-        _set_aside(path, error)
-        return []
 
 
 def _set_aside(path: Path, error: CorruptShard) -> None:

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from bench.paired import share
 
-GROUP = ["data", "mask", "operator", "images", "seed"]
+GROUP = ["data", "mask", "operator", "images", "seed", "content"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
-RANKED = [*GROUP, "prior", "draws"]
-"""Cells that agree in these too are ranked against each other: a mean over more draws varies less."""
+RANKED = [*GROUP, "prior", "fingerprint", "draws"]
+"""Cells that agree in these too are ranked against each other: name and content of the prior, and draws, because a
+mean over more draws varies less."""
 
 INCOMPLETE = "†"
 RANKING = (
@@ -172,14 +173,15 @@ def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
 
     Lines are ranked that agree in :data:`RANKED`. They tie if they share a rank letter, or without letters if their
     means are equal. Cells with failed or missing rows are left out, because dropping hard images would make a solver
-    look better, and cells with infinite values, because dropping perfect images would make it look worse.
+    look better, and cells with infinite values, because dropping perfect images would make it look worse. So are cells
+    of mixed rows.
     """
     places = pd.Series("", index=lines.index, dtype=object)
     if direction == "none":
         return places
     infinite = lines[f"{metric}_inf"] > 0
-    complete = lines[(lines["failed"] == 0) & (lines["missing"] == 0) & lines[metric].notna() & ~infinite]
-    for _, left in complete.groupby(RANKED, sort=False):
+    sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
+    for _, left in lines[sound & lines[metric].notna() & ~infinite].groupby(RANKED, sort=False):
         for place in ("best", "second") if len(left) > 1 else ():
             tied = _tied(left, metric, direction)
             places[left.index[tied]] = place
@@ -237,7 +239,7 @@ def _said(line: pd.Series, column: str) -> str:
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for (data, mask, operator, images, seed), lines in frame.groupby(GROUP, sort=False):
+    for (data, mask, operator, images, seed, _), lines in frame.groupby(GROUP, sort=False):
         yield f"{data} · {mask} · {operator} · {images} images · seed {seed}", lines
 
 

@@ -23,7 +23,9 @@ from torch import Tensor
 from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
+from bench.code import code_of
 from bench.cost import Budget
+from bench.environment import version
 from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
@@ -36,12 +38,14 @@ from bench.store import TRACE
 from bench.streams import Key, Noise
 from bench.trace import packed
 from datasets.base import ImageSet
+from datasets.contents import content_hash
 from masks.base import MaskGenerator
 from metrics.base import AnyMetric, Batch, DrawSet, MissingWeights, ValueMetric, from_uint8, to_uint8
 from metrics.perceptual import Perceptual
 from operators.base import Operator
 from priors.base import BudgetExceeded, Condition, Prior
 from priors.execution import Execution
+from priors.fingerprint import fingerprint
 from solvers.base import Distance, Observation, Posterior, Solver
 
 
@@ -54,6 +58,17 @@ class Measurement:
     labels: Tensor | None
     operator: Operator
     y: Tensor
+
+    @property
+    def truths(self) -> list[str]:
+        """A hash of every image's pixels, by which rows say what they were measured on."""
+        return [truth_hash(image) for image in self.truth]
+
+
+def truth_hash(image: Tensor) -> str:
+    """16 hexadecimal digits over the shape and the float32 pixels of an image ``(C, H, W)``."""
+    pixels = image.detach().float().cpu().contiguous().numpy()
+    return content_hash(str(pixels.shape), pixels.tobytes())[:16]
 
 
 def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -81,12 +96,13 @@ class Session:
         self.mask: MaskGenerator = build(config["mask"])
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
-        self.images: ImageSet = build_images(config["data"], self.prior)
+        self.images: ImageSet = build_images(config["data"], self.prior, int(config["seed"]))
         nodes = config["metrics"].items()
         self.metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes}
         self._run_prior()
         self._check_fit()
         self.modules = load_modules(config, device)
+        self.code = code_of(config["solver"])
         self.perceptual = perceptual_distance(self.solver, device)
 
     def _check_fit(self) -> None:
@@ -188,13 +204,22 @@ def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> 
 
 
 @cache
-def _shared(kind: str, key: str, device: str) -> Any:
+def _shared(kind: str, key: str, device: str, weights: str) -> Any:
     return build(json.loads(key)).to(device)
 
 
 def shared(kind: str, node: Mapping[str, Any], device: str) -> Any:
     """A prior or metric, loaded once per process and device."""
-    return _shared(kind, json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True), device)
+    key = json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True)
+    return _shared(kind, key, device, _weights(node) if kind == "prior" else "")
+
+
+def _weights(node: Mapping[str, Any]) -> str:
+    """The fingerprint of a prior's files: other files at the same place are another prior."""
+    try:
+        return fingerprint(node["path"]) if "path" in node else ""
+    except (OSError, ValueError):
+        return ""  # whoever loads it says what is wrong
 
 
 PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
@@ -303,15 +328,17 @@ class Worker:
         self, size: BatchSize, session: Session, plan: CellPlan, chunk: Chunk, watch: Callable[[], None] | None
     ) -> tuple[list[Row], bool]:
         """The chunk's rows from padded batches of this size, and whether memory ran out."""
-        fixed, draws = self._fixed(plan, size), plan.cell.draws
+        fixed, draws = self._fixed(session, plan, size), plan.cell.draws
         rows: list[Row] = []
         try:
             for start in range(0, len(chunk.images), size.images):
                 part = list(chunk.images[start : start + size.images])
                 padded = [*part, *[part[-1]] * (size.images - len(part))]
-                outcome = self._solve(session, session.measure(padded), draws, size.draws, watch)
+                measured = session.measure(padded)
+                truths = measured.truths
+                outcome = self._solve(session, measured, draws, size.draws, watch)
                 rows += [
-                    {**fixed, "image_id": image, "draw": d, **outcome[i * draws + d]}
+                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * draws + d]}
                     for i, image in enumerate(part)
                     for d in range(draws)
                 ]
@@ -328,8 +355,8 @@ class Worker:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _fixed(self, plan: CellPlan, size: BatchSize) -> Row:
-        """What is the same in all rows: whose they are, and the five things bitwise equality depends on."""
+    def _fixed(self, session: Session, plan: CellPlan, size: BatchSize) -> Row:
+        """What is the same in all rows: whose they are, the code, and what bitwise equality depends on."""
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -339,6 +366,8 @@ class Worker:
             "precision": Execution.of(plan.cell.config).label,
             "padded_batch": size.rows,
             "commit": str(plan.cell.config.get("commit", "")),
+            "code": session.code,
+            "version": version(),
         }
 
     def _solve(

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from datasets.contents import content_hash
+
+_AT_ONCE = 64
+
 
 class ImageSet:
     """Images float32 ``(C, H, W)`` in [-1, 1] behind stable string ids.
 
     ``name`` is the data id of the noise streams: it must not depend on where the files lie. ``ids`` is ordered;
     ``data.images=K`` takes the first K. ``shape`` is ``(C, H, W)``; ``num_classes`` is 0 where there are no labels.
-    The setting ``root`` stays out of the hash of a cell, so ``name`` must differ where other ids are in use.
+    No setting that is a path enters the hash of a cell, so ``name`` must differ where other ids are in use, and
+    :meth:`content` where other pictures lie behind them.
     """
 
     name: str
@@ -30,6 +35,22 @@ class ImageSet:
     def labels(self, ids: Sequence[str]) -> Tensor | None:
         """int64 ``(N,)``, or None for a set without labels."""
         return None
+
+    def content(self, ids: Sequence[str]) -> list[str]:
+        """A hash of every image as it is stored, with its label where there is one; the same wherever it lies.
+
+        Here of the pixels. A set of large files hashes their bytes instead, which is much faster than decoding them.
+        """
+        hashes: list[str] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            labels = self.labels(some)
+            words = [""] * len(some) if labels is None else [str(label) for label in labels.tolist()]
+            pixels = self.images(some).cpu().contiguous().numpy()
+            hashes += [
+                content_hash(str(image.shape), image.tobytes(), word) for image, word in zip(pixels, words, strict=True)
+            ]
+        return hashes
 
     def check(self, ids: Sequence[str]) -> list[str]:
         """One line for every one of these images that cannot be read, naming it; empty where all is well.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-
-from PIL import Image
 
 from datasets.source import Layout, Naming, Source, by_id, is_image, only_file
 
@@ -32,11 +29,14 @@ class Zip(Source):
         self.ids = tuple(sorted(self._names))
         self.labelled = bool(self._labels)
 
-    def open(self, image: str) -> Image.Image:
+    def stored(self, image: str) -> bytes:
         try:
-            return Image.open(io.BytesIO(self._zip.read(self._names[image])))
+            return self._zip.read(self._names[image])
         except zipfile.BadZipFile as error:
             raise OSError(str(error)) from error
+
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.path), self._names[image]
 
     def where(self, image: str) -> str:
         return f"{self.path}/{self._names[image]}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
-
-from PIL import Image
 
 from datasets.source import Files, Layout, Source, by_id, stem, walk
 from datasets.stored import Stored
@@ -72,9 +69,12 @@ class Database(Source):
         with self._environment.begin() as transaction:
             self.ids = tuple(key.decode("ascii", "replace") for key in transaction.cursor().iternext(values=False))
 
-    def open(self, image: str) -> Image.Image:
+    def stored(self, image: str) -> bytes:
         with self._environment.begin() as transaction:
-            return Image.open(io.BytesIO(transaction.get(image.encode("ascii"))))
+            return bytes(transaction.get(image.encode("ascii")))
+
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.folder / "data.mdb"), image
 
     def where(self, image: str) -> str:
         return f"{self.folder}, key {image}"

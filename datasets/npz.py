@@ -46,6 +46,14 @@ class NPZ(Source):
     def open(self, image: str) -> Image.Image:
         return Image.fromarray(self._pixels[int(image)])
 
+    def stored(self, image: str) -> bytes:
+        """Its pixels and their shape: the file may store them in other types and orders."""
+        pixels = self._pixels[int(image)]
+        return f"{pixels.shape}".encode() + pixels.tobytes()
+
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self.path), image
+
     def where(self, image: str) -> str:
         return f"{self.path}, row {int(image)}"
 

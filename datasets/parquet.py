@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from datasets.source import Layout, Naming, Source, by_id
 
@@ -38,9 +36,13 @@ class Parquet(Source):
         self._group = lru_cache(maxsize=2)(self._read_group)
         self._labels = lru_cache(maxsize=64)(self._read_labels)
 
-    def open(self, image: str) -> Image.Image:
+    def stored(self, image: str) -> bytes:
         file, group, row = self._rows[image]
-        return Image.open(io.BytesIO(self._group(file, group)[row].as_py()["bytes"] or b""))
+        return self._group(file, group)[row].as_py()["bytes"] or b""
+
+    def file(self, image: str) -> tuple[str, str]:
+        file, group, row = self._rows[image]
+        return str(self._paths[file]), f"{group} {row}"
 
     def where(self, image: str) -> str:
         file, group, row = self._rows[image]

@@ -27,6 +27,14 @@ class Source:
 
     def open(self, image: str) -> Image.Image:
         """The image, not yet decoded where its format allows; OSError or ValueError for one that cannot be read."""
+        return Image.open(io.BytesIO(self.stored(image)))
+
+    def stored(self, image: str) -> bytes:
+        """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as for :meth:`open`."""
+        raise NotImplementedError
+
+    def file(self, image: str) -> tuple[str, str]:
+        """The path of the file that holds it, and its place within; empty where it is the whole file."""
         raise NotImplementedError
 
     def where(self, image: str) -> str:
@@ -57,12 +65,17 @@ class Files(Source):
 
     def __init__(self, root: Path, paths: Mapping[str, str], labels: Labels | None = None):
         self.root, self.paths, self._given = root, paths, labels
+        self._folder = f"{root}/"  # to join a Path takes as long as to open a file
         self.ids = tuple(sorted(paths))
         self.labelled = labels is not None
 
-    def open(self, image: str) -> Image.Image:
+    def stored(self, image: str) -> bytes:
         # read at once: a file that stays open until it is decoded would be one too many in a large batch
-        return Image.open(io.BytesIO((self.root / self.paths[image]).read_bytes()))
+        with open(self._folder + self.paths[image], "rb", buffering=0) as file:
+            return file.read()
+
+    def file(self, image: str) -> tuple[str, str]:
+        return self._folder + self.paths[image], ""
 
     def where(self, image: str) -> str:
         return str(self.root / self.paths[image])

@@ -15,6 +15,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from datasets.base import ImageSet
+from datasets.contents import content_hash, stored_hashes
 from datasets.crops import CROPS
 from datasets.pixels import MODES, UNREADABLE, eight_bit, skim
 from datasets.protocols import PROTOCOLS, choose
@@ -89,6 +90,19 @@ class Stored(ImageSet):
         if not self.num_classes:
             return None
         return torch.tensor([self._label(name) for name in ids], dtype=torch.int64)
+
+    def content(self, ids: Sequence[str]) -> list[str]:
+        """A hash of the bytes of every image's file, or of its part of a larger one, with its label."""
+        hashes = []
+        for name in ids:
+            self._demand(name)
+        try:
+            hashes = stored_hashes(self._source, ids, Path(self.root))
+        except UNREADABLE as error:
+            raise ValueError(f"cannot read the images in '{self.root}': {error}; repair or remove them") from error
+        if not self.num_classes:
+            return hashes
+        return [content_hash(found, str(self._label(name))) for found, name in zip(hashes, ids, strict=True)]
 
     def check(self, ids: Sequence[str]) -> list[str]:
         problems = []

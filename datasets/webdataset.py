@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
 
 from datasets.source import Layout, Naming, Source, by_id, is_image, stem
 
@@ -47,8 +44,11 @@ class Shards(Source):
         self.ids = tuple(sorted(names))
         self.labelled = bool(self._keyed)
 
-    def open(self, image: str) -> Image.Image:
-        return Image.open(io.BytesIO(self._images[image].read()))
+    def stored(self, image: str) -> bytes:
+        return self._images[image].read()
+
+    def file(self, image: str) -> tuple[str, str]:
+        return str(self._images[image].shard), self._images[image].name
 
     def where(self, image: str) -> str:
         return f"{self._images[image].shard}/{self._images[image].name}"

@@ -97,7 +97,7 @@ def test_a_row_without_an_image_is_named(command) -> None:
 
 
 def test_what_is_stored_is_never_replaced(tmp_path: Path) -> None:
-    kept = RowStore(tmp_path)
+    kept = RowStore(tmp_path / "c")
     kept.write("x", [{"cell": "c", "image_id": "a", "draw": 0, "status": "ok", "psnr": 1.0}])
     with pytest.raises(ValueError, match=r"has psnr already.*never replaced"):
         kept.extend("x", [{"psnr": 2.0}])

@@ -221,11 +221,11 @@ def row(image: str, draw: int = 0, **more: object) -> dict[str, object]:
 
 
 def test_features_stored_twice_must_agree(tmp_path: Path) -> None:
-    twice = RowStore(tmp_path / "same")
+    twice = RowStore(tmp_path / "same" / "c")
     twice.write("x", [row("a", sbc=[0.1, 0.2])])
     twice.write("y", [row("a", sbc=[0.1, 0.2]), row("b", sbc=[])])
     assert [list(f) for f in twice.read(["sbc"])["sbc"]] == [pytest.approx([0.1, 0.2]), []]
-    differ = RowStore(tmp_path / "differ")
+    differ = RowStore(tmp_path / "differ" / "c")
     differ.write("x", [row("a", sbc=[0.1, 0.2])])
     differ.write("y", [row("a", sbc=[0.1, 0.3])])
     with pytest.raises(DifferentCopies):
@@ -233,7 +233,7 @@ def test_features_stored_twice_must_agree(tmp_path: Path) -> None:
 
 
 def test_a_chunk_without_features_joins_one_with_them(tmp_path: Path) -> None:
-    rows_of = RowStore(tmp_path)
+    rows_of = RowStore(tmp_path / "c")
     rows_of.write("x", [row("a", sbc=[0.5])])
     rows_of.write("y", [{**row("b"), "status": "error"}])
     assert rows_of.read()["sbc"].isna().tolist() == [False, True]

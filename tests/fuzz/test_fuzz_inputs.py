@@ -242,7 +242,7 @@ def test_prior_files(prior: Path, data: st.DataObject, name: str, resealed: bool
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two chunks in a pack and two by themselves."""
-    folder = tmp_path_factory.mktemp("cell")
+    folder = tmp_path_factory.mktemp("study") / "c"
     store = RowStore(folder)
     for name in "abcd":
         store.write(name, [row(f"{name}{i}", psnr=float(i)) for i in range(3)])
@@ -256,7 +256,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shards(shards: Path, data: st.DataObject) -> None:
     """Whatever bytes a file has: its rows are there as written or they are missing, and the others are untouched."""
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(shards, Path(place) / "cell"))
+        folder = Path(shutil.copytree(shards, Path(place) / "c"))
         victim = data.draw(st.sampled_from(sorted((folder / "rows").iterdir())))
         victim.write_bytes(data.draw(damaged(st.just(victim.read_bytes()))))
         store = RowStore(folder)
