@@ -5,7 +5,7 @@ SETTINGS = {
     "draws": "samples per image",
     "batch": "network rows per chunk; every network batch is filled up to it",
     "out": "study folder; null = runs/<study.name>",
-    "budget": "passes:N, or nfe:N: the steps that so many forward + backward (or forward alone) passes a draw allow",
+    "budget": "passes:N (forward + backward) or nfe:N (forward): the steps that so many a draw allow; a limit if set",
     "timeout": "seconds a chunk may take; then its rows are timeout rows. Looked at before every network evaluation",
     "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
     "precision": "fp32; tf32, products of a GPU while a solver works; bf16, autocast of the denoising network alone",
