@@ -103,11 +103,13 @@ def _unset(cfg: DictConfig) -> Iterator[Finding]:
 
 
 def _attempt(make: Callable[[], Any]) -> tuple[Any, str]:
-    """What ``make`` gives, or the one line that says why it does not."""
+    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises is a finding."""
     try:
         return make(), ""
-    except (UserError, ValueError, OSError, ImportError, RuntimeError) as error:
-        return None, str(error).splitlines()[0]
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        expected = isinstance(error, UserError | ValueError | OSError | ImportError | RuntimeError)
+        return None, line if line and expected else f"{type(error).__name__}: {line}"
 
 
 def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Finding]]:
@@ -197,7 +199,11 @@ def _memory(config: Mapping[str, Any], prior: Prior) -> Iterator[Finding]:
 
     if prior.net is None:
         return
-    weights, kept = weight_bytes(prior), kept_bytes(prior)
+    weights, (kept, problem) = weight_bytes(prior), _attempt(lambda: kept_bytes(prior))
+    if problem:
+        remedy = "convert the prior again: `python -m bench convert` says which setting is not served"
+        yield Finding("network", "missing", f"it cannot be called: {problem}", remedy)
+        return
     device, free = _free_memory(config)
     gradient = "grad" in target(config["solver"]).needs
     # a call that is computed again for its gradient is there alone
