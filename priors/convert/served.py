@@ -11,48 +11,53 @@ from collections.abc import Collection, Mapping
 
 Config = Mapping[str, object]
 
-_UNET = (
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_UNET = _words(
     "act_fn attention_head_dim block_out_channels center_input_sample down_block_types downsample_padding "
     "flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor mid_block_type norm_eps "
     "norm_num_groups out_channels resnet_time_scale_shift sample_size time_embedding_dim up_block_types"
-).split()
-_SD3 = (
+)
+_SD3 = _words(
     "attention_head_dim caption_projection_dim dual_attention_layers in_channels joint_attention_dim "
     "num_attention_heads num_layers out_channels patch_size pooled_projection_dim pos_embed_max_size qk_norm "
     "sample_size"
-).split()
-_AUTOENCODER = (
+)
+_AUTOENCODER = _words(
     "act_fn block_out_channels down_block_types in_channels latent_channels layers_per_block "
     "mid_block_add_attention norm_num_groups out_channels scaling_factor up_block_types"
-).split()
+)
 
 ANY: Mapping[str, Collection[str]] = {
     "UNet2DModel": (
         *_UNET,
-        *"add_attention attn_norm_num_groups downsample_type upsample_type num_class_embeds".split(),
+        *_words("add_attention attn_norm_num_groups downsample_type upsample_type num_class_embeds"),
     ),
     "UNet2DConditionModel": (
         *_UNET,
-        *"conv_in_kernel conv_out_kernel cross_attention_dim cross_attention_norm".split(),
-        *"mid_block_only_cross_attention only_cross_attention resnet_out_scale_factor resnet_skip_time_act".split(),
-        *"reverse_transformer_layers_per_block time_embedding_act_fn timestep_post_act".split(),
-        *"transformer_layers_per_block use_linear_projection".split(),
+        *_words("conv_in_kernel conv_out_kernel cross_attention_dim cross_attention_norm"),
+        *_words("mid_block_only_cross_attention only_cross_attention resnet_out_scale_factor resnet_skip_time_act"),
+        *_words("reverse_transformer_layers_per_block time_embedding_act_fn timestep_post_act"),
+        *_words("transformer_layers_per_block use_linear_projection"),
     ),
     "DiTTransformer2DModel": (
-        *"activation_fn attention_bias attention_head_dim in_channels norm_elementwise_affine norm_eps".split(),
-        *"norm_num_groups num_attention_heads num_embeds_ada_norm num_layers out_channels patch_size".split(),
+        *_words("activation_fn attention_bias attention_head_dim in_channels norm_elementwise_affine norm_eps"),
+        *_words("norm_num_groups num_attention_heads num_embeds_ada_norm num_layers out_channels patch_size"),
         "sample_size",
     ),
     "SD3Transformer2DModel": _SD3,
     "SD3ControlNetModel": (
         *_SD3,
-        *"extra_conditioning_channels force_zeros_for_pooled_projection pos_embed_type".split(),
+        *_words("extra_conditioning_channels force_zeros_for_pooled_projection pos_embed_type"),
     ),
     "AutoencoderKL": (
         *_AUTOENCODER,
-        *"latents_mean latents_std shift_factor use_post_quant_conv use_quant_conv".split(),
+        *_words("latents_mean latents_std shift_factor use_post_quant_conv use_quant_conv"),
     ),
-    "VQModel": (*_AUTOENCODER, *"norm_type num_vq_embeddings vq_embed_dim".split()),
+    "VQModel": (*_AUTOENCODER, *_words("norm_type num_vq_embeddings vq_embed_dim")),
 }
 """Settings served at every value: the library's class builds what they say, and it is called in the same way."""
 
@@ -60,9 +65,9 @@ HARMLESS: Mapping[str, Collection[str]] = {
     # attention is computed in float32 anyway, and dropout is off outside training
     "UNet2DModel": ("dropout", "num_train_timesteps"),
     "UNet2DConditionModel": (
-        *"dropout upcast_attention".split(),
+        *_words("dropout upcast_attention"),
         # without effect beside the settings that are refused
-        *"addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim".split(),
+        *_words("addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim"),
     ),
     "DiTTransformer2DModel": ("dropout", "upcast_attention"),
     "AutoencoderKL": ("force_upcast", "sample_size"),
@@ -70,22 +75,22 @@ HARMLESS: Mapping[str, Collection[str]] = {
 }
 """Settings that change no number of the networks as they are called here."""
 
-_SCHEDULE = "beta_end beta_schedule beta_start num_train_timesteps prediction_type shift".split()
-_SAMPLING = (
+_SCHEDULE = _words("beta_end beta_schedule beta_start num_train_timesteps prediction_type shift")
+_SAMPLING = _words(
     "algorithm_type base_image_seq_len base_shift clip_sample clip_sample_range disable_corrector "
     "dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type "
     "lambda_min_clipped lower_order_final max_image_seq_len max_shift predict_x0 sample_max_value set_alpha_to_one "
     "sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type steps_offset stochastic_sampling "
     "thresholding time_shift_type timestep_spacing timestep_type use_beta_sigmas use_exponential_sigmas "
     "use_karras_sigmas use_lu_lambdas variance_type rho eta"
-).split()
+)
 """How a pipeline of theirs would walk through the noise levels; the solvers here choose their own."""
 
-_BETAS = (
+_BETAS = _words(
     "DDPM DDIM DDIMInverse DDIMParallel DDPMParallel DEISMultistep DPMSolverMultistep DPMSolverMultistepInverse "
     "DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete HeunDiscrete IPNDM KDPM2AncestralDiscrete "
     "KDPM2Discrete LMSDiscrete PNDM SASolver UniPCMultistep"
-).split()
+)
 SCHEDULERS = {
     "vp": tuple(f"{name}Scheduler" for name in _BETAS),
     "flow": ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
@@ -127,7 +132,7 @@ def defaults(cls: str) -> dict[str, object]:
 
 def is_default(value: object, standard: object) -> bool:
     """Whether a value of a JSON file is the default. Nothing, false and an empty list all mean: off."""
-    if not value and not isinstance(value, int | float) or value is False:
+    if value is False or (not value and not isinstance(value, int | float)):
         return not standard
     return value == (list(standard) if isinstance(standard, tuple) else standard)
 
