@@ -157,7 +157,7 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
 
 def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGenerator | None, list[Finding]]:
     """Masks of the run's images; those of files are all read."""
-    from bench.external import pinned_mask
+    from bench.external import hidden_share, pinned_mask
 
     mask, problem = _attempt(lambda: build(config["mask"]))
     if mask is not None and images is not None:
@@ -165,7 +165,10 @@ def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGener
     path = config["mask"].get("path")
     if problem:
         return None, [Finding("mask", "missing", problem, f"mask.path={path}" if path else "")]
-    return mask, [Finding("mask", "ok", f"{path}: a mask for every image" if path else "drawn from the seed")]
+    if not path:
+        return mask, [Finding("mask", "ok", "drawn from the seed")]
+    share = f": {hidden_share(config, mask, images)}" if mask is not None and images is not None else ""
+    return mask, [Finding("mask", "ok", f"{path}: a mask for every image{share}")]
 
 
 def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
