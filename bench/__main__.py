@@ -246,10 +246,11 @@ def _export_masks(overrides: list[str]) -> int:
 
 def _convert(arguments: list[str]) -> int:
     from bench.console import out
-    from bench.convert import convert
+    from bench.convert import convert, next_command
 
     folder = convert(arguments)
     out.print(f"{folder / 'prior.json'}", style="dim")
+    out.print(f"next: {next_command(folder)}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

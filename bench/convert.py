@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from priors.convert.base import Converted
 
 FAMILIES = ("edm", "adm", "compvis", "hub")
+SYNONYMS = {"diffusers": "hub"}
+"""Other words for a family: folders of the hub are in the layout of the diffusers library."""
 _OPTIONS = {
     "layout": ("adm", "compvis"),
     "config": ("adm", "compvis"),
@@ -29,14 +33,14 @@ _OPTIONS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|hub --to DIR"
+        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|hub|diffusers --to DIR"
         raise UserError(f"{message}; for example: {usage}")
 
 
 def _parser() -> _Parser:
     parser = _Parser(prog="bench convert", add_help=False, allow_abbrev=False)
     parser.add_argument("source", type=Path)
-    parser.add_argument("--as", dest="family", choices=FAMILIES, required=True)
+    parser.add_argument("--as", dest="family", choices=(*FAMILIES, *SYNONYMS), required=True)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--layout")
     parser.add_argument("--config", type=Path)
@@ -57,6 +61,7 @@ def convert(arguments: Sequence[str]) -> Path:
     Raises UserError for a wrong command line, a file that is refused, and a target folder that is there already.
     """
     given = _parser().parse_args(list(arguments))
+    given.family = SYNONYMS.get(given.family, given.family)
     for option, families in _OPTIONS.items():
         if getattr(given, option) is not None and given.family not in families:
             raise UserError(f"--{option} is an option of --as {' and '.join(families)} alone; leave it out")
@@ -65,9 +70,28 @@ def convert(arguments: Sequence[str]) -> Path:
         raise UserError(f"{target} is there already; choose another --to, or remove it")
     _check_hash(given.source, given.sha256)
     try:
-        return _save(target, _read(given), given)
+        converted = _read(given)
+        _try(converted, given)
+        return _save(target, converted, given)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
+
+
+def next_command(folder: Path) -> str:
+    """What to type after a conversion: the look at everything a run with this prior needs."""
+    from bench.catalog import options
+
+    known = [name for name, prior in options("prior").items() if prior.content.get("path") == str(folder)]
+    chosen = f"prior={known[0]}" if known else shlex.quote(f"prior.path={folder}")
+    channels, _, size = json.loads((folder / "prior.json").read_text(encoding="utf-8"))["shape"]
+    mode = " data.mode=grey" if channels == 1 else ""
+    return f"python -m bench doctor {chosen} data=folder data.root=PHOTOS data.size={size}{mode}"
+
+
+def _try(converted: Converted, given: argparse.Namespace) -> None:
+    from priors.convert.trial import call_once
+
+    call_once(converted.prior, given.source)
 
 
 def _check_hash(source: Path, wanted: str | None) -> None:

@@ -103,11 +103,13 @@ def _unset(cfg: DictConfig) -> Iterator[Finding]:
 
 
 def _attempt(make: Callable[[], Any]) -> tuple[Any, str]:
-    """What ``make`` gives, or the one line that says why it does not."""
+    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises is a finding."""
     try:
         return make(), ""
-    except (UserError, ValueError, OSError, ImportError, RuntimeError) as error:
-        return None, str(error).splitlines()[0]
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        expected = isinstance(error, UserError | ValueError | OSError | ImportError | RuntimeError)
+        return None, line if line and expected else f"{type(error).__name__}: {line}"
 
 
 def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Finding]]:
@@ -156,7 +158,7 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
 
 def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGenerator | None, list[Finding]]:
     """Masks of the run's images; those of files are all read."""
-    from bench.external import pinned_mask
+    from bench.external import hidden_share, pinned_mask
 
     mask, problem = _attempt(lambda: build(config["mask"]))
     if mask is not None and images is not None:
@@ -164,7 +166,10 @@ def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGener
     path = config["mask"].get("path")
     if problem:
         return None, [Finding("mask", "missing", problem, f"mask.path={path}" if path else "")]
-    return mask, [Finding("mask", "ok", f"{path}: a mask for every image" if path else "drawn from the seed")]
+    if not path:
+        return mask, [Finding("mask", "ok", "drawn from the seed")]
+    share = f": {hidden_share(config, mask, images)}" if mask is not None and images is not None else ""
+    return mask, [Finding("mask", "ok", f"{path}: a mask for every image{share}")]
 
 
 def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -198,7 +203,11 @@ def _memory(config: Mapping[str, Any], prior: Prior) -> Iterator[Finding]:
 
     if prior.net is None:
         return
-    weights, kept = weight_bytes(prior), kept_bytes(prior)
+    weights, (kept, problem) = weight_bytes(prior), _attempt(lambda: kept_bytes(prior))
+    if problem:
+        remedy = "convert the prior again: `python -m bench convert` says which setting is not served"
+        yield Finding("network", "missing", f"it cannot be called: {problem}", remedy)
+        return
     device, free = _free_memory(config)
     gradient = "grad" in target(config["solver"]).needs
     # a call that is computed again for its gradient is there alone

@@ -29,6 +29,8 @@ from bench.torchscript import TorchScript
 from datasets.base import ImageSet
 from datasets.folder import EXTENSIONS
 from masks.base import MaskGenerator
+from masks.files import Files as MaskFiles
+from masks.sources import ReadMasks
 from metrics.base import from_uint8
 from priors.base import Prior, Shape
 from priors.process import VE
@@ -40,6 +42,9 @@ Place = tuple[str, int]
 COLUMNS = {"image_id": "texts", "draw": "whole numbers", "png": "bytes"}
 UNMEASURED = {"seconds_fit": float("nan"), "seconds_sample": float("nan"), "peak_mib": float("nan")}
 """Costs of images made elsewhere: reading a file says nothing about the method."""
+
+SHARES = 200
+"""How many masks are counted for the share of hidden pixels."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,20 @@ def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
     path = Path(config["mask"]["path"]).expanduser().absolute()
     _same_content(config["mask"].get("sha256"), content, path)
     return {**config, "mask": {**config["mask"], "path": str(path), "sha256": content}}
+
+
+def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
+    """What masks of files hide, in words that show a wrong ``white``; empty for masks that are drawn."""
+    if not isinstance(mask, ReadMasks):
+        return ""
+    ids = images.ids[: min(config["data"]["images"], SHARES)]
+    shares = mask.hidden(ids, *images.shape[-2:])
+    mean, least, most = sum(shares) / len(shares), min(shares), max(shares)
+    text = f"{mean:.0%} of the pixels are hidden" + (f" ({least:.0%} to {most:.0%})" if least < most else "")
+    if isinstance(mask, MaskFiles):
+        text += f", with mask.white={mask.white}; mask.white={'observed' if mask.white == 'hole' else 'hole'} hides "
+        text += "the others"
+    return text
 
 
 def given(solver: Folder, data: ImageSet, count: int, draws: int, images: Sequence[str], device: str) -> Given:

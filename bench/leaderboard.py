@@ -56,8 +56,8 @@ class CellRecord:
     """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
 
     ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
-    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the metrics that an earlier version of the product
-    computed in another way than today's; they are in ``metrics``, and nowhere else.
+    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the
+    metrics that an earlier version of the product computed in another way; they are in ``metrics``, and nowhere else.
     """
 
     name: str
@@ -436,8 +436,9 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
     """Which cells are compared by which of ``metrics``, and how the comparison ends.
 
     Cells are compared that agree in :data:`bench.tables.RANKED` and in their image ids, and have all rows, all of them
-    ok and computed with the same (:mod:`bench.provenance`). By a metric, those of them are compared that have a finite value of the same images. Rank letters and
-    ``bench compare`` both take their verdicts from here. With fewer than :data:`FEWEST` images nothing is compared.
+    ok and computed with the same code and build (:mod:`bench.provenance`). By a metric, those of them are compared that
+    have a finite value of the same images. Rank letters and ``bench compare`` both take their verdicts from here. With
+    fewer than :data:`FEWEST` images nothing is compared.
     """
     means = {cell: part.droplevel("cell") for cell, part in images.groupby(level="cell")}
     sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     import torch
 
     from bench.budget import within_budget
-    from bench.external import pinned, pinned_mask, pinned_operator
+    from bench.external import hidden_share, pinned, pinned_mask, pinned_operator
     from bench.worker import Session, build_operator, checked_metrics, shared
 
     config = plain(cfg)
@@ -118,6 +119,8 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    if not config["quiet"]:
+        _say_hidden(hidden_share(config, session.mask, session.images), config["mask"].get("path"))
     config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
@@ -136,6 +139,13 @@ def _content(session: Session) -> list[str] | None:
         return session.images.content(list(session.images.ids)[: int(session.config["data"]["images"])])
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+@cache
+def _say_hidden(share: str, path: str | None) -> None:
+    """Once for the cells of a sweep that have the same masks."""
+    if share:
+        console.err.print(f"bench: {path}: {share}", markup=False, highlight=False, soft_wrap=True)
 
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.sources import Array, ReadMasks, check_pair, file_of, nearest, pixels_of, stack_of
+from masks.levels import colours_of, white_of
+from masks.sources import Array, ReadMasks, check_pair, file_of, nearest, stack_of
 
 WHITE = ("observed", "hole")
 
@@ -26,10 +27,10 @@ class Files(ReadMasks):
     name, ``order`` by sorted file names. resize: true takes the nearest pixels of masks of another size; false refuses
     them. sha256: content of the masks; the plan fills it in, and refuses other masks than the one given.
 
-    White is what lies above the middle of the values a file may have: 0.5 where none exceeds 1, else 127.5, and
-    32767.5 where one exceeds 255.
-
-    Raises ValueError for unknown names, missing or unreadable files, and masks of another size.
+    Two values, colours or opacities are told apart whatever they are (0 and 1, label numbers, red on black): the higher
+    or brighter one is white. Of soft edges, white is what lies above the middle. Raises ValueError for unknown names,
+    missing or unreadable files, masks of another size, masks that hide nothing or everything, and files with many
+    values between the two, which are no masks.
     """
 
     path: str
@@ -45,29 +46,26 @@ class Files(ReadMasks):
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         file = file_of(Path(self.path).expanduser(), self.pair, image_id, index)
-        plane = self._plane(file, index, height, width)
+        colours, opacity, where = self._pixels(file, index, height, width)
         try:
-            if plane.shape != (height, width) and not self.resize:
+            white = white_of(colours, opacity)
+            if white.shape != (height, width) and not self.resize:
                 raise ValueError(
-                    f"it has {plane.shape[0]} x {plane.shape[1]} pixels and the image {height} x {width}; "
+                    f"it has {white.shape[0]} x {white.shape[1]} pixels and the image {height} x {width}; "
                     "set resize=true to take the nearest pixels"
                 )
-            bright = _bright(nearest(plane, height, width))
+            white = nearest(white, height, width)
+            if white.all() or not white.any():
+                raise ValueError("at the size of the image it hides everything or nothing; draw it larger")
         except ValueError as error:
-            raise ValueError(f"mask '{file}': {error}") from None
-        return bright if self.white == "observed" else ~bright
+            raise ValueError(f"{where}: {error}") from None
+        return white if self.white == "observed" else ~white
 
-    def _plane(self, file: Path, index: int, height: int, width: int) -> Array:
+    def _pixels(self, file: Path, index: int, height: int, width: int) -> tuple[Array, Array | None, str]:
+        """Colours and opacity of the mask of image number ``index``, and what to call it."""
         if file.suffix.lower() not in (".npy", ".npz"):
-            return pixels_of(file)
+            return *colours_of(file), f"mask '{file}'"
         stack = stack_of(file, height, width)
         # the files of a folder hold a single mask each
-        return stack[index % len(stack)]
-
-
-def _bright(values: Array) -> NDArray[np.bool_]:
-    """True where a value lies above the middle of its range."""
-    most, least = float(values.max()), float(values.min())
-    if not 0 <= least <= most <= 65535:
-        raise ValueError(f"its values run from {least} to {most}; give 0 to 1, 0 to 255 or 0 to 65535")
-    return values > next(top for top in (1, 255, 65535) if most <= top) / 2
+        number = index % len(stack)
+        return stack[number], None, f"mask '{file}'" + (f", number {number}" if len(stack) > 1 else "")

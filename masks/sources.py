@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from masks.base import MaskGenerator
 Array = NDArray[Any]
 PAIRS = ("id", "order")
 _ENDINGS = (".png", ".npy")
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".avif")
 
 
 class ReadMasks(MaskGenerator):
@@ -42,6 +43,10 @@ class ReadMasks(MaskGenerator):
             whole.update(f"{image_id} {height} {width}\n".encode() + np.packbits(mask).tobytes())
         return whole.hexdigest()
 
+    def hidden(self, ids: Sequence[str], height: int, width: int) -> list[float]:
+        """The share of pixels that is hidden in each of the images."""
+        return [1 - float(self.read(image_id, i, height, width).mean()) for i, image_id in enumerate(ids)]
+
 
 @dataclass(frozen=True)
 class _OfImage(MaskGenerator):
@@ -63,7 +68,8 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
     """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place in the order.
 
     With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, where an image's ending of the id may be left
-    out; with ``"order"`` files are taken in string order of their names, from the first again when they run out.
+    out, the case of the ending does not matter, and letters with accents may be composed or not; with ``"order"`` files
+    are taken in string order of their names, from the first again when they run out.
     """
     if path.is_file():
         return path
@@ -80,7 +86,44 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
         for ending in _ENDINGS:
             if (path / f"{name}{ending}").is_file():
                 return path / f"{name}{ending}"
+    # the same name to a person: endings in any case, accents composed (Linux, Windows) or not (macOS)
+    for name in names:
+        if (found := _alike(path, name)) is not None:
+            return found
     raise ValueError(f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, or set pair=order")
+
+
+def _alike(folder: Path, name: str) -> Path | None:
+    """The one file below ``folder`` whose name looks like ``name`` with one of our endings."""
+    *parents, last = Path(name).parts
+    for parent in parents:
+        inner = [path for path in _listed(folder).get(_shown(parent), ()) if path.is_dir()]
+        if len(inner) != 1:
+            return None
+        folder = inner[0]
+    listed = _listed(folder)
+    found = [path for ending in _ENDINGS for path in listed.get(_shown(f"{last}{ending}"), ()) if path.is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{found[0].name!a} and {found[1].name!a} in {folder} look like one name; keep one")
+    return found[0] if found else None
+
+
+def _shown(name: str) -> str:
+    """A name in composed letters, its ending in small ones."""
+    stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
+    return f"{stem}{dot}{ending.lower()}"
+
+
+def _listed(folder: Path) -> dict[str, list[Path]]:
+    return _names(folder, folder.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _names(folder: Path, _changed: int) -> dict[str, list[Path]]:
+    names: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        names.setdefault(_shown(path.name), []).append(path)
+    return names
 
 
 @lru_cache(maxsize=4)

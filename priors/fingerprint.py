@@ -61,6 +61,23 @@ def weight_hashes(folder: Path, spec: dict[str, object]) -> dict[str, str]:
     return {str(name): str(value) for name, value in recorded.items()}
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """ValueError where a file is the note that git-lfs leaves in the place of a large file; others are not read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_POINTER))
+    except OSError:
+        return  # whoever reads the file says what is wrong with it
+    if head == _POINTER:
+        raise ValueError(
+            f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in {path.parent}, or download the "
+            "file"
+        )
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes; read once per process and state of the file."""
     status = path.stat()

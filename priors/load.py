@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from priors.base import Prior
-from priors.fingerprint import read_spec, resolve, sha256, weight_hashes
+from priors.fingerprint import read_spec, refuse_pointer, resolve, sha256, weight_hashes
 from priors.latents import GRADIENTS, LATENTS, VQ, Latent
 from priors.nets import NETS, SD3Inpainting
 from priors.process import PROCESSES, Process
@@ -138,6 +138,7 @@ def _described(folder: Path) -> tuple[Prior, dict[str, nn.Module]]:
     if set(recorded) != set(modules):
         raise ValueError(f"{where}: 'sha256' must name {' and '.join(modules)} alone, got {', '.join(recorded)}")
     for name in modules:
+        refuse_pointer(folder / name)
         if sha256(folder / name) != recorded[name]:
             raise ValueError(f"{folder / name} is not the file prior.json was written for (its sha256 differs)")
     prior.class_names = tuple(map(str, names)) if isinstance(names := spec.get("class_names"), list) else ()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from priors.base import Prior
 from priors.convert.base import Converted, network
-from priors.convert.readers import read_checkpoint, tensors
+from priors.convert.readers import read_checkpoint
 from priors.convert.unet import UNetLayout, convert_unet
+from priors.convert.wrappers import weights_of
 from priors.process import VP
 
 LICENCE = "MIT"
@@ -108,7 +109,7 @@ def convert(path: Path, layout: str | None = None, flags: Mapping[str, object] |
     """
     chosen = _flags(layout, flags)
     unet = adm_layout(chosen.values)
-    state = convert_unet(tensors(read_checkpoint(path), path), unet, path)
+    state = convert_unet(weights_of(read_checkpoint(path), path), unet, path)
     settings: dict[str, object] = {"config": unet.config}
     if unet.constant_heads is not None:
         settings["heads"] = unet.constant_heads

@@ -40,8 +40,8 @@ def latent(
     config: Mapping[str, object],
     state: Mapping[str, Tensor],
     where: object,
-    scale: float,
-    shift: float = 0.0,
+    scale: float | list[float],
+    shift: float | list[float] = 0.0,
 ) -> Latent:
     """An autoencoder of :data:`priors.latents.LATENTS` with the tensors of ``state``; ValueError unless all fit."""
     with torch.device("meta"):

@@ -18,6 +18,7 @@ from priors.convert.autoencoder import AutoencoderLayout, autoencoder_layout, co
 from priors.convert.base import Converted, latent, network
 from priors.convert.readers import read_checkpoint, tensors
 from priors.convert.unet import UNetLayout, convert_unet
+from priors.convert.wrappers import unwrapped
 from priors.process import VP
 
 Node = Mapping[str, object]
@@ -274,7 +275,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: 'state_dict' is no dict of tensors")
-    return tensors(state, path)
+    return unwrapped(tensors(state, path), path, around=())  # upstream's own prefixes say which network it is
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,12 +2,11 @@
 
 Of Stable Diffusion also the models for inpainting: a U-Net with nine input channels, and version 3 with a ControlNet.
 No pipeline and no scheduler is built: of a scheduler only the numbers count. Weights in safetensors or, through the
-restricted reader, in ``.bin`` files.
+restricted reader, in ``.bin`` files. What a configuration may say is listed in :mod:`priors.convert.served`.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +20,10 @@ from torch import Tensor
 
 from priors.base import Prior
 from priors.convert.base import Converted, latent, network
-from priors.convert.readers import read_checkpoint, tensors
+from priors.convert.readers import read_checkpoint
+from priors.convert.served import ANY, check_network, check_scheduler, defaults, is_default
+from priors.convert.wrappers import unwrapped, weights_of
+from priors.fingerprint import refuse_pointer
 from priors.latents import Latent
 from priors.nets import DiT
 from priors.process import VP, Flow, Process
@@ -96,12 +98,30 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
     found = [name for name in ("vqvae", "vae") if (folder / name / "config.json").is_file()]
     schedule, file = _schedule(folder)
     files = [*unet.files, file]
-    if not found:
-        prior = Prior(_vp(schedule, file), net, (channels, size, size), _parameterization(schedule, file))
-        return Converted(prior, files, "")
-    made, more = _autoencoder(folder, found[0])
-    prior = Prior(_vp(schedule, file), net, _image(made, size), _parameterization(schedule, file), latent=made)
+    made, more = _autoencoder(folder, found[0]) if found else (None, [])
+    prior = Prior(
+        _vp(schedule, file),
+        net,
+        (channels, size, size) if made is None else _image(made, size),
+        _parameterization(schedule, file),
+        # which label means 'none', if one does, stands nowhere: all are classes, and there is no guidance
+        num_classes=0 if unet.config.get("num_class_embeds") is None else unet.number("num_class_embeds"),
+        latent=made,
+        learned_var=_learned_variance(unet, schedule),
+    )
     return Converted(prior, [*files, *more], "")
+
+
+def _learned_variance(unet: Part, schedule: Config) -> bool:
+    """Whether a variance lies behind the channels of the output; ValueError for outputs that are neither."""
+    inputs, outputs = unet.number("in_channels"), unet.number("out_channels")
+    learned = schedule.get("variance_type") == "learned_range" and outputs == 2 * inputs
+    if outputs != inputs and not learned:
+        raise ValueError(
+            f"{unet.files[0]}: UNet2DModel with out_channels={outputs} is not served; valid: {inputs}, or {2 * inputs} "
+            "with variance_type=learned_range in the scheduler"
+        )
+    return learned
 
 
 def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
@@ -220,43 +240,80 @@ def _part(folder: Path, places: tuple[str, ...]) -> Part:
     cls = str(raw.get("_class_name"))
     if cls == "Transformer2DModel" and raw.get("norm_type") == "ada_norm_zero":
         cls = "DiTTransformer2DModel"  # DiT's class before it had one of its own
+    config = _config(cls, raw, place)  # first: it is read at once, and weights are not
     files, state = _weights(place)
-    return Part(cls, _config(cls, raw, place), state, [place / "config.json", *files])
+    return Part(cls, config, state, [place / "config.json", *files])
 
 
 def _config(cls: str, raw: Config, place: Path) -> Config:
-    """The arguments of the class; a setting it does not know is refused, unless it is off."""
-    import diffusers
-
-    if cls not in (*_FAMILIES, "AutoencoderKL", "VQModel", "SD3ControlNetModel"):
+    """The arguments of the class; a setting it does not know, or that is not served, is refused unless it is off."""
+    if cls not in ANY:
         return raw
-    known = inspect.signature(getattr(diffusers, cls).__init__).parameters
+    where, known, standard = place / "config.json", defaults(cls), defaults(str(raw.get("_class_name")))
     given = {key: value for key, value in raw.items() if not key.startswith("_")}
-    if unknown := sorted(key for key, value in given.items() if key not in known and value):
-        raise ValueError(f"{place / 'config.json'}: {cls} has no setting {', '.join(unknown)}")
-    return {key: value for key, value in given.items() if key in known}
+    unknown = [key for key in given if key not in known and not is_default(given[key], standard.get(key))]
+    if unknown:
+        raise ValueError(f"{where}: {cls} has no setting {', '.join(sorted(unknown))}")
+    config = {key: value for key, value in given.items() if key in known}
+    check_network(cls, config, where)
+    return config
 
 
 def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
-    """The weight files of a component and their tensors, under today's names."""
-    whole, index, old = (place / f"{WEIGHTS}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin"))
-    if whole.is_file():
-        files = [whole]
-    elif index.is_file():
-        shards = _json(index).get("weight_map")
-        names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        if any(Path(name).name != name for name in names):
-            raise ValueError(f"{index}: a shard lies outside the folder")
-        files = [place / name for name in names]
-    elif old.is_file():
-        return [old], {_today(name): value for name, value in tensors(read_checkpoint(old), old).items()}
-    else:
-        raise FileNotFoundError(f"{place} has neither {whole.name} nor {old.name}; download the folder again")
-    state = {name: value for file in files for name, value in _safetensors(file).items()}
-    return files, {_today(name): value for name, value in state.items()}
+    """The weight files of a component and their tensors, under today's names and without the names of wrappers."""
+    found = _weight_file(place)
+    files = _shards(found) if ".index." in found.name else [found]
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= weights_of(read_checkpoint(file), file) if file.suffix == ".bin" else _safetensors(file)
+    return files, {_today(name): value for name, value in unwrapped(state, found).items()}
+
+
+def _weight_file(place: Path) -> Path:
+    """The file with the weights, or with the list of its shards: safetensors before ``.bin``, whole before shards.
+
+    Variants, whose word stands before the ending (``.fp16.safetensors``, ``.safetensors.index.fp16.json``), are taken
+    where there is nothing else. ValueError where two are there and neither is the more precise one.
+    """
+    endings = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+    plain = next((place / f"{WEIGHTS}{end}" for end in endings if (place / f"{WEIGHTS}{end}").is_file()), None)
+    if plain is not None:
+        return plain
+    for kind in ("safetensors", "bin"):
+        pattern = re.compile(rf"{WEIGHTS}(?:\.(\w+)\.{kind}|\.{kind}\.index\.(\w+)\.json)")
+        matches = [(found, path) for path in sorted(place.iterdir()) if (found := pattern.fullmatch(path.name))]
+        variants = {found[1] or found[2]: path for found, path in reversed(matches)}
+        word = next((word for word in ("fp32", "fp16", "bf16") if word in variants), None)
+        if word is None and len(variants) > 1:
+            raise ValueError(f"{place} has the variants {', '.join(sorted(variants))}; leave the files of one of them")
+        if variants:
+            return variants[word or next(iter(variants))]
+    raise FileNotFoundError(
+        f"{place} has neither {WEIGHTS}.safetensors nor {WEIGHTS}.bin, whole or in shards, and no variant of them; "
+        "download the folder again"
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index lists; ValueError for one outside the folder, FileNotFoundError for one not there."""
+    listed = _json(index).get("weight_map")
+    names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
+    if not names:
+        raise ValueError(f"{index} lists no files; download it again")
+    if any(Path(name).name != name for name in names):
+        raise ValueError(f"{index}: a shard lies outside the folder")
+    if wrong := [name for name in names if not name.endswith((".safetensors", ".bin"))]:
+        raise ValueError(f"{index}: the shard {wrong[0]} is neither a .safetensors nor a .bin file")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise FileNotFoundError(
+            f"{index} lists {missing[0]}, which is not there ({len(missing)} of {len(names)}); download the folder "
+            "again"
+        )
+    return [index.parent / name for name in names]
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
+    refuse_pointer(file)
     try:
         return load_file(file)
     except SafetensorError as error:
@@ -284,10 +341,35 @@ def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
     if kind is None:
         raise ValueError(f"{part.files[0]} is a {part.cls}, which is not supported; valid: AutoencoderKL, VQModel")
     scale = part.config.get("scaling_factor", SD_SCALE) if kind == "KL" else 1.0
-    shift = part.config.get("shift_factor") or 0.0
-    assert isinstance(scale, int | float) and isinstance(shift, int | float)
     config = {**part.config, "scaling_factor": scale}
-    return latent(kind, config, part.state, part.files[-1], float(scale), float(shift)), part.files
+    shift, factor = _affine(part, scale)
+    return latent(kind, config, part.state, part.files[-1], factor, shift), part.files
+
+
+def _affine(part: Part, scale: object) -> tuple[float | list[float], float | list[float]]:
+    """Shift and scale of the latents: ``(h - shift) * scale``.
+
+    With ``latents_mean`` and ``latents_std`` they are one number per channel, ``(h - mean) / std * scaling_factor``.
+    """
+    mean, std = part.config.get("latents_mean"), part.config.get("latents_std")
+    shift = part.config.get("shift_factor") or 0.0
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (scale, shift)):
+        raise ValueError(f"{part.files[0]}: scaling_factor={scale} and shift_factor={shift} must be numbers")
+    assert isinstance(scale, int | float) and isinstance(shift, int | float)
+    if mean is None and std is None:
+        return float(shift), float(scale)
+    channels = part.number("latent_channels")
+    if not (_numbers(mean, channels) and _numbers(std, channels)) or shift:
+        raise ValueError(
+            f"{part.files[0]}: latents_mean={mean} with latents_std={std} and shift_factor={shift} is not served; "
+            f"valid: both with {channels} numbers, and no shift_factor"
+        )
+    assert isinstance(mean, list) and isinstance(std, list)
+    return [float(value) for value in mean], [scale / float(value) for value in std]
+
+
+def _numbers(values: object, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(isinstance(v, int | float) for v in values)
 
 
 # -- the numbers of a scheduler ----------------------------------------------------------------------------------------
@@ -304,6 +386,7 @@ def _vp(schedule: Config, file: Path) -> Process:
     for key in ("trained_betas", "rescale_betas_zero_snr"):
         if schedule.get(key):
             raise ValueError(f"{file}: {key} is not supported")
+    check_scheduler("vp", schedule, file)
     kind, steps = SCHEDULES.get(str(schedule.get("beta_schedule"))), int(str(schedule.get("num_train_timesteps")))
     if kind is None:
         raise ValueError(
@@ -319,6 +402,7 @@ def _flow(schedule: Config, file: Path) -> Process:
         raise ValueError(f"{file}: a flow with a fixed shift is wanted")
     if schedule.get("num_train_timesteps", 1000) != 1000:
         raise ValueError(f"{file}: num_train_timesteps must be 1000, the scale of the network's time")
+    check_scheduler("flow", schedule, file)
     shift = float(str(schedule.get("shift", 1.0)))
     return Flow(shift, u_min=shift / 1000 / (1 + (shift - 1) / 1000))
 
@@ -360,6 +444,7 @@ def _check_width(path: Path | None, table: Tensor, width: int) -> None:
 
 
 def _json(path: Path) -> dict[str, object]:
+    refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

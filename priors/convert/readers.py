@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priors.fingerprint import refuse_pointer
+
 FOREIGN = (
     "argparse",
     "datetime",
@@ -102,6 +104,7 @@ def read_nvlabs(path: Path, key: str = "ema") -> Pickled:
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Whatever a malformed file raises, in one line that names it."""
+    refuse_pointer(path)
     try:
         yield
     except FileNotFoundError:

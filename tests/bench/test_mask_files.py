@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from bench.__main__ import main
 from bench.build import build
 from bench.cell import cell_of
 from bench.errors import UserError
-from bench.external import pinned_mask
+from bench.external import hidden_share, pinned_mask
 from bench.worker import measure
 from datasets.fashion import Fashion
 
@@ -78,3 +80,30 @@ def test_refused_before_any_work(images: Fashion, stack: Any, tmp_path: Path) ->
     ):
         with pytest.raises(UserError, match=message):
             pinned_mask(config, build(config["mask"]), images)
+
+
+def test_the_hidden_share_is_said_with_what_the_other_white_would_hide(
+    images: Fashion, stack: Any, tmp_path: Path
+) -> None:
+    """Mask k observes k + 1 of 28 rows: 27, 26 and 25 of 28 are hidden, for five images 26.2 of 28 on average."""
+    config = _config(tmp_path / "masks.npy")
+    said = hidden_share(config, build(config["mask"]), images)
+    assert said == (
+        "94% of the pixels are hidden (89% to 96%), with mask.white=observed; mask.white=hole hides the others"
+    )
+    assert hidden_share(config, build({"_target_": "masks.box.Box", "side": 8}), images) == ""
+
+
+def test_the_plan_says_it_once_and_doctor_too(stack: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = ["mask=files", f"mask.path={tmp_path / 'masks.npy'}", "mask.white=hole", "data.images=3", "metrics=[psnr]"]
+    for verb, stream in (("plan", "err"), ("doctor", "out")):
+        with pytest.raises(SystemExit) as stop:
+            main([verb, *mask, f"out={tmp_path / 'out'}", "solver=blended", *(["draws=1"] if verb == "plan" else [])])
+        assert not stop.value.code
+        printed = getattr(capsys.readouterr(), stream)
+        assert printed.count("7% of the pixels are hidden (4% to 11%), with mask.white=hole") == 1
+    Image.new("L", (28, 28), 255).save(tmp_path / "white.png")
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", *mask, f"mask.path={tmp_path / 'white.png'}"])
+    assert stop.value.code == 2
+    assert "white.png': all of its pixels are equal, so that it hides everything or nothing" in capsys.readouterr().out
