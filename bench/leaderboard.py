@@ -101,6 +101,7 @@ def build(study: Path | str) -> pd.DataFrame:
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
+    notes += _foreign_presets(cells)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -448,6 +449,14 @@ def _notes(frame: pd.DataFrame, planned: int) -> list[str]:
     if changed:
         notes.append(f"Settings other than the shipped ones: {'; '.join(changed)}.")
     return notes
+
+
+def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
+    """Which solvers ran with a preset that was chosen for other priors; nothing of cells that do not say."""
+    foreign = [cell.identity for cell in cells if cell.identity.get("preset") and not cell.identity.get("preset_from")]
+    runs = (f"{i['solver']} with {i['preset']} (for {i['preset_for']}) on {i['prior']}" for i in foreign)
+    listed = "; ".join(dict.fromkeys(runs))
+    return [f"Presets chosen for another prior than the one they ran on: {listed}."] if foreign else []
 
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
