@@ -14,6 +14,7 @@ from PIL import Image
 
 from bench import console, figures, leaderboard, report, status
 from bench.plan import CellPlan
+from bench.presets import choose
 from bench.run import Outcome, prepare
 from bench.schema import study_folder
 from bench.sheet import Panel, contact_sheet

@@ -21,7 +21,7 @@ ORIGINS = {
     "paper": "the paper whose tables are reproduced here has these settings for this prior",
     "authors": "published by those who made the method, or ported it to this prior",
     "similar": "none published: the settings of a similar prior",
-    "tuned": "tried out here, on images that no table shows",
+    "tuned": "chosen here; for the embedded priors on images that no table shows",
 }
 """Where settings come from, best first: of several presets for one prior, ``auto`` takes the first in this order."""
 
