@@ -149,11 +149,11 @@ def _ls(arguments: list[str]) -> int:
 
 
 def _show(arguments: list[str]) -> int:
-    from bench.catalog import show
+    from bench.catalog import show_all
 
     if not arguments:
         raise UserError("'show' takes group=name, for example: bench show solver=dps")
-    print("\n\n".join(show(argument) for argument in arguments))
+    print(show_all(arguments))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.plugins import in_file, packages
-from priors.fingerprint import read_spec, resolve
+from bench.presets import choose, usual
 
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
 _HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
@@ -35,12 +35,12 @@ def target(node: Mapping[str, Any]) -> Any:
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The constructor arguments of a node: what the user set, else what the preset says."""
+    """The constructor arguments of a node: what the user set, else what the preset says (of ``auto``, the first)."""
     given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
     presets = node.get("presets")
     if presets is None:
         return given
-    preset = node.get("preset")
+    preset = usual(node)
     if preset not in presets:
         raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
     chosen = {k: presets[preset].get(k) if v is None else v for k, v in given.items()}
@@ -48,23 +48,9 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
 
 
 def suited(solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The solver's node with the preset meant for this prior and data.
-
-    Good settings differ between pixels and latents, and between images and a handful of numbers, so a solver may ship
-    twins of a preset: on a latent prior ``NAME`` is ``NAME_latent``, and on data whose yaml says ``preset: small`` it
-    is ``NAME_small``. Its preset stays where it has no such twin, and where the prior's files are not there to tell.
-    """
-    kinds = ["latent"] if _is_latent(prior) else []
-    twins = [f"{solver.get('preset')}_{kind}" for kind in [*kinds, data.get("preset")]]
-    chosen = next((twin for twin in twins if twin in solver.get("presets", {})), None)
-    return solver if chosen is None else {**solver, "preset": chosen}
-
-
-def _is_latent(prior: Mapping[str, Any]) -> bool:
-    try:
-        return "path" in prior and "latent" in read_spec(resolve(prior["path"]))
-    except (OSError, ValueError):
-        return False  # whoever loads the prior says what is wrong with it
+    """The solver's node with the preset that :func:`bench.presets.choose` gives it for this prior and data."""
+    choice = choose(solver, prior, data)
+    return solver if choice is None else {**solver, "preset": choice.preset}
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.errors import UserError, unknown
 from bench.plugins import InFile, in_file, installed
+from bench.presets import AUTO, choose, lines as preset_lines, usual
 from bench.record import read_yaml
 
 _HERE = Path(__file__).resolve().parent
@@ -67,7 +68,7 @@ class Option:
     def parameters(self) -> dict[str, Any]:
         """Settings a user may override, with the value in force: the preset's where the key itself is null."""
         content = self.content
-        preset = content.get("presets", {}).get(content.get("preset"), {})
+        preset = content.get("presets", {}).get(usual(content), {})
         keys = (k for k in content if k not in _HARNESS_KEYS)
         return {k: preset.get(k) if content[k] is None else content[k] for k in keys}
 
@@ -188,6 +189,16 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def show_all(arguments: Sequence[str]) -> str:
+    """What ``bench show`` prints; of a solver beside a prior also the preset that it gets there."""
+    named = dict(argument.partition("=")[::2] for argument in arguments)
+    shown = [show(argument) for argument in arguments]
+    if {"solver", "prior"} <= named.keys():
+        choice = choose(option("solver", named["solver"]).content, option("prior", named["prior"]).content, {})
+        shown += [f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"] if choice else []
+    return "\n\n".join(shown)
+
+
 def show(argument: str) -> str:
     """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the class."""
     group, _, name = argument.partition("=")
@@ -200,6 +211,10 @@ def show(argument: str) -> str:
     presets: dict[str, dict[str, Any]] = chosen.content.get("presets", {})
     if presets:
         lines += _preset_table(chosen, presets)
+        if chosen.content.get("preset") == AUTO:
+            lines += ["", "  preset = auto: the one chosen for the prior; where none was, the first."]
+        if told := preset_lines(presets):
+            lines += ["", *(f"  {line}" for line in told)]
         if any(f"{name}_latent" in presets for name in presets):
             lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
         if any(f"{name}_small" in presets for name in presets):
@@ -232,7 +247,7 @@ def _settings(chosen: Option) -> list[str]:
 
 def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
     keys = list(chosen.parameters)
-    head = ["", *(f"{p}{' *' if p == chosen.content['preset'] else ''}" for p in presets)]
+    head = ["", *(f"{p}{' *' if p == chosen.content.get('preset') else ''}" for p in presets)]
     own = {k: chosen.content[k] for k in keys if chosen.content[k] is not None}
     rows = [[f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())] for k in keys]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

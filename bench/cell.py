@@ -9,10 +9,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from bench.build import arguments, target
+from bench.build import arguments, suited, target
 from bench.errors import UserError
 from bench.modules import modules_identity
 from bench.plugins import in_file
+from bench.presets import choose
 from priors.execution import Execution
 
 Node = Mapping[str, Any]
@@ -87,6 +88,7 @@ def cell_of(
         "content": content,
         "fingerprint": digest(prior),
         "version": version(),
+        **_preset_identity(config),
     }
     return Cell(digest(canonical), identity, config)
 
@@ -144,9 +146,12 @@ def _names_of(path: str) -> list[str]:
 
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:
-    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``."""
+    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``.
+
+    The shipped preset is the one that the solver gets with this prior where nobody names one.
+    """
     node = config["solver"]
-    usual = shipped(node, solver)
+    usual = suited(shipped(node, solver), config["prior"], config["data"])
     words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
     settings = _without(_without_paths(node), "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
@@ -154,6 +159,14 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
         words.append(f"budget={config['budget']}")
     words += [f"{k}={v}" for k, v in Execution.of(config).changed.items()]
     return " ".join(words)
+
+
+def _preset_identity(config: Node) -> Node:
+    """For people: the preset, what it was chosen for, and by whom for this prior; empty where its yaml does not say."""
+    choice = choose(config["solver"], config["prior"], config["data"])
+    if choice is None or not choice.priors:
+        return {}
+    return {"preset": choice.preset, "preset_for": ", ".join(choice.priors), "preset_from": choice.origin}
 
 
 def shipped(node: Node, solver: str) -> Node:

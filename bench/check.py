@@ -29,6 +29,7 @@ from bench.guard import ROOT
 from bench.modules import load_modules
 from bench.overrides import check as check_overrides
 from bench.plugins import admit
+from bench.presets import settings, usual
 from bench.rig import (
     DRAWS,
     IMAGES,
@@ -176,6 +177,7 @@ def _presets(code: Code) -> None:
         raise Skipped("there are no presets")
     required = [key for key, value in code.node.items() if value == "???"]
     for name, values in presets.items():
+        values = settings(values)
         unknown = values.keys() - code.node.keys()
         if unknown:
             raise Broken(f"preset {name} sets {', '.join(sorted(unknown))}, which the file does not list")
@@ -495,7 +497,7 @@ def _subject(
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
     node = config["solver"]
-    twin = f"{node.get('preset')}_latent"
+    twin = f"{usual(node)}_latent"
     if prior.is_latent and twin in node.get("presets", {}):
         node = {**node, "preset": twin}
     solver: Solver = reduced(build(node), keep)

@@ -1,4 +1,4 @@
-"""The pages ``solvers.md``, ``metrics.md`` and ``applicability.md``, written from cards, presets and capabilities.
+"""The pages ``solvers.md``, ``presets.md``, ``metrics.md`` and ``applicability.md``, from cards, presets, capabilities.
 
 ``python -m bench.docs`` writes them. A test compares the committed pages with what this module would write, so they
 cannot fall behind the code.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bench.build import build, target
 from bench.catalog import Option, options
 from bench.guard import ROOT
+from bench.presets import AUTO, ORIGINS, for_prior, origins, said, usual
 from bench.rig import small_prior
 from solvers.base import lacking
 
@@ -26,10 +27,18 @@ NOTE = "<!-- Written from the code by `make docs`; edit the class or its yaml in
 
 SOLVERS = """\
 Every method, as `python -m bench solver=NAME` runs it. A preset is chosen with `solver.preset=NAME`, and a single
-setting with, for example, `solver.steps=50`; the preset in bold is the default. On a latent prior, `NAME` means
+setting with, for example, `solver.steps=50`; a preset in bold is the default. Most have `preset: auto`, which takes the
+one that was chosen for the prior ([presets.md](presets.md)). On a latent prior for which `NAME` was not chosen, it means
 `NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and the
 prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of its
 numbers and is part of a cell's hash, so results of different versions never mix."""
+
+PRESETS = """\
+Good settings belong to a prior. Every preset of `conf/solver` names the priors it was chosen for, and `preset: auto`, the
+default, takes the one of the cell's prior; `python -m bench plan` says which that is, and `python -m bench show
+solver=NAME prior=NAME` too. A preset that the user names wins. Where it was chosen for other priors, or none was chosen
+for this one, the terminal and the tables say so. A network in a folder of the user's own goes by the name in its
+`prior.json`."""
 
 METRICS = """\
 Every number that a row can hold. The id is the column name of rows and leaderboards, and it names one exact
@@ -77,6 +86,14 @@ class Difference:
 OPERATORS = "operators it takes"
 VP, VE, LATENT, FLOW, CLOSED = "pixel VP", "pixel VE / EDM", "latent VP", "latent flow (transformer)", "closed form"
 INPAINT = "inpainting model"
+PRIORS = (
+    (VP, ("celeba256_adm", "celebahq_ddpm", "church_ddpm", "ffhq_adm", "imagenet256_adm", "imagenet64_adm")),
+    (VE, ("imagenet64_edm",)),
+    (LATENT, ("celebahq", "celebahq_compvis", "imagenet256", "lsun_church", "sd15", "sd2")),
+    (FLOW, ("dit256", "sd35")),
+    (INPAINT, ("sd15_inpainting", "sd3_inpainting")),
+)
+"""Published priors by what they have in common; a test compares them with ``conf/prior``."""
 DIFFERENCES = (
     Difference(
         ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
@@ -110,6 +127,7 @@ def pages() -> dict[str, str]:
     """The text of every generated page by its path from the root of the checkout."""
     return {
         "docs/solvers.md": _page("Solvers", SOLVERS, _solvers()),
+        "docs/presets.md": _page("Presets", PRESETS, _chosen()),
         "docs/metrics.md": _page("Metrics", METRICS, _metrics()),
         "docs/applicability.md": _page("Applicability", APPLICABILITY, _applicability()),
     }
@@ -183,7 +201,51 @@ def _presets(option: Option) -> str:
     rows = [
         [f"`{key}`", *(_value({**preset, **own}.get(key)) for preset in presets.values())] for key in option.parameters
     ]
-    return _table(["setting", *head], rows)
+    told = {name: said(preset) for name, preset in content.get("presets", {}).items()}
+    words = [_bullets(f"`{name}`: {text}" for name, text in told.items() if text)] if any(told.values()) else []
+    return "\n\n".join([*words, _table(["setting", *head], rows)])
+
+
+def choices(option: Option) -> dict[str, str | None]:
+    """Every published prior that a solver runs with, for masks at least, and the preset that was chosen for it."""
+    operator, presets = options("operator")["inpainting"], option.content.get("presets", {})
+    runs = [name for family, names in PRIORS if not missing(option, operator, family) for name in names]
+    return {name: for_prior(presets, name) for name in sorted(runs)}
+
+
+def automatic() -> list[Option]:
+    """The solvers whose preset depends on the prior."""
+    return [option for option in options("solver").values() if option.content.get("preset") == AUTO]
+
+
+def _chosen() -> list[str]:
+    rows = [row for option in automatic() for row in _choice_rows(option)]
+    return [
+        "Where settings come from:",
+        _bullets(f"**{name}**: {text}" for name, text in ORIGINS.items()),
+        "Priors that stand with no method are such that it does not run with them ([applicability.md](applicability.md)).",
+        _table(["choice", "preset", "from", "priors", "note"], rows),
+    ]
+
+
+def _choice_rows(option: Option) -> list[list[str]]:
+    """A row for each preset that ``auto`` may take and each way it came to priors; the usual one last."""
+    presets, taken = option.content["presets"], choices(option)
+    own = {prior for preset in presets.values() for prior in origins(preset)} - taken.keys()
+    published = {prior for _, names in PRIORS for prior in names}
+    taken |= {prior: for_prior(presets, prior) for prior in sorted(own - published)}
+    found: dict[tuple[str, str], list[str]] = {}
+    for prior, name in taken.items():
+        if name is not None:
+            found.setdefault((name, origins(presets[name])[prior]), []).append(prior)
+    rows = [
+        [_choice(option), f"`{name}`", origin, _codes(priors), str(presets[name].get("note", ""))]
+        for (name, origin), priors in sorted(found.items(), key=lambda item: [*ORIGINS].index(item[0][1]))
+    ]
+    return [
+        *rows,
+        [_choice(option), f"`{usual(option.content)}`", "", "any other", "or its twin for latent priors or small data"],
+    ]
 
 
 def families() -> dict[str, frozenset[str]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from bench import console, figures, leaderboard, report, status
 from bench.errors import UserError
 from bench.plan import CellPlan
+from bench.presets import choose
 from bench.run import Outcome, prepare
 from bench.schema import study_folder
 from bench.sheet import Panel, contact_sheet
@@ -145,10 +146,17 @@ def describe(overrides: list[str]) -> str:
             f"rows     {rows} in {len(plan.chunks)} chunks; {todo} rows in {len(missing)} chunks still missing",
             f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to that",
             f"metrics  {', '.join(plan.cell.config['metrics'])}",
+            *_preset(plan.cell.config),
             *_condition(session),
             f"study    {study}",
         )
     )
+
+
+def _preset(config: Mapping[str, Any]) -> list[str]:
+    """Which preset the solver has here, and why; nothing of a solver without presets."""
+    choice = choose(config["solver"], config["prior"], config["data"])
+    return [f"preset   {choice.text}"] if choice else []
 
 
 def _condition(session: Session) -> list[str]:

@@ -111,6 +111,7 @@ def build(study: Path | str) -> pd.DataFrame:
         notes.insert(1, f"One value from all images, its interval over images too: {reduced}.")
     notes += _infinite(frame, metrics)
     notes += provenance.notes(frame, [part.origin for part in parts], cells)
+    notes += _foreign_presets(cells)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -575,6 +576,14 @@ def _infinite(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
         f"Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a metric that has them. "
         f"{parts}."
     ]
+
+
+def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
+    """Which solvers ran with a preset that was chosen for other priors; nothing of cells that do not say."""
+    foreign = [cell.identity for cell in cells if cell.identity.get("preset") and not cell.identity.get("preset_from")]
+    runs = (f"{i['solver']} with {i['preset']} (for {i['preset_for']}) on {i['prior']}" for i in foreign)
+    listed = "; ".join(dict.fromkeys(runs))
+    return [f"Presets chosen for another prior than the one they ran on: {listed}."] if foreign else []
 
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, options
 from bench.errors import UserError, unknown
 from bench.plugins import admitted_by
+from bench.presets import AUTO
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
@@ -209,8 +210,8 @@ def _check_top(key: str, item: Any) -> None:
 
 def _check_value(item: Any, name: str, key: str, value: Any, content: dict[str, Any], example: Any) -> None:
     if key == "preset":
-        if value not in content["presets"]:
-            raise unknown(f"preset of {name}", str(value), content["presets"])
+        if value not in (AUTO, *content["presets"]):
+            raise unknown(f"preset of {name}", str(value), [AUTO, *content["presets"]])
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     if example is None or value is None or type(example) not in kinds or (isinstance(value, str) and "${" in value):

@@ -16,16 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench import console, paper, sinks
 from bench.breaker import Breaker
-from bench.build import build, suited
+from bench.build import arguments, build, suited
 from bench.cell import Cell, cell_of
 from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
 from bench.plan import CellPlan, plan_cell, writable
 from bench.plugins import admit
+from bench.presets import choose
 from bench.schema import study_folder
 from bench.store import write_atomic
 from priors.execution import Execution
+from priors.fingerprint import resolve
 
 if TYPE_CHECKING:
     from bench.worker import Session
@@ -95,6 +97,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
 
     With ``write`` the study folder is created and the plan recorded in it.
     """
+    _refuse_absent(cfg)
     import torch
 
     from bench.budget import within_budget
@@ -148,10 +151,33 @@ def _say_hidden(share: str, path: str | None) -> None:
         console.err.print(f"bench: {path}: {share}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _refuse_absent(cfg: DictConfig) -> None:
+    """UserError that names all that is not there at once, the prior first; nothing where only weights are missing."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    absent = []
+    try:
+        resolve(config["prior"].get("path", "priors/assets/fashion"))
+    except FileNotFoundError as error:
+        absent.append(str(error))
+    unset = [f"{group}.{key}" for group in ("data", "mask") for key, value in config[group].items() if value == "???"]
+    absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
+    if not absent:
+        return
+    from bench.worker import missing_weights
+
+    admit(config["plugins"])
+    settings = arguments(suited(config["solver"], config["prior"], config["data"]))
+    absent += missing_weights(config["metrics"], settings.get("perceptual", "none"))
+    raise UserError("; and ".join(absent))
+
+
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
     """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is for the caller)."""
     study, plan = prepare(cfg, choices)
     config = plan.cell.config
+    choice = choose(config["solver"], config["prior"], config["data"])
+    if choice is not None and choice.foreign and not config["quiet"]:
+        console.err.print(f"bench: {plan.cell.identity['solver']} runs preset {choice.text}", markup=False)
     _record(study, cfg)
     chunks = plan.missing(bool(config["retry"]))
     _check_metrics(plan)

@@ -72,18 +72,36 @@ def truth_hash(image: Tensor) -> str:
 
 
 def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The nodes of metrics with the content of their files recorded; UserError for one that cannot be computed here."""
-    checked: dict[str, Mapping[str, Any]] = {}
+    """The nodes of metrics with the content of their files recorded; UserError where some cannot be computed here."""
+    if missing := missing_weights(nodes):
+        raise UserError("; and ".join(missing))
+    return {name: {**node, **shared("metric", node, "cpu").pinned} for name, node in nodes.items()}
+
+
+def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "none") -> list[str]:
+    """Why metrics, and the distance that a solver's setting ``perceptual`` names, cannot be computed here.
+
+    What several columns lack is said once.
+    """
+    reasons: dict[str, str] = {}
     for name, node in nodes.items():
         metric: AnyMetric = shared("metric", node, "cpu")
         if metric.card.id != name:
             raise UserError(f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'")
-        try:
-            metric.check()
-        except (MissingWeights, RuntimeError) as error:
-            raise UserError(str(error)) from None
-        checked[name] = {**node, **metric.pinned}
-    return checked
+        if reason := _fault(metric):
+            reasons.setdefault(reason.partition("' needs ")[2] or reason, reason)
+    if perceptual in PERCEPTUAL and (reason := _fault(shared("metric", PERCEPTUAL[perceptual], "cpu"))):
+        reasons.setdefault(reason.partition("' needs ")[2] or reason, f"solver.perceptual={perceptual}: {reason}")
+    return list(reasons.values())
+
+
+def _fault(metric: AnyMetric) -> str:
+    """Why a metric cannot be computed here; empty where it can."""
+    try:
+        metric.check()
+    except (MissingWeights, RuntimeError) as error:
+        return str(error)
+    return ""
 
 
 class Session:

@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from bench.presets import settings
 from bench.streams import Key
 from bench.streams import Noise as SeededNoise
 from operators.inpainting import Inpainting
@@ -216,7 +217,8 @@ def presets() -> Callable[[str], dict[str, Solver]]:
         module, _, cls = config.pop("_target_").rpartition(".")
         config.pop("train", None)
         solver, shipped, chosen = getattr(import_module(module), cls), config.pop("presets"), config.pop("preset")
-        assert chosen in shipped
+        shipped = {name: settings(values) for name, values in shipped.items()}
+        assert chosen in ("auto", *shipped)
         assert config == dict.fromkeys(field.name for field in fields(solver)), "the yaml must list every field as null"
         for values in shipped.values():
             assert values.keys() == config.keys(), "a preset must set every field"
