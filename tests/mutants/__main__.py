@@ -85,16 +85,16 @@ def _copy(tree: Path) -> None:
             shutil.copy2(ROOT / name, tree / name)
 
 
-def _passes(tree: Path, tests: Sequence[str]) -> tuple[bool, str]:
+def _passes(tree: Path, tests: Sequence[str], seconds: float | None = SECONDS) -> tuple[bool, str]:
     """Whether the tests pass in the tree, and the first that does not."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS
+            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired:
-        return False, f"ended after {SECONDS} seconds"
+        return False, f"ended after {seconds} seconds"
     if done.returncode not in (0, 1, 2):  # nothing collected, a wrong name, pytest's own failure
         raise SystemExit(f"pytest {' '.join(tests)} could not run:\n{done.stdout}{done.stderr}")
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -108,7 +108,7 @@ def main(names: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve()
         _copy(tree)
-        sound, first = _passes(tree, sorted({test for mutant in chosen for test in mutant.tests}))
+        sound, first = _passes(tree, sorted({test for mutant in chosen for test in mutant.tests}), seconds=None)
         if not sound:
             print(f"the tests fail without any mistake: {first}")
             return 2
