@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priors.convert import adm, hub, served
+from priors.convert import adm, compvis, edm, hub, served
 from priors.convert.trial import call_once
 from priors.convert.wrappers import unwrapped
 from priors.load import load, save
@@ -18,10 +18,12 @@ from tests.checkpoints import (
     AUTOENCODER,
     BLOCKS,
     FLAGS,
+    ckpt,
     draw,
     edit,
     made,
     prompts_file,
+    upstream_config,
     write_ddpm,
     write_dit,
     write_stable_diffusion,
@@ -241,6 +243,15 @@ def test_every_family_is_called_once_in_small(ddpm, tmp_path):
     for folder, prompts in ((ddpm, None), (tmp_path / "dit", None), (tmp_path / "4", one), (tmp_path / "9", one)):
         call_once(hub.convert(folder, prompts).prior, folder)
     call_once(hub.convert(tmp_path / "3", three).prior, "here")
+
+
+def test_checkpoints_of_other_projects_are_called_once_in_small(golden, write_edm, tmp_path):
+    call_once(edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))).prior, "edm")
+    torch.save(golden.weights("adm"), tmp_path / "adm.pt")
+    call_once(adm.convert(tmp_path / "adm.pt", flags=FLAGS).prior, "adm")
+    torch.save(ckpt(golden, "ldm_churches_like", "kl"), tmp_path / "ldm.ckpt")
+    config = upstream_config(golden, "ldm_churches_like", "kl")
+    call_once(compvis.convert(tmp_path / "ldm.ckpt", config=config).prior, "ldm")
 
 
 def test_a_network_that_cannot_be_called_is_refused(ddpm):
