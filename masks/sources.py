@@ -95,7 +95,9 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
 
 def _alike(folder: Path, name: str) -> Path | None:
     """The one file below ``folder`` whose name looks like ``name`` with one of our endings."""
-    *parents, last = Path(name).parts
+    if not (parts := Path(name).parts):
+        return None
+    *parents, last = parts
     for parent in parents:
         inner = [path for path in _listed(folder).get(_shown(parent), ()) if path.is_dir()]
         if len(inner) != 1:

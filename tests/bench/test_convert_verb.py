@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,35 @@ def test_a_configuration_may_be_given(capsys, tmp_path):
     assert "unknown flag colour" in refusal(capsys, *arguments, tmp_path / "flags.yaml")
     (tmp_path / "flags.yaml").write_text("- a: [")
     assert "cannot be read" in refusal(capsys, *arguments, tmp_path / "flags.yaml")
+
+
+def test_the_library_may_be_named_and_the_next_command_is_said(capsys, folder, tmp_path):
+    """The command that is printed is taken by doctor as it stands, but for the folder of photographs."""
+    from PIL import Image
+
+    assert run("convert", folder, "--as", "diffusers", "--to", tmp_path / "my prior") == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("next: python -m bench doctor ") and said.endswith("data.root=PHOTOS data.size=8")
+    assert json.loads((tmp_path / "my prior" / "prior.json").read_text())["source"].endswith("--as hub`")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "photos" / "a.png")
+    verb, *arguments = shlex.split(said.removeprefix("next: python -m bench "))
+    arguments = [f"data.root={tmp_path / 'photos'}" if a == "data.root=PHOTOS" else a for a in arguments]
+    assert run(verb, *arguments, "data.images=1", "metrics=[psnr]", "solver=blended") == 0
+    assert f"{tmp_path / 'my prior'}: hashes, tensor names and shapes" in capsys.readouterr().out
+
+
+def test_a_network_that_cannot_be_called_is_not_written(capsys, folder, tmp_path):
+    """Seven channels of latents are no image of three: seen by the call at the end, and by no check of files."""
+    from diffusers import VQModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vq = VQModel(block_out_channels=[8], norm_num_groups=4, latent_channels=7, num_vq_embeddings=4)
+    vq.save_pretrained(folder / "vqvae")
+    error = refusal(capsys, "convert", folder, "--as", "hub", "--to", tmp_path / "out")
+    assert f"{folder}: the network cannot be called, so nothing is written: " in error
+    assert not (tmp_path / "out").exists()
 
 
 PUBLISHED = [name for name in options("prior") if str(option("prior", name).content.get("path")).startswith("check")]

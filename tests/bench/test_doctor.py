@@ -18,7 +18,7 @@ from priors.convert.adm import LAYOUTS, adm_layout
 from priors.convert.compvis import compvis_layout
 from priors.fingerprint import sha256
 from priors.latents import LATENTS
-from priors.load import verify
+from priors.load import save, verify
 from priors.memory import kept_bytes, weight_bytes
 from priors.nets import UNet2D, UNet2DCondition
 from priors.process import VP
@@ -188,3 +188,27 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
     kept = kept_bytes(Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent))
     assert kept["denoise"] / 2**30 == pytest.approx(0.51, rel=0.06)
     assert kept["decode"] / 2**30 == pytest.approx(1.5, rel=0.1)
+
+
+def test_a_prior_whose_network_wants_another_input_is_a_finding(tmp_path, capsys) -> None:
+    """As one of Stable Diffusion XL, which earlier versions converted: it wants pooled embeddings and sizes."""
+    config = {
+        "sample_size": 8,
+        "cross_attention_dim": 6,
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64,
+    }
+    with torch.random.fork_rng(devices=[]):
+        net = UNet2DCondition(config, [1, 5, 6])
+    prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (4, 8, 8), "eps")
+    save(tmp_path / "kept", prior, {"name": "tiny", "training": {}, "source": "test", "licence": "MIT"})
+    assert code(CHEAP, f"prior.path={tmp_path / 'kept'}") == 2
+    printed = capsys.readouterr().out
+    assert "missing  network" in printed and "it cannot be called: TypeError" in printed
+    assert "Traceback" not in printed and "python -m bench convert" in printed
