@@ -50,8 +50,8 @@ class CellRecord:
     """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
 
     ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
-    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the metrics that an earlier version of the product
-    computed in another way than today's; they are in ``metrics``, and nowhere else.
+    batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the
+    metrics that an earlier version of the product computed in another way than today's; ``sets`` leaves them out.
     """
 
     name: str
@@ -75,10 +75,11 @@ def build(study: Path | str) -> pd.DataFrame:
     """One line per cell, best first within each group of comparable cells (:data:`bench.tables.GROUP`).
 
     Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo m_hi``, then costs
-    per draw (means over ok rows; ``peak_mib`` is the largest), then :data:`EXTRA` and per metric ``m_n``, the number of
-    images with a value. ``content`` and ``fingerprint`` are hashes of the images in use and of the prior, ``mixed`` says
-    in what the rows of a cell differ that they should agree in (:mod:`bench.provenance`). ``failed`` counts rows that are there and not ok, ``missing``
-    planned rows that are not there. Where cells can be compared image by image there is ``m_rank``, the letters of
+    per draw (means over ok rows; ``peak_mib`` is the largest), then :data:`EXTRA` and per metric ``m_n``, the number
+    of images with a value. ``content`` and ``fingerprint`` are hashes of the images in use and of the prior, ``mixed``
+    says in what the rows of a cell differ that they should agree in (:mod:`bench.provenance`). ``failed`` counts rows
+    that are there and not ok, ``missing`` planned rows that are not there. Where cells can be compared image by image
+    there is ``m_rank``, the letters of
     :func:`bench.paired.ranks`, and where the study declares a table of a paper ``m_paper`` and ``m_paper_flag``, what
     is printed there. ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``,
     what must be said below a table. Raises ValueError for a folder without cells.

@@ -55,7 +55,9 @@ def test_cells_belong_to_the_content(images: Fashion, stack: Any, tmp_path: Path
 
     def planned(path: Path) -> Any:
         config = _config(path)
-        return cell_of(pinned_mask(config, build(config["mask"]), images), choices, images.name, images.content(images.ids[:4]))
+        return cell_of(
+            pinned_mask(config, build(config["mask"]), images), choices, images.name, images.content(images.ids[:4])
+        )
 
     first = planned(tmp_path / "masks.npy")
     assert first.config["mask"]["path"] == str(tmp_path / "masks.npy") and len(first.config["mask"]["sha256"]) == 64
