@@ -303,7 +303,7 @@ def _pairs(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
 
 
 def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
-    """A line-up parted by the content of its images and prior where both solvers have a cell of the same; else whole."""
+    """A line-up parted by the content of images and prior where both solvers have a cell of the same; else whole."""
     found = []
     for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
         if all(((part["label"] == key) | (part["solver"] == key)).any() for key in (a, b)):

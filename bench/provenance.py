@@ -82,8 +82,8 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
         said.append(f"Rows of several commits with the same source of the solver: {' | '.join(commits)}.")
     if unnamed.any() and not unnamed.all():
         said.append(
-            f"{int(unnamed.sum())} of {len(frame)} cells are of a version before 0.2.0 and do not record which pictures "
-            "they were measured on: they stand apart and are not ranked with the others."
+            f"{int(unnamed.sum())} of {len(frame)} cells are of a version before 0.2.0 and do not record which "
+            "pictures they were measured on: they stand apart and are not ranked with the others."
         )
     stale: dict[str, list[str]] = {}
     for name, cell, _ in found:

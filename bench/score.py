@@ -75,8 +75,8 @@ class StoredCell:
             recorded, present = card_version(self.record["metrics"].get(name, {})), getattr(metric.card, "version", 1)
             if name in self.record["metrics"] and recorded < present:
                 raise UserError(
-                    f"the cell {self.record['cell']} has '{name}' as an earlier version computed it (version {recorded}, "
-                    f"now {present}), and stored values are never replaced; run it again in another out=DIR"
+                    f"the cell {self.record['cell']} has '{name}' as an earlier version computed it (version "
+                    f"{recorded}, now {present}), and stored values are never replaced; run it again in another out=DIR"
                 )
 
     def demand_originals(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> bool:

@@ -41,13 +41,16 @@ def demand_equal(wanted: Mapping[str, str], found: Mapping[str, torch.Tensor], w
     other = [image for image, picture in found.items() if image in wanted and truth_hash(picture) != wanted[image]]
     if other:
         raise UserError(
-            f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it has other pixels now); "
-            "put that back, or run again: other pictures are another cell"
+            f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it has other pixels "
+            "now); put that back, or run again: other pictures are another cell"
         )
 
 
 def demand_paired(rows: pd.DataFrame, heading: str, *cells: tuple[str, str]) -> None:
-    """UserError naming the first image that two cells, each with its name for people, measured as different pictures."""
+    """UserError naming the first image that two cells measured as different pictures.
+
+    A cell comes with its name for people.
+    """
     (first, a), (second, b) = cells
     one, two = (recorded(rows[rows["cell"] == cell]) for cell in (first, second))
     image = _first(i for i in one if i in two and one[i] != two[i])
