@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -136,9 +136,9 @@ def write(study: Path | str) -> pd.DataFrame:
     return frame
 
 
-def table(frame: pd.DataFrame, width: int = 160) -> Table:
-    """The leaderboard for a terminal of ``width`` characters."""
-    return tables.terminal(frame, width)
+def table(frame: pd.DataFrame, width: int = 160, first: Collection[str] = ()) -> Table:
+    """The leaderboard for a terminal of ``width`` characters; the metrics named in ``first`` come first."""
+    return tables.terminal(frame, width, first=first)
 
 
 def long(frame: pd.DataFrame) -> pd.DataFrame:
@@ -462,11 +462,12 @@ def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
 
 
 def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
-    """Which metrics of sets are biased because the sets are small."""
-    limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
+    """Which metrics of sets are biased or uncertain because the sets are small."""
+    cards = {m: card for cell in cells for m, card in cell.metrics.items()}
+    limits = {m: int(card.get("small") or 0) for m, card in cards.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
     return [
-        f"WARNING: {m} is biased upward at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
+        f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
         "with the same originals only."
         for m, limit in low.items()
     ]

@@ -165,7 +165,7 @@ def command(arguments: Sequence[str]) -> int:
     for row in done.unstored:
         out.print(f"no stored image, so no values: {row}", markup=False)
     board = leaderboard.write(Path(folders[0]))
-    out.print(leaderboard.table(board, out.width))
+    out.print(leaderboard.table(board, out.width, first=nodes))
     return FAILED if done.unstored else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -79,21 +79,23 @@ def latex(frame: pd.DataFrame) -> str:
     return "\n".join([*parts, *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])), "}", ""])
 
 
-def terminal(frame: pd.DataFrame, width: int, metrics: int = 4) -> Table:
+def terminal(frame: pd.DataFrame, width: int, metrics: int = 4, first: Collection[str] = ()) -> Table:
     """Solver, what distinguishes the groups, one column per kind of metric as value ± half the interval, cost.
 
     Of a metric with several columns the hole is shown, else the pasted image: what a solver had to invent. The headings
     are the column names of the CSV; all columns are there. As many of the first ``metrics`` kinds are shown as
-    ``width`` characters hold, one at least.
+    ``width`` characters hold, one at least; those named in ``first`` come first, whatever the order of the columns.
     """
-    tables = (_terminal(frame, count) for count in range(metrics, 0, -1))
+    shown = headlines(frame.attrs["metrics"], frame)
+    shown = [*(m for m in shown if m in first), *(m for m in shown if m not in first)]
+    tables = (_terminal(frame, shown[:count]) for count in range(metrics, 0, -1))
     ruler = Console(width=10 * width)
     fitting = (table for table in tables if ruler.measure(table).maximum <= width)
-    return next(fitting, _terminal(frame, 1))
+    return next(fitting, _terminal(frame, shown[:1]))
 
 
-def _terminal(frame: pd.DataFrame, metrics: int) -> Table:
-    cards = {name: frame.attrs["metrics"][name] for name in headlines(frame.attrs["metrics"], frame)[:metrics]}
+def _terminal(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    cards = {name: frame.attrs["metrics"][name] for name in metrics}
     others = ("data", "operator", "images", "seed", "prior", "draws")
     shown = ["mask", *(name for name in others if _varies(frame, name))]
     table = Table(caption="\n".join(frame.attrs["notes"]), caption_justify="left")
@@ -124,7 +126,7 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
         kind, _, place = name.partition("_")
-        if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted"):
+        if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted", "ratio"):
             kind, place = name, ""
         kinds.setdefault(kind, {})[place] = name
     found = []
