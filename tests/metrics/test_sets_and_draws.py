@@ -107,7 +107,10 @@ def test_the_released_variant_repeats_the_originals() -> None:
     features = vectors()
     pooled, repeated = features[:, 1:].reshape(-1, 12), np.repeat(features[:, 0], 3, axis=0)
     assert value(KID("inception", "vipaint"), features) == pytest.approx(mmd(pooled, repeated))
-    assert value(KID("inception", "vipaint"), features) > value(KID("inception"), features)
+    # equal distributions: not zero, as the card says
+    rng = np.random.default_rng(0)
+    equal = [value(KID("inception", "vipaint"), rng.normal(size=(20, 4, 6))) for _ in range(100)]
+    assert np.mean(equal) > 5 * np.std(equal) / 10
 
 
 @pytest.mark.parametrize("network", ["inception", "stlpips"])
@@ -127,7 +130,7 @@ def test_kid_of_equal_distributions_is_zero_on_average(network: str, shared: flo
 @pytest.mark.parametrize("d", [2, 64])
 def test_kid_is_higher_for_narrow_and_for_wide_draws(network: str, factor: float, d: int) -> None:
     rng = np.random.default_rng(0)
-    truth, draws = rng.normal(size=(2, 40, 400, 1, d))
+    truth, draws = rng.normal(size=(2, 30, 120, 1, d))
     scale = SCALE[network] / (1 if network == "inception" else d**0.5)  # pairs about one width apart
 
     def kid(factor: float) -> np.ndarray:
@@ -135,7 +138,7 @@ def test_kid_is_higher_for_narrow_and_for_wide_draws(network: str, factor: float
         return np.array([value(KID(network), features) for features in sets])
 
     worse = kid(factor) - kid(1.0)
-    assert worse.mean() > 3 * worse.std() / 40**0.5
+    assert worse.mean() > 3 * worse.std() / 30**0.5
 
 
 def garments(first: int, last: int) -> np.ndarray:
