@@ -599,13 +599,14 @@ def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
 
 def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
     """Which metrics of sets are biased, or mostly chance, because the sets are small."""
-    limits = {m: int(card.get("small") or 0) for cell in cells for m, card in cell.metrics.items()}
+    cards = {m: card for cell in cells for m, card in cell.metrics.items()}
+    limits = {m: int(card.get("small") or 0) for m, card in cards.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
     networks = {m for cell in cells for m, card in cell.metrics.items() if m in cell.sets and card.get("features")}
     chance = [m for m in limits if m in networks - {*low} and frame[f"{m}_n"].between(1, SMALL_SET - 1).any()]
     notes = [
-        f"WARNING: {m} is biased upward at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
-        "with the same originals only."
+        f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images (here "
+        f"{span(frame[f'{m}_n'])}); compare it at equal N with the same originals only."
         for m, limit in low.items()
     ]
     if chance:

@@ -56,6 +56,11 @@ def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
         raise UserError(f"metric '{metric.card.id}' needs the values of '{metric.of}' for every draw; choose that too")
     if base.card.direction != metric.card.direction:
         raise UserError(f"metric '{metric.card.id}' says direction {metric.card.direction}, '{metric.of}' another one")
+    if base.card.version != metric.card.version:
+        raise UserError(
+            f"metric '{metric.card.id}' is for version {metric.card.version} of '{metric.of}', which is version "
+            f"{base.card.version} now; set metrics.{metric.card.id}.version={base.card.version}"
+        )
 
 
 def put_values(rows: list[Row], metrics: Mapping[str, AnyMetric], stored: Mapping[str, Tensor]) -> None:

@@ -129,7 +129,7 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
         kind, _, place = name.partition("_")
-        if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted"):
+        if place not in ("hole", "known", "pasted", "hole_pasted", "known_pasted", "ratio"):
             kind, place = name, ""
         kinds.setdefault(kind, {})[place] = name
     found = []

@@ -498,6 +498,7 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
         mask=mask,
         y=y,
         Ax=operator.A(x),
+        sigma=float(operator.sigma),
     )
 
 

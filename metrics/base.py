@@ -30,7 +30,8 @@ class MetricCard:
     ``level`` says what one value is computed from: an image, all draws of an image, or all images of a cell. Of a set
     metric, ``features`` names the column with its feature vectors where other metrics share them; ``resampled`` is
     False where resampling images would shift the value, so that it has no interval; with at most ``small`` images a
-    table warns that it is biased.
+    table warns that it is ``caution``. ``version`` counts changes of the definition: values of different versions are
+    different numbers and must not be compared.
     """
 
     id: str
@@ -48,6 +49,8 @@ class MetricCard:
     features: str = ""
     resampled: bool = True
     small: int = 0
+    caution: str = "biased upward"
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Batch:
 
     ``raw``: the solver's output; ``pasted``: the same with observed pixels put back; ``truth``; ``mask``: bool
     ``(N, 1, H, W)``, True = observed (all True where the operator has none); ``y`` and ``Ax``: the measurement and
-    the operator applied to the unrounded raw output.
+    the operator applied to the unrounded raw output; ``sigma``: the standard deviation of the noise in ``y``.
     """
 
     raw: Tensor
@@ -65,6 +68,7 @@ class Batch:
     mask: Tensor
     y: Tensor
     Ax: Tensor
+    sigma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,11 @@ def column_id(name: str, region: Region = "whole", pasted: bool = False) -> str:
 def pixels_of(region: Region, mask: Tensor) -> Tensor:
     """The pixels of a region, bool, shaped like ``mask`` (True = observed)."""
     return {"whole": torch.ones_like(mask), "hole": ~mask, "known": mask}[region]
+
+
+def unit(x: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1] in float64 on the CPU: for metrics that depend on which value is black."""
+    return (x.cpu().double() + 1) / 2
 
 
 def expect(name: str, value: float, expected: float, tolerance: float = 1e-4) -> None:

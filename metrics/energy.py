@@ -75,6 +75,40 @@ class EnergyDistance(DrawMetric):
         return (2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)).item()
 
 
+class RelativeEnergyDistance(DrawMetric):
+    """The energy distance in units of the exact posterior's own spread, ``E|Z - Z'|``.
+
+    0 on average for independent exact draws of any number, and 1 for draws whose excess over the posterior is as large
+    as the distance of two exact draws; so images and problems of different difficulty can be averaged. Draws that
+    repel each other (one per mode, say) look further apart than independent ones and can fall below 0, by at most
+    ``1 / (D - 1)`` of their own mean distance. NaN for one draw, and where the exact posterior has no spread.
+    """
+
+    card = MetricCard(
+        id="energy_distance_rel",
+        title="Energy distance / posterior spread",
+        direction="down",
+        unit="",
+        range="(-inf, inf); 0 on average for exact draws",
+        preprocessing="energy_distance over the mean distance of two exact draws of the same image; float64",
+        source="Szekely, Rizzo: Energy statistics, 2013",
+        level="draws",
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    reference: ClassVar[float] = -0.092787
+
+    def score(self, draws: Draws) -> float:
+        count = len(draws.x)
+        spread = pair_mean(draws.distances[count:, count:]).item()
+        if not spread > SMALLEST:
+            return float("nan")
+        return EnergyDistance().score(draws) / spread
+
+
+SMALLEST = 1e-6
+"""A mean distance of exact draws below which the posterior has no spread to compare with."""
+
+
 def pair_mean(distances: Tensor) -> Tensor:
     """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the diagonal."""
     n = distances.shape[-1]

@@ -1,4 +1,4 @@
-"""Kernel inception distance, on features of any network."""
+"""Kernel distance of two sets of images (KID), on features of any network."""
 
 from __future__ import annotations
 
@@ -12,29 +12,43 @@ from metrics.features import Array, FeatureMetric, Setting, identified
 Variant = Literal["mean", "std", "vipaint"]
 _TITLES = {"mean": "KID x 1000", "std": "KID x 1000, spread over draws", "vipaint": "KID x 1000, references repeated"}
 _SETS = {
-    "mean": "draw j of all images against the originals, mean over j",
-    "std": "draw j of all images against the originals, standard deviation over j",
+    "mean": "draw j of all images against the originals of other images, mean over j",
+    "std": "draw j of all images against the originals of other images, standard deviation over j",
     "vipaint": "all draws together against each original repeated as often, as VIPaint's released code does: biased up",
 }
+ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Shapes of the rational quadratic kernels that are averaged, so that no single width has to fit."""
+
+SMALL = 50
+"""Up to so many images the value of two halves of one data set varies more than most solvers differ."""
 
 
 class KID(FeatureMetric):
-    """Squared maximum mean discrepancy with the kernel ``(f . g / d + 1)^3``, unbiased, times 1000.
+    """Squared maximum mean discrepancy of draws and originals, unbiased, times 1000.
 
-    All images are used, without subsets. ``variant``: ``mean`` over draws, each against the originals; ``std`` of
-    these values over draws (NaN for one draw); ``vipaint``, which repeats each original for every draw and so counts a
-    vector's kernel with itself. Values of different networks are not comparable. In resamples two copies of an image
-    are no pair of the kernel's mean, and the share of an image's pairs with its own original is kept: a resample would
-    else be biased. NaN for one image.
+    The kernel is ``(f . g / d + 1)^3`` as in published values, with Inception and with a network of your own, whose
+    features must then be of that scale: where ``f . g / d`` is far below 1 the kernel is linear and sees only the mean.
+    The features of the ST-LPIPS trunk are that small, so ``kid_stlpips`` averages the rational quadratic kernels
+    ``(1 + |f - g|^2 / (2 a w))^-a`` instead, with a fixed width ``w``. Values of different networks are not comparable.
+
+    All images are used, without subsets. A draw holds pixels of its own original, so a draw and its original are no
+    pair of the mean: else a solver would gain by resembling the originals, and perfect draws would fall below 0.
+    ``variant``: ``mean`` over draws, each against the originals; ``std`` of these values over draws (NaN for one draw);
+    ``vipaint``, which repeats each original for every draw, counts a vector's kernel with itself and pairs draws with
+    their own originals. In resamples two copies of an image are no pair either; a resample would else be biased. NaN
+    for one image. Version 1 paired draws with their own originals and used the cubic kernel for every network.
     """
 
-    references: ClassVar[dict[str, float]] = {"mean": -447.634032, "std": 159.140541, "vipaint": 1217.031856}
+    references: ClassVar[dict[str, dict[str, float]]] = {
+        "cubic": {"mean": 158.538139, "std": 122.752252, "vipaint": 1217.031856},
+        "rational quadratic": {"mean": 60.292096, "std": 9.126544, "vipaint": 179.013519},
+    }
 
     def __init__(self, network: str = "stlpips", variant: Variant = "mean", **settings: Setting) -> None:
         super().__init__(network, settings)
         if variant not in get_args(Variant):
             raise ValueError(f"unknown variant '{variant}' of KID; valid: {', '.join(get_args(Variant))}")
-        self.variant = variant
+        self.variant, self.width = variant, self.network.width
         self.card = MetricCard(
             id=identified("kid", network) + ("" if variant == "mean" else f"_{variant}"),
             title=f"{_TITLES[variant]} ({self.network.title})",
@@ -43,60 +57,71 @@ class KID(FeatureMetric):
             range="[0, inf)" if variant == "std" else "(-inf, inf); 0 on average for equal distributions",
             backbone=self.network.title,
             weights=self.network.weights,
-            preprocessing=f"{self.network.preprocessing}; {_SETS[variant]}",
+            preprocessing=f"{self.network.preprocessing}; {self.kernel}; {_SETS[variant]}",
             source="Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs, ICLR 2018",
             level="set",
             features=self.network.column,
             resampled=variant != "std",
+            small=SMALL,
+            caution="uncertain (two halves of one data set differ by as much as solvers do)",
+            version=1 if variant == "vipaint" and self.width is None else 2,
         )
 
     @property
+    def kernel(self) -> str:
+        """What the card says of the kernel."""
+        if self.width is None:
+            return "cubic kernel (f . g / d + 1)^3"
+        return f"rational quadratic kernels, shapes {', '.join(map(str, ALPHAS))}, width {self.width}"
+
+    @property
     def expected(self) -> float:
-        return self.references[self.variant]
+        return self.references["cubic" if self.width is None else "rational quadratic"][self.variant]
+
+    def known_features(self) -> Array:
+        """Moved to the scale of the kernel, which would else see every pair as infinitely far apart."""
+        return super().known_features() * (1 if self.width is None else self.width**0.5)
 
     def reduce(self, features: Array, weights: Array) -> Array:
         if len(features) < 2:
             return np.full(len(weights), np.nan)
         truth, draws = features[:, 0], features[:, 1:].swapaxes(0, 1)
         if self.variant == "vipaint":
-            return 1000 * _repeated(truth, draws, weights)
+            return 1000 * self._repeated(truth, draws, weights)
         if self.variant == "std":
-            values = [_unbiased(truth, draw[None], weights) for draw in draws]
+            values = [self._unbiased(truth, draw[None], weights) for draw in draws]
             return 1000 * np.std(values, axis=0, ddof=1) if len(draws) > 1 else np.full(len(weights), np.nan)
-        return 1000 * _unbiased(truth, draws, weights)
+        return 1000 * self._unbiased(truth, draws, weights)
 
+    def _unbiased(self, truth: Array, draws: Array, weights: Array) -> Array:
+        """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``: pairs of other images."""
+        own = self._kernel(truth, truth) + np.mean([self._kernel(draw, draw) for draw in draws], axis=0)
+        cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
+        return _pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
 
-def _unbiased(truth: Array, draws: Array, weights: Array) -> Array:
-    """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``."""
-    own = _kernel(truth, truth) + np.mean([_kernel(draw, draw) for draw in draws], axis=0)
-    cross = np.mean([_kernel(draw, truth) for draw in draws], axis=0)
-    return _pairs(own, np.zeros(len(own)), np.zeros(1), weights) - 2 * _cross(cross, weights)
+    def _repeated(self, truth: Array, draws: Array, weights: Array) -> Array:
+        """The estimate from all ``D n`` draws and the originals ``D`` times each."""
+        count, n = draws.shape[:2]
+        between, same = np.zeros((n, n)), np.zeros(n)
+        for i, j in np.ndindex(count, count):
+            kernel = self._kernel(draws[i], draws[j])
+            between += kernel / count**2
+            if i != j:
+                same += np.diagonal(kernel) / (count * (count - 1))
+        repeated = self._kernel(truth, truth)
+        total = weights.sum(1)
+        # of the other members of a pool of D n, D - 1 belong to the same image
+        share = (count - 1) / (count * total - 1)
+        own = _pairs(between + repeated, same + np.diagonal(repeated), share, weights)
+        cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
+        return own - 2 * _pairs(cross, np.diagonal(cross), 1 / total, weights)
 
-
-def _repeated(truth: Array, draws: Array, weights: Array) -> Array:
-    """The estimate from all ``D n`` draws and the originals ``D`` times each."""
-    count, n = draws.shape[:2]
-    between, same = np.zeros((n, n)), np.zeros(n)
-    for i, j in np.ndindex(count, count):
-        kernel = _kernel(draws[i], draws[j])
-        between += kernel / count**2
-        if i != j:
-            same += np.diagonal(kernel) / (count * (count - 1))
-    repeated = _kernel(truth, truth)
-    total = weights.sum(1)
-    # of the other members of a pool of D n, D - 1 belong to the same image
-    share = (count - 1) / (count * total - 1)
-    own = _pairs(between + repeated, same + np.diagonal(repeated), share, weights)
-    cross = np.mean([_kernel(draw, truth) for draw in draws], axis=0)
-    return own - 2 * _cross(cross, weights)
-
-
-def _kernel(x: Array, y: Array) -> Array:
-    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
-
-
-def _cross(kernel: Array, weights: Array) -> Array:
-    return _pairs(kernel, np.diagonal(kernel), 1 / weights.sum(1), weights)
+    def _kernel(self, x: Array, y: Array) -> Array:
+        if self.width is None:
+            return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+        squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
+        scaled = np.maximum(squares, 0) / self.width  # rounding may leave less than 0
+        return np.asarray(sum((1 + scaled / (2 * a)) ** -a for a in ALPHAS) / len(ALPHAS))
 
 
 def _pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:

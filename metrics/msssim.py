@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, column_id, expect, reference_images
+from metrics.base import FullReference, MetricCard, column_id, expect, reference_images, unit
 
 MIN_SIDE = 176
 """The window of 11 pixels must fit into the image halved four times: 11 x 16."""
@@ -16,12 +16,12 @@ MIN_SIDE = 176
 class MSSSIM(FullReference):
     """SSIM's contrast and structure at five scales and its luminance at the coarsest, with the paper's weights.
 
-    Of the whole image only: a region would vanish at the coarse scales. Window, constants and data range are those of
+    Of the whole image only: a region would vanish at the coarse scales. Window, constants and the range [0, 1] are those of
     ``ssim``; a scale whose similarity is negative counts as zero. Images need 176 pixels a side and are refused below:
-    to enlarge them would be another metric. Computed in float32 on the CPU.
+    to enlarge them would be another metric. Computed in float64 on the CPU. Version 1 was computed on [-1, 1].
     """
 
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.670098}
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.690069}
 
     def __init__(self, pasted: bool = False) -> None:
         self.card = MetricCard(
@@ -31,9 +31,10 @@ class MSSSIM(FullReference):
             unit="",
             range="[0, 1]",
             pasted=pasted,
-            preprocessing=f"8-bit images in [-1, 1], data range 2, five scales, sides of {MIN_SIDE} px or more",
+            preprocessing=f"8-bit images in [0, 1], data range 1, five scales, sides of {MIN_SIDE} px or more",
             source="Wang, Simoncelli, Bovik: Multi-Scale Structural Similarity for Image Quality Assessment, 2003; "
             "torchmetrics multiscale_structural_similarity_index_measure",
+            version=2,
         )
 
     def admit(self, shape: tuple[int, int, int]) -> None:
@@ -48,7 +49,7 @@ class MSSSIM(FullReference):
 
         self.admit((x.shape[1], x.shape[2], x.shape[3]))
         value: Tensor = multiscale_structural_similarity_index_measure(
-            x.cpu(), truth.cpu(), sigma=1.5, kernel_size=11, data_range=2.0, normalize="relu"
+            unit(x), unit(truth), sigma=1.5, kernel_size=11, data_range=1.0, normalize="relu"
         )
         return value.item()
 

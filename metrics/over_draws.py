@@ -24,10 +24,12 @@ class OverDraws(ValueMetric):
     ``direction``: the better end of ``of``. ``oracle`` is the best draw, chosen with the truth in hand: no method can
     choose so, and it grows with the number of draws. With ``best_of`` N it is what the best of N draws scores on
     average over all choices of N among the draws there are, so that runs of different size can be compared; NaN for
-    fewer draws than N, and where a draw has no value.
+    fewer draws than N, and where a draw has no value. ``version``: that of the card of ``of``.
     """
 
-    def __init__(self, of: str, how: How, direction: Literal["up", "down"], best_of: int | None = None) -> None:
+    def __init__(
+        self, of: str, how: How, direction: Literal["up", "down"], best_of: int | None = None, version: int = 1
+    ) -> None:
         if how not in get_args(How):
             raise ValueError(f"unknown reduction '{how}' of '{of}'; valid: {', '.join(get_args(How))}")
         if direction not in ("up", "down"):
@@ -45,6 +47,7 @@ class OverDraws(ValueMetric):
             preprocessing=f"the stored values of {of}, one per draw",
             source=_SOURCES.get(how, "VIPaint, Fig. 6"),
             level="draws",
+            version=version,
         )
 
     def __call__(self, values: Tensor) -> Tensor:

@@ -8,19 +8,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, Region, column_id
+from metrics.base import FullReference, MetricCard, Region, column_id, unit
 
 
 class SSIM(FullReference):
     """Structural similarity of Wang et al., 2004, with a Gaussian window of 11 x 11 pixels and sigma 1.5.
 
     The map has one value per pixel and channel; a region averages the map over its pixels (NaN if it has none), so a
-    pixel next to the border of the region still sees up to 5 pixels beyond it. K1 = 0.01, K2 = 0.03, data range 2
-    (never taken from the images: the score would then depend on what else is in the batch). Computed in float32 on
-    the CPU, because reduced-precision convolutions of accelerators lose the variances to cancellation.
+    pixel next to the border of the region still sees up to 5 pixels beyond it. K1 = 0.01, K2 = 0.03, and images are
+    moved to [0, 1] with data range 1: SSIM compares mean grey levels, so it depends on where black is, and published
+    values have black at 0. (The range is never taken from the images: the score would then depend on what else is in
+    the batch. VIPaint's released evaluator does that, on [-1, 1]; its paper prints no SSIM.) Computed in float64 on
+    the CPU, because float32 loses the variances of flat regions to cancellation. Version 1 was
+    computed on [-1, 1] with data range 2.
     """
 
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.487444, "hole": 0.367655, "known": 0.607233}
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.554886, "hole": 0.439842, "known": 0.669930}
 
     def __init__(self, region: Region = "whole", pasted: bool = False) -> None:
         self.card = MetricCard(
@@ -31,8 +34,9 @@ class SSIM(FullReference):
             range="[-1, 1]",
             region=region,
             pasted=pasted,
-            preprocessing="8-bit images in [-1, 1], data range 2, mirrored borders, mean over pixels and channels",
+            preprocessing="8-bit images in [0, 1], data range 1, mirrored borders, mean over pixels and channels",
             source="Wang, Bovik, Sheikh, Simoncelli 2004; torchmetrics structural_similarity_index_measure",
+            version=2,
         )
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
@@ -41,6 +45,6 @@ class SSIM(FullReference):
         if min(x.shape[-2:]) < 6:
             raise ValueError(f"SSIM mirrors 5 pixels at each border: images need 6 pixels a side, got {tuple(x.shape)}")
         _, ssim_map = structural_similarity_index_measure(
-            x.cpu(), truth.cpu(), sigma=1.5, kernel_size=11, data_range=2.0, return_full_image=True
+            unit(x), unit(truth), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
         )
         return ssim_map[region.cpu().expand(x.shape)].mean(dtype=torch.float64).item()

@@ -1,8 +1,8 @@
 """One metric of a study as Markdown, solvers against cells: ``python -m scripts.study_table STUDY METRIC``.
 
-With ``--brackets`` a column ``overall`` comes first: the distance of each cell on a scale where ``exact`` is 0 and
-``prior`` is 1, averaged over the common cells, which every solver ran in. Without, lines are sorted by their mean rank
-over the common cells. Cells that only some ran in are easier or harder than others, so they are in neither.
+Lines are sorted by their mean rank over the common cells, which every solver ran in: cells that only some ran in are
+easier or harder than others. ``python -m scripts.study_table STUDY --overall`` prints the tables of the arena instead
+(:mod:`bench.arena_table`): averages over common cells with intervals.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import leaderboard
+from bench import arena_table, leaderboard
 
 
 def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -27,14 +27,10 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return short.pivot(index="solver", columns=varying or ["data"], values=metric)
 
 
-def ordered(table: pd.DataFrame, direction: str, brackets: bool) -> pd.DataFrame:
-    """Best first, with the column that orders the lines: a mean over the cells that every solver ran in."""
+def ordered(table: pd.DataFrame, direction: str) -> pd.DataFrame:
+    """Best first, with the column that orders the lines: a mean rank over the cells that every solver ran in."""
     common = table.dropna(axis=1)
-    if brackets:
-        scale = (common - common.loc["exact"]) / (common.loc["prior"] - common.loc["exact"])
-        key, name = scale.mean(axis=1), "overall"
-    else:
-        key, name = common.rank(ascending=direction != "up").mean(axis=1), "mean rank"
+    key, name = common.rank(ascending=direction != "up").mean(axis=1), "mean rank"
     flat = table.set_axis([" ".join(c) if isinstance(c, tuple) else str(c) for c in table.columns], axis=1)
     flat.insert(0, name, key)
     flat.insert(1, "cells", table.notna().sum(axis=1))
@@ -54,21 +50,24 @@ def markdown(table: pd.DataFrame, digits: int) -> str:
 def _cell(column: object, value: float, digits: int) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.0f}" if column == "cells" else f"{value:.{2 if column == 'overall' else digits}f}"
+    return f"{value:.0f}" if column == "cells" else f"{value:.{digits}f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", type=Path)
-    parser.add_argument("metric")
-    parser.add_argument("--brackets", action="store_true", help="scale every cell by its exact and prior solver")
+    parser.add_argument("metric", nargs="?", default=arena_table.HEADLINE)
+    parser.add_argument("--overall", action="store_true", help="averages over common cells, as in docs/studies.md")
     parser.add_argument("--digits", type=int, default=3)
     options = parser.parse_args()
+    if options.overall:
+        print(arena_table.markdown(options.study, options.metric), end="")
+        return
     frame = leaderboard.build(options.study)
     if options.metric not in frame.attrs["metrics"]:
         parser.error(f"no metric '{options.metric}' in {options.study}; valid: {', '.join(frame.attrs['metrics'])}")
     direction = frame.attrs["metrics"][options.metric]["direction"]
-    print(markdown(ordered(pivot(frame, options.metric), direction, options.brackets), options.digits))
+    print(markdown(ordered(pivot(frame, options.metric), direction), options.digits))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from metrics.base import Batch
-from metrics.consistency import Consistency
+from metrics.consistency import Consistency, ConsistencyRatio
+from metrics.psnr import PSNR
+from metrics.psnr_vipaint import PSNRVIPaint
+from metrics.seam import Seam
+from metrics.ssim import SSIM
+from metrics.stlpips import STLPIPS
 from operators.inpainting import Inpainting
 
 
@@ -31,8 +36,26 @@ def test_the_truth_is_as_far_from_a_noisy_measurement_as_the_noise():
     mask = torch.rand(2, 1, 64, 64, generator=generator) > 0.5
     operator = Inpainting(mask=mask, sigma=0.05)
     y = operator.observe(truth, torch.randn(truth.shape, generator=generator))
-    values = Consistency()(Batch(truth, truth, truth, mask, y, operator.A(truth)))
-    assert values.tolist() == pytest.approx([0.05, 0.05], rel=0.05)
+    batch = Batch(truth, truth, truth, mask, y, operator.A(truth), operator.sigma)
+    assert ConsistencyRatio()(batch).tolist() == pytest.approx([1, 1], rel=0.05)
+    # fitted noise is no better than exact draws: no column ranks a noisy cell
+    fitted = replace(batch, Ax=0.5 * batch.Ax + 0.5 * y)
+    assert ConsistencyRatio()(fitted).tolist() == pytest.approx([0.5, 0.5], rel=0.05)
+    assert ConsistencyRatio().card.direction == "none" and Consistency()(batch).isnan().all()
+
+
+def test_without_noise_there_is_no_ratio(make_batch):
+    assert ConsistencyRatio()(make_batch()).isnan().all()
+
+
+def test_perfect_answers_are_infinite_in_psnr_alone_and_never_nan(make_batch):
+    batch = make_batch()
+    same = replace(batch, raw=batch.truth, pasted=batch.truth, Ax=batch.y)
+    for metric in (PSNR(), PSNR("hole"), PSNR("known", pasted=True)):
+        assert metric(same).tolist() == [float("inf")] * 3
+    ideal = {PSNRVIPaint: 100, SSIM: 1, Seam: 0, STLPIPS: 0, Consistency: 0}
+    for metric, value in ideal.items():
+        assert metric()(same).tolist() == pytest.approx([value] * 3, abs=1e-6)
 
 
 def test_measurements_of_another_size_count_whole():
@@ -54,6 +77,7 @@ def test_a_value_does_not_depend_on_the_batch(make_batch, rows):
 
 def test_the_installation_check_passes_and_can_fail(monkeypatch):
     Consistency().check()
+    ConsistencyRatio().check()
     monkeypatch.setattr("metrics.consistency._rmse", lambda *_: 12.5**0.5 + 0.01)
     with pytest.raises(RuntimeError, match="consistency"):
         Consistency().check()

@@ -14,13 +14,14 @@ from scipy.spatial.distance import cdist
 
 from metrics.base import Draws, DrawSet, reference_draws
 from metrics.c2st import C2ST
-from metrics.energy import EnergyDistance, EnergyScore
+from metrics.energy import EnergyDistance, EnergyScore, RelativeEnergyDistance
 from metrics.modes import ModeCoverage, ModeWeightsError
 from metrics.moments import CovarianceError, MeanError
 from metrics.ranks import directions
 from metrics.sliced_w2 import PROJECTIONS, SlicedW2, squared_w2
 
-METRICS = [SlicedW2, EnergyDistance, C2ST, MeanError, CovarianceError, ModeCoverage, ModeWeightsError, EnergyScore]
+METRICS = [SlicedW2, EnergyDistance, RelativeEnergyDistance, C2ST]
+METRICS += [MeanError, CovarianceError, ModeCoverage, ModeWeightsError, EnergyScore]
 
 
 def draws_of(x: np.ndarray, reference: np.ndarray, truth: np.ndarray | None = None, **more) -> Draws:
@@ -138,6 +139,45 @@ def test_c2st_of_one_mode_out_of_two_is_three_quarters():
     assert found == pytest.approx(0.75, abs=0.02), "all draws are right, and the half of the reference far away"
 
 
+def two_modes(rng: np.random.Generator, n: int, d: int, stratified: bool = False) -> np.ndarray:
+    side = np.where(np.arange(n) % 2, 1.0, -1.0) if stratified else rng.choice([-1.0, 1.0], n)
+    return rng.normal(size=(n, d)) + 3 * side[:, None]
+
+
+@pytest.mark.parametrize("d", [2, 64])
+@pytest.mark.parametrize("modes", [1, 2])
+def test_the_relative_energy_distance_is_zero_for_exact_draws_and_worse_for_others(d, modes):
+    rng, relative = np.random.default_rng(d + modes), RelativeEnergyDistance()
+    draw = (lambda n: rng.normal(size=(n, d))) if modes == 1 else (lambda n: two_modes(rng, n, d))
+    values: dict[float, list[float]] = {1.0: [], 0.9: [], 1.1: []}
+    for _ in range(400):
+        x, reference = draw(16), draw(64)
+        for factor, found in values.items():
+            found.append(relative.score(draws_of(factor * x, reference)))
+    exact = np.array(values[1.0])
+    assert abs(exact.mean()) < 3 * exact.std() / 20
+    for factor in (0.9, 1.1):
+        worse = np.array(values[factor]) - exact
+        assert worse.mean() > 3 * worse.std() / 20, factor
+
+
+def test_narrow_draws_lower_sliced_w2_but_not_the_relative_energy_distance():
+    rng, better = np.random.default_rng(0), {SlicedW2: [], RelativeEnergyDistance: []}
+    for _ in range(60):
+        x, reference = rng.normal(size=(16, 64)), rng.normal(size=(128, 64))
+        for metric, found in better.items():
+            found.append(metric().score(draws_of(0.9 * x, reference)) - metric().score(draws_of(x, reference)))
+    assert np.mean(better[SlicedW2]) < 0 < np.mean(better[RelativeEnergyDistance])
+
+
+def test_draws_that_repel_each_other_fall_below_zero_by_the_bound_of_the_docstring():
+    """Two points, one draw in each: a pair of 16 draws differs with probability 8 / 15, not 1 / 2."""
+    x = np.repeat([[0.0], [1.0]], 8, axis=0)
+    reference = np.repeat([[0.0], [1.0]], 400, axis=0)
+    # 2 * 1/2 - 8/15 - 1/2, over 1/2
+    assert RelativeEnergyDistance().score(draws_of(x, reference)) == pytest.approx(-1 / 15, abs=3e-3)
+
+
 def responsible(shares: list[list[float]], weights: list[float]) -> Draws:
     share, x = torch.tensor(shares, dtype=torch.float64), np.zeros((len(shares), 2))
     return draws_of(x, x, mode_weights=torch.tensor(weights, dtype=torch.float64), assign=lambda: share)
@@ -164,7 +204,7 @@ def test_too_few_draws_and_a_posterior_without_spread_have_no_value():
     one, reference = gaussian(rng, 1), gaussian(rng, 9)
     for metric in (EnergyDistance, C2ST, MeanError, CovarianceError, EnergyScore):
         assert math.isnan(metric().score(draws_of(one, reference)))
-    for metric in (MeanError, CovarianceError):
+    for metric in (MeanError, CovarianceError, RelativeEnergyDistance):
         assert math.isnan(metric().score(draws_of(gaussian(rng, 6), np.zeros((9, 4)))))
     for metric in (ModeCoverage, ModeWeightsError):
         assert math.isnan(metric().score(responsible([[1.0], [1.0]], [1.0])))
@@ -233,6 +273,7 @@ def loops(draws: Draws) -> dict[str, float]:
         "sliced_w2": float(np.sqrt(np.mean((np.sort(wide[0], axis=0) - np.sort(wide[1], axis=0)) ** 2))),
         "c2st": float(np.mean(accuracy[True]) + np.mean(accuracy[False])) / 2,
         "energy_distance": 2 * pair(x, z) - within(x) - within(z),
+        "energy_distance_rel": (2 * pair(x, z) - within(x) - within(z)) / within(z),
         "energy_score": pair(x, truth[None]) - within(x) / 2,
         "energy_score_hole": pair(x[:, hidden], truth[None, hidden]) - within(x[:, hidden]) / 2,
         "mean_error": squared_mean / total,

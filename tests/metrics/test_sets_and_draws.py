@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -11,12 +12,17 @@ import torch
 import yaml
 from scipy.linalg import sqrtm
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
+from scipy.stats import gamma
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
 
+from bench.errors import UserError
+from bench.scoring import check_base
+from datasets.fashion import Fashion
 from metrics.base import Batch, DrawSet, MissingWeights, from_uint8, reference_draws, to_uint8
 from metrics.diversity import Diversity, PerceptualDiversity
-from metrics.features import FeatureMetric, TorchScriptFeatures, feature_network
+from metrics.features import FeatureMetric, STLPIPSTrunk, TorchScriptFeatures, feature_network, reference_features
 from metrics.fid import FID
 from metrics.kid import KID
 from metrics.msssim import MSSSIM
@@ -25,9 +31,15 @@ from metrics.precision_recall import PrecisionRecall
 from metrics.psnr import PSNR
 from metrics.psnr_vipaint import PSNRVIPaint
 from metrics.seam import Seam
+from metrics.ssim import SSIM
 from metrics.stlpips import STLPIPS
 
-SETS: list[FeatureMetric] = [KID(), KID(variant="vipaint"), FID(), PrecisionRecall(), PrecisionRecall("recall")]
+SETS: list[FeatureMetric] = [
+    *(KID(network, variant) for network in ("inception", "stlpips") for variant in ("mean", "vipaint")),
+    FID(),
+    PrecisionRecall(),
+    PrecisionRecall("recall"),
+]
 
 
 def vectors(n: int = 40, draws: int = 3, size: int = 12, seed: int = 0) -> np.ndarray:
@@ -46,25 +58,118 @@ def mmd(x: np.ndarray, y: np.ndarray) -> float:
     return 1000 * maximum_mean_discrepancy(poly_kernel(a, a), poly_kernel(a, b), poly_kernel(b, b)).item()
 
 
-def test_kid_is_that_of_torchmetrics_for_every_draw() -> None:
-    features = vectors()
-    each = [mmd(features[:, j], features[:, 0]) for j in (1, 2, 3)]
-    assert value(KID(), features) == pytest.approx(np.mean(each))
-    assert value(KID(variant="std"), features) == pytest.approx(np.std(each, ddof=1))
-    assert np.isnan(value(KID(variant="std"), features[:, :2]))
+def kernel(x: np.ndarray, y: np.ndarray, network: str) -> float:
+    """One pair of vectors, by the library (cubic) or as the mixture of Gaussians that it is."""
+    if network == "inception":
+        return float(poly_kernel(torch.from_numpy(x[None].copy()), torch.from_numpy(y[None].copy())))
+    # Rasmussen and Williams 2006, eq. 4.20: squared exponentials whose precision has a gamma distribution
+    square = math.dist(x, y) ** 2 / 0.0048415
+    return float(np.mean(np.exp(-square * PRECISIONS / 2)))
+
+
+def by_pairs(x: np.ndarray, truth: np.ndarray, network: str) -> float:
+    """KID x 1000, one pair of different images at a time."""
+    pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j]
+    own = [kernel(x[i], x[j], network) + kernel(truth[i], truth[j], network) for i, j in pairs]
+    return 1000 * float(np.mean(own) - 2 * np.mean([kernel(x[i], truth[j], network) for i, j in pairs]))
+
+
+# quantiles at the middle of equal shares of the probability: an average over them is the integral
+PRECISIONS = np.stack([gamma.ppf((np.arange(4000) + 0.5) / 4000, a, scale=1 / a) for a in (0.2, 0.5, 1, 2, 5)])
+SCALE = {"inception": 1.0, "stlpips": 0.0048415**0.5}
+
+
+@pytest.mark.parametrize("network", ["inception", "stlpips"])
+def test_kid_pairs_different_images_only(network: str) -> None:
+    features = SCALE[network] * vectors(n=6, size=4)
+    each = [by_pairs(features[:, j], features[:, 0], network) for j in (1, 2, 3)]
+    assert value(KID(network), features) == pytest.approx(np.mean(each), rel=1e-4)
+    assert value(KID(network, "std"), features) == pytest.approx(np.std(each, ddof=1), rel=1e-4)
+    assert np.isnan(value(KID(network, "std"), features[:, :2]))
+
+
+@pytest.mark.parametrize("network", ["inception", "stlpips"])
+def test_reference_values_of_kid_are_those_of_plain_loops(network: str) -> None:
+    features = SCALE[network] * reference_features()
+    truth, draws = features[:, 0], features[:, 1:].swapaxes(0, 1)
+    each = [by_pairs(draw, truth, network) for draw in draws]
+    pool, originals = np.concatenate(draws), np.concatenate([truth] * 8)
+
+    def mean(x: np.ndarray, y: np.ndarray, same: bool) -> float:
+        distinct = [(a, b) for i, a in enumerate(x) for j, b in enumerate(y) if not same or i < j]
+        return float(np.mean([kernel(a, b, network) for a, b in distinct]))
+
+    repeated = 1000 * (mean(pool, pool, True) + mean(originals, originals, True) - 2 * mean(pool, truth, False))
+    expected = {"mean": np.mean(each), "std": np.std(each, ddof=1), "vipaint": repeated}
+    found = KID.references["cubic" if network == "inception" else "rational quadratic"]
+    assert found == {variant: pytest.approx(v, rel=1e-4) for variant, v in expected.items()}
 
 
 def test_the_released_variant_repeats_the_originals() -> None:
     features = vectors()
     pooled, repeated = features[:, 1:].reshape(-1, 12), np.repeat(features[:, 0], 3, axis=0)
-    assert value(KID(variant="vipaint"), features) == pytest.approx(mmd(pooled, repeated))
-    assert value(KID(variant="vipaint"), features) > value(KID(), features)
-
-
-def test_kid_of_equal_distributions_is_zero_on_average() -> None:
+    assert value(KID("inception", "vipaint"), features) == pytest.approx(mmd(pooled, repeated))
+    # equal distributions: not zero, as the card says
     rng = np.random.default_rng(0)
-    values = [value(KID(), rng.normal(size=(20, 2, 6))) for _ in range(300)]
-    assert abs(np.mean(values)) < 4 * np.std(values) / 300**0.5
+    equal = [value(KID("inception", "vipaint"), rng.normal(size=(20, 4, 6))) for _ in range(100)]
+    assert np.mean(equal) > 5 * np.std(equal) / 10
+
+
+@pytest.mark.parametrize("network", ["inception", "stlpips"])
+@pytest.mark.parametrize("shared", [0.0, 0.8, 1.0])
+def test_kid_of_equal_distributions_is_zero_on_average(network: str, shared: float) -> None:
+    """Also where a draw shares most of its features with its own original, as an inpainted image does."""
+    rng, values = np.random.default_rng(0), []
+    for _ in range(300):
+        truth, other = rng.normal(size=(2, 20, 1, 6))
+        draws = shared * truth + (1 - shared**2) ** 0.5 * other
+        values.append(value(KID(network), SCALE[network] * np.concatenate([truth, draws], axis=1)))
+    assert abs(np.mean(values)) <= 3 * np.std(values) / 300**0.5 + 1e-9
+
+
+@pytest.mark.parametrize("network", ["inception", "stlpips"])
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+@pytest.mark.parametrize("d", [2, 64])
+def test_kid_is_higher_for_narrow_and_for_wide_draws(network: str, factor: float, d: int) -> None:
+    rng = np.random.default_rng(0)
+    truth, draws = rng.normal(size=(2, 30, 120, 1, d))
+    scale = SCALE[network] / (1 if network == "inception" else d**0.5)  # pairs about one width apart
+
+    def kid(factor: float) -> np.ndarray:
+        sets = scale * np.concatenate([truth, factor * draws], axis=2)
+        return np.array([value(KID(network), features) for features in sets])
+
+    worse = kid(factor) - kid(1.0)
+    assert worse.mean() > 3 * worse.std() / 30**0.5
+
+
+def garments(first: int, last: int) -> np.ndarray:
+    images = Fashion()
+    return STLPIPS().trunk(images.images(images.ids[first:last])).double().numpy()
+
+
+def test_kid_of_the_trunk_sees_more_than_the_mean() -> None:
+    a, b = garments(0, 48), garments(48, 96)
+    copies = np.repeat(garments(96, 144).mean(0, keepdims=True), 48, axis=0)
+    real, mean = (value(KID(), np.stack([a, x], axis=1)) for x in (b, copies))
+    assert abs(real) < 15 and mean > 50
+    # the cubic kernel is linear on features of this size: it calls the copies perfect
+    cubic = KID()
+    cubic.width = None
+    assert value(cubic, np.stack([a, copies], axis=1)) < 1e-3
+
+
+def test_the_width_of_the_kernel_is_a_typical_squared_distance_of_garments() -> None:
+    width = STLPIPSTrunk.width
+    assert width == pytest.approx(np.median(pdist(garments(0, 64)) ** 2), rel=0.05)
+    assert f"width {width}" in KID().card.preprocessing and "width" not in KID("inception").card.preprocessing
+
+
+def test_kid_on_few_images_carries_a_caution() -> None:
+    versions = {(n, v): KID(n, v).card.version for n in ("inception", "stlpips") for v in ("mean", "std", "vipaint")}
+    # of the cubic kernel only the released variant is what it was
+    assert [key for key, version in versions.items() if version == 1] == [("inception", "vipaint")]
+    assert KID().card.small == 50 and "uncertain" in KID().card.caution
 
 
 @pytest.mark.parametrize(("n", "size"), [(60, 8), (9, 30)])
@@ -112,8 +217,8 @@ def test_the_order_of_images_does_not_matter_and_few_have_no_value(metric: Featu
 def test_resamples_of_kid_are_not_biased() -> None:
     features, rng = vectors(n=30), np.random.default_rng(2)
     counts = rng.multinomial(30, np.full(30, 1 / 30), size=4000).astype(float)
-    resampled = KID().reduce(features, counts)
-    assert abs(resampled.mean() - value(KID(), features)) < 0.25 * resampled.std()
+    resampled = KID("inception").reduce(features, counts)
+    assert abs(resampled.mean() - value(KID("inception"), features)) < 0.25 * resampled.std()
 
 
 def test_features_do_not_depend_on_neighbours() -> None:
@@ -160,6 +265,16 @@ def test_the_oracle_is_the_mean_over_all_choices_of_draws(best_of: int) -> None:
         expected = [np.mean([best(c) for c in combinations(row, best_of)]) for row in values]
         found = OverDraws("m", "oracle", direction, best_of)(torch.from_numpy(values))
         assert found.tolist() == pytest.approx(expected)
+
+
+def test_what_is_made_of_ssim_carries_its_version() -> None:
+    nodes = yaml.safe_load((Path(__file__).parents[2] / "conf/metrics/over_draws_ssim.yaml").read_text())
+    made = {k: OverDraws(**{n: v for n, v in node.items() if n != "_target_"}) for k, node in nodes.items() if "_" in k}
+    assert len(made) == 5 and {m.card.version for m in made.values()} == {SSIM().card.version} == {2}
+    for one in made.values():
+        check_base(one, {"ssim": SSIM()})
+    with pytest.raises(UserError, match=r"version 1 of 'ssim', which is version 2 now; set metrics.ssim_mean.version"):
+        check_base(OverDraws("ssim", "mean", "up"), {"ssim": SSIM()})
 
 
 def test_ends_and_mean_over_draws() -> None:
@@ -217,8 +332,10 @@ def test_a_pasted_seam_sees_the_pasted_image() -> None:
 
 def test_msssim_is_that_of_torchmetrics_and_refuses_small_images(make_batch) -> None:
     batch = make_batch(count=2, size=176)
-    library = MultiScaleStructuralSimilarityIndexMeasure(data_range=2.0, reduction="none")
-    assert MSSSIM()(batch).tolist() == pytest.approx(library(batch.raw, batch.truth).tolist(), abs=1e-5)
+    library = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0, reduction="none")
+    expected = library((batch.raw + 1) / 2, (batch.truth + 1) / 2)
+    assert MSSSIM()(batch).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert MSSSIM().card.version == 2
     with pytest.raises(ValueError, match=r"^metric 'msssim' needs images of at least 176.*32 x 32; choose ssim$"):
         MSSSIM().admit((3, 32, 32))
 
