@@ -242,7 +242,10 @@ def _choice_rows(option: Option) -> list[list[str]]:
         [_choice(option), f"`{name}`", origin, _codes(priors), str(presets[name].get("note", ""))]
         for (name, origin), priors in sorted(found.items(), key=lambda item: [*ORIGINS].index(item[0][1]))
     ]
-    return [*rows, [_choice(option), f"`{usual(option.content)}`", "", "any other", "or its twin for latent priors or small data"]]
+    return [
+        *rows,
+        [_choice(option), f"`{usual(option.content)}`", "", "any other", "or its twin for latent priors or small data"],
+    ]
 
 
 def families() -> dict[str, frozenset[str]]:
