@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.errors import UserError, unknown
 from bench.plugins import InFile, in_file, installed
-from bench.presets import AUTO, choose, lines as preset_lines, usual
+from bench.presets import AUTO, choose, usual
+from bench.presets import lines as preset_lines
 from bench.record import read_yaml
 
 _HERE = Path(__file__).resolve().parent

@@ -28,14 +28,14 @@ NOTE = "<!-- Written from the code by `make docs`; edit the class or its yaml in
 SOLVERS = """\
 Every method, as `python -m bench solver=NAME` runs it. A preset is chosen with `solver.preset=NAME`, and a single
 setting with, for example, `solver.steps=50`; a preset in bold is the default. Most have `preset: auto`, which takes the
-one that was chosen for the prior ([presets.md](presets.md)). On a latent prior for which `NAME` was not chosen, it means
-`NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and the
+one that was chosen for the prior ([presets.md](presets.md)). On a latent prior for which `NAME` was not chosen, it
+means `NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and the
 prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of its
 numbers and is part of a cell's hash, so results of different versions never mix."""
 
 PRESETS = """\
-Good settings belong to a prior. Every preset of `conf/solver` names the priors it was chosen for, and `preset: auto`, the
-default, takes the one of the cell's prior; `python -m bench plan` says which that is, and `python -m bench show
+Good settings belong to a prior. Every preset of `conf/solver` names the priors it was chosen for, and `preset: auto`,
+the default, takes the one of the cell's prior; `python -m bench plan` says which that is, and `python -m bench show
 solver=NAME prior=NAME` too. A preset that the user names wins. Where it was chosen for other priors, or none was chosen
 for this one, the terminal and the tables say so. A network in a folder of the user's own goes by the name in its
 `prior.json`."""
@@ -223,7 +223,7 @@ def _chosen() -> list[str]:
     return [
         "Where settings come from:",
         _bullets(f"**{name}**: {text}" for name, text in ORIGINS.items()),
-        "Priors that stand with no method are such that it does not run with them ([applicability.md](applicability.md)).",
+        "A published prior that is missing for a method does not run with it ([applicability.md](applicability.md)).",
         _table(["choice", "preset", "from", "priors", "note"], rows),
     ]
 
