@@ -79,7 +79,8 @@ def test_table_6_has_the_papers_cells_and_settings() -> None:
     # printed: 9 methods x 2 masks, 5 x 3 and 4 x 3 numbers
     assert Counter(cell["data"] for cell in every) == {"imagenet64": 18, "imagenet256": 15, "lsun_church": 12}
     assert len([p for p in paper.read("vipaint-table6") if p.value]) == len(every) == 45
-    guided = {(c["data"], c["solver"]) for c in every if c.get("solver.guidance") == "3.0"}
+    presets = [option("solver", c["solver"]).content["presets"][c["solver.preset"]] for c in every]
+    guided = {(c["data"], c["solver"]) for c, p in zip(every, presets, strict=True) if p.get("guidance") == 3.0}
     assert guided == {("imagenet256", solver) for solver in ("resample", "psld", "dps")}
     small = [cell for cell in every if cell["mask"] == "palette" and cell["data"] == "imagenet256"]
     assert {(cell["data.images"], cell["draws"]) for cell in small} == {("1000", "1")}

@@ -1,0 +1,205 @@
+"""Every preset names the priors it was chosen for, and a cell gets the one of its prior or says that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import leaderboard
+from bench.__main__ import main
+from bench.app import compose
+from bench.build import arguments, suited
+from bench.catalog import option, options, show, show_all
+from bench.cell import cell_of
+from bench.docs import PRIORS, automatic, choices
+from bench.overrides import check
+from bench.presets import ORIGINS, choose, origins
+from bench.run import plain, prepare
+from priors.load import save
+from tests.bench.harness import run
+from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
+
+PUBLISHED = sorted(name for name, o in options("prior").items() if str(o.content.get("path", ""))[:11] == "checkpoints")
+
+
+def resolved(solver: str, prior: str, **given: Any) -> dict[str, Any]:
+    node = {**option("solver", solver).content, **given}
+    return arguments(suited(node, option("prior", prior).content, {}))
+
+
+# what the paper prints (VIPaint, appendices E and F), by hand: the yamls are the code under test
+PRINTED = [
+    ("vipaint2", "imagenet256", {"iterations": 50, "keypoint_indices": [550, 400], "gamma": 0.98}),
+    ("vipaint2", "imagenet256", {"perceptual": "lpips_vgg", "guidance_fit": 1.0, "guidance_sample": 3.0}),
+    ("vipaint4", "imagenet256", {"iterations": 250, "beta": 10.0, "guidance_sample": 3.0}),
+    ("vipaint2", "lsun_church", {"iterations": 50, "gamma": 0.88, "monte_carlo": 10, "guidance_sample": 1.0}),
+    ("vipaint4", "imagenet64_edm", {"iterations": 150, "beta": 50.0, "scale": 0.05}),
+    ("dps", "imagenet64_edm", {"steps": 1000, "zeta": 5.0, "guidance": 1.0}),
+    ("dps", "imagenet256", {"steps": 500, "zeta": 0.5, "guidance": 3.0, "clip": False}),
+    ("dps", "lsun_church", {"steps": 500, "zeta": 0.5, "guidance": 1.0, "clip": False}),
+    ("psld", "imagenet256", {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 3.0}),
+    ("psld", "lsun_church", {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 1.0}),
+    ("resample", "imagenet256", {"steps": 500, "latent_iterations": 50, "guidance": 3.0}),
+    ("repaint", "imagenet64_edm", {"steps": 256, "jump_length": 10, "resamples": 10}),
+    ("reddiff", "imagenet64_edm", {"lam": 50.0, "steps": 1000}),
+    # of the authors' own: DPS has 0.5 for inpainting with 1000 steps, DiffPIR 20 steps
+    ("dps", "ffhq_adm", {"steps": 1000, "zeta": 0.5, "variance": "learned"}),
+    ("diffpir", "imagenet256_adm", {"steps": 20, "zeta": 1.0}),
+    ("daps", "imagenet256", {"steps": 50, "inner_steps": 15, "lr": 9.02e-6}),
+    # and what is embedded runs as before
+    ("dps", "fashion", {"steps": 100, "zeta": 4.0}),
+    ("dps", "fashion_latent", {"steps": 100, "zeta": 1.0}),
+    ("dps", "g2", {"steps": 100, "zeta": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("solver", "prior", "printed"), PRINTED)
+def test_a_prior_gets_the_settings_that_are_printed_for_it(solver: str, prior: str, printed: dict[str, Any]) -> None:
+    found = resolved(solver, prior, preset="auto")
+    assert {key: found[key] for key in printed} == printed
+    assert option("solver", solver).content["preset"] == "auto"
+
+
+def test_every_solver_has_a_documented_choice_for_every_published_prior() -> None:
+    assert sorted(name for _, names in PRIORS for name in names) == PUBLISHED
+    without = {
+        (o.name, prior)
+        for o in automatic()
+        for prior, name in choices(o).items()
+        if name is None or origins(o.content["presets"][name])[prior] not in ("paper", "authors", "similar")
+    }
+    # features of a transformer are not read, and exact needs a closed form: `choices` leaves out what does not run
+    assert without == set()
+    assert len(automatic()) == len(options("solver")) - 2  # solver=folder and solver=torchscript need no prior
+
+
+@pytest.mark.parametrize("found", automatic(), ids=lambda o: o.name)
+def test_presets_name_priors_that_exist(found) -> None:
+    for name, preset in found.content["presets"].items():
+        assert {*origins(preset)} <= {*options("prior")}, name
+        assert preset.get("from", "tuned") in ORIGINS and preset.get("from") != "similar"
+        assert origins(preset) or preset.get("note"), f"{name} says nothing of what it is for"
+
+
+NODE = {
+    "preset": "auto",
+    "presets": {
+        "fast": {"for": ["fashion"], "from": "tuned"},
+        "near": {"for": [], "from": "authors", "similar": ["ffhq_adm", "celebahq"]},
+        "own": {"for": ["ffhq_adm"], "from": "authors"},
+        "printed": {"for": ["ffhq_adm"], "from": "paper", "note": "Table 1"},
+        "tried": {"for": ["celebahq"], "from": "tuned"},
+    },
+    "steps": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("prior", "preset", "origin"),
+    [
+        ("ffhq_adm", "printed", "paper"),
+        ("celebahq", "near", "similar"),
+        ("fashion", "fast", "tuned"),
+        ("sd2", "fast", ""),
+    ],
+)
+def test_paper_before_authors_before_similar_before_tuned(prior: str, preset: str, origin: str) -> None:
+    choice = choose(NODE, option("prior", prior).content, {})
+    assert choice is not None and (choice.preset, choice.origin, choice.foreign) == (preset, origin, not origin)
+
+
+def test_what_the_user_names_wins_and_is_said_to_be_anothers() -> None:
+    choice = choose({**NODE, "preset": "fast"}, option("prior", "ffhq_adm").content, {})
+    assert choice is not None and choice.preset == "fast" and choice.foreign
+    assert choice.text == "fast, chosen for fashion, not for ffhq_adm (printed is)"
+
+
+def test_a_solver_that_says_nothing_keeps_its_preset() -> None:
+    node = {"preset": "fast", "presets": {"fast": {"steps": 1}, "fast_latent": {"steps": 2}}, "steps": None}
+    choice = choose(node, option("prior", "ffhq_adm").content, {})
+    assert choice is not None and choice.preset == "fast" and not choice.foreign and choice.text == "fast"
+    assert arguments(suited({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})) == {"steps": 1}
+
+
+# -- a run -----------------------------------------------------------------------------------------------------------
+
+
+def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
+    """The tiny latent prior under another name in its ``prior.json``."""
+    from priors.load import load
+
+    return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**META, 'name': name})}"
+
+
+def test_a_folder_goes_by_the_name_in_its_prior_json(latent_command, latent_prior, tmp_path, capsys) -> None:  # noqa: F811
+    of_churches = latent_command("dps", named(latent_prior, tmp_path, "lsun_church"))
+    _, plan = prepare(*compose(check(of_churches)), write=False)
+    assert plan.cell.config["solver"]["preset"] == "vipaint_paper_latent"
+    assert plan.cell.identity["variant"] == "steps=4"  # the preset is the one for this prior, so it is no variant
+    assert plan.cell.identity["preset_for"] == "lsun_church" and plan.cell.identity["preset_from"] == "paper"
+    _, same = prepare(*compose(check([*of_churches, "solver.preset=vipaint_paper_latent"])), write=False)
+    assert same.cell.name == plan.cell.name and same.cell.identity == plan.cell.identity
+    run(of_churches)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:  # noqa: F811
+    loud = [o for o in latent_command("dps") if not o.startswith("quiet")]
+    plan = run([*loud, "quiet=false"]).plan
+    said = "dps runs preset fast_latent, chosen for fashion_latent, not for tiny (no preset is)"
+    assert capsys.readouterr().err.splitlines() == [f"bench: {said}"]
+    (note,) = [n for n in leaderboard.build(plan.folder.parents[1]).attrs["notes"] if "another prior" in n]
+    assert "dps with fast_latent (for fashion_latent) on " in note
+    run([*loud, "quiet=true"])
+    assert capsys.readouterr().err == ""
+
+
+def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
+    cfg, chosen = compose(check(command()))
+    config = plain(cfg)
+    solver = config["solver"]
+    renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
+    other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
+    assert cell_of(other, chosen, "data").name == cell_of(config, chosen, "data").name
+
+
+# -- metrics of data sets, and what is missing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["imagenet64", "imagenet256", "lsun_church"])
+def test_data_bring_the_metrics_of_their_paper(data: str) -> None:
+    given = [f"data={data}", "data.root=/nowhere"]
+    assert {"lpips_vgg", "psnr", "kid_inception"} <= {*compose(check(given))[0].metrics}
+    assert "ssim" in compose(check([*given, "metrics=[ssim]"]))[0].metrics
+    assert "lpips_vgg" not in compose(check([*given, "metrics=[ssim]"]))[0].metrics
+    assert "lpips_vgg" not in compose(check([]))[0].metrics
+
+
+def test_all_that_is_missing_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "solver=vipaint2", "data=imagenet256", "mask=rotated"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    parts = [
+        "checkpoints/imagenet256 holds no prior.json",
+        "data.root is not set",
+        "'lpips_vgg' needs",
+        "'kid_inception'",
+    ]
+    places = [line.index(part) for part in parts]
+    assert places == sorted(places)
+    assert line.count("vgg16-397923af.pth, looked for") <= 1  # two columns and the solver ask for it
+
+
+def test_show_says_what_a_preset_is_for_and_which_one_a_prior_gets() -> None:
+    text = show("solver=dps")
+    assert "authors: for ffhq_adm, imagenet256_adm (authors); nearest published for" in text
+    assert "preset = auto" in text
+    both = show_all(["solver=dps", "prior=imagenet256"])
+    assert "solver=dps with prior=imagenet256: preset vipaint_paper_imagenet256, chosen for imagenet256 (paper" in both
