@@ -467,8 +467,8 @@ def _small_sets(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
     limits = {m: int(card.get("small") or 0) for m, card in cards.items()}
     low = {m: limit for m, limit in limits.items() if limit and (frame[f"{m}_n"].between(1, limit)).any()}
     return [
-        f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images (here {span(frame[f'{m}_n'])}); compare it at equal N "
-        "with the same originals only."
+        f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images "
+        f"(here {span(frame[f'{m}_n'])}); compare it at equal N with the same originals only."
         for m, limit in low.items()
     ]
 

@@ -36,7 +36,9 @@ from metrics.stlpips import STLPIPS
 
 SETS: list[FeatureMetric] = [
     *(KID(network, variant) for network in ("inception", "stlpips") for variant in ("mean", "vipaint")),
-    FID(), PrecisionRecall(), PrecisionRecall("recall"),
+    FID(),
+    PrecisionRecall(),
+    PrecisionRecall("recall"),
 ]
 
 
