@@ -16,9 +16,10 @@ MIN_SIDE = 176
 class MSSSIM(FullReference):
     """SSIM's contrast and structure at five scales and its luminance at the coarsest, with the paper's weights.
 
-    Of the whole image only: a region would vanish at the coarse scales. Window, constants and the range [0, 1] are
-    those of ``ssim``; a scale whose similarity is negative counts as zero. Images need 176 pixels a side and are refused below:
-    to enlarge them would be another metric. Computed in float64 on the CPU. Version 1 was computed on [-1, 1].
+    Of the whole image only: a region would vanish at the coarse scales. Window, constants and the range [0, 1]
+    are those of ``ssim``; a scale whose similarity is negative counts as zero. Images need 176 pixels a side
+    and are refused below: to enlarge them would be another metric. Computed in float64 on the CPU.
+    Version 1 was computed on [-1, 1].
     """
 
     reference: ClassVar[Mapping[str, float]] = {"whole": 0.690069}

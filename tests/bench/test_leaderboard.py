@@ -423,3 +423,18 @@ def test_headlines_of_operators_without_holes():
     )
     assert tables.headlines(cards, frame) == ["psnr", "ssim_hole"]
     assert tables.headlines(cards) == ["psnr_hole", "ssim_hole"]
+
+
+def test_metrics_just_scored_come_first_in_the_terminal(tmp_path: Path) -> None:
+    cards = [f"m{i}" for i in range(5)]
+    rows = pd.DataFrame({"solver": ["s"], **{f"{m}{end}": [0.5] for m in cards for end in ("", "_lo", "_hi")}})
+    rows = rows.assign(
+        **dict.fromkeys([*tables.GROUP, "prior", "draws", "failed", "missing"], 0),
+        nfe=1,
+        seconds_fit=0,
+        seconds_sample=1,
+    )
+    rows.attrs = {"metrics": {m: {"title": m, "direction": "up", "unit": ""} for m in cards}, "notes": []}
+    heads = [[str(c.header) for c in tables.terminal(rows, 200, first=f).columns] for f in ((), ("m4",))]
+    assert [h[:2] for h in heads[0] if h[0] == "m"][1:] == ["m0", "m1", "m2", "m3"]
+    assert [h[:2] for h in heads[1] if h[0] == "m"][1:] == ["m4", "m0", "m1", "m2"]
