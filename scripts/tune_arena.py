@@ -4,8 +4,8 @@
 
 Every solver of ``study=arena`` tries as many settings, on the same problems: the closed-form priors of
 the arena that have a few numbers, with masks and with random projections, but truths of another data
-name, and masks and noise of another seed. The settings are the data of this file, :data:`GRIDS`. They
-are sweeps into ``runs/tune_arena``: interrupted, they go on where they were.
+name, and masks and noise of another seed. The settings are the data of this file, :data:`GRIDS`. Their
+rows are those of any run, in ``runs/tune_arena``: interrupted, it goes on where it was.
 
 A setting is judged by the energy distance to the exact posterior, in units of the posterior's own
 spread, averaged over problems. The best one that costs no more network passes than ``fast`` is
@@ -15,9 +15,8 @@ Two tables are printed for ``docs/tuning.md``; what was chosen goes into ``conf/
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -29,17 +28,20 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bench import leaderboard
+from bench.app import compose
 from bench.build import arguments
 from bench.catalog import option
 from bench.record import read_yaml
 from bench.reference import exact_reference
+from bench.run import run_job
 from bench.store import RowStore
 from bench.worker import Session
 
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
 IMAGES, DRAWS = 12, 16
-PRIORS = ("g2", "gauss8", "gauss64", "modes2", "modes16")
+PRIORS = ("g2", "gauss64", "modes16", "modes2", "gauss8")
 OPERATORS = ("inpainting", "projection")
 MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
 BASE = "fast"
@@ -48,9 +50,8 @@ MARGIN = 2.0  # standard errors
 
 Block = Mapping[str, list[Any]]
 
-# A block is the product of its lists, and one call of the benchmark. Every block of a solver names the
-# same keys, so that no setting depends on a preset `fast_small` that is there already. One setting of
-# each solver is `fast` itself.
+# A block is the product of its lists. Every block of a solver names the same keys, so that no setting
+# depends on a preset `fast_small` that is there already. One setting of each solver is `fast` itself.
 _COPAINT: list[Block] = [{"lr": [0.01, 0.025, 0.05], "weight": [0.01, 0.3]}]
 _REDDIFF: list[Block] = [{"lam": [0.25, 1.0, 4.0], "lr": [0.1, 0.2]}]
 GRIDS: dict[str, list[Block]] = {
@@ -118,19 +119,27 @@ def shipped(solver: str) -> dict[str, Any]:
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 
-def command(solver: str, block: Block) -> list[str]:
-    """Overrides of the sweep over one block."""
-    text = lambda value: str(value).replace(" ", "")  # noqa: E731
-    grid = [f"solver.{key}={','.join(map(text, values))}" for key, values in block.items()]
-    operators = [name for name in OPERATORS if name == "inpainting" or solver not in MASKS_ONLY]
-    problems = [f"data={','.join(f'arena/{prior}' for prior in PRIORS)}", f"operator={','.join(operators)}"]
+def operators(solver: str) -> tuple[str, ...]:
+    return OPERATORS[:1] if solver in MASKS_ONLY else OPERATORS
+
+
+def overrides(solver: str, setting: Mapping[str, Any], prior: str, operator: str) -> list[str]:
+    """The cell of one setting on one problem, as the command line would have it."""
+    chosen = [f"solver.{key}={str(value).replace(' ', '')}" for key, value in setting.items()]
     truths = [f"data.name={NAME}", f"data.images={IMAGES}", f"draws={DRAWS}", f"seed={SEED}"]
     # a batch of just these rows: a larger one is filled up with copies
     speed = [f"batch={IMAGES * DRAWS}", "threads=1", "metrics=energy_distance"]
-    terse = ["sheet=false", "report=false", "quiet=true"]
-    return [
-        f"solver={solver}", f"solver.preset={BASE}", *grid, *problems, *truths, *speed, *terse, f"out={STUDY / solver}",
-    ]  # fmt: skip
+    terse = ["sheet=false", "report=false", "quiet=true", f"out={STUDY / solver}"]
+    problem = [f"data=arena/{prior}", f"operator={operator}"]
+    return [f"solver={solver}", f"solver.preset={BASE}", *chosen, *problem, *truths, *speed, *terse]
+
+
+def sweep(solvers: Sequence[str]) -> None:
+    """Run what is missing, problem after problem: their exact draws are then made once."""
+    for prior, operator, solver in product(PRIORS, OPERATORS, solvers):
+        if operator in operators(solver):
+            for setting in settings(solver):
+                run_job(*compose(overrides(solver, setting, prior, operator)), sweep=True)
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,7 @@ def choose(solver: str, tried: list[Tried]) -> Choice:
 
 def summary(choices: list[Choice], counts: list[int]) -> str:
     """One line per solver, as Markdown."""
-    head = "| solver | tried | `fast` | best of the others or `fast` | E of `fast` | E of the best | gain | passes | preset |"
+    head = "| solver | tried | `fast` | best | E of `fast` | E of the best | gain | passes | preset |"
     lines = [head, "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for c, count in zip(choices, counts, strict=True):
         same = c.best is c.fast
@@ -270,9 +279,9 @@ def words(setting: Mapping[str, Any], keys: Iterable[str] | None = None) -> str:
 
 def main(solvers: list[str]) -> None:
     """Sweep, then print both tables."""
+    sweep(solvers)
     for solver in solvers:
-        for block in GRIDS[solver]:
-            subprocess.run([sys.executable, "-m", "bench", "-m", *command(solver, block)], check=True)
+        leaderboard.write(STUDY / solver)
     tried = [read(STUDY / solver, solver) for solver in solvers]
     choices = [choose(solver, mine) for solver, mine in zip(solvers, tried, strict=True)]
     print(summary(choices, [len(mine) for mine in tried]), details(solvers, tried), sep="\n\n")
