@@ -16,7 +16,7 @@ Two tables are printed for ``docs/tuning.md``; what was chosen goes into ``conf/
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from omegaconf import DictConfig
 
 from bench import leaderboard
 from bench.app import compose
@@ -40,8 +41,8 @@ from bench.worker import Session
 
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
-IMAGES, DRAWS = 12, 16
-PRIORS = ("g2", "gauss64", "modes16", "modes2", "gauss8")
+IMAGES, DRAWS = 12, 8
+PRIORS = ("g2", "modes16", "gauss64", "modes2", "gauss8")
 OPERATORS = ("inpainting", "projection")
 MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
 BASE = "fast"
@@ -123,23 +124,35 @@ def operators(solver: str) -> tuple[str, ...]:
     return OPERATORS[:1] if solver in MASKS_ONLY else OPERATORS
 
 
-def overrides(solver: str, setting: Mapping[str, Any], prior: str, operator: str) -> list[str]:
-    """The cell of one setting on one problem, as the command line would have it."""
-    chosen = [f"solver.{key}={str(value).replace(' ', '')}" for key, value in setting.items()]
+def problem(solver: str, prior: str, operator: str) -> list[str]:
+    """What all settings of a solver have in common on one problem."""
     truths = [f"data.name={NAME}", f"data.images={IMAGES}", f"draws={DRAWS}", f"seed={SEED}"]
     # a batch of just these rows: a larger one is filled up with copies
     speed = [f"batch={IMAGES * DRAWS}", "threads=1", "metrics=energy_distance"]
     terse = ["sheet=false", "report=false", "quiet=true", f"out={STUDY / solver}"]
-    problem = [f"data=arena/{prior}", f"operator={operator}"]
-    return [f"solver={solver}", f"solver.preset={BASE}", *chosen, *problem, *truths, *speed, *terse]
+    given = [f"solver={solver}", f"solver.preset={BASE}", f"data=arena/{prior}", f"operator={operator}"]
+    return [*given, *truths, *speed, *terse]
+
+
+Job = tuple[DictConfig, dict[str, object]]
+
+
+def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
+    """One job per setting: what the command line makes of ``solver.KEY=VALUE``, composed once for all."""
+    cfg, choices = compose(problem(solver, prior, operator))
+    for setting in settings(solver):
+        job = cfg.copy()
+        for key, value in setting.items():
+            job.solver[key] = value
+        yield job, choices
 
 
 def sweep(solvers: Sequence[str]) -> None:
     """Run what is missing, problem after problem: their exact draws are then made once."""
     for prior, operator, solver in product(PRIORS, OPERATORS, solvers):
         if operator in operators(solver):
-            for setting in settings(solver):
-                run_job(*compose(overrides(solver, setting, prior, operator)), sweep=True)
+            for job in jobs(solver, prior, operator):
+                run_job(*job, sweep=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bench.app import compose
 from bench.arena import build_images
 from bench.build import build
 from bench.catalog import option, options
-from bench.run import plain
+from bench.run import plain, prepare
 from bench.worker import Session
 from operators.inpainting import Inpainting
 from operators.projection import Projection
@@ -22,13 +22,13 @@ from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, spread, 
 NOISE = 0.05
 
 
-def problem(data: str, *overrides: str) -> dict:
+def composed(data: str, *overrides: str) -> dict:
     return plain(compose([f"data=arena/{data}", "solver=exact", "metrics=energy_distance", *overrides])[0])
 
 
 def fit_for(operator: type) -> set[str]:
     """Solvers whose needs a closed-form prior and this operator meet, files and optional packages apart."""
-    caps = Session(problem("g2"), "cpu").prior.caps | operator.caps
+    caps = Session(composed("g2"), "cpu").prior.caps | operator.caps
     others = {"folder", "torchscript", "deepinv", "conditional", "exact", "prior"}
     nodes = {name: option("solver", name).content for name in options("solver") if name not in others}
     return {name for name, node in nodes.items() if not build(node).lacks(caps, NOISE)}
@@ -65,7 +65,7 @@ def test_a_preset_for_a_few_numbers_was_tried_and_costs_no_more_steps(solver: st
 
 @pytest.mark.parametrize("data", tune_arena.PRIORS)
 def test_the_truths_are_none_that_the_arena_scores(data: str) -> None:
-    arena, tuned = problem(data), problem(data, f"data.name={tune_arena.NAME}", f"seed={tune_arena.SEED}")
+    arena, tuned = composed(data), composed(data, f"data.name={tune_arena.NAME}", f"seed={tune_arena.SEED}")
     one, two = Session(arena, "cpu"), Session(tuned, "cpu")
     ids = one.images.ids[: max(arena["data"]["images"], tune_arena.IMAGES)]
     scored, tried = (
@@ -79,6 +79,17 @@ def test_the_truths_are_none_that_the_arena_scores(data: str) -> None:
     assert not np.allclose(a.y - a.operator.A(a.truth), b.y - b.operator.A(b.truth), atol=0.01)
 
 
+@pytest.mark.parametrize("solver", ["dps", "vipaint4", "repaint"])
+def test_a_setting_is_the_cell_that_the_command_line_would_run(solver: str) -> None:
+    jobs = list(tune_arena.jobs(solver, "g2", "inpainting"))
+    assert len(jobs) == 6
+    for (cfg, choices), setting in zip(jobs, settings(solver), strict=True):
+        said = [f"solver.{key}={str(value).replace(' ', '')}" for key, value in setting.items()]
+        typed = compose([*tune_arena.problem(solver, "g2", "inpainting"), *said])
+        ids = [prepare(*job, write=False)[1].cell.id for job in ((cfg, choices), typed)]
+        assert ids[0] == ids[1]
+
+
 def test_spread_of_a_gaussian_posterior() -> None:
     """Of two pixels with deviation 0.3 and correlation 0.9, one observed: its covariance is in closed form."""
     prior = 0.09 * np.array([[1.0, 0.9], [0.9, 1.0]])
@@ -86,12 +97,12 @@ def test_spread_of_a_gaussian_posterior() -> None:
     posterior = prior - seen @ seen.T / (0.09 + NOISE**2)
     pairs = np.random.default_rng(0).multivariate_normal([0, 0], 2 * posterior, 200_000)
     expected = np.linalg.norm(pairs, axis=1).mean()
-    config = problem("g2", "data.images=4", f"operator.sigma={NOISE}")
+    config = composed("g2", "data.images=4", f"operator.sigma={NOISE}")
     measured = spread(config)
     assert list(measured.index) == [f"draw-{i:05d}" for i in range(4)]
     # 512 draws each: their deviation is known to 3 %, that of four together to 2 %
     assert measured.mean() == pytest.approx(expected, rel=0.05)
-    assert spread(problem("gauss8", "data.images=4")).mean() > 1.5 * measured.mean()
+    assert spread(composed("gauss8", "data.images=4")).mean() > 1.5 * measured.mean()
 
 
 def tried(setting: dict, values: list[float], passes: float = 100, failed: int = 0) -> Tried:
