@@ -42,7 +42,7 @@ from bench.worker import Session
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
 IMAGES, DRAWS = 12, 8
-PRIORS = ("g2", "modes16", "gauss64", "modes2", "gauss8")
+PRIORS = ("g2", "gauss64", "modes16", "modes2", "gauss8")
 OPERATORS = ("inpainting", "projection")
 MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
 BASE = "fast"
@@ -149,7 +149,7 @@ def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
 
 def sweep(solvers: Sequence[str]) -> None:
     """Run what is missing, problem after problem: their exact draws are then made once."""
-    for prior, operator, solver in product(PRIORS, OPERATORS, solvers):
+    for operator, prior, solver in product(OPERATORS, PRIORS, solvers):
         if operator in operators(solver):
             for job in jobs(solver, prior, operator):
                 run_job(*job, sweep=True)

@@ -86,7 +86,7 @@ def test_a_setting_is_the_cell_that_the_command_line_would_run(solver: str) -> N
     for (cfg, choices), setting in zip(jobs, settings(solver), strict=True):
         said = [f"solver.{key}={str(value).replace(' ', '')}" for key, value in setting.items()]
         typed = compose([*tune_arena.problem(solver, "g2", "inpainting"), *said])
-        ids = [prepare(*job, write=False)[1].cell.id for job in ((cfg, choices), typed)]
+        ids = [prepare(*job, write=False)[1].cell.name for job in ((cfg, choices), typed)]
         assert ids[0] == ids[1]
 
 
