@@ -42,7 +42,7 @@ from bench.worker import Session
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
 IMAGES, DRAWS = 12, 8
-PRIORS = ("g2", "gauss64", "modes16", "modes2", "gauss8")
+PRIORS = ("g2", "gauss64", "modes16")  # few and many pixels, one mode and several
 OPERATORS = ("inpainting", "projection")
 MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
 BASE = "fast"
