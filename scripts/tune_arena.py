@@ -18,13 +18,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
@@ -42,11 +40,16 @@ from bench.worker import Session
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
 IMAGES, DRAWS = 12, 8
-PRIORS = ("g2", "gauss64", "modes16")  # few and many pixels, one mode and several
-OPERATORS = ("inpainting", "projection")
+PROBLEMS = (  # arena and operator: few and many pixels, one mode and several
+    ("g2", "inpainting"),
+    ("gauss64", "inpainting"),
+    ("modes16", "inpainting"),
+    ("g2", "projection"),
+    ("gauss64", "projection"),
+    ("modes16", "projection"),
+)
 MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
 BASE = "fast"
-TRIES = 6
 MARGIN = 2.0  # standard errors
 
 Block = Mapping[str, list[Any]]
@@ -120,8 +123,8 @@ def shipped(solver: str) -> dict[str, Any]:
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 
-def operators(solver: str) -> tuple[str, ...]:
-    return OPERATORS[:1] if solver in MASKS_ONLY else OPERATORS
+def problems(solver: str) -> list[tuple[str, str]]:
+    return [p for p in PROBLEMS if p[1] == "inpainting" or solver not in MASKS_ONLY]
 
 
 def problem(solver: str, prior: str, operator: str) -> list[str]:
@@ -149,8 +152,8 @@ def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
 
 def sweep(solvers: Sequence[str]) -> None:
     """Run what is missing, problem after problem: their exact draws are then made once."""
-    for operator, prior, solver in product(OPERATORS, PRIORS, solvers):
-        if operator in operators(solver):
+    for (prior, operator), solver in product(PROBLEMS, solvers):
+        if (prior, operator) in problems(solver):
             for job in jobs(solver, prior, operator):
                 run_job(*job, sweep=True)
 
@@ -163,6 +166,13 @@ class Tried:
     objective: pd.DataFrame
     passes: float
     failed: int
+
+    @classmethod
+    def of(cls, setting: dict[str, Any], cells: Mapping[tuple[str, str], pd.DataFrame]) -> Tried:
+        rows = pd.concat(cells.values())
+        objective = pd.DataFrame({" ".join(p): cell.groupby("image_id")["E"].mean() for p, cell in cells.items()})
+        passes = float((rows["nfe"] + rows["nge"]).mean())
+        return cls(setting, objective, passes, int((rows["status"] != "ok").sum()))
 
     @property
     def mean(self) -> float:
@@ -182,52 +192,34 @@ def standard_error(values: pd.DataFrame) -> float:
 def read(study: Path, solver: str) -> list[Tried]:
     """The settings of a solver's grid, from the rows of its sweep."""
     keys = list(GRIDS[solver][0])
-    found: dict[str, list[tuple[str, pd.DataFrame, pd.Series]]] = {}
-    for record in sorted(study.glob("cells/*/config.yaml")):
-        config = read_yaml(record)["config"]
-        rows = RowStore(record.parent).read()
+    found: dict[tuple[str, tuple[str, str]], pd.DataFrame] = {}
+    for record in map(read_yaml, sorted(study.glob("cells/*/config.yaml"))):
+        config, names = record["config"], record["identity"]
         given = arguments(config["solver"])
-        problem = f"{config['prior']['_target_']} {config['operator']['_target_']}"
-        setting = {key: given[key] for key in keys}
-        found.setdefault(str(setting), []).append((problem, rows, relative(rows, config)))
-    return [_tried(setting, found[str(setting)]) for setting in settings(solver)]
+        rows = RowStore(study / "cells" / record["cell"]).read()
+        asked = (names["prior"].split()[0], names["operator"].split()[0])
+        found[str({key: given[key] for key in keys}), asked] = rows.assign(E=relative(rows, config))
+    wanted = problems(solver)
+    return [Tried.of(setting, {p: found[str(setting), p] for p in wanted}) for setting in settings(solver)]
 
 
 def relative(rows: pd.DataFrame, config: Mapping[str, Any]) -> pd.Series:
-    """Energy distance of every image to its exact posterior, in units of that posterior's spread."""
-    return rows.groupby("image_id")["energy_distance"].mean() / spread(config)
+    """Energy distance to the exact posterior in units of that posterior's spread, by row."""
+    return rows["energy_distance"] / rows["image_id"].map(spread(config))
+
+
+_SPREADS: dict[str, pd.Series] = {}
 
 
 def spread(config: Mapping[str, Any]) -> pd.Series:
-    """Mean distance of two exact posterior draws, by image."""
-    problem = {key: config[key] for key in ("data", "mask", "operator", "prior", "seed")}
-    return _spread(repr(problem), _Config(config))
-
-
-class _Config(dict[str, Any]):
-    """A configuration as an argument of a cached function, where its problem is the key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Config)
-
-
-@cache
-def _spread(problem: str, config: _Config) -> pd.Series:
-    session = Session(config, "cpu")
-    images = list(session.images.ids[: config["data"]["images"]])
-    exact = exact_reference(config, session.prior, session.measure(images)).x.flatten(2).double()
-    return pd.Series([torch.pdist(x).mean().item() for x in exact], images)
-
-
-def _tried(setting: dict[str, Any], cells: Iterable[tuple[str, pd.DataFrame, pd.Series]]) -> Tried:
-    cells = list(cells)
-    rows = pd.concat([rows for _, rows, _ in cells])
-    objective = pd.DataFrame({problem: values for problem, _, values in cells})
-    passes = float((rows["nfe"] + rows["nge"]).mean())
-    return Tried(setting, objective, passes, int((rows["status"] != "ok").sum()))
+    """Mean distance of two exact posterior draws, by image; kept, since all solvers share a problem."""
+    key = repr([config[part] for part in ("data", "mask", "operator", "prior", "seed")])
+    if key not in _SPREADS:
+        session = Session(config, "cpu")
+        images = list(session.images.ids[: config["data"]["images"]])
+        exact = exact_reference(config, session.prior, session.measure(images)).x.flatten(2).double()
+        _SPREADS[key] = pd.Series([torch.pdist(x).mean().item() for x in exact], images)
+    return _SPREADS[key]
 
 
 @dataclass(frozen=True)
@@ -301,5 +293,4 @@ def main(solvers: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(invalid="ignore")
     main(sys.argv[1:] or list(GRIDS))
