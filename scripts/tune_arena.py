@@ -3,7 +3,8 @@
     python -m scripts.tune_arena [SOLVER ...]
 
 Every solver of ``study=arena`` tries as many settings, on the same problems: priors and masks of the
-arena, but truths of another data name, and masks and noise of another seed. The settings are the data of this file, :data:`GRIDS`. Their
+arena, but truths of another data name, and masks and noise of another seed. The settings are the data
+of this file, :data:`GRIDS`. Their
 rows are those of any run, in ``runs/tune_arena``: interrupted, it goes on where it was.
 
 A setting is judged by the energy distance to the exact posterior, in units of the posterior's own
