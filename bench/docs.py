@@ -29,9 +29,9 @@ SOLVERS = """\
 Every method, as `python -m bench solver=NAME` runs it. A preset is chosen with `solver.preset=NAME`, and a single
 setting with, for example, `solver.steps=50`; a preset in bold is the default. Most have `preset: auto`, which takes
 the one that was chosen for the prior ([presets.md](presets.md)). On a latent prior for which `NAME` was not chosen, it
-means `NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and the
-prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of its
-numbers and is part of a cell's hash, so results of different versions never mix."""
+means `NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and
+the prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of
+its numbers and is part of a cell's hash, so results of different versions never mix."""
 
 PRESETS = """\
 Good settings belong to a prior. Every preset of `conf/solver` names the priors it was chosen for. `preset: auto`, the

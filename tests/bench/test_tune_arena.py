@@ -17,7 +17,7 @@ from bench.worker import Session
 from operators.inpainting import Inpainting
 from operators.projection import Projection
 from scripts import tune_arena
-from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, spread, standard_error
+from scripts.tune_arena import GRIDS, choose, settings, shipped, standard_error
 
 NOISE = 0.05
 
@@ -88,21 +88,6 @@ def test_a_setting_is_the_cell_that_the_command_line_would_run(solver: str) -> N
         typed = compose([*tune_arena.problem(solver, "g2", "inpainting"), *said])
         ids = [prepare(*job, write=False)[1].cell.name for job in ((cfg, choices), typed)]
         assert ids[0] == ids[1]
-
-
-def test_spread_of_a_gaussian_posterior() -> None:
-    """Of two pixels with deviation 0.3 and correlation 0.9, one observed: its covariance is in closed form."""
-    prior = 0.09 * np.array([[1.0, 0.9], [0.9, 1.0]])
-    seen = prior[:, :1]
-    posterior = prior - seen @ seen.T / (0.09 + NOISE**2)
-    pairs = np.random.default_rng(0).multivariate_normal([0, 0], 2 * posterior, 200_000)
-    expected = np.linalg.norm(pairs, axis=1).mean()
-    config = composed("g2", "data.images=4", f"operator.sigma={NOISE}")
-    measured = spread(config)
-    assert list(measured.index) == [f"draw-{i:05d}" for i in range(4)]
-    # 512 draws each: their deviation is known to 3 %, that of four together to 2 %
-    assert measured.mean() == pytest.approx(expected, rel=0.05)
-    assert spread(composed("gauss8", "data.images=4")).mean() > 1.5 * measured.mean()
 
 
 def tried(setting: dict, values: list[float], passes: float = 100, failed: int = 0) -> Tried:
