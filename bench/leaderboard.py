@@ -58,6 +58,7 @@ class CellRecord:
     ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the network rows that every
     batch was planned with, 0 where that is not recorded. ``nodes``: the configuration of each metric. ``stale``: the
     metrics that an earlier version of the product computed in another way; they are in ``metrics``, and nowhere else.
+    ``sigma``: the noise on the measurement.
     """
 
     name: str
@@ -71,6 +72,7 @@ class CellRecord:
     padded_batch: int = 0
     nodes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
+    sigma: float = 0.0
 
     @property
     def draws(self) -> int:
@@ -252,6 +254,7 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         dirty=origin.get("dirty"),
         padded_batch=_padded_batch(config),
         nodes={name: node for name, node in nodes.items() if name in cards},
+        sigma=float(((config.get("config") or {}).get("operator") or {}).get("sigma") or 0),
     )
 
 

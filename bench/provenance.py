@@ -119,6 +119,9 @@ def card_version(card: Mapping[str, Any]) -> int:
 
 def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
     stale = frozenset(name for name, card in cell.metrics.items() if card_version(card) < newest[name])
+    # before 0.2.0, which is when cards began to say a version, the residual of noisy measurements was ranked too
+    if cell.sigma > 0 and "version" not in cell.metrics.get("consistency", {"version": 1}):
+        stale |= {"consistency"}
     return replace(cell, stale=stale, sets={name: node for name, node in cell.sets.items() if name not in stale})
 
 

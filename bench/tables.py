@@ -210,7 +210,7 @@ def escape_latex(text: str) -> str:
 
 def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style) -> list[list[str]]:
     """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in the ranking."""
-    cards: Mapping[str, Mapping[str, str]] = frame.attrs["metrics"]
+    cards = _valued(frame)
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
     beside = {m: _beside(frame, m) for m in cards}
     scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
@@ -226,6 +226,12 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
+
+
+def _valued(frame: pd.DataFrame) -> Mapping[str, Card]:
+    """The metrics that some cell has a value of; all of them where no cell has any."""
+    cards: Mapping[str, Card] = frame.attrs["metrics"]
+    return {m: card for m, card in cards.items() if frame[m].notna().any()} or cards
 
 
 def _last_word(column: str) -> str:

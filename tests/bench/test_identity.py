@@ -525,6 +525,22 @@ def test_a_metric_of_an_earlier_version_is_left_empty(tmp_path: Path) -> None:
         compare([str(tmp_path), "a=old", "b=new", "metric=psnr"])
 
 
+@pytest.mark.parametrize("sigma, kept", [(0.0, True), (0.05, False)])
+def test_the_old_residual_of_noisy_data_is_left_empty(tmp_path: Path, sigma: float, kept: bool) -> None:
+    """Before 0.2.0 a smaller residual counted as better, also below the noise."""
+    name = made(tmp_path, "old", 0.0)
+    path = tmp_path / "cells" / name / "config.yaml"
+    record = yaml.safe_load(path.read_text())
+    card = {"title": "Consistency", "direction": "down", "unit": ""}
+    record |= {"metrics": {**record["metrics"], "consistency": card}, "config": {"operator": {"sigma": sigma}}}
+    path.write_text(yaml.safe_dump(record))
+    store = RowStore(path.parent)
+    store.extend("one", [{"consistency": 0.03}] * 12)
+    frame = leaderboard.build(tmp_path)
+    assert frame["consistency"].notna().all() == kept
+    assert any("consistency is left empty for old" in note for note in frame.attrs["notes"]) != kept
+
+
 def test_score_refuses_a_metric_of_an_earlier_version(command, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     metric = shared("metric", metric_nodes("metrics=[psnr]")["psnr"], "cpu")

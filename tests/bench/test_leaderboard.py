@@ -112,6 +112,15 @@ def test_tables_show_passes_and_seconds_and_say_what_passes_are(tmp_path: Path) 
     assert note in str(shown.caption)
 
 
+def test_a_metric_without_a_value_has_no_column_in_the_tables_of_people(tmp_path: Path) -> None:
+    """A ratio to the noise has none without noise; the CSV has every column."""
+    metrics = {**METRICS, "ratio": {"title": "Residual / noise", "direction": "none", "unit": ""}}
+    make_cell(tmp_path, "c1", all_ok(20.0, 0.2), metrics=metrics)
+    leaderboard.write(tmp_path)
+    assert "Residual" not in (tmp_path / "leaderboard.md").read_text() + (tmp_path / "leaderboard.tex").read_text()
+    assert "ratio,ratio_lo,ratio_hi" in (tmp_path / "leaderboard.csv").read_text()
+
+
 def test_long_table_is_tidy(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
     leaderboard.write(tmp_path)
@@ -423,18 +432,3 @@ def test_headlines_of_operators_without_holes():
     )
     assert tables.headlines(cards, frame) == ["psnr", "ssim_hole"]
     assert tables.headlines(cards) == ["psnr_hole", "ssim_hole"]
-
-
-def test_metrics_just_scored_come_first_in_the_terminal(tmp_path: Path) -> None:
-    cards = [f"m{i}" for i in range(5)]
-    rows = pd.DataFrame({"solver": ["s"], **{f"{m}{end}": [0.5] for m in cards for end in ("", "_lo", "_hi")}})
-    rows = rows.assign(
-        **dict.fromkeys([*tables.GROUP, "prior", "draws", "failed", "missing"], 0),
-        nfe=1,
-        seconds_fit=0,
-        seconds_sample=1,
-    )
-    rows.attrs = {"metrics": {m: {"title": m, "direction": "up", "unit": ""} for m in cards}, "notes": []}
-    heads = [[str(c.header) for c in tables.terminal(rows, 200, first=f).columns] for f in ((), ("m4",))]
-    assert [h[:2] for h in heads[0] if h[0] == "m"][1:] == ["m0", "m1", "m2", "m3"]
-    assert [h[:2] for h in heads[1] if h[0] == "m"][1:] == ["m4", "m0", "m1", "m2"]

@@ -17,7 +17,7 @@ from bench.worker import Session
 from operators.inpainting import Inpainting
 from operators.projection import Projection
 from scripts import tune_arena
-from scripts.tune_arena import GRIDS, choose, settings, shipped, standard_error
+from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, standard_error
 
 NOISE = 0.05
 
