@@ -94,7 +94,7 @@ def build(study: Path | str) -> pd.DataFrame:
     """
     found = gather(study)
     cells, parts, metrics, images = found.cells, found.parts, found.metrics, found.images
-    frame = found.lines.assign(solver=found.lines["label"])
+    frame = found.lines.assign(solver=found.lines["label"], data=provenance.data_labels(found.lines))
     in_sets = {name for cell in cells for name in cell.sets}
     single = [name for name in metrics if name not in in_sets]
     features = {cell.name: part.features for cell, part in zip(cells, parts, strict=True)}
@@ -146,7 +146,6 @@ def gather(study: Path | str) -> Gathered:
     metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
     lines = pd.DataFrame([part.line for part in parts])
     lines["label"] = labels(lines)
-    lines["data"] = provenance.data_labels(lines)
     in_sets = {name for cell in cells for name in cell.sets}
     images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
     images = images.reindex(columns=[name for name in metrics if name not in in_sets]).astype(float)
@@ -459,7 +458,7 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
                 table = (m, names[chosen].tolist(), values[chosen][:, there])
                 by_size.setdefault(int(there.sum()), []).append(table)
         for parts in by_size.values():
-            tested = families([values for _, _, values in parts], str(group["data"].iloc[0]))
+            tested = families([values for _, _, values in parts], str(group["content"].iloc[0]))
             found += [Compared(m, cells, family) for (m, cells, _), family in zip(parts, tested, strict=True)]
     return found
 

@@ -289,7 +289,7 @@ def _with_interval(line: pd.Series, metric: str) -> str:
 
 
 def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
-    """Of a value: three significant digits of half its interval, so that a digit more or less means something.
+    """Of a value: two significant digits of half its interval, so that a digit more or less means something.
 
     At least one significant digit of the value itself is shown, up to two more decimals; four significant digits
     where there is no interval.
@@ -297,7 +297,7 @@ def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
     half = (hi - lo) / 2
     if not (math.isfinite(half) and half > 0):
         return _places(value, 4)
-    fitting = _places(half, 3)
+    fitting = _places(half, 2)
     return max(fitting, min(_places(value, 2), fitting + 2))
 
 

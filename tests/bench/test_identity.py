@@ -252,7 +252,7 @@ def test_a_cell_of_mixed_rows_is_named_and_ranked_nowhere(tmp_path: Path, column
     text = (tmp_path / "leaderboard.md").read_text()
     assert "MIXED rows in one cell, which is ranked nowhere: good" in text
     assert f"{column} " in frame.loc["good", "mixed"] and (str(value) if value else "not recorded") in text
-    assert "**25" not in text and "**22" in text, "bold is the best of the others"
+    assert "**25" not in text and "**22.0" in text, "bold is the best of the others"
 
 
 def test_two_commits_of_one_source_are_noted_and_ranked(tmp_path: Path) -> None:
