@@ -170,8 +170,10 @@ def test_yaml_spells_out_every_setting(option: str) -> None:
     node = yaml.safe_load((ROOT / "conf" / "data" / f"{option}.yaml").read_text(encoding="utf-8"))
     module, _, name = node.pop("_target_").rpartition(".")
     known = {f.name: f.default for f in fields(getattr(import_module(module), name))}
-    priors = [v for d in node.pop("defaults", []) if isinstance(d, dict) for v in d.values()]
-    assert all((ROOT / "conf" / "prior" / f"{prior}.yaml").is_file() for prior in priors)
+    for override, named in (pair for d in node.pop("defaults", []) if isinstance(d, dict) for pair in d.items()):
+        group = override.removeprefix("override /").partition("@")[0]
+        names = named if isinstance(named, list) else [named]
+        assert all((ROOT / "conf" / group / f"{name}.yaml").is_file() for name in names), (group, names)
     assert node.pop("images") == 8 and node["root"] == "???" and known["root"] is MISSING
     assert node.keys() == known.keys()
     own = {"root", "size", "crop", "category"}  # what tells the options of one class apart
