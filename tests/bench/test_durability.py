@@ -57,7 +57,7 @@ def _plain(store: RowStore) -> Path:
 def test_a_file_is_whole_on_the_disk_before_it_has_its_name_and_then_its_folder_is_synced(
     act: Callable[[RowStore], Path], events: Events, tmp_path: Path
 ) -> None:
-    store = RowStore(tmp_path)
+    store = RowStore(tmp_path / "c")  # the cell of these rows
     store.write("a", [row("a")])
     events.clear()
     path = act(store)

@@ -59,7 +59,7 @@ def _start_session(monkeypatch: pytest.MonkeyPatch, name: str, operator: str, pr
     monkeypatch.setattr("bench.worker.shared", lambda *given: stub)
     monkeypatch.setattr("bench.worker.build_images", lambda *given: SimpleNamespace(shape=shape))
     config = {"mask": options("mask")["box"].content, "solver": options("solver")[name].content, "metrics": {}}
-    Session({**config, "data": {}, "prior": {}, "operator": {"_target_": "operators.base.Stub"}}, "cpu")
+    Session({**config, "data": {}, "seed": 0, "prior": {}, "operator": {"_target_": "operators.base.Stub"}}, "cpu")
 
 
 @pytest.mark.parametrize("prior", [PIXEL, LATENT], ids=["pixel", "latent"])
