@@ -162,7 +162,7 @@ def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     solver = config["solver"]
     renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
     other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
-    assert cell_of(other, chosen, "data").name == cell_of(config, chosen, "data").name
+    assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name
 
 
 # -- metrics of data sets, and what is missing -----------------------------------------------------------------------
