@@ -145,7 +145,7 @@ def gather(study: Path | str) -> Gathered:
         parts = list(pool.map(_reduced, cells))
     metrics = _metrics(cells, dict.fromkeys(name for part in parts for name in part.columns))
     lines = pd.DataFrame([part.line for part in parts])
-    lines["label"] = labels(lines)
+    lines["label"] = labels(lines.assign(data=provenance.data_labels(lines)))
     in_sets = {name for cell in cells for name in cell.sets}
     images = pd.concat({cell.name: part.means for cell, part in zip(cells, parts, strict=True)}, names=["cell"])
     images = images.reindex(columns=[name for name in metrics if name not in in_sets]).astype(float)
