@@ -99,7 +99,7 @@ class TensorBoard:
             self._writer.add_image(f"{name}/{caption}", pixels, dataformats="HWC")
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
-        lines = [frame.columns, ["---"] * frame.shape[1], *frame.astype(str).to_numpy()]
+        lines = [frame.columns, ["---"] * frame.shape[1], *frame.map(str).to_numpy()]
         self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def close(self, summary: Mapping[str, float]) -> None:
@@ -212,7 +212,7 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     good = good.assign(passes=good["nfe"] + good["nge"])
     costs = ("passes", "nfe", "seconds_sample")
     names = [*(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)), *costs]
-    means = good.groupby("image_id")[sorted(names)].mean()
+    means = good.groupby("image_id")[sorted(names)].mean().dropna(axis=1, how="all")
     summary = {str(name): float(value) for name, value in means.mean().items()}
     sink.table("images", means.reset_index())
     pngs = plan.store.read(["png"]).dropna(subset=["png"]).query("draw == 0").head(SHOWN)

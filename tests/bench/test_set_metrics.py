@@ -253,7 +253,7 @@ def test_a_vector_per_draw_reaches_the_leaderboard_too(tmp_path: Path, monkeypat
         "cell": "c",
         "identity": identity,
         "chunks": {"x": ["a", "b", "lost"]},
-        "metrics": {"kid": {"title": "KID", "direction": "down", "unit": "", "level": "set"}},
+        "metrics": {"kid": {"title": "KID", "direction": "down", "unit": "", "level": "set", "version": 2}},
         "config": {"metrics": {"kid": {"_target_": "metrics.kid.KID"}}},
     }
     folder = tmp_path / "cells" / "c"
