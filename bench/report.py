@@ -142,11 +142,12 @@ class Study:
 
     @classmethod
     def read(cls, folder: Path, board: pd.DataFrame) -> Study:
-        sets = {name for cell in leaderboard.read_cells(folder) for name in cell.sets}
+        recorded = leaderboard.read_cells(folder)
+        sets = {name for cell in recorded for name in cell.sets}
         cards = board.attrs["metrics"]
         valued = [m for m in cards if m not in sets and board[f"{m}_n"].sum() > 0]
         rows = read_study(folder, ["status", "message", "device", "truth", *valued])
-        for cell in leaderboard.read_cells(folder):
+        for cell in recorded:
             rows.loc[rows["cell"] == cell.name, [m for m in valued if m in cell.stale]] = np.nan
         directed = [m for m in valued if cards[m]["direction"] != "none"]
         heads = [m for m in tables.headlines(cards) if m in directed]

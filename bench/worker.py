@@ -259,10 +259,8 @@ def perceptual_distance(solver: Solver, device: str) -> Distance | None:
     if name not in PERCEPTUAL:
         raise unknown("setting solver.perceptual", name, ["none", *PERCEPTUAL])
     metric: Perceptual = shared("metric", PERCEPTUAL[name], device)
-    try:
-        metric.check()
-    except (MissingWeights, RuntimeError) as error:
-        raise UserError(f"solver.perceptual={name}: {error}") from None
+    if reason := _fault(metric):
+        raise UserError(f"solver.perceptual={name}: {reason}")
     return metric.between
 
 
