@@ -25,6 +25,7 @@ python -m bench [verb] [overrides]
   report DIR        report.html of a study: table, pictures, figures, cards; images=N metric=NAME extract=DIR
   compare DIR a=SOLVER b=SOLVER metric=NAME   who is better image by image, by how much, how surely; and a plot
   score DIR metrics=[NAME]   add metrics to finished rows from their stored images, without sampling
+  diff A B          two studies: cells matched, what changed in code, versions, settings, and in the numbers
   compact DIR       merge the files of finished cells into a few large ones
   status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
   convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
@@ -205,12 +206,23 @@ def _compact(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    from bench.compare import compare
     from bench.console import out
+
+    if len(arguments) > 1 and "=" not in arguments[1]:
+        return _diff(arguments)
+    from bench.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
     out.print(f"{path}", style="dim")
+    return 0
+
+
+def _diff(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.diff import command
+
+    out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
@@ -291,6 +303,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
     "compare": _compare,
+    "diff": _diff,
     "report": _report,
     "score": _score,
     "compact": _compact,
