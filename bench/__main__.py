@@ -20,6 +20,7 @@ python -m bench [verb] [overrides]
   show GROUP=NAME   one choice in full: settings, presets, card
   doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk
   check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
+  new-solver NAME   the files of a new solver, which run as they are: a place to begin
   export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
   report DIR        report.html of a study: table, pictures, figures, cards; images=N metric=NAME extract=DIR
@@ -170,6 +171,17 @@ def _check(overrides: list[str]) -> int:
     return FAILED if any(report.failures for report in done) else 0
 
 
+def _new_solver(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.new_solver import new_solver
+
+    files, option = new_solver(arguments)
+    for path in files:
+        out.print(f"{path}", style="dim")
+    out.print(f"next: python -m bench check solver={option}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _doctor(arguments: list[str]) -> int:
     from bench.doctor import doctor
 
@@ -299,6 +311,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "ls": _ls,
     "show": _show,
     "check": _check,
+    "new-solver": _new_solver,
     "doctor": _doctor,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
