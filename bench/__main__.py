@@ -20,11 +20,13 @@ python -m bench [verb] [overrides]
   show GROUP=NAME   one choice in full: settings, presets, card
   doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk
   check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
+  new-solver NAME   the files of a new solver, which run as they are: a place to begin
   export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
   leaderboard DIR   rebuild the tables of a study from its rows
   report DIR        report.html of a study: table, pictures, figures, cards; images=N metric=NAME extract=DIR
   compare DIR a=SOLVER b=SOLVER metric=NAME   who is better image by image, by how much, how surely; and a plot
   score DIR metrics=[NAME]   add metrics to finished rows from their stored images, without sampling
+  diff A B          two studies: cells matched, what changed in code, versions, settings, and in the numbers
   compact DIR       merge the files of finished cells into a few large ones
   status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
   convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
@@ -169,6 +171,17 @@ def _check(overrides: list[str]) -> int:
     return FAILED if any(report.failures for report in done) else 0
 
 
+def _new_solver(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.new_solver import new_solver
+
+    files, option = new_solver(arguments)
+    for path in files:
+        out.print(f"{path}", style="dim")
+    out.print(f"next: python -m bench check solver={option}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _doctor(arguments: list[str]) -> int:
     from bench.doctor import doctor
 
@@ -205,12 +218,23 @@ def _compact(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    from bench.compare import compare
     from bench.console import out
+
+    if len(arguments) > 1 and "=" not in arguments[1]:
+        return _diff(arguments)
+    from bench.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
     out.print(f"{path}", style="dim")
+    return 0
+
+
+def _diff(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.diff import command
+
+    out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
@@ -287,10 +311,12 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "ls": _ls,
     "show": _show,
     "check": _check,
+    "new-solver": _new_solver,
     "doctor": _doctor,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
     "compare": _compare,
+    "diff": _diff,
     "report": _report,
     "score": _score,
     "compact": _compact,
