@@ -115,10 +115,10 @@ def _run(overrides: list[str]) -> int:
         return 0
     from bench import sinks
     from bench.finish import finish, finish_elsewhere
-    from bench.plugins import admit
+    from bench.plugins import admit_of
 
     if not app.OUTCOMES:
-        admit(app.SWEEPS[-1].plugins)  # the jobs ran elsewhere, but the user has named them here
+        admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
     good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
     sinks.finish()
     return 0 if good else FAILED

@@ -63,7 +63,7 @@ _PROGRAMS: list[bool] = [False]
 """Whether files that are programs (TorchScript) may be run where a configuration says so."""
 
 
-def admit(names: Iterable[str], programs: bool = True) -> None:
+def admit(names: Iterable[str], programs: bool = False) -> None:
     """Let configurations of this process import from these plugins and files, and from no others.
 
     ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of it does not.
@@ -75,6 +75,12 @@ def admit(names: Iterable[str], programs: bool = True) -> None:
             raise unknown("plugin", name, installed())
     _ADMITTED.clear()
     _ADMITTED.update(str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in names)
+
+
+def admit_of(config: Mapping[str, Any]) -> None:
+    """Admit what a configuration says that the user has typed: never that of a study folder."""
+    said = any(isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values())
+    admit(config.get("plugins") or (), said)
 
 
 READING = ("plugins", "trust_file")
