@@ -53,6 +53,8 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     verb, rest = _parted(arguments)
     if "--version" in arguments:
         print(_version())

@@ -90,6 +90,10 @@ def launch() -> None:
         if isinstance(error, UserError):
             raise
         raise UserError(one_line(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("submitit", "hydra_plugins"):
+            raise
+        raise UserError(f"the launcher could not run the jobs: {error}") from error
 
 
 def one_line(error: BaseException) -> str:
