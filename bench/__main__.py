@@ -1,4 +1,6 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Its exit codes are those of :mod:`bench.errors`."""
+"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.verbs`, exit codes in
+:mod:`bench.errors`.
+"""
 
 from __future__ import annotations
 
@@ -283,6 +285,12 @@ def _train(overrides: list[str]) -> int:
     return 0
 
 
+def _completion(arguments: list[str]) -> int:
+    from bench.completion import command
+
+    return command(arguments)
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "plan": _plan,
@@ -300,6 +308,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "convert": _convert,
     "embed-prompts": _embed_prompts,
     "train": _train,
+    "completion": _completion,
 }
 
 if __name__ == "__main__":

@@ -58,16 +58,16 @@ def job(cfg: DictConfig) -> None:
             print(f"bench: skipped {words}: {error}", file=sys.stderr)
             SWEEP.cells -= 1
             return
-        _refuse(str(error), error)
+        _refuse(error)
     except Exception as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
-        _refuse(last_resort(error)[0], error)
+        _refuse(error)
 
 
-def _refuse(line: str, error: Exception) -> NoReturn:
+def _refuse(error: Exception) -> NoReturn:
     """End the job. What a launcher runs elsewhere tells its launcher one line, and this process handles the error."""
     if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
         # a job that exits leaves no result, and who launched it would wait for one
-        raise Refused(line) from None
+        raise Refused(str(error) if isinstance(error, UserError) else last_resort(error)[0]) from None
     raise _Ended(error)
 
 
@@ -81,6 +81,7 @@ class _Ended(BaseException):
 
 def launch() -> None:
     """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else what a job raised."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them
     try:
         job()
@@ -94,6 +95,11 @@ def launch() -> None:
         if type(error).__module__.partition(".")[0] not in ("submitit", "hydra_plugins"):
             raise
         raise UserError(f"the launcher could not run the jobs: {error}") from error
+    finally:
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def one_line(error: BaseException) -> str:

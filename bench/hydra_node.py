@@ -59,6 +59,8 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
     for name, (flag, advice) in _FLAGS.items():
         if getattr(parsed, name, None) is not None:
             raise UserError(f"{flag} is not taken here: {advice}")
+    if parsed.shell_completion:
+        raise UserError('completion is turned on with: eval "$(bench completion bash)"')
     return parsed
 
 

@@ -193,6 +193,13 @@ HELP: dict[str, Verb] = {
         },
         settings=True,
     ),
+    "completion": Verb(
+        "bash",
+        "print the script that completes verbs, groups, options and settings in a shell",
+        'eval "$(bench completion bash)"',
+        {"bash": "the shell; put the line of the example into ~/.bashrc"},
+        reads=True,
+    ),
 }
 
 EXIT_CODES = {
