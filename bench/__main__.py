@@ -14,6 +14,7 @@ from bench.guard import check_house
 from bench.stop import Terminated, farewell, heed_sigterm
 from bench.verbs import HELP, everything, one
 
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -183,9 +184,10 @@ def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
     study = Path(arguments[0])
-    from bench.record import check_study
+    from bench.record import check_study, planned_cells
 
     check_study(study)
+    planned_cells(study)
     from bench import console, figures, leaderboard
 
     board = leaderboard.write(study)

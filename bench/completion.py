@@ -47,7 +47,7 @@ def candidates(line: str) -> list[str]:
     found = [*HELP] if len(words) < 2 else []
     if HELP[verb].settings or verb == "show":
         found += _keys(words)
-    found += [option for option in HELP[verb].options if re.fullmatch(r"--?[a-z-]+", option)]
+    found += [option.split()[0] for option in HELP[verb].options if option.startswith("-")]
     return _starting(last, found)
 
 

@@ -6,15 +6,16 @@ must not end a run whose rows are all computed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import gettempdir
 
 from bench.errors import BAD_INPUT, BUG, UserError
 
@@ -59,10 +60,8 @@ def last_resort(error: BaseException) -> tuple[str, int]:
 
 def say(text: str) -> None:
     """Print a line for people; where even that is impossible, the exit code has to do."""
-    try:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"bench: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass
 
 
 def prepare_streams() -> None:
@@ -78,11 +77,11 @@ def prepare_streams() -> None:
     except OSError:  # no file can be opened at all; the first that is needed says so
         pass
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
@@ -93,7 +92,9 @@ def refuse_broken_text(arguments: Sequence[str]) -> None:
         try:
             argument.encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(f"'{argument}' is not valid UTF-8; give it, or the file that it names, another name") from None
+            raise UserError(
+                f"'{argument}' is not valid UTF-8; give it, or the file that it names, another name"
+            ) from None
 
 
 def flush() -> OSError | None:
@@ -108,10 +109,8 @@ def flush() -> OSError | None:
 
 def silence() -> None:
     """Send standard output to nowhere from here on, what is still waiting included."""
-    try:
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor has nothing that waits at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # a stream without a descriptor has nothing that waits at exit
-        pass
 
 
 def _number(error: BaseException) -> int:
@@ -135,7 +134,7 @@ def _written(error: BaseException) -> str:
     """Where the traceback was written."""
     try:
         text = "".join(traceback.format_exception(error))
-        path = Path(tempfile.gettempdir()) / f"bench-traceback-{os.getpid()}-{time.time_ns()}.txt"
+        path = Path(gettempdir()) / f"bench-traceback-{os.getpid()}-{time.time_ns()}.txt"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)

@@ -32,7 +32,10 @@ _INSTEAD = {
     "hydra.searchpath": "options of an installed package are found with plugins=[NAME]",
 }
 _FLAGS = {
-    "config_path": ("--config-path", "configurations are those of this product; plugins=[NAME] adds those of a package"),
+    "config_path": (
+        "--config-path",
+        "configurations are those of this product; plugins=[NAME] adds those of a package",
+    ),
     "config_name": ("--config-name", "configurations are those of this product; a study is chosen with study=NAME"),
     "config_dir": ("--config-dir", "configurations are those of this product; plugins=[NAME] adds those of a package"),
     "experimental_rerun": ("--experimental-rerun", "it runs code from a pickle; give the command of the run again"),
@@ -126,13 +129,13 @@ def demand_launcher(items: Sequence[Any]) -> None:
 
 def values(item: Any) -> Any:
     """The value of an override; of a sweep or a glob, all of the texts and values in it."""
-    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, QuotedString, RangeSweep
 
     if item.value_type is None:
         return None
     value = item.value()
     if isinstance(value, ChoiceSweep):
-        return list(value.list)
+        return [part.text if isinstance(part, QuotedString) else part for part in value.list]
     if isinstance(value, Glob):
         return [*value.include, *value.exclude]
     return None if isinstance(value, RangeSweep | IntervalSweep) else value

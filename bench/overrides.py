@@ -100,9 +100,9 @@ def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) 
         name = _stored(found)
         for written in (quoted(found.name), found.name):
             lines = [line.replace(written, name) if line.startswith("solver=") else line for line in lines]
-    folders = [f"file://{plugin.conf}" for plugin in admitted_by(plugins)]
+    folders = [quoted(f"file://{plugin.conf}") for plugin in admitted_by(plugins)]
     named = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
-    more = [f"++plugins=[{','.join(named)}]"] if files else []
+    more = [f"++plugins=[{','.join(map(quoted, named))}]"] if files else []
     return [*lines, *more, *([f"hydra.searchpath=[{','.join(folders)}]"] if folders else [])]
 
 
@@ -151,7 +151,7 @@ def _values(item: Any, plugins: Sequence[str] = ()) -> list[Any]:
     if isinstance(value, Glob) and item.key_or_group in GROUPS:
         return value.filter(list(options(item.key_or_group, plugins)))
     if isinstance(value, ChoiceSweep):
-        return list(value.list)
+        return list(hydra_node.values(item))
     return [] if isinstance(value, Sweep | Glob) else [value]
 
 

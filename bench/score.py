@@ -22,7 +22,7 @@ from bench.heartbeat import beating
 from bench.plan import Chunk
 from bench.plugins import READING, admit_typed, demand_trusted
 from bench.provenance import card_version
-from bench.record import check_study, plan_text, read_cell
+from bench.record import check_study, plan_text, planned_cells, read_cell
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
 from bench.truth import demand_same
@@ -156,7 +156,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
             f"{', '.join(blind)} cannot be added: it looks at outputs before they are rounded to 8 bits, and only "
             "rounded images are stored; choose it when the cell is run"
         )
-    cells = [StoredCell(path.parent, device) for path in sorted(study.glob("cells/*/config.yaml"))]
+    cells = [StoredCell(path.parent, device) for path in planned_cells(study)]
     for cell in cells:
         cell.load()
         cell.admit(metrics)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SETTINGS_LINE = "any setting of a run: `bench --help` lists them, `bench ls` what can be chosen, `bench show` its settings"
+SETTINGS_LINE = (
+    "any setting of a run: `bench --help` lists them, `bench ls` what can be chosen, `bench show` its settings"
+)
 
 
 @dataclass(frozen=True)

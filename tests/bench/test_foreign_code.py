@@ -187,8 +187,9 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
         pass
     finally:
         OmegaConf.clear_resolvers()
-        from bench.schema import register
         from hydra.core.utils import setup_globals
+
+        from bench.schema import register
 
         register()
         setup_globals()
