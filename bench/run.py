@@ -22,7 +22,7 @@ from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
 from bench.plan import CellPlan, plan_cell, writable
-from bench.plugins import admit
+from bench.plugins import admit_of
 from bench.presets import choose
 from bench.schema import study_folder
 from bench.store import write_atomic
@@ -66,7 +66,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         missing = [k for k, v in config[group].items() if v == "???"]
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
-    admit(config["plugins"])
+    admit_of(config)
     try:
         Execution.of(config)
     except ValueError as error:
@@ -165,7 +165,7 @@ def _refuse_absent(cfg: DictConfig) -> None:
         return
     from bench.worker import missing_weights
 
-    admit(config["plugins"])
+    admit_of(config)
     settings = arguments(suited(config["solver"], config["prior"], config["data"]))
     absent += missing_weights(config["metrics"], settings.get("perceptual", "none"))
     raise UserError("; and ".join(absent))

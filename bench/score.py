@@ -20,8 +20,9 @@ from bench.build import build, target
 from bench.errors import UserError
 from bench.heartbeat import beating
 from bench.plan import Chunk
+from bench.plugins import READING, admit_typed, demand_trusted
 from bench.provenance import card_version
-from bench.record import check_study, plan_text, read_cell
+from bench.record import check_study, plan_text, planned_cells, read_cell
 from bench.scoring import Row, put_values, score_rows
 from bench.store import RowStore, write_atomic
 from bench.truth import demand_same
@@ -57,6 +58,7 @@ class StoredCell:
 
     def load(self) -> None:
         """Images and masks; a prior only where the images are drawn from it."""
+        demand_trusted({**self.config, "solver": None})  # a solver is not run here
         needs_prior = target(self.config["data"]) is PriorDraws
         prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
         self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))  # type: ignore[arg-type]
@@ -154,7 +156,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
             f"{', '.join(blind)} cannot be added: it looks at outputs before they are rounded to 8 bits, and only "
             "rounded images are stored; choose it when the cell is run"
         )
-    cells = [StoredCell(path.parent, device) for path in sorted(study.glob("cells/*/config.yaml"))]
+    cells = [StoredCell(path.parent, device) for path in planned_cells(study)]
     for cell in cells:
         cell.load()
         cell.admit(metrics)
@@ -177,14 +179,18 @@ def command(arguments: Sequence[str]) -> int:
     from bench.errors import FAILED
     from bench.overrides import check
 
+    own = [a for a in arguments if a.partition("=")[0] in READING]
+    plugins = [a for a in own if a.startswith("plugins=")]
+    arguments = [a for a in arguments if a not in own]
     folders = [a for a in arguments if "=" not in a]
     rest = [a for a in arguments if "=" in a]
     if len(folders) != 1 or not any(a.startswith("metrics=") for a in rest):
         raise UserError("'score' takes a study folder and metrics, for example: bench score runs/default metrics=[kid]")
     other = [a for a in rest if not a.startswith("metrics")]
     if other:
-        raise UserError(f"'score' takes metrics= and their settings only, not {other[0]}")
-    nodes: Nodes = yaml.safe_load(yaml.safe_dump(_plain(compose(check(rest))[0])))
+        raise UserError(f"'score' takes metrics= and their settings, plugins= and trust_file= only, not {other[0]}")
+    nodes: Nodes = yaml.safe_load(yaml.safe_dump(_plain(compose(check([*rest, *plugins]))[0])))
+    admit_typed(own)
     done = score(Path(folders[0]), nodes, "cuda" if torch.cuda.is_available() else "cpu")
     out.print(f"{done.written} shards scored, {done.there} had these metrics")
     for row in done.unstored:

@@ -31,7 +31,7 @@ from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
 from bench.modules import load_modules
 from bench.plan import CellPlan, Chunk
-from bench.plugins import admit
+from bench.plugins import admit_of
 from bench.reference import exact_reference
 from bench.scoring import Row, check_base, put_values, score_rows, values_of
 from bench.store import TRACE
@@ -110,7 +110,7 @@ class Session:
     def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
         self.config, self.device = config, device
         self.execution = Execution.of(config)
-        admit(config.get("plugins", ()))
+        admit_of(config)
         self.mask: MaskGenerator = build(config["mask"])
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
