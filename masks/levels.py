@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 Array = NDArray[Any]
 
@@ -29,6 +29,7 @@ def colours_of(path: Path) -> tuple[Array, Array | None]:
     try:
         with Image.open(path) as image:
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("1", "L", "I", "I;16") and "transparency" not in image.info:
                 return np.asarray(image), None
             if image.mode in ("RGB", "P", "L", "LA", "PA", "RGBA"):
