@@ -12,6 +12,7 @@ from masks.levels import colours_of, white_of
 from masks.sources import Array, ReadMasks, check_pair, file_of, stack_of
 
 WHITE = ("observed", "hole")
+_LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Files(ReadMasks):
         file = file_of(Path(self.path).expanduser(), self.pair, image_id, index)
         colours, opacity, where = self._pixels(file, index, height, width)
         try:
-            white = white_of(colours, opacity)
+            white = white_of(colours, opacity, lossy=file.suffix.lower() in _LOSSY)
             # which values are white is a matter of the whole file: a part of it may hold one value and its noise
             white = self.fitted(white, image_id, height, width, self.resize)
             if white.all() or not white.any():

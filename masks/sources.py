@@ -274,9 +274,7 @@ def _load(path: Path, _changed: int) -> Array:
         if "m" in loaded.files and "shape" in loaded.files:
             shape = np.asarray(loaded["shape"])
             if shape.ndim != 1 or shape.dtype.kind not in "iu":
-                raise ValueError(
-                    f"its array 'shape' holds {shape.dtype} values of shape {shape.shape}; give whole numbers"
-                )
+                raise ValueError(f"its array 'shape' holds {shape.dtype} values; give a list of whole numbers")
             return _unpacked(loaded["m"], tuple(shape.tolist()))
         names = ["masks"] if "masks" in loaded.files else loaded.files
         if len(names) != 1:
