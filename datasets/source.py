@@ -208,7 +208,7 @@ def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = (
 
 def in_words(left_out: Mapping[str, int]) -> str:
     """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent first."""
-    counts = Counter(left_out).most_common()
+    counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{n} {_SEVERAL.get(reason, reason) if n > 1 else reason}" for reason, n in counts)
 
 

@@ -160,7 +160,7 @@ def test_archives_made_on_a_mac(encode: Encode, tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    for name, said in (("faces.zip", "1 __MACOSX, 1 .heic"), ("0.tar", "1 hidden image")):
+    for name, said in (("faces.zip", "1 .heic, 1 __MACOSX"), ("0.tar", "1 hidden image")):
         data = FFHQ(str(tmp_path / name), size=8)
         assert list(data.ids) == ["00000"] and data.check(["00000"]) == []
         assert data.notes() == [f"{tmp_path / name}: left out beside 1 images: {said}"]
