@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ from bench.app import compose
 from bench.cell import digest
 from bench.errors import Inapplicable, UserError
 from bench.overrides import check
+from bench.own import following
 from bench.plan import CellPlan
 
 PROBED_IMAGES = 2
@@ -70,7 +71,7 @@ def _line(overrides: list[str], known: dict[str, Cost]) -> Line:
     title = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
     if choices["operator"] == "inpainting":
         title = title.rpartition("  ")[0]
-    rows = int(cfg.data.images) * int(cfg.draws)
+    rows = int(following(OmegaConf.to_container(cfg, resolve=True))["data"]["images"]) * int(cfg.draws)  # type: ignore
     same = {k: str(cfg[k]) for k in ("solver", "operator", "prior", "draws", "budget")}
     key = digest({**same, "data": choices["data"]})
     if key not in known:

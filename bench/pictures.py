@@ -146,7 +146,8 @@ class Scene:
         """Which share of every image was hidden; empty for an operator without masks."""
         if not target(self.config["operator"]).takes_mask:
             return {}
-        images, mask = self.images, build(self.config["mask"])
+        images = self.images
+        mask = build(self.config["mask"]).beside(images)
         place = {image: i for i, image in enumerate(images.ids)}
         shares = {}
         for image in ids:

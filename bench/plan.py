@@ -98,7 +98,9 @@ def plan_cell(
     cannot exist. Two processes that plan the same cell write the same file.
     """
     if cell.images > len(ids):
-        raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
+        raise UserError(
+            f"data.images={cell.images}, but there are only {len(ids)} images; set data.images={len(ids)} or less"
+        )
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
     recorded = read_cell(path) if path.exists() else None

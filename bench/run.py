@@ -21,6 +21,7 @@ from bench.cell import Cell, cell_of
 from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
+from bench.own import demand_count, following, said
 from bench.plan import CellPlan, plan_cell, writable
 from bench.plugins import admit_of
 from bench.presets import choose
@@ -81,6 +82,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     wrong = [s for s in config["accept"] if s not in STATUSES]
     if wrong:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
+    config = dict(following(config))
     if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
         raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
     figure = config["study"].get("figure")
@@ -115,6 +117,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
         raise UserError(str(error)) from None
+    demand_count(config["data"], session.images)
     damaged = session.images.check(list(session.images.ids)[: config["data"]["images"]])
     if damaged:
         more = f" (and {len(damaged) - 1} more images)" if len(damaged) > 1 else ""
@@ -123,6 +126,8 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
     if not config["quiet"]:
+        for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):
+            _say(line)
         _say_hidden(hidden_share(config, session.mask, session.images), config["mask"].get("path"))
     config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
@@ -144,11 +149,15 @@ def _content(session: Session) -> list[str] | None:
         raise UserError(str(error)) from None
 
 
-@cache
 def _say_hidden(share: str, path: str | None) -> None:
-    """Once for the cells of a sweep that have the same masks."""
-    if share:
-        console.err.print(f"bench: {path}: {share}", markup=False, highlight=False, soft_wrap=True)
+    _say(share and f"{path}: {share}")
+
+
+@cache
+def _say(line: str) -> None:
+    """Once for the cells of a sweep that have the same data and masks; nothing for an empty line."""
+    if line:
+        console.err.print(f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_absent(cfg: DictConfig) -> None:

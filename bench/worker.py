@@ -30,6 +30,7 @@ from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, u
 from bench.external import UNMEASURED, Folder, given
 from bench.heartbeat import beating
 from bench.modules import load_modules
+from bench.own import remedy
 from bench.plan import CellPlan, Chunk
 from bench.plugins import admit_of
 from bench.reference import exact_reference
@@ -128,7 +129,7 @@ class Session:
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for {self.prior.image_shape} "
-                "(channels, height, width); choose prior= and data= that fit"
+                f"(channels, height, width); {remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
             )
         has = self.prior.caps | target(self.config["operator"]).caps
         missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
@@ -204,6 +205,7 @@ def measure(
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
     place = {image: i for i, image in enumerate(data.ids)}
+    mask = mask.beside(data)
     own = [mask.for_image(image, place[image]) for image in images]
     masks = np.stack([m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)])
     operator = build_operator(config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])).to(device)
