@@ -70,7 +70,9 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = _parted(arguments)
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    return VERBS[verb](rest)
+    from bench.prior_paths import named
+
+    return VERBS[verb](named(rest))
 
 
 def _parted(arguments: list[str]) -> tuple[str, list[str]]:

@@ -21,6 +21,7 @@ from bench.cell import Cell, cell_of
 from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
+from bench.models import with_served
 from bench.plan import CellPlan, plan_cell, writable
 from bench.plugins import admit
 from bench.presets import choose
@@ -66,6 +67,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         missing = [k for k, v in config[group].items() if v == "???"]
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
+    config["prior"] = with_served(config["prior"], quiet=bool(config["quiet"]))
     admit(config["plugins"])
     try:
         Execution.of(config)
