@@ -71,7 +71,9 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     from bench.prior_paths import named
+    from bench.problems import asked
 
+    asked(rest)
     return VERBS[verb](named(rest))
 
 

@@ -189,7 +189,9 @@ def option(group: str, name: str) -> Option:
         return options(group)[name]
     except KeyError:
         error = unknown(group, name, options(group))
-        raise UserError(f"{error}. The folder of a model is given as prior=PATH") if group == "prior" else error from None
+        raise (
+            UserError(f"{error}. The folder of a model is given as prior=PATH") if group == "prior" else error
+        ) from None
 
 
 def defaults() -> dict[str, Any]:

@@ -73,6 +73,21 @@ def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
     return dict(node) if known else {**node, "path": str(served(given, quiet))}
 
 
+def absent_model(node: Mapping[str, Any]) -> str:
+    """Why nothing can be loaded where the node of a prior says it lies; empty where it can, or no file is needed."""
+    path = node.get("path")
+    if not isinstance(path, str) or path == "???":
+        return ""
+    try:
+        resolve(path)
+    except FileNotFoundError as error:
+        given = Path(path).expanduser()
+        return "" if diffusers_folder(given) is not None else str(error)
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
 def cache_folder() -> Path:
     """Where conversions are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
@@ -295,7 +310,7 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     except UserError as error:
         where = shlex.quote(str(folder))
         raise UserError(
-            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. Elsewhere: `python -m bench "
-            f"embed-prompts {where} --prompts FILE --to P.safetensors`; then `python -m bench convert {where} --as "
-            "diffusers --prompts P.safetensors --to DIR` and prior=DIR"
+            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. Elsewhere: `python -m "
+            f"bench embed-prompts {where} --prompts FILE --to P.safetensors`; then `python -m bench convert {where} "
+            "--as diffusers --prompts P.safetensors --to DIR` and prior=DIR"
         ) from None

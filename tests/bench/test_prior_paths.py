@@ -22,7 +22,9 @@ def chosen(*overrides: str) -> str:
     return str(compose(check(list(overrides)))[0].prior.path)
 
 
-@pytest.mark.parametrize("name", ["model", "2024_01", "1e5", "null", "true", "inf", "a (b) [c]", "größe, #1", "it's", "-x"])
+@pytest.mark.parametrize(
+    "name", ["model", "2024_01", "1e5", "null", "true", "inf", "a (b) [c]", "größe, #1", "it's", "-x"]
+)
 def test_a_folder_of_any_name_is_found_as_it_is_typed(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     assert chosen(f"prior={tmp_path / name}") == str(tmp_path / name)
@@ -59,7 +61,9 @@ def test_paths_can_be_swept_beside_names(tmp_path: Path) -> None:
 
 def test_two_places_for_one_prior_are_refused() -> None:
     for path in ("prior.path=/other", "++prior.path=/other"):
-        with pytest.raises(UserError, match=r"^prior=/a/b and prior.path=/other both say where the prior lies; give one"):
+        with pytest.raises(
+            UserError, match=r"^prior=/a/b and prior.path=/other both say where the prior lies; give one"
+        ):
             check(["prior=/a/b", path])
 
 
