@@ -148,8 +148,7 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
     seed = int(config["seed"])
     images, problem = _attempt(lambda: build_images(node, prior, seed))  # type: ignore[arg-type]
     if problem:
-        root = f"data.root={node['root']}" if node.get("root") else "data.root=FOLDER"
-        return None, [Finding("data", "missing", problem, f"{root}; docs/data.md says what must lie there")]
+        return None, [Finding("data", "missing", problem, "data.root=FOLDER; docs/data.md says what must lie there")]
     where = f"{images.name}: {len(images)} images of {' x '.join(map(str, images.shape))}"
     if count > len(images):
         found = f"data.images={count}, but there are only {len(images)} images"
@@ -167,10 +166,15 @@ def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGener
     if mask is not None and images is not None:
         problem = _attempt(lambda: pinned_mask(config, mask, images))[1]
     path = config["mask"].get("path")
+    if not problem and path and not Path(path).expanduser().exists():
+        problem = f"{path} does not exist"
     if problem:
-        return None, [Finding("mask", "missing", problem, f"mask.path={path}" if path else "")]
+        remedy = "mask.path=PATH; docs/masks.md says what may lie there" if path else ""
+        return None, [Finding("mask", "missing", problem, remedy)]
     if not path:
         return mask, [Finding("mask", "ok", "drawn from the seed")]
+    if images is None:
+        return mask, [Finding("mask", "ok", f"{path} is there; whether it has a mask for every image is not known yet")]
     share = f": {hidden_share(config, mask, images)}" if mask is not None and images is not None else ""
     return mask, [Finding("mask", "ok", f"{path}: a mask for every image{share}")]
 
