@@ -67,6 +67,11 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
+    from bench.prior_paths import named
+    from bench.problems import asked
+
+    asked(rest)
+    rest = named(rest)
     if HELP[verb].settings:
         from bench.literal import literal, sweeps
 

@@ -17,6 +17,7 @@ from bench.errors import UserError, nearest, unknown
 from bench.literal import literal, quoted, sweeps
 from bench.plugins import admitted_by
 from bench.presets import AUTO
+from bench.prior_paths import named
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
@@ -29,6 +30,7 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     have them. A solver in a file is given a name that Hydra finds, and more overrides follow the given ones where
     plugins need them.
     """
+    overrides = named(overrides)
     overrides = literal(overrides, sweep or sweeps(overrides))
     parsed = parse(overrides)
     several = next((item for item in parsed if item.is_sweep_override()), None)

@@ -141,7 +141,7 @@ HELP: dict[str, Verb] = {
         "two studies: cells matched, what changed in code, versions, settings, and in the numbers",
         "bench diff runs/october runs/november",
         {
-            "STUDY_A STUDY_B": "the folders of two studies; differences are B minus A (`bench compare A B` does the same)",
+            "STUDY_A STUDY_B": "the folders of two studies, also for `bench compare A B`; differences are B minus A",
             "metric=NAME": "this metric instead of all that both studies have",
             "out=FILE.csv": "write the whole table: a line per cell and metric",
         },
@@ -172,12 +172,12 @@ HELP: dict[str, Verb] = {
         reads=True,
     ),
     "convert": Verb(
-        "FILE --as LAYOUT --to DIR [OPTION ...]",
+        "FILE [--as LAYOUT] --to DIR [OPTION ...]",
         "published weights for a prior; `bench show prior=NAME` has the command",
         "bench convert ffhq_10m.pt --as adm --to priors/ffhq_adm",
         {
             "FILE": "the published file, or the folder of a diffusers pipeline",
-            "--as LAYOUT": "edm, adm, compvis, or hub (also: diffusers): whose layout the file has",
+            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout the file has; a folder of diffusers needs none",
             "--to DIR": "the folder of the prior",
             "--layout NAME": "adm, compvis: which of the known networks, where the file does not say",
             "--config FILE": "adm, compvis: the settings of the network, where they lie in a file of their own",

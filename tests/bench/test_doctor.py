@@ -125,9 +125,9 @@ def test_damaged_images_are_named(photos, tmp_path, command) -> None:
 
 def test_too_few_images_missing_masks_and_solvers_that_do_not_fit(tmp_path, command) -> None:
     found = by_check("data.images=513")
-    assert found["data"].state == "missing" and "there are 512" in found["data"].remedy
+    assert found["data"].state == "missing" and found["data"].remedy == "data.images=512 or less"
     found = by_check("mask=files", f"mask.path={tmp_path}", "mask.white=hole")
-    assert found["mask"].state == "missing" and found["mask"].remedy == f"mask.path={tmp_path}"
+    assert found["mask"].state == "missing" and found["mask"].remedy.startswith("mask.path=PATH; docs/masks.md")
     found = by_check("solver=psld")
     assert found["solver"].state == "missing" and "needs latent" in found["solver"].found
 
