@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from bench.code import code_of
 from bench.errors import UserError
 from bench.record import plan_text, read_cell
 from bench.store import RowStore, write_atomic
-
 
 _PART = re.compile(r"-d(\d+)-(\d+)$")
 """Ends the name of a chunk that holds some draws of its images: the first and the last of them."""
@@ -134,7 +134,7 @@ def cut(draws: int, batch: int, pieces: int) -> list[range]:
     unit = batch if pieces <= -(-draws // batch) else 1
     units = -(-draws // unit)
     edges = [min(draws, unit * -(-units * i // pieces)) for i in range(pieces + 1)]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(edges)]
 
 
 def plan_cell(

@@ -6,8 +6,8 @@ the same padded batch, whose rows are bitwise the same as those of one chunk.
 
 - A solver that fits nothing gets the number of pieces after which the busiest worker runs the fewest network batches;
   one piece stays, unless several save a tenth of that.
-- A solver that fits once per image, as VIPaint, would fit once per piece. It gets at most ``W // chunks`` pieces: all of
-  them run at the same time, on workers that would have nothing to do, so the last row is never later than without.
+- A solver that fits once per image, as VIPaint, would fit once per piece. It gets at most ``W // chunks`` pieces: all
+  run at the same time, on workers that would have nothing to do, so the last row is never later than without.
 - No piece fills less than half of its network batch.
 - Metrics that look at all draws of an image together (diversity, FID and the like) keep them in one chunk.
 
