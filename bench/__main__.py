@@ -15,7 +15,8 @@ HELP = """\
 python -m bench [verb] [overrides]
 
   run          run a cell, or with -m and comma lists a sweep (the verb may be left out)
-  plan         what a run would do: rows, chunks still missing; of a study cells, passes, hours, disk
+  plan         what a run, sweep (-m) or study would do, in seconds: cells, rows, passes, hours, disk; measure=none
+               seconds_pass=S timings=DIR max_seconds=S max_memory=8GiB say how hours are found (docs/studies.md)
   ls [GROUP]   everything that can be chosen
   show GROUP=NAME   one choice in full: settings, presets, card
   doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk

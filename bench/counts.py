@@ -1,9 +1,11 @@
 """How often a solver calls the network, counted in seconds and without the network.
 
-The solver runs once, at its full number of steps, on one small random image. Its prior is a stand-in of the same kind
-(process, latents, inpainting) whose network costs nothing (:func:`bench.budget.weightless`). How many calls a solver
-makes depends on its settings alone, whatever the size of the images; only solvers with a line search (CoPaint) make a
-few more or less on real images.
+The solver runs once on one small random image. Its prior is a stand-in of the same kind (process, latents, inpainting)
+whose network costs nothing (:func:`bench.budget.weightless`). How many calls a solver makes depends on its settings
+alone, whatever the size of the images; only those with a line search (CoPaint) make a few more or less on real images.
+
+Of a solver of this product with many steps, and no other setting of that kind, a few shorter runs are counted. Where
+all of them lie exactly on a line, so does the long one, and it is left out.
 """
 
 from __future__ import annotations
@@ -90,19 +92,29 @@ class Counts:
         return {name: self.fit[name] / draws + count for name, count in self.draw.items()}
 
 
+SHORT = (12, 25, 47, 90)
+"""Steps of the shorter runs; with no common period, so that what happens every few steps leaves the line."""
+
+
 class Uncounted(Exception):
     """The calls of a solver cannot be counted; the message says why."""
 
 
 def count(solver: Solver, kind: Kind, operator: Mapping[str, Any], seconds: float) -> Counts:
     """The calls of a solver; raises Uncounted where it fails, and after so many seconds."""
+    end = time.monotonic() + seconds
     try:
-        return _count(_ready(solver), kind, operator, seconds, real_size=False)
+        solver = _ready(solver)
+        if list(solver.workload) == ["steps"] and type(solver).__module__.startswith("solvers."):
+            found = _on_a_line(solver, kind, operator, end)
+            if found is not None:
+                return found
+        return _count(solver, kind, operator, end, real_size=False)
     except TimeoutExceeded:
         raise Uncounted(f"counting its passes takes more than {seconds:.0f} s; max_seconds=N allows more") from None
     except Exception as first:
         try:
-            return _count(_ready(solver), kind, operator, seconds, real_size=True)
+            return _count(_ready(solver), kind, operator, end, real_size=True)
         except Exception:
             raise Uncounted(f"its passes cannot be counted on small images: {one_line(first)}") from None
 
@@ -131,10 +143,36 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).square().flatten(1).mean(1)
 
 
-def _count(solver: Solver, kind: Kind, operator: Mapping[str, Any], seconds: float, real_size: bool) -> Counts:
+def _on_a_line(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float) -> Counts | None:
+    """The calls as those of shorter runs foretell them; None where they do not, and for few steps."""
+    steps = solver.workload["steps"]
+    if steps <= 2 * sum(SHORT) or solver.growth:
+        return None
+    try:
+        runs = [_count(replace(solver, steps=few), kind, operator, end, real_size=False) for few in SHORT]  # type: ignore[type-var]
+    except ValueError:
+        return None  # so few steps do not go with its other settings
+
+    def foretold(values: list[float], exact: bool = True) -> float:
+        slope = (values[-1] - values[0]) / (SHORT[-1] - SHORT[0])
+        line = [values[0] + slope * (few - SHORT[0]) for few in SHORT]
+        if exact and line != values:
+            raise ArithmeticError
+        return values[0] + slope * (steps - SHORT[0])
+
+    try:
+        fit = {name: foretold([run.fit[name] for run in runs]) for name in runs[0].fit}
+        draw = {name: foretold([run.draw[name] for run in runs]) for name in runs[0].draw}
+    except ArithmeticError:
+        return None
+    seconds = (foretold([getattr(run, name) for run in runs], False) for name in ("fit_seconds", "draw_seconds"))
+    return Counts(fit, draw, *(max(value, 0.0) for value in seconds))
+
+
+def _count(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float, real_size: bool) -> Counts:
     tried = trial(solver, kind, operator, 1, "nfe", real_size)
     prior, noise = tried.prior, Noise(tried.keys, "solver")
-    with weightless(prior, "features" in solver.needs), prior.metered(watch=watch_of(seconds)) as meter:
+    with weightless(prior, "features" in solver.needs), prior.metered(watch=watch_of(end - time.monotonic())) as meter:
         start = time.perf_counter()
         posterior = solver.fit(tried.obs, prior, noise)
         fitted, middle = meter.counts(), time.perf_counter()
@@ -144,9 +182,7 @@ def _count(solver: Solver, kind: Kind, operator: Mapping[str, Any], seconds: flo
     return Counts(fitted, drawn, middle - start, end - middle)
 
 
-def for_budget(
-    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, kind: Kind
-) -> Mapping[str, Any]:
+def for_budget(config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, kind: Kind) -> Mapping[str, Any]:
     """The configuration with the solver's work chosen for its budget, as a run chooses it, on the stand-in.
 
     Raises Inapplicable like :func:`bench.budget.within_budget`, and Uncounted.

@@ -83,7 +83,7 @@ class Ask:
     measure: str = "calls"
     seconds_pass: float | None = None
     timings: str | None = None
-    max_seconds: float = 60.0
+    max_seconds: float = 120.0
     max_memory: float | None = None
 
     @classmethod
@@ -392,7 +392,8 @@ class Estimator:
         if key not in self.counts:
             try:
                 chosen = for_budget(config, choices, solver, known.kind)
-                left = max(1.0, self.end - time.monotonic())
+                if (left := self.end - time.monotonic()) <= 0:
+                    raise Uncounted(f"max_seconds={self.ask.max_seconds:g} are over; a greater one counts the rest")
                 self.counts[key] = count(build(chosen["solver"]), known.kind, config["operator"], left)
             except Uncounted as error:
                 self.counts[key] = str(error)
