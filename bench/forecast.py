@@ -239,7 +239,7 @@ def _solver_node(overrides: Sequence[str]) -> Config | None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    names = [item.value() for item in parsed if item.key_or_group == "solver"]
+    names = [str(item.value()) for item in parsed if item.key_or_group == "solver"]
     if len(names) != 1 or names[0] not in options("solver", ()):
         return None
     node = deepcopy(options("solver", ())[names[0]].content)
@@ -480,7 +480,7 @@ class Estimator:
         draws: int,
     ) -> float:
         """Bytes of a row, as a share of a shard like those that the run will write."""
-        shape = known.prior.image_shape if known.prior is not None else None
+        shape: tuple[int, ...] | None = known.prior.image_shape if known.prior is not None else None
         if shape is None and isinstance(images, ImageSet):
             shape = tuple(images.shape)
         if shape is None and "size" in config["data"]:
@@ -515,7 +515,7 @@ def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet |
     """Raise Inapplicable for a cell that a run would refuse; what is missing is assumed to fit."""
     prior = known.prior if known.prior is not None else known.kind.stand_in(whole=False, real_size=False)
     if isinstance(images, str) or known.prior is None:
-        images = _Fitting(tuple(prior.image_shape), prior.num_classes)
+        images = _Fitting(prior.image_shape, prior.num_classes)
     _Bare(config, solver, prior, images)
     if known.prior is not None:
         try:
