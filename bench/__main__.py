@@ -134,21 +134,10 @@ def _run(overrides: list[str]) -> int:
     return 0 if good else FAILED
 
 
-def _plan(overrides: list[str]) -> int:
-    from bench.overrides import check
-    from bench.studies import cells, expand
+def _plan(arguments: list[str]) -> int:
+    from bench.forecast import command
 
-    checked = [check(sweep, study_sweep=True) for sweep in expand(overrides)]
-    if len(singles := cells(overrides)) > 1:
-        from bench.console import out
-        from bench.forecast import forecast
-
-        out.print(forecast(singles))
-        return 0
-    from bench.finish import describe
-
-    print(describe(checked[0]))
-    return 0
+    return command(arguments)
 
 
 def _ls(arguments: list[str]) -> int:

@@ -40,9 +40,16 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
 
     Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
     """
+    return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
+
+
+def with_work(
+    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, make: Callable[[str], Trial]
+) -> Mapping[str, Any]:
+    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are to be counted."""
     if config["budget"] is None:
         return config
-    allowed, solver, node = Budget.of(config["budget"]), session.solver, config["solver"]
+    allowed, node = Budget.of(config["budget"]), config["solver"]
     usual = shipped(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
@@ -50,7 +57,7 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
     name, budget = type(solver).__name__, f"budget={config['budget']}"
     if not solver.workload:
         raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
-    trial = Trial.of(session, allowed.unit)
+    trial = make(allowed.unit)
     chosen = _most(solver, trial, int(allowed.amount / (1 + solver.margin)))
     if chosen is None:
         least = math.ceil(trial.cost(_least(solver)) * (1 + solver.margin))

@@ -62,8 +62,7 @@ def title(plan: CellPlan) -> str:
 @contextmanager
 def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
     """Counts rows as chunks are stored; failures are said at once."""
-    rows = sum(len(chunk.images) for chunk in chunks) * plan.cell.draws
-    total = sum(len(chunk.images) for chunk in plan.chunks) * plan.cell.draws
+    rows, total = plan.rows(chunks), plan.rows()
     seen: dict[str, int] = {}
     start = time.monotonic()
 
@@ -106,7 +105,7 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         task = bar.add_task(escape(title(plan)), total=total, completed=total - rows, failures="")
 
         def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
-            bar.update(task, advance=len(chunk.images) * plan.cell.draws, failures=note(counts))
+            bar.update(task, advance=chunk.rows(plan.cell.draws), failures=note(counts))
 
         yield advance
     seconds = time.monotonic() - start

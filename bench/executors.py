@@ -6,13 +6,14 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
 from bench.errors import DeviceLost, UserError
 from bench.plan import CellPlan, Chunk
+from bench.spread import idle_words, say_once
 from bench.stop import heed_sigterm
 
 Counts = dict[str, int]
@@ -70,6 +71,14 @@ class RayActors:
             raise ValueError(f"executor.workers={workers}; at least 1 worker is needed")
         self.workers, self.address, self.tries = workers, address, tries
 
+    def planned_workers(self) -> int:
+        """How many workers there will be; 1 where only a cluster that is not joined yet could say."""
+        if self.workers is not None or self.address is not None:
+            return self.workers or 1
+        import torch
+
+        return torch.cuda.device_count() or _cpu_workers()
+
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
         import torch
         from ray import get, kill, wait
@@ -78,7 +87,10 @@ class RayActors:
         from bench.worker import failed_rows
 
         # Ray gives its workers one thread unless told; rows are to equal those of a serial run here
-        actors = _actors(self.address, self.workers, threads or torch.get_num_threads())
+        pool = _actors(self.address, self.workers, threads or torch.get_num_threads())
+        if not plan.cell.config.get("quiet"):
+            say_once(idle_words(plan, len(chunks), len(pool)))
+        actors = pool[: len(chunks)]
         config, timeout = plan.cell.config, plan.cell.config.get("timeout")
         idle, todo = deque[Any](), deque(chunks)
         flying: dict[Any, tuple[Any, Chunk]] = {}
@@ -164,11 +176,32 @@ class _RayWorker:
             os._exit(1)  # a fresh process can use the device again; the chunk goes back into the queue
 
 
-_POOL: dict[tuple[str | None, int | None, int | None], tuple[Any, ...]] = {}
+class _Pool(Sequence[Any]):
+    """So many actors, each made when it is first taken: a cell of two chunks starts two workers, not eight."""
+
+    def __init__(self, make: Callable[[], Any], size: int):
+        self.make, self.size = make, size
+        self.made: list[Any] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = range(self.size)[index]
+        last = max(wanted, default=-1) if isinstance(wanted, range) else wanted
+        self.made += [self.make() for _ in range(len(self.made), last + 1)]
+        return self.made[index] if isinstance(wanted, int) else [self.made[i] for i in wanted]
+
+
+_POOL: dict[tuple[str | None, int | None, int | None], _Pool] = {}
 """The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
 
 
-def _actors(address: str | None, workers: int | None, threads: int | None) -> tuple[Any, ...]:
+def _cpu_workers() -> int:
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
+def _actors(address: str | None, workers: int | None, threads: int | None) -> Sequence[Any]:
     """One pool at a time: another number of workers or threads ends the one before."""
     try:
         import ray
@@ -177,7 +210,7 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     key = (address, workers, threads)
     if key in _POOL and ray.is_initialized():
         return _POOL[key]
-    for actor in (actor for pool in _POOL.values() for actor in pool):
+    for actor in (actor for pool in _POOL.values() for actor in pool.made):
         ray.kill(actor)
     _POOL.clear()
     if not ray.is_initialized():
@@ -187,10 +220,10 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
         raise UserError(
             f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give fewer workers"
         )
-    count = workers or gpus or max(1, (os.cpu_count() or 2) // 2)
+    count = workers or gpus or _cpu_workers()
     # no CPU is asked for: an actor that waits for one which another holds would wait without a word
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
-    _POOL[key] = tuple(make.remote(threads) for _ in range(count))
+    _POOL[key] = _Pool(lambda: make.remote(threads), count)
     return _POOL[key]
 
 

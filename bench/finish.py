@@ -105,7 +105,7 @@ def _panel(plan: CellPlan, images: int) -> Panel:
     from bench.truth import demand_equal, recorded
     from bench.worker import Session
 
-    ids = [image for chunk in plan.chunks for image in chunk.images][:images]
+    ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
@@ -139,8 +139,7 @@ def describe(overrides: list[str]) -> str:
         study, plan = prepare(cfg, choices, write=False)
     session = Session(plan.cell.config, "cpu")
     missing = plan.missing()
-    rows = sum(len(c.images) for c in plan.chunks) * plan.cell.draws
-    todo = sum(len(c.images) for c in missing) * plan.cell.draws
+    rows, todo = plan.rows(), plan.rows(missing)
     return "\n".join(
         (
             f"cell     {plan.cell.name}  {console.title(plan)}",

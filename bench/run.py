@@ -28,6 +28,7 @@ from bench.plugins import admit_of
 from bench.presets import choose
 from bench.problems import collected
 from bench.schema import study_folder
+from bench.spread import pieces_for, planned_workers, say_once, spread_words, together
 from bench.store import write_atomic
 from priors.execution import Execution
 
@@ -56,9 +57,8 @@ class Outcome:
     @property
     def good(self) -> bool:
         """Every planned row is there, and is ok or declared acceptable."""
-        planned = sum(len(c.images) for c in self.plan.chunks) * self.plan.cell.draws
         good = sum(n for status, n in self.counts.items() if status in ("ok", *self.accept))
-        return good == planned
+        return good == self.plan.rows()
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     config = plain(cfg)
     config["operator"] = pinned_operator(config["operator"])
     # what cannot be run is refused here, before anything is written
-    build(config["executor"])
+    workers = planned_workers(build(config["executor"]))
     study = Path(study_folder(config["out"], config["study"]["name"]))
     config["metrics"] = checked_metrics(config["metrics"])
     cards = {name: asdict(shared("metric", node, "cpu").card) for name, node in config["metrics"].items()}
@@ -136,7 +136,11 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     if write:
         writable(study)
     provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
-    return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
+    cuts = pieces_for(config, session.solver, session.metrics, workers)
+    plan = plan_cell(cell, study, session.images.ids, cards, provenance, write, cuts)
+    if not config["quiet"]:
+        say_once(spread_words(plan, together(session.metrics), workers))
+    return study, plan
 
 
 def _content(session: Session) -> list[str] | None:

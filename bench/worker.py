@@ -346,7 +346,8 @@ class Worker:
         self, size: BatchSize, session: Session, plan: CellPlan, chunk: Chunk, watch: Callable[[], None] | None
     ) -> tuple[list[Row], bool]:
         """The chunk's rows from padded batches of this size, and whether memory ran out."""
-        fixed, draws = self._fixed(session, plan, size), plan.cell.draws
+        fixed, every = self._fixed(session, plan, size), plan.cell.draws
+        draws = chunk.draws(every)
         rows: list[Row] = []
         try:
             for start in range(0, len(chunk.images), size.images):
@@ -354,11 +355,11 @@ class Worker:
                 padded = [*part, *[part[-1]] * (size.images - len(part))]
                 measured = session.measure(padded)
                 truths = measured.truths
-                outcome = self._solve(session, measured, draws, size.draws, watch)
+                outcome = self._solve(session, measured, every, size.draws, watch, draws)
                 rows += [
-                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * draws + d]}
+                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * len(draws) + k]}
                     for i, image in enumerate(part)
-                    for d in range(draws)
+                    for k, d in enumerate(draws)
                 ]
             return rows, False
         except Exception as error:
@@ -389,32 +390,44 @@ class Worker:
         }
 
     def _solve(
-        self, session: Session, measured: Measurement, draws: int, batch: int, watch: Callable[[], None] | None
+        self,
+        session: Session,
+        measured: Measurement,
+        draws: int,
+        batch: int,
+        watch: Callable[[], None] | None,
+        only: range | None = None,
     ) -> list[Row]:
-        """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
+        """Fit once, sample every draw, score; one row per (image, draw) of the padded batch.
+
+        ``only``: those of the ``draws`` that this chunk holds; None = all. A row costs the same in any chunk: its share
+        of a fit is that among all draws, though every chunk of an image fits once more.
+        """
         prior = session.prior
         cond = session.condition(measured.labels)
         obs = Observation(measured.y, measured.operator, cond, session.perceptual, session.modules)
         noise = Noise(measured.keys, "solver", self.device)
-        blocks = _blocks(draws, batch)
-        sampled = obs.n * sum(len(block) for block, _ in blocks)
+        part = range(draws) if only is None else only
+        blocks, whole = _blocks(part, min(draws, batch)), _blocks(range(draws), min(draws, batch))
+        sampled, planned = (obs.n * sum(len(block) for block, _ in these) for these in (blocks, whole))
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
-        limit, unit = limit_of(session.config["budget"], sampled)
+        limit, unit = limit_of(session.config["budget"], planned)
         with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch, unit) as meter:
             with self._clock() as fit:
                 posterior = session.fit(obs, measured, draws, noise)
             fitted = meter.counts()
+            meter.limit = meter.spent + (limit - meter.spent) * sampled / planned  # the rest is for all draws
             with self._clock() as sample:
                 samples = [posterior.sample(block) for block, _ in blocks]
-                x = torch.cat([part.x[:, :n] for part, (_, n) in zip(samples, blocks, strict=True)], dim=1)
+                x = torch.cat([some.x[:, :n] for some, (_, n) in zip(samples, blocks, strict=True)], dim=1)
             trace = samples[0].trace
             del samples
         if watch is not None:
             watch()
-        if x.shape != (obs.n, draws, *prior.image_shape):
-            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, draws, *prior.image_shape)}")
+        if x.shape != (obs.n, len(part), *prior.image_shape):
+            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, len(part), *prior.image_shape)}")
         cost = {
             "seconds_fit": fit() / (obs.n * draws),
             "seconds_sample": sample() / sampled,
@@ -423,10 +436,10 @@ class Worker:
             **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
             **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
-        rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
-        if session.config.get("trace"):
+        rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))]
+        if session.config.get("trace") and part.start == 0:
             # as features of an image do, its trace stands in the row of its first draw
-            for row, data in zip(rows[::draws], packed(trace), strict=False):
+            for row, data in zip(rows[:: len(part)], packed(trace), strict=False):
                 row[TRACE] = data
         return rows
 
@@ -505,11 +518,10 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
 def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:
     """The rows of a chunk that produced nothing."""
     fixed = fixed or {"cell": plan.cell.name}
-    draws = range(plan.cell.draws)
     return [
         {**fixed, "image_id": image, "draw": d, "status": status, "message": message}
         for image in chunk.images
-        for d in draws
+        for d in chunk.draws(plan.cell.draws)
     ]
 
 
@@ -547,10 +559,9 @@ def one_line(error: BaseException) -> str:
     return f"{text} ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})"
 
 
-def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
-    """Draw indices in blocks of at most ``batch``, the last filled up by repetition, with the number that counts."""
-    size = min(draws, batch)
-    blocks = [list(range(i, min(i + size, draws))) for i in range(0, draws, size)]
+def _blocks(draws: range, size: int) -> list[tuple[list[int], int]]:
+    """Draw indices in blocks of ``size``, the last filled up by repetition, with the number that counts."""
+    blocks = [list(draws[i : i + size]) for i in range(0, len(draws), size)]
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 
 
