@@ -1,7 +1,7 @@
 """Bytes of tensors that are alive, counted while code runs: storages are seen when an operation makes them, and leave.
 
 Views share a storage and count once. What a kernel takes for itself and gives back before it ends is not seen, nor is
-what an allocator rounds up or keeps in reserve. The numbers are the same in every run, which those of a process are not.
+what an allocator rounds up or keeps in reserve. Two runs give the same numbers, which those of a process do not.
 """
 
 from __future__ import annotations

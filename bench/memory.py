@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -33,8 +33,9 @@ from bench.scoring import score_rows
 from bench.streams import Key
 from bench.streams import Noise as SeededNoise
 from bench.worker import PERCEPTUAL, BatchSize, Measurement, batch_of, build_operator, shared
-from metrics.base import AnyMetric, DrawMetric, DrawSet, ValueMetric
-from metrics.perceptual import Perceptual
+from metrics.base import AnyMetric, DrawMetric, DrawSet, MissingWeights, ValueMetric
+from metrics.lpips_metric import LPIPS, empty
+from metrics.perceptual import Perceptual, as_rgb
 from priors.base import Prior
 from priors.execution import Execution
 from priors.memory import weight_bytes
@@ -78,7 +79,7 @@ class Costs:
         self.prior = prior
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         parts = {"net": prior.net, "latent": prior.latent}
-        self._weights = {name: self._fake(module) for name, module in parts.items() if module is not None}
+        self._weights = {name: self.fake(module) for name, module in parts.items() if module is not None}
         self._known: dict[tuple[object, ...], tuple[Cost, Cost]] = {}
 
     def of(self, part: str, call: Callable[..., Tensor], *inputs: Any) -> Cost:
@@ -116,17 +117,18 @@ class Costs:
         """Within the block the network that the prior runs has fake weights."""
         net = self.prior.net
         assert net is not None
-        call = lambda x, t, values: functional_call(net, self._weights["net"], (x, t, values))  # noqa: E731
+        call = lambda x, t, values: functional_call(net, self._weights["net"], (x, t, values), tie_weights=False)  # noqa: E731
         return patch.object(self.prior, "_compiled", call)
 
     def _autoencoder(self, name: str, *inputs: Tensor | None) -> Tensor:
         latent = self.prior.latent
         assert latent is not None
         weights = {f"module.{key}": value for key, value in self._weights["latent"].items()}
-        out: Tensor = functional_call(_Method(latent, name), weights, inputs)
+        out: Tensor = functional_call(_Method(latent, name), weights, inputs, tie_weights=False)
         return out
 
-    def _fake(self, module: nn.Module) -> dict[str, Tensor]:
+    def fake(self, module: nn.Module) -> dict[str, Tensor]:
+        """Weights for a module that have shapes and no values."""
         state = module.state_dict().items()
         with self.mode:
             return {
@@ -283,12 +285,11 @@ class _Blank:
 
 def shortened(solver: Solver) -> Solver:
     """The solver with few steps, its networks used as before; as it is where its settings allow no less."""
-    try:
-        solver = solver.scaled(_FEW / max(solver.workload.values(), default=_FEW))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        solver = solver.scaled(_FEW / max(_FEW, *solver.workload.values(), 0))
     values = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
-    few = {k: _FEW if k != "every" else 1 for k, v in values.items() if type(v) is int and k.endswith(_CUT) and v > _FEW}
+    whole = {k: v for k, v in values.items() if type(v) is int and k.endswith(_CUT) and v > _FEW}
+    few = {name: 1 if name == "every" else _FEW for name in whole}
     try:
         return replace(solver, **few)  # type: ignore[type-var]
     except ValueError:
@@ -336,18 +337,33 @@ def _measurement(config: Mapping[str, Any], prior: Prior, images: int, made_up: 
 
 
 def _perceptual(solver: Solver, costs: Costs, ledger: Ledger) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """A small distance in the place of the solver's perceptual one, which must be there."""
+    """A small distance in the place of the solver's perceptual one."""
     name = getattr(solver, "perceptual", "none")
     if name == "none":
         return None
-    metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")
-
+    found = _apart_from_here(lambda: _between(name, costs))
 
     @torch.enable_grad()  # without, it may keep what it computed of the last truth, which here has no values
     def between(a: Tensor, b: Tensor) -> Tensor:
-        return metric.between(a, b)
+        return found(a, b)
 
     return charged(f"perceptual {name}", costs, ledger, between, _distance)
+
+
+def _between(name: str, costs: Costs) -> Callable[[Tensor, Tensor], Tensor]:
+    """The perceptual distance of a name, loaded; of LPIPS the network without values where its weights are missing."""
+    metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")
+    try:
+        metric.check()
+    except MissingWeights:
+        if not isinstance(metric, LPIPS):
+            raise
+        side, module = metric.min_side, empty(metric.net).eval().requires_grad_(False)
+        weights = costs.fake(module)
+        return lambda a, b: functional_call(
+            module, weights, (as_rgb(a, side), as_rgb(b, side)), tie_weights=False
+        ).flatten()
+    return metric.between
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
@@ -489,11 +505,16 @@ def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
 def _perceptual_weights(config: Mapping[str, Any], prior: Prior) -> int:
     """Weights of the distance that the solver's setting names, unless a metric brings them along."""
     name = getattr(build(config["solver"]), "perceptual", "none")
-    if name == "none" or any(node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config["metrics"].values()):
+    if name == "none" or any(
+        node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config["metrics"].values()
+    ):
         return 0
     metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")
     x = torch.zeros(1, *prior.image_shape)
-    metric.between(x, x)  # loads them
+    try:
+        metric.between(x, x)  # loads them
+    except MissingWeights:
+        return 4 * sum(p.numel() for p in empty(metric.net).parameters()) if isinstance(metric, LPIPS) else 0
     with Live() as live, torch.no_grad():
         metric.between(x, x)
     return live.outside_peak - _image_bytes(prior)
