@@ -469,7 +469,7 @@ def _packages(config: Mapping[str, Any]) -> Iterator[Finding]:
 def _print(findings: Sequence[Finding]) -> None:
     """A table on a terminal; elsewhere one line a finding, its remedy indented below it."""
     if not out.is_terminal:
-        width = max(len(finding.check) for finding in findings)
+        width = max((len(finding.check) for finding in findings), default=0)
         for finding in findings:
             out.print(f"{finding.state:<7}  {finding.check:<{width}}  {finding.found}", markup=False)
             if finding.remedy:

@@ -69,7 +69,7 @@ class Machine:
 
 def bytes_of(memory: str) -> int:
     """``80GiB`` in bytes; UserError, one line, for anything else than a number with its unit."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-z]+)", memory.strip(), re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.IGNORECASE | re.ASCII)
     units = {name.lower(): size for name, size in UNITS.items()}
     if found is None or found[2].lower() not in units or float(found[1]) == 0:
         raise UserError(f"memory={memory}: give a number above 0 with its unit ({', '.join(UNITS)}): memory=80GiB")

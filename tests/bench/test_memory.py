@@ -186,7 +186,7 @@ def test_memory_with_its_unit(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     "argument",
     ["memory=80", "memory=GiB", "memory=-1GiB", "memory=0GiB", "memory=80 apples", "memory=", "memory=1e3GiB"]
-    + ["gpus=many", "gpus=-1", "gpus=1.5", "device=h1000", "memory=8\nGiB ", "memory=٨GiB"],
+    + ["gpus=many", "gpus=-1", "gpus=1.5", "device=h1000", "memory=8\nGiB", "memory=٨GiB"],
 )
 def test_what_cannot_be_read_is_one_line(argument: str) -> None:
     with pytest.raises(UserError) as error:
@@ -212,5 +212,3 @@ def test_counting_leaves_nothing_behind() -> None:
     del costs
     gc.collect()
     assert mode() is None and all(p.is_meta for p in prior.net.parameters())  # type: ignore[union-attr]
-
-
