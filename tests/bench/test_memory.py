@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.architecture import without_weights
 from bench.catalog import option
@@ -66,10 +67,7 @@ def test_a_lease_lasts_as_long_as_autograd_keeps_what_it_stands_for(checkpointed
 
     x = torch.zeros(10, requires_grad=True)
     with Ledger() as ledger:
-        if checkpointed:
-            y = torch.utils.checkpoint.checkpoint(call, x, use_reentrant=False).sum()
-        else:
-            y = call(x).sum()
+        y = (checkpoint(call, x, use_reentrant=False) if checkpointed else call(x)).sum()
         assert (ledger.now >= 10**6) == (not checkpointed) == held[0]()  # type: ignore[operator]
         y.backward()
         assert ledger.now < 1000 and ledger.peak >= 10**6
@@ -185,8 +183,10 @@ def test_memory_with_its_unit(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["memory=80", "memory=GiB", "memory=-1GiB", "memory=0GiB", "memory=80 apples", "memory=", "memory=1e3GiB"]
-    + ["gpus=many", "gpus=-1", "gpus=1.5", "device=h1000", "memory=8\nGiB", "memory=٨GiB"],
+    [
+        *("memory=80", "memory=GiB", "memory=-1GiB", "memory=0GiB", "memory=80 apples", "memory=", "memory=1e3GiB"),
+        *("memory=8\nGiB", "memory=٨GiB", "gpus=many", "gpus=-1", "gpus=1.5", "device=h1000"),
+    ],
 )
 def test_what_cannot_be_read_is_one_line(argument: str) -> None:
     with pytest.raises(UserError) as error:
