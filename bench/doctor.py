@@ -391,10 +391,22 @@ def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
     """Whether there is the GPU that is asked for; of another machine nobody can say more than its user did."""
     import torch
 
+    problem = _attempt(lambda: build(config["executor"]))[1]
+    if problem:
+        yield Finding("executor", "missing", problem)
+        return
     asked = str(config["executor"].get("device") or "auto")
-    if asked.startswith("cuda") and not machine.elsewhere and not torch.cuda.is_available():
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.startswith("cuda") and not machine.elsewhere and _index(asked) >= there:
+        found = f"executor.device={asked}, but this machine has {there or 'no'} GPU{'s' * (there > 1)}"
         remedy = "executor.device=auto; or say what the run is meant for, for example memory=80GiB gpus=8"
-        yield Finding("device", "missing", f"executor.device={asked}, but this machine has no GPU", remedy)
+        yield Finding("device", "missing", found, remedy)
+
+
+def _index(device: str) -> int:
+    """The number of a GPU, 0 where none is given."""
+    number = device.partition(":")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _slow(need: Need, machine: Machine) -> Iterator[Finding]:
@@ -421,7 +433,8 @@ def _free_memory(config: Mapping[str, Any]) -> tuple[str, int]:
 
     asked = str(config["executor"].get("device") or "auto")
     if asked != "cpu" and torch.cuda.is_available():
-        name = "cuda" if asked == "auto" else asked
+        index = _index(asked)
+        name = f"cuda:{index}" if 0 < index < torch.cuda.device_count() else "cuda"  # no such GPU is another finding
         return name, int(torch.cuda.mem_get_info(name)[0])
     available = re.search(r"MemAvailable:\s+(\d+)", _read("/proc/meminfo"))
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -38,6 +38,17 @@ def code(*arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
+@pytest.fixture
+def counted() -> None:
+    """For tests that need the estimate of memory; the others do without the seconds it takes."""
+
+
+@pytest.fixture(autouse=True)
+def _without_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "counted" not in request.fixturenames:
+        monkeypatch.setattr(module, "_networks", lambda *about: None)
+
+
 def kept(prior: Prior) -> int:
     """What one call of the network keeps for a gradient of one row."""
     costs = Costs(prior)
@@ -147,7 +158,7 @@ def test_missing_weights_of_a_metric_name_the_file(monkeypatch, tmp_path) -> Non
     assert found.state == "missing" and "vgg16-397923af.pth" in found.found
 
 
-def test_memory_and_disk_are_compared_with_what_is_free(monkeypatch) -> None:
+def test_memory_and_disk_are_compared_with_what_is_free(counted, monkeypatch) -> None:
     assert by_check()["memory"].state == by_check()["disk"].state == "ok"
     monkeypatch.setattr(module, "_free_memory", lambda config: ("cuda", 2**20))
     assert by_check()["memory"].state == "missing" and "batch=" in by_check()["memory"].remedy
@@ -182,7 +193,7 @@ CELLS = [
 ]
 
 
-def test_a_study_is_examined_once_for_what_its_cells_share(monkeypatch, tmp_path, capsys) -> None:
+def test_a_study_is_examined_once_for_what_its_cells_share(counted, monkeypatch, tmp_path, capsys) -> None:
     calls: list[str] = []
     for name in ("_prior", "_images", "_mask", "_metrics", "_fit"):
         whole = getattr(module, name)
@@ -220,8 +231,7 @@ def test_every_cell_of_a_study_is_examined(monkeypatch, tmp_path) -> None:
     assert len(seen) == len(chosen) == 8
 
 
-def test_a_study_names_every_setting_and_prior_that_is_missing(monkeypatch, tmp_path, capsys) -> None:
-    monkeypatch.setattr(module, "_networks", lambda *about: None)
+def test_a_study_names_every_setting_and_prior_that_is_missing(tmp_path, capsys) -> None:
     assert code("study=vipaint_table2", "metrics=[psnr]", f"out={tmp_path}", "memory=80GiB", "gpus=8") == 2
     printed = capsys.readouterr().out
     for name in ("imagenet64", "imagenet256"):
@@ -231,7 +241,7 @@ def test_a_study_names_every_setting_and_prior_that_is_missing(monkeypatch, tmp_
     assert "GPU" not in "".join(line for line in printed.splitlines() if line.startswith("missing"))
 
 
-def test_the_memory_of_another_machine(capsys) -> None:
+def test_the_memory_of_another_machine(counted, capsys) -> None:
     run = [CHEAP, "solver=dps", "draws=2", "batch=64", "data.images=64"]
     assert code(*run, "memory=80GiB", "gpus=1") == 0
     (line,) = said(capsys, "memory")
@@ -248,7 +258,7 @@ def test_the_memory_of_another_machine(capsys) -> None:
     assert "not even batch=1 fits" in capsys.readouterr().out
 
 
-def test_a_gpu_that_is_not_here(monkeypatch, capsys) -> None:
+def test_a_gpu_that_is_not_here(counted, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = [CHEAP, "solver=blended", "executor.device=cuda"]
     assert code(*run) == 2
@@ -269,7 +279,7 @@ def test_gpus_that_would_have_nothing_to_do(capsys) -> None:
     assert not said(capsys, "GPUs")
 
 
-def test_memory_of_a_prior_whose_weights_are_missing(capsys) -> None:
+def test_memory_of_a_prior_whose_weights_are_missing(counted, capsys) -> None:
     assert code(CHEAP, "prior=imagenet256", "prior.path=nowhere", "solver=psld", "device=h100", "batch=4") == 2
     (line,) = said(capsys, "memory")
     # 456 M parameters in float32
@@ -312,7 +322,7 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
     assert costs.of("decode", costs.decode, z).kept / 2**30 == pytest.approx(1.5, rel=0.1)
 
 
-def test_a_prior_whose_network_wants_another_input_is_a_finding(tmp_path, capsys) -> None:
+def test_a_prior_whose_network_wants_another_input_is_a_finding(counted, tmp_path, capsys) -> None:
     """As one of Stable Diffusion XL, which earlier versions converted: it wants pooled embeddings and sizes."""
     config = {
         "sample_size": 8,
