@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
+from bench.memory import Costs
 from bench.worker import shared
 from priors.base import Condition, Prior
-from priors.memory import kept_bytes, weight_bytes
+from priors.memory import weight_bytes
 from priors.nets import Inpainter
 
 KINDS = ("nfe", "nge", "decode", "decode_grad", "encode", "encode_grad")
@@ -88,7 +89,7 @@ def _demand_memory(prior: Prior, memory: int) -> int:
     if prior.net is None:
         return 0
     try:
-        kept = sum(kept_bytes(prior).values())
+        kept = Costs(prior).for_a_gradient()
     except Exception as error:
         raise TooMuch(f"its network cannot be called: {str(error).splitlines()[0]}") from None
     weights = weight_bytes(prior)

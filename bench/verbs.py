@@ -50,7 +50,7 @@ HELP: dict[str, Verb] = {
         "bench plan study=arena",
         {
             "-m": "every cell of a sweep",
-            "measure=none|rows": "make no call of the network here; or run a few rows of every cell, which takes longer",
+            "measure=none|rows": "no network call here; or a few rows of every cell, which takes longer",
             "seconds_pass=S": "what a pass takes on the machine that will run it, in seconds",
             "timings=DIR": "take it from the rows of another study with the same prior",
             "max_seconds=S max_memory=SIZE": "how long planning may take, and how much memory: 8GiB",
@@ -77,8 +77,13 @@ HELP: dict[str, Verb] = {
     "doctor": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
         "what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk",
-        "bench doctor solver=vipaint2 prior=fashion",
-        {"-m": "every job of a sweep", "SETTING=VALUE": SETTINGS_LINE},
+        "bench doctor study=vipaint_table6 device=h100 gpus=8",
+        {
+            "-m": "every job of a sweep; what they have in common is looked at once",
+            "memory=SIZE gpus=N": "the machine that the run is meant for, where it is not this one: memory=80GiB gpus=8",
+            "device=NAME": "a GPU by its name instead of memory=, such as h100",
+            "SETTING=VALUE": SETTINGS_LINE,
+        },
         settings=True,
         reads=True,
     ),
@@ -185,7 +190,7 @@ HELP: dict[str, Verb] = {
         "bench convert ffhq_10m.pt --as adm --to priors/ffhq_adm",
         {
             "FILE": "the published file, or the folder of a diffusers pipeline",
-            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout the file has; a folder of diffusers needs none",
+            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout it has; a folder needs none",
             "--to DIR": "the folder of the prior",
             "--layout NAME": "adm, compvis: which of the known networks, where the file does not say",
             "--config FILE": "adm, compvis: the settings of the network, where they lie in a file of their own",
