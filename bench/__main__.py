@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, UserError, unknown
 from bench.guard import check_house
-from bench.stop import Terminated, farewell, heed_sigterm
+from bench.stop import exit_code, farewell, forget, heed_signals, is_stop
 
 HELP = """\
 python -m bench [verb] [overrides]
@@ -47,16 +47,26 @@ input or no worker can start, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    heed_signals()
     try:
-        heed_sigterm()
+        _main(arguments)
+    except BaseException as error:  # after a signal, whatever became of the exception that it raised
+        if not is_stop(error):
+            raise
+        print(farewell(_parted(arguments)[0], arguments), file=sys.stderr)
+        sys.exit(exit_code())
+    finally:
+        forget()
+
+
+def _main(arguments: list[str]) -> None:
+    """The same, but for signals."""
+    try:
         check_house()
         sys.exit(_dispatch(arguments))
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt as stop:
-        print(farewell(_parted(arguments)[0], arguments), file=sys.stderr)
-        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # the reader of `bench ls | head` has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import UserError
+from bench.foreign import Left, foreign, text_of
 from bench.plugins import in_file, packages
 from bench.presets import choose, usual
 
@@ -29,9 +30,10 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_ '{path}' cannot be imported: {error}") from None
+        with foreign():
+            return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, Left) as error:
+        raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> A
         if unused:
             raise UserError(f"{node['_target_']} has no setting named {', '.join(sorted(unused))}")
     try:
-        return make(**settings, **more)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{node['_target_']}: {error}") from error
+        with foreign():
+            return make(**settings, **more)
+    except (ValueError, TypeError, FileNotFoundError, Left) as error:
+        raise UserError(f"{node['_target_']}: {text_of(error)}") from error

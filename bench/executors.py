@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bench.errors import DeviceLost, UserError
 from bench.plan import CellPlan, Chunk
-from bench.stop import heed_sigterm
+from bench.stop import die_at_once, heed_again
 
 Counts = dict[str, int]
 
@@ -114,6 +114,8 @@ class RayActors:
                 del ends[ref]  # a reference that is kept keeps its result in memory
                 try:
                     counts = get(ref)
+                    if isinstance(counts, Exception):
+                        raise counts
                     idle.append(actor)
                 except RayActorError as error:
                     _check_started(error)
@@ -148,6 +150,7 @@ class _RayWorker:
     def __init__(self, threads: int | None):
         from bench.worker import Worker
 
+        die_at_once()  # Ray's handler raises SystemExit in a solver, which may swallow it and store what was cut short
         self.worker = Worker(_device("auto"), threads)
 
     def prepare(self, config: Any) -> str:
@@ -157,11 +160,13 @@ class _RayWorker:
             return str(error)
         return ""
 
-    def run(self, plan: CellPlan, chunk: Chunk) -> Counts:
+    def run(self, plan: CellPlan, chunk: Chunk) -> Counts | UserError | OSError:
         try:
             return self.worker.run(plan, chunk)
         except DeviceLost:
             os._exit(1)  # a fresh process can use the device again; the chunk goes back into the queue
+        except (UserError, OSError) as error:  # a full disk; raised here, it would come back as a traceback of Ray's
+            return error
 
 
 _POOL: dict[tuple[str | None, int | None, int | None], tuple[Any, ...]] = {}
@@ -209,4 +214,4 @@ def _connect(address: str | None) -> None:
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": path}},
     )
-    heed_sigterm()  # Ray puts a handler of its own in place
+    heed_again()  # Ray puts a handler of its own in place

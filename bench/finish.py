@@ -38,6 +38,9 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     if not last.quiet:
         made = {"rows": last.study / "cells", "contact sheet": sheet, "figure": figure, "report": page}
         _show(board, {"leaderboard": last.study / "leaderboard.csv", **made})
+    for outcome in (o for o in outcomes if o.noted[1]):
+        note, count = outcome.noted
+        console.err.print(f"bench: {console.title(outcome.plan)}: {count} rows, {note}", markup=False)
     bad = [o for o in outcomes if not o.good]
     for outcome in bad:
         console.err.print(f"bench: {console.title(outcome.plan)}: {_failures(outcome)}")
