@@ -114,7 +114,8 @@ def _run(overrides: list[str]) -> int:
         refuse_unset(sweeps)
     from bench import app, console
 
-    console.SWEEP.cells = len(cells(parsed.overrides))
+    every = cells(parsed.overrides)
+    console.SWEEP.cells = len(every)
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
@@ -129,7 +130,7 @@ def _run(overrides: list[str]) -> int:
     from bench import sinks
     from bench.finish import finish, finish_elsewhere
 
-    good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
+    good = finish(app.OUTCOMES, console.SWEEP.cells) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1], every)
     sinks.finish()
     return 0 if good else FAILED
 

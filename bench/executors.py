@@ -7,11 +7,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
+from uuid import uuid4
 
+from bench import pulse, watchdog
 from bench.errors import DeviceLost, UserError
+from bench.heartbeat import beats
 from bench.plan import CellPlan, Chunk
 from bench.stop import die_at_once, heed_again
 
@@ -72,6 +76,8 @@ class RayActors:
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
         import torch
+
+        _stay_here(self.address)
         from ray import get, kill, wait
         from ray.exceptions import RayActorError
 
@@ -93,6 +99,8 @@ class RayActors:
                 ref = actor.run.remote(light, chunk)
                 flying[ref], ends[ref] = (actor, chunk), time.monotonic() + (timeout or math.inf) + GRACE_SECONDS
             done, _ = wait([*flying, *waking], num_returns=1, timeout=5)
+            if not done:
+                _tell(plan)
             for ref in {ref for ref in flying if time.monotonic() > ends[ref]} - overdue - {*done}:
                 overdue.add(ref)
                 kill(flying[ref][0], no_restart=False)
@@ -199,6 +207,37 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     return _POOL[key]
 
 
+def _stay_here(address: str | None) -> None:
+    """Let a cluster of this machine alone listen on the loopback interface: nobody else has a use for its ports.
+
+    Ray does so where it is told that it is no cluster of several machines; it reads that when it is imported.
+    """
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+@contextmanager
+def _watched(address: str | None) -> Iterator[None]:
+    """Mark the processes of a cluster that is started in the block, which then does not outlive this process."""
+    if address is not None:
+        yield
+        return
+    mark = uuid4().hex
+    watchdog.start(mark)
+    os.environ[watchdog.VARIABLE] = mark
+    try:
+        yield
+    finally:
+        del os.environ[watchdog.VARIABLE]
+
+
+def _tell(plan: CellPlan) -> None:
+    """Hand on how far the workers are, by the signs that they leave in the cell's folder."""
+    for beat in beats(plan.folder):
+        if beat.fresh:
+            pulse.tell(beat.chunk, beat.passes)
+
+
 def _connect(address: str | None) -> None:
     """Start Ray here, or join the cluster at ``address``; workers import this checkout, wherever it was started."""
     import ray
@@ -208,10 +247,11 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    with _watched(address):
+        ray.init(
+            address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
     heed_again()  # Ray puts a handler of its own in place

@@ -75,8 +75,14 @@ def _put_back(settings: Sequence[Setting], before: Sequence[Any]) -> list[str]:
     return lost
 
 
+UNREADABLE = object()
+"""In place of a value that could not be read; where it was so before, nothing is demanded afterwards."""
+
+
 def _same(a: Any, b: Any) -> bool:
-    """Equality that also knows tensors and arrays, alone or inside lists, tuples and dictionaries."""
+    """Whether ``a`` is what ``b`` was: tensors and arrays too, alone or inside lists, tuples and dictionaries."""
+    if b is UNREADABLE:
+        return True
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
@@ -91,7 +97,7 @@ def _same(a: Any, b: Any) -> bool:
 def attribute(owner: Any, name: str, label: str = "") -> Setting:
     """The attribute of a module or object, compared and put back as the object that it is."""
     label = label or f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"
-    return Setting(label, lambda: getattr(owner, name), lambda value: setattr(owner, name, value))
+    return Setting(label, lambda: _readable(lambda: getattr(owner, name)), lambda value: setattr(owner, name, value))
 
 
 # -- torch ------------------------------------------------------------------------------------------------------------
@@ -191,18 +197,23 @@ def _set_reductions(value: tuple[bool, ...]) -> None:
 
 def _precisions() -> tuple[Any, ...]:
     """How exact float32 products are, by torch's older switches and by its newer names, which it keeps apart."""
-    try:
-        convolutions = _CUDNN.allow_tf32
-    except RuntimeError:  # the two contradict each other, which foreign code can bring about
-        convolutions = None
     names = tuple(torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS)
-    return torch.get_float32_matmul_precision(), convolutions, *names
+    return _readable(torch.get_float32_matmul_precision), _readable(lambda: _CUDNN.allow_tf32), *names
+
+
+def _readable(read: Callable[[], Any]) -> Any:
+    """What ``read`` gives; torch refuses to answer where the older and the newer way contradict each other."""
+    try:
+        return read()
+    except RuntimeError:
+        return UNREADABLE
 
 
 def _set_precisions(value: tuple[Any, ...]) -> None:
     products, convolutions, *names = value
-    torch.set_float32_matmul_precision(products)
-    if convolutions is not None:
+    if products is not UNREADABLE:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not UNREADABLE:
         _CUDNN.allow_tf32 = convolutions
     for place, precision in zip(_PRECISIONS, names, strict=True):
         torch._C._set_fp32_precision_setter(*place, precision)
@@ -233,7 +244,7 @@ NUMBERS: tuple[Setting, ...] = (
     Setting("torch's precision of products", _precisions, _set_precisions),
     Setting("torch's reduced precision", _reductions, _set_reductions),
     *(attribute(_CUDNN, name) for name in ("enabled", "benchmark", "deterministic")),
-    attribute(torch.backends.mkldnn, "enabled"),
+    *(attribute(torch.backends.mkldnn, name) for name in ("enabled", "deterministic", "allow_tf32")),
     *(
         Setting(
             f"torch's {name} attention",

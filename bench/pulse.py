@@ -69,6 +69,12 @@ def beat() -> None:
             listener(_PULSE.chunk, _PULSE.passes)
 
 
+def tell(chunk: str, passes: int) -> None:
+    """Tell the listeners of a chunk that a worker in another process is at."""
+    for listener in _PULSE.listeners:
+        listener(chunk, passes)
+
+
 def passes() -> int:
     """Those of the chunk at hand so far."""
     return _PULSE.passes

@@ -51,6 +51,8 @@ class _State:
 
 
 _STATE = _State()
+_ENDING = threading.Lock()
+"""No signal is raised again once the handlers of before are back in their place: they may end the process."""
 
 
 def heed_signals() -> None:
@@ -63,9 +65,10 @@ def heed_signals() -> None:
 
 def forget() -> None:
     """The command has ended: signals do what they did before it."""
-    for number, handler in _STATE.before.items():
-        signal.signal(number, handler)
-    _STATE.number, _STATE.depth, _STATE.heeded, _STATE.before = None, 0, False, {}
+    with _ENDING:
+        for number, handler in _STATE.before.items():
+            signal.signal(number, handler)
+        _STATE.number, _STATE.depth, _STATE.heeded, _STATE.before = None, 0, False, {}
 
 
 def heed_again() -> None:
@@ -154,8 +157,10 @@ def _remind() -> None:
             words = "bench: interrupted; code of a solver, metric or data set did not end, and the process was ended\n"
             os.write(2, words.encode())
             _END(exit_code())
-        _STATE.again = True
-        signal.pthread_kill(main.ident, _STATE.number)  # type: ignore[arg-type]  # it has been started
+        with _ENDING:
+            if _STATE.number is not None and main.ident is not None:
+                _STATE.again = True
+                signal.pthread_kill(main.ident, _STATE.number)
 
 
 def farewell(verb: str, arguments: Sequence[str]) -> str:
