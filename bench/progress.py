@@ -20,6 +20,9 @@ from bench.plan import CellPlan, Chunk
 DRY_SECONDS = 1.0
 """The most that a dry run may take."""
 
+_LOOKED_AT = 3
+"""Stored chunks that are read at most: a cell may have thousands."""
+
 _KNOWN: dict[str, float] = {}
 """Passes of a row, by what decides them."""
 
@@ -73,7 +76,9 @@ class Position:
 
 def position(plan: CellPlan, chunks: Sequence[Chunk]) -> Position:
     """The beginning of a run of these chunks."""
-    return Position(plan, {chunk.name: chunk for chunk in chunks}, _cost(plan))
+    missing = {chunk.name: chunk for chunk in chunks}
+    stored = [chunk.name for chunk in plan.chunks if chunk.name not in missing]
+    return Position(plan, missing, _cost(plan, stored[:_LOOKED_AT]))
 
 
 def _key(plan: CellPlan) -> str:
@@ -81,12 +86,13 @@ def _key(plan: CellPlan) -> str:
     return digest([config.get(name) for name in ("solver", "prior", "operator", "draws", "budget")])
 
 
-def _cost(plan: CellPlan) -> float:
-    """Passes of a row, by the first source that has an answer; NaN where none has."""
-    rows = plan.store.read(["status", "nfe", "nge"])
-    good = rows[rows["status"] == "ok"]
-    if len(good):
-        return float((good["nfe"] + good["nge"]).mean())
+def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
+    """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks first; else NaN."""
+    for name in stored:
+        rows = plan.store.stored(name)[1]
+        good = rows[rows["status"] == "ok"]
+        if len(good):
+            return float((good["nfe"] + good["nge"]).mean())
     key = _key(plan)
     if key not in _KNOWN:
         _KNOWN[key] = _counted(plan)
@@ -100,11 +106,13 @@ class _Enough(RuntimeError):
 def _counted(plan: CellPlan) -> float:
     """By a dry run on the first image; NaN where the solver needs the whole network, fails, or takes too long."""
     from bench.budget import Trial
+    from bench.isolation import isolated
     from bench.worker import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:
-        session = Session(plan.cell.config, "cpu")
+        with isolated(numbers=True):
+            session = Session(plan.cell.config, "cpu")
         if "features" in session.solver.needs:
             return math.nan
         trial = Trial.of(session, "passes")

@@ -199,6 +199,16 @@ def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> 
         planned(check([f"solver={tmp_path / 'own.py'}:Own", *rest]))
 
 
+def test_a_check_of_a_solver_that_exits_is_no_good_end(monkeypatch) -> None:
+    from bench.check import FAIL, Promise, _examine
+
+    def leaves(subject: object) -> None:
+        sys.exit(0)
+
+    result = _examine(Promise("stays", "it stays", leaves), None)
+    assert (result.status, result.name) == (FAIL, "stays") and "SystemExit: 0 (test_foreign.py:" in result.reason
+
+
 # -- signals ----------------------------------------------------------------------------------------------------------
 
 

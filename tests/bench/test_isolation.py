@@ -95,6 +95,7 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.set_default_tensor_type")
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_is_there_within_the_block_and_gone_after_it(what: str) -> None:
     change, look = CHANGES[what]
