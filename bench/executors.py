@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from bench import pulse, watchdog
 from bench.errors import DeviceLost, UserError
 from bench.heartbeat import beats
 from bench.plan import CellPlan, Chunk
-from bench.stop import die_at_once, heed_again
+from bench.stop import die_at_once, heed_again, is_stop
 
 Counts = dict[str, int]
 
@@ -75,9 +75,16 @@ class RayActors:
         self.workers, self.address, self.tries = workers, address, tries
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
-        import torch
-
         _stay_here(self.address)
+        try:
+            yield from self._run(plan, chunks, threads)
+        except BaseException as error:
+            if is_stop(error):
+                _end_pool()  # before anything else: workers know of no signal, and would store what they finish
+            raise
+
+    def _run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+        import torch
         from ray import get, kill, wait
         from ray.exceptions import RayActorError
 
@@ -190,9 +197,7 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     key = (address, workers, threads)
     if key in _POOL and ray.is_initialized():
         return _POOL[key]
-    for actor in (actor for pool in _POOL.values() for actor in pool):
-        ray.kill(actor)
-    _POOL.clear()
+    _end_pool()
     if not ray.is_initialized():
         _connect(address)
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -205,6 +210,16 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
     _POOL[key] = tuple(make.remote(threads) for _ in range(count))
     return _POOL[key]
+
+
+def _end_pool() -> None:
+    """End the workers of this process, whatever they are at."""
+    import ray
+
+    for actor in (actor for pool in _POOL.values() for actor in pool):
+        with suppress(Exception):  # the cluster may have gone before
+            ray.kill(actor)
+    _POOL.clear()
 
 
 def _stay_here(address: str | None) -> None:

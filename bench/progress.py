@@ -89,10 +89,11 @@ def _key(plan: CellPlan) -> str:
 def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
     """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks first; else NaN."""
     for name in stored:
-        rows = plan.store.stored(name)[1]
-        good = rows[rows["status"] == "ok"]
-        if len(good):
-            return float((good["nfe"] + good["nge"]).mean())
+        with contextlib.suppress(OSError, ValueError):  # a shard that is damaged, or gone
+            rows = plan.store.stored(name)[1]
+            good = rows[rows["status"] == "ok"]
+            if len(good):
+                return float((good["nfe"] + good["nge"]).mean())
     key = _key(plan)
     if key not in _KNOWN:
         _KNOWN[key] = _counted(plan)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ CONTINUED = ("run", "score", "compact")
 AGAIN_SECONDS, PATIENCE_SECONDS = 1.0, 15.0
 """How often the exception is raised again in code that swallows it, and how long until the process is ended."""
 
-_END = os._exit  # foreign code sees another one, see bench.foreign
+_END: Callable[[int], object] = os._exit  # foreign code sees another one, see bench.foreign
 
 
 class Terminated(KeyboardInterrupt):
@@ -157,6 +157,7 @@ def _remind() -> None:
             words = "bench: interrupted; code of a solver, metric or data set did not end, and the process was ended\n"
             os.write(2, words.encode())
             _END(exit_code())
+            return
         with _ENDING:
             if _STATE.number is not None and main.ident is not None:
                 _STATE.again = True

@@ -113,7 +113,8 @@ def test_passes_of_a_row_are_known_before_the_first_chunk(command: Command, monk
     monkeypatch.undo()
     monkeypatch.setattr(progress, "_KNOWN", {})
     monkeypatch.setattr(progress, "DRY_SECONDS", -1.0)
-    assert math.isnan(progress.position(planned(command("blended", "solver.steps=13")), []).cost)
+    other = planned(command("blended", "solver.steps=13"))
+    assert math.isnan(progress.position(other, other.chunks).cost)
 
 
 def test_a_position_counts_the_rows_that_fill_up_a_batch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

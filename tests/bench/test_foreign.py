@@ -256,7 +256,6 @@ def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(heeding, mo
     def end(code: int) -> None:
         codes.append(code)
         ended.set()
-        sys.exit()  # of the reminding thread
 
     monkeypatch.setattr(stop, "AGAIN_SECONDS", 0.02)
     monkeypatch.setattr(stop, "PATIENCE_SECONDS", 0.1)
