@@ -8,26 +8,41 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, UserError, unknown
 from bench.fault import flush, last_resort, prepare_streams, refuse_broken_text, say, silence
 from bench.guard import check_house
-from bench.stop import Terminated, farewell, heed_sigterm
+from bench.stop import exit_code, farewell, forget, heed_signals, is_stop
 from bench.verbs import HELP, everything, one
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    heed_signals()
+    try:
+        _main(arguments)
+    except BaseException as error:  # after a signal, whatever became of the exception that it raised
+        if not is_stop(error):
+            raise
+        say(farewell(_parted(arguments)[0], arguments).removeprefix("bench: "))
+        sys.exit(exit_code())
+    finally:
+        forget()
+
+
+def _main(arguments: list[str]) -> None:
+    """The same, but for signals."""
     try:
         prepare_streams()
         refuse_broken_text(arguments)
-        heed_sigterm()
         check_house()
         code = _dispatch(arguments)
     except SystemExit:
         flush()
         raise
     except BaseException as error:
+        if is_stop(error):
+            raise
         code = _failed(error, arguments)
     problem = flush()
     if problem is not None:
@@ -41,9 +56,6 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, UserError):
         say(str(error))
         return BAD_INPUT
-    if isinstance(error, KeyboardInterrupt):
-        say(farewell(verb, arguments).removeprefix("bench: "))
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     if isinstance(error, BrokenPipeError):
         silence()
         if verb not in HELP or HELP[verb].reads:
@@ -116,7 +128,8 @@ def _run(overrides: list[str]) -> int:
         refuse_unset(sweeps)
     from bench import app, console
 
-    console.SWEEP.cells = len(cells(parsed.overrides))
+    every = cells(parsed.overrides)
+    console.SWEEP.cells = len(every)
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
@@ -129,7 +142,7 @@ def _run(overrides: list[str]) -> int:
 
     if not app.OUTCOMES:
         admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
-    good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
+    good = finish(app.OUTCOMES, console.SWEEP.cells) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1], every)
     sinks.finish()
     return 0 if good else FAILED
 

@@ -26,6 +26,8 @@ from torch import Tensor
 from bench.cell import shipped
 from bench.cost import Budget
 from bench.errors import Inapplicable, UserError
+from bench.foreign import foreign
+from bench.isolation import isolated
 from bench.streams import Key, Noise
 from bench.worker import Session, one_line
 from priors.base import UNITS, BudgetExceeded, Prior, Shape
@@ -157,10 +159,11 @@ class Trial:
         whole, most = "features" in solver.needs, limit * self.draws
         with weightless(self.prior, whole), self.prior.metered(most, unit=self.unit) as meter:
             try:
-                posterior = solver.fit(self.obs, self.prior, noise)
-                fitted = meter.spent
-                meter.limit = fitted + limit - fitted / self.draws
-                posterior.sample([0])
+                with isolated(), foreign():
+                    posterior = solver.fit(self.obs, self.prior, noise)
+                    fitted = meter.spent
+                    meter.limit = fitted + limit - fitted / self.draws
+                    posterior.sample([0])
             except BudgetExceeded:
                 return math.inf
             except Exception as error:

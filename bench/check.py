@@ -25,6 +25,7 @@ from bench.build import build, target
 from bench.catalog import options
 from bench.docs import field_notes
 from bench.errors import UserError
+from bench.foreign import foreign
 from bench.guard import ROOT
 from bench.models import with_served
 from bench.modules import load_modules
@@ -478,7 +479,8 @@ def examine(promises: Sequence[Promise], subject: Code | Subject) -> list[Result
 
 def _examine(promise: Promise, subject: Code | Subject) -> Result:
     try:
-        promise.check(subject)
+        with foreign():
+            promise.check(subject)
     except (Skipped, ImportError) as reason:  # an optional package is not there
         return Result(promise.name, SKIPPED, str(reason))
     except Broken as reason:

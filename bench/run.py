@@ -33,6 +33,8 @@ from bench.store import write_atomic
 from priors.execution import Execution
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.worker import Session
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
@@ -43,7 +45,10 @@ _REDUCED: dict[Path, tuple[float, float]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early."""
+    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early.
+
+    ``noted``: what the good rows say that a reader should know, such as values far from images, and how many do.
+    """
 
     study: Path
     plan: CellPlan
@@ -53,6 +58,7 @@ class Outcome:
     sheet: bool
     report: bool
     stopped: str = ""
+    noted: tuple[str, int] = ("", 0)
 
     @property
     def good(self) -> bool:
@@ -102,6 +108,14 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     With ``write`` the study folder is created and the plan recorded in it.
     """
     _refuse_absent(cfg)
+    from bench.isolation import isolated
+
+    # constructors of solvers, metrics and data sets run here for the first time
+    with isolated(numbers=True):
+        return _prepare(cfg, choices, write)
+
+
+def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
     import torch
 
     from bench.budget import within_budget
@@ -218,11 +232,17 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
             if message and done < len(chunks):
                 stopped = message
                 break
-    statuses = plan.store.read(["status"])["status"].value_counts()
+    rows = plan.store.read(["status", "message"])
+    statuses = rows["status"].value_counts()
+    notes = rows.loc[(rows["status"] == "ok") & rows["message"].fillna("").astype(bool), "message"]
     counts = {str(status): int(n) for status, n in statuses.items()}
     _reduce(study, lately=sweep)
     quiet, sheet, report = (bool(config[key]) for key in ("quiet", "sheet", "report"))
-    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped)
+    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped, _first(notes))
+
+
+def _first(notes: pd.Series) -> tuple[str, int]:
+    return ("", 0) if notes.empty else (str(notes.iloc[0]), len(notes))
 
 
 def _reduce(study: Path, lately: bool) -> None:

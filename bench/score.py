@@ -18,12 +18,14 @@ from torch import Tensor
 from bench.arena import PriorDraws, build_images
 from bench.build import build, target
 from bench.errors import UserError
+from bench.foreign import described, foreign
 from bench.heartbeat import beating
+from bench.isolation import isolated
 from bench.plan import Chunk
 from bench.plugins import READING, admit_typed, demand_trusted
 from bench.provenance import card_version
 from bench.record import check_study, plan_text, planned_cells, read_cell
-from bench.scoring import Row, put_values, score_rows
+from bench.scoring import Row, demand_numbers, put_values, score_rows
 from bench.spread import together
 from bench.store import RowStore, write_atomic
 from bench.truth import demand_same
@@ -125,7 +127,18 @@ class StoredCell:
         bare = frame[(frame["status"] == "ok") & ~stored]
         lost = [f"{self.record['cell']}: {row.image_id} draw {row.draw}" for row in bare.itertuples()]
         with beating(self.folder, chunk.name):
-            rows = self._rows(chunk, frame, torch.from_numpy(stored & (frame["status"] == "ok").to_numpy()), lacking)
+            usable = torch.from_numpy(stored & (frame["status"] == "ok").to_numpy())
+            try:
+                with isolated(), foreign():
+                    rows = self._rows(chunk, frame, usable, lacking)
+                    demand_numbers(rows)
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(
+                    f"{self.record['cell']}: {', '.join(lacking)} failed on chunk {chunk.name}: {described(error)}; "
+                    "what was scored before is kept"
+                ) from error
             self.store.extend(chunk.name, [{k: v for k, v in row.items() if k not in names} for row in rows])
         return True, lost
 

@@ -80,7 +80,7 @@ HELP: dict[str, Verb] = {
         "bench doctor study=vipaint_table6 device=h100 gpus=8",
         {
             "-m": "every job of a sweep; what they have in common is looked at once",
-            "memory=SIZE gpus=N": "the machine that the run is meant for, where it is not this one: memory=80GiB gpus=8",
+            "memory=SIZE gpus=N": "the machine that the run is meant for, if not this one: memory=80GiB gpus=8",
             "device=NAME": "a GPU by its name instead of memory=, such as h100",
             "SETTING=VALUE": SETTINGS_LINE,
         },

@@ -8,7 +8,6 @@ import json
 import math
 import resource
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench import pulse, stop
 from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
@@ -28,13 +28,15 @@ from bench.cost import Budget
 from bench.environment import version
 from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
+from bench.foreign import described, foreign, named, text_of
 from bench.heartbeat import beating
+from bench.isolation import isolated, keep_threads
 from bench.modules import load_modules
 from bench.own import remedy
 from bench.plan import CellPlan, Chunk
 from bench.plugins import admit_of
 from bench.reference import exact_reference
-from bench.scoring import Row, check_base, put_values, score_rows, values_of
+from bench.scoring import Row, check_base, demand_numbers, put_values, score_rows, values_of
 from bench.store import TRACE
 from bench.streams import Key, Noise
 from bench.trace import packed
@@ -291,6 +293,7 @@ class Worker:
         self.device = device
         if threads is not None:
             torch.set_num_threads(threads)
+        keep_threads()
         # the same kernel for the same shape, run after run; recorded rows promise it
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -301,11 +304,14 @@ class Worker:
         key = digest(config)
         if self._session is None or self._session[0] != key:
             try:
-                self._session = (key, Session(config, self.device))
+                # its constructors and imports may extend sys.path, but decide no number of another cell
+                with isolated(numbers=True), foreign():
+                    session = Session(config, self.device)
             except UserError:
                 raise
             except Exception as error:
                 raise UserError(f"no worker can start on {self.device}: {one_line(error)}") from error
+            self._session = (key, session)
         return self._session[1]
 
     def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
@@ -316,6 +322,7 @@ class Worker:
         """
         with beating(plan.folder, chunk.name):
             rows = self.rows(plan, chunk)
+            stop.check()  # after a signal nobody knows whether the rows were finished
             plan.store.write(chunk.name, rows)
         lost = next((row["message"] for row in rows if "CUDA error" in row["message"]), None)
         if lost is not None:
@@ -332,6 +339,7 @@ class Worker:
         """
         session = self.session(plan.cell.config)
         watch = watch_of(plan.cell.config.get("timeout"))
+        pulse.begin(chunk.name)
         size = BatchSize(plan.padded, min(plan.cell.draws, plan.batch))
         while size.rows > 1:
             rows, ran_out = self._rows_at(size, session, plan, chunk, watch)
@@ -353,8 +361,9 @@ class Worker:
             for start in range(0, len(chunk.images), size.images):
                 part = list(chunk.images[start : start + size.images])
                 padded = [*part, *[part[-1]] * (size.images - len(part))]
-                measured = session.measure(padded)
-                truths = measured.truths
+                with isolated(), foreign():
+                    measured = session.measure(padded)
+                    truths = measured.truths
                 outcome = self._solve(session, measured, every, size.draws, watch, draws)
                 rows += [
                     {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * len(draws) + k]}
@@ -414,15 +423,18 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
         limit, unit = limit_of(session.config["budget"], planned)
-        with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch, unit) as meter:
-            with self._clock() as fit:
-                posterior = session.fit(obs, measured, draws, noise)
-            fitted = meter.counts()
-            meter.limit = meter.spent + (limit - meter.spent) * sampled / planned  # the rest is for all draws
-            with self._clock() as sample:
-                samples = [posterior.sample(block) for block, _ in blocks]
-                x = torch.cat([some.x[:, :n] for some, (_, n) in zip(samples, blocks, strict=True)], dim=1)
+        with isolated(), foreign(), _tf32(session.execution.precision == "tf32"):
+            with prior.metered(limit, watching(watch), unit) as meter, pulse.following(meter):
+                with self._clock() as fit:
+                    posterior = session.fit(obs, measured, draws, noise)
+                fitted = meter.counts()
+                meter.limit = meter.spent + (limit - meter.spent) * sampled / planned  # the rest is for all draws
+                with self._clock() as sample:
+                    samples = [posterior.sample(block) for block, _ in blocks]
+                    parts = [demand_real(some.x)[:, :n] for some, (_, n) in zip(samples, blocks, strict=True)]
+                    x = torch.cat(parts, dim=1)
             trace = samples[0].trace
+            threads = torch.get_num_threads()  # of the solver's choice, if it has made one
             del samples
         if watch is not None:
             watch()
@@ -432,11 +444,13 @@ class Worker:
             "seconds_fit": fit() / (obs.n * draws),
             "seconds_sample": sample() / sampled,
             "peak_mib": _peak_mib(self.device),
+            "threads": threads,
             # the fit is shared by the draws; draws that only fill up the last block are not charged to the others
             **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
             **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
-        rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))]
+        with isolated(), foreign():
+            rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))]
         if session.config.get("trace") and part.start == 0:
             # as features of an image do, its trace stands in the row of its first draw
             for row, data in zip(rows[:: len(part)], packed(trace), strict=False):
@@ -455,10 +469,12 @@ class Worker:
             finite,
         )
         put_values(scores, session.metrics, values_of(session.metrics, scores, draws))
+        demand_numbers(scores)
         pixels = to_uint8(x)
         rows: list[Row] = []
+        reach = x.abs().flatten(1).amax(1).tolist()
         for i, ok in enumerate(finite.tolist()):
-            failure = {} if ok else {"message": "the output is not finite"}
+            failure = {"message": note_on(reach[i]) if ok else "the output is not finite"}
             image = png(pixels[i]) if ok else None
             rows.append({"status": "ok" if ok else "nan", "png": image, **failure, **scores[i]})
         return rows
@@ -542,9 +558,41 @@ def watch_of(timeout: float | None) -> Callable[[], None] | None:
     return watch
 
 
+def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
+    """What is called before every network evaluation: ``watch``, the signal that may have come, and progress."""
+
+    def look() -> None:
+        stop.check()
+        pulse.beat()
+        if watch is not None:
+            watch()
+
+    return look
+
+
+def demand_real(x: Tensor) -> Tensor:
+    """``x``; TypeError unless it is a tensor of real floating numbers: anything else would be changed in silence."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the solver returned {type(x).__name__} in place of a tensor of images")
+    if not x.is_floating_point():
+        raise TypeError(f"the solver returned images of {x.dtype}; give real ones of float32, with values in [-1, 1]")
+    return x
+
+
+def note_on(reach: float) -> str:
+    """What a reader of a good row should know of the largest value in its output; mostly nothing."""
+    if reach <= FAR:
+        return ""
+    return f"values reach {reach:.3g}; images lie in [-1, 1], and what is outside was cut off"
+
+
+FAR = 8.0
+"""Values beyond this are no images in [-1, 1] with some noise; 0..255 and 0..65535 are usual mistakes."""
+
+
 def status_of(error: Exception) -> str:
     """The row status of a failure. PyTorch tells that host memory ran out by a message alone."""
-    text = str(error)
+    text = text_of(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return "oom"
     return "timeout" if isinstance(error, TimeoutExceeded) else "error"
@@ -552,11 +600,7 @@ def status_of(error: Exception) -> str:
 
 def one_line(error: BaseException) -> str:
     """Type, first line and place of an error: enough to find it, short enough for a table."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, BudgetExceeded | TimeoutExceeded) or not frames:
-        return text
-    return f"{text} ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})"
+    return named(error) if isinstance(error, BudgetExceeded | TimeoutExceeded) else described(error)
 
 
 def _blocks(draws: range, size: int) -> list[tuple[list[int], int]]:
