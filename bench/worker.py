@@ -286,13 +286,16 @@ class BatchSize:
         return replace(self, draws=max(1, self.draws // 2))
 
 
+_THREADS = torch.get_num_threads()
+"""Those of this process, where nobody asks for others."""
+
+
 class Worker:
     """Runs chunks on one device. Sessions are kept, so a sweep loads a prior once."""
 
     def __init__(self, device: str = "cpu", threads: int | None = None):
-        self.device = device
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.device, self.threads = device, threads or _THREADS
+        torch.set_num_threads(self.threads)
         keep_threads()
         # the same kernel for the same shape, run after run; recorded rows promise it
         torch.backends.cudnn.benchmark = False
@@ -337,6 +340,7 @@ class Worker:
         rows say which it was. Every chunk begins with the planned size, whatever others of this worker came to: a row
         may depend on its own chunk's memory, never on the order of chunks.
         """
+        torch.set_num_threads(self.threads)  # another worker of this process may have others
         session = self.session(plan.cell.config)
         watch = watch_of(plan.cell.config.get("timeout"))
         pulse.begin(chunk.name)
