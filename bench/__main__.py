@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
 from bench.guard import check_house
+from bench.prompts import literal
 from bench.stop import Terminated, farewell, heed_sigterm
 
 HELP = """\
@@ -70,7 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = _parted(arguments)
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    return VERBS[verb](rest)
+    return VERBS[verb](literal(rest, sweep="-m" in rest or "--multirun" in rest))
 
 
 def _parted(arguments: list[str]) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from bench import prompts
 from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, options
 from bench.errors import UserError, unknown
 from bench.plugins import admitted_by
@@ -29,6 +30,7 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
+    overrides = prompts.literal(overrides, sweep)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
@@ -171,6 +173,7 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
     for name in chosen[group]:
         content = option(group, name)
         valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
+        valid |= dict.fromkeys(prompts.SETTINGS) if group == "data" else {}
         if rest not in valid and not (isinstance(content.content.get(rest.split(".")[0]), dict) and "." in rest):
             error = unknown(f"key of {group}={name}", rest, valid)
             raise UserError(str(error))

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,12 +122,16 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
+        _say_unasked(str(choices["prior"]), session.told.unasked, session.told.why_unasked)
         _say_hidden(hidden_share(config, session.mask, session.images), config["mask"].get("path"))
     config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
+    cell = replace(cell, identity={**cell.identity, **session.told.recorded})
     if write:
         writable(study)
+        session.told.ready()
     provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
     return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
 
@@ -149,6 +153,14 @@ def _say_hidden(share: str, path: str | None) -> None:
     """Once for the cells of a sweep that have the same masks."""
     if share:
         console.err.print(f"bench: {path}: {share}", markup=False, highlight=False, soft_wrap=True)
+
+
+@cache
+def _say_unasked(prior: str, asked: str, why: str) -> None:
+    """Once for the cells of a sweep that are asked without a class or prompt."""
+    if asked:
+        text = f"bench: prior {prior} is asked with {asked}: {why}"
+        console.err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_absent(cfg: DictConfig) -> None:

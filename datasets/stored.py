@@ -83,6 +83,10 @@ class Stored(ImageSet):
         self.ids = self._choose()
         self.name = f"{self.kind}:{hashlib.sha256(chr(10).join(self.ids).encode()).hexdigest()[:12]}"
 
+    @property
+    def known(self) -> Collection[str]:
+        return self._known
+
     def images(self, ids: Sequence[str]) -> Tensor:
         return torch.stack([torch.from_numpy(self._load(name)) for name in ids])
 
