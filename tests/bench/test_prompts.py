@@ -239,7 +239,7 @@ def test_the_encoder_of_another_model_is_refused(transformers, cache, tmp_path):
     prior.net.contexts.data = torch.zeros(1, LENGTH, WIDTH + 1)
     with pytest.raises(UserError, match=r"belongs to another model: .* contexts \(1, 7, 7\)"):
         Conditioning(node, images, prior).ready()
-    with pytest.raises(UserError, match=r"set data\.text_encoder=FOLDER .* pip install \"posterior-bench\[text\]\""):
+    with pytest.raises(UserError, match=r"set data\.text_encoder=FOLDER .*pip install \"posterior-bench\[text\]\""):
         Conditioning({"images": 1, "prompt": "a dog"}, images, prior).ready()
     with pytest.raises(UserError, match="holds no Stable Diffusion pipeline"):
         Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).pinned(node | {"text_encoder": "x"})
@@ -316,6 +316,12 @@ def test_prompts_change_the_rows_and_the_cell_and_paths_do_not(transformers, cel
     assert tables[0] != tables[1] != tables[2] != tables[0]
     assert len({plan.cell.name for plan in (bare, dog, owl)}) == 3
 
+    board = build(bare.folder.parents[1])
+    (note,) = [note for note in board.attrs["notes"] if "without a class or prompt" in note]
+    assert "with the empty prompt (dps)" in note and note.count("dps") == 1
+    assert sorted(label.partition("prompt=")[2] for label in board["data"]) == ["", "a dog", "an owl"]
+    assert pd.Series(board["solver"]).nunique() == 1
+
     moved, file = tmp_path / "moved", captioned(tmp_path / "captions.csv", "an owl", "an owl")
     folder.rename(moved)
     same = planned(check(cell(f"data.captions={file}", f"data.text_encoder={moved}")))
@@ -324,12 +330,6 @@ def test_prompts_change_the_rows_and_the_cell_and_paths_do_not(transformers, cel
         assert str(tmp_path) not in str(same.cell.identity[text])
     captioned(file, "an owl", "a dog")
     assert planned(check(cell(f"data.captions={file}", f"data.text_encoder={moved}"))).cell.name != owl.cell.name
-
-    board = build(bare.folder.parents[1])
-    (note,) = [note for note in board.attrs["notes"] if "without a class or prompt" in note]
-    assert "with the empty prompt (dps)" in note and note.count("dps") == 1
-    assert sorted(label.partition("prompt=")[2] for label in board["data"]) == ["", "a dog", "an owl"]
-    assert pd.Series(board["solver"]).nunique() == 1
 
 
 def test_the_terminal_says_what_is_asked_and_refuses_guidance_without_prompts(cell, capsys):
