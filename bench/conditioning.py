@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Conditioning:
         self.node, self.images, self.prior = node, images, prior
         self._path = Path(str(prior_path)).expanduser() if isinstance(prior_path, str) else None
         self._rows: dict[str, Rows] = {}
+        self.cut: list[str] = []
+        """Prompts whose end the text encoder does not read; known once :meth:`ready` was called."""
         count = int(node.get("images", 0))
         self.prompts = texts(node, images, list(images.ids)[:count]) if count else None
         if self.prompts is not None and not prior.reads_text:
@@ -133,6 +136,8 @@ class Conditioning:
             raise UserError(f"the text encoder in {folder} belongs to another model: {error}") from None
         self._demand_same_encoder(rows[""], folder)
         self._rows |= {prompt: rows[prompt] for prompt in foreign}
+        with suppress(UserError):  # without the package or the folder, embeddings that are kept do
+            self.cut += [] if folder is None else embed.longer_than_read(folder, foreign)
 
     def _demand_same_encoder(self, empty: Rows, folder: Path | None) -> None:
         own = self.prior.prompt_rows(-1)
@@ -157,8 +162,17 @@ class Conditioning:
 
     @property
     def recorded(self) -> dict[str, str]:
-        """What the tables say: with what the network was asked in place of a class or prompt."""
-        return {"asked": self.unasked} if self.unasked else {}
+        """What the tables say: with what the network was asked in place of a class or prompt, and what was cut."""
+        asked = {"asked": self.unasked} if self.unasked else {}
+        return {**asked, **({"cut": f"{len(self.cut)} prompts"} if self.cut else {})}
+
+    @property
+    def said(self) -> list[str]:
+        """The same as lines for the terminal."""
+        lines = [f"is asked with {self.unasked}: {self.why_unasked}"] if self.unasked else []
+        if self.cut:
+            lines.append(f"has {len(self.cut)} prompts that are longer than it reads, such as '{self.cut[0][:60]}'")
+        return lines
 
     def _digest(self) -> str:
         text = json.dumps(sorted((self.prompts or {}).items()))

@@ -157,18 +157,21 @@ def _encoded(
 
 def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]:
     """The tokenizer and the text encoder of a folder, from its files alone."""
-    transformers = _transformers()
     places = folder / f"tokenizer{end}", folder / f"text_encoder{end}"
     if missing := [place for place in places if not place.is_dir()]:
         raise UserError(f"{missing[0]} does not exist; download the folder again, with its text encoders")
-    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = _pretrained(places[0], classes[0])
+    return tokenizer, _pretrained(places[1], classes[1], use_safetensors=True).float().eval()
+
+
+def _pretrained(place: Path, name: str, **more: Any) -> Any:
+    """What a class of transformers makes of the files of a folder; no code of the folder is run."""
+    made = getattr(_transformers(), name)
     try:
-        tokenizer = getattr(transformers, classes[0]).from_pretrained(places[0], **local)
-        model = getattr(transformers, classes[1]).from_pretrained(places[1], use_safetensors=True, **local)
+        return made.from_pretrained(place, local_files_only=True, trust_remote_code=False, **more)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{places[1]} cannot be read: {reason}") from None
-    return tokenizer, model.float().eval()
+        raise UserError(f"{place} cannot be read: {reason}") from None
 
 
 def _transformers() -> Any:
@@ -226,6 +229,19 @@ def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[
             with suppress(OSError):  # a convenience: where nothing can be kept, it is computed again
                 _write(places[prompt], found[prompt], [prompt])
     return found
+
+
+def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
+    """The prompts whose end no text encoder in a folder reads; none where that cannot be told here."""
+    encoders = [("", CLIP)] if _family(folder) is stable_diffusion else [("", CLIP), ("_2", CLIP), ("_3", T5)]
+    cut = list(prompts)
+    for end, classes in encoders:
+        if (folder / f"tokenizer{end}").is_dir():
+            tokenizer = _pretrained(folder / f"tokenizer{end}", classes[0])
+            most = T5_TOKENS if classes is T5 else int(tokenizer.model_max_length)
+            room = most - int(tokenizer.num_special_tokens_to_add())
+            cut = [prompt for prompt in cut if len(tokenizer.tokenize(prompt)) > room]
+    return cut
 
 
 def _kept(place: Path, prompt: str) -> Tables | None:

@@ -590,12 +590,14 @@ def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
 
 
 def _unasked(cells: Sequence[CellRecord]) -> list[str]:
-    """Which priors were told no class or prompt, though they read them; nothing of cells that do not say."""
+    """Which priors were told no class or prompt, or a part of one; nothing of cells that do not say."""
     asked: dict[str, list[str]] = {}
     for i in (cell.identity for cell in cells if cell.identity.get("asked")):
         asked.setdefault(f"{i['prior']} on {i['data']} with {i['asked']}", []).append(str(i["solver"]))
     listed = "; ".join(f"{what} ({', '.join(dict.fromkeys(solvers))})" for what, solvers in asked.items())
-    return [f"Priors asked without a class or prompt of the image: {listed}."] if asked else []
+    cut = dict.fromkeys(f"{i['cut']} of {i['data']}" for i in (c.identity for c in cells) if i.get("cut"))
+    lines = [f"Priors asked without a class or prompt of the image: {listed}."] if asked else []
+    return lines + ([f"Prompts longer than the text encoder reads, cut by it: {'; '.join(cut)}."] if cut else [])
 
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:

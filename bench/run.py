@@ -124,14 +124,14 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
     config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
-        _say_unasked(str(choices["prior"]), session.told.unasked, session.told.why_unasked)
         _say_hidden(hidden_share(config, session.mask, session.images), config["mask"].get("path"))
     config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
-    cell = replace(cell, identity={**cell.identity, **session.told.recorded})
     if write:
         writable(study)
         session.told.ready()
+        _say_told(str(choices["prior"]), tuple(session.told.said if not config["quiet"] else ()))
+    cell = replace(cell, identity={**cell.identity, **session.told.recorded})
     provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
     return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
 
@@ -156,11 +156,10 @@ def _say_hidden(share: str, path: str | None) -> None:
 
 
 @cache
-def _say_unasked(prior: str, asked: str, why: str) -> None:
-    """Once for the cells of a sweep that are asked without a class or prompt."""
-    if asked:
-        text = f"bench: prior {prior} is asked with {asked}: {why}"
-        console.err.print(text, markup=False, highlight=False, soft_wrap=True)
+def _say_told(prior: str, lines: tuple[str, ...]) -> None:
+    """Once for the cells of a sweep that are asked without a class or prompt, or with a part of it."""
+    for line in lines:
+        console.err.print(f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_absent(cfg: DictConfig) -> None:

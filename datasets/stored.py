@@ -131,7 +131,8 @@ class Stored(ImageSet):
             _one_of("layout", self.layout, ["auto", *layouts])
             layouts = {self.layout: layouts[self.layout]}
         if not root.exists():
-            raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}")
+            elsewhere = "" if self.kind == "folder" else " (docs/downloads.md says where they are published)"
+            raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}{elsewhere}")
         for layout in layouts.values():
             source = layout.find(root)
             if source is not None and source.ids:

@@ -26,6 +26,12 @@ class Words:
         cls.asked.append(settings)
         return cls()
 
+    def tokenize(self, text: str) -> list[str]:
+        return list(text)
+
+    def num_special_tokens_to_add(self) -> int:
+        return 1
+
     def __call__(self, texts: list[str], padding: str, max_length: int, truncation: bool, return_tensors: str) -> Any:
         assert (padding, truncation, return_tensors) == ("max_length", True, "pt")
         rows = [[*map(ord, text[: max_length - 1]), 1] for text in texts]

@@ -245,6 +245,15 @@ def test_the_encoder_of_another_model_is_refused(transformers, cache, tmp_path):
         Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).pinned(node | {"text_encoder": "x"})
 
 
+def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
+    """The stand-in reads seven tokens, the end among them."""
+    node = {"images": 1, "text_encoder": str(pipeline(tmp_path / "sd", 1))}
+    for text, cut in (("abcdef", []), ("abcdefg", ["abcdefg"])):
+        told = Conditioning({**node, "prompt": text}, Named("1"), text_prior())
+        told.ready()
+        assert told.cut == cut and len(told.said) == len(cut) and ("cut" in told.recorded) == bool(cut)
+
+
 def test_an_encoder_is_known_by_its_files_and_not_by_its_place(transformers, tmp_path):
     one, two = pipeline(tmp_path / "one", 1), pipeline(tmp_path / "two", 1)
     assert embed.encoder_hash(one) == embed.encoder_hash(two)
@@ -339,8 +348,10 @@ def test_the_terminal_says_what_is_asked_and_refuses_guidance_without_prompts(ce
         return int(stop.value.code or 0), *capsys.readouterr()
 
     code, out, err = plan()
-    assert code == 0 and "asked with the empty prompt" in out
-    assert [line for line in err.splitlines() if line.startswith("bench: prior sd15 is asked with the empty prompt")]
+    assert (code, err) == (0, "") and "asked with the empty prompt" in out
+    planned(check(cell("quiet=false")))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench: prior sd15 is asked with the empty prompt: no prompt is given (set prompt=")
     code, out, err = plan("prompt=a dog", "solver.guidance=3")
     assert (code, err) == (0, "") and "prompts  1 for 2 images, such as 'a dog'" in out
     code, out, err = plan("solver.guidance=3")
