@@ -31,7 +31,7 @@ class Conditioning:
     """The labels or prompts of one cell.
 
     ``node``: its data node. ``prompts``: the prompt of every image in use; None where none are given. Raises UserError
-    for prompts that cannot be read, and Inapplicable for labels or prompts that the prior would not use.
+    for prompts that cannot be read, and Inapplicable for a prior that reads none.
     """
 
     def __init__(self, node: Node, images: ImageSet, prior: Prior, prior_path: object = None):
@@ -50,6 +50,10 @@ class Conditioning:
         known = node.get("prompts")
         if self.prompts is not None and known is not None and known != self._digest():
             raise UserError("the prompts of this cell are no longer those of its plan; give the same command again")
+
+    def demand_same_classes(self) -> None:
+        """Inapplicable where labels of the data would mean other classes than the prior's."""
+        prior, images = self.prior, self.images
         if not prior.reads_text and prior.num_classes and images.num_classes not in (0, prior.num_classes):
             raise Inapplicable(
                 f"the labels of the data are of {images.num_classes} classes, those of the prior of "

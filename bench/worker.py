@@ -150,6 +150,7 @@ class Session:
                 f"the prior must be told one of its {self.prior.num_classes} classes, and the data has "
                 f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
             )
+        self.told.demand_same_classes()
         guidances = (value for name, value in vars(self.solver).items() if name.startswith("guidance"))
         if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
             raise Inapplicable(problem)

@@ -271,7 +271,7 @@ def test_what_the_prior_would_not_use_is_refused_or_said():
         with pytest.raises(Inapplicable, match="this prior reads no prompts"):
             Conditioning({**node, "prompt": "a dog"}, bare, prior)
     with pytest.raises(Inapplicable, match=r"labels of the data are of 10 classes, those of the prior of 3"):
-        Conditioning(node, Named("1", classes=10), classes)
+        Conditioning(node, Named("1", classes=10), classes).demand_same_classes()
 
     asked = {
         (text, 0): "the empty prompt",
