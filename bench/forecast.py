@@ -36,6 +36,7 @@ from bench.build import arguments, build, suited, target
 from bench.calls import Pace, TooMuch, measured
 from bench.catalog import options
 from bench.cell import digest
+from bench.conditioning import Conditioning
 from bench.counts import Counts, Kind, Uncounted, count, for_budget
 from bench.errors import Inapplicable, UserError
 from bench.external import Folder
@@ -306,6 +307,9 @@ class _Bare(Session):
 
     def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
         self.config, self.solver, self.prior, self.images, self.metrics = config, solver, prior, images, {}
+        # of images that are not here nobody knows the prompts
+        node = {"images": 0} if isinstance(images, _Fitting) else config["data"]
+        self.told = Conditioning(node, images, prior, config["prior"].get("path"))
         self._check_fit()
 
 
