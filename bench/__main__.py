@@ -14,6 +14,7 @@ from bench.stop import Terminated, farewell, heed_sigterm
 HELP = """\
 python -m bench [verb] [overrides]
 
+  try PHOTO MASK    solvers on one photograph of yours: a table and a picture, no study; `try --help` has the options
   run          run a cell, or with -m and comma lists a sweep (the verb may be left out)
   plan         what a run would do: rows, chunks still missing; of a study cells, passes, hours, disk
   ls [GROUP]   everything that can be chosen
@@ -32,6 +33,7 @@ python -m bench [verb] [overrides]
   train prior=NAME  train an embedded prior; with solver=NAME, that solver's modules for it
 
 examples
+  python -m bench try photo.jpg mask.png
   python -m bench solver=repaint mask=comod data.images=32 draws=4
   python -m bench -m solver=blended,repaint,dps,vipaint2 mask=rotated,comod,palette
   python -m bench study=arena      # a study that sweeps by itself; solver=dps,ddnm and the like narrow it
@@ -64,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if any(a in ("-h", "--help") for a in arguments):
-        print(_help())
-        return 0
     verb, rest = _parted(arguments)
+    if any(a in ("-h", "--help") for a in arguments):
+        print(_help_of_try() if verb == "try" else _help())
+        return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     return VERBS[verb](rest)
@@ -88,6 +90,18 @@ def _help() -> str:
     width = max(map(len, SETTINGS))
     lines = [f"  {groups}", *(f"  {k + '=':<{width + 1}}  {text}" for k, text in SETTINGS.items())]
     return HELP.format(settings="\n".join(lines))
+
+
+def _help_of_try() -> str:
+    from bench.tryout import HELP
+
+    return HELP
+
+
+def _try(arguments: list[str]) -> int:
+    from bench.tryout import command
+
+    return command(arguments)
 
 
 def _run(overrides: list[str]) -> int:
@@ -282,6 +296,7 @@ def _train(overrides: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
+    "try": _try,
     "run": _run,
     "plan": _plan,
     "ls": _ls,
