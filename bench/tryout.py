@@ -174,8 +174,8 @@ def _check_settings(settings: Sequence[str]) -> None:
         key, equals, _ = line.lstrip("+").partition("=")
         if not equals:
             raise UserError(
-                f"'{line}' is one argument too many: PHOTO and MASK are {USAGE.rpartition('try ')[2]}, further settings "
-                "are written key=value"
+                f"'{line}' is one argument too many: after PHOTO and MASK come options, and settings as key=value; "
+                f"for example: {USAGE}"
             )
         if key in _SAID:
             raise UserError(f"'{line}': here {_SAID[key]} says that; for example: {USAGE}")
@@ -300,8 +300,8 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
         return model
     if path.is_file():
         raise UserError(
-            f"--model {path} is a file; give a folder. `python -m bench convert {path} --as FAMILY --to DIR` makes one of "
-            "a published checkpoint"
+            f"--model {path} is a file; give a folder. `python -m bench convert {path} --as edm|adm|compvis --to DIR` "
+            "makes one of a published checkpoint"
         )
     if not path.is_dir():
         raise UserError(f"--model: there is no folder {path}; {unknown('prior', model, names)}")
@@ -314,8 +314,8 @@ def _converted(folder: Path) -> Path:
         from bench.models import served
     except ImportError:
         raise UserError(
-            f"--model {folder} holds no prior.json; `python -m bench convert {folder} --as diffusers --to DIR` makes one "
-            "of a model folder of diffusers"
+            f"--model {folder} holds no prior.json; `python -m bench convert {folder} --as diffusers --to DIR` "
+            "makes one of a model folder of diffusers"
         ) from None
     return served(folder)
 
@@ -325,7 +325,9 @@ def _embedded(colour: bool, mask: Size | None) -> str:
     shapes = {name: _shape(path) for name in options("prior", ()) if (path := _path_of(name))[:14] == "priors/assets/"}
     usual = defaults()["prior"]
     networks = {name: shape for name, shape in shapes.items() if shape}
-    return max(networks, key=lambda name: (networks[name][1:] == mask, (networks[name][0] == 3) == colour, name == usual))
+    return max(
+        networks, key=lambda name: (networks[name][1:] == mask, (networks[name][0] == 3) == colour, name == usual)
+    )
 
 
 def _path_of(prior: str | Path) -> str:

@@ -7,6 +7,7 @@ alone with one chunk. A temporary folder holds what a study would be given: a fo
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import tempfile
 import threading
@@ -43,8 +44,8 @@ from datasets.source import is_image
 from metrics.base import SetMetric
 from priors.base import Prior, Shape
 
-COLUMNS = ("psnr_hole", "ssim_hole", "stlpips_pasted", "consistency")
-"""Metrics of the table; all others of a run are computed and not shown."""
+_VARIANTS = ("_hole", "_pasted", "")
+"""Of the columns of one metric, the first of these stands in the table."""
 _ARROWS = {"up": " ↑", "down": " ↓"}
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -183,8 +184,8 @@ class _Stage:
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
-                f"the prior is made for images of {tuple(prior.image_shape)} (channels, height, width), and photographs "
-                "are square with 1 or 3 channels here; choose another --model"
+                f"the prior is made for images of {tuple(prior.image_shape)} (channels, height, width), and "
+                "photographs become squares with 1 or 3 channels; choose another --model"
             )
         return prior.image_shape
 
@@ -196,8 +197,7 @@ class _Stage:
             nodes = {name: node for name, node in nodes.items() if self._is_computable(name, node)}
             cfg.metrics = nodes
         metrics = {name: shared("metric", node, "cpu") for name, node in nodes.items()}
-        shown = [name for name, metric in metrics.items() if not isinstance(metric, SetMetric)]
-        self.columns = shown if asked else [name for name in COLUMNS if name in shown]
+        self.columns = _one_each([name for name, metric in metrics.items() if not isinstance(metric, SetMetric)])
 
     def _is_computable(self, name: str, node: Mapping[str, Any]) -> bool:
         try:
@@ -212,10 +212,16 @@ class _Stage:
         fitted = as_cropped(white, self.wish.photo_size, height)
         if fitted.all() or not fitted.any():
             raise UserError(
-                f"mask {name}: in the centre square of the photograph, at {width} x {height} pixels, it hides everything "
-                "or nothing; draw it larger, or nearer to the centre"
+                f"mask {name}: in the centre square of the photograph, at {width} x {height} pixels, it hides "
+                "everything or nothing; draw it larger, or nearer to the centre"
             )
         Image.fromarray(fitted.astype(np.uint8) * 255).save(self.folder / "mask.png")
+
+
+def _one_each(names: Sequence[str]) -> list[str]:
+    """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the hole."""
+    bases = dict.fromkeys(re.sub("(_hole|_known)?(_pasted)?$", "", name) for name in names)
+    return [next(base + end for end in _VARIANTS if base + end in names) for base in bases]
 
 
 def as_cropped(white: NDArray[np.bool_], photo: Size, size: int) -> NDArray[np.bool_]:
@@ -329,21 +335,23 @@ def _beside(over: threading.Event, every: float, look: Any) -> Iterator[None]:
 
 
 def _say_presets(plans: Sequence[CellPlan]) -> None:
-    """A line for every solver whose settings were chosen for other priors than this one."""
+    """Which solvers run with settings that were chosen for other priors than this one."""
+    foreign = []
     for plan in plans:
         config = plan.cell.config
         choice = choose(config["solver"], config["prior"], config["data"])
         if choice is not None and choice.foreign:
-            line = f"{plan.cell.identity['solver']} runs preset {choice.text}"
-            console.out.print(line, style="dim", markup=False)
+            foreign.append(f"{plan.cell.identity['solver']} ({choice.preset})")
+    if foreign:
+        line = f"settings that were chosen for other priors than this one: preset of {', '.join(foreign)}"
+        console.out.print(line, style="dim", markup=False)
 
 
 def _say_seen(wish: Wish, measured: Measurement) -> None:
     """What became of photograph and mask, and that an embedded prior stands in where the user has named none."""
     _, channels, height, width = measured.truth.shape
-    side, colour = min(wish.photo_size), "grey" if channels == 1 else "colour"
-    cropped = f"the centre {side} x {side} pixels of {wish.photo.name}" if len({*wish.photo_size}) > 1 else wish.photo.name
-    seen = f"{cropped} in {width} x {height} pixels, {colour}"
+    part = f"{'the centre square of ' if len({*wish.photo_size}) > 1 else ''}{wish.photo.name}"
+    seen = f"{part} in {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
     mask = measured.operator.mask
     share = 0.0 if mask is None else 1 - float(mask.float().mean())
     other = "observed" if wish.white_means == "hole" else "hole"
@@ -362,10 +370,11 @@ def _say_seen(wish: Wish, measured: Measurement) -> None:
 def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table:
     """A line per solver; why draws failed stands behind its numbers."""
     metrics = tried[0].plan.cell.config["metrics"]
+    columns = [name for name in columns if any(not np.isnan(one.mean(name)) for one in tried)]
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
     table.caption = (
-        f"Means over {len(tried[0].rows)} draws. passes: forward and backward network evaluations per draw; seconds: of "
-        f"all draws together, on {device}. docs/metrics.md explains the others"
+        f"Means over {len(tried[0].rows)} draws. passes: forward and backward network evaluations per draw; "
+        f"seconds: of all draws together, on {device}. docs/metrics.md explains the others"
     )
     table.add_column("solver")
     for name in columns:
