@@ -72,7 +72,11 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    return VERBS[verb](rest)
+    from bench.prior_paths import named
+    from bench.problems import asked
+
+    asked(rest)
+    return VERBS[verb](named(rest))
 
 
 def _parted(arguments: list[str]) -> tuple[str, list[str]]:

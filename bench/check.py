@@ -26,6 +26,7 @@ from bench.catalog import options
 from bench.docs import field_notes
 from bench.errors import UserError
 from bench.guard import ROOT
+from bench.models import with_served
 from bench.modules import load_modules
 from bench.overrides import check as check_overrides
 from bench.plugins import admit
@@ -442,6 +443,7 @@ def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[st
     admit(config["plugins"])
     if not with_prior:
         return check_solver(name, config, keep=own)
+    config["prior"] = with_served(config["prior"])
     prior: Prior = shared("prior", config["prior"], "cpu")
     return check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
 

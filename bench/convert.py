@@ -143,16 +143,31 @@ def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path
     from priors.load import save
 
     source: Path = given.source
+    name, how = given.name or target.name, f"--as {given.family}"
+    meta = facts(converted, source, name, source.resolve().name, how, given.licence, given.controlnet)
+    return save(target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32)
+
+
+def facts(
+    converted: Converted,
+    source: Path,
+    name: str,
+    origin: str,
+    how: str,
+    licence: str | None = None,
+    controlnet: Path | None = None,
+) -> dict[str, object]:
+    """What a converted prior records beside its architecture; ``origin``: what it was converted from, for people."""
     meta: dict[str, object] = {
-        "name": given.name or target.name,
+        "name": name,
         "training": dict(converted.facts),
-        "source": f"converted from {source.resolve().name} by `python -m bench convert --as {given.family}`",
-        "licence": given.licence or converted.licence or "not stated by the source",
-        "converted_from": {_name(file, source, given.controlnet): _hash(file) for file in converted.files},
+        "source": f"converted from {origin} by `python -m bench convert {how}`",
+        "licence": licence or converted.licence or "not stated by the source",
+        "converted_from": {_name(file, source, controlnet): _hash(file) for file in converted.files},
     }
     if converted.class_names:
         meta["class_names"] = converted.class_names
-    return save(target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32)
+    return meta
 
 
 def _name(file: Path, source: Path, controlnet: Path | None) -> str:

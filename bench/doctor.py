@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,9 @@ from rich.table import Table
 
 from bench.build import build, target
 from bench.console import out
-from bench.errors import BAD_INPUT, UserError
+from bench.errors import BAD_INPUT
+from bench.problems import attempt as _attempt
+from bench.problems import misfits, unreadable
 
 if TYPE_CHECKING:
     from datasets.base import ImageSet
@@ -71,14 +73,22 @@ def _jobs(arguments: Sequence[str]) -> list[list[str]]:
 def examine(overrides: Sequence[str]) -> Iterator[Finding]:
     """Every finding of one configuration. UserError only for a command line that is wrong itself."""
     from bench.app import compose
+
+    yield from findings(*compose(list(overrides)))
+
+
+def findings(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
+    """The same of a composed configuration, which is changed where something is not set."""
     from bench.run import plain
 
-    cfg, choices = compose(list(overrides))
     unset = list(_unset(cfg))
+    name = str(choices["prior"])
+    if not any(finding.check.startswith("prior") for finding in unset):
+        unset += [Finding(f"prior {name}", "missing", line) for line in unreadable(cfg)]
     yield from unset
     config = plain(cfg)
     left_out = {finding.check.split()[0] for finding in unset}
-    prior, of_prior = _prior(config, str(choices["prior"])) if "prior" not in left_out else (None, [])
+    prior, of_prior = _prior(config, name) if "prior" not in left_out else (None, [])
     yield from of_prior
     images, of_images = _images(config, prior) if "data" not in left_out else (None, [])
     yield from of_images
@@ -88,8 +98,9 @@ def examine(overrides: Sequence[str]) -> Iterator[Finding]:
     if prior is not None:
         yield from _memory(config, prior)
         yield _disk(config, prior.image_shape)
-    if prior is not None and images is not None and mask is not None and not left_out:
-        yield _fit(config, prior)
+    if prior is not None and not {"solver", "operator"} & left_out:
+        wrong = [Finding("solver", "missing", *problem) for problem in misfits(config, prior, images, mask is not None)]
+        yield from wrong or [_fits(config)]
     yield _folder(config)
     yield from _packages(config)
 
@@ -100,16 +111,6 @@ def _unset(cfg: DictConfig) -> Iterator[Finding]:
         for key in [key for key in cfg[group] if OmegaConf.is_missing(cfg[group], key)]:
             yield Finding(f"{group} settings", "missing", f"{group}.{key} is not set", f"{group}.{key}=VALUE")
             OmegaConf.update(cfg, f"{group}.{key}", "")
-
-
-def _attempt(make: Callable[[], Any]) -> tuple[Any, str]:
-    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises is a finding."""
-    try:
-        return make(), ""
-    except Exception as error:
-        line = next(iter(str(error).splitlines()), "")
-        expected = isinstance(error, UserError | ValueError | OSError | ImportError | RuntimeError)
-        return None, line if line and expected else f"{type(error).__name__}: {line}"
 
 
 def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Finding]]:
@@ -123,13 +124,14 @@ def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Fin
         prior, problem = _attempt(lambda: build(node))
         return prior, [Finding(check, "missing", problem) if problem else Finding(check, "ok", "needs no files")]
     option = options("prior").get(name)
+    mend = [] if option else ["prior=PATH, a folder with prior.json or one of diffusers"]
     prior, problem = _attempt(lambda: verify(node["path"]))
     if problem:
         shipped = str(option.content.get("path")) if option else ""
         commands = re.findall(r"`(bench [^`]*)`", option.summary.replace(shipped, node["path"]) if option else "")
         command = [f"bench train prior={name}"] if "train" in node else commands
         wanted = f"{node['path']}/prior.json and the .safetensors files it names"
-        remedy = ": ".join([wanted, *(f"python -m {line}" for line in command[:1])])
+        remedy = ": ".join([*(mend or [wanted]), *(f"python -m {line}" for line in command[:1])])
         return None, [Finding(check, "missing", problem.partition("; make")[0], remedy)]
     size = f"{weight_bytes(prior) / 2**20:.0f} MiB of weights"
     shape = " x ".join(map(str, prior.image_shape))
@@ -150,7 +152,8 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
         return None, [Finding("data", "missing", problem, f"{root}; docs/data.md says what must lie there")]
     where = f"{images.name}: {len(images)} images of {' x '.join(map(str, images.shape))}"
     if count > len(images):
-        return images, [Finding("data", "missing", where, f"data.images={count}, but there are {len(images)}")]
+        found = f"data.images={count}, but there are only {len(images)} images"
+        return images, [Finding("data", "missing", found, f"data.images={len(images)} or less")]
     damaged = images.check(list(images.ids)[:count])
     findings = [Finding("data", "ok", f"{where}; the {count} of this run " + ("read" if not damaged else "looked at"))]
     return images, findings + [Finding("damaged images", "missing", line, "restore the file") for line in damaged]
@@ -187,14 +190,9 @@ def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("metrics", "ok", f"weights there, reference values met: {', '.join(good)}")
 
 
-def _fit(config: Mapping[str, Any], prior: Prior) -> Finding:
-    """Whether solver, prior, operator and data go together, and what the solver itself needs is there."""
-    from bench.worker import Session
-
-    problem = _attempt(lambda: Session(config, prior.device.type, prior))[1]
+def _fits(config: Mapping[str, Any]) -> Finding:
     solver = config["solver"]["_target_"].rpartition(".")[2]
-    found = problem or f"{solver} has what it needs of prior, operator and data"
-    return Finding("solver", "missing" if problem else "ok", found)
+    return Finding("solver", "ok", f"{solver} has what it needs of prior, operator and data")
 
 
 def _memory(config: Mapping[str, Any], prior: Prior) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from bench import console, figures, leaderboard, report, status
 from bench.errors import UserError
 from bench.plan import CellPlan
 from bench.presets import choose
+from bench.problems import collected
 from bench.run import Outcome, prepare
 from bench.schema import study_folder
 from bench.sheet import Panel, contact_sheet
@@ -134,7 +135,8 @@ def describe(overrides: list[str]) -> str:
     from bench.worker import Session
 
     cfg, choices = compose(overrides)
-    study, plan = prepare(cfg, choices, write=False)
+    with collected(cfg, choices):
+        study, plan = prepare(cfg, choices, write=False)
     session = Session(plan.cell.config, "cpu")
     missing = plan.missing()
     rows = sum(len(c.images) for c in plan.chunks) * plan.cell.draws

@@ -14,6 +14,7 @@ from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, opt
 from bench.errors import UserError, unknown
 from bench.plugins import admitted_by
 from bench.presets import AUTO
+from bench.prior_paths import named
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
@@ -29,6 +30,7 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
+    overrides = named(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:

@@ -21,13 +21,14 @@ from bench.cell import Cell, cell_of
 from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
+from bench.models import absent_model, with_served
 from bench.plan import CellPlan, plan_cell, writable
 from bench.plugins import admit
 from bench.presets import choose
+from bench.problems import collected
 from bench.schema import study_folder
 from bench.store import write_atomic
 from priors.execution import Execution
-from priors.fingerprint import resolve
 
 if TYPE_CHECKING:
     from bench.worker import Session
@@ -66,6 +67,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         missing = [k for k, v in config[group].items() if v == "???"]
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
+    config["prior"] = with_served(config["prior"], quiet=bool(config["quiet"]))
     admit(config["plugins"])
     try:
         Execution.of(config)
@@ -154,11 +156,9 @@ def _say_hidden(share: str, path: str | None) -> None:
 def _refuse_absent(cfg: DictConfig) -> None:
     """UserError that names all that is not there at once, the prior first; nothing where only weights are missing."""
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    absent = []
-    try:
-        resolve(config["prior"].get("path", "priors/assets/fashion"))
-    except FileNotFoundError as error:
-        absent.append(str(error))
+    absent: list[str] = []
+    if line := absent_model(config["prior"]):
+        absent.append(line)
     unset = [f"{group}.{key}" for group in ("data", "mask") for key, value in config[group].items() if value == "???"]
     absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
     if not absent:
@@ -173,7 +173,8 @@ def _refuse_absent(cfg: DictConfig) -> None:
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
     """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is for the caller)."""
-    study, plan = prepare(cfg, choices)
+    with collected(cfg, choices):
+        study, plan = prepare(cfg, choices)
     config = plan.cell.config
     choice = choose(config["solver"], config["prior"], config["data"])
     if choice is not None and choice.foreign and not config["quiet"]:

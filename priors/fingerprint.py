@@ -32,13 +32,15 @@ def resolve(path: str | Path) -> Path:
         )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(
-        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or set prior.path"
+        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or give prior=PATH, a folder "
+        "with prior.json or one of diffusers"
     )
 
 
 def read_spec(folder: Path) -> dict[str, object]:
     """``prior.json`` as a dict; ValueError where it is not a JSON object."""
     path = folder / "prior.json"
+    refuse_pointer(path)
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
