@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bench.catalog import GROUPS, defaults, option, options
 from bench.errors import UserError, unknown
+from bench.models import absent_model, diffusers_folder, served
 from datasets.pixels import UNREADABLE, skim
 from masks.levels import colours_of, white_of
 from masks.sources import stack_of
@@ -291,33 +292,14 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
         return _embedded(colour, mask)
     names, path = options("prior", ()), Path(model).expanduser()
     if model in names:
-        content = names[model].content
-        try:
-            if "path" in content:
-                resolve(content["path"])
-        except FileNotFoundError as error:
-            raise UserError(str(error)) from None
+        if line := absent_model(names[model].content):
+            raise UserError(line)
         return model
-    if path.is_file():
-        raise UserError(
-            f"--model {path} is a file; give a folder. `python -m bench convert {path} --as edm|adm|compvis --to DIR` "
-            "makes one of a published checkpoint"
-        )
-    if not path.is_dir():
+    if not path.exists() and len(path.parts) == 1:
         raise UserError(f"--model: there is no folder {path}; {unknown('prior', model, names)}")
-    return path if (path / "prior.json").is_file() else _converted(path)
-
-
-def _converted(folder: Path) -> Path:
-    """A model folder of diffusers as a folder with ``prior.json``."""
-    try:
-        from bench.models import served
-    except ImportError:
-        raise UserError(
-            f"--model {folder} holds no prior.json; `python -m bench convert {folder} --as diffusers --to DIR` "
-            "makes one of a model folder of diffusers"
-        ) from None
-    return served(folder)
+    if not (path / "prior.json").is_file() and diffusers_folder(path) is None:
+        served(path)  # which says why it is none
+    return path
 
 
 def _embedded(colour: bool, mask: Size | None) -> str:
@@ -341,10 +323,12 @@ def _path_of(prior: str | Path) -> str:
 def _shape(path: str) -> tuple[int, int, int] | None:
     """Channels, height and width of a prior's images; None where they are not known without loading it."""
     try:
-        channels, height, width = read_spec(resolve(path))["shape"] if path else ()  # type: ignore[misc, attr-defined]
-    except (OSError, ValueError, KeyError, TypeError):
+        shape = read_spec(resolve(path)).get("shape") if path else None
+    except (OSError, ValueError):
         return None  # whoever loads the prior says what is wrong with it
-    return channels, height, width
+    if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) for n in shape):
+        return None
+    return shape[0], shape[1], shape[2]
 
 
 def group_of(line: str) -> str:

@@ -32,6 +32,7 @@ from bench import console
 from bench.app import compose
 from bench.budget import Trial
 from bench.errors import FAILED, Inapplicable, UserError
+from bench.models import served, with_served
 from bench.overrides import check
 from bench.plan import CellPlan
 from bench.presets import choose
@@ -112,6 +113,7 @@ class _Stage:
 
     def __init__(self, wish: Wish, folder: Path):
         self.wish, self.folder = wish, folder
+        self.model = served(wish.prior) if isinstance(wish.prior, Path) else None
         self.shape = self._shape()
         (folder / "photos").mkdir()
         (folder / "photos" / _plain_name(wish.photo)).symlink_to(wish.photo.absolute())
@@ -168,19 +170,19 @@ class _Stage:
         return cfg, choices
 
     def _prior_lines(self) -> list[str]:
-        prior = self.wish.prior
-        return ["prior=fashion" if isinstance(prior, Path) else f"prior={prior}"]
+        # a folder is put in afterwards, whatever letters its path has
+        return ["prior=fashion" if self.model else f"prior={self.wish.prior}"]
 
     def _put_prior(self, cfg: DictConfig) -> None:
-        if isinstance(self.wish.prior, Path):
-            cfg.prior.path = str(self.wish.prior)
+        if self.model is not None:
+            cfg.prior.path = str(self.model)
 
     def _shape(self) -> Shape:
         """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square pictures."""
         settings = [line for line in self.wish.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
-        prior: Prior = shared("prior", _contained(cfg.prior), "cpu")
+        prior: Prior = shared("prior", with_served(_contained(cfg.prior)), "cpu")
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
@@ -424,6 +426,6 @@ def _next(wish: Wish, tried: Sequence[Tried]) -> str:
     """The command of a study of many photographs with the same choices."""
     solvers = ",".join(str(one.plan.cell.identity["solver"]) for one in tried)
     mask = f"mask={wish.mask}" if wish.mask else f"mask=files mask.path=MASKS mask.white={wish.white_means}"
-    prior = f"prior={wish.prior}" if isinstance(wish.prior, str) else shlex.quote(f"prior.path={wish.prior}")
+    prior = shlex.quote(f"prior={wish.prior}")
     several = "-m " if len(tried) > 1 else ""
     return f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} {prior}"

@@ -90,7 +90,7 @@ def files_that_are_no_input(photo: Path) -> None:
         (["OWN/beach.jpg", "OWN/grey.png"], ["grey.png", "neither black nor white"]),
         (["OWN/beach.jpg", "OWN/small.png"], ["50 x 50", "640 x 320", "28 x 28"]),
         (["OWN/beach.jpg", "comod", "--solvers", "dps,repant"], ["repant", "Did you mean 'repaint'?"]),
-        (["OWN/beach.jpg", "comod", "--model", "nowhere/model"], ["no folder nowhere/model"]),
+        (["OWN/beach.jpg", "comod", "--model", "nowhere/model"], ["nowhere/model does not exist"]),
         (["OWN/beach.jpg", "comod", "--model", "fashon"], ["Did you mean 'fashion'?"]),
         (["OWN/beach.jpg", "comod", "--model", "OWN/beach.jpg"], ["is a file", "convert"]),
         (["OWN/beach.jpg", "comod", "--model", "OWN/model"], ["model", "prior.json"]),
