@@ -116,6 +116,12 @@ def _parted(arguments: list[str]) -> tuple[str, list[str]]:
     return "run", arguments
 
 
+def _try(arguments: list[str]) -> int:
+    from bench.tryout import command
+
+    return command(arguments)
+
+
 def _run(overrides: list[str]) -> int:
     from bench import hydra_node
     from bench.overrides import check, parse
@@ -325,6 +331,7 @@ def _completion(arguments: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
+    "try": _try,
     "run": _run,
     "plan": _plan,
     "ls": _ls,
