@@ -46,7 +46,7 @@ HELP: dict[str, Verb] = {
             "--out FILE.png": "the picture; default: try_PHOTO.png in the current folder",
             "SETTING=VALUE": "further settings of a run, such as solver.preset=authors or operator.sigma=0.05",
         },
-        "The numbers are those of a run of this photograph alone with the same mask, seed and draws, and with batch= as\n"
+        "The numbers are those of a run of this photograph alone with the same mask, seed and draws, and batch= as\n"
         "large as draws=. Exit code 1 where some draws failed.",
     ),
     "run": Verb(
