@@ -257,6 +257,7 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
         return images, [Finding("data", "missing", found, f"data.images={len(images)} or less")]
     damaged = images.check(list(images.ids)[:count])
     findings = [Finding("data", "ok", f"{where}; the {count} of this run " + ("read" if not damaged else "looked at"))]
+    findings += [Finding("data", "warning", line) for line in images.notes()]
     return images, findings + [Finding("damaged images", "missing", line, "restore the file") for line in damaged]
 
 
