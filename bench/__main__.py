@@ -24,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         heed_sigterm()
         check_house()
         code = _dispatch(arguments)
-    except SystemExit:
-        flush()
-        raise
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            flush()
+            raise
+        code = _failed(end.__context__, arguments)  # rich calls that 1
     except BaseException as error:
         code = _failed(error, arguments)
     problem = flush()
