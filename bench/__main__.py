@@ -8,20 +8,33 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, UserError, unknown
 from bench.fault import flush, last_resort, prepare_streams, refuse_broken_text, say, silence
 from bench.guard import check_house
-from bench.stop import Terminated, farewell, heed_sigterm
+from bench.stop import exit_code, farewell, forget, heed_signals, is_stop
 from bench.verbs import HELP, everything, one
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    heed_signals()
+    try:
+        _main(arguments)
+    except BaseException as error:  # after a signal, whatever became of the exception that it raised
+        if not is_stop(error):
+            raise
+        say(farewell(_parted(arguments)[0], arguments).removeprefix("bench: "))
+        sys.exit(exit_code())
+    finally:
+        forget()
+
+
+def _main(arguments: list[str]) -> None:
+    """The same, but for signals."""
     try:
         prepare_streams()
         refuse_broken_text(arguments)
-        heed_sigterm()
         check_house()
         code = _dispatch(arguments)
     except SystemExit as end:
@@ -30,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         code = _failed(end.__context__, arguments)  # rich calls that 1
     except BaseException as error:
+        if is_stop(error):
+            raise
         code = _failed(error, arguments)
     problem = flush()
     if problem is not None:
@@ -43,9 +58,6 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
     if isinstance(error, UserError):
         say(str(error))
         return BAD_INPUT
-    if isinstance(error, KeyboardInterrupt):
-        say(farewell(verb, arguments).removeprefix("bench: "))
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     if isinstance(error, BrokenPipeError):
         silence()
         if verb not in HELP or HELP[verb].reads:
@@ -69,10 +81,17 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
+    from bench import prompts
+    from bench.prior_paths import named
+    from bench.problems import asked
+
+    asked(rest)
+    rest = named(rest)
     if HELP[verb].settings:
         from bench.literal import literal, sweeps
 
-        rest = literal(rest, sweeps(rest))
+        several = sweeps(rest)
+        rest = literal(prompts.literal(rest, several), several)
     return VERBS[verb](rest)
 
 
@@ -99,6 +118,12 @@ def _parted(arguments: list[str]) -> tuple[str, list[str]]:
     return "run", arguments
 
 
+def _try(arguments: list[str]) -> int:
+    from bench.tryout import command
+
+    return command(arguments)
+
+
 def _run(overrides: list[str]) -> int:
     from bench import hydra_node
     from bench.overrides import check, parse
@@ -113,7 +138,8 @@ def _run(overrides: list[str]) -> int:
         refuse_unset(sweeps)
     from bench import app, console
 
-    console.SWEEP.cells = len(cells(parsed.overrides))
+    every = cells(parsed.overrides)
+    console.SWEEP.cells = len(every)
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
@@ -126,26 +152,15 @@ def _run(overrides: list[str]) -> int:
 
     if not app.OUTCOMES:
         admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
-    good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
+    good = finish(app.OUTCOMES, console.SWEEP.cells) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1], every)
     sinks.finish()
     return 0 if good else FAILED
 
 
-def _plan(overrides: list[str]) -> int:
-    from bench.overrides import check
-    from bench.studies import cells, expand
+def _plan(arguments: list[str]) -> int:
+    from bench.forecast import command
 
-    checked = [check(sweep, study_sweep=True) for sweep in expand(overrides)]
-    if len(singles := cells(overrides)) > 1:
-        from bench.console import out
-        from bench.forecast import forecast
-
-        out.print(forecast(singles))
-        return 0
-    from bench.finish import describe
-
-    print(describe(checked[0]))
-    return 0
+    return command(arguments)
 
 
 def _ls(arguments: list[str]) -> int:
@@ -174,6 +189,17 @@ def _check(overrides: list[str]) -> int:
         done.append(report)
     out.print(summary(done))
     return FAILED if any(report.failures for report in done) else 0
+
+
+def _new_solver(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.new_solver import new_solver
+
+    files, option = new_solver(arguments)
+    for path in files:
+        out.print(f"{path}", style="dim")
+    out.print(f"next: python -m bench check solver={option}", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _doctor(arguments: list[str]) -> int:
@@ -213,12 +239,23 @@ def _compact(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    from bench.compare import compare
     from bench.console import out
+
+    if len(arguments) > 1 and "=" not in arguments[1]:
+        return _diff(arguments)
+    from bench.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
     out.print(f"{path}", style="dim")
+    return 0
+
+
+def _diff(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.diff import command
+
+    out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
@@ -296,15 +333,18 @@ def _completion(arguments: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
+    "try": _try,
     "run": _run,
     "plan": _plan,
     "ls": _ls,
     "show": _show,
     "check": _check,
+    "new-solver": _new_solver,
     "doctor": _doctor,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
     "compare": _compare,
+    "diff": _diff,
     "report": _report,
     "score": _score,
     "compact": _compact,

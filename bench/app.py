@@ -45,10 +45,15 @@ class Refused(UserError, CompactHydraException):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
-    from bench.console import SWEEP
-    from bench.run import run_job
+    from bench.announce import first_line
+    from bench.console import SWEEP, out
 
     choices = HydraConfig.get().runtime.choices
+    if not (SWEEP.begun or cfg.quiet):
+        out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
+    SWEEP.begun = True
+    from bench.run import run_job
+
     try:
         refuse_calls(cfg)
         OUTCOMES.append(run_job(cfg, choices, sweep=HydraConfig.get().mode is RunMode.MULTIRUN))

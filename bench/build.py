@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from bench.errors import UserError
+from bench.foreign import Left, foreign, text_of
 from bench.plugins import in_file, packages
 from bench.presets import choose, usual
 
@@ -30,9 +31,10 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     try:
-        found_there = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_ '{path}' cannot be imported: {error}") from None
+        with foreign():
+            found_there = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, Left) as error:
+        raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
     if module.split(".")[0] in PACKAGES and not _may_be_made(found_there, module, path):
         raise UserError(f"_target_ '{path}' is neither a class of that module nor what an option of ours names")
     return found_there
@@ -88,6 +90,7 @@ def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> A
         if unused:
             raise UserError(f"{node['_target_']} has no setting named {', '.join(sorted(unused))}")
     try:
-        return make(**settings, **more)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{node['_target_']}: {error}") from error
+        with foreign():
+            return make(**settings, **more)
+    except (ValueError, TypeError, FileNotFoundError, Left) as error:
+        raise UserError(f"{node['_target_']}: {text_of(error)}") from error

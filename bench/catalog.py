@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import prior_paths
 from bench.errors import UserError, unknown
 from bench.plugins import InFile, in_file, installed
 from bench.presets import AUTO, choose, usual
@@ -112,6 +113,35 @@ class FileOption(Option):
         return next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name)
 
 
+@dataclass(frozen=True)
+class FolderOption(Option):
+    """A prior in a folder, ``prior=PATH``; ``path`` is that folder."""
+
+    @property
+    def summary(self) -> str:
+        return f"The model in {self.path}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return prior_paths.content(self.path)
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        return []
+
+    @property
+    def brings(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {**super().parameters, **dict.fromkeys(prior_paths.SETTINGS)}
+
+
 def _default(field: ast.AnnAssign) -> Any:
     """The default of a field; ``???``, which has to be given, where there is none or it is no plain value."""
     try:
@@ -150,13 +180,18 @@ def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
 
 
 def option(group: str, name: str) -> Option:
-    """One option, or the solver in a file; raises UserError with the valid names."""
+    """One option, the solver in a file or the prior in a folder; raises UserError with the valid names."""
     if group == "solver" and (found := in_file(name)):
         return FileOption(group, name, found.file)
+    if group == "prior" and (folder := prior_paths.folder(name)):
+        return FolderOption(group, name, folder)
     try:
         return options(group)[name]
     except KeyError:
-        raise unknown(group, name, options(group)) from None
+        error = unknown(group, name, options(group))
+        raise (
+            UserError(f"{error}. The folder of a model is given as prior=PATH") if group == "prior" else error
+        ) from None
 
 
 def defaults() -> dict[str, Any]:

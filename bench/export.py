@@ -24,7 +24,9 @@ from bench.arena import PriorDraws, build_images
 from bench.build import arguments, build, target
 from bench.errors import UserError
 from bench.external import answer_names, pinned_mask
+from bench.own import demand_count
 from bench.plan import writable
+from bench.prompts import NOT_OF_THE_IMAGES
 from bench.store import write_atomic
 from bench.worker import Measurement, measure, png, shared
 from datasets.base import ImageSet
@@ -64,8 +66,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
     data = _images(config)
     count = int(config["data"]["images"])
-    if count > len(data.ids):
-        raise UserError(f"data.images={count}, but there are only {len(data.ids)} images")
+    demand_count(config["data"], data)
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
     mask = build(config["mask"])
     pinned_mask(config, mask, data)
@@ -115,7 +116,7 @@ def _images(config: Mapping[str, Any]) -> ImageSet:
     """The image set; a prior is loaded only for one that draws from it."""
     if target(config["data"]) is PriorDraws:
         return build_images(config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"]))
-    images: ImageSet = build(config["data"], skip=("images",))
+    images: ImageSet = build(config["data"], skip=NOT_OF_THE_IMAGES)
     return images
 
 

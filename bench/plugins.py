@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, unknown
+from bench.foreign import foreign, named
 
 ENTRY_POINTS = "posterior_bench"
 """Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
@@ -194,8 +195,9 @@ def _module(file: Path, sha: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        with foreign():
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"{file} fails when it is imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file} fails when it is imported: {named(error)}") from error
     return module

@@ -80,7 +80,7 @@ class CellFile:
     @property
     def ids(self) -> list[str]:
         """Every planned image in its order."""
-        return [str(image) for images in self.chunks.values() for image in images]
+        return list(dict.fromkeys(str(image) for images in self.chunks.values() for image in images))
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
         """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged ones are left."""

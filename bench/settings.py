@@ -12,6 +12,7 @@ SETTINGS = {
     "channels_last": "run the denoising network with its channels innermost in memory",
     "compile": "run the denoising network through torch.compile",
     "checkpointing": "none, or call: gradients keep the input of every network call and compute the rest again",
+    "prompt": "what a text prior is told of every image (data.captions=FILE: of each; docs/data.md)",
     "plugins": "installed packages whose code may be imported: [NAME]; solver=FILE.py:CLASS names its file itself",
     "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
     "retry": "run chunks again that hold rows which are not ok",
@@ -21,3 +22,12 @@ SETTINGS = {
     "logger": "wandb (offline unless WANDB_MODE says else) or tensorboard: a run per cell in trackers/ of the study",
     "quiet": "print nothing but errors",
 }
+
+PLAN_SETTINGS = {
+    "measure": "calls: hours from a few network calls here; none: no call; rows: two images of every cell, in full",
+    "seconds_pass": "seconds of one network pass on the machine that will run it; then no call is made here",
+    "timings": "a study folder whose rows have the same prior: their seconds a pass are used",
+    "max_seconds": "seconds that counting and measuring may take together (120)",
+    "max_memory": "of weights and activations, such as 8GiB; what takes more is not loaded (half of what is free)",
+}
+"""Settings of ``bench plan`` alone."""

@@ -35,6 +35,8 @@ IMAGES, COLUMNS, DRAWS = 8, 14, 4
 """At most: rows of the whole sheet (two a section at least), columns of draws, draws of one solver."""
 
 TILE, LARGEST, WIDTH = 112, 256, 1900
+ALONE, SHOWN = 224, 8
+"""Of the sheet of one image: the side to which a small picture is enlarged, and the draws of a solver at most."""
 GAP, GROUP_GAP, SECTION_GAP, MARGIN = 4, 20, 30, 24
 HEADING, LINE, LABEL, CAPTION, FOOT = 30, 16, 20, 17, 40
 DPI = 100
@@ -99,6 +101,52 @@ class Layout:
 def contact_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
     """Write the sheet as PNG, replacing ``path`` as a whole. Raises ValueError where shapes disagree."""
     write_atomic(Path(path), _paint(arrange(panels)))
+
+
+def solver_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
+    """Write the sheet of one image as PNG: truth and observation on the left, a row of draws per solver.
+
+    Raises ValueError where shapes disagree, and for panels that show another measurement or several images.
+    """
+    write_atomic(Path(path), _paint(arrange_solvers(panels)))
+
+
+def arrange_solvers(panels: Sequence[Panel]) -> Layout:
+    """Where everything goes on the sheet of one image; what the panels share as ``group`` stands above it."""
+    views = [_Views(panel) for panel in panels]
+    if not views or any(view.measurement != views[0].measurement for view in views) or len(views[0].truth) != 1:
+        raise ValueError("the sheet of one image needs panels of one image and one measurement")
+    first, layout = views[0], Layout(height=MARGIN)
+    mapped = [view.draws.shape[1] > 2 for view in views]
+    spread = max((view.largest_spread for view, extra in zip(views, mapped, strict=True) if extra), default=0.0)
+    shown = [min(SHOWN, view.draws.shape[1]) for view in views]
+    columns = 1 + max(draws + extra for draws, extra in zip(shown, mapped, strict=True))
+    height, width = _tile_size(first.truth.shape[2:], columns, ALONE)
+    step, left = width + GAP, MARGIN + width + GROUP_GAP
+    if first.panel.group:
+        layout.words.append(Words(MARGIN, layout.height + 14, first.panel.group, 12, bold=True))
+        layout.height += HEADING
+    tops = []
+    for view, draws, extra in zip(views, shown, mapped, strict=True):
+        layout.words.append(Words(left, layout.height + 12, view.panel.title, 9, bold=True))
+        layout.rules.append((left, layout.height + LINE + 2, (draws + extra) * step - GAP))
+        top = layout.height + LINE + 8 + LABEL
+        for d in range(draws):
+            _column(layout, f"draw {d + 1}", left + d * step, [top], [_picture(view.draws[0, d], height, width)])
+        if extra:
+            heat = _heat(view.spread[0], spread, height, width)
+            _column(layout, "std of draws", left + draws * step, [top], [heat])
+        for words in view.panel.captions:
+            layout.words.append(Words(left, top + height + 13, words, 7.5, FAINT))
+        tops.append(top)
+        layout.height = top + height + CAPTION + GROUP_GAP // 2
+    tops = [*tops, layout.height + LABEL][:2]  # under the truth of a single solver there is room as well
+    pictures = [_picture(first.truth[0], height, width), _observations(first, height, width)[0]]
+    for label, top, picture in zip(("truth", "observed"), tops, pictures, strict=True):
+        _column(layout, label, MARGIN, [top], [picture])
+    layout.height = max(layout.height, tops[1] + height)
+    _arrange_foot(layout, spread)
+    return layout
 
 
 def arrange(panels: Sequence[Panel]) -> Layout:
@@ -231,11 +279,12 @@ def _arrange_foot(layout: Layout, spread: float) -> None:
     layout.height += FOOT
 
 
-def _tile_size(shape: Sequence[int], columns: int) -> tuple[int, int]:
+def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[int, int]:
     """Small images are enlarged by a whole factor, so that every pixel is a crisp square; large ones shrunk to fit."""
     room = min(max((WIDTH - 2 * MARGIN) // columns - GAP, 64), LARGEST)
     longest = max(shape)
-    factor = TILE // longest if longest <= TILE else min(1.0, room / longest)
+    tile = max(TILE, min(tile, room))
+    factor = tile // longest if longest <= tile else min(1.0, room / longest)
     return round(shape[0] * factor), round(shape[1] * factor)
 
 

@@ -31,6 +31,24 @@ class Verb:
 
 
 HELP: dict[str, Verb] = {
+    "try": Verb(
+        "PHOTO MASK [--model MODEL] [--solvers a,b,c] [OPTION ...] [SETTING=VALUE ...]",
+        "hide a part of one photograph, let several solvers fill it in: a table and a picture, no study",
+        "bench try photo.jpg comod --solvers ddnm,dps --draws 8",
+        {
+            "PHOTO": "an image file of any size; its centre square is resized to the size of the model's images",
+            "MASK": "a black and white picture as large as the photograph or the model's images, or a generator: comod",
+            "--white WHAT": "what white means in the picture MASK: hole (default) or observed",
+            "--model MODEL": "a folder with prior.json, a folder of diffusers, or a name of `bench ls prior`",
+            "--solvers a,b,c": "default: the first three of repaint, dps, vipaint2, psld, resample that fit the model",
+            "--draws N": "draws of every solver (default 4)",
+            "--seed N": "fixes the mask of a generator, the measurement and every draw (default 0)",
+            "--out FILE.png": "the picture; default: try_PHOTO.png in the current folder",
+            "SETTING=VALUE": "further settings of a run, such as solver.preset=authors or operator.sigma=0.05",
+        },
+        "The numbers are those of a run of this photograph alone with the same mask, seed and draws, and batch= as\n"
+        "large as draws=. Exit code 1 where some draws failed.",
+    ),
     "run": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
         "run a cell, or with -m and comma lists a sweep (the verb may be left out)",
@@ -45,10 +63,18 @@ HELP: dict[str, Verb] = {
         settings=True,
     ),
     "plan": Verb(
-        "[GROUP=NAME ...] [SETTING=VALUE ...]",
-        "what a run would do: rows, chunks still missing; of a study cells, passes, hours, disk",
+        "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
+        "what a run, sweep (-m) or study would do, in seconds: cells, rows, passes, hours, disk",
         "bench plan study=arena",
-        {"SETTING=VALUE": SETTINGS_LINE},
+        {
+            "-m": "every cell of a sweep",
+            "measure=none|rows": "no network call here; or a few rows of every cell, which takes longer",
+            "seconds_pass=S": "what a pass takes on the machine that will run it, in seconds",
+            "timings=DIR": "take it from the rows of another study with the same prior",
+            "max_seconds=S max_memory=SIZE": "how long planning may take, and how much memory: 8GiB",
+            "SETTING=VALUE": SETTINGS_LINE,
+        },
+        "docs/studies.md says how every figure is found.",
         settings=True,
         reads=True,
     ),
@@ -69,8 +95,13 @@ HELP: dict[str, Verb] = {
     "doctor": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
         "what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk",
-        "bench doctor solver=vipaint2 prior=fashion",
-        {"-m": "every job of a sweep", "SETTING=VALUE": SETTINGS_LINE},
+        "bench doctor study=vipaint_table6 device=h100 gpus=8",
+        {
+            "-m": "every job of a sweep; what they have in common is looked at once",
+            "memory=SIZE gpus=N": "the machine that the run is meant for, if not this one: memory=80GiB gpus=8",
+            "device=NAME": "a GPU by its name instead of memory=, such as h100",
+            "SETTING=VALUE": SETTINGS_LINE,
+        },
         settings=True,
         reads=True,
     ),
@@ -85,6 +116,12 @@ HELP: dict[str, Verb] = {
         },
         settings=True,
         reads=True,
+    ),
+    "new-solver": Verb(
+        "NAME",
+        "the files of a new solver, which run as they are: a place to begin",
+        "bench new-solver mymethod",
+        {"NAME": "small letters, digits and _: the file's name; MyMethod becomes the name of the class"},
     ),
     "export-masks": Verb(
         "out=DIR [truth=true] [SETTING=VALUE ...]",
@@ -130,6 +167,17 @@ HELP: dict[str, Verb] = {
         },
         reads=True,
     ),
+    "diff": Verb(
+        "STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]",
+        "two studies: cells matched, what changed in code, versions, settings, and in the numbers",
+        "bench diff runs/october runs/november",
+        {
+            "STUDY_A STUDY_B": "the folders of two studies, also for `bench compare A B`; differences are B minus A",
+            "metric=NAME": "this metric instead of all that both studies have",
+            "out=FILE.csv": "write the whole table: a line per cell and metric",
+        },
+        reads=True,
+    ),
     "score": Verb(
         "STUDY metrics=[NAME,...]",
         "add metrics to finished rows from their stored images, without sampling",
@@ -155,12 +203,12 @@ HELP: dict[str, Verb] = {
         reads=True,
     ),
     "convert": Verb(
-        "FILE --as LAYOUT --to DIR [OPTION ...]",
+        "FILE [--as LAYOUT] --to DIR [OPTION ...]",
         "published weights for a prior; `bench show prior=NAME` has the command",
         "bench convert ffhq_10m.pt --as adm --to priors/ffhq_adm",
         {
             "FILE": "the published file, or the folder of a diffusers pipeline",
-            "--as LAYOUT": "edm, adm, compvis, or hub (also: diffusers): whose layout the file has",
+            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout it has; a folder needs none",
             "--to DIR": "the folder of the prior",
             "--layout NAME": "adm, compvis: which of the known networks, where the file does not say",
             "--config FILE": "adm, compvis: the settings of the network, where they lie in a file of their own",

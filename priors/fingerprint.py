@@ -28,17 +28,20 @@ def resolve(path: str | Path) -> Path:
         name = "/".join(given.parts[1:])
         raise FileNotFoundError(
             f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY --to {given}` "
-            f"(`python -m bench show prior={name}` says which file and how), or set prior.path"
+            f"(`python -m bench show prior={name}` says which file and how, docs/downloads.md where it is published), "
+            "or set prior.path"
         )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(
-        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or set prior.path"
+        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or give prior=PATH, a folder "
+        "with prior.json or one of diffusers"
     )
 
 
 def read_spec(folder: Path) -> dict[str, object]:
     """``prior.json`` as a dict; ValueError where it is not a JSON object."""
     path = folder / "prior.json"
+    refuse_pointer(path)
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -31,6 +31,8 @@ from priors.process import VP, Flow, Process
 Config = Mapping[str, object]
 
 WEIGHTS = "diffusion_pytorch_model"
+DENOISERS = ("unet", "transformer", ".")
+"""Where in a folder the network may lie."""
 PARAMETERIZATIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 SD_SCALE = 0.18215
@@ -66,7 +68,7 @@ def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None =
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give a downloaded diffusers repository")
-    denoiser = _part(folder, ("unet", "transformer", "."))
+    denoiser = _part(folder, DENOISERS)
     make = _FAMILIES.get(denoiser.cls)
     if make is None:
         raise ValueError(
@@ -233,6 +235,18 @@ def _image(made: Latent, size: int) -> tuple[int, int, int]:
 
 def _part(folder: Path, places: tuple[str, ...]) -> Part:
     """The component in the first of ``places`` that has one."""
+    place, cls, config = _described(folder, places)  # first: it is read at once, and weights are not
+    files, state = _weights(place)
+    return Part(cls, config, state, [place / "config.json", *files])
+
+
+def check_settings(folder: Path) -> None:
+    """ValueError where the network of a folder has a setting that is not served; weights are not looked at."""
+    _described(folder, DENOISERS)
+
+
+def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config]:
+    """Place, class and configuration of the component in the first of ``places`` that has one."""
     place = next((folder / name for name in places if (folder / name / "config.json").is_file()), None)
     if place is None:
         raise FileNotFoundError(f"{folder} has no config.json in {' or '.join(places)}; give a diffusers folder")
@@ -240,9 +254,7 @@ def _part(folder: Path, places: tuple[str, ...]) -> Part:
     cls = str(raw.get("_class_name"))
     if cls == "Transformer2DModel" and raw.get("norm_type") == "ada_norm_zero":
         cls = "DiTTransformer2DModel"  # DiT's class before it had one of its own
-    config = _config(cls, raw, place)  # first: it is read at once, and weights are not
-    files, state = _weights(place)
-    return Part(cls, config, state, [place / "config.json", *files])
+    return place, cls, _config(cls, raw, place)
 
 
 def _config(cls: str, raw: Config, place: Path) -> Config:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.sheet import HOLE, STRIPE, Panel, _wrapped, arrange, contact_sheet
+from bench.sheet import HOLE, STRIPE, Panel, _wrapped, arrange, arrange_solvers, contact_sheet, solver_sheet
 
 N, D, SIZE = 3, 4, 28
 
@@ -115,6 +115,41 @@ def test_sizes_stay_readable() -> None:
     assert apart.height <= 4500
     # eight images of six pictures and a map, then two swatches of the legend
     assert len(one.tiles) == 8 * 7 + 2
+
+
+def test_the_sheet_of_one_image_has_a_row_of_draws_per_solver(tmp_path: Path) -> None:
+    both = [panel(name, n=1, captions=[f"said of {name}"]) for name in ("dps", "repaint")]
+    solver_sheet(tmp_path / "s.png", both)
+    sheet = np.asarray(Image.open(tmp_path / "s.png").convert("RGB"))
+    ((top, left),) = places(sheet, both[0].truth[0], 8)
+    found = [[places(sheet, draw, 8) for draw in shown.draws[0]] for shown in both]
+    assert all(len(place) == 1 for row in found for place in row)
+    tops = [[place[0][0] for place in row] for row in found]
+    assert tops[0] == [top] * D and tops[1] == [tops[1][0]] * D and tops[1][0] > top + 224
+    lefts = [[place[0][1] for place in row] for row in found]
+    assert lefts[0] == lefts[1] and min(np.diff([left, *lefts[0]])) >= 224
+    observed = sheet[tops[1][0] : tops[1][0] + 224, left : left + 224]
+    assert {f"#{bytes(pixel).hex()}" for pixel in observed[:112].reshape(-1, 3)} == {HOLE, STRIPE}
+    assert (observed[112:] == sheet[top + 112 : top + 224, left : left + 224]).all()
+    texts = [words.text for words in arrange_solvers(both).words]
+    assert {"truth", "observed", "dps", "repaint", "said of dps", "said of repaint", "draw 4", "std of draws"} <= {
+        *texts
+    }
+
+
+@pytest.mark.parametrize(("draws", "size"), [(1, 256), (8, 256), (10, 512), (4, 8), (30, 28)])
+def test_the_sheet_of_one_image_stays_readable(draws: int, size: int) -> None:
+    layout = arrange_solvers([panel(n=1, draws=draws, size=size, channels=3)])
+    assert layout.width <= 2400
+    assert layout.tiles[0].pixels.shape[0] >= 100
+    ends = [(tile.x + tile.pixels.shape[1], tile.y + tile.pixels.shape[0]) for tile in layout.tiles]
+    assert max(x for x, _ in ends) < layout.width and max(y for _, y in ends) < layout.height
+
+
+def test_the_sheet_of_one_image_refuses_other_measurements() -> None:
+    for panels in ([], [panel(n=2)], [panel(n=1, group="box"), panel(n=1, group="half")]):
+        with pytest.raises(ValueError, match="one image and one measurement"):
+            arrange_solvers(panels)
 
 
 def test_captions_titles_and_few_draws() -> None:

@@ -1,0 +1,173 @@
+"""All problems of a command at once, each with the setting that mends it: where a run is refused, what doctor finds.
+
+The checks are those of :mod:`bench.doctor`. A run makes them only after it was refused, so that a good one waits for
+none of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench.errors import Inapplicable, UserError
+from bench.models import with_served
+
+if TYPE_CHECKING:
+    from bench.doctor import Finding
+    from datasets.base import ImageSet
+    from priors.base import Prior
+
+ASKED: list[str] = []
+"""The settings that this process was given, as they were typed."""
+
+_JOINED = "; and "
+"""Between several things that a run lacks."""
+
+_NO_REFUSAL = ("memory", "disk", "device")
+"""Checks by which doctor warns, and for which no run is refused."""
+
+
+class Problems(UserError):
+    """What a run lacks: one line where that is one thing, else a heading and a line for each."""
+
+    def __init__(self, lines: Sequence[str]):
+        super().__init__("; ".join(lines))
+        self.lines = [str(UserError(line)) for line in lines]
+
+    def __str__(self) -> str:
+        if len(self.lines) == 1:
+            return f"{self.lines[0]} (everything that is needed: {doctor_command()})"
+        ends = [f"  everything that is needed: {doctor_command()}"]
+        return "\n".join([f"{len(self.lines)} problems", *(f"  {line}" for line in self.lines), *ends])
+
+
+class InapplicableProblems(Problems, Inapplicable):
+    """The same, where the parts that were named do not fit together."""
+
+
+def asked(arguments: Sequence[str]) -> None:
+    """Remember what was typed after the verb."""
+    ASKED[:] = arguments
+
+
+def doctor_command() -> str:
+    """The command that looks at everything a run of these settings needs."""
+    settings = [word for word in ASKED if not word.startswith("-") or word in ("-m", "--multirun")]
+    return shlex.join(["python", "-m", "bench", "doctor", *settings])
+
+
+@contextmanager
+def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
+    """Where what is done here is refused for something that ``doctor`` finds too, name all that it finds."""
+    try:
+        yield
+    except UserError as error:
+        skipped = isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable")
+        lines = [] if skipped or isinstance(error, Problems) else _lines(cfg, choices, error)
+        if not lines:
+            raise
+        kind = InapplicableProblems if isinstance(error, Inapplicable) else Problems
+        raise kind(lines) from error
+
+
+def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> list[str]:
+    """The findings, with the error in front where none of them says the same; none where nothing is found."""
+    found = list(_missing(cfg, choices))
+    if not found:
+        return []
+    text = str(error)
+    same = [finding for finding in found if _says(finding.found, text)]
+    return [*([] if same else [text]), *(_line(finding, text) for finding in found)]
+
+
+def _says(found: str, text: str) -> bool:
+    return found in text or text in found
+
+
+def _line(finding: Finding, text: str) -> str:
+    """What was found and what mends it; the error of the run where it says more of the same."""
+    if finding.found != text and finding.found in text and _JOINED not in text:
+        return text
+    return f"{finding.found} -> {finding.remedy}" if finding.remedy else finding.found
+
+
+def _missing(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
+    from bench.doctor import findings
+
+    try:
+        for finding in findings(deepcopy(cfg), choices):
+            if finding.state == "missing" and finding.check not in _NO_REFUSAL:
+                yield finding
+    except (UserError, ValueError, OSError):
+        return  # of the settings themselves: the run's own error says it
+
+
+def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
+    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises is a finding."""
+    try:
+        return make(), ""
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        expected = isinstance(error, UserError | ValueError | OSError | ImportError | RuntimeError)
+        return None, line if line and expected else f"{type(error).__name__}: {line}"
+
+
+def unreadable(cfg: DictConfig) -> Iterator[str]:
+    """Why the model cannot be converted; ``cfg`` is then left with no prior, so that the rest can be looked at."""
+    node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
+    try:
+        with_served(node, quiet=bool(cfg.quiet))
+    except UserError as error:
+        from bench.catalog import option
+
+        OmegaConf.update(cfg, "prior", option("prior", "none").content, merge=False)
+        yield str(error)
+
+
+# -- whether parts go together, also while some of them are missing ----------------------------------------------------
+
+
+def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool) -> list[tuple[str, str]]:
+    """Why solver, prior, operator, data and metrics do not go together, with what mends it; nothing where they do.
+
+    Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong, the rest is looked
+    at too.
+    """
+    from bench.catalog import option
+
+    nodes = dict(config) if masks else {**config, "mask": option("mask", "half").content}
+    stand_in = {
+        "_target_": "bench.standin.StandIn",
+        "shape": list(prior.image_shape),
+        "classes": prior.num_classes,
+        "images": 1,
+        "prompt": config["data"].get("prompt"),
+    }
+    tries = [] if images is None else [nodes]
+    if images is None or tuple(images.shape) != tuple(prior.image_shape):
+        tries.append({**nodes, "data": stand_in})
+    found = list(dict.fromkeys(filter(None, (_refusal(each, prior) for each in tries))))
+    return [(line, _fitting(config, prior) if "choose another solver" in line else "") for line in found]
+
+
+def _refusal(config: Mapping[str, Any], prior: Prior) -> str:
+    from bench.worker import Session
+
+    return attempt(lambda: Session(config, prior.device.type, prior))[1]
+
+
+def _fitting(config: Mapping[str, Any], prior: Prior) -> str:
+    """The solvers whose needs this prior and operator have."""
+    from bench.build import target
+    from bench.catalog import options
+    from solvers.base import lacking
+
+    has = prior.caps | target(config["operator"]).caps
+    nodes = {name: option.content for name, option in options("solver", plugins=()).items()}
+    fitting = [name for name, node in nodes.items() if not node.get("path") and not lacking(target(node).needs, has)]
+    return f"a solver that fits: {', '.join(fitting)}" if fitting else ""
