@@ -37,9 +37,11 @@ def _main(arguments: list[str]) -> None:
         refuse_broken_text(arguments)
         check_house()
         code = _dispatch(arguments)
-    except SystemExit:
-        flush()
-        raise
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            flush()
+            raise
+        code = _failed(end.__context__, arguments)  # rich calls that 1
     except BaseException as error:
         if is_stop(error):
             raise

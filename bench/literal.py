@@ -23,15 +23,18 @@ TEXT, TEXTS, OTHER, UNKNOWN = "text", "texts", "other", ""
 
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _CHOICE = re.compile(r"choice\((?P<values>.*)\)", re.DOTALL)
+_CHOICES = ("budget", "precision", "checkpointing", "logger")
+"""Texts of the top level that are words to choose from."""
+_SENTENCES = ("prompt", "prompts", "caption", "captions")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """The overrides with quotes around every text that Hydra would read as something else; the others as they are.
 
-    ``sweep``: commas separate the values of a sweep. Without it they belong to a path; in other texts (``budget``)
-    they separate values in any case, and the check of overrides asks for ``-m``. ``null`` stays null, and what is in
-    quotes already stays as it is. Doing it twice changes nothing.
+    ``sweep``: commas separate the values of a sweep. Without it they belong to the text (``out``, ``data.root``); in
+    words to choose (``budget``) they separate values in any case, and the check of overrides asks for ``-m``. ``null``
+    stays null, and what is in quotes already stays as it is. Doing it twice changes nothing.
     """
     chosen = _chosen(overrides)
     return [_line(line, chosen, sweep) for line in overrides]
@@ -44,11 +47,13 @@ def sweeps(arguments: Sequence[str]) -> bool:
     return any(study.sweep or study.parts for study in known) or "-m" in arguments or "--multirun" in arguments
 
 
-def is_path(key: str) -> bool:
-    """Whether the text of a setting says where something lies, so that a comma in it may be one of its letters."""
-    from bench.cell import is_path as names_place
+def may_hold_commas(key: str) -> bool:
+    """Whether a comma may be one of the letters of a text: of a path, a name or a sentence, not of a word to choose."""
+    from bench.cell import is_path
 
-    return key in ("out", "study.name") or names_place(key.rpartition(".")[2], "")
+    name = key.rpartition(".")[2]
+    free = "." not in key and key not in _CHOICES
+    return free or key == "study.name" or name in _SENTENCES or is_path(name, "")
 
 
 def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
@@ -84,7 +89,7 @@ def _line(line: str, chosen: Mapping[str, Sequence[str]], sweep: bool) -> str:
         return f"{match['plus']}{key}=[{','.join(map(_piece, _split(value[1:-1])))}]" if value != "[]" else line
     if kind != TEXT:
         return line
-    if is_path(key) and (not sweep or ("," in value and Path(value).expanduser().exists())):
+    if may_hold_commas(key) and (not sweep or ("," in value and Path(value).expanduser().exists())):
         return f"{match['plus']}{key}={_piece(value)}"
     choice = _CHOICE.fullmatch(value)
     if choice:

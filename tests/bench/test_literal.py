@@ -130,6 +130,12 @@ def test_the_schema_says_what_is_text(key: str, kind: str) -> None:
     assert kind_of(key, {}) == kind
 
 
+def test_a_comma_in_a_word_to_choose_is_a_sweep_and_in_a_path_a_letter() -> None:
+    assert read(literal(["out=a,b"])[0]) == "a,b"
+    with pytest.raises(UserError, match="is a sweep: add -m"):
+        check(["budget=nfe:10,nfe:20"])
+
+
 def test_statuses_that_read_as_numbers_stay_words() -> None:
     assert read(literal(["accept=[nan,oom]"])[0]) == ["nan", "oom"]
 
