@@ -76,13 +76,19 @@ def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> list[str]:
-    """The findings, with the error in front where none of them says the same; none where nothing is found."""
-    found = list(_missing(cfg, choices))
+    """The findings, that on the prior first, with what the error says beside them; none where nothing is found.
+
+    What several columns of metrics need is said once.
+    """
+    found = sorted(_missing(cfg, choices), key=lambda finding: not finding.check.startswith("prior "))
     if not found:
         return []
     text = str(error)
-    same = [finding for finding in found if _says(finding.found, text)]
-    return [*([] if same else [text]), *(_line(finding, text) for finding in found)]
+    own = [part for part in text.split(_JOINED) if not any(_says(finding.found, part) for finding in found)]
+    lines = [_line(finding, text) for finding in found]
+    # an error that none of the findings names comes first, and of several those that are left come last
+    ordered = [*lines, *own] if _JOINED in text else [*own, *lines]
+    return list({line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values())[::-1]
 
 
 def _says(found: str, text: str) -> bool:

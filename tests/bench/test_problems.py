@@ -55,7 +55,7 @@ def test_four_faults_are_four_lines_and_the_command_that_looks_again(
 
 
 def test_a_model_that_is_not_there_does_not_hide_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head, data, mask, prior, _ = refused(
+    head, prior, data, mask, _ = refused(
         capsys, "metrics=[psnr]", f"prior={tmp_path / 'none'}", "data=folder", "mask=files", "mask.white=hole"
     )
     assert head == "3 problems" and f"no prior.json in {tmp_path / 'none'} -> prior=PATH" in prior
