@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ASKED: list[str] = []
 """The settings that this process was given, as they were typed."""
 
+_FOLDER = "study folder"
 _JOINED = "; and "
 """Between several things that a run lacks."""
 
@@ -84,15 +85,15 @@ def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> lis
     if not found:
         return []
     text = str(error)
-    own = [part for part in text.split(_JOINED) if not any(_says(finding.found, part) for finding in found)]
+    own = [part for part in text.split(_JOINED) if not any(_says(finding, part) for finding in found)]
     lines = [_line(finding, text) for finding in found]
     # an error that none of the findings names comes first, and of several those that are left come last
     ordered = [*lines, *own] if _JOINED in text else [*own, *lines]
     return list({line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values())[::-1]
 
 
-def _says(found: str, text: str) -> bool:
-    return found in text or text in found
+def _says(finding: Finding, text: str) -> bool:
+    return finding.found in text or text in finding.found or (finding.check == _FOLDER and _FOLDER in text)
 
 
 def _line(finding: Finding, text: str) -> str:

@@ -99,6 +99,14 @@ def test_one_problem_is_one_line_that_ends_with_the_command(photos: Path, capsys
     assert line.endswith("data.images=9)") and "python -m bench doctor prior=smooth" in line
 
 
+def test_a_study_folder_that_cannot_be_made_is_one_problem(photos: Path) -> None:
+    common = [*SMALL, "solver=dps", "solver.steps=2", "data=folder", f"data.root={photos}", "data.size=8"]
+    with pytest.raises(problems.Problems) as error:
+        run_job(*compose(check([*common, "data.mode=grey", "data.images=1", "out=/proc/nowhere"])))
+    assert error.value.lines == ["/proc cannot be written -> choose another with out=DIR"]
+    assert str(error.value).count("\n") == 0
+
+
 def test_a_wrong_setting_stays_a_line_of_its_own(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = [
         *SMALL,
