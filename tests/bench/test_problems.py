@@ -99,11 +99,12 @@ def test_one_problem_is_one_line_that_ends_with_the_command(photos: Path, capsys
     assert line.endswith("data.images=9)") and "python -m bench doctor prior=smooth" in line
 
 
-def test_a_study_folder_that_cannot_be_made_is_one_problem(photos: Path) -> None:
+def test_a_study_folder_that_cannot_be_made_is_one_problem(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("a file where a folder is wanted")
     common = [*SMALL, "solver=dps", "solver.steps=2", "data=folder", f"data.root={photos}", "data.size=8"]
     with pytest.raises(problems.Problems) as error:
-        run_job(*compose(check([*common, "data.mode=grey", "data.images=1", "out=/proc/nowhere"])))
-    assert error.value.lines == ["/proc cannot be written -> choose another with out=DIR"]
+        run_job(*compose(check([*common, "data.mode=grey", "data.images=1", f"out={tmp_path / 'full' / 'a'}"])))
+    assert error.value.lines == [f"{tmp_path / 'full'} cannot be written -> choose another with out=DIR"]
     assert str(error.value).count("\n") == 0
 
 
