@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ASKED: list[str] = []
 """The settings that this process was given, as they were typed."""
 
+_FOLDER = "study folder"
 _JOINED = "; and "
 """Between several things that a run lacks."""
 
@@ -76,17 +77,23 @@ def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> list[str]:
-    """The findings, with the error in front where none of them says the same; none where nothing is found."""
-    found = list(_missing(cfg, choices))
+    """The findings, that on the prior first, with what the error says beside them; none where nothing is found.
+
+    What several columns of metrics need is said once.
+    """
+    found = sorted(_missing(cfg, choices), key=lambda finding: not finding.check.startswith("prior "))
     if not found:
         return []
     text = str(error)
-    same = [finding for finding in found if _says(finding.found, text)]
-    return [*([] if same else [text]), *(_line(finding, text) for finding in found)]
+    own = [part for part in text.split(_JOINED) if not any(_says(finding, part) for finding in found)]
+    lines = [_line(finding, text) for finding in found]
+    # an error that none of the findings names comes first, and of several those that are left come last
+    ordered = [*lines, *own] if _JOINED in text else [*own, *lines]
+    return list({line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values())[::-1]
 
 
-def _says(found: str, text: str) -> bool:
-    return found in text or text in found
+def _says(finding: Finding, text: str) -> bool:
+    return finding.found in text or text in finding.found or (finding.check == _FOLDER and _FOLDER in text)
 
 
 def _line(finding: Finding, text: str) -> str:

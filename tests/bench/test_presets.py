@@ -177,7 +177,7 @@ def test_data_bring_the_metrics_of_their_paper(data: str) -> None:
     assert "lpips_vgg" not in compose(check([]))[0].metrics
 
 
-def test_all_that_is_missing_is_named_in_one_line(
+def test_all_that_is_missing_is_named_at_once_and_each_thing_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,16 +185,17 @@ def test_all_that_is_missing_is_named_in_one_line(
     with pytest.raises(SystemExit) as stop:
         main(["plan", "solver=vipaint2", "data=imagenet256", "mask=rotated"])
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    text = capsys.readouterr().err
     parts = [
         "checkpoints/imagenet256 holds no prior.json",
         "data.root is not set",
         "'lpips_vgg' needs",
         "'kid_inception'",
     ]
-    places = [line.index(part) for part in parts]
+    places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert line.count("vgg16-397923af.pth, looked for") <= 1  # two columns and the solver ask for it
+    assert text.count("vgg16-397923af.pth, looked for") <= 1  # two columns and the solver ask for it
+    assert all(text.count(part) == 1 for part in parts) and text.startswith(f"bench: {len(text.splitlines()) - 2} pro")
 
 
 def test_show_says_what_a_preset_is_for_and_which_one_a_prior_gets() -> None:

@@ -55,7 +55,7 @@ def test_four_faults_are_four_lines_and_the_command_that_looks_again(
 
 
 def test_a_model_that_is_not_there_does_not_hide_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head, data, mask, prior, _ = refused(
+    head, prior, data, mask, _ = refused(
         capsys, "metrics=[psnr]", f"prior={tmp_path / 'none'}", "data=folder", "mask=files", "mask.white=hole"
     )
     assert head == "3 problems" and f"no prior.json in {tmp_path / 'none'} -> prior=PATH" in prior
@@ -97,6 +97,15 @@ def test_one_problem_is_one_line_that_ends_with_the_command(photos: Path, capsys
     (line,) = refused(capsys, *common, "data.images=9")
     assert "data.images=9, but there are only 7 images -> data.images=7 or less (everything that is needed: " in line
     assert line.endswith("data.images=9)") and "python -m bench doctor prior=smooth" in line
+
+
+def test_a_study_folder_that_cannot_be_made_is_one_problem(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("a file where a folder is wanted")
+    common = [*SMALL, "solver=dps", "solver.steps=2", "data=folder", f"data.root={photos}", "data.size=8"]
+    with pytest.raises(problems.Problems) as error:
+        run_job(*compose(check([*common, "data.mode=grey", "data.images=1", f"out={tmp_path / 'full' / 'a'}"])))
+    assert error.value.lines == [f"{tmp_path / 'full'} cannot be written -> choose another with out=DIR"]
+    assert str(error.value).count("\n") == 0
 
 
 def test_a_wrong_setting_stays_a_line_of_its_own(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
