@@ -36,6 +36,7 @@ from bench.build import arguments, build, suited, target
 from bench.calls import Pace, TooMuch, measured
 from bench.catalog import options
 from bench.cell import digest
+from bench.cost import Budget
 from bench.counts import Counts, Kind, Uncounted, count, for_budget
 from bench.errors import Inapplicable, UserError
 from bench.external import Folder
@@ -324,7 +325,7 @@ class Estimator:
 
     def line(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> Line:
         """The estimate for a cell."""
-        admit(config["plugins"])
+        _demand_plain(config)
         config["solver"] = suited(config["solver"], config["prior"], config["data"])
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
         title = "  ".join(names[:3] if names[3] == "inpainting" else names)
@@ -333,6 +334,8 @@ class Estimator:
             cost, chunks, workers = self._cost(config, choices, overrides)
         except Inapplicable:
             cost, chunks, workers = SKIPPED, 0, 1
+        except UserError as error:
+            cost, chunks, workers = Cost(_NAN, _NAN, _NAN, _NAN, "unknown", str(error)), 0, 1
         return Line(title, names[1], str(choices["prior"]), images * draws, chunks, workers, cost)
 
     def _cost(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> tuple[Cost, int, int]:
@@ -530,6 +533,19 @@ class _Fitting(ImageSet):
 
     def __init__(self, shape: Shape, classes: int):
         self.shape, self.num_classes = shape, classes
+
+
+def _demand_plain(config: Config) -> None:
+    """UserError for what is wrong with the command, and not with this machine."""
+    admit(config["plugins"])
+    try:
+        Execution.of(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if config["budget"] is not None:
+        Budget.of(config["budget"])
+    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
+        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
 
 
 def _public(node: Mapping[str, Any]) -> dict[str, Any]:
