@@ -189,14 +189,27 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
     except Inapplicable:
         raise
     except UserError:
-        lines = forecasted([overrides], ask)
-        if lines and lines[0].cost.passes == lines[0].cost.passes:
+        if lines := _absent([overrides], ask):
             out.print(_table(lines, ask))
         raise
     out.print(text, markup=False, highlight=False)
     (line,) = forecasted([overrides], ask)
     out.print("\n".join(_in_words(line, ask)), markup=False, highlight=False)
     return 0
+
+
+def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
+    """The line of a cell whose prior or images are not here; none where it is something else that a run refuses."""
+    estimator = Estimator(ask)
+    try:
+        config, choices, overrides = next(iter(_configurations(cells)))
+        known = estimator._prior(config, choices)
+        if not known.missing and not isinstance(estimator._images(config, known), str):
+            return []
+        line = estimator.line(config, choices, overrides)
+    except UserError:
+        return []
+    return [] if math.isnan(line.cost.passes) or line.cost.source == _SKIPPED else [line]
 
 
 def forecast(cells: Sequence[Sequence[str]], ask: Ask | None = None) -> Group:
