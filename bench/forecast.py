@@ -37,6 +37,7 @@ from bench.calls import Pace, TooMuch, measured
 from bench.catalog import options
 from bench.cell import digest
 from bench.conditioning import Conditioning
+from bench.cost import Budget
 from bench.counts import Counts, Kind, Uncounted, count, for_budget
 from bench.errors import Inapplicable, UserError
 from bench.external import Folder
@@ -191,14 +192,27 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
     except Inapplicable:
         raise
     except UserError:
-        lines = forecasted([overrides], ask)
-        if lines and lines[0].cost.passes == lines[0].cost.passes:
+        if lines := _absent([overrides], ask):
             out.print(_table(lines, ask))
         raise
     out.print(text, markup=False, highlight=False)
     (line,) = forecasted([overrides], ask)
     out.print("\n".join(_in_words(line, ask)), markup=False, highlight=False)
     return 0
+
+
+def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
+    """The line of a cell whose prior or images are not here; none where it is something else that a run refuses."""
+    estimator = Estimator(ask)
+    try:
+        config, choices, overrides = next(iter(_configurations(cells)))
+        known = estimator._prior(config, choices)
+        if not known.missing and not isinstance(estimator._images(config, known), str):
+            return []
+        line = estimator.line(config, choices, overrides)
+    except UserError:
+        return []
+    return [] if math.isnan(line.cost.passes) or line.cost.source == _SKIPPED else [line]
 
 
 def forecast(cells: Sequence[Sequence[str]], ask: Ask | None = None) -> Group:
@@ -330,7 +344,7 @@ class Estimator:
 
     def line(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> Line:
         """The estimate for a cell."""
-        admit(config["plugins"])
+        _demand_plain(config)
         config = dict(following({**config, "prior": with_served(config["prior"], quiet=True)}))
         config["solver"] = suited(config["solver"], config["prior"], config["data"])
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
@@ -340,6 +354,8 @@ class Estimator:
             cost, chunks, workers = self._cost(config, choices, overrides)
         except Inapplicable:
             cost, chunks, workers = SKIPPED, 0, 1
+        except UserError as error:
+            cost, chunks, workers = Cost(_NAN, _NAN, _NAN, _NAN, "unknown", str(error)), 0, 1
         return Line(title, names[1], str(choices["prior"]), images * draws, chunks, workers, cost)
 
     def _cost(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> tuple[Cost, int, int]:
@@ -537,6 +553,19 @@ class _Fitting(ImageSet):
 
     def __init__(self, shape: Shape, classes: int):
         self.shape, self.num_classes = shape, classes
+
+
+def _demand_plain(config: Config) -> None:
+    """UserError for what is wrong with the command, and not with this machine."""
+    admit(config["plugins"])
+    try:
+        Execution.of(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if config["budget"] is not None:
+        Budget.of(config["budget"])
+    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
+        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
 
 
 def _public(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,20 @@ def test_a_missing_metric_is_not_reported_as_printed_hours(command) -> None:
     assert line.cost.source == "calls here" and line.cost.seconds > 0 and not line.cost.missing
 
 
+def test_a_cell_that_cannot_be_built_does_not_hide_the_others(command) -> None:
+    broken = [line for line in command() if not line.startswith("solver")]
+    torn = [*broken, "solver=torchscript", "solver.path=/nowhere.pt"]
+    whole, lost = forecasted([command("blended"), torn], Ask(measure="none"))
+    assert whole.cost.passes == 12 and lost.rows == 14
+    assert "solver.trust_file=true" in lost.cost.missing
+
+
+@pytest.mark.parametrize("wrong", ["data.images=0", "precision=fp8", "budget=passes:0"])
+def test_a_wrong_command_is_refused(command, wrong: str) -> None:
+    with pytest.raises(UserError, match=wrong.partition("=")[0]):
+        forecasted([command("dps", wrong)], Ask())
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 
