@@ -187,7 +187,8 @@ class Visit:
         costs, problem = built
         if problem:
             remedy = "convert the prior again: `python -m bench convert` says which setting is not served"
-            yield Finding("network", "missing", f"it cannot be called: {problem}", remedy)
+            found = Finding("network", "missing", f"it cannot be called: {problem}", remedy)
+            yield from self._named([found], names["prior"])
             return
         kept = ("solver", "operator", "prior", "metrics", "draws", "batch", "precision", "checkpointing")
         found, problem = self.once(_estimate, config, costs, key=[config[key] for key in kept])

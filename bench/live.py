@@ -27,20 +27,20 @@ class Live(TorchDispatchMode):
     """Within the block, ``now`` is what the tensors made there take in bytes, and ``peak`` the most it has been.
 
     ``outside`` is what tensors take that operations read and that were made before the block, such as weights; the most
-    at one time is ``outside_peak``. ``seconds`` ends the block with :class:`Unfinished` after so many.
+    at one time is ``outside_peak``. ``seconds`` of the processor end the block with :class:`Unfinished`.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
         super().__init__()
         self.now = self.peak = self.outside = self.outside_peak = 0
-        self.end = time.monotonic() + seconds
+        self.end = time.thread_time() + seconds
         self._sizes: dict[int, int] = {}
         self._refs: dict[int, ref[torch.UntypedStorage]] = {}
         self._outside: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if time.monotonic() > self.end:
-            raise Unfinished("the time for counting memory is over")
+        if time.thread_time() > self.end:
+            raise Unfinished("a few steps of the solver took too long to count their memory")
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
             self._see(tensor, made_here=False)

@@ -27,7 +27,7 @@ from torch.func import functional_call
 from bench.budget import weightless
 from bench.build import build
 from bench.external import Folder
-from bench.live import Ledger, Live, Unfinished
+from bench.live import Ledger, Live
 from bench.modules import load_modules
 from bench.scoring import score_rows
 from bench.streams import Key
@@ -49,8 +49,8 @@ SLACK = 0.1
 
 _FEW = 4
 _CUT = ("steps", "iterations", "levels", "every")
-_SECONDS = 20.0
-"""A dry run that takes longer is ended, and counts as far as it came."""
+_SECONDS = 60.0
+"""Of the processor; a dry run that takes longer is ended, and then there is no estimate."""
 
 
 # -- what one call of a network takes ----------------------------------------------------------------------------------
@@ -86,10 +86,10 @@ class Costs:
         """The cost of ``call(*inputs)``, rows counted by the first input; tensors may be of any number of rows."""
         key = (part, self.prior.execution, *(_form(value) for value in inputs))
         if key not in self._known:
-            one, two = (self._counted(call, [_of_rows(value, rows) for value in inputs]) for rows in (1, 2))
-            self._known[key] = one, two
-        one, two = self._known[key]
-        return one.towards(two, len(inputs[0]) - 1)
+            one, two = ([_of_rows(value, rows) for value in inputs] for rows in (1, 2))
+            self._known[key] = _apart_from_here(lambda: (self._counted(call, one), self._counted(call, two)))
+        first, second = self._known[key]
+        return first.towards(second, len(inputs[0]) - 1)
 
     def check(self) -> None:
         """Call the network once; raises what it raises."""
@@ -238,7 +238,7 @@ def charged(
     """``light``, with what ``call`` would take written down; autograd keeps it as long as a gradient may need it."""
 
     def run(*inputs: Any) -> Tensor:
-        cost = _apart_from_here(lambda: costs.of(part, call, *inputs))
+        cost = costs.of(part, call, *inputs)
         graph = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in inputs)
         tangents = 1 if unpack_dual(inputs[0]).tangent is None else 2
         ledger.spike(tangents * (cost.forward if graph else cost.idle))
@@ -321,17 +321,13 @@ def _dry_run(config: Mapping[str, Any], costs: Costs, size: BatchSize) -> _Peaks
         distance = _perceptual(solver, costs, ledger)
         obs = Observation(measured.y, measured.operator, cond, distance, modules)
         noise: Noise = _Blank(size.images) if whole else SeededNoise(measured.keys, "solver")
-        fit = sample = left = 0
-        try:
-            with prior.metered():
-                posterior = solver.fit(obs, prior, noise)
-                fit = ledger.peak
-                ledger.mark()
-                drawn = posterior.sample(range(size.draws))
-                left = ledger.now
-                del drawn
-        except Unfinished:
-            left = ledger.now
+        with prior.metered():
+            posterior = solver.fit(obs, prior, noise)
+            fit = ledger.peak
+            ledger.mark()
+            drawn = posterior.sample(range(size.draws))
+        left = ledger.now
+        del drawn
         sample = ledger.peak
     return _Peaks(fit, sample, left)
 

@@ -51,8 +51,8 @@ def _without_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 def kept(prior: Prior) -> int:
     """What one call of the network keeps for a gradient of one row."""
-    costs = Costs(prior)
-    return costs.of("net", costs.network, torch.zeros(1, *prior.latent_shape), torch.zeros(1), {}).kept
+    costs, number = Costs(prior), torch.float32
+    return costs._counted(costs.network, [((1, *prior.latent_shape), number), ((1,), number), {}]).kept
 
 
 @pytest.fixture
@@ -279,6 +279,7 @@ def test_gpus_that_would_have_nothing_to_do(capsys) -> None:
     assert not said(capsys, "GPUs")
 
 
+@pytest.mark.slow  # calls the networks of cin256 without values, forwards and backwards
 def test_memory_of_a_prior_whose_weights_are_missing(counted, capsys) -> None:
     assert code(CHEAP, "prior=imagenet256", "prior.path=nowhere", "solver=psld", "device=h100", "batch=4") == 2
     (line,) = said(capsys, "memory")
@@ -318,8 +319,8 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
     prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent)
     costs = Costs(prior)
     assert kept(prior) / 2**30 == pytest.approx(0.51, rel=0.06)
-    z = torch.zeros(1, *prior.latent_shape)
-    assert costs.of("decode", costs.decode, z).kept / 2**30 == pytest.approx(1.5, rel=0.1)
+    shape = (1, *prior.latent_shape)
+    assert costs._counted(costs.decode, [(shape, torch.float32)]).kept / 2**30 == pytest.approx(1.5, rel=0.1)
 
 
 def test_a_prior_whose_network_wants_another_input_is_a_finding(counted, tmp_path, capsys) -> None:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from bench.architecture import without_weights
 from bench.catalog import option
 from bench.errors import UserError
-from bench.live import Ledger, Live
+from bench.live import Ledger, Live, Unfinished
 from bench.machine import DEVICES, Machine, bytes_of
 from bench.memory import Costs, Estimate, _Line, rows_at_once, shortened
 from bench.plan import slices
@@ -54,6 +54,11 @@ def test_what_autograd_keeps_is_live_although_nobody_names_it() -> None:
         y.backward()
         del y
         assert live.now == 4000  # the gradient
+
+
+def test_counting_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(Unfinished, match="too long"), Live(seconds=-1):
+        torch.zeros(1)
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
