@@ -1,74 +1,81 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Its exit codes are those of :mod:`bench.errors`."""
+"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.verbs`, exit codes in
+:mod:`bench.errors`.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED, UserError, unknown
+from bench.errors import BAD_INPUT, FAILED, UserError, unknown
+from bench.fault import flush, last_resort, prepare_streams, refuse_broken_text, say, silence
 from bench.guard import check_house
-from bench.stop import Terminated, farewell, heed_sigterm
-
-HELP = """\
-python -m bench [verb] [overrides]
-
-  try PHOTO MASK    solvers on one photograph of yours: a table and a picture, no study; `try --help` has the options
-  run          run a cell, or with -m and comma lists a sweep (the verb may be left out)
-  plan         what a run would do: rows, chunks still missing; of a study cells, passes, hours, disk
-  ls [GROUP]   everything that can be chosen
-  show GROUP=NAME   one choice in full: settings, presets, card
-  doctor            what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk
-  check solver=NAME   what every solver promises, checked on small priors; solver=all, and prior=NAME for another one
-  export-masks out=DIR   masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)
-  leaderboard DIR   rebuild the tables of a study from its rows
-  report DIR        report.html of a study: table, pictures, figures, cards; images=N metric=NAME extract=DIR
-  compare DIR a=SOLVER b=SOLVER metric=NAME   who is better image by image, by how much, how surely; and a plot
-  score DIR metrics=[NAME]   add metrics to finished rows from their stored images, without sampling
-  compact DIR       merge the files of finished cells into a few large ones
-  status DIR        how far a study is, from its folder alone: running, stalled, failed, rows per minute
-  convert FILE --as edm|adm|compvis|hub --to DIR   published weights for a prior; `show prior=NAME` has the command
-  embed-prompts FOLDER --prompts FILE --to FILE.safetensors   the prompts of a Stable Diffusion prior, one a line
-  train prior=NAME  train an embedded prior; with solver=NAME, that solver's modules for it
-
-examples
-  python -m bench try photo.jpg mask.png
-  python -m bench solver=repaint mask=comod data.images=32 draws=4
-  python -m bench -m solver=blended,repaint,dps,vipaint2 mask=rotated,comod,palette
-  python -m bench study=arena      # a study that sweeps by itself; solver=dps,ddnm and the like narrow it
-
-settings
-{settings}
-
-An interrupted run continues when the same command is given again. --cfg job shows the resolved configuration.
-Exit codes: 0 every row is ok or accepted, 1 some are not (a cell whose first rows all fail alike is stopped), 2 bad
-input or no worker can start, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."""
+from bench.stop import exit_code, farewell, forget, heed_signals, is_stop
+from bench.verbs import HELP, everything, one
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; raises SystemExit with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    heed_signals()
     try:
-        heed_sigterm()
+        _main(arguments)
+    except BaseException as error:  # after a signal, whatever became of the exception that it raised
+        if not is_stop(error):
+            raise
+        say(farewell(_parted(arguments)[0], arguments).removeprefix("bench: "))
+        sys.exit(exit_code())
+    finally:
+        forget()
+
+
+def _main(arguments: list[str]) -> None:
+    """The same, but for signals."""
+    try:
+        prepare_streams()
+        refuse_broken_text(arguments)
         check_house()
-        sys.exit(_dispatch(arguments))
-    except UserError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt as stop:
-        print(farewell(_parted(arguments)[0], arguments), file=sys.stderr)
-        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
-    except BrokenPipeError:
-        # the reader of `bench ls | head` has gone; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = _dispatch(arguments)
+    except SystemExit:
+        flush()
+        raise
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        code = _failed(error, arguments)
+    problem = flush()
+    if problem is not None:
+        code = _failed(problem, arguments)
+    sys.exit(code)
+
+
+def _failed(error: BaseException, arguments: list[str]) -> int:
+    """Say in one line why a verb ended; returns its exit code."""
+    verb = _parted(arguments)[0]
+    if isinstance(error, UserError):
+        say(str(error))
+        return BAD_INPUT
+    if isinstance(error, BrokenPipeError):
+        silence()
+        if verb not in HELP or HELP[verb].reads:
+            return 0  # the reader of `bench ls | head` has gone; nothing is left to say
+        say("the reader of the output has gone; what is stored is kept, and the same command continues")
+        return BAD_INPUT
+    line, code = last_resort(error)
+    say(line)
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     verb, rest = _parted(arguments)
+    if "--version" in arguments:
+        print(_version())
+        return 0
     if any(a in ("-h", "--help") for a in arguments):
-        print(_help_of_try() if verb == "try" else _help())
+        print(everything() if verb == "run" and arguments[:1] != ["run"] else _help_of(verb))
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
@@ -76,7 +83,28 @@ def _dispatch(arguments: list[str]) -> int:
     from bench.problems import asked
 
     asked(rest)
-    return VERBS[verb](named(rest))
+    rest = named(rest)
+    if HELP[verb].settings:
+        from bench.literal import literal, sweeps
+
+        rest = literal(rest, sweeps(rest))
+    return VERBS[verb](rest)
+
+
+def _help_of(verb: str) -> str:
+    if verb not in HELP:
+        raise unknown("verb", verb, VERBS)
+    return one(verb)
+
+
+def _version() -> str:
+    """The version, and the commit where one is known."""
+    from bench.environment import NAME, origin, version
+
+    found = origin()
+    changed = " with changes" if found["dirty"] else ""
+    commit = "" if found["commit"] == "unknown" else f" (commit {found['commit'][:12]}{changed})"
+    return f"{NAME} {version()}{commit}"
 
 
 def _parted(arguments: list[str]) -> tuple[str, list[str]]:
@@ -86,22 +114,6 @@ def _parted(arguments: list[str]) -> tuple[str, list[str]]:
     return "run", arguments
 
 
-def _help() -> str:
-    from bench.catalog import defaults
-    from bench.settings import SETTINGS
-
-    groups = "  ".join(f"{g}={value}" for g, value in defaults().items())
-    width = max(map(len, SETTINGS))
-    lines = [f"  {groups}", *(f"  {k + '=':<{width + 1}}  {text}" for k, text in SETTINGS.items())]
-    return HELP.format(settings="\n".join(lines))
-
-
-def _help_of_try() -> str:
-    from bench.tryout import HELP
-
-    return HELP
-
-
 def _try(arguments: list[str]) -> int:
     from bench.tryout import command
 
@@ -109,54 +121,42 @@ def _try(arguments: list[str]) -> int:
 
 
 def _run(overrides: list[str]) -> int:
-    from hydra._internal.utils import get_args_parser
-
-    from bench.overrides import check
+    from bench import hydra_node
+    from bench.overrides import check, parse
     from bench.studies import cells, expand, refuse_unset
 
-    parsed = get_args_parser().parse_args(overrides)
+    parsed = hydra_node.flags(overrides)
     flags = [argument for argument in overrides if argument not in parsed.overrides]
+    hydra_node.demand_launcher(parse(parsed.overrides))
     sweeps = expand(parsed.overrides)
     checked = [check(sweep, parsed.multirun, study_sweep=True) for sweep in sweeps]
     if len(sweeps) > 1:
         refuse_unset(sweeps)
     from bench import app, console
 
-    console.SWEEP.cells = len(cells(parsed.overrides))
+    every = cells(parsed.overrides)
+    console.SWEEP.cells = len(every)
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
-        try:
-            app.job()
-        except SystemExit as end:
-            if isinstance(end.__context__, app.Refused):  # Hydra has printed it, and calls every failure 1
-                sys.exit(BAD_INPUT)
-            raise
+        app.launch()
     if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
     from bench import sinks
     from bench.finish import finish, finish_elsewhere
+    from bench.plugins import admit_of
 
-    good = finish(app.OUTCOMES) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1])
+    if not app.OUTCOMES:
+        admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
+    good = finish(app.OUTCOMES, console.SWEEP.cells) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1], every)
     sinks.finish()
     return 0 if good else FAILED
 
 
-def _plan(overrides: list[str]) -> int:
-    from bench.overrides import check
-    from bench.studies import cells, expand
+def _plan(arguments: list[str]) -> int:
+    from bench.forecast import command
 
-    checked = [check(sweep, study_sweep=True) for sweep in expand(overrides)]
-    if len(singles := cells(overrides)) > 1:
-        from bench.console import out
-        from bench.forecast import forecast
-
-        out.print(forecast(singles))
-        return 0
-    from bench.finish import describe
-
-    print(describe(checked[0]))
-    return 0
+    return command(arguments)
 
 
 def _ls(arguments: list[str]) -> int:
@@ -187,6 +187,17 @@ def _check(overrides: list[str]) -> int:
     return FAILED if any(report.failures for report in done) else 0
 
 
+def _new_solver(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.new_solver import new_solver
+
+    files, option = new_solver(arguments)
+    for path in files:
+        out.print(f"{path}", style="dim")
+    out.print(f"next: python -m bench check solver={option}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _doctor(arguments: list[str]) -> int:
     from bench.doctor import doctor
 
@@ -197,9 +208,10 @@ def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
     study = Path(arguments[0])
-    from bench.record import check_study
+    from bench.record import check_study, planned_cells
 
     check_study(study)
+    planned_cells(study)
     from bench import console, figures, leaderboard
 
     board = leaderboard.write(study)
@@ -223,12 +235,23 @@ def _compact(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    from bench.compare import compare
     from bench.console import out
+
+    if len(arguments) > 1 and "=" not in arguments[1]:
+        return _diff(arguments)
+    from bench.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
     out.print(f"{path}", style="dim")
+    return 0
+
+
+def _diff(arguments: list[str]) -> int:
+    from bench.console import out
+    from bench.diff import command
+
+    out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
@@ -299,6 +322,12 @@ def _train(overrides: list[str]) -> int:
     return 0
 
 
+def _completion(arguments: list[str]) -> int:
+    from bench.completion import command
+
+    return command(arguments)
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "try": _try,
     "run": _run,
@@ -306,10 +335,12 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "ls": _ls,
     "show": _show,
     "check": _check,
+    "new-solver": _new_solver,
     "doctor": _doctor,
     "export-masks": _export_masks,
     "leaderboard": _leaderboard,
     "compare": _compare,
+    "diff": _diff,
     "report": _report,
     "score": _score,
     "compact": _compact,
@@ -317,6 +348,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "convert": _convert,
     "embed-prompts": _embed_prompts,
     "train": _train,
+    "completion": _completion,
 }
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from bench.catalog import CONF
-from bench.errors import BAD_INPUT, Inapplicable, UserError
+from bench.errors import Inapplicable, UserError
+from bench.fault import last_resort
+from bench.interpolation import refuse_calls
 from bench.schema import register
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ class Launched(Callback):
     """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_calls(config)
         SWEEPS.append(config)
 
 
@@ -40,46 +45,86 @@ class Refused(UserError, CompactHydraException):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
-    from bench.console import SWEEP
-    from bench.run import run_job
+    from bench.announce import first_line
+    from bench.console import SWEEP, out
 
     choices = HydraConfig.get().runtime.choices
+    if not (SWEEP.begun or cfg.quiet):
+        out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
+    SWEEP.begun = True
+    from bench.run import run_job
+
     try:
+        refuse_calls(cfg)
         OUTCOMES.append(run_job(cfg, choices, sweep=HydraConfig.get().mode is RunMode.MULTIRUN))
-    except OSError as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
-        place = f" ({error.filename})" if error.filename else ""
-        kept = "what is stored is kept: mend that and give the same command again"
-        _refuse(f"{error.strerror or error}{place}; {kept}")
     except UserError as error:
         if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
             words = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
             print(f"bench: skipped {words}: {error}", file=sys.stderr)
             SWEEP.cells -= 1
             return
-        _refuse(str(error))
+        _refuse(error)
+    except Exception as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
+        _refuse(error)
 
 
-def _refuse(message: str) -> NoReturn:
-    """End the job with one line."""
+def _refuse(error: Exception) -> NoReturn:
+    """End the job. What a launcher runs elsewhere tells its launcher one line, and this process handles the error."""
     if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
         # a job that exits leaves no result, and who launched it would wait for one
-        raise Refused(f"bench: {message}") from None
-    # Hydra would print a traceback around an exception
-    print(f"bench: {message}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+        raise Refused(str(error) if isinstance(error, UserError) else last_resort(error)[0]) from None
+    raise _Ended(error)
+
+
+class _Ended(BaseException):
+    """Carries an error past Hydra, which catches every Exception and prints more than one line about it."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
+
+
+def launch() -> None:
+    """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else what a job raised."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them
+    try:
+        job()
+    except _Ended as end:
+        raise end.error from None
+    except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(one_line(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("submitit", "hydra_plugins"):
+            raise
+        raise UserError(f"the launcher could not run the jobs: {error}") from error
+    finally:
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def one_line(error: BaseException) -> str:
+    """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if that says more."""
+    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    cause = next(iter(str(error.__cause__ or "").splitlines()), "")
+    return said if not cause or cause in said else f"{said}: {cause}"
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
     """The configuration and choices of one job, for verbs that do not run it."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         try:
             cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
         except HydraException as error:
-            raise UserError(str(error).splitlines()[0]) from error
+            raise UserError(one_line(error)) from error
+    refuse_calls(cfg)
     choices = dict(cfg.hydra.runtime.choices)
     bare = DictConfig({k: v for k, v in cfg.items_ex(resolve=False) if k != "hydra"})
     return bare, choices

@@ -31,7 +31,7 @@ class Breaker:
             return ""
         self._failed.append(chunk)
         images = {image for failed in self._failed for image in failed.images}
-        if len(self._failed) < FIRST_CHUNKS or len(images) * self.plan.cell.draws < FIRST_ROWS:
+        if len(self._failed) < FIRST_CHUNKS or self.plan.rows(self._failed) < FIRST_ROWS:
             return ""
         rows = self.plan.store.read(["message"])
         messages = rows.loc[rows["image_id"].isin(images), "message"]

@@ -26,6 +26,8 @@ from torch import Tensor
 from bench.cell import shipped
 from bench.cost import Budget
 from bench.errors import Inapplicable, UserError
+from bench.foreign import foreign
+from bench.isolation import isolated
 from bench.streams import Key, Noise
 from bench.worker import Session, one_line
 from priors.base import UNITS, BudgetExceeded, Prior, Shape
@@ -40,9 +42,16 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
 
     Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
     """
+    return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
+
+
+def with_work(
+    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, make: Callable[[str], Trial]
+) -> Mapping[str, Any]:
+    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are to be counted."""
     if config["budget"] is None:
         return config
-    allowed, solver, node = Budget.of(config["budget"]), session.solver, config["solver"]
+    allowed, node = Budget.of(config["budget"]), config["solver"]
     usual = shipped(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
@@ -50,7 +59,7 @@ def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session
     name, budget = type(solver).__name__, f"budget={config['budget']}"
     if not solver.workload:
         raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
-    trial = Trial.of(session, allowed.unit)
+    trial = make(allowed.unit)
     chosen = _most(solver, trial, int(allowed.amount / (1 + solver.margin)))
     if chosen is None:
         least = math.ceil(trial.cost(_least(solver)) * (1 + solver.margin))
@@ -150,10 +159,11 @@ class Trial:
         whole, most = "features" in solver.needs, limit * self.draws
         with weightless(self.prior, whole), self.prior.metered(most, unit=self.unit) as meter:
             try:
-                posterior = solver.fit(self.obs, self.prior, noise)
-                fitted = meter.spent
-                meter.limit = fitted + limit - fitted / self.draws
-                posterior.sample([0])
+                with isolated(), foreign():
+                    posterior = solver.fit(self.obs, self.prior, noise)
+                    fitted = meter.spent
+                    meter.limit = fitted + limit - fitted / self.draws
+                    posterior.sample([0])
             except BudgetExceeded:
                 return math.inf
             except Exception as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from bench.errors import UserError
+from bench.foreign import Left, foreign, text_of
 from bench.plugins import in_file, packages
 from bench.presets import choose, usual
 
@@ -29,9 +31,35 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_ '{path}' cannot be imported: {error}") from None
+        with foreign():
+            found_there = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, Left) as error:
+        raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
+    if module.split(".")[0] in PACKAGES and not _may_be_made(found_there, module, path):
+        raise UserError(f"_target_ '{path}' is neither a class of that module nor what an option of ours names")
+    return found_there
+
+
+def _may_be_made(found: Any, module: str, path: str) -> bool:
+    """A class of the module itself, or what a shipped option names; no helper, and nothing that the module imports."""
+    return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
+
+
+@cache
+def _of_options() -> frozenset[str]:
+    """Every ``_target_`` of an option that is there."""
+    from bench.catalog import GROUPS, options
+
+    contents = [option.content for group in GROUPS for option in options(group).values()]
+    return frozenset(value for content in contents for value in _targets(content))
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (str(part) for key, part in value.items() if key == "_target_")
+        yield from (name for part in value.values() for name in _targets(part))
+    elif isinstance(value, list):
+        yield from (name for part in value for name in _targets(part))
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -62,6 +90,7 @@ def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> A
         if unused:
             raise UserError(f"{node['_target_']} has no setting named {', '.join(sorted(unused))}")
     try:
-        return make(**settings, **more)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{node['_target_']}: {error}") from error
+        with foreign():
+            return make(**settings, **more)
+    except (ValueError, TypeError, FileNotFoundError, Left) as error:
+        raise UserError(f"{node['_target_']}: {text_of(error)}") from error

@@ -301,11 +301,8 @@ def _plain(value: Any) -> str:
 def _card_lines(chosen: Option) -> list[str]:
     """Docstring and card of the class, read from its source without importing it."""
     target = str(chosen.content.get("_target_", ""))
-    code = in_file(target)
-    module, _, name = target.rpartition(".")
-    tree, name = (code.tree(), code.name) if code else (_tree(module), name)
-    found = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
-    node = next(found, None)
+    module, name = ("", target) if in_file(target) else target.rpartition(".")[::2]
+    node, tree = class_node(module, name)
     if node is None:
         return []
     lines = ["", *(f"  {line}".rstrip() for line in (ast.get_docstring(node) or "").splitlines())]
@@ -321,6 +318,18 @@ def _card_lines(chosen: Option) -> list[str]:
     return lines
 
 
+def class_node(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module]:
+    """The definition of a class or function in the source of its module, and the whole of that; nothing is imported.
+
+    Without a ``module``, ``name`` is ``FILE.py:CLASS``.
+    """
+    code = None if module else in_file(name)
+    tree, name = (code.tree(), code.name) if code else (_tree(module), name)
+    found = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+    return next(found, None), tree
+
+
+@cache
 def _tree(module: str) -> ast.Module:
     """The syntax tree of one of our modules or of a plugin; an empty one where there is no such file."""
     package, *rest = module.split(".")

@@ -12,6 +12,7 @@ from typing import Any
 from bench.build import arguments, suited, target
 from bench.errors import UserError
 from bench.modules import modules_identity
+from bench.own import PLAIN
 from bench.plugins import in_file
 from bench.presets import choose
 from priors.execution import Execution
@@ -122,7 +123,9 @@ def label(group: str, node: Node, name: str) -> str:
     from bench.catalog import options
 
     option = options(group).get(name)
-    shipped = option.content if option else {}
+    shipped = dict(option.content) if option else {}
+    if group == "data":
+        shipped.update({k: v for k, v in PLAIN.items() if k in shipped and shipped[k] is None})
     settings = _without(_without_paths(node), "_target_", "images", "train")
     if settings.get("sha256"):
         settings["sha256"] = settings["sha256"][:8]  # enough to tell the masks of two folders apart

@@ -25,6 +25,7 @@ from bench.build import build, target
 from bench.catalog import options
 from bench.docs import field_notes
 from bench.errors import UserError
+from bench.foreign import foreign
 from bench.guard import ROOT
 from bench.models import with_served
 from bench.modules import load_modules
@@ -46,11 +47,14 @@ from bench.rig import (
     small_prior,
     snapshot,
 )
+from bench.streams import Key
+from bench.streams import Noise as SeededNoise
 from bench.worker import Measurement, one_line, shared
 from priors.base import BudgetExceeded, Prior
+from priors.mixture import MixturePrior
 from solvers.base import Noise, Observation, Solver
 
-PASS, FAIL, SKIPPED = "pass", "fail", "skipped"
+PASS, FAIL, WARNING, SKIPPED = "pass", "fail", "warning", "skipped"
 LINES = 120
 """The longest file a solver may have."""
 
@@ -59,13 +63,17 @@ class Broken(Exception):
     """A promise is not kept; the message says how."""
 
 
+class Doubtful(Exception):
+    """Nothing is broken, but few solvers mean it; the message says what is odd."""
+
+
 class Skipped(Exception):
     """A promise cannot be checked here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one promise: ``pass``, ``fail`` or ``skipped``, and why where it is not the first."""
+    """The outcome of one promise: ``pass``, ``fail``, ``warning`` or ``skipped``, and why where it is not the first."""
 
     name: str
     status: str
@@ -82,7 +90,15 @@ class Report:
     @property
     def failures(self) -> list[tuple[str, Result]]:
         """Failed promises with the column they failed in."""
-        return [(name, r) for name, results in self.columns.items() for r in results if r.status == FAIL]
+        return self._with(FAIL)
+
+    @property
+    def warnings(self) -> list[tuple[str, Result]]:
+        """What is odd, with the column it was found in."""
+        return self._with(WARNING)
+
+    def _with(self, status: str) -> list[tuple[str, Result]]:
+        return [(name, r) for name, results in self.columns.items() for r in results if r.status == status]
 
 
 @dataclass(frozen=True)
@@ -106,10 +122,14 @@ class Trace:
 
 @dataclass(frozen=True)
 class Subject:
-    """A solver on a rig; the run that others are compared with is made once."""
+    """A solver on a rig; the run that others are compared with is made once.
+
+    ``whole``: the solver with all its steps, where ``solver`` has few.
+    """
 
     solver: Solver
     rig: Rig
+    whole: Solver | None = None
 
     def run(
         self, images: Sequence[int] = IMAGES, masks: tuple[str, ...] = ("box",), other_truth: bool = False
@@ -327,6 +347,53 @@ def _needs(subject: Subject) -> None:
     _all_finite(x, "samples with an operator that can do no more than the needs say")
 
 
+def _heeds(subject: Subject) -> None:
+    measured = subject.rig.measure()
+    other = dataclasses.replace(measured, y=-measured.y)
+    if _same(subject.solve(other, subject.rig.noise(other)), subject.samples):
+        raise Doubtful("another measurement gives the same samples: the measurement is not used")
+
+
+def _agrees(subject: Subject) -> None:
+    """Images of a prior in closed form, all steps: here the residual and the range of good samples are known."""
+    prior, rig = subject.rig.prior, subject.rig
+    if not isinstance(prior, MixturePrior):
+        raise Skipped("what the samples should look like is known on priors in closed form alone")
+    likely, others = (_images_of(prior, rig, draw) for draw in (0, 1))
+    measured = rig.measure(truth=likely)
+    solver = subject.whole or subject.solver
+    x = dataclasses.replace(subject, solver=solver).solve(measured, rig.noise(measured)).flatten(0, 1)
+    largest, usual = x.abs().max().item(), likely.abs().max().item()
+    if largest > _FAR * max(usual, 1.0):
+        raise Doubtful(f"samples reach {largest:.3g}, images of this prior {usual:.2g}: return them in [-1, 1]")
+    residual, blind = (_residual(measured, images, rig) for images in (x, others))
+    if residual > _SHARE * blind:
+        raise Doubtful(
+            f"the residual on what was observed is {residual:.2g}, that of images drawn without looking {blind:.2g}: "
+            "is the mask inverted (True = observed), an image transposed, its range not [-1, 1]?"
+        )
+
+
+_FAR, _SHARE = 3.0, 0.25
+"""From which multiple of the prior's range, and share of the prior's residual, samples are odd.
+
+A grey image has half of the prior's residual; of the solvers shipped, DPS leaves most, a ninth.
+"""
+
+
+def _images_of(prior: MixturePrior, rig: Rig, draw: int) -> Tensor:
+    """Images ``(N, C, H, W)`` that the prior holds for likely; other ones for another ``draw``."""
+    noise = SeededNoise([Key(0, "check", str(i)) for i in IMAGES], "metric", rig.device, draw + 2)
+    return prior.sample(noise.uniform(()), noise.normal(prior.image_shape))
+
+
+def _residual(measured: Measurement, images: Tensor, rig: Rig) -> float:
+    """Mean square of what images ``(N * draws, C, H, W)`` would measure minus the measurement."""
+    times = len(images) // len(measured.y)
+    operator, y = measured.operator.repeat(times), measured.y.repeat_interleave(times, 0)
+    return float((operator.A(images) - y).square().mean())
+
+
 def _bfloat16(subject: Subject) -> None:
     with torch.autocast(subject.rig.device, torch.bfloat16):
         x = subject.run()
@@ -386,6 +453,10 @@ RUNNING = (
     Promise("truth", "hidden pixels of the truth change nothing", _truth, ("repeat",)),
     Promise("masks", "all and nothing observed give finite samples", _masks, ("finite",)),
     Promise("needs", "the operator is asked for nothing that the needs do not name", _needs, ("finite",)),
+    Promise("heeds", "another measurement gives other samples (else a warning)", _heeds, ("repeat",)),
+    Promise(
+        "agrees", "samples agree with the measurement, in the range of images (else a warning)", _agrees, ("finite",)
+    ),
     Promise("bfloat16", "a run under bfloat16 autocast is finite", _bfloat16, ("finite",)),
     Promise("gpu", "a run on the GPU stays there and is finite", _gpu, ("finite",)),
 )
@@ -408,11 +479,14 @@ def examine(promises: Sequence[Promise], subject: Code | Subject) -> list[Result
 
 def _examine(promise: Promise, subject: Code | Subject) -> Result:
     try:
-        promise.check(subject)
+        with foreign():
+            promise.check(subject)
     except (Skipped, ImportError) as reason:  # an optional package is not there
         return Result(promise.name, SKIPPED, str(reason))
     except Broken as reason:
         return Result(promise.name, FAIL, str(reason))
+    except Doubtful as reason:
+        return Result(promise.name, WARNING, str(reason))
     except UserError:  # what the user gave is wrong, not the solver
         raise
     except Exception as error:
@@ -502,8 +576,9 @@ def _subject(
     twin = f"{usual(node)}_latent"
     if prior.is_latent and twin in node.get("presets", {}):
         node = {**node, "preset": twin}
-    solver: Solver = reduced(build(node), keep)
-    return Subject(solver, _rig(solver, prior, config["operator"], modules))
+    whole: Solver = build(node)
+    solver = reduced(whole, keep)
+    return Subject(solver, _rig(solver, prior, config["operator"], modules), whole)
 
 
 def _rig(solver: Solver, prior: Prior, operator: Mapping[str, Any], modules: Mapping[str, nn.Module] | None) -> Rig:
@@ -562,7 +637,7 @@ def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> str:
 
 # -- for the terminal -------------------------------------------------------------------------------------------------
 
-_MARKS = {PASS: "[green]pass[/]", FAIL: "[red]FAIL[/]", SKIPPED: "[dim]skip[/]", "": ""}
+_MARKS = {PASS: "[green]pass[/]", FAIL: "[red]FAIL[/]", WARNING: "[yellow]warn[/]", SKIPPED: "[dim]skip[/]", "": ""}
 
 
 def table(report: Report) -> Table:
@@ -585,6 +660,11 @@ def table(report: Report) -> Table:
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """One line per broken promise, or one that says there is none."""
+    """One line per broken promise, or one that says there is none; then one per warning."""
     broken = [f"solver={r.solver} breaks {result.name} ({where})" for r in reports for where, result in r.failures]
-    return "\n".join(broken) or "every promise that could be checked here is kept"
+    odd = [
+        f"warning: solver={r.solver} {result.name} ({where}): {result.reason}"
+        for r in reports
+        for where, result in r.warnings
+    ]
+    return "\n".join([*(broken or ["every promise that could be checked here is kept"]), *odd])

@@ -1,7 +1,7 @@
 """What a person sees while a study runs: plain lines, and on a terminal the cells one below the other.
 
-There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar and an ETA, and
-below it stands how many cells are to come and how long they may take.
+There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar and an ETA, which
+move with every pass of the network, and below it stands how many cells are to come and how long they may take.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,7 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.progress import TimeRemainingColumn as Eta
 from rich.text import Text
 
-from bench.plan import CellPlan, Chunk
+from bench import pulse
+
+if TYPE_CHECKING:  # the first line of a run does not wait for pandas
+    from bench.plan import CellPlan, Chunk
+    from bench.progress import Position
+
+    Advance = Callable[[Chunk, Mapping[str, int]], None]
 
 _PLAIN_WIDTH = 160
 """Columns of a table in a file or pipe, where there is no window to fit."""
@@ -32,10 +39,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class Sweep:
     """What this process was asked for: how many ``cells``, less those found not to apply.
 
-    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows before.
+    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows before. ``begun``: the
+    first line has been said.
     """
 
     cells: int = 1
+    begun: bool = False
     there: int = 0
     took: list[float] = field(default_factory=list)
 
@@ -49,7 +58,8 @@ class Sweep:
 
 
 SWEEP = Sweep()
-Advance = Callable[[Chunk, Mapping[str, int]], None]
+LINE_SECONDS = (5.0, 30.0)
+"""Where there is no terminal: when the first line of a long cell comes, and how often there is one later."""
 
 
 def title(plan: CellPlan) -> str:
@@ -61,9 +71,8 @@ def title(plan: CellPlan) -> str:
 
 @contextmanager
 def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
-    """Counts rows as chunks are stored; failures are said at once."""
-    rows = sum(len(chunk.images) for chunk in chunks) * plan.cell.draws
-    total = sum(len(chunk.images) for chunk in plan.chunks) * plan.cell.draws
+    """Shows rows, and passes of the network within a chunk, as they are done; failures are said at once."""
+    rows, total = plan.rows(chunks), plan.rows()
     seen: dict[str, int] = {}
     start = time.monotonic()
 
@@ -81,12 +90,23 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         out.print(done if out.is_terminal else f"{title(plan)}: all {total} rows are there")
         yield lambda chunk, counts: None
         return
+    from bench.progress import position
+
+    at = position(plan, chunks)
     if not out.is_terminal:
+        lines = _Lines(title(plan), at, rows, start)
+
+        def hear(chunk: str, passes: int) -> None:
+            at.hear(chunk, passes)
+            lines.show()
 
         def count(chunk: Chunk, counts: Mapping[str, int]) -> None:
             note(counts)
+            at.ended(chunk, "ok" in counts)
+            lines.show()
 
-        yield count
+        with pulse.listening(hear):
+            yield count
         failures = note({})
         out.print(f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip())
         return
@@ -95,7 +115,7 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("rows"),
+        TextColumn("rows[dim]{task.fields[passes]}"),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         Eta(),
@@ -103,15 +123,45 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
     )
     bar = Progress(*columns, console=out)
     with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=out, transient=True):
-        task = bar.add_task(escape(title(plan)), total=total, completed=total - rows, failures="")
+        task = bar.add_task(escape(title(plan)), total=total, completed=total - rows, failures="", passes="")
+
+        def move(chunk: str, passes: int) -> None:
+            at.hear(chunk, passes)
+            bar.update(task, completed=total - rows + at.done, passes=f"  {at.passes} passes" if at.passes else "")
 
         def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
-            bar.update(task, advance=len(chunk.images) * plan.cell.draws, failures=note(counts))
+            at.ended(chunk, "ok" in counts)
+            bar.update(task, completed=total - rows + at.done, failures=note(counts), passes="")
 
-        yield advance
+        with pulse.listening(move):
+            yield advance
     seconds = time.monotonic() - start
     SWEEP.took.append(seconds)
     out.print(_ended(plan, f"{rows} rows in {span(seconds)}", note({})))
+
+
+@dataclass
+class _Lines:
+    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then, none of a short."""
+
+    title: str
+    at: Position
+    rows: int
+    start: float
+    due: float = LINE_SECONDS[0]
+
+    def show(self) -> None:
+        """Print a line, if it is time for one."""
+        seconds = time.monotonic() - self.start
+        if seconds < self.due:
+            return
+        self.due = seconds + LINE_SECONDS[1]
+        from bench.progress import left
+
+        rest = left(seconds, self.at.done, self.rows)
+        ahead = f", about {span(rest)} left" if rest == rest else ""
+        passes = f", {self.at.passes} passes of the chunk at hand" if self.at.passes else ""
+        out.print(f"{self.title}: {int(self.at.done)} of {self.rows} rows{passes}{ahead}", markup=False)
 
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from bench.errors import UserError
+from bench.models import diffusers_folder
+from priors.fingerprint import read_spec, refuse_pointer
 
 if TYPE_CHECKING:
     from priors.convert.base import Converted
@@ -33,14 +34,14 @@ _OPTIONS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|hub|diffusers --to DIR"
+        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|diffusers --to DIR"
         raise UserError(f"{message}; for example: {usage}")
 
 
 def _parser() -> _Parser:
     parser = _Parser(prog="bench convert", add_help=False, allow_abbrev=False)
     parser.add_argument("source", type=Path)
-    parser.add_argument("--as", dest="family", choices=(*FAMILIES, *SYNONYMS), required=True)
+    parser.add_argument("--as", dest="family", choices=(*FAMILIES, *SYNONYMS))
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--layout")
     parser.add_argument("--config", type=Path)
@@ -61,7 +62,9 @@ def convert(arguments: Sequence[str]) -> Path:
     Raises UserError for a wrong command line, a file that is refused, and a target folder that is there already.
     """
     given = _parser().parse_args(list(arguments))
-    given.family = SYNONYMS.get(given.family, given.family)
+    given.family = SYNONYMS.get(given.family, given.family) or _guessed(given.source)
+    if given.family == "hub":
+        given.source = _diffusers(given.source) or given.source
     for option, families in _OPTIONS.items():
         if getattr(given, option) is not None and given.family not in families:
             raise UserError(f"--{option} is an option of --as {' and '.join(families)} alone; leave it out")
@@ -78,14 +81,32 @@ def convert(arguments: Sequence[str]) -> Path:
 
 
 def next_command(folder: Path) -> str:
-    """What to type after a conversion: the look at everything a run with this prior needs."""
+    """What to type after a conversion: a run with this prior on somebody's photographs."""
     from bench.catalog import options
+    from priors.nets import NETS, Inpainter
 
     known = [name for name, prior in options("prior").items() if prior.content.get("path") == str(folder)]
-    chosen = f"prior={known[0]}" if known else shlex.quote(f"prior.path={folder}")
-    channels, _, size = json.loads((folder / "prior.json").read_text(encoding="utf-8"))["shape"]
-    mode = " data.mode=grey" if channels == 1 else ""
-    return f"python -m bench doctor {chosen} data=folder data.root=PHOTOS data.size={size}{mode}"
+    typed = str(folder) if len(folder.parts) > 1 else f"./{folder}"
+    chosen = f"prior={known[0]}" if known else shlex.quote(f"prior={typed}")
+    made = NETS[str(read_spec(folder)["net"]["class"])]  # type: ignore[index]
+    solver = "conditional" if isinstance(made, type) and issubclass(made, Inpainter) else "dps"
+    return f"python -m bench {chosen} data=folder data.root=PHOTOS solver={solver}"
+
+
+def _guessed(source: Path) -> str:
+    """The family of a source that says it itself: a folder of diffusers."""
+    if _diffusers(source) is not None:
+        return "hub"
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give the checkpoint, or the folder, to convert")
+    raise UserError(f"{source} does not say of what kind it is; give --as edm, --as adm or --as compvis")
+
+
+def _diffusers(source: Path) -> Path | None:
+    try:
+        return diffusers_folder(source)
+    except (OSError, ValueError):
+        return None  # whoever reads it says what is wrong
 
 
 def _try(converted: Converted, given: argparse.Namespace) -> None:
@@ -100,6 +121,7 @@ def _check_hash(source: Path, wanted: str | None) -> None:
         return
     if not source.is_file():
         raise UserError(f"--sha256 is the hash of one file, and {source} is none")
+    _refuse_pointer(source)
     if (found := _hash(source)) != wanted.lower():
         raise UserError(f"{source} has the sha256 {found}, not {wanted}; download it again")
 
@@ -128,6 +150,7 @@ def _read(given: argparse.Namespace) -> Converted:
 def _config(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
+    _refuse_pointer(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -135,6 +158,13 @@ def _config(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; give the configuration of the checkpoint")
     return content
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        refuse_pointer(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-"""Exit codes besides 0: some rows are not ok; the input was wrong, or no worker can start; SIGINT, SIGTERM."""
+FAILED, BAD_INPUT, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+"""Exit codes besides 0 (docs/command-line.md): some rows are not ok; the input was wrong, no worker can start, or the
+machine refused; an error inside this program; SIGINT; SIGTERM."""
 
 
 class UserError(Exception):
@@ -39,6 +40,39 @@ class Inapplicable(UserError):
 def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest valid one first."""
     names = sorted(valid)
-    near = difflib.get_close_matches(given, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(given, names)
+    hint = f" Did you mean '{near}'?" if near else ""
     return UserError(f"unknown {kind} '{given}'.{hint} Valid: {', '.join(names)}")
+
+
+def nearest(given: str, names: Iterable[str]) -> str | None:
+    """The name that somebody who typed ``given`` most likely meant; None where none is like it.
+
+    The fewest mistakes of typing (:func:`mistakes`), at most one in three letters; of several such names one with the
+    same first letter, then the largest share of common letters. That share alone where there is no such name.
+    """
+    names, typed = sorted(names), given.lower()
+
+    def order(name: str) -> tuple[int, bool, float]:
+        alike = difflib.SequenceMatcher(None, typed, name.lower()).ratio()
+        return mistakes(typed, name.lower()), name[:1].lower() != typed[:1], -alike
+
+    best = min(names, key=order, default=None)
+    if best is not None and len(typed) > 1 and order(best)[0] <= max(1, len(typed) // 3):
+        return best
+    alike = difflib.get_close_matches(given, names, n=1)
+    return alike[0] if alike else None
+
+
+def mistakes(a: str, b: str) -> int:
+    """How many letters must be added, left out, replaced or swapped with their neighbour to get ``b`` from ``a``."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                row[j] = min(row[j], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]

@@ -6,14 +6,19 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
+from uuid import uuid4
 
+from bench import pulse, watchdog
 from bench.errors import DeviceLost, UserError
+from bench.heartbeat import beats
 from bench.plan import CellPlan, Chunk
-from bench.stop import heed_sigterm
+from bench.spread import idle_words, say_once
+from bench.stop import die_at_once, heed_again, is_stop
 
 Counts = dict[str, int]
 
@@ -70,7 +75,24 @@ class RayActors:
             raise ValueError(f"executor.workers={workers}; at least 1 worker is needed")
         self.workers, self.address, self.tries = workers, address, tries
 
+    def planned_workers(self) -> int:
+        """How many workers there will be; 1 where only a cluster that is not joined yet could say."""
+        if self.workers is not None or self.address is not None:
+            return self.workers or 1
+        import torch
+
+        return torch.cuda.device_count() or _cpu_workers()
+
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+        _stay_here(self.address)
+        try:
+            yield from self._run(plan, chunks, threads)
+        except BaseException as error:
+            if is_stop(error):
+                _end_pool()  # before anything else: workers know of no signal, and would store what they finish
+            raise
+
+    def _run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
         import torch
         from ray import get, kill, wait
         from ray.exceptions import RayActorError
@@ -78,7 +100,10 @@ class RayActors:
         from bench.worker import failed_rows
 
         # Ray gives its workers one thread unless told; rows are to equal those of a serial run here
-        actors = _actors(self.address, self.workers, threads or torch.get_num_threads())
+        pool = _actors(self.address, self.workers, threads or torch.get_num_threads())
+        if not plan.cell.config.get("quiet"):
+            say_once(idle_words(plan, len(chunks), len(pool)))
+        actors = pool[: len(chunks)]
         config, timeout = plan.cell.config, plan.cell.config.get("timeout")
         idle, todo = deque[Any](), deque(chunks)
         flying: dict[Any, tuple[Any, Chunk]] = {}
@@ -93,6 +118,8 @@ class RayActors:
                 ref = actor.run.remote(light, chunk)
                 flying[ref], ends[ref] = (actor, chunk), time.monotonic() + (timeout or math.inf) + GRACE_SECONDS
             done, _ = wait([*flying, *waking], num_returns=1, timeout=5)
+            if not done:
+                _tell(plan)
             for ref in {ref for ref in flying if time.monotonic() > ends[ref]} - overdue - {*done}:
                 overdue.add(ref)
                 kill(flying[ref][0], no_restart=False)
@@ -114,6 +141,8 @@ class RayActors:
                 del ends[ref]  # a reference that is kept keeps its result in memory
                 try:
                     counts = get(ref)
+                    if isinstance(counts, Exception):
+                        raise counts
                     idle.append(actor)
                 except RayActorError as error:
                     _check_started(error)
@@ -148,6 +177,7 @@ class _RayWorker:
     def __init__(self, threads: int | None):
         from bench.worker import Worker
 
+        die_at_once()  # Ray's handler raises SystemExit in a solver, which may swallow it and store what was cut short
         self.worker = Worker(_device("auto"), threads)
 
     def prepare(self, config: Any) -> str:
@@ -157,18 +187,41 @@ class _RayWorker:
             return str(error)
         return ""
 
-    def run(self, plan: CellPlan, chunk: Chunk) -> Counts:
+    def run(self, plan: CellPlan, chunk: Chunk) -> Counts | UserError | OSError:
         try:
             return self.worker.run(plan, chunk)
         except DeviceLost:
             os._exit(1)  # a fresh process can use the device again; the chunk goes back into the queue
+        except (UserError, OSError) as error:  # a full disk; raised here, it would come back as a traceback of Ray's
+            return error
 
 
-_POOL: dict[tuple[str | None, int | None, int | None], tuple[Any, ...]] = {}
+class _Pool(Sequence[Any]):
+    """So many actors, each made when it is first taken: a cell of two chunks starts two workers, not eight."""
+
+    def __init__(self, make: Callable[[], Any], size: int):
+        self.make, self.size = make, size
+        self.made: list[Any] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        wanted = range(self.size)[index]
+        last = max(wanted, default=-1) if isinstance(wanted, range) else wanted
+        self.made += [self.make() for _ in range(len(self.made), last + 1)]
+        return self.made[index] if isinstance(wanted, int) else [self.made[i] for i in wanted]
+
+
+_POOL: dict[tuple[str | None, int | None, int | None], _Pool] = {}
 """The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
 
 
-def _actors(address: str | None, workers: int | None, threads: int | None) -> tuple[Any, ...]:
+def _cpu_workers() -> int:
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
+def _actors(address: str | None, workers: int | None, threads: int | None) -> Sequence[Any]:
     """One pool at a time: another number of workers or threads ends the one before."""
     try:
         import ray
@@ -177,9 +230,7 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
     key = (address, workers, threads)
     if key in _POOL and ray.is_initialized():
         return _POOL[key]
-    for actor in (actor for pool in _POOL.values() for actor in pool):
-        ray.kill(actor)
-    _POOL.clear()
+    _end_pool()
     if not ray.is_initialized():
         _connect(address)
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -187,11 +238,52 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> tu
         raise UserError(
             f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give fewer workers"
         )
-    count = workers or gpus or max(1, (os.cpu_count() or 2) // 2)
+    count = workers or gpus or _cpu_workers()
     # no CPU is asked for: an actor that waits for one which another holds would wait without a word
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
-    _POOL[key] = tuple(make.remote(threads) for _ in range(count))
+    _POOL[key] = _Pool(lambda: make.remote(threads), count)
     return _POOL[key]
+
+
+def _end_pool() -> None:
+    """End the workers of this process, whatever they are at."""
+    import ray
+
+    for actor in (actor for pool in _POOL.values() for actor in pool.made):
+        with suppress(Exception):  # the cluster may have gone before
+            ray.kill(actor)
+    _POOL.clear()
+
+
+def _stay_here(address: str | None) -> None:
+    """Let a cluster of this machine alone listen on the loopback interface: nobody else has a use for its ports.
+
+    Ray does so where it is told that it is no cluster of several machines; it reads that when it is imported.
+    """
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+@contextmanager
+def _watched(address: str | None) -> Iterator[None]:
+    """Mark the processes of a cluster that is started in the block, which then does not outlive this process."""
+    if address is not None:
+        yield
+        return
+    mark = uuid4().hex
+    watchdog.start(mark)
+    os.environ[watchdog.VARIABLE] = mark
+    try:
+        yield
+    finally:
+        del os.environ[watchdog.VARIABLE]
+
+
+def _tell(plan: CellPlan) -> None:
+    """Hand on how far the workers are, by the signs that they leave in the cell's folder."""
+    for beat in beats(plan.folder):
+        if beat.fresh:
+            pulse.tell(beat.chunk, beat.passes)
 
 
 def _connect(address: str | None) -> None:
@@ -203,10 +295,11 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
-    heed_sigterm()  # Ray puts a handler of its own in place
+    with _watched(address):
+        ray.init(
+            address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
+    heed_again()  # Ray puts a handler of its own in place

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from bench.arena import PriorDraws, build_images
 from bench.build import arguments, build, target
 from bench.errors import UserError
 from bench.external import answer_names, pinned_mask
+from bench.own import demand_count
 from bench.plan import writable
 from bench.store import write_atomic
 from bench.worker import Measurement, measure, png, shared
@@ -29,6 +33,9 @@ from metrics.base import to_uint8
 
 BATCH = 16
 """Images in memory at a time."""
+
+LONGEST = 255
+"""Bytes of a file's name on the usual file systems."""
 
 POLARITY = "white (255) = observed, black (0) = hole"
 VALUES = "[-1, 1]; the 8-bit value v stands for v / 127.5 - 1"
@@ -58,21 +65,50 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
     data = _images(config)
     count = int(config["data"]["images"])
-    if count > len(data.ids):
-        raise UserError(f"data.images={count}, but there are only {len(data.ids)} images")
+    demand_count(config["data"], data)
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
     mask = build(config["mask"])
     pinned_mask(config, mask, data)
-    writable(folder)
-    entries: list[dict[str, object]] = []
-    for start in range(0, count, BATCH):
-        measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
-        for i, files in enumerate(_files(measured, truth)):
-            entries.append(_write(folder, names[measured.keys[i].image], files, measured, i))
-    _index(folder, config, data.name, data.shape, entries)
+    _demand_short(names.values())
+    with _whole(folder) as part:
+        entries: list[dict[str, object]] = []
+        for start in range(0, count, BATCH):
+            measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
+            for i, files in enumerate(_files(measured, truth)):
+                entries.append(_write(part, names[measured.keys[i].image], files, measured, i))
+        _index(part, config, data.name, data.shape, entries)
     if not config["quiet"]:
         console.out.print(f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}")
     return folder
+
+
+def _demand_short(names: Iterable[str]) -> None:
+    """UserError for an image whose files would have a longer name than file systems take."""
+    for name in names:
+        longest = PurePosixPath(name).name + ".npy"
+        if len(longest.encode()) > LONGEST:
+            raise UserError(
+                f"the files of the image {name} would be called {longest}, which is {len(longest.encode())} bytes long "
+                f"and file systems take {LONGEST}; give the image a shorter name"
+            )
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to. A new one gets its name at the end, one that is there is emptied again on an error."""
+    folder = folder.resolve()
+    new = not folder.exists()
+    writable(folder.parent if new else folder)
+    part = folder.with_name(f".{folder.name[:50]}.{os.getpid()}.part") if new else folder
+    try:
+        part.mkdir(exist_ok=True)
+        yield part
+        if new:
+            os.replace(part, folder)
+    except BaseException:
+        for path in [part] if new else list(part.iterdir()):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _images(config: Mapping[str, Any]) -> ImageSet:
@@ -104,7 +140,7 @@ def _write(folder: Path, name: str, files: Mapping[str, bytes], measured: Measur
     for column, content in files.items():
         path = folder / column / f"{name}{'.npy' if column == 'measurement' else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
+        path.write_bytes(content)  # the folder gets its name when it is whole
         line[column] = path.relative_to(folder).as_posix()
     seeds = {f"{stream}_seed": key.seed(stream) for stream in ("mask", "noise")}
     if measured.labels is not None:

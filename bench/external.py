@@ -139,6 +139,7 @@ def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
     missing or unusable, and where their content is not the ``sha256`` that was asked for.
     """
     ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
+    mask = mask.beside(images)
     try:
         content = mask.content(ids, height, width)
         if content is None:
@@ -156,7 +157,7 @@ def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSe
     if not isinstance(mask, ReadMasks):
         return ""
     ids = images.ids[: min(config["data"]["images"], SHARES)]
-    shares = mask.hidden(ids, *images.shape[-2:])
+    shares = mask.beside(images).hidden(ids, *images.shape[-2:])
     mean, least, most = sum(shares) / len(shares), min(shares), max(shares)
     text = f"{mean:.0%} of the pixels are hidden" + (f" ({least:.0%} to {most:.0%})" if least < most else "")
     if isinstance(mask, MaskFiles):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ SHEET_CELLS, SHEET_IMAGES = 24, 8
 """At most on one contact sheet; the sheet itself shows fewer images of more cells."""
 
 
-def finish(outcomes: Sequence[Outcome]) -> bool:
-    """Print and draw what the jobs of this process came to; True if every row is good."""
+def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
+    """Print and draw what the jobs of this process came to; True if every row of at least so many ``cells`` is good."""
     last = outcomes[-1]
     board = leaderboard.write(last.study)
     figure = figures.write(last.study, board)
@@ -39,17 +40,52 @@ def finish(outcomes: Sequence[Outcome]) -> bool:
     if not last.quiet:
         made = {"rows": last.study / "cells", "contact sheet": sheet, "figure": figure, "report": page}
         _show(board, {"leaderboard": last.study / "leaderboard.csv", **made})
+    for outcome in (o for o in outcomes if o.noted[1]):
+        note, count = outcome.noted
+        console.err.print(f"bench: {console.title(outcome.plan)}: {count} rows, {note}", markup=False)
     bad = [o for o in outcomes if not o.good]
     for outcome in bad:
         console.err.print(f"bench: {console.title(outcome.plan)}: {_failures(outcome)}")
-    return not bad
+    if len(outcomes) < cells:
+        console.err.print(f"bench: {cells - len(outcomes)} of {cells} cells did not run; give the same command again")
+    return not bad and len(outcomes) >= cells
 
 
-def finish_elsewhere(config: DictConfig) -> bool:
-    """The same for a sweep whose jobs a launcher ran in other processes: what its study folder says."""
-    study = Path(study_folder(config.out, config.study.name))
-    if not (study / "cells").is_dir():  # every job was skipped, or out= was swept
-        return True
+def finish_elsewhere(config: DictConfig, cells: Sequence[Sequence[str]] = ()) -> bool:
+    """The same for a sweep whose jobs a launcher ran in other processes: what its study folders say.
+
+    ``cells``: the overrides of every cell that was asked for.
+    """
+    distinct = {(_folder(config, lines), tuple(filter(_names_a_cell, lines))) for lines in cells or [[]]}
+    folders = Counter(folder for folder, _ in distinct)
+    return all([_finish_study(config, study, planned) for study, planned in folders.items()])
+
+
+def _names_a_cell(override: str) -> bool:
+    """Whether cells that differ in this override alone are two cells, for sure."""
+    key = override.lstrip("+").partition("=")[0]
+    return key.partition(".")[0] in ("solver", "data", "mask", "operator", "prior", "seed", "draws", "budget") and (
+        key not in ("data.root", "data.images", "solver.preset")
+    )
+
+
+def _folder(config: DictConfig, overrides: Sequence[str]) -> Path:
+    """The study folder of a cell of a sweep: its name and place may be swept too."""
+    given = {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in overrides)}
+    out, name = given.get("out", config.out), given.get("study.name", config.study.name)
+    return Path(study_folder(None if out in (None, "null") else str(out).strip("'\""), str(name)))
+
+
+def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
+    """One folder of such a sweep.
+
+    Cells that do not apply leave no trace in it, so those of a study that skips are not counted.
+    """
+    skips = bool(config.study.get("skip_inapplicable"))
+    if not (study / "cells").is_dir():
+        if not skips:
+            console.err.print(f"bench: no cell of {study} was run; give the same command again", markup=False)
+        return skips
     board = leaderboard.write(study)
     figures.write(study, board)
     page = report.write(study, board)[0] if config.report else None
@@ -58,6 +94,10 @@ def finish_elsewhere(config: DictConfig) -> bool:
         _show(board, {"leaderboard": study / "leaderboard.csv", "status": status.summary(cells), "report": page})
     known = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
     bad = [cell for cell in cells if cell.rows < cell.planned]
+    if len(cells) < planned and not skips:
+        words = f"{planned - len(cells)} of {planned} cells of {study} were not run; give the same command again"
+        console.err.print(f"bench: {words}", markup=False)
+        return False
     for cell in bad:
         console.err.print(f"bench: {cell.title}: rows are missing; give the same command again to continue")
     if not known.all():
@@ -105,7 +145,7 @@ def _panel(plan: CellPlan, images: int) -> Panel:
     from bench.truth import demand_equal, recorded
     from bench.worker import Session
 
-    ids = [image for chunk in plan.chunks for image in chunk.images][:images]
+    ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
@@ -139,8 +179,7 @@ def describe(overrides: list[str]) -> str:
         study, plan = prepare(cfg, choices, write=False)
     session = Session(plan.cell.config, "cpu")
     missing = plan.missing()
-    rows = sum(len(c.images) for c in plan.chunks) * plan.cell.draws
-    todo = sum(len(c.images) for c in missing) * plan.cell.draws
+    rows, todo = plan.rows(), plan.rows(missing)
     return "\n".join(
         (
             f"cell     {plan.cell.name}  {console.title(plan)}",

@@ -7,11 +7,14 @@ mistake is one line with the valid choices, raised before torch is imported.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from bench import hydra_node, interpolation
 from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, options
-from bench.errors import UserError, unknown
+from bench.errors import UserError, nearest, unknown
+from bench.literal import literal, quoted, sweeps
 from bench.plugins import admitted_by
 from bench.presets import AUTO
 from bench.prior_paths import named
@@ -27,18 +30,9 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     have them. A solver in a file is given a name that Hydra finds, and more overrides follow the given ones where
     plugins need them.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
     overrides = named(overrides)
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        raise UserError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
-    reading = next((line for line in overrides if "${oc." in line), None)
-    if reading is not None:
-        # a configuration is recorded as it was resolved, and secrets live in the environment
-        raise UserError(f"'{reading}' reads the environment, and settings are recorded; let the shell put the value in")
+    overrides = literal(overrides, sweep or sweeps(overrides))
+    parsed = parse(overrides)
     several = next((item for item in parsed if item.is_sweep_override()), None)
     swept = _study_sweep(parsed)
     parts = _has_parts(parsed)
@@ -56,9 +50,7 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
         item.key_or_group: _check_options(item, plugins) for item in [*swept, *parsed] if item.key_or_group in GROUPS
     }
     chosen = _chosen(given)
-    settings = [
-        item for item in parsed if item.key_or_group not in GROUPS and not item.key_or_group.startswith("hydra")
-    ]
+    settings = [item for item in parsed if item.key_or_group not in GROUPS and not hydra_node.is_hydras(item)]
     for item in settings:
         _check_key(item, chosen)
     nested = {item.input_line for item in settings if "." in item.key_or_group}
@@ -66,14 +58,53 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     return _with_plugins(lines, given.get("solver", []), plugins)
 
 
+def parse(overrides: Sequence[str]) -> list[Any]:
+    """The overrides as Hydra reads them. UserError for what cannot be read, and for what would run foreign code.
+
+    Foreign code: resolvers (:mod:`bench.interpolation`), settings of Hydra's own that name what it imports
+    (:mod:`bench.hydra_node`), and keys that make a configuration call something.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    for line in overrides:
+        interpolation.refuse(line, f"'{line}'")
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except (OverrideParseException, RecursionError) as error:
+        line = str(getattr(error, "override", "") or "an override")
+        raise UserError(f"cannot read '{line}': {_why(error)}{_quoting(line)}") from None
+    for item in parsed:
+        for _, text in interpolation.texts(hydra_node.values(item)):
+            interpolation.refuse(text, f"'{item.input_line}'")
+        hydra_node.refuse_calls(item)
+        if hydra_node.is_hydras(item):
+            hydra_node.check(item)
+    return list(parsed)
+
+
+def _why(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+
+
+def _quoting(line: str) -> str:
+    """How a shell hands on a value in quotes of Hydra's; nothing for a line that is no setting."""
+    key, sign, value = line.partition("=")
+    if not sign or not value:
+        return ""
+    return f"; if that is a text, give it in quotes of its own: {shlex.quote(f'{key}={quoted(value)}')}"
+
+
 def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) -> list[str]:
     """The lines with names for solvers in files; behind them what lets Hydra find, and a run import, the rest."""
     files = [found for name in solvers if isinstance(found := option("solver", name), FileOption)]
     for found in files:
-        lines = [line.replace(found.name, _stored(found)) if line.startswith("solver=") else line for line in lines]
-    folders = [f"file://{plugin.conf}" for plugin in admitted_by(plugins)]
+        name = _stored(found)
+        for written in (quoted(found.name), found.name):
+            lines = [line.replace(written, name) if line.startswith("solver=") else line for line in lines]
+    folders = [quoted(f"file://{plugin.conf}") for plugin in admitted_by(plugins)]
     named = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
-    more = [f"++plugins=[{','.join(named)}]"] if files else []
+    more = [f"++plugins=[{','.join(map(quoted, named))}]"] if files else []
     return [*lines, *more, *([f"hydra.searchpath=[{','.join(folders)}]"] if folders else [])]
 
 
@@ -88,14 +119,12 @@ def _stored(found: FileOption) -> str:
 
 def _study_sweep(parsed: Sequence[Any]) -> list[Any]:
     """The sweep parameters of the chosen study, as overrides."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     asked = [name for item in parsed if item.key_or_group == "study" for name in _check_options(item, ())]
     sweeps = {name: option("study", name).sweep for name in asked}
     if len(asked) > 1 and (_has_parts(parsed) or any(sweeps.values())):
         raise UserError(f"study={','.join(asked)}: a study with a sweep of its own runs alone; give one")
     lines = [f"{key}={value}" for sweep in sweeps.values() for key, value in sweep.items()]
-    return list(OverridesParser.create().parse_overrides(lines))
+    return parse(lines)
 
 
 def _has_parts(parsed: Sequence[Any]) -> bool:
@@ -124,7 +153,7 @@ def _values(item: Any, plugins: Sequence[str] = ()) -> list[Any]:
     if isinstance(value, Glob) and item.key_or_group in GROUPS:
         return value.filter(list(options(item.key_or_group, plugins)))
     if isinstance(value, ChoiceSweep):
-        return list(value.list)
+        return list(hydra_node.values(item))
     return [] if isinstance(value, Sweep | Glob) else [value]
 
 
@@ -174,10 +203,24 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
         content = option(group, name)
         valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
         if rest not in valid and not (isinstance(content.content.get(rest.split(".")[0]), dict) and "." in rest):
-            error = unknown(f"key of {group}={name}", rest, valid)
-            raise UserError(str(error))
+            raise UserError(f"{unknown(f'key of {group}={name}', rest, valid)}{_elsewhere(group, rest, name)}")
         for value in _values(item):
             _check_value(item, name, rest, value, content.content, valid.get(rest))
+
+
+def _elsewhere(group: str, key: str, name: str) -> str:
+    """Which other options of the group have such a setting: ``executor.workers`` is one of ``executor=ray``."""
+    others = [other for other, found in options(group).items() if other != name and key in found.parameters]
+    if not others:
+        return ""
+    named = ", ".join(f"{group}={other}" for other in others[:4]) + (", ..." if len(others) > 4 else "")
+    return f". '{key}' is a setting of {named}: choose {'that' if len(others) == 1 else 'one of them'} too"
+
+
+def _in_groups(key: str) -> str:
+    """Which groups have options with such a setting: ``workers`` is ``executor.workers``."""
+    found = [g for g in GROUPS if g not in LIST_GROUPS and any(key in o.parameters for o in options(g).values())]
+    return f". A setting of an option is written {' or '.join(f'{g}.{key}=VALUE' for g in found)}" if found else ""
 
 
 def _column_settings(name: str) -> list[str]:
@@ -191,7 +234,8 @@ def _check_top(key: str, item: Any) -> None:
 
     fields = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in GROUPS}
     if key not in fields:
-        raise unknown("key", key, [*fields, *GROUPS])
+        there = nearest(key, [*fields, *GROUPS])
+        raise UserError(f"{unknown('key', key, [*fields, *GROUPS])}{'' if there else _in_groups(key)}")
     if item.is_add():
         raise UserError(f"'{item.input_line}': {key} exists already; write {key}=VALUE")
     for value in _values(item):
@@ -218,8 +262,6 @@ def _check_value(item: Any, name: str, key: str, value: Any, content: dict[str, 
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     if example is None or value is None or type(example) not in kinds or (isinstance(value, str) and "${" in value):
         return
-    if key == "path" and isinstance(example, str) and not isinstance(value, str):
-        raise UserError(f"{item.input_line}: {key} takes a name; put one that reads as a number in quotes")
     fits = isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
     if not fits and not (isinstance(example, float) and type(value) is int) and not isinstance(example, str):
         raise UserError(f"{item.input_line}: {key} takes {kinds[type(example)]} (now {example})")

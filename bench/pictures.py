@@ -19,7 +19,7 @@ from PIL import Image
 
 from bench.arena import PriorDraws, build_images
 from bench.build import build, target
-from bench.plugins import admit
+from bench.plugins import demand_trusted
 from bench.sheet import HOLE, SPREAD, STRIPE
 from bench.streams import Key
 from bench.truth import demand_equal
@@ -124,7 +124,7 @@ class Scene:
     @property
     def images(self) -> ImageSet:
         node = self.config["data"]
-        admit(self.config.get("plugins", ()))
+        demand_trusted({**self.config, "solver": None})  # a solver is not run here
         if target(node) is PriorDraws:
             return build_images(node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"]))
         images: ImageSet = build(node, skip=("images",))
@@ -146,7 +146,8 @@ class Scene:
         """Which share of every image was hidden; empty for an operator without masks."""
         if not target(self.config["operator"]).takes_mask:
             return {}
-        images, mask = self.images, build(self.config["mask"])
+        images = self.images
+        mask = build(self.config["mask"]).beside(images)
         place = {image: i for i, image in enumerate(images.ids)}
         shares = {}
         for image in ids:

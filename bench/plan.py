@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,37 @@ from bench.errors import UserError
 from bench.record import plan_text, read_cell
 from bench.store import RowStore, write_atomic
 
+_PART = re.compile(r"-d(\d+)-(\d+)$")
+"""Ends the name of a chunk that holds some draws of its images: the first and the last of them."""
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """A fixed slice of a cell's rows: some images, each with all its draws. One chunk is one shard."""
+    """A fixed slice of a cell's rows: some images, each with all its draws, or with those its name says.
+
+    One chunk is one shard. ``00000-1f3a...`` holds all draws, ``00000-1f3a...-d13-25`` those from 13 to 25.
+    """
 
     name: str
     images: Sequence[str]
+
+    def draws(self, every: int) -> range:
+        """The draws of each image in this chunk, of a cell that has ``every`` so many."""
+        part = _PART.search(self.name)
+        return range(int(part[1]), int(part[2]) + 1) if part else range(every)
+
+    def rows(self, every: int) -> int:
+        """How many rows this chunk has, in a cell with so many draws."""
+        return len(self.images) * len(self.draws(every))
+
+    def keys(self, every: int) -> list[tuple[str, int]]:
+        """The image and the draw of every row, in a cell with so many draws."""
+        return [(image, draw) for image in self.images for draw in self.draws(every)]
+
+
+def count_rows(chunks: Mapping[str, Sequence[str]], draws: int) -> int:
+    """How many rows the recorded chunks of a cell have together."""
+    return sum(Chunk(name, images).rows(draws) for name, images in chunks.items())
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,15 @@ class CellPlan:
     def store(self) -> RowStore:
         return RowStore(self.folder)
 
+    @property
+    def images(self) -> list[str]:
+        """Every image of the plan once, in its order."""
+        return list(dict.fromkeys(image for chunk in self.chunks for image in chunk.images))
+
+    def rows(self, chunks: Iterable[Chunk] | None = None) -> int:
+        """How many rows some chunks have together; without ``chunks``, all of them."""
+        return sum(chunk.rows(self.cell.draws) for chunk in (self.chunks if chunks is None else chunks))
+
     def missing(self, retry: bool = False) -> list[Chunk]:
         """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok, or of other code.
 
@@ -57,8 +92,9 @@ class CellPlan:
         rows = self.store.read(["image_id", "status", "code"])
         other = self._of_other_code(rows)
         if retry:
-            bad = set(rows.loc[(rows["status"] != "ok") | other, "image_id"])
-            done = {c.name for c in self.chunks if c.name in done and not bad & set(c.images)}
+            bad = rows[(rows["status"] != "ok") | other]
+            again = {*zip(bad["image_id"], bad["draw"], strict=True)}
+            done = {c.name for c in self.chunks if c.name in done and not again & {*c.keys(self.cell.draws)}}
         missing = [chunk for chunk in self.chunks if chunk.name not in done]
         if missing and other.any() and not retry:
             raise UserError(
@@ -77,11 +113,28 @@ class CellPlan:
         return known & (rows["code"] != code_of(self.cell.config["solver"]))
 
 
-def slices(images: Sequence[str], draws: int, batch: int) -> tuple[list[Chunk], int]:
-    """Images cut into chunks of ``batch // draws`` (at least one), and that number."""
+def slices(images: Sequence[str], draws: int, batch: int, pieces: int = 1) -> tuple[list[Chunk], int]:
+    """Images cut into chunks of ``batch // draws`` (at least one), and that number.
+
+    The draws of an image are cut into so many ``pieces``, each a chunk of its own (:mod:`bench.spread`).
+    """
     padded = max(1, batch // draws)
     parts = [list(images[i : i + padded]) for i in range(0, len(images), padded)]
-    return [Chunk(f"{i:05d}-{digest([part, draws])}", part) for i, part in enumerate(parts)], padded
+    ranges = cut(draws, batch, pieces)
+    ends = [f"-d{part.start}-{part.stop - 1}" for part in ranges] if len(ranges) > 1 else [""]
+    names = [f"{i:05d}-{digest([part, draws])}" for i, part in enumerate(parts)]
+    return [Chunk(name + end, part) for name, part in zip(names, parts, strict=True) for end in ends], padded
+
+
+def cut(draws: int, batch: int, pieces: int) -> list[range]:
+    """The draws of an image in so many pieces of whole network batches; evenly, where there are more pieces than these.
+
+    Ten draws in batches of four are 4 + 4 + 2, so two pieces are 8 + 2; four pieces are 3 + 2 + 3 + 2.
+    """
+    unit = batch if pieces <= -(-draws // batch) else 1
+    units = -(-draws // unit)
+    edges = [min(draws, unit * -(-units * i // pieces)) for i in range(pieces + 1)]
+    return [range(a, b) for a, b in pairwise(edges)]
 
 
 def plan_cell(
@@ -91,19 +144,23 @@ def plan_cell(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     write: bool = True,
+    pieces: int = 1,
 ) -> CellPlan:
     """The plan of a cell, recorded in its folder the first time (unless ``write`` is False).
 
-    A cell keeps the chunks it was first planned with: a later ``batch=`` cannot cut its rows anew, so duplicates
-    cannot exist. Two processes that plan the same cell write the same file.
+    A cell keeps the chunks it was first planned with: a later ``batch=``, or another number of workers, cannot cut its
+    rows anew, so duplicates cannot exist. Two processes that plan the same cell write the same file. ``pieces``: into
+    how many chunks the draws of an image are cut (:mod:`bench.spread`).
     """
     if cell.images > len(ids):
-        raise UserError(f"data.images={cell.images}, but there are only {len(ids)} images")
+        raise UserError(
+            f"data.images={cell.images}, but there are only {len(ids)} images; set data.images={len(ids)} or less"
+        )
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
     recorded = read_cell(path) if path.exists() else None
     if recorded is None:
-        chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]))
+        chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]), pieces)
         recorded = {
             "cell": cell.name,
             "identity": dict(cell.identity),

@@ -3,6 +3,9 @@
 No string in a configuration imports code from outside our packages, unless the setting ``plugins`` names where it comes
 from: an installed package by the name of its entry point, or a Python file by its path. Finding out what there is
 imports nothing.
+
+A verb that reads a study folder (``report``, ``score``) imports nothing that the folder names: a study can come from
+somebody else. What its reader trusts is typed with that verb, ``plugins=[NAME]`` and ``trust_file=true``.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, unknown
+from bench.foreign import foreign, named
 
 ENTRY_POINTS = "posterior_bench"
 """Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
@@ -56,16 +60,59 @@ def installed() -> dict[str, Plugin]:
 # -- what a run may import ---------------------------------------------------------------------------------------------
 
 _ADMITTED: set[str] = set()
+_PROGRAMS: list[bool] = [False]
+"""Whether files that are programs (TorchScript) may be run where a configuration says so."""
 
 
-def admit(names: Iterable[str]) -> None:
-    """Let configurations of this process import from these plugins and files, and from no others."""
+def admit(names: Iterable[str], programs: bool = False) -> None:
+    """Let configurations of this process import from these plugins and files, and from no others.
+
+    ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of it does not.
+    """
     names = list(names)
+    _PROGRAMS[:] = [programs]
     for name in names:
         if not name.endswith(".py") and name not in installed():
             raise unknown("plugin", name, installed())
     _ADMITTED.clear()
     _ADMITTED.update(str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in names)
+
+
+def admit_of(config: Mapping[str, Any]) -> None:
+    """Admit what a configuration says that the user has typed: never that of a study folder."""
+    said = any(isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values())
+    admit(config.get("plugins") or (), said)
+
+
+READING = ("plugins", "trust_file")
+"""Settings of every verb that reads a study folder."""
+
+
+def admit_typed(arguments: Iterable[str]) -> list[str]:
+    """Admit what the command line of a reading verb names, and nothing else; returns its other arguments."""
+    rest, names, programs = [], [], False
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if not sign or key not in READING:
+            rest.append(argument)
+        elif key == "plugins":
+            names = [part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip()]
+        elif value not in ("true", "false"):
+            raise UserError(f"{argument}: trust_file takes true or false")
+        else:
+            programs = value == "true"
+    admit(names, programs)
+    return rest
+
+
+def demand_trusted(config: Mapping[str, Any]) -> None:
+    """UserError where a recorded configuration says that a file is a program to be run, and nobody typed that here."""
+    for node in config.values():
+        if isinstance(node, Mapping) and node.get("trust_file") and not _PROGRAMS[0]:
+            raise UserError(
+                f"the study says that {node.get('path')} is a program to be run; if you trust whoever made it, add "
+                "trust_file=true to this command"
+            )
 
 
 def packages() -> set[str]:
@@ -148,8 +195,9 @@ def _module(file: Path, sha: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        with foreign():
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"{file} fails when it is imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file} fails when it is imported: {named(error)}") from error
     return module

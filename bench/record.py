@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import yaml
 from bench.errors import UserError, WrongCell
 
 _CHUNKS = "\nchunks: {\n"
+_DEEPEST = 200
+_DEEP = re.compile(rf"(?:[-?:][ \t]+){{{_DEEPEST // 2}}}|^ {{{_DEEPEST // 2}}}", re.MULTILINE)
+"""Nesting in lines: dashes that follow each other, and an indentation."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -27,9 +31,18 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_cell(path: Path) -> Any:
-    """The ``config.yaml`` of a cell's folder; WrongCell where that is a copy of another cell's folder."""
-    recorded, name = read_yaml(path), path.absolute().parent.name
-    if isinstance(recorded, dict) and str(recorded.get("cell", name)) != name:
+    """The ``config.yaml`` of a cell's folder; WrongCell where that is a copy of another cell's folder.
+
+    UserError for one that cannot be read, or is something else.
+    """
+    recorded, name = _readable(path), path.absolute().parent.name
+    lacking = [key for key in ("identity", "chunks") if not isinstance(recorded.get(key), dict)]
+    if lacking:
+        raise UserError(
+            f"{path} is no plan of a cell: it does not say its {' and '.join(lacking)}; restore the file, or move "
+            f"{path.parent} out of the study"
+        )
+    if str(recorded.get("cell", name)) != name:
         raise WrongCell(
             f"the folder {path.parent} is called {name}, but {path.name} in it describes the cell {recorded['cell']}; "
             "if it is a copy, move it out of the study, else give it that name again"
@@ -37,7 +50,32 @@ def read_cell(path: Path) -> Any:
     return recorded
 
 
+def _readable(path: Path) -> dict[str, Any]:
+    """A mapping that one of our files holds; UserError where it cannot be read or holds something else."""
+    try:
+        content = read_yaml(path)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({reason}); restore the file, or move it away") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _demand_flat(text: str) -> None:
+    """YAMLError for YAML that is nested too deeply: the C loader would end the process without a word.
+
+    The events are counted, which takes long, only where the text has so many brackets, dashes or blanks in a row.
+    """
+    if text.count("[") + text.count("{") < _DEEPEST and not _DEEP.search(text):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} levels deep")
+
+
 def _parsed(text: str) -> Any:
+    _demand_flat(text)
     # the C loader is ten times faster
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
@@ -61,7 +99,7 @@ def _json(value: str | Sequence[str]) -> str:
 def study_settings(study: Path | str) -> dict[str, Any]:
     """The configuration of a study's latest job; empty where none is recorded."""
     path = Path(study) / "config.yaml"
-    return read_yaml(path) if path.exists() else {}
+    return _readable(path) if path.exists() else {}
 
 
 def check_study(folder: Path) -> None:

@@ -33,6 +33,7 @@ from bench.build import arguments, target
 from bench.catalog import options
 from bench.errors import UserError, unknown
 from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
+from bench.plugins import admit_typed
 from bench.record import read_cell, study_settings
 from bench.settings import SETTINGS
 from bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
@@ -46,7 +47,7 @@ COVERED = 2000
 """Images whose masks are drawn again for the plot against mask coverage, at most."""
 
 GIVEN = ("images", "metric", "extract")
-USAGE = "bench report STUDY [images=N] [metric=NAME] [extract=DIR]"
+USAGE = "bench report STUDY [images=N] [metric=NAME] [extract=DIR] [plugins=[NAME]] [trust_file=true]"
 PERCEPTUAL = ("lpips", "stlpips", "dists")
 COSTS = {
     "passes": "forward + backward passes of the network per draw",
@@ -79,7 +80,7 @@ class CellFile:
     @property
     def ids(self) -> list[str]:
         """Every planned image in its order."""
-        return [str(image) for images in self.chunks.values() for image in images]
+        return list(dict.fromkeys(str(image) for images in self.chunks.values() for image in images))
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
         """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged ones are left."""
@@ -170,6 +171,7 @@ class Study:
 
 def report(given: Sequence[str]) -> list[Path]:
     """``bench report``: the files written. Raises UserError for a bad setting and a folder without cells."""
+    given = admit_typed(given)
     if not given or "=" in given[0]:
         raise UserError(f"'report' takes a study folder first: {USAGE}")
     settings = dict(argument.partition("=")[::2] for argument in given[1:])

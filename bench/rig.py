@@ -42,10 +42,10 @@ _FEW = 4
 
 
 def _exact() -> Prior:
-    """Two modes of smooth 8 x 8 images, in closed form: VE, no labels."""
-    base = smooth((1, 8, 8), "ve")
+    """Two modes of smooth 8 x 12 images, in closed form: VE, no labels."""
+    base = smooth((1, 8, 12), "ve")
     means = torch.cat([base.means - 0.3, base.means + 0.3])
-    return MixturePrior(VE(), torch.tensor([0.6, 0.4]), means, base.covariances.repeat(2, 1, 1), (1, 8, 8))
+    return MixturePrior(VE(), torch.tensor([0.6, 0.4]), means, base.covariances.repeat(2, 1, 1), (1, 8, 12))
 
 
 def _unet(channels: int) -> UNet2D:
@@ -65,12 +65,12 @@ def _unet(channels: int) -> UNet2D:
 
 
 def _network() -> Prior:
-    """An untrained U-Net over 8 x 8 images: VE, class-conditional with guidance."""
-    return Prior(VE(), _unet(1), (1, 8, 8), num_classes=_CLASSES, null_label=_CLASSES)
+    """An untrained U-Net over 8 x 12 images: VE, class-conditional with guidance."""
+    return Prior(VE(), _unet(1), (1, 8, 12), num_classes=_CLASSES, null_label=_CLASSES)
 
 
 def _latent() -> Prior:
-    """An untrained U-Net over latents ``(2, 8, 8)`` of 16 x 16 images, with an untrained KL autoencoder: VP."""
+    """An untrained U-Net over latents ``(2, 8, 12)`` of 16 x 24 images, with an untrained KL autoencoder: VP."""
     return _on_latents(_unet(2))
 
 
@@ -104,7 +104,7 @@ def _on_latents(net: nn.Module) -> Prior:
         "up_block_types": ["UpDecoderBlock2D"] * 2,
     }
     process = VP.scheduled("scaled_linear", 0.00085, 0.012)
-    return Prior(process, net, (1, 16, 16), "v", 1.0, _CLASSES, _CLASSES, latent=KL(config))
+    return Prior(process, net, (1, 16, 24), "v", 1.0, _CLASSES, _CLASSES, latent=KL(config))
 
 
 PRIORS: Mapping[str, Callable[[], Prior]] = {
@@ -113,7 +113,9 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "latent": _latent,
     "inpainting": _inpainting,
 }
-"""The priors solvers are checked on, one of each kind; add one here and every solver that fits is checked on it."""
+"""The priors solvers are checked on, one of each kind; no image is square, so that rows and columns cannot be mixed up.
+
+Add one here and every solver that fits is checked on it."""
 
 
 @cache
@@ -151,16 +153,21 @@ class Rig:
     device: str = "cpu"
 
     def measure(
-        self, images: Sequence[int] = IMAGES, masks: tuple[str, ...] = ("box",), other_truth: bool = False
+        self,
+        images: Sequence[int] = IMAGES,
+        masks: tuple[str, ...] = ("box",),
+        other_truth: bool = False,
+        truth: Tensor | None = None,
     ) -> Measurement:
         """Random images and what was observed of them, the same for a number whatever the batch.
 
         ``masks``: ``box``, ``all`` or ``nothing``, one per image or one for all. ``other_truth``: other images with
-        the same measurement, where the operator has a pseudo-inverse.
+        the same measurement, where the operator has a pseudo-inverse. ``truth``: these images instead of noise.
         """
         keys = [Key(0, "check", str(i)) for i in images]
         shape = self.prior.image_shape
-        truth, hidden = (0.4 * SeededNoise(keys, "metric", self.device, draw).normal(shape) for draw in (0, 1))
+        drawn, hidden = (0.4 * SeededNoise(keys, "metric", self.device, draw).normal(shape) for draw in (0, 1))
+        truth = drawn if truth is None else truth
         kinds = masks if len(masks) == len(keys) else masks * len(keys)
         seen = np.stack([_mask(key, kind, *shape[-2:]) for key, kind in zip(keys, kinds, strict=True)])
         operator = build_operator(self.operator, torch.from_numpy(seen)[:, None], shape[0]).to(self.device)

@@ -22,15 +22,19 @@ from bench.cost import Budget
 from bench.environment import environment
 from bench.errors import UserError, unknown
 from bench.models import absent_model, with_served
+from bench.own import demand_count, following, said
 from bench.plan import CellPlan, plan_cell, writable
-from bench.plugins import admit
+from bench.plugins import admit_of
 from bench.presets import choose
 from bench.problems import collected
 from bench.schema import study_folder
+from bench.spread import pieces_for, planned_workers, say_once, spread_words, together
 from bench.store import write_atomic
 from priors.execution import Execution
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.worker import Session
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
@@ -41,7 +45,10 @@ _REDUCED: dict[Path, tuple[float, float]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early."""
+    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early.
+
+    ``noted``: what the good rows say that a reader should know, such as values far from images, and how many do.
+    """
 
     study: Path
     plan: CellPlan
@@ -51,13 +58,13 @@ class Outcome:
     sheet: bool
     report: bool
     stopped: str = ""
+    noted: tuple[str, int] = ("", 0)
 
     @property
     def good(self) -> bool:
         """Every planned row is there, and is ok or declared acceptable."""
-        planned = sum(len(c.images) for c in self.plan.chunks) * self.plan.cell.draws
         good = sum(n for status, n in self.counts.items() if status in ("ok", *self.accept))
-        return good == planned
+        return good == self.plan.rows()
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -68,7 +75,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
     config["prior"] = with_served(config["prior"], quiet=bool(config["quiet"]))
-    admit(config["plugins"])
+    admit_of(config)
     try:
         Execution.of(config)
     except ValueError as error:
@@ -83,6 +90,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     wrong = [s for s in config["accept"] if s not in STATUSES]
     if wrong:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
+    config = dict(following(config))
     if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
         raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
     figure = config["study"].get("figure")
@@ -100,6 +108,14 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     With ``write`` the study folder is created and the plan recorded in it.
     """
     _refuse_absent(cfg)
+    from bench.isolation import isolated
+
+    # constructors of solvers, metrics and data sets run here for the first time
+    with isolated(numbers=True):
+        return _prepare(cfg, choices, write)
+
+
+def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
     import torch
 
     from bench.budget import within_budget
@@ -109,7 +125,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     config = plain(cfg)
     config["operator"] = pinned_operator(config["operator"])
     # what cannot be run is refused here, before anything is written
-    build(config["executor"])
+    workers = planned_workers(build(config["executor"]))
     study = Path(study_folder(config["out"], config["study"]["name"]))
     config["metrics"] = checked_metrics(config["metrics"])
     cards = {name: asdict(shared("metric", node, "cpu").card) for name, node in config["metrics"].items()}
@@ -117,6 +133,7 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
         raise UserError(str(error)) from None
+    demand_count(config["data"], session.images)
     damaged = session.images.check(list(session.images.ids)[: config["data"]["images"]])
     if damaged:
         more = f" (and {len(damaged) - 1} more images)" if len(damaged) > 1 else ""
@@ -125,13 +142,19 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
     if not config["quiet"]:
+        for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):
+            _say(line)
         _say_hidden(hidden_share(config, session.mask, session.images), config["mask"].get("path"))
     config = dict(within_budget(config, choices, session))
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
         writable(study)
     provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
-    return study, plan_cell(cell, study, session.images.ids, cards, provenance, write)
+    cuts = pieces_for(config, session.solver, session.metrics, workers)
+    plan = plan_cell(cell, study, session.images.ids, cards, provenance, write, cuts)
+    if not config["quiet"]:
+        say_once(spread_words(plan, together(session.metrics), workers))
+    return study, plan
 
 
 def _content(session: Session) -> list[str] | None:
@@ -146,11 +169,15 @@ def _content(session: Session) -> list[str] | None:
         raise UserError(str(error)) from None
 
 
-@cache
 def _say_hidden(share: str, path: str | None) -> None:
-    """Once for the cells of a sweep that have the same masks."""
-    if share:
-        console.err.print(f"bench: {path}: {share}", markup=False, highlight=False, soft_wrap=True)
+    _say(share and f"{path}: {share}")
+
+
+@cache
+def _say(line: str) -> None:
+    """Once for the cells of a sweep that have the same data and masks; nothing for an empty line."""
+    if line:
+        console.err.print(f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_absent(cfg: DictConfig) -> None:
@@ -165,7 +192,7 @@ def _refuse_absent(cfg: DictConfig) -> None:
         return
     from bench.worker import missing_weights
 
-    admit(config["plugins"])
+    admit_of(config)
     settings = arguments(suited(config["solver"], config["prior"], config["data"]))
     absent += missing_weights(config["metrics"], settings.get("perceptual", "none"))
     raise UserError("; and ".join(absent))
@@ -205,11 +232,17 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
             if message and done < len(chunks):
                 stopped = message
                 break
-    statuses = plan.store.read(["status"])["status"].value_counts()
+    rows = plan.store.read(["status", "message"])
+    statuses = rows["status"].value_counts()
+    notes = rows.loc[(rows["status"] == "ok") & rows["message"].fillna("").astype(bool), "message"]
     counts = {str(status): int(n) for status, n in statuses.items()}
     _reduce(study, lately=sweep)
     quiet, sheet, report = (bool(config[key]) for key in ("quiet", "sheet", "report"))
-    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped)
+    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped, _first(notes))
+
+
+def _first(notes: pd.Series) -> tuple[str, int]:
+    return ("", 0) if notes.empty else (str(notes.iloc[0]), len(notes))
 
 
 def _reduce(study: Path, lately: bool) -> None:

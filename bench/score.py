@@ -18,11 +18,15 @@ from torch import Tensor
 from bench.arena import PriorDraws, build_images
 from bench.build import build, target
 from bench.errors import UserError
+from bench.foreign import described, foreign
 from bench.heartbeat import beating
+from bench.isolation import isolated
 from bench.plan import Chunk
+from bench.plugins import READING, admit_typed, demand_trusted
 from bench.provenance import card_version
-from bench.record import check_study, plan_text, read_cell
-from bench.scoring import Row, put_values, score_rows
+from bench.record import check_study, plan_text, planned_cells, read_cell
+from bench.scoring import Row, demand_numbers, put_values, score_rows
+from bench.spread import together
 from bench.store import RowStore, write_atomic
 from bench.truth import demand_same
 from bench.worker import batch_of, checked_metrics, measure, shared
@@ -57,13 +61,20 @@ class StoredCell:
 
     def load(self) -> None:
         """Images and masks; a prior only where the images are drawn from it."""
+        demand_trusted({**self.config, "solver": None})  # a solver is not run here
         needs_prior = target(self.config["data"]) is PriorDraws
         prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
         self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))  # type: ignore[arg-type]
         self.mask: MaskGenerator = build(self.config["mask"])
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
-        """UserError for metrics that this cell's images or columns do not allow."""
+        """UserError for metrics that this cell's images, chunks or columns do not allow."""
+        apart = any(len(Chunk(name, ()).draws(self.draws)) < self.draws for name in self.record["chunks"])
+        if apart and (names := together(metrics)):
+            raise UserError(
+                f"{', '.join(names)} cannot be added to the cell {self.record['cell']}: it needs all draws of an image "
+                "in one chunk, and here they are spread over several; choose it when the cell is run in another out=DIR"
+            )
         for name, metric in metrics.items():
             try:
                 channels, height, width = self.images.shape
@@ -116,7 +127,18 @@ class StoredCell:
         bare = frame[(frame["status"] == "ok") & ~stored]
         lost = [f"{self.record['cell']}: {row.image_id} draw {row.draw}" for row in bare.itertuples()]
         with beating(self.folder, chunk.name):
-            rows = self._rows(chunk, frame, torch.from_numpy(stored & (frame["status"] == "ok").to_numpy()), lacking)
+            usable = torch.from_numpy(stored & (frame["status"] == "ok").to_numpy())
+            try:
+                with isolated(), foreign():
+                    rows = self._rows(chunk, frame, usable, lacking)
+                    demand_numbers(rows)
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(
+                    f"{self.record['cell']}: {', '.join(lacking)} failed on chunk {chunk.name}: {described(error)}; "
+                    "what was scored before is kept"
+                ) from error
             self.store.extend(chunk.name, [{k: v for k, v in row.items() if k not in names} for row in rows])
         return True, lost
 
@@ -126,16 +148,17 @@ class StoredCell:
         measured = measure(self.config, self.images, self.mask, padded, self.device)
         blank = torch.zeros(tuple(self.images.shape))
         x = torch.stack([_decoded(png) if ok else blank for png, ok in zip(frame["png"], usable, strict=True)])
-        filler = (len(padded) - len(chunk.images)) * self.draws
+        draws = len(chunk.draws(self.draws))
+        filler = (len(padded) - len(chunk.images)) * draws
         x = torch.cat([x, blank.expand(filler, *blank.shape)]).to(self.device)
         finite = torch.cat([usable, torch.zeros(filler, dtype=torch.bool)])
         operator = measured.operator
         seen = operator.first_guess(measured.y) if operator.mask is None else measured.y
-        drawn = DrawSet(x.unflatten(0, (-1, self.draws)), measured.truth, operator.mask, seen)
-        rows = score_rows(metrics, batch_of(measured, x, self.draws), drawn, finite)[: len(frame)]
+        drawn = DrawSet(x.unflatten(0, (-1, draws)), measured.truth, operator.mask, seen)
+        rows = score_rows(metrics, batch_of(measured, x, draws), drawn, finite)[: len(frame)]
         wanted = {m.of for m in metrics.values() if isinstance(m, ValueMetric)}
         known = {of: list(frame[of]) if of in frame else [row[of] for row in rows] for of in wanted}
-        values = {of: torch.tensor(v, dtype=torch.float64).view(-1, self.draws) for of, v in known.items()}
+        values = {of: torch.tensor(v, dtype=torch.float64).view(-1, draws) for of, v in known.items()}
         put_values(rows, metrics, values)
         return rows
 
@@ -154,7 +177,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
             f"{', '.join(blind)} cannot be added: it looks at outputs before they are rounded to 8 bits, and only "
             "rounded images are stored; choose it when the cell is run"
         )
-    cells = [StoredCell(path.parent, device) for path in sorted(study.glob("cells/*/config.yaml"))]
+    cells = [StoredCell(path.parent, device) for path in planned_cells(study)]
     for cell in cells:
         cell.load()
         cell.admit(metrics)
@@ -177,14 +200,18 @@ def command(arguments: Sequence[str]) -> int:
     from bench.errors import FAILED
     from bench.overrides import check
 
+    own = [a for a in arguments if a.partition("=")[0] in READING]
+    plugins = [a for a in own if a.startswith("plugins=")]
+    arguments = [a for a in arguments if a not in own]
     folders = [a for a in arguments if "=" not in a]
     rest = [a for a in arguments if "=" in a]
     if len(folders) != 1 or not any(a.startswith("metrics=") for a in rest):
         raise UserError("'score' takes a study folder and metrics, for example: bench score runs/default metrics=[kid]")
     other = [a for a in rest if not a.startswith("metrics")]
     if other:
-        raise UserError(f"'score' takes metrics= and their settings only, not {other[0]}")
-    nodes: Nodes = yaml.safe_load(yaml.safe_dump(_plain(compose(check(rest))[0])))
+        raise UserError(f"'score' takes metrics= and their settings, plugins= and trust_file= only, not {other[0]}")
+    nodes: Nodes = yaml.safe_load(yaml.safe_dump(_plain(compose(check([*rest, *plugins]))[0])))
+    admit_typed(own)
     done = score(Path(folders[0]), nodes, "cuda" if torch.cuda.is_available() else "cpu")
     out.print(f"{done.written} shards scored, {done.there} had these metrics")
     for row in done.unstored:

@@ -35,6 +35,15 @@ def score_rows(metrics: Mapping[str, AnyMetric], batch: Batch, drawn: DrawSet, f
     return rows
 
 
+def demand_numbers(rows: Sequence[Row]) -> None:
+    """TypeError where a metric gave something else than real numbers: it could not be stored, or not as what it is."""
+    for row in rows:
+        for name, value in row.items():
+            for part in value if isinstance(value, list) else [value]:
+                if not isinstance(part, float | int):
+                    raise TypeError(f"metric '{name}' gave {type(part).__name__} in place of a real number")
+
+
 def put_draws(rows: list[Row], name: str, values: Tensor, complete: Tensor) -> None:
     """One value per image ``(N,)`` into every row of the image; NaN where it is not ``complete``."""
     draws = len(rows) // len(complete)

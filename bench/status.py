@@ -14,6 +14,7 @@ from rich.text import Text
 from bench.console import span
 from bench.errors import UserError
 from bench.heartbeat import Beat, beats
+from bench.plan import Chunk, count_rows
 from bench.record import planned_cells, read_cell
 from bench.store import RowStore
 
@@ -62,13 +63,13 @@ def _cell(path: Path) -> CellStatus:
     reason = "" if failed.empty else str((failed["status"] + ": " + failed["message"]).mode().iloc[0])
     return CellStatus(
         title="  ".join(str(identity[k]) for k in ("solver", "variant", "data", "mask", "operator") if identity[k]),
-        planned=sum(len(images) for images in chunks.values()) * draws,
+        planned=count_rows(chunks, draws),
         rows=len(frame),
         failed=len(failed),
         reason=reason,
         workers=beats(path.parent),
         # when the chunks of a pack were finished is no longer known
-        stored=[(_written(shard), len(chunks.get(shard.stem, ())) * draws) for shard in store.shards()],
+        stored=[(_written(file), Chunk(file.stem, chunks.get(file.stem, ())).rows(draws)) for file in store.shards()],
     )
 
 

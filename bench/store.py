@@ -335,6 +335,11 @@ def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.Da
     return _complete(pd.concat(full, ignore_index=True) if full else empty, columns, Path(study))
 
 
+def encoded_size(rows: Sequence[Row], cell: str = "0" * 16) -> int:
+    """The bytes of a shard that holds these rows; nothing is written."""
+    return len(_encode("00000", _table("00000", rows), cell))
+
+
 def _everything(column: str) -> bool:
     return True
 

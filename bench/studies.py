@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.catalog import GROUPS, LIST_GROUPS, Option, option, options
 from bench.errors import UserError
+from bench.prior_paths import folder
 
 Part = dict[str, Any]
 
@@ -69,7 +70,8 @@ def _refuse_strangers(study: Option, group: str, asked: Sequence[str]) -> None:
     there = dict.fromkeys(name for part in study.parts for name in _names(part.get(group)))
     for name in asked:
         if name not in there:
-            raise UserError(f"study={study.name} has no {group}={name} to narrow it to. Valid: {', '.join(there)}")
+            asked_for = (group == "prior" and folder(name)) or name
+            raise UserError(f"study={study.name} has no {group}={asked_for} to narrow it to. Valid: {', '.join(there)}")
 
 
 def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:

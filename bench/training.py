@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import console
 from bench.errors import UserError
+from bench.stop import note
 from bench.store import write_atomic
 
 _COLUMNS = ("step", "seconds", "training_loss", "validation_loss")
@@ -181,6 +182,7 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: object) -> None:
         stop.set()
+        note(number)
         restore()
 
     for number in previous:

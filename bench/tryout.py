@@ -35,33 +35,6 @@ PREFERRED = ("repaint", "dps", "vipaint2", "psld", "resample", "conditional")
 """Solvers that run if the user names none: the first :data:`SOME` that fit the model."""
 SOME = 3
 
-HELP = f"""\
-python -m bench try PHOTO MASK [options] [key=value ...]
-
-Hide a part of one photograph, let several solvers fill it in, and compare: prints a table and writes one picture
-(truth, observed, the draws of every solver). It needs no study folder and leaves none behind.
-
-  PHOTO               an image file of any size; its centre square is resized to the size of the model's images
-  MASK                a black and white picture as large as the photograph or as the model's images, or the name of
-                      a mask generator such as rotated, comod or palette (`python -m bench ls mask` lists them)
-  --white WHAT        what white means in the picture MASK: hole (default) or observed
-  --model MODEL       a folder with prior.json, a model folder of diffusers, or a name that `python -m bench ls prior`
-                      lists; default: the embedded prior that fits best
-  --solvers a,b,c     default: the first {SOME} of {", ".join(PREFERRED)}
-                      that can be used with the model
-  --draws N           draws of every solver (default 4)
-  --seed N            fixes the mask of a generator, the measurement and every draw (default 0)
-  --out FILE.png      the picture; default: try_PHOTO.png in the current folder
-  key=value           further settings of a run, such as solver.preset=authors or operator.sigma=0.05
-
-examples
-  {USAGE}
-  python -m bench try photo.jpg comod --solvers ddnm,dps --draws 8
-  python -m bench try photo.jpg mask.png --model ~/models/ddpm-celebahq-256 --out faces.png
-
-The numbers are those of a run (`python -m bench`) of this photograph alone with the same mask, seed and draws and with
-batch= as large as draws=. Exit codes: 0 every draw succeeded, 1 some did not, 2 bad input."""
-
 _SAID = {
     "solver": "--solvers",
     "prior": "--model",
@@ -116,7 +89,7 @@ class Wish:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {USAGE} (python -m bench try --help explains the options)")
+        raise UserError(f"{message}; for example: {USAGE} (python -m bench try --help lists the options)")
 
 
 def command(arguments: Sequence[str]) -> int:

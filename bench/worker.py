@@ -8,7 +8,6 @@ import json
 import math
 import resource
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench import pulse, stop
 from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
@@ -28,12 +28,15 @@ from bench.cost import Budget
 from bench.environment import version
 from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
 from bench.external import UNMEASURED, Folder, given
+from bench.foreign import described, foreign, named, text_of
 from bench.heartbeat import beating
+from bench.isolation import isolated, keep_threads
 from bench.modules import load_modules
+from bench.own import remedy
 from bench.plan import CellPlan, Chunk
-from bench.plugins import admit
+from bench.plugins import admit_of
 from bench.reference import exact_reference
-from bench.scoring import Row, check_base, put_values, score_rows, values_of
+from bench.scoring import Row, check_base, demand_numbers, put_values, score_rows, values_of
 from bench.store import TRACE
 from bench.streams import Key, Noise
 from bench.trace import packed
@@ -110,7 +113,7 @@ class Session:
     def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
         self.config, self.device = config, device
         self.execution = Execution.of(config)
-        admit(config.get("plugins", ()))
+        admit_of(config)
         self.mask: MaskGenerator = build(config["mask"])
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
@@ -128,7 +131,7 @@ class Session:
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for {self.prior.image_shape} "
-                "(channels, height, width); choose prior= and data= that fit"
+                f"(channels, height, width); {remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
             )
         has = self.prior.caps | target(self.config["operator"]).caps
         missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
@@ -204,6 +207,7 @@ def measure(
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
     place = {image: i for i, image in enumerate(data.ids)}
+    mask = mask.beside(data)
     own = [mask.for_image(image, place[image]) for image in images]
     masks = np.stack([m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)])
     operator = build_operator(config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])).to(device)
@@ -289,6 +293,7 @@ class Worker:
         self.device = device
         if threads is not None:
             torch.set_num_threads(threads)
+        keep_threads()
         # the same kernel for the same shape, run after run; recorded rows promise it
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -299,11 +304,14 @@ class Worker:
         key = digest(config)
         if self._session is None or self._session[0] != key:
             try:
-                self._session = (key, Session(config, self.device))
+                # its constructors and imports may extend sys.path, but decide no number of another cell
+                with isolated(numbers=True), foreign():
+                    session = Session(config, self.device)
             except UserError:
                 raise
             except Exception as error:
                 raise UserError(f"no worker can start on {self.device}: {one_line(error)}") from error
+            self._session = (key, session)
         return self._session[1]
 
     def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
@@ -314,6 +322,7 @@ class Worker:
         """
         with beating(plan.folder, chunk.name):
             rows = self.rows(plan, chunk)
+            stop.check()  # after a signal nobody knows whether the rows were finished
             plan.store.write(chunk.name, rows)
         lost = next((row["message"] for row in rows if "CUDA error" in row["message"]), None)
         if lost is not None:
@@ -330,6 +339,7 @@ class Worker:
         """
         session = self.session(plan.cell.config)
         watch = watch_of(plan.cell.config.get("timeout"))
+        pulse.begin(chunk.name)
         size = BatchSize(plan.padded, min(plan.cell.draws, plan.batch))
         while size.rows > 1:
             rows, ran_out = self._rows_at(size, session, plan, chunk, watch)
@@ -344,19 +354,21 @@ class Worker:
         self, size: BatchSize, session: Session, plan: CellPlan, chunk: Chunk, watch: Callable[[], None] | None
     ) -> tuple[list[Row], bool]:
         """The chunk's rows from padded batches of this size, and whether memory ran out."""
-        fixed, draws = self._fixed(session, plan, size), plan.cell.draws
+        fixed, every = self._fixed(session, plan, size), plan.cell.draws
+        draws = chunk.draws(every)
         rows: list[Row] = []
         try:
             for start in range(0, len(chunk.images), size.images):
                 part = list(chunk.images[start : start + size.images])
                 padded = [*part, *[part[-1]] * (size.images - len(part))]
-                measured = session.measure(padded)
-                truths = measured.truths
-                outcome = self._solve(session, measured, draws, size.draws, watch)
+                with isolated(), foreign():
+                    measured = session.measure(padded)
+                    truths = measured.truths
+                outcome = self._solve(session, measured, every, size.draws, watch, draws)
                 rows += [
-                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * draws + d]}
+                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * len(draws) + k]}
                     for i, image in enumerate(part)
-                    for d in range(draws)
+                    for k, d in enumerate(draws)
                 ]
             return rows, False
         except Exception as error:
@@ -387,44 +399,61 @@ class Worker:
         }
 
     def _solve(
-        self, session: Session, measured: Measurement, draws: int, batch: int, watch: Callable[[], None] | None
+        self,
+        session: Session,
+        measured: Measurement,
+        draws: int,
+        batch: int,
+        watch: Callable[[], None] | None,
+        only: range | None = None,
     ) -> list[Row]:
-        """Fit once, sample every draw, score; one row per (image, draw) of the padded batch."""
+        """Fit once, sample every draw, score; one row per (image, draw) of the padded batch.
+
+        ``only``: those of the ``draws`` that this chunk holds; None = all. A row costs the same in any chunk: its share
+        of a fit is that among all draws, though every chunk of an image fits once more.
+        """
         prior = session.prior
         cond = session.condition(measured.labels)
         obs = Observation(measured.y, measured.operator, cond, session.perceptual, session.modules)
         noise = Noise(measured.keys, "solver", self.device)
-        blocks = _blocks(draws, batch)
-        sampled = obs.n * sum(len(block) for block, _ in blocks)
+        part = range(draws) if only is None else only
+        blocks, whole = _blocks(part, min(draws, batch)), _blocks(range(draws), min(draws, batch))
+        sampled, planned = (obs.n * sum(len(block) for block, _ in these) for these in (blocks, whole))
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
-        limit, unit = limit_of(session.config["budget"], sampled)
-        with _tf32(session.execution.precision == "tf32"), prior.metered(limit, watch, unit) as meter:
-            with self._clock() as fit:
-                posterior = session.fit(obs, measured, draws, noise)
-            fitted = meter.counts()
-            with self._clock() as sample:
-                samples = [posterior.sample(block) for block, _ in blocks]
-                x = torch.cat([part.x[:, :n] for part, (_, n) in zip(samples, blocks, strict=True)], dim=1)
+        limit, unit = limit_of(session.config["budget"], planned)
+        with isolated(), foreign(), _tf32(session.execution.precision == "tf32"):
+            with prior.metered(limit, watching(watch), unit) as meter, pulse.following(meter):
+                with self._clock() as fit:
+                    posterior = session.fit(obs, measured, draws, noise)
+                fitted = meter.counts()
+                meter.limit = meter.spent + (limit - meter.spent) * sampled / planned  # the rest is for all draws
+                with self._clock() as sample:
+                    samples = [posterior.sample(block) for block, _ in blocks]
+                    parts = [demand_real(some.x)[:, :n] for some, (_, n) in zip(samples, blocks, strict=True)]
+                    x = torch.cat(parts, dim=1)
             trace = samples[0].trace
+            threads = torch.get_num_threads()  # of the solver's choice, if it has made one
             del samples
         if watch is not None:
             watch()
-        if x.shape != (obs.n, draws, *prior.image_shape):
-            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, draws, *prior.image_shape)}")
+        if x.shape != (obs.n, len(part), *prior.image_shape):
+            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, len(part), *prior.image_shape)}")
         cost = {
             "seconds_fit": fit() / (obs.n * draws),
             "seconds_sample": sample() / sampled,
             "peak_mib": _peak_mib(self.device),
+            "threads": threads,
             # the fit is shared by the draws; draws that only fill up the last block are not charged to the others
             **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
             **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
-        rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), draws)]
-        if session.config.get("trace"):
+        with isolated(), foreign():
+            rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))]
+        if session.config.get("trace") and part.start == 0:
             # as features of an image do, its trace stands in the row of its first draw
-            for row, data in zip(rows[::draws], packed(trace), strict=False):
+            for row, data in zip(rows[:: len(part)], packed(trace), strict=False):
                 row[TRACE] = data
         return rows
 
@@ -440,10 +469,12 @@ class Worker:
             finite,
         )
         put_values(scores, session.metrics, values_of(session.metrics, scores, draws))
+        demand_numbers(scores)
         pixels = to_uint8(x)
         rows: list[Row] = []
+        reach = x.abs().flatten(1).amax(1).tolist()
         for i, ok in enumerate(finite.tolist()):
-            failure = {} if ok else {"message": "the output is not finite"}
+            failure = {"message": note_on(reach[i]) if ok else "the output is not finite"}
             image = png(pixels[i]) if ok else None
             rows.append({"status": "ok" if ok else "nan", "png": image, **failure, **scores[i]})
         return rows
@@ -503,11 +534,10 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
 def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:
     """The rows of a chunk that produced nothing."""
     fixed = fixed or {"cell": plan.cell.name}
-    draws = range(plan.cell.draws)
     return [
         {**fixed, "image_id": image, "draw": d, "status": status, "message": message}
         for image in chunk.images
-        for d in draws
+        for d in chunk.draws(plan.cell.draws)
     ]
 
 
@@ -528,9 +558,41 @@ def watch_of(timeout: float | None) -> Callable[[], None] | None:
     return watch
 
 
+def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
+    """What is called before every network evaluation: ``watch``, the signal that may have come, and progress."""
+
+    def look() -> None:
+        stop.check()
+        pulse.beat()
+        if watch is not None:
+            watch()
+
+    return look
+
+
+def demand_real(x: Tensor) -> Tensor:
+    """``x``; TypeError unless it is a tensor of real floating numbers: anything else would be changed in silence."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the solver returned {type(x).__name__} in place of a tensor of images")
+    if not x.is_floating_point():
+        raise TypeError(f"the solver returned images of {x.dtype}; give real ones of float32, with values in [-1, 1]")
+    return x
+
+
+def note_on(reach: float) -> str:
+    """What a reader of a good row should know of the largest value in its output; mostly nothing."""
+    if reach <= FAR:
+        return ""
+    return f"values reach {reach:.3g}; images lie in [-1, 1], and what is outside was cut off"
+
+
+FAR = 8.0
+"""Values beyond this are no images in [-1, 1] with some noise; 0..255 and 0..65535 are usual mistakes."""
+
+
 def status_of(error: Exception) -> str:
     """The row status of a failure. PyTorch tells that host memory ran out by a message alone."""
-    text = str(error)
+    text = text_of(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return "oom"
     return "timeout" if isinstance(error, TimeoutExceeded) else "error"
@@ -538,17 +600,12 @@ def status_of(error: Exception) -> str:
 
 def one_line(error: BaseException) -> str:
     """Type, first line and place of an error: enough to find it, short enough for a table."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, BudgetExceeded | TimeoutExceeded) or not frames:
-        return text
-    return f"{text} ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})"
+    return named(error) if isinstance(error, BudgetExceeded | TimeoutExceeded) else described(error)
 
 
-def _blocks(draws: int, batch: int) -> list[tuple[list[int], int]]:
-    """Draw indices in blocks of at most ``batch``, the last filled up by repetition, with the number that counts."""
-    size = min(draws, batch)
-    blocks = [list(range(i, min(i + size, draws))) for i in range(0, draws, size)]
+def _blocks(draws: range, size: int) -> list[tuple[list[int], int]]:
+    """Draw indices in blocks of ``size``, the last filled up by repetition, with the number that counts."""
+    blocks = [list(draws[i : i + size]) for i in range(0, len(draws), size)]
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 
 

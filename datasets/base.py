@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.contents import content_hash
+from datasets.turns import UPRIGHT, turned_plane
 
 _AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What became of a photograph on its way to the image of a set, for masks that were drawn on it.
+
+    ``seen`` and ``stored`` are its height and width as a person sees it and as its file holds it; they differ where a
+    camera was held upright. ``rows`` and ``columns`` say which pixel of the photograph, as seen, every pixel of the
+    image shows. ``turn`` is its EXIF orientation.
+    """
+
+    seen: tuple[int, int]
+    stored: tuple[int, int]
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    turn: int = UPRIGHT
+
+    def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Turn, crop and resize a plane of either size as the photograph was, to the nearest pixels."""
+        if plane.shape != self.seen:
+            plane = turned_plane(plane, self.turn)
+        return plane[self.rows[:, None], self.columns]
 
 
 class ImageSet:
@@ -57,4 +84,12 @@ class ImageSet:
 
         Meant to be called before a run: it reads the files, but computes no more than it must.
         """
+        return []
+
+    def frame(self, image: str) -> Frame | None:
+        """How the image was made of a larger photograph; None where it was not, or that cannot be read."""
+        return None
+
+    def notes(self) -> list[str]:
+        """What a person should know of the files before a run: which were left out, and which are read in part."""
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 from datasets.edm_zip import edm_zip
 from datasets.parquet import parquet
-from datasets.source import Files, Layout, Source, by_id, stem, walk
+from datasets.source import Files, Layout, Source, by_id, stem, walk, walk_named
 from datasets.stored import Stored
 
 _PADDED = re.compile(r"\d{5}")
@@ -51,15 +52,19 @@ class CelebAHQ(Stored):
 
     def _celebamask(self, root: Path) -> Source | None:
         folder = root if root.name == "CelebA-HQ-img" else root / "CelebA-HQ-img"
-        return Files(folder, by_id(walk(folder), numbered)) if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        left_out = Counter[str]()
+        return Files(folder, by_id(walk(folder, left_out), numbered), left_out=left_out)
 
     def _flat(self, root: Path, from_one: bool) -> Source | None:
         """Files called by their number, the count starting at one or at zero."""
-        names = [name for name in walk(root) if stem(name).isdigit()] if root.is_dir() else []
+        left_out = Counter[str]()
+        names = walk_named(root, str.isdigit, left_out)
         if self.layout == "auto" and names and _counts_from_one({stem(name) for name in names}, root) != from_one:
             return None
         naming: Callable[[str], str] = _numbered_from_one if from_one else numbered
-        return Files(root, by_id(names, naming))
+        return Files(root, by_id(names, naming), left_out=left_out)
 
 
 def numbered(name: str) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 Crop = Callable[[Image.Image, int], Image.Image]
+Places = NDArray[np.intp]
 
 
 def guided(image: Image.Image, size: int) -> Image.Image:
@@ -46,3 +49,27 @@ def _centre(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
+
+
+def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Places]:
+    """Where the pixels of a cropped image come from: a row of the original for every row, a column for every column.
+
+    The centre of a new pixel lies within the old one named here, so that these indices carry masks and label maps as
+    the crop of that name carries photographs.
+    """
+    if crop == "guided":
+        rows, columns = height, width
+        while min(rows, columns) >= 2 * size:
+            rows, columns = rows // 2, columns // 2
+        scale = size / min(rows, columns)
+        rows, columns = round(rows * scale), round(columns * scale)
+        top, left = (rows - size) // 2, (columns - size) // 2
+        return _centres(height, rows)[top : top + size], _centres(width, columns)[left : left + size]
+    side = min(height, width)
+    inside = _centres(side, size)
+    return (height - side) // 2 + inside, (width - side) // 2 + inside
+
+
+def _centres(old: int, new: int) -> Places:
+    """Of ``new`` pixels on the length of ``old`` ones, the old pixel that the centre of each lies in."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)

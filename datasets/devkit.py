@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import scipy.io
+
+from datasets.limits import demand_text
+from datasets.text import decoded
 
 _NAMES = ("ILSVRC2012_devkit_t12", "devkit", "ILSVRC2012_devkit_t12.tar.gz")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -41,7 +45,7 @@ class Devkit:
     def ground_truth(self) -> list[int]:
         """The ILSVRC id of every validation image, by its number."""
         try:
-            truth = [int(line) for line in self._read(_TRUTH).split()]
+            truth = [int(line) for line in decoded(self._read(_TRUTH)).split()]
         except ValueError as error:
             raise ValueError(f"{_TRUTH} in {self.path} holds something other than numbers: {error}") from None
         if not truth or not (min(truth) >= 1 and max(truth) <= CLASSES):
@@ -65,9 +69,10 @@ class Devkit:
                 return (self.path / name).read_bytes()
             with tarfile.open(self.path) as tar:
                 member = next((m for m in tar if m.name.endswith(name)), None)
+                demand_text(member.size if member else 0, name)
                 file = tar.extractfile(member) if member else None
                 if file is None:
                     raise FileNotFoundError(name)
                 return file.read()
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except (OSError, ValueError, tarfile.TarError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.path} is not ILSVRC2012_devkit_t12: cannot read {name} in it ({error})") from None

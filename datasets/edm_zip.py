@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from datasets.source import Layout, Naming, Source, by_id, is_image, only_file
+from datasets.limits import demand_moderate, demand_text
+from datasets.source import Layout, Naming, Source, by_id, members, only_file
+from datasets.text import decoded
 
 
 class Zip(Source):
@@ -22,17 +27,23 @@ class Zip(Source):
         try:
             self._zip = zipfile.ZipFile(path)
             names = self._zip.namelist()
-            self._labels = _labels(json.loads(self._zip.read("dataset.json"))) if "dataset.json" in names else {}
-        except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+            self._labels = _labels(self._json()) if "dataset.json" in names else {}
+        except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"cannot read {path} as a ZIP file of EDM or StyleGAN: {error}") from error
-        self._names = by_id(filter(is_image, names), naming)
+        left_out = self.left_out = Counter[str]()
+        self._names = by_id(members(names, left_out, (".json",)), naming)
         self.ids = tuple(sorted(self._names))
         self.labelled = bool(self._labels)
 
+    def _json(self) -> Any:
+        demand_text(self._zip.getinfo("dataset.json").file_size, "dataset.json")
+        return json.loads(decoded(self._zip.read("dataset.json")))
+
     def stored(self, image: str) -> bytes:
+        demand_moderate(self._zip.getinfo(self._names[image]).file_size, "it")
         try:
             return self._zip.read(self._names[image])
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, RuntimeError) as error:  # damaged, or with a password
             raise OSError(str(error)) from error
 
     def file(self, image: str) -> tuple[str, str]:
@@ -60,6 +71,6 @@ def edm_zip(naming: Naming) -> Layout:
 
 def _labels(content: Mapping[str, list[list[object]] | None]) -> dict[str, int]:
     entries = content.get("labels") or []
-    if not all(isinstance(label, int) for _, label in entries):
+    if not all(type(label) is int for _, label in entries):
         raise ValueError("the labels of dataset.json must be whole numbers")
     return {str(name): label for name, label in entries if isinstance(label, int)}

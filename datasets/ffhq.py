@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 from datasets.celebahq import numbered
 from datasets.edm_zip import edm_zip
 from datasets.parquet import parquet
-from datasets.source import Files, Layout, Source, by_id, stem, walk
+from datasets.source import Files, Layout, Source, by_id, walk_named
 from datasets.stored import Stored
 from datasets.webdataset import webdataset
 
@@ -47,5 +48,6 @@ class FFHQ(Stored):
 
     def _folders(self, root: Path) -> Source | None:
         folder = next((root / name for name in _FOLDERS if (root / name).is_dir()), root)
-        names = [name for name in walk(folder) if stem(name).isdigit()] if folder.is_dir() else []
-        return Files(folder, by_id(names, numbered))
+        left_out = Counter[str]()
+        names = walk_named(folder, str.isdigit, left_out)
+        return Files(folder, by_id(names, numbered), left_out=left_out)

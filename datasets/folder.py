@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,23 +16,35 @@ from datasets.stored import Stored
 class Folder(Stored):
     """Every image below a folder, cropped and resized to one size; ids are POSIX paths relative to the folder.
 
-    Ids are in string order, in which ``10.png`` comes before ``2.png``. Hidden files are left out, links to folders are
-    not followed. No labels. Settings, errors and the name are those of :class:`datasets.stored.Stored`.
+    Ids are in string order, in which ``10.png`` comes before ``2.png``. Hidden files and thumbnails are left out, links
+    to folders are not followed. EXIF tags turn the photographs upright. No labels. Settings, errors and the name are
+    those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
-    root: the folder. size: both sides of the images, in pixels. mode: ``rgb`` or ``grey``. crop: ``guided``, ``edm`` or
-    ``bicubic``, see datasets/crops.py. part, id_list, subset, subset_seed, protocol: which of the images; docs/data.md.
+    root: the folder. size: both sides of the images, in pixels; None is 64. mode: ``rgb`` or ``grey``; None is ``rgb``.
+    In a run, None of either is what the prior is made for. crop: ``guided``, ``edm`` or ``bicubic``, see
+    datasets/crops.py. part, id_list, subset, subset_seed, protocol: which of the images; docs/data.md.
     """
 
     kind: ClassVar[str] = "folder"
     what: ClassVar[str] = "images"
+    upright: ClassVar[bool] = True
 
-    size: int = 64
+    size: int = None  # type: ignore[assignment]
+    mode: str = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.size = 64 if self.size is None else self.size
+        self.mode = "rgb" if self.mode is None else self.mode
+        super().__post_init__()
 
     def layouts(self) -> dict[str, Layout]:
         return {"folder": Layout(f"{', '.join(EXTENSIONS)} at any depth", _find)}
 
 
 def _find(root: Path) -> Source | None:
-    return Files(root, {path: path for path in walk(root)}) if root.is_dir() else None
+    if not root.is_dir():
+        return None
+    left_out = Counter[str]()
+    return Files(root, {path: path for path in walk(root, left_out)}, left_out=left_out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,8 +16,9 @@ from datasets.devkit import Devkit
 from datasets.edm_zip import edm_zip
 from datasets.npz import npz
 from datasets.parquet import parquet
-from datasets.source import Files, Layout, Source, by_id, is_image, stem, walk
+from datasets.source import Files, Layout, LeftOut, Source, by_id, stem, walk
 from datasets.stored import Stored
+from datasets.text import read_text
 from datasets.webdataset import webdataset
 
 _WNIDS = Path(__file__).parent / "assets" / "imagenet-wnids.txt"
@@ -67,8 +69,10 @@ class ImageNet(Stored):
             wnids = [path.name for path in _folders(folder) if _WNID.fullmatch(path.name)]
             if wnids:
                 _demand_known(wnids, folder)
-                paths = by_id((f"{wnid}/{path}" for wnid in wnids for path in walk(folder / wnid)), self.id_of)
-                return Files(folder, paths, partial(_labels_by_folder, paths))
+                left_out = Counter[str]()
+                names = (f"{wnid}/{path}" for wnid in wnids for path in walk(folder / wnid, left_out))
+                paths = by_id(names, self.id_of)
+                return Files(folder, paths, partial(_labels_by_folder, paths), left_out)
         return None
 
     def _kaggle(self, root: Path) -> Source | None:
@@ -79,15 +83,18 @@ class ImageNet(Stored):
         folder = root / _KAGGLE
         if not folder.is_dir():
             raise ValueError(f"there is {table}, but no folder {folder} with the images")
-        return Files(folder, by_id(_flat(folder), self.id_of), partial(_labels_by_table, table))
+        left_out = Counter[str]()
+        return Files(folder, by_id(_flat(folder, left_out), self.id_of), partial(_labels_by_table, table), left_out)
 
     def _flat(self, root: Path) -> Source | None:
         """The validation images as they come, in one folder; the labels stand in the devkit."""
         for folder in (root / "val", root / "ILSVRC2012_img_val", root / _KAGGLE, root):
-            names = [name for name in _flat(folder) if _VALIDATION.match(name)]
+            left_out = Counter[str]()
+            names = [name for name in _flat(folder, left_out) if _VALIDATION.match(name)]
             if names:
                 paths = by_id(names, self.id_of)
-                return Files(folder, paths, self._labels_by_number(max(int(image[-8:]) for image in paths)))
+                labels = self._labels_by_number(max(int(image[-8:]) for image in paths))
+                return Files(folder, paths, labels, left_out)
         return None
 
     def _labels_by_number(self, highest: int) -> dict[str, int]:
@@ -124,15 +131,17 @@ def _labels_by_folder(paths: dict[str, str]) -> dict[str, int]:
 def _labels_by_table(table: Path) -> dict[str, int]:
     """``ImageId,PredictionString``, where the latter starts with the wnid."""
     index = _class_of_wnids()
-    with table.open(newline="", encoding="utf-8") as file:
-        try:
-            rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in csv.DictReader(file)]
-            return {image: index[wnid] for image, wnid in rows}
-        except (KeyError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of ILSVRC 2012; "
-                f"wrong: {error}"
-            ) from None
+    try:
+        lines = csv.DictReader(io.StringIO(read_text(table), newline=""))
+        rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in lines]
+        return {image: index[wnid] for image, wnid in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read the labels in {table}: {error}") from None
+    except (KeyError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of ILSVRC 2012; "
+            f"wrong: {error}"
+        ) from None
 
 
 def _demand_known(wnids: Sequence[str], folder: Path) -> None:
@@ -145,9 +154,6 @@ def _folders(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
 
 
-def _flat(root: Path) -> list[str]:
+def _flat(root: Path, left_out: LeftOut) -> list[str]:
     """The names of the images directly in a folder."""
-    if not root.is_dir():
-        return []
-    with os.scandir(root) as entries:
-        return [entry.name for entry in entries if is_image(entry.name)]
+    return list(walk(root, left_out, deep=False)) if root.is_dir() else []

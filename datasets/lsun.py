@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets.source import Files, Layout, Source, by_id, stem, walk
+from datasets.source import Files, Layout, Source, by_id, stem, walk_named
 from datasets.stored import Stored
 from datasets.webdataset import webdataset
 
@@ -57,8 +58,9 @@ class LSUN(Stored):
     def _exported(self, root: Path) -> Source | None:
         own = root / f"{self.category}_{self.split}"
         folder = own if own.is_dir() else root
-        names = [name for name in walk(folder) if _KEY.fullmatch(stem(name))] if folder.is_dir() else []
-        return Files(folder, by_id(names, self.id_of))
+        left_out = Counter[str]()
+        names = walk_named(folder, lambda name: _KEY.fullmatch(name) is not None, left_out)
+        return Files(folder, by_id(names, self.id_of), left_out=left_out)
 
 
 class Database(Source):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.limits import demand_array
 from datasets.source import Layout, Source, only_file
 
 _LABELS = {"images": "labels", "arr_0": "arr_1", "data": "labels"}
@@ -28,7 +31,8 @@ class NPZ(Source):
 
     def __init__(self, path: Path, classes: Callable[[], Sequence[int]]):
         self.path, self._classes = path, classes
-        shapes = _shapes(path)
+        headers = _headers(path)
+        shapes = {name: shape for name, (shape, _) in headers.items()}
         self._key = next((key for key in _LABELS if key in shapes), "")
         if not self._key:
             raise ValueError(f"{path} holds the arrays {', '.join(shapes)}; needed: {', '.join(_LABELS)}")
@@ -40,6 +44,10 @@ class NPZ(Source):
         labels = _LABELS[self._key]
         if labels in shapes and shapes[labels] != shape[:1]:
             raise ValueError(f"the array '{labels}' in {path} has the shape {shapes[labels]} for {shape[0]} images")
+        wanted = ((self._key, "buif", "numbers"), (labels, "iuf", "whole numbers"))
+        for name, kinds, words in wanted:
+            if name in headers and headers[name][1].kind not in kinds:
+                raise ValueError(f"the array '{name}' in {path} holds {headers[name][1]}; give {words}")
         self.ids = tuple(f"{i:08d}" for i in range(shape[0]))
         self.labelled = labels in shapes
 
@@ -58,7 +66,10 @@ class NPZ(Source):
         return f"{self.path}, row {int(image)}"
 
     def label(self, image: str) -> int:
-        label = int(self._numbers[int(image)])
+        number = self._numbers[int(image)]
+        if not np.isfinite(number) or number != np.rint(number):
+            raise ValueError(f"image '{self.where(image)}' has the label {number}, not a whole number")
+        label = int(number)
         if self._key != "data":
             return label
         classes = self._classes()
@@ -104,20 +115,24 @@ def npz(classes: Callable[[], Sequence[int]]) -> Layout:
     return Layout(f"an NPZ file with {_WANTED}", find)
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays, from their headers."""
-    shapes = {}
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array, from its header, which must fit what is stored behind it."""
+    headers = {}
     try:
         with zipfile.ZipFile(path) as file:
-            for name in file.namelist():
-                with file.open(name) as member:
+            for info in file.infolist():
+                with file.open(info) as member:
                     version = np.lib.format.read_magic(member)
                     read = (
                         np.lib.format.read_array_header_1_0
                         if version == (1, 0)
                         else np.lib.format.read_array_header_2_0
                     )
-                    shapes[name.removesuffix(".npy")] = read(member)[0]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+                    shape, _, dtype = read(member)
+                name = info.filename.removesuffix(".npy")
+                if not dtype.hasobject:  # such an array is refused when it is asked for
+                    demand_array(info, math.prod(shape) * dtype.itemsize, f"the array '{name}'")
+                headers[name] = shape, dtype
+    except (OSError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise ValueError(f"cannot read {path} as NPZ: {error}; fetch it again") from error
-    return shapes
+    return headers

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.limits import available_memory
 from datasets.source import Layout, Naming, Source, by_id
 
 
@@ -38,6 +39,7 @@ class Parquet(Source):
 
     def stored(self, image: str) -> bytes:
         file, group, row = self._rows[image]
+        self._demand_moderate(file, group)
         return self._group(file, group)[row].as_py()["bytes"] or b""
 
     def file(self, image: str) -> tuple[str, str]:
@@ -51,7 +53,7 @@ class Parquet(Source):
     def label(self, image: str) -> int:
         file, group, row = self._rows[image]
         value = self._labels(file, group)[row].as_py()
-        if not isinstance(value, int):
+        if type(value) is not int:
             raise ValueError(f"image '{self.where(image)}' has the label {value}, not a whole number")
         return value
 
@@ -65,6 +67,14 @@ class Parquet(Source):
         if len(names) == count and all(names):
             return [str(name) for name in names]
         return [f"{row:08d}" for row in range(count)]
+
+    def _demand_moderate(self, file: int, group: int) -> None:
+        """ValueError where the group of rows, which is read whole, unpacks to more than the memory that is free."""
+        there = self._files[file].metadata.row_group(group)
+        columns = map(there.column, range(there.num_columns))
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
+        if size > (free := available_memory()):
+            raise ValueError(f"its group of rows takes {size / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free")
 
     def _read_group(self, file: int, group: int) -> pa.ChunkedArray:
         return self._files[file].read_row_group(group, columns=["image.bytes"])["image"]
@@ -92,6 +102,8 @@ def _open(path: Path) -> pq.ParquetFile:
         raise ValueError(f"cannot read {path} as Parquet: {error}; fetch it again") from error
     names = file.schema_arrow.names
     image = file.schema_arrow.field("image").type if "image" in names else pa.null()
+    if file.metadata.num_rows > path.stat().st_size:  # of every image there is at least a byte
+        raise ValueError(f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} bytes; fetch it again")
     if not pa.types.is_struct(image) or "bytes" not in [field.name for field in image]:
         raise ValueError(f"{path} needs a column 'image' with bytes and path, as on the hub; it has {', '.join(names)}")
     return file

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from datasets.source import Naming
+from datasets.text import as_seen, read_text
 
 PARTS = ("validation", "test")
 _VALIDATION_SHARE = 10
@@ -26,17 +27,19 @@ def shuffled(ids: Iterable[str], seed: int) -> list[str]:
     return sorted(ids, key=lambda image: (_hash(f"{seed}\n{image}"), image))
 
 
-def read_list(path: Path, known: Container[str], naming: Naming) -> list[str]:
+def read_list(path: Path, known: Collection[str], naming: Naming) -> list[str]:
     """The ids in a text file, one per line, in its order; empty lines and lines from ``#`` on do not count.
 
     A line may be an id or a file name, as in the lists that authors publish, and may go on with more words, such as a
-    label, which are not read. Raises ValueError naming the line for an id that is unknown or there twice.
+    label, which are not read. A byte order mark does not count; letters with accents may be composed or not, and
+    endings in any case. Raises ValueError naming the line for an id that is unknown or there twice.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
+        lines = read_text(path.expanduser()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the list of ids '{path}': {error}") from error
     found: dict[str, int] = {}
+    alike: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -44,11 +47,22 @@ def read_list(path: Path, known: Container[str], naming: Naming) -> list[str]:
         guesses = (text, naming(text), naming(text.split()[0]))
         image = next((guess for guess in guesses if guess in known), None)
         if image is None:
+            alike = alike or _by_sight(known)
+            image = next((alike[name][0] for name in map(as_seen, guesses) if len(alike.get(name, ())) == 1), None)
+        if image is None:
             raise ValueError(f"{path}, line {number}: there is no image '{text}'; give one id per line")
         if image in found:
             raise ValueError(f"{path}, line {number}: the image '{image}' is in line {found[image]} already")
         found[image] = number
     return list(found)
+
+
+def _by_sight(known: Collection[str]) -> dict[str, list[str]]:
+    """The ids by the names that a person sees."""
+    names: dict[str, list[str]] = {}
+    for image in known:
+        names.setdefault(as_seen(image), []).append(image)
+    return names
 
 
 def _hash(text: str) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from PIL import Image
 
+from datasets.limits import demand_moderate
 from datasets.pixels import EXTENSIONS
 
 Naming = Callable[[str], str]
@@ -18,16 +21,43 @@ Naming = Callable[[str], str]
 
 Labels = Mapping[str, int] | Callable[[], Mapping[str, int]]
 
+LeftOut = Counter[str]
+"""How many files were left out, by reason: an ending, or words such as ``broken link``."""
+
+_SYSTEM = {
+    *("@eadir", "@__thumb", "__macosx", "thumbs.db", "desktop.ini", "#recycle", "@recycle", "$recycle.bin"),
+    *("lost+found", "system volume information"),
+}
+"""Files and folders that storage boxes and operating systems put beside pictures: thumbnails and bins."""
+
+_SEVERAL = {
+    "broken link": "broken links",
+    "link to a folder": "links to folders",
+    "special file": "special files",
+    "hidden image": "hidden images",
+    "image of another name": "images of other names",
+    "file without an ending": "files without an ending",
+    "name that is not UTF-8": "names that are not UTF-8",
+}
+
 
 class Source:
-    """The images of one layout: ``ids`` in string order, and whether they carry class labels."""
+    """The images of one layout: ``ids`` in string order, and whether they carry class labels.
+
+    ``left_out`` counts the files that lie beside the images and are not read.
+    """
 
     ids: Sequence[str]
     labelled: bool = False
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def open(self, image: str) -> Image.Image:
         """The image, not yet decoded where its format allows; OSError or ValueError for one that cannot be read."""
         return Image.open(io.BytesIO(self.stored(image)))
+
+    def head(self, image: str) -> Image.Image:
+        """The image to look at its size and tags, without reading more than that where it is possible."""
+        return self.open(image)
 
     def stored(self, image: str) -> bytes:
         """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as for :meth:`open`."""
@@ -63,8 +93,11 @@ class Files(Source):
     ``labels`` has the class of every id, or is called for it when a label is first wanted; None: there are none.
     """
 
-    def __init__(self, root: Path, paths: Mapping[str, str], labels: Labels | None = None):
+    def __init__(
+        self, root: Path, paths: Mapping[str, str], labels: Labels | None = None, left_out: LeftOut | None = None
+    ):
         self.root, self.paths, self._given = root, paths, labels
+        self.left_out = left_out or {}
         self._folder = f"{root}/"  # to join a Path takes as long as to open a file
         self.ids = tuple(sorted(paths))
         self.labelled = labels is not None
@@ -72,7 +105,11 @@ class Files(Source):
     def stored(self, image: str) -> bytes:
         # read at once: a file that stays open until it is decoded would be one too many in a large batch
         with open(self._folder + self.paths[image], "rb", buffering=0) as file:
+            demand_moderate(os.fstat(file.fileno()).st_size, "it")
             return file.read()
+
+    def head(self, image: str) -> Image.Image:
+        return Image.open(self._folder + self.paths[image])
 
     def file(self, image: str) -> tuple[str, str]:
         return self._folder + self.paths[image], ""
@@ -91,22 +128,92 @@ class Files(Source):
         return self._given() if callable(self._given) else self._given or {}
 
 
-def walk(root: Path) -> Iterator[str]:
-    """POSIX paths below ``root`` of all its image files.
+def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iterator[str]:
+    """POSIX paths of all image files below ``root``, or unless ``deep`` of those directly in it.
 
-    Hidden files and folders are left out, links to folders are not followed. Only the folders are read, not the files.
+    Hidden files and folders and those of :data:`_SYSTEM` are left out, links to folders are not followed; ``left_out``
+    counts them and all other files. Only the folders are read, not the files. ValueError for one that cannot be.
     """
+    counts = Counter[str]() if left_out is None else left_out
     folders = [""]
     while folders:
         folder = folders.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
+        try:
+            with os.scandir(root / folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            raise ValueError(f"cannot read the folder '{root / folder}': {error.strerror or error}") from None
+        for entry in entries:
+            reason = why_left_out(entry.name)
+            if reason is None:
+                reason = _why_not_read(entry)
+            if reason is None and entry.is_dir(follow_symlinks=False):
+                if deep:
                     folders.append(f"{folder}{entry.name}/")
-                elif is_image(entry.name) and entry.is_file():
-                    yield folder + entry.name
+            elif reason is None:
+                yield folder + entry.name
+            elif reason:
+                counts[reason] += 1
+
+
+def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> list[str]:
+    """The image files below ``root`` whose name without folders and ending fits; none where there is no such folder."""
+    names = list(walk(root, left_out)) if root.is_dir() else []
+    found = [name for name in names if fits(stem(name))]
+    if found and len(found) < len(names):
+        left_out["image of another name"] = len(names) - len(found)
+    return found
+
+
+def why_left_out(name: str) -> str | None:
+    """Why a file or folder of this name holds no image of the user's; None where it may, '' where nobody asks."""
+    if name.lower() in (*_SYSTEM, ".thumbnails"):
+        return name
+    if name.startswith("."):
+        return "hidden image" if is_image(name) else ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no text in UTF-8, as every id must be
+        return "name that is not UTF-8"
+    return None
+
+
+def _why_not_read(entry: os.DirEntry[str]) -> str | None:
+    """Why an entry of a folder is neither a folder to go into nor an image; None where it is one."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return None
+        if entry.is_symlink() and entry.is_dir():
+            return "link to a folder"
+        if not entry.is_file():
+            return "broken link" if entry.is_symlink() else "special file"
+    except OSError:  # a link that leads to itself
+        return "broken link"
+    return None if is_image(entry.name) else _ending_of(entry.name)
+
+
+def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = ()) -> list[str]:
+    """The names of the images in an archive; ``left_out`` counts the others but those that end like ``beside``."""
+    found = []
+    for name in names:
+        reasons = [reason for part in name.split("/") if (reason := why_left_out(part)) is not None]
+        if not reasons and not is_image(name):
+            reasons = ["" if name.endswith(("/", *beside)) else _ending_of(name)]
+        if not reasons:
+            found.append(name)
+        elif reasons[0]:
+            left_out[reasons[0]] += 1
+    return found
+
+
+def in_words(left_out: Mapping[str, int]) -> str:
+    """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent first."""
+    counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{n} {_SEVERAL.get(reason, reason) if n > 1 else reason}" for reason, n in counts)
+
+
+def _ending_of(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or "file without an ending"
 
 
 def is_image(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from datasets.base import ImageSet
+from datasets.base import Frame, ImageSet
 from datasets.contents import content_hash, stored_hashes
-from datasets.crops import CROPS
-from datasets.pixels import MODES, UNREADABLE, eight_bit, skim
+from datasets.crops import CROPS, places
+from datasets.pixels import MODES, UNREADABLE, eight_bit, is_animated, skim
 from datasets.protocols import PROTOCOLS, choose
 from datasets.selection import PARTS, belongs, read_list, shuffled
-from datasets.source import Layout, Source
+from datasets.source import Layout, LeftOut, Source, in_words
+from datasets.turns import UPRIGHT, turn_of, turned_image, turned_size
+
+_TRAINING, _HELD_OUT = ("train", "training"), ("val", "validation", "valid", "test")
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Stored(ImageSet):
     kind: ClassVar[str]
     what: ClassVar[str]
     classes: ClassVar[int] = 0
+    upright: ClassVar[bool] = False
+    """Whether EXIF tags turn the images. The code of the published priors ignores them."""
 
     root: str
     layout: str = "auto"
@@ -76,6 +82,8 @@ class Stored(ImageSet):
             _one_of("part", self.part, PARTS)
         if self.protocol is not None:
             _one_of("protocol", self.protocol, [name for name, p in PROTOCOLS.items() if p.data in (self.kind, "any")])
+        self._frames: dict[str, Frame] = {}
+        self._animated: set[str] = set()
         self._source = self._find()
         self._known = frozenset(self._source.ids)
         self.shape = (len(MODES[self.mode]), self.size, self.size)
@@ -100,6 +108,13 @@ class Stored(ImageSet):
             hashes = stored_hashes(self._source, ids, Path(self.root))
         except UNREADABLE as error:
             raise ValueError(f"cannot read the images in '{self.root}': {error}; repair or remove them") from error
+        if self.upright:
+            turns = {name: self._turn(name) for name in ids}
+            # the bytes of a file with a tag once meant the picture as it is stored
+            hashes = [
+                found if turns[name] == UPRIGHT else content_hash(found, f"orientation {turns[name]}")
+                for found, name in zip(hashes, ids, strict=True)
+            ]
         if not self.num_classes:
             return hashes
         return [content_hash(found, str(self._label(name))) for found, name in zip(hashes, ids, strict=True)]
@@ -110,6 +125,8 @@ class Stored(ImageSet):
             self._demand(name)
             try:
                 with self._source.open(name) as image:
+                    if is_animated(image):
+                        self._animated.add(name)
                     skim(image)
             except UNREADABLE as error:
                 problems.append(self._unreadable(name, error))
@@ -120,20 +137,63 @@ class Stored(ImageSet):
                 problems.append(str(error))
         return problems
 
+    def frame(self, image: str) -> Frame | None:
+        self._demand(image)
+        if image not in self._frames:
+            try:
+                with self._source.head(image) as file:
+                    turn = turn_of(file) if self.upright else UPRIGHT
+                    stored = file.height, file.width
+            except UNREADABLE:
+                return None  # whoever reads it says so
+            seen = turned_size(stored, turn)
+            self._frames[image] = Frame(seen, stored, *places(self.crop, *seen, self.size), turn)
+        return self._frames[image]
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self._source.left_out:
+            notes.append(f"{self.root}: left out beside {len(self._source.ids)} images: {self._left_out()}")
+        if beside := self._held_out():
+            notes.append(f"{self.root}: '{beside}' lies beside this folder, which is called like training images")
+        if self._animated:
+            first = self._source.where(min(self._animated))
+            notes.append(f"{first}: of this animation the first picture is used" + _others(len(self._animated)))
+        return notes
+
+    def _left_out(self) -> str:
+        words = in_words(self._source.left_out)
+        links = "link to a folder" in self._source.left_out
+        return words + (" (links to folders are not followed; copy such a folder, or set data.root)" if links else "")
+
+    def _held_out(self) -> str:
+        """The name of a folder with validation images beside the root, if the root is called like training ones."""
+        root = Path(self.root).expanduser().absolute()
+        if root.name.lower() not in _TRAINING or not root.is_dir():
+            return ""
+        return next((name for name in _HELD_OUT if (root.parent / name).is_dir()), "")
+
+    def _turn(self, name: str) -> int:
+        with self._source.head(name) as file:
+            return turn_of(file)
+
     def _find(self) -> Source:
         """The images below the root."""
         root, layouts = Path(self.root).expanduser(), self.layouts()
         if self.layout != "auto":
             _one_of("layout", self.layout, ["auto", *layouts])
             layouts = {self.layout: layouts[self.layout]}
-        if not root.exists():
+        if not _is_there(root):
             raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}")
+        others: LeftOut = Counter()
         for layout in layouts.values():
             source = layout.find(root)
             if source is not None and source.ids:
                 return source
+            others |= Counter(source.left_out if source is not None else {})
         looked = "; ".join(f"{name}: {layout.wanted}" for name, layout in layouts.items())
-        raise ValueError(f"'{root}' holds no {self.what}; looked for {looked}")
+        there = f"; there: {in_words(others)}" if others else ""
+        raise ValueError(f"'{root}' holds no {self.what}; looked for {looked}{there}")
 
     def _choose(self) -> tuple[str, ...]:
         """The ids in use."""
@@ -160,7 +220,8 @@ class Stored(ImageSet):
         self._demand(name)
         try:
             with self._source.open(name) as file:
-                image = eight_bit(file, MODES[self.mode])
+                turn = turn_of(file) if self.upright else UPRIGHT
+                image = eight_bit(turned_image(file, turn), MODES[self.mode])
         except UNREADABLE as error:
             raise ValueError(self._unreadable(name, error)) from error
         pixels = np.asarray(CROPS[self.crop](image, self.size))
@@ -185,3 +246,14 @@ class Stored(ImageSet):
 def _one_of(setting: str, value: str, valid: Collection[str]) -> None:
     if value not in valid:
         raise ValueError(f"unknown {setting} '{value}'; valid: {', '.join(valid)}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _others(count: int) -> str:
+    return f" (and of {count - 1} more)" if count > 1 else ""

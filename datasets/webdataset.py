@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.source import Layout, Naming, Source, by_id, is_image, stem
+from datasets.limits import LARGEST, demand_moderate
+from datasets.source import Layout, Naming, Source, by_id, members, stem
+from datasets.text import decoded
 
 _LABELS = (".cls", ".json")
+_BESIDE = (*_LABELS, ".txt")
+_SIDECAR = 2**24
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class _Member:
     offset: int
     size: int
 
-    def read(self) -> bytes:
+    def read(self, largest: int = LARGEST) -> bytes:
+        demand_moderate(self.size, "it", largest)
         with self.shard.open("rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)
@@ -37,10 +43,18 @@ class Shards(Source):
     """
 
     def __init__(self, shards: list[Path], naming: Naming):
-        members = {f"{m.shard}/{m.name}": m for shard in shards for m in _members(shard)}
-        names = by_id((name for name in members if is_image(name)), naming)
-        self._images = {image: members[name] for image, name in names.items()}
-        self._keyed = {name: member for name, member in members.items() if name.endswith(_LABELS)}
+        left_out = self.left_out = Counter[str]()
+        every = {shard: {m.name: m for m in _members(shard)} for shard in shards}
+        found = {
+            f"{shard}/{name}": every[shard][name]
+            for shard in shards
+            for name in members(every[shard], left_out, _BESIDE)
+        }
+        names = by_id(found, naming)
+        self._images = {image: found[name] for image, name in names.items()}
+        self._keyed = {
+            f"{m.shard}/{m.name}": m for there in every.values() for m in there.values() if m.name.endswith(_LABELS)
+        }
         self.ids = tuple(sorted(names))
         self.labelled = bool(self._keyed)
 
@@ -57,11 +71,16 @@ class Shards(Source):
         key = self.where(image).rpartition(".")[0]
         try:
             if f"{key}.cls" in self._keyed:
-                return int(self._keyed[f"{key}.cls"].read())
-            content = json.loads(self._keyed[f"{key}.json"].read())
-            return int(content["label"] if "label" in content else content["cls"])
-        except (KeyError, ValueError, TypeError) as error:
+                return int(decoded(self._keyed[f"{key}.cls"].read(_SIDECAR)))
+            content = json.loads(decoded(self._keyed[f"{key}.json"].read(_SIDECAR)))
+            label = content["label"] if "label" in content else content["cls"]
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"image '{self.where(image)}' has no label: neither .cls nor label in .json") from error
+        if isinstance(label, str) and label.strip().isdecimal():
+            return int(label)
+        if type(label) is not int:
+            raise ValueError(f"image '{self.where(image)}' has the label {label!r:.40}, not a whole number")
+        return label
 
 
 def webdataset(naming: Naming) -> Layout:
@@ -76,10 +95,9 @@ def webdataset(naming: Naming) -> Layout:
 
 
 def _members(shard: Path) -> list[_Member]:
-    """The files of a shard, hidden ones left out."""
+    """The files of a shard."""
     try:
         with tarfile.open(shard, "r:") as tar:
-            files = [_Member(shard, m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+            return [_Member(shard, m.name, m.offset_data, m.size) for m in tar if m.isfile()]
     except (OSError, tarfile.TarError) as error:
         raise ValueError(f"cannot read the shard {shard}: {error}; fetch it again") from error
-    return [file for file in files if not file.name.rpartition("/")[2].startswith(".")]

@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
+
+class Frame(Protocol):
+    """How a photograph became an image: what :class:`datasets.base.Frame` says."""
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Height and width of the photograph as a person sees it."""
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width in its file; they are the other way round where the camera was held upright."""
+
+    def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Turn, crop and resize a plane of either size as the photograph was, to the nearest pixels."""
+
+
+class Pictures(Protocol):
+    """The photographs that masks may have been drawn on: an image set."""
+
+    def frame(self, image: str, /) -> Frame | None:
+        """That of one image; None where it was not made of a photograph."""
 
 
 class MaskGenerator:
@@ -20,6 +44,10 @@ class MaskGenerator:
 
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
         """The generator for the image with this id, number ``index`` (from 0) of its image set."""
+        return self
+
+    def beside(self, pictures: Pictures) -> MaskGenerator:
+        """The generator for the images of this set; those that read files learn what became of the photographs."""
         return self
 
     def content(self, ids: Sequence[str], height: int, width: int) -> str | None:

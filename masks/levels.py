@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 Array = NDArray[Any]
 
@@ -29,6 +29,7 @@ def colours_of(path: Path) -> tuple[Array, Array | None]:
     try:
         with Image.open(path) as image:
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("1", "L", "I", "I;16") and "transparency" not in image.info:
                 return np.asarray(image), None
             if image.mode in ("RGB", "P", "L", "LA", "PA", "RGBA"):
@@ -40,14 +41,14 @@ def colours_of(path: Path) -> tuple[Array, Array | None]:
     raise ValueError(f"'{path}' is an image of mode {mode}; save it in black and white")
 
 
-def white_of(colours: Array, opacity: Array | None) -> NDArray[np.bool_]:
+def white_of(colours: Array, opacity: Array | None, lossy: bool = False) -> NDArray[np.bool_]:
     """The white pixels ``(H, W)``, True. Raises ValueError for what is no mask, in words that follow its name.
 
     Of two colours the brighter one is white. Where every pixel has one colour, the mask is in the transparency, and
-    what is opaque is white.
+    what is opaque is white. ``lossy`` says that the file was compressed like a photograph, so that levels are noisy.
     """
     if opacity is None or opacity.min() == opacity.max():
-        return split(colours)
+        return split(colours, lossy)
     opaque = split(opacity)
     if (colours == colours[:1, :1]).all() or _says(colours, opaque):
         return opaque
@@ -61,7 +62,7 @@ def _says(colours: Array, white: NDArray[np.bool_]) -> bool:
         return False
 
 
-def split(values: Array) -> NDArray[np.bool_]:
+def split(values: Array, lossy: bool = False) -> NDArray[np.bool_]:
     """True where a value ``(H, W)`` or colour ``(H, W, 3)`` is the white one.
 
     Two values are told apart whatever they are. Of more, white is what lies above the middle between the lowest and
@@ -78,11 +79,11 @@ def split(values: Array) -> NDArray[np.bool_]:
     if len(distinct) == 2 and least == most:
         raise ValueError("its two colours are equally bright; save it in black and white")
     if len(distinct) > 2:
-        _check_two_levels(values.reshape(len(brightness.flat), -1), brightness.ravel(), first, counts)
+        _check_two_levels(values.reshape(len(brightness.flat), -1), brightness.ravel(), first, counts, lossy)
     return brightness > (least + most) / 2
 
 
-def _check_two_levels(values: Array, brightness: Array, first: Array, counts: Array) -> None:
+def _check_two_levels(values: Array, brightness: Array, first: Array, counts: Array, lossy: bool) -> None:
     """``values`` ``(n, C)`` lie near two of them, the darkest and the brightest; else ValueError."""
     dark, bright = (values[i].astype(np.float64) for i in (brightness.argmin(), brightness.argmax()))
     way = bright - dark
@@ -97,7 +98,7 @@ def _check_two_levels(values: Array, brightness: Array, first: Array, counts: Ar
             f"{grey:.0%} of its pixels are neither black nor white, as in a photograph; give a mask of two values"
         )
     common = counts >= _COMMON * counts.sum()
-    if len(counts) <= _FEW and max((common & low).sum(), (common & high).sum()) > 1:
+    if not lossy and len(counts) <= _FEW and max((common & low).sum(), (common & high).sum()) > 1:
         raise ValueError(
             f"it holds {len(counts)} values, as label numbers do; give a mask of two, or use mask=semantic"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from masks.sources import Array, ReadMasks, check_pair, file_of, nearest, pixels_of, stack_of
+from masks.sources import Array, ReadMasks, check_pair, file_of, pixels_of, stack_of
 
 # The parts of CelebAMask-HQ in the order of its label maps; where two overlap, the later one counts. 0 is background.
 PARTS = (
@@ -36,7 +36,8 @@ class Semantic(ReadMasks):
     grown, does not cover more than the one and less than the other share of it is refused, and so is one without the
     object. sha256: content of the masks; the plan fills it in, and refuses other masks than the one given.
 
-    Maps of another size than the image, but of its proportions, are reduced or enlarged to the nearest pixels.
+    Maps of the size of a photograph are turned, cropped and resized as it was; those of another size than photograph
+    and image, but of the proportions of one, are reduced or enlarged. Both to the nearest pixels.
     Raises ValueError for unknown names and impossible ranges, missing or unreadable files, and refused images.
     """
 
@@ -61,7 +62,7 @@ class Semantic(ReadMasks):
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         try:
-            labels = nearest(self._map(image_id, index, height, width), height, width)
+            labels = self.fitted(self._map(image_id, index, height, width), image_id, height, width, resize=True)
         except ValueError as error:
             raise ValueError(f"label map of image '{image_id}': {error}") from None
         region = np.isin(labels, self._numbers())

@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 import unicodedata
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from masks.base import MaskGenerator
+from masks.base import MaskGenerator, Pictures
 
 Array = NDArray[Any]
 PAIRS = ("id", "order")
 _ENDINGS = (".png", ".npy")
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".avif")
+_IMAGE_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jfif", ".avif")
+_MASK_ENDINGS = tuple(dict.fromkeys((*_ENDINGS, *_IMAGE_ENDINGS)))
+"""In the order in which they are looked for."""
+
+_LARGEST = 2**32
+"""Bytes of an array of masks: 65 000 of them at 256 x 256 pixels."""
 
 
 class ReadMasks(MaskGenerator):
     """A generator whose masks belong to images; subclasses write :meth:`read`."""
+
+    pictures: ClassVar[Pictures | None] = None
+    """The photographs that the masks were drawn on; set by :meth:`beside`."""
+
+    def beside(self, pictures: Pictures) -> Self:
+        there = copy.copy(self)
+        object.__setattr__(there, "pictures", pictures)  # the settings alone are frozen
+        return there
+
+    def fitted(self, plane: Array, image_id: str, height: int, width: int, resize: bool) -> Array:
+        """A plane ``(H, W)`` of a file at the size of the image.
+
+        One of that size stays as it is. One of the size of its photograph goes the way of the photograph. With
+        ``resize``, others are first brought to one of these sizes, if they have its proportions. Raises ValueError for
+        those that fit neither.
+        """
+        if plane.shape == (height, width):
+            return plane
+        frame = self.pictures.frame(image_id) if self.pictures is not None else None
+        if frame is not None and plane.shape in (frame.seen, frame.stored):
+            return frame.carry(plane)
+        if resize and plane.shape[0] * width == plane.shape[1] * height:
+            return nearest(plane, height, width)
+        if frame is not None and resize and _alike_in_shape(plane.shape, frame.seen):
+            return frame.carry(_nearest(plane, *frame.seen))
+        known = f"the image {_size(height, width)}"
+        if frame is not None:
+            known = f"its photograph {_size(*frame.seen)} and {known}"
+        if resize:
+            remedy = "save it at one of these sizes, or with the proportions of one"
+        elif plane.shape[0] * width == plane.shape[1] * height or (frame and _alike_in_shape(plane.shape, frame.seen)):
+            remedy = "set mask.resize=true to take the nearest pixels"
+        else:
+            remedy = "save it at one of these sizes; mask.resize=true serves other sizes of their proportions alone"
+        raise ValueError(f"it has {_size(*plane.shape)} pixels (width x height), {known}; {remedy}")
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in one line."""
@@ -67,9 +110,10 @@ def check_pair(pair: str) -> None:
 def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
     """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place in the order.
 
-    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, where an image's ending of the id may be left
-    out, the case of the ending does not matter, and letters with accents may be composed or not; with ``"order"`` files
-    are taken in string order of their names, from the first again when they run out.
+    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, or else ends like another image; an image's
+    ending of the id may be left out, the case of the ending does not matter, and letters with accents may be composed
+    or not. With ``"order"`` the ``.png`` and ``.npy`` files, or else the other images, are taken in string order of
+    their names, from the first again when they run out.
     """
     if path.is_file():
         return path
@@ -78,7 +122,7 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
     if pair == "order":
         files = _sorted_files(path, path.stat().st_mtime_ns)
         if not files:
-            raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}")
+            raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}, and no other image")
         return files[index % len(files)]
     known = Path(image_id)
     names = [image_id, *([known.with_suffix("").as_posix()] if known.suffix.lower() in _IMAGE_ENDINGS else [])]
@@ -104,10 +148,13 @@ def _alike(folder: Path, name: str) -> Path | None:
             return None
         folder = inner[0]
     listed = _listed(folder)
-    found = [path for ending in _ENDINGS for path in listed.get(_shown(f"{last}{ending}"), ()) if path.is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{found[0].name!a} and {found[1].name!a} in {folder} look like one name; keep one")
-    return found[0] if found else None
+    for ending in _MASK_ENDINGS:
+        found = [path for path in listed.get(_shown(f"{last}{ending}"), ()) if path.is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{found[0].name!a} and {found[1].name!a} in {folder} look like one name; keep one")
+        if found:
+            return found[0]
+    return None
 
 
 def _shown(name: str) -> str:
@@ -130,7 +177,9 @@ def _names(folder: Path, _changed: int) -> dict[str, list[Path]]:
 
 @lru_cache(maxsize=4)
 def _sorted_files(folder: Path, _changed: int) -> tuple[Path, ...]:
-    return tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith(".")))
+    files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    usual = tuple(p for p in files if p.suffix.lower() in _ENDINGS)
+    return usual or tuple(p for p in files if p.suffix.lower() in _IMAGE_ENDINGS)
 
 
 def pixels_of(path: Path, indexed: bool = False) -> Array:
@@ -141,6 +190,7 @@ def pixels_of(path: Path, indexed: bool = False) -> Array:
     try:
         with Image.open(path) as image:
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             mode = "transparent" if "transparency" in image.info and not indexed else image.mode
             if mode in ("1", "L", "I", "I;16", *(("P",) if indexed else ())):
                 return np.asarray(image)
@@ -176,14 +226,56 @@ def stack_of(path: Path, height: int, width: int) -> Array:
     return array
 
 
+def _demand_sound(path: Path) -> None:
+    """ValueError where an array is not there as its header claims, or unpacks to more than masks or memory can be."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            claimed = _claimed(file)
+            there = path.stat().st_size - file.tell()
+        if claimed > there:
+            raise ValueError(f"its header claims {claimed} bytes, and {there} follow")
+        return
+    with zipfile.ZipFile(path) as whole:
+        for info in whole.infolist():
+            with whole.open(info) as member:
+                claimed = _claimed(member)
+            if claimed > info.file_size:
+                raise ValueError(f"the header of '{info.filename}' claims {claimed} bytes of {info.file_size}")
+            if info.file_size > (most := min(_LARGEST, _free_memory())):
+                raise ValueError(
+                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to {most / 2**30:.1f} GiB "
+                    "are read; split it"
+                )
+
+
+def _claimed(file: IO[bytes]) -> int:
+    """How many bytes the header of an array says that it has."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return math.prod(shape) * int(dtype.itemsize)
+
+
+def _free_memory() -> int:
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return 1024 * int(found.group(1)) if found else _LARGEST
+
+
 @lru_cache(maxsize=4)
 def _load(path: Path, _changed: int) -> Array:
+    _demand_sound(path)
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded:
         if "m" in loaded.files and "shape" in loaded.files:
-            return _unpacked(loaded["m"], tuple(int(n) for n in loaded["shape"]))
+            shape = np.asarray(loaded["shape"])
+            if shape.ndim != 1 or shape.dtype.kind not in "iu":
+                raise ValueError(f"its array 'shape' holds {shape.dtype} values; give a list of whole numbers")
+            return _unpacked(loaded["m"], tuple(shape.tolist()))
         names = ["masks"] if "masks" in loaded.files else loaded.files
         if len(names) != 1:
             raise ValueError(f"it holds {', '.join(names)}; name the right array 'masks'")
@@ -211,6 +303,21 @@ def nearest(array: Array, height: int, width: int) -> Array:
             f"{old_height} x {old_width} pixels cannot become {height} x {width}, which is of other proportions; "
             "crop the file as the images are cropped"
         )
+    return _nearest(array, height, width)
+
+
+def _nearest(array: Array, height: int, width: int) -> Array:
+    old_height, old_width = array.shape
     rows = (2 * np.arange(height) + 1) * old_height // (2 * height)
     columns = (2 * np.arange(width) + 1) * old_width // (2 * width)
     return array[rows[:, None], columns]
+
+
+def _alike_in_shape(size: tuple[int, ...], other: tuple[int, int]) -> bool:
+    """Whether a size has the proportions of a larger or smaller one, but for rounding to whole pixels."""
+    height, width = size
+    return abs(height * other[1] - width * other[0]) < max(other)
+
+
+def _size(height: int, width: int) -> str:
+    return f"{width} x {height}"

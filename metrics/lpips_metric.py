@@ -103,7 +103,7 @@ def _network(net: str, path: Path, device: torch.device) -> nn.Module:
     return _assemble(net, torch.load(path, map_location="cpu", weights_only=True)).to(device)
 
 
-def _empty(net: str) -> nn.Module:
+def empty(net: str) -> nn.Module:
     """The library's module without storage: nothing is downloaded, and no random numbers are drawn to fill it."""
     import lpips
 
@@ -116,7 +116,7 @@ def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
     """The library's module with ``classifier`` (torchvision's names) below its own linear weights."""
     import lpips
 
-    module = _empty(net)
+    module = empty(net)
     linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     weights = torch.load(linear, map_location="cpu", weights_only=True)
     names = (name for name in module.state_dict() if name.startswith("net."))
@@ -133,7 +133,7 @@ def _torchvision_name(name: str) -> str:
 
 def _closed_form(net: str) -> dict[str, Tensor]:
     """Classifier weights from a formula, of the size that keeps activations alive: no biases, cosines of an index."""
-    shapes = {name: v.shape for name, v in _empty(net).state_dict().items() if name.startswith("net.")}
+    shapes = {name: v.shape for name, v in empty(net).state_dict().items() if name.startswith("net.")}
     weights = {}
     for name, shape in shapes.items():
         wave = torch.cos(torch.arange(shape.numel(), dtype=torch.float64).square() * 0.1)

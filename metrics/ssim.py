@@ -10,6 +10,8 @@ from torch import Tensor
 
 from metrics.base import FullReference, MetricCard, Region, column_id, unit
 
+MIN_SIDE = 6
+
 
 class SSIM(FullReference):
     """Structural similarity of Wang et al., 2004, with a Gaussian window of 11 x 11 pixels and sigma 1.5.
@@ -39,11 +41,17 @@ class SSIM(FullReference):
             version=2,
         )
 
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        if min(shape[1:]) < MIN_SIDE:
+            raise ValueError(
+                f"metric '{self.card.id}' mirrors 5 pixels at each border: images need {MIN_SIDE} pixels a side, and "
+                f"these have {shape[1]} x {shape[2]}; choose psnr"
+            )
+
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        if min(x.shape[-2:]) < 6:
-            raise ValueError(f"SSIM mirrors 5 pixels at each border: images need 6 pixels a side, got {tuple(x.shape)}")
+        self.admit((x.shape[1], x.shape[2], x.shape[3]))
         _, ssim_map = structural_similarity_index_measure(
             unit(x), unit(truth), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
         )

@@ -18,7 +18,7 @@ from priors.convert.autoencoder import AutoencoderLayout, autoencoder_layout, co
 from priors.convert.base import Converted, latent, network
 from priors.convert.readers import read_checkpoint, tensors
 from priors.convert.unet import UNetLayout, convert_unet
-from priors.convert.wrappers import unwrapped
+from priors.convert.wrappers import INSIDE, unwrapped
 from priors.process import VP
 
 Node = Mapping[str, object]
@@ -292,11 +292,19 @@ def _unet(state: Mapping[str, Tensor], weights: str | None, path: Path) -> tuple
         return raw, chosen
     # upstream registers the averages under the names of the parameters without their dots
     names = {f"diffusion_model.{name}".replace(".", ""): name for name in raw}
+    averaged = {_bare(short): value for short, value in averaged.items()}
     if missing := names.keys() - averaged.keys():
         raise ValueError(f"{path} has no averaged weights for {min(missing)}; convert with weights 'raw'")
     if left := averaged.keys() - names.keys() - {"decay", "num_updates"}:
         raise ValueError(f"{path} has averaged weights left over: {min(left)}")
     return {name: averaged[short] for short, name in names.items()}, chosen
+
+
+def _bare(short: str) -> str:
+    """A name without dots, and without those of the wrappers in it."""
+    for word in INSIDE:
+        short = short.replace(word, "")
+    return short
 
 
 def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:

@@ -12,6 +12,7 @@ from priors.base import Prior
 from priors.convert.base import Converted, network
 from priors.convert.readers import read_nvlabs
 from priors.convert.renaming import Renaming, split_qkv, to_linear
+from priors.convert.wrappers import unwrapped
 from priors.process import VE
 
 LICENCE = "CC BY-NC-SA 4.0"
@@ -45,7 +46,8 @@ def convert(path: Path) -> Converted:
     if pickled.cls != "EDMPrecond":
         raise ValueError(f"{path} holds a {pickled.cls}; only EDMPrecond networks are supported")
     settings = _settings(path, pickled.kwargs)
-    state = {f"unet.{name}": value for name, value in convert_edm(pickled.tensors, settings, path).items()}
+    tensors = unwrapped(pickled.tensors, path, around=())  # upstream's own names begin with 'model'
+    state = {f"unet.{name}": value for name, value in convert_edm(tensors, settings, path).items()}
     net = network("UNet2D", {"config": edm_config(settings)}, state, path)
     classes, size, channels = (int(str(settings[key])) for key in ("label_dim", "img_resolution", "img_channels"))
     null = classes if classes and settings["label_dropout"] else None

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from priors.convert.readers import tensors
 
-INSIDE = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What DataParallel, torch.compile, FSDP and activation checkpointing write, at any depth of a name."""
+INSIDE = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""What DataParallel, torch.compile, FSDP, activation checkpointing and Fabric write, at any depth of a name."""
 
 AROUND = ("model", "ema", "ema_model", "model_ema", "net", "network", "unet", "transformer", "denoiser", "state_dict")
 """What training code calls the network it saves; taken away where every name begins with it."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from bench import console
+from bench import console, progress, pulse
+from bench.announce import first_line
+from bench.app import compose
 from bench.plan import Chunk
+from bench.worker import Worker
 from tests.bench.harness import planned
 
 Command = Callable[..., list[str]]
@@ -25,6 +29,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
         drawn = Console(file=text, force_terminal=is_terminal, width=140, highlight=False, color_system=None)
         monkeypatch.setattr(console, "out", drawn)
         monkeypatch.setattr(console, "SWEEP", console.Sweep())
+        monkeypatch.setattr(console, "LINE_SECONDS", (math.inf, math.inf))
         return text
 
     return make
@@ -70,12 +75,102 @@ def test_the_time_ahead_is_that_of_the_cells_so_far() -> None:
     assert console.Sweep(cells=3, took=[1.0, 1.0]).ahead() == ""
 
 
-def test_a_title_with_brackets_is_no_markup(terminal: Callable[[bool], io.StringIO]) -> None:
+def test_a_title_with_brackets_is_no_markup(terminal: Callable[[bool], io.StringIO], monkeypatch) -> None:
     text = terminal(True)
     identity = {"solver": "dps", "variant": "betas=[0.9, 0.99]", "data": "fashion", "mask": "box"}
     cell = SimpleNamespace(identity=identity, draws=1)
     chunk = Chunk("one", ["a"])
-    plan = SimpleNamespace(cell=cell, chunks=[chunk])
+    plan = SimpleNamespace(cell=cell, chunks=[chunk], padded=1)
+    monkeypatch.setattr(progress, "_cost", lambda plan, stored: math.nan)
     with console.progress(plan, [chunk], quiet=False) as advance:  # type: ignore[arg-type]
         advance(chunk, {"ok": 1})
     assert "✓ dps  betas=[0.9, 0.99]  fashion  box" in text.getvalue()
+
+
+# -- within a chunk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_tells_its_passes_while_it_runs(command: Command) -> None:
+    """12 steps for each of 4 rows: before every call the worker tells what has been spent, and at the end all is."""
+    plan = planned(command("blended"))
+    heard: list[tuple[str, int]] = []
+    with pytest.MonkeyPatch.context() as patch, pulse.listening(lambda chunk, passes: heard.append((chunk, passes))):
+        patch.setattr(pulse, "EVERY_SECONDS", 0.0)
+        Worker("cpu", 1).run(plan, plan.chunks[1])
+    assert heard == [(plan.chunks[1].name, 4 * call) for call in range(12)]
+    assert pulse.passes() == 48
+
+
+def test_passes_of_a_row_are_known_before_the_first_chunk(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a dry run: 12 steps are 12 passes. Then by the rows themselves; never by a run that takes too long."""
+    monkeypatch.setattr(progress, "DRY_SECONDS", math.inf)
+    monkeypatch.setattr(progress, "_KNOWN", {})
+    plan = planned(command("blended"))
+    assert progress.position(plan, plan.chunks).cost == 12
+    Worker("cpu", 1).run(plan, plan.chunks[0])
+    monkeypatch.setattr(progress, "_counted", lambda plan: pytest.fail("there are rows"))
+    assert progress.position(plan, plan.chunks[1:]).cost == 12
+    monkeypatch.undo()
+    monkeypatch.setattr(progress, "_KNOWN", {})
+    monkeypatch.setattr(progress, "DRY_SECONDS", -1.0)
+    other = planned(command("blended", "solver.steps=13"))
+    assert math.isnan(progress.position(other, other.chunks).cost)
+
+
+def test_a_position_counts_the_rows_that_fill_up_a_batch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven images, two at a time: the last chunk of one image runs as many rows as the others."""
+    plan = planned(command("blended"))
+    monkeypatch.setattr(progress, "_cost", lambda plan, stored: 12.0)
+    at = progress.position(plan, plan.chunks)
+    at.hear(plan.chunks[0].name, 24)
+    assert at.done == 4 * 24 / 48
+    at.hear(plan.chunks[0].name, 480)  # memory ran out, and the chunk is done again
+    assert at.done == pytest.approx(0.99 * 4)
+    for chunk in plan.chunks[:-1]:
+        at.ended(chunk, ok=True)
+    at.hear(plan.chunks[-1].name, 24)
+    assert at.done == 12 + 2 * 24 / 48
+    at.hear("another cell's", 1)
+    assert at.passes == 24
+
+
+def test_a_chunk_tells_what_a_row_takes_where_nobody_knew(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(command("blended"))
+    monkeypatch.setattr(progress, "_KNOWN", {})
+    monkeypatch.setattr(progress, "_cost", lambda plan, stored: math.nan)
+    at = progress.position(plan, plan.chunks)
+    at.hear(plan.chunks[0].name, 48)
+    assert at.done == 0
+    at.ended(plan.chunks[0], ok=True)
+    assert (at.cost, at.done) == (12, 4)
+
+
+def test_a_bar_moves_within_a_chunk_and_a_pipe_gets_lines(
+    command: Command, terminal: Callable[[bool], io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_cost", lambda plan, stored: 12.0)
+    plan = planned(command("blended"))
+    text = terminal(True)
+    with console.progress(plan, plan.chunks, quiet=False):
+        pulse.tell(plan.chunks[0].name, 36)
+    assert " 3/14" in text.getvalue() and "36 passes" in text.getvalue()
+    text = terminal(False)
+    now = [0.0]
+    monkeypatch.setattr(console, "LINE_SECONDS", (5.0, 30.0))
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with console.progress(plan, plan.chunks, quiet=False):
+        for now[0] in (4.0, 6.0, 7.0, 35.9, 36.0):
+            pulse.tell(plan.chunks[0].name, int(6 * now[0] / 6))
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 3, "at 6 s, at 36 s, and the end"
+    # 36 of 14 rows' 168 passes in 36 s
+    assert "3 of 14 rows, 36 passes of the chunk at hand, about 2 min left" in lines[1]
+
+
+def test_the_first_line_says_what_is_run_and_where(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, choices = compose(command("blended", "executor.device=cpu"))
+    said = first_line(cfg, choices, 1)
+    assert said.startswith("blended  folder  ") and said.endswith(", 14 rows (7 images x 2 draws) on the CPU; loading")
+    assert first_line(cfg, choices, 3).startswith("3 cells; first blended  folder  ")
+    cfg, choices = compose(command("blended", "executor=ray"))
+    assert first_line(cfg, choices, 1).endswith(" on Ray workers of this machine; loading")

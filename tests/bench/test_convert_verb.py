@@ -78,7 +78,10 @@ def test_the_disk_may_hold_half_precision(folder, tmp_path):
 
 def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     to = ("--to", tmp_path / "out")
-    assert "--as" in refusal(capsys, "convert", folder, *to)
+    (tmp_path / "model.pt").write_bytes(b"x")
+    assert "give --as edm, --as adm or --as compvis" in refusal(capsys, "convert", tmp_path / "model.pt", *to)
+    assert "give --as edm" in refusal(capsys, "convert", tmp_path, *to)
+    assert "does not exist" in refusal(capsys, "convert", tmp_path / "none", *to)
     assert "invalid choice: 'keras'" in refusal(capsys, "convert", folder, "--as", "keras", *to)
     assert "--layout is an option of --as adm and compvis alone" in refusal(
         capsys, "convert", folder, "--as", "hub", "--layout", "x", *to
@@ -123,20 +126,51 @@ def test_a_configuration_may_be_given(capsys, tmp_path):
     assert "cannot be read" in refusal(capsys, *arguments, tmp_path / "flags.yaml")
 
 
-def test_the_library_may_be_named_and_the_next_command_is_said(capsys, folder, tmp_path):
-    """The command that is printed is taken by doctor as it stands, but for the folder of photographs."""
+@pytest.mark.parametrize("family", [["--as", "diffusers"], []])
+def test_the_library_may_be_named_or_seen_and_the_next_command_is_said(capsys, folder, tmp_path, family):
+    """The command that is printed is taken as it stands, but for the folder of photographs."""
     from PIL import Image
 
-    assert run("convert", folder, "--as", "diffusers", "--to", tmp_path / "my prior") == 0
+    assert run("convert", folder, *family, "--to", tmp_path / "my prior") == 0
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("next: python -m bench doctor ") and said.endswith("data.root=PHOTOS data.size=8")
+    typed = f"'prior={tmp_path / 'my prior'}' data=folder data.root=PHOTOS solver=dps"
+    assert said == f"next: python -m bench {typed}"
     assert json.loads((tmp_path / "my prior" / "prior.json").read_text())["source"].endswith("--as hub`")
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "photos" / "a.png")
-    verb, *arguments = shlex.split(said.removeprefix("next: python -m bench "))
+    arguments = shlex.split(said.removeprefix("next: python -m bench "))
     arguments = [f"data.root={tmp_path / 'photos'}" if a == "data.root=PHOTOS" else a for a in arguments]
-    assert run(verb, *arguments, "data.images=1", "metrics=[psnr]", "solver=blended") == 0
+    assert run("doctor", *arguments, "data.images=1", "data.size=8", "metrics=[psnr]") == 0
     assert f"{tmp_path / 'my prior'}: hashes, tensor names and shapes" in capsys.readouterr().out
+
+
+def test_the_next_command_uses_names_where_there_are_some(folder, tmp_path, monkeypatch):
+    """A published prior in its own folder has a name; any other folder is written so that it is read as a path."""
+    from bench.convert import next_command
+
+    monkeypatch.chdir(tmp_path)
+    for to, prior in (("checkpoints/celebahq_ddpm", "celebahq_ddpm"), ("mine", "./mine"), ("a/b", "a/b")):
+        assert run("convert", folder, "--to", to) == 0
+        assert next_command(Path(to)).startswith(f"python -m bench prior={prior} data=folder ")
+    edit = json.loads(Path("mine/prior.json").read_text())
+    edit["net"]["class"] = "UNet2DInpainting"
+    Path("mine/prior.json").write_text(json.dumps(edit))
+    assert next_command(Path("mine")).endswith(" solver=conditional")
+
+
+def test_pointers_of_git_lfs_are_called_so_before_their_hash_is(capsys, tmp_path):
+    pointer = tmp_path / "model.pt"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    arguments = ("convert", pointer, "--as", "adm", "--to", tmp_path / "out", "--layout", "ffhq")
+    assert "is a git-lfs pointer" in refusal(capsys, *arguments, "--sha256", "0" * 64)
+    real = tmp_path / "real.pt"
+    torch.save({"w": torch.ones(1)}, real)
+    arguments = ("convert", real, "--as", "adm", "--to", tmp_path / "out", "--config", pointer)
+    assert "is a git-lfs pointer" in refusal(capsys, *arguments)
+    (tmp_path / "kept").mkdir()
+    pointer.rename(tmp_path / "kept" / "prior.json")
+    with pytest.raises(ValueError, match=r"prior\.json is a git-lfs pointer"):
+        load(tmp_path / "kept")
 
 
 def test_a_network_that_cannot_be_called_is_not_written(capsys, folder, tmp_path):

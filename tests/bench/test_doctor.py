@@ -13,13 +13,14 @@ from bench import doctor as module
 from bench.__main__ import main
 from bench.catalog import option
 from bench.doctor import Finding, examine
+from bench.memory import Costs
 from priors.base import Prior
 from priors.convert.adm import LAYOUTS, adm_layout
 from priors.convert.compvis import compvis_layout
 from priors.fingerprint import sha256
 from priors.latents import LATENTS
 from priors.load import save, verify
-from priors.memory import kept_bytes, weight_bytes
+from priors.memory import weight_bytes
 from priors.nets import UNet2D, UNet2DCondition
 from priors.process import VP
 
@@ -38,7 +39,24 @@ def code(*arguments: str) -> int:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
+def counted() -> None:
+    """For tests that need the estimate of memory; the others do without the seconds it takes."""
+
+
+@pytest.fixture(autouse=True)
+def _without_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "counted" not in request.fixturenames:
+        monkeypatch.setattr(module, "_networks", lambda *about: None)
+
+
+def kept(prior: Prior) -> int:
+    """What one call of the network keeps for a gradient of one row."""
+    costs = Costs(prior)
+    return costs.of("net", costs.network, torch.zeros(1, *prior.latent_shape), torch.zeros(1), {}).kept
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
     """A copy of the embedded prior, to be damaged."""
     return Path(shutil.copytree(ASSETS / "fashion_latent", tmp_path / "kept"))
 
@@ -102,10 +120,10 @@ def _other_tensors(folder: Path) -> None:
         (lambda folder: (folder / "prior.json").write_text("{"), "is not valid JSON"),
     ],
 )
-def test_damaged_priors_are_found_without_loading_them(harm, message, kept, monkeypatch) -> None:
-    harm(kept)
+def test_damaged_priors_are_found_without_loading_them(harm, message, copied, monkeypatch) -> None:
+    harm(copied)
     monkeypatch.setattr("priors.load.load_file", lambda path: pytest.fail("weights were loaded"))
-    found = by_check("prior=fashion_latent", "data=fashion32", f"prior.path={kept}")["prior fashion_latent"]
+    found = by_check("prior=fashion_latent", "data=fashion32", f"prior.path={copied}")["prior fashion_latent"]
     assert found.state == "missing" and message in found.found and "\n" not in found.found
 
 
@@ -125,9 +143,9 @@ def test_damaged_images_are_named(photos, tmp_path, command) -> None:
 
 def test_too_few_images_missing_masks_and_solvers_that_do_not_fit(tmp_path, command) -> None:
     found = by_check("data.images=513")
-    assert found["data"].state == "missing" and "there are 512" in found["data"].remedy
+    assert found["data"].state == "missing" and found["data"].remedy == "data.images=512 or less"
     found = by_check("mask=files", f"mask.path={tmp_path}", "mask.white=hole")
-    assert found["mask"].state == "missing" and found["mask"].remedy == f"mask.path={tmp_path}"
+    assert found["mask"].state == "missing" and found["mask"].remedy.startswith("mask.path=PATH; docs/masks.md")
     found = by_check("solver=psld")
     assert found["solver"].state == "missing" and "needs latent" in found["solver"].found
 
@@ -140,7 +158,7 @@ def test_missing_weights_of_a_metric_name_the_file(monkeypatch, tmp_path) -> Non
     assert found.state == "missing" and "vgg16-397923af.pth" in found.found
 
 
-def test_memory_and_disk_are_compared_with_what_is_free(monkeypatch) -> None:
+def test_memory_and_disk_are_compared_with_what_is_free(counted, monkeypatch) -> None:
     assert by_check()["memory"].state == by_check()["disk"].state == "ok"
     monkeypatch.setattr(module, "_free_memory", lambda config: ("cuda", 2**20))
     assert by_check()["memory"].state == "missing" and "batch=" in by_check()["memory"].remedy
@@ -163,6 +181,118 @@ def test_a_sweep_says_everything_once(capsys) -> None:
     assert sum(line.split()[1] == "solver" for line in lines) == 2
 
 
+def said(capsys: pytest.CaptureFixture[str], check: str) -> list[str]:
+    """The printed lines of one check, remedies apart."""
+    return [line for line in capsys.readouterr().out.splitlines() if line[9:].startswith(check)]
+
+
+CELLS = [
+    *(("ddnm", "mask=rotated"), ("ddnm", "mask=comod"), ("blended", "mask=rotated"), ("blended", "mask=comod")),
+    ("dps", "prior=fashion_latent", "data=fashion32", "mask=rotated"),
+    ("psld", "prior=fashion_latent", "data=fashion32", "mask=rotated"),
+]
+
+
+def test_a_study_is_examined_once_for_what_its_cells_share(counted, monkeypatch, tmp_path, capsys) -> None:
+    calls: list[str] = []
+    for name in ("_prior", "_images", "_mask", "_metrics", "_fit"):
+        whole = getattr(module, name)
+
+        def counted(*about: object, whole=whole, name=name) -> object:
+            calls.append(name)
+            return whole(*about)
+
+        counted.__name__ = name
+        monkeypatch.setattr(module, name, counted)
+    cells = [[CHEAP, "draws=2", "data.images=4", f"solver={solver}", *rest] for solver, *rest in CELLS]
+    monkeypatch.setattr(module, "_jobs", lambda arguments: cells)
+    assert code(f"out={tmp_path}", "memory=80GiB") == 0
+    # 2 priors, 2 data sets, 3 pairs of masks and data, one metric, 4 pairs of solver and prior
+    assert {name: calls.count(name) for name in calls} == {
+        "_prior": 2,
+        "_images": 2,
+        "_mask": 3,
+        "_metrics": 1,
+        "_fit": 4,
+    }
+    printed = capsys.readouterr().out
+    # the most of each prior: psld takes a gradient through the encoder, beside those that dps takes
+    assert printed.count("memory fashion ") == printed.count("memory fashion_latent ") == 1
+    assert "(psld): " in printed.partition("memory fashion_latent ")[2].partition("\n")[0]
+    assert "missing" not in printed
+
+
+def test_every_cell_of_a_study_is_examined(monkeypatch, tmp_path) -> None:
+    """VIPaint's Table 2: two solvers on two data sets with two masks each, and what they need is not here."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(module.Visit, "cell", lambda self, overrides: seen.append(list(overrides)) or [])
+    assert code("study=vipaint_table2", f"out={tmp_path}", "device=h100", "gpus=8") == 0
+    chosen = {tuple(line for line in cell if line.split("=")[0] in ("solver", "data", "mask")) for cell in seen}
+    assert len(seen) == len(chosen) == 8
+
+
+def test_a_study_names_every_setting_and_prior_that_is_missing(tmp_path, capsys) -> None:
+    assert code("study=vipaint_table2", "metrics=[psnr]", f"out={tmp_path}", "memory=80GiB", "gpus=8") == 2
+    printed = capsys.readouterr().out
+    for name in ("imagenet64", "imagenet256"):
+        assert printed.count(f"data.root is not set for data={name}") == 1
+    for name in ("imagenet64_edm", "imagenet256"):
+        assert printed.count(f"prior {name} ") == 1
+    assert "GPU" not in "".join(line for line in printed.splitlines() if line.startswith("missing"))
+
+
+def test_the_memory_of_another_machine(counted, capsys) -> None:
+    run = [CHEAP, "solver=dps", "draws=2", "batch=64", "data.images=64"]
+    assert code(*run, "memory=80GiB", "gpus=1") == 0
+    (line,) = said(capsys, "memory")
+    assert "on one GPU" in line and "80.0 GiB are there" in line and "up to batch=128 fits" in line
+    # about 3 MiB a row: 64 rows do not fit into 100 MiB beside 11 MiB of weights, 25 do
+    assert code(*run, "memory=100MiB", "gpus=1") == 2
+    printed = capsys.readouterr().out
+    assert "missing  memory" in printed
+    largest = int(printed.partition("batch=")[2].partition(" is the largest that fits")[0])
+    assert largest == pytest.approx((100 / 1.1 - 10.7) / 3.02, abs=2)
+    assert code(*run, f"batch={largest}", "memory=100MiB", "gpus=1") == 0
+    assert "this batch fits" in said(capsys, "memory")[0]
+    assert code(*run, "memory=10MiB") == 2
+    assert "not even batch=1 fits" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_not_here(counted, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = [CHEAP, "solver=blended", "executor.device=cuda"]
+    assert code(*run) == 2
+    printed = capsys.readouterr().out
+    assert "executor.device=cuda, but this machine has no GPU" in printed and "memory=80GiB gpus=8" in printed
+    assert code(*run, "device=h100") == 0
+    assert "on one h100" in said(capsys, "memory")[0]
+
+
+def test_gpus_that_would_have_nothing_to_do(capsys) -> None:
+    run = [CHEAP, "solver=blended", "draws=4", "data.images=20", "memory=80GiB", "gpus=8"]
+    assert code(*run) == 0
+    assert "executor=serial uses one of 8" in said(capsys, "GPUs")[0]
+    # 4 images a chunk
+    assert code(*run, "executor=ray", "batch=16") == 0
+    assert "a cell of 5 chunks keeps 5 of 8 GPUs at work" in said(capsys, "GPUs")[0]
+    assert code(*run, "executor=ray", "batch=8") == 0
+    assert not said(capsys, "GPUs")
+
+
+def test_memory_of_a_prior_whose_weights_are_missing(counted, capsys) -> None:
+    assert code(CHEAP, "prior=imagenet256", "prior.path=nowhere", "solver=psld", "device=h100", "batch=4") == 2
+    (line,) = said(capsys, "memory")
+    # 456 M parameters in float32
+    assert line.startswith("ok") and "1.7 GiB of weights" in line
+
+
+@pytest.mark.parametrize("argument", ["memory=80", "gpus=some", "device=h1000"])
+def test_a_machine_that_cannot_be_read_is_one_line(argument, capsys) -> None:
+    assert code(CHEAP, argument) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("bench: ") and printed.err.count("\n") == 1 and not printed.out
+
+
 def test_a_wrong_command_line_is_one_line(capsys) -> None:
     assert code("solver=repant") == 2
     assert "Did you mean 'repaint'?" in capsys.readouterr().err
@@ -177,7 +307,7 @@ def test_what_adm_keeps_for_a_gradient(layout, millions, gib) -> None:
         net = UNet2D(adm_layout(LAYOUTS[layout]).config)
     prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", learned_var=True)
     assert weight_bytes(prior) == pytest.approx(4e6 * millions, rel=0.005)
-    assert kept_bytes(prior)["denoise"] / 2**30 == pytest.approx(gib, rel=0.06)
+    assert kept(prior) / 2**30 == pytest.approx(gib, rel=0.06)
 
 
 def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
@@ -185,12 +315,14 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
     with torch.device("meta"):
         net = UNet2DCondition(known.unet.config, [1, 1, 512])
         latent = LATENTS[known.autoencoder.kind](known.autoencoder.config)
-    kept = kept_bytes(Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent))
-    assert kept["denoise"] / 2**30 == pytest.approx(0.51, rel=0.06)
-    assert kept["decode"] / 2**30 == pytest.approx(1.5, rel=0.1)
+    prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent)
+    costs = Costs(prior)
+    assert kept(prior) / 2**30 == pytest.approx(0.51, rel=0.06)
+    z = torch.zeros(1, *prior.latent_shape)
+    assert costs.of("decode", costs.decode, z).kept / 2**30 == pytest.approx(1.5, rel=0.1)
 
 
-def test_a_prior_whose_network_wants_another_input_is_a_finding(tmp_path, capsys) -> None:
+def test_a_prior_whose_network_wants_another_input_is_a_finding(counted, tmp_path, capsys) -> None:
     """As one of Stable Diffusion XL, which earlier versions converted: it wants pooled embeddings and sizes."""
     config = {
         "sample_size": 8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -119,4 +120,37 @@ def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(command, acto
     broken.prepare = SimpleNamespace(remote=lambda config: Call(lambda: "no such prior; give another"))
     monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: (broken,))
     with pytest.raises(UserError, match="no such prior; give another"):
+        finished(plan)
+
+
+def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None:
+    """They know of no signal, and would store the chunk that they are at."""
+    from bench import stop
+
+    plan, ended = planned(command()), []
+    ray, comes = sys.modules["ray"], []
+    wait, ray.kill = ray.wait, ended.append
+    ray.wait = lambda *refs, **more: [*map(signal.raise_signal, comes)] or wait(*refs, **more)
+    monkeypatch.setattr(executors, "_POOL", {"pool": ("one", "two")})
+    stop.heed_signals()
+    try:
+        running = RayActors().run(plan, plan.chunks, 1)
+        next(running)
+        comes.append(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            list(running)
+        assert stop.exit_code() == 143 and ended == ["one", "two"] and not executors._POOL
+    finally:
+        stop.forget()
+
+
+def test_a_full_disk_of_a_worker_is_no_traceback_of_ray(command, actors, monkeypatch) -> None:
+    plan = planned(command())
+    full = OSError(28, "No space left on device", "shard")
+    worker = object.__new__(executors._RayWorker)
+    worker.worker = SimpleNamespace(run=lambda plan, chunk: (_ for _ in ()).throw(full))
+    actor = Actor(*actors)
+    actor.run = SimpleNamespace(remote=lambda plan, chunk: Call(lambda: worker.run(plan, chunk)))
+    monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: (actor,))
+    with pytest.raises(OSError, match="No space left on device"):
         finished(plan)

@@ -165,7 +165,7 @@ def test_a_budget_stops_a_solver(command) -> None:
     ("overrides", "message"),
     [
         (["data.images=8"], "there are only 7 images"),
-        (["data.size=9"], "choose prior= and data= that fit"),
+        (["data.size=9"], "set data.size=8, or choose another prior"),
         (["data.root=/nowhere"], "/nowhere"),
         (["budget=100"], r"budget=passes:N \(forward \+ backward\) or budget=nfe:N \(forward alone\)"),
         (["budget=passes:0"], "budget=passes:0: write budget=passes:N"),

@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+from datasets.ffhq import FFHQ
 from datasets.folder import Folder
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "folder.yaml"
@@ -52,7 +53,7 @@ def test_ids_are_sorted_relative_paths(tmp_path: Path) -> None:
     names = ["b/2.PNG", "b/10.png", "a.JPG", "c/d/e.webp", "z.bmp", "Y.jpeg", "b.png"]
     for name in names:
         _save(tmp_path / name, _noise(9, 9))
-    for other in ("notes.txt", ".hidden.png", ".cache/x.png", "b/tool.gif"):
+    for other in ("notes.txt", ".hidden.png", ".cache/x.png", "b/tool.svg"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_bytes(b"nothing")
     (tmp_path / "folder.png").mkdir()
@@ -154,11 +155,44 @@ def test_bilevel(tmp_path: Path) -> None:
     assert np.allclose(_grey_levels(Folder(str(tmp_path), size=8), "a.png"), 255 * np.eye(8), atol=1e-4)
 
 
-def test_orientation_tag_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["png", "webp", "tif", "avif", "jpg"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_photographs_are_turned_as_viewers_do(tag: int, form: str, tmp_path: Path) -> None:
+    """Pillow's own ``exif_transpose`` says what is upright; the frame says the sizes before and after."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    more = {"lossless": True} if form == "webp" else {"quality": 100}
+    Image.fromarray(_noise(8, 12)).save(tmp_path / f"a.{form}", exif=exif, **more)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"a.{form}").convert("RGB")))
+    if form == "tif":
+        upright = np.asarray(Image.open(tmp_path / "a.tif"))  # Pillow turns these itself
+    expected = upright[:, 2:10] if tag < 5 else upright[2:10]
+    data = Folder(str(tmp_path), size=8)
+    assert np.allclose(_grey_levels(data, f"a.{form}"), expected.transpose(2, 0, 1), atol=1e-4)
+    frame = data.frame(f"a.{form}")
+    assert frame is not None and frame.seen == ((8, 12) if tag < 5 else (12, 8))
+    assert frame.stored == ((8, 12) if form != "tif" else frame.seen)
+
+
+def test_a_turned_photograph_is_another_picture_and_an_upright_one_is_not(tmp_path: Path) -> None:
+    """Cells of photographs without a tag keep their names: their hash is that of the bytes."""
+    exif = Image.Exif()
+    Image.fromarray(_noise(8, 8)).save(tmp_path / "a.png", exif=exif)
+    plain = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()[:32]
+    assert Folder(str(tmp_path)).content(["a.png"]) == [plain]
+    exif[0x0112] = 6
+    Image.fromarray(_noise(8, 8)).save(tmp_path / "a.png", exif=exif)
+    plain = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()[:32]
+    assert Folder(str(tmp_path)).content(["a.png"]) != [plain]
+
+
+def test_published_data_sets_ignore_the_orientation_tag(tmp_path: Path) -> None:
+    """As the code of their priors does."""
     pixels, exif = _noise(8, 8), Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    assert np.allclose(_grey_levels(Folder(str(tmp_path), size=8), "a.png"), pixels.transpose(2, 0, 1), atol=1e-4)
+    Image.fromarray(pixels).save(tmp_path / "00000.png", exif=exif)
+    found = (FFHQ(str(tmp_path), size=8).images(["00000"])[0].double() + 1) * 127.5
+    assert np.allclose(found, pixels.transpose(2, 0, 1), atol=1e-4)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -206,6 +240,7 @@ def test_bad_settings(tmp_path: Path) -> None:
 def test_yaml_spells_out_the_defaults(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     node = yaml.safe_load(CONF.read_text())
-    assert node.pop("_target_") == "datasets.folder.Folder" and node.pop("images") == 8 and node.pop("root") == "???"
+    assert node.pop("_target_") == "datasets.folder.Folder" and node.pop("root") == "???"
+    assert node.pop("images") is None  # bench/own.py fills in what follows from the folder, and size and mode
     assert Folder(str(tmp_path), **node) == Folder(str(tmp_path))
     assert node.keys() == {f.name for f in fields(Folder)} - {"root", "layout"}  # there is but one layout

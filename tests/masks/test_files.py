@@ -258,13 +258,13 @@ def test_names_that_look_alike_are_one_name(stack: Mask, tmp_path: Path) -> None
 
 def test_another_size_is_refused_or_resized(tmp_path: Path) -> None:
     path = _png(tmp_path / "m.png", np.kron(np.array([[1, 0], [0, 1]]), np.ones((128, 128))).astype(bool))
-    with pytest.raises(ValueError, match=r"m.png': it has 256 x 256 pixels and the image 28 x 28; set resize=true"):
+    with pytest.raises(ValueError, match=r"it has 256 x 256 pixels .*, the image 28 x 28; set mask.resize=true"):
         _read(Files(str(path), "observed"), size=(28, 28))
     masks = Files(str(path), "observed", resize=True)
     for side in (28, 32):
         half = side // 2
         assert np.array_equal(_read(masks, size=(side, side)), np.kron(np.eye(2), np.ones((half, half))).astype(bool))
-    with pytest.raises(ValueError, match="256 x 256 pixels cannot become 32 x 48, which is of other proportions"):
+    with pytest.raises(ValueError, match=r"has 256 x 256 pixels .*, the image 48 x 32; save it at one of these sizes"):
         _read(masks, size=(32, 48))
 
 

@@ -20,7 +20,7 @@ def _random_trunk(net: str) -> dict[str, torch.Tensor]:
     """Random weights under torchvision's names; the real file also holds the classifier's last layers."""
     generator = torch.Generator().manual_seed(3)
     trunk = {"classifier.6.bias": torch.zeros(2)}
-    for name, value in lpips_metric._empty(net).state_dict().items():
+    for name, value in lpips_metric.empty(net).state_dict().items():
         if name.startswith("net."):
             scale = (2 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1
             parts = name.split(".")

@@ -445,3 +445,43 @@ def test_names_of_a_network_stay():
     one = torch.zeros(1)
     for names in (["model.diffusion_model.a", "cond.b"], ["unet"], ["a.b", "a.c"], ["transformer_blocks.0.a"]):
         assert [*unwrapped(dict.fromkeys(names, one), "here")] == names
+
+
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.module.{}", "_forward_module.{}"])
+def test_wrappers_in_the_pickles_of_edm(golden, write_edm, wrap):
+    expected = edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))).prior.net.state_dict()
+    around = {wrap.format(name): value for name, value in golden.weights("edm").items()}
+    inside = {name.replace("model.", f"model.{wrap.format('')}", 1): v for name, v in golden.weights("edm").items()}
+    assert not {*around} & {*inside}
+    for weights in (around, inside):
+        found = edm.convert(write_edm(golden.config("edm"), weights)).prior.net.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.module.{}"])
+@pytest.mark.parametrize("place", ["", "model.", "model.diffusion_model.", "first_stage_model."])
+def test_wrappers_in_checkpoints_of_latent_diffusion(golden, tmp_path, wrap, place):
+    """The averages were registered under the wrapped names without their dots."""
+    content = ckpt(golden, "ldm_churches_like", "kl", scale_factor=torch.tensor(0.25))
+    config = upstream_config(golden, "ldm_churches_like", "kl", scale_by_std=True)
+    expected = _latent(tmp_path / "a.ckpt", content, config)
+    state = content["state_dict"]
+    wrapped = {
+        f"{place}{wrap.format(name.removeprefix(place))}" if name.startswith(place) else name: value
+        for name, value in state.items()
+    }
+    if place.startswith("model."):
+        before = f"model_ema.{place.removeprefix('model.').replace('.', '')}"
+        after = f"{before}{wrap.format('').replace('.', '')}"
+        counters = ("model_ema.decay", "model_ema.num_updates")
+        wrapped = {n if n in counters else n.replace(before, after, 1): value for n, value in wrapped.items()}
+    assert {*wrapped} != {*state}
+    found = _latent(tmp_path / "b.ckpt", {**content, "state_dict": wrapped}, config)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def _latent(path: Path, content: dict, config: dict) -> dict[str, torch.Tensor]:
+    torch.save(content, path)
+    prior = compvis.convert(path, None, config).prior
+    assert prior.latent is not None
+    return {**prior.net.state_dict(), **{f"latent.{n}": v for n, v in prior.latent.state_dict().items()}}

@@ -1,0 +1,63 @@
+"""The networks of a prior whose weights are not here, without values: enough to count what they will take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from priors.base import Prior
+from priors.convert import adm, compvis
+from priors.fingerprint import read_spec, resolve
+from priors.latents import LATENTS
+from priors.load import untrained, untrained_latent
+from priors.nets import UNet2D, UNet2DCondition
+from priors.process import VP
+
+
+def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
+    """The prior that a ``prior.json`` describes, or else the layout that its ``bench convert`` command names.
+
+    ``summary``: the first line of the prior's YAML file. None where neither says what the network is.
+    """
+    try:
+        spec = read_spec(resolve(node["path"]))
+    except (OSError, ValueError):
+        return _of_layout(summary)
+    latent = untrained_latent(spec["latent"], device="meta") if "latent" in spec else None
+    return untrained(spec, device="meta", latent=latent)
+
+
+def _of_layout(summary: str) -> Prior | None:
+    """The prior that ``--as adm`` or ``--as compvis`` with a named layout converts to."""
+    found = re.search(r"--as (adm|compvis) --layout (\w+)", summary)
+    if found is None:
+        return None
+    return _adm(found[2]) if found[1] == "adm" else _compvis(found[2])
+
+
+def _adm(layout: str) -> Prior:
+    unet = adm.adm_layout(adm.LAYOUTS[layout])
+    shape = (unet.in_channels, unet.image_size, unet.image_size)
+    with torch.device("meta"):
+        net = UNet2D(unet.config, heads=unet.constant_heads)
+    learned = unet.out_channels > unet.in_channels
+    # its noise schedule has no say in its memory
+    process = VP.scheduled("linear", 1e-4, 0.02)
+    return Prior(process, net, shape, "eps", num_classes=unet.num_classes or 0, learned_var=learned)
+
+
+def _compvis(layout: str) -> Prior:
+    known = compvis.compvis_layout(layout, None)
+    with torch.device("meta"):
+        latent = LATENTS[known.autoencoder.kind](known.autoencoder.config)
+        net = (
+            UNet2D(known.unet.config, heads=known.unet.constant_heads)
+            if known.classes is None
+            else UNet2DCondition(known.unet.config, [known.classes[0], 1, known.classes[1]])
+        )
+    shape = (known.autoencoder.in_channels, *(known.unet.image_size * latent.factor,) * 2)
+    null = None if known.classes is None else known.classes[0] - 1
+    return Prior(known.process, net, shape, known.parameterization, 0.5, null or 0, null, latent)

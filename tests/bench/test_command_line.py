@@ -1,0 +1,186 @@
+"""Help, version, completion, suggestions and exit codes: what somebody sees who does not know the program yet."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import errors
+from bench.__main__ import VERBS, main
+from bench.catalog import options
+from bench.completion import SCRIPT, candidates
+from bench.convert import _parser
+from bench.errors import BAD_INPUT, UserError, mistakes, nearest
+from bench.overrides import check
+from bench.verbs import EXIT_CODES, HELP
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return int(end.value.code or 0), capsys.readouterr().out
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_verb_has_a_row_in_the_table_of_help() -> None:
+    assert HELP.keys() == VERBS.keys()
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, verb, "--help")
+    assert code == 0
+    assert text.startswith(f"bench {verb} ") and "\nexample\n  " in text
+    assert HELP[verb].does[1:] in text
+    assert all(option in text for option in HELP[verb].options)
+    assert said(capsys, verb, "anything", "-h") == said(capsys, "help", verb) == (0, text)
+    assert f"bench {verb}" in HELP[verb].example
+
+
+def test_the_help_of_all_has_a_line_per_verb_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, "--help")
+    assert code == 0 and text == said(capsys, "-h")[1] == said(capsys, "help")[1]
+    for verb in VERBS:
+        assert re.search(rf"^  {verb}  +\S", text, re.MULTILINE)
+    assert re.search(r"^  seed=  +\S", text, re.MULTILINE)
+
+
+def test_the_options_of_convert_are_those_that_it_parses() -> None:
+    parsed = {option for action in _parser()._actions for option in action.option_strings}
+    assert {name.split()[0] for name in HELP["convert"].options if name.startswith("--")} == parsed
+
+
+def test_help_and_version_load_neither_torch_nor_hydra() -> None:
+    code = (
+        "import sys, contextlib\nfrom bench.__main__ import main\n"
+        "for words in (['--help'], ['score', '--help'], ['--version'], ['completion', 'words', 'bench solver=']):\n"
+        "    with contextlib.suppress(SystemExit):\n        main(words)\n"
+        "assert not {'torch', 'numpy', 'hydra'} & sys.modules.keys(), sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert said(capsys, "--version")[1].startswith(f"posterior-bench {project['version']}")
+
+
+# -- exit codes -------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_exit_code_with_its_meaning() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE))
+    assert {int(code): text for code, text in rows.items()} == EXIT_CODES
+    names = ("FAILED", "BAD_INPUT", "BUG", "INTERRUPTED", "TERMINATED")
+    assert {0, *(getattr(errors, name) for name in names)} == EXIT_CODES.keys()
+
+
+# -- suggestions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "count"),
+    [
+        ("dsp", "dps", 1),
+        ("dps", "dps", 0),
+        ("", "abc", 3),
+        ("kitten", "sitting", 3),
+        ("abcd", "badc", 2),
+        ("ca", "abc", 3),
+    ],
+)
+def test_mistakes_counted_by_hand(a: str, b: str, count: int) -> None:
+    """``ca`` to ``abc`` takes three where a swapped pair is not edited again (optimal string alignment)."""
+    assert mistakes(a, b) == mistakes(b, a) == count
+
+
+@pytest.mark.parametrize(
+    ("given", "group", "name"),
+    [
+        ("dsp", "solver", "dps"),
+        ("DPS", "solver", "dps"),
+        ("dpps", "solver", "dps"),
+        ("vipiant2", "solver", "vipaint2"),
+        ("repiant", "solver", "repaint"),
+        ("comdo", "mask", "comod"),
+        ("fasion", "data", "fashion"),
+        ("imagenet25", "data", "imagenet256"),
+        ("psrn", "metrics", "psnr"),
+        ("aerna", "study", "arena"),
+    ],
+)
+def test_the_name_that_was_meant(given: str, group: str, name: str) -> None:
+    assert nearest(given, options(group)) == name
+
+
+@pytest.mark.parametrize("given", ["", "x", "qqqqqq", "zzz"])
+def test_nothing_is_suggested_for_what_is_like_nothing(given: str) -> None:
+    assert nearest(given, options("solver")) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("lss", "ls"), ("trian", "train"), ("raport", "report"), ("Plan", "plan")]
+)
+def test_verbs_too(given: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([given])
+    assert end.value.code == BAD_INPUT
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("executor.workers=2", "'workers' is a setting of executor=ray: choose that too"),
+        ("solver.zeat=1", "Did you mean 'zeta'?"),
+        ("workers=2", "executor.workers=VALUE"),
+        ("sede=1", "Did you mean 'seed'?"),
+    ],
+)
+def test_a_key_says_where_it_belongs(line: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        check(["solver=dps", line])
+    assert said in str(refusal.value)
+
+
+# -- completion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "there", "not_there"),
+    [
+        ("bench ", {"report", "score", "solver=", "seed="}, {"--to"}),
+        ("bench re", {"report", "retry="}, {"score"}),
+        ("bench run solver=", {"dps", "repaint"}, {"comod"}),
+        ("bench solver=dp", {"dps"}, {"repaint"}),
+        ("bench -m solver=dps,re", {"dps,repaint"}, {"repaint"}),
+        ("bench metrics=[psnr,ss", {"[psnr,ssim"}, {"ssim"}),
+        ("bench plan solver=dps solver.z", {"solver.zeta="}, {"solver.steps="}),
+        ("bench convert x --a", {"--as", "--autoencoder"}, {"--to"}),
+        ("bench report ", set(), {"solver="}),
+    ],
+)
+def test_what_may_follow(line: str, there: set[str], not_there: set[str]) -> None:
+    found = {*candidates(line)}
+    assert there <= found and not not_there & found
+
+
+def test_bash_completes_with_the_script() -> None:
+    typed = (
+        f'bench() {{ "{sys.executable}" -m bench "$@"; }}\n{SCRIPT}'
+        'COMP_LINE="bench solver=vipaint"; COMP_POINT=${#COMP_LINE}; _bench; printf "%s " "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["vipaint1", "vipaint2", "vipaint4"], done.stderr

@@ -1,0 +1,86 @@
+"""``bench new-solver``, and that the recipes of README and CONTRIBUTING run as they are pasted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from bench import new_solver
+from bench.app import compose
+from bench.build import arguments, build
+from bench.check import check_solver
+from bench.errors import UserError
+from bench.guard import ROOT
+from bench.overrides import check
+from bench.plugins import admit
+
+WORDS = {"mymethod": "mymethod", "MyMethod": "MyMethod"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_recipe_of_the_readme_runs_and_keeps_every_promise(tmp_path: Path) -> None:
+    (code,) = (block for block in blocks("README.md", "python") if "MyMethod" in block)
+    (tmp_path / "mymethod.py").write_text(code, encoding="utf-8")
+    overrides = check([f"solver={tmp_path}/mymethod.py:MyMethod"])
+    config = OmegaConf.to_container(compose(overrides)[0], resolve=True)
+    admit(config["plugins"])
+    report = check_solver("mymethod", config, priors=["exact"])
+    assert report.failures == [] and report.warnings == []
+    assert any(result.status == "pass" for result in report.columns["exact"])
+
+
+def test_the_recipes_are_what_the_verb_writes() -> None:
+    assert new_solver.filled("py", WORDS) in blocks("README.md", "python")
+    assert new_solver.filled("yaml", WORDS) in blocks("CONTRIBUTING.md", "yaml")
+
+
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool = False) -> None:
+    """Empty folders in the place of the product's."""
+    for folder in ("solvers", "conf/solver"):
+        (tmp_path / folder).mkdir(parents=True)
+    if not installed:
+        (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(new_solver, "ROOT", tmp_path)
+    monkeypatch.setattr(new_solver, "CONF", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout(tmp_path, monkeypatch)
+    files, option = new_solver.new_solver(["null_space_2"])
+    assert option == "null_space_2" and [path.name for path in files] == ["null_space_2.py", "null_space_2.yaml"]
+    node = yaml.safe_load(files[1].read_text())
+    assert node["_target_"] == "solvers.null_space_2.NullSpace2" and "class NullSpace2(" in files[0].read_text()
+    admit([str(files[0])])
+    # every preset of the yaml builds the class of the file
+    for preset in node["presets"]:
+        settings = arguments({**node, "preset": preset})
+        assert build({"_target_": f"{files[0]}:NullSpace2", **settings}).steps == settings["steps"]
+    with pytest.raises(UserError, match=r"null_space_2\.py exists already"):
+        new_solver.new_solver(["null_space_2"])
+
+
+def test_an_installed_product_gets_a_file_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout(tmp_path, monkeypatch, installed=True)
+    files, option = new_solver.new_solver(["mine"])
+    assert files == [Path("mine.py")] and option == "mine.py:Mine" and Path("mine.py").is_file()
+    assert list((tmp_path / "solvers").iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [[], ["a", "b"], ["My"], ["2x"], ["a-b"], ["class"], ["../x"], ["dps"]])
+def test_a_name_that_cannot_be_is_one_line(given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout(tmp_path, monkeypatch)
+    with pytest.raises(UserError) as caught:
+        new_solver.new_solver(given)
+    assert "\n" not in str(caught.value) and list((tmp_path / "solvers").iterdir()) == []

@@ -1,0 +1,95 @@
+"""The memory that ``doctor`` estimates beside the memory that runs take: ``python tests/benchmarks/memory.py``.
+
+For pairs of solver and prior, a few steps each, prints what networks, states and scores of one chunk take at most,
+weights apart, as ``doctor`` estimates it without weights or data, as it was measured, and their ratio. Measured is the
+peak of live tensor bytes on the CPU (:class:`bench.live.Live`): every storage that an operation makes, for as long as
+it lives, counted below autograd. That is not the memory of the process: what a kernel takes for itself within one
+operation, the allocator's reserve, Python and libraries are not in it. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.app import compose
+from bench.live import Live
+from bench.memory import Costs, Estimate, estimate
+from bench.overrides import check
+from bench.run import plain
+from bench.worker import Session, Worker
+from priors.load import verify
+
+LATENT = ("prior=fashion_latent", "data=fashion32")
+FIT = ("solver.iterations=6", "solver.refine_steps=6")
+PAIRS: dict[str, tuple[str, ...]] = {
+    "dps / pixel": ("solver=dps", "solver.steps=6"),
+    "dps, guidance 2 / pixel": ("solver=dps", "solver.steps=6", "solver.guidance=2"),
+    "dps, bf16 / pixel": ("solver=dps", "solver.steps=6", "precision=bf16"),
+    "dps, perceptual / pixel": ("solver=dps", "solver.steps=6", "solver.loss=l1", "solver.perceptual=stlpips"),
+    "ddnm / pixel": ("solver=ddnm", "solver.steps=6"),
+    "mmps / pixel": ("solver=mmps", "solver.steps=6"),
+    "vipaint2 / pixel": ("solver=vipaint2", *FIT),
+    "vipaint2, checkpointing / pixel": ("solver=vipaint2", *FIT, "checkpointing=call"),
+    "psld / latent": ("solver=psld", *LATENT, "solver.steps=6"),
+    "resample / latent": (
+        *("solver=resample", *LATENT, "solver.steps=6", "solver.every=2"),
+        *("solver.pixel_iterations=6", "solver.latent_iterations=6"),
+    ),
+    "latentpaint / latent": ("solver=latentpaint", *LATENT, "solver.steps=6"),
+    "vipaint4 / latent": ("solver=vipaint4", *LATENT, *FIT),
+    "vipaint4, checkpointing / latent": ("solver=vipaint4", *LATENT, *FIT, "checkpointing=call"),
+}
+ROWS = ("draws=2", "batch=8", "metrics=[psnr]", "quiet=true")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Bytes beside the weights of one pair, estimated and measured, and the seconds of both."""
+
+    estimated: int
+    measured: int
+    weights: int
+    seconds: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        """Estimated over measured."""
+        return self.estimated / self.measured
+
+
+def compared(overrides: Sequence[str]) -> Compared:
+    """One pair; the estimate never sees the prior that is measured, nor the data."""
+    config = plain(compose(check([*ROWS, *overrides]))[0])
+    start = time.monotonic()
+    found = estimate(config, Costs(verify(config["prior"]["path"])))
+    middle = time.monotonic()
+    measured = peak(config, found)
+    return Compared(found.activations(), measured, found.weights, (middle - start, time.monotonic() - middle))
+
+
+def peak(config: dict[str, object], found: Estimate) -> int:
+    """Live tensor bytes, at most, while a worker solves and scores the first chunk."""
+    session, worker = Session(config, "cpu"), Worker("cpu")
+    images = list(session.images.ids)[: found.size.images]
+    gc.collect()
+    with Live() as live:
+        worker._solve(session, session.measure(images), found.draws, found.size.draws, None)
+    return live.peak
+
+
+def main(names: Sequence[str]) -> None:
+    print("| solver and prior | weights (MiB) | estimated (MiB) | measured (MiB) | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name in names or PAIRS:
+        one, size = compared(PAIRS[name]), 2**20
+        print(f"| {name} | {one.weights / size:.1f} | {one.estimated / size:.2f} ", end="")
+        print(f"| {one.measured / size:.2f} | {one.ratio:.3f} |", flush=True)
+        print(f"{name}: {one.seconds[0]:.1f} s estimated, {one.seconds[1]:.1f} s measured", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
