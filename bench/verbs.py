@@ -41,13 +41,13 @@ HELP: dict[str, Verb] = {
             "--white WHAT": "what white means in the picture MASK: hole (default) or observed",
             "--model MODEL": "a folder with prior.json or of diffusers, or a name of `bench ls prior`; default: the "
             "embedded prior that fits best",
-            "--solvers A,B,C": "default: the first three that fit of repaint, dps, vipaint2, psld, resample, conditional",
+            "--solvers A,B,C": "default: the first three that fit the model, from a list of six",
             "--draws N": "draws of every solver (default 4)",
             "--seed N": "fixes the mask of a generator, the measurement and every draw (default 0)",
             "--out FILE.png": "where the picture goes; default: try_PHOTO.png in the current folder",
             "SETTING=VALUE": SETTINGS_LINE,
         },
-        "The numbers are those of a run of this photograph alone, with the same mask, seed and draws; batch= is draws=.",
+        "The numbers are those of a run of this photograph alone (docs/data.md).",
     ),
     "run": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
