@@ -1,10 +1,13 @@
 # make            what there is
 # make run        python -m bench, in an environment that is made on first use
 # PYTHON=python3.12 make setup   another interpreter;  ARGS="solver=dps" make run   arguments
+# JOBS=0 make test   all tests in one process
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# worker processes of the tests; each needs a core and up to 3 GB
+JOBS ?= 2
 BIN := $(VENV)/bin
 ROOMS := bench solvers priors operators masks datasets metrics
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -22,10 +25,10 @@ run: setup  ## run the benchmark; ARGS="solver=dps mask=comod"
 	$(BIN)/python -m bench $(ARGS)
 
 test: setup  ## run the fast tests; ARGS="tests/solvers -k dps"
-	$(BIN)/python -m pytest --timeout=600 $(ARGS)
+	$(BIN)/python -m pytest --timeout=600 -n $(JOBS) --dist worksteal $(ARGS)
 
 test-all: setup  ## run all tests, the slow ones too
-	$(BIN)/python -m pytest --timeout=3600 -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest --timeout=3600 -n $(JOBS) --dist worksteal -m "slow or not slow" $(ARGS)
 
 lint: setup  ## ruff, mypy and the import rules; changes nothing
 	$(BIN)/ruff check .

@@ -79,6 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
+    from bench import prompts
     from bench.prior_paths import named
     from bench.problems import asked
 
@@ -87,7 +88,8 @@ def _dispatch(arguments: list[str]) -> int:
     if HELP[verb].settings:
         from bench.literal import literal, sweeps
 
-        rest = literal(rest, sweeps(rest))
+        several = sweeps(rest)
+        rest = literal(prompts.literal(rest, several), several)
     return VERBS[verb](rest)
 
 

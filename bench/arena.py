@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.build import build, target
+from bench.prompts import NOT_OF_THE_IMAGES
 from bench.streams import Key, Noise
 from datasets.base import ImageSet
 from priors.base import Prior
@@ -70,5 +71,5 @@ def are_drawn(node: Mapping[str, Any]) -> bool:
 def build_images(node: Mapping[str, Any], prior: Prior, seed: int = 0) -> ImageSet:
     """The image set of a configuration; one that draws from the prior gets it, and the study seed."""
     more: dict[str, Any] = {"prior": prior, "seed": seed} if are_drawn(node) else {}
-    images: ImageSet = build(node, skip=("images",), **more)
+    images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES, **more)
     return images

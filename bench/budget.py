@@ -146,7 +146,7 @@ class Trial:
         """The first image of the session's cell."""
         measured = session.measure(session.images.ids[:1])
         perceptual = None if session.perceptual is None else _apart
-        cond = session.condition(measured.labels)
+        cond = session.condition(measured)
         obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
         return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]), unit)
 

@@ -56,7 +56,7 @@ def measured(
     memory: int,
     end: float,
 ) -> Pace:
-    """Times the calls in ``needed`` of a prior at batch 1, then at ``rows`` samples where that keeps to the limits.
+    """Times the calls in ``needed`` of a prior at batch 1, then at as many of ``rows`` samples as keep to the limits.
 
     ``described``: the prior on the meta device, or in closed form. ``memory``: bytes that may be in use. ``end``: when
     this must be over, of ``time.monotonic``. Raises TooMuch before anything is loaded.
@@ -71,11 +71,15 @@ def measured(
     if gradient and weight_bytes(described) + kept > memory:
         gradient = False  # its time is guessed from the forward pass
     seconds, calls = _timed(prior, needed, 1, gradient, end)
-    batch = 1
-    most = int((memory - weight_bytes(described)) // max(kept, 1))
-    if rows > 1 and most >= rows and rows * sum(seconds.values()) * _REPEATS < _SHARE * (end - time.monotonic()):
-        seconds, more = _timed(prior, needed, rows, gradient, end)
-        calls, batch = calls + more, rows
+    most = min(
+        rows,
+        int((memory - weight_bytes(described)) // max(kept, 1)),
+        int(_SHARE * (end - time.monotonic()) / _REPEATS / max(sum(seconds.values()), 1e-9)),
+    )
+    batch = max(1, most)
+    if batch > 1:
+        seconds, more = _timed(prior, needed, batch, gradient, end)
+        calls += more
     words = f"{calls} calls at batch {batch} on {_name(device)}"
     return Pace(seconds, words if gradient or not {"nge"} & {*needed} else f"{words}, backward taken as twice forward")
 

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from bench import prompts
 from bench.build import arguments, suited, target
 from bench.errors import UserError
 from bench.modules import modules_identity
@@ -70,7 +71,7 @@ def cell_of(
             **settings,
         },
         "prior": prior,
-        "data": {"name": data_name, "content": content, **_without_paths(config["data"])},
+        "data": {"name": data_name, "content": content, **_without_paths(prompts.identity(config["data"]))},
         "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
         "operator": {"class": config["operator"]["_target_"], **_content(arguments(config["operator"]))},
         "seed": config["seed"],
@@ -126,7 +127,8 @@ def label(group: str, node: Node, name: str) -> str:
     shipped = dict(option.content) if option else {}
     if group == "data":
         shipped.update({k: v for k, v in PLAIN.items() if k in shipped and shipped[k] is None})
-    settings = _without(_without_paths(node), "_target_", "images", "train")
+    shown = prompts.readable(node) if group == "data" else node
+    settings = _without(_without_paths(shown), "_target_", "images", "train")
     if settings.get("sha256"):
         settings["sha256"] = settings["sha256"][:8]  # enough to tell the masks of two folders apart
     words = [f"{k}={v}" for k, v in settings.items() if v != shipped.get(k)]

@@ -62,8 +62,11 @@ class Kind:
         spec = process.spec if isinstance(process, VE | VP | Flow) else {"kind": type(process).__name__}
         return (str(spec), self.latent, self.inpaint, self.learned_var, self.exact)
 
-    def stand_in(self, whole: bool, real_size: bool) -> Prior:
-        """A small prior of this kind; of the real size where an operator does not work on small images."""
+    def stand_in(self, needs: frozenset[str] = frozenset(), real_size: bool = False) -> Prior:
+        """A small prior of this kind, with what a solver needs; of the real size where an operator wants that."""
+        if "exact" in needs:
+            return copy(small_prior("exact"))
+        whole = "features" in needs
         name = "inpainting" if self.inpaint else "latent" if self.latent else "network"
         prior = copy(small_prior(name))
         prior.process, prior.meter = self.process, Meter()
@@ -127,7 +130,7 @@ def _ready(solver: Solver) -> Any:
 
 def trial(solver: Solver, kind: Kind, operator: Mapping[str, Any], draws: int, unit: str, real_size: bool) -> Trial:
     """A small image of the operator, behind half a mask, and the stand-in."""
-    prior = kind.stand_in("features" in solver.needs, real_size)
+    prior = kind.stand_in(solver.needs, real_size)
     channels, height, width = prior.image_shape
     mask = torch.zeros(1, 1, height, width, dtype=torch.bool)
     mask[..., : width // 2] = True

@@ -1,4 +1,4 @@
-"""The pages ``solvers.md``, ``presets.md``, ``metrics.md`` and ``applicability.md``, from cards, presets, capabilities.
+"""The pages ``solvers.md``, ``presets.md``, ``metrics.md``, ``applicability.md`` and ``downloads.md``, from the code.
 
 ``python -m bench.docs`` writes them. A test compares the committed pages with what this module would write, so they
 cannot fall behind the code.
@@ -125,11 +125,14 @@ DIFFERENCES = (
 
 def pages() -> dict[str, str]:
     """The text of every generated page by its path from the root of the checkout."""
+    from bench import downloads  # it uses what is below
+
     return {
         "docs/solvers.md": _page("Solvers", SOLVERS, _solvers()),
         "docs/presets.md": _page("Presets", PRESETS, _chosen()),
         "docs/metrics.md": _page("Metrics", METRICS, _metrics()),
         "docs/applicability.md": _page("Applicability", APPLICABILITY, _applicability()),
+        "docs/downloads.md": _page("Downloads", downloads.INTRODUCTION, downloads.sections()),
     }
 
 

@@ -26,6 +26,7 @@ from bench.errors import UserError
 from bench.external import answer_names, pinned_mask
 from bench.own import demand_count
 from bench.plan import writable
+from bench.prompts import NOT_OF_THE_IMAGES
 from bench.store import write_atomic
 from bench.worker import Measurement, measure, png, shared
 from datasets.base import ImageSet
@@ -115,7 +116,7 @@ def _images(config: Mapping[str, Any]) -> ImageSet:
     """The image set; a prior is loaded only for one that draws from it."""
     if target(config["data"]) is PriorDraws:
         return build_images(config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"]))
-    images: ImageSet = build(config["data"], skip=("images",))
+    images: ImageSet = build(config["data"], skip=NOT_OF_THE_IMAGES)
     return images
 
 

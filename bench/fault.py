@@ -44,7 +44,8 @@ def last_resort(error: BaseException) -> tuple[str, int]:
     """The line for an error that no verb foresaw, and the exit code."""
     number = _number(error)
     if number in _ADVICE:
-        place = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        name = getattr(error, "filename", None)
+        place = f" ({name})" if name else ""
         return str(UserError(f"{os.strerror(number)}{place}; {_ADVICE[number]}; {_KEPT}")), BAD_INPUT
     if isinstance(error, ImportError) and _open_files_are_few(error):
         return str(UserError(f"{_said(error)}; {_ADVICE[errno.EMFILE]}")), BAD_INPUT

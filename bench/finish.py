@@ -201,10 +201,11 @@ def _preset(config: Mapping[str, Any]) -> list[str]:
 
 
 def _condition(session: Session) -> list[str]:
-    """A line where the prior could be told a class or a prompt, and the labels of the data are none of its own."""
-    prior, classes = session.prior, session.images.num_classes
-    if not prior.num_classes or session.labels_fit:
+    """A line on prompts, or where the prior could be told a class or a prompt and is told none."""
+    told = session.told
+    if told.unasked:
+        return [f"prior    asked with {told.unasked}: {told.why_unasked}"]
+    if told.prompts is None:
         return []
-    names = ", ".join(prior.class_names[:3]) + (", ..." if prior.num_classes > 3 else "")
-    known = f"{prior.num_classes} classes or prompts" + (f" ({names})" if prior.class_names else "")
-    return [f"prior    asked with its null condition: it knows {known}, and the data has {classes or 'no'} classes"]
+    different = list(dict.fromkeys(told.prompts.values()))
+    return [f"prompts  {len(different)} for {len(told.prompts)} images, such as '{different[0]}'"]

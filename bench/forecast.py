@@ -36,6 +36,7 @@ from bench.build import arguments, build, suited, target
 from bench.calls import Pace, TooMuch, measured
 from bench.catalog import options
 from bench.cell import digest
+from bench.conditioning import Conditioning
 from bench.counts import Counts, Kind, Uncounted, count, for_budget
 from bench.errors import Inapplicable, UserError
 from bench.external import Folder
@@ -306,6 +307,9 @@ class _Bare(Session):
 
     def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
         self.config, self.solver, self.prior, self.images, self.metrics = config, solver, prior, images, {}
+        # of images that are not here nobody knows the prompts
+        node = {"images": 0} if isinstance(images, _Fitting) else config["data"]
+        self.told = Conditioning(node, images, prior, config["prior"].get("path"))
         self._check_fit()
 
 
@@ -516,7 +520,7 @@ def _known(node: Mapping[str, Any], name: str) -> Known:
 
 def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet | str) -> None:
     """Raise Inapplicable for a cell that a run would refuse; what is missing is assumed to fit."""
-    prior = known.prior if known.prior is not None else known.kind.stand_in(whole=False, real_size=False)
+    prior = known.prior if known.prior is not None else known.kind.stand_in()
     if isinstance(images, str) or known.prior is None:
         images = _Fitting(prior.image_shape, prior.num_classes)
     _Bare(config, solver, prior, images)
@@ -742,7 +746,8 @@ def _notes(run: Sequence[Line], ask: Ask) -> list[str]:
         calls = "; ".join(f"{prior}: {detail}" for prior, detail in details)
         notes.append(
             f"Hours: passes times the seconds of a call here, within max_seconds={ask.max_seconds:g} and max_memory="
-            f"{ask.memory / 2**30:.1f}GiB ({calls}). Expect half to twice that."
+            f"{ask.memory / 2**30:.1f}GiB ({calls}). Expect half to twice that on an idle machine; batch 1 says too "
+            "much of small networks and of GPUs."
         )
     if "seconds_pass" in sources:
         notes.append(f"Hours: passes times seconds_pass={ask.seconds_pass:g}; an autoencoder's calls come on top.")

@@ -56,7 +56,7 @@ def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def _reason(text: str) -> str:
     """Why a text with an interpolation is refused; empty for plain references to other settings."""
     from omegaconf.errors import OmegaConfBaseException
-    from omegaconf.grammar_parser import OmegaConfGrammarParser as Grammar
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
     from omegaconf.grammar_parser import parse
 
     try:

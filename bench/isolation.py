@@ -97,7 +97,11 @@ def _same(a: Any, b: Any) -> bool:
 def attribute(owner: Any, name: str, label: str = "") -> Setting:
     """The attribute of a module or object, compared and put back as the object that it is."""
     label = label or f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"
-    return Setting(label, lambda: _readable(lambda: getattr(owner, name)), lambda value: setattr(owner, name, value))
+    return Setting(
+        label,
+        lambda: _readable(lambda: getattr(owner, name)),
+        lambda value: setattr(owner, name, value),
+    )
 
 
 # -- torch ------------------------------------------------------------------------------------------------------------
@@ -169,17 +173,9 @@ def _set_hooks(value: dict[str, dict[Any, Any]]) -> None:
         there.update(hooks)
 
 
-def _cuda_states() -> list[torch.Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def _set_cuda_states(value: list[torch.Tensor]) -> None:
-    if value:
-        torch.cuda.set_rng_state_all(value)
-
-
-def _device_number() -> int | None:
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else None
+def _with_cuda(read: Callable[[], Any]) -> Callable[[], Any]:
+    """Nothing is asked of GPUs before somebody uses one: asking would start them."""
+    return lambda: read() if torch.cuda.is_initialized() else UNREADABLE
 
 
 _MATMUL, _CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -255,9 +251,13 @@ NUMBERS: tuple[Setting, ...] = (
     ),
     Setting("denormal numbers", _denormals, lambda value: torch.set_flush_denormal(not value)),
     Setting("torch's hooks of all modules", _hooks, _set_hooks),
-    Setting("the current GPU", _device_number, torch.cuda.set_device),
+    Setting("the current GPU", _with_cuda(torch.cuda.current_device), torch.cuda.set_device),
     Setting("torch's random state", torch.get_rng_state, torch.set_rng_state),
-    Setting("torch's random state on GPUs", _cuda_states, _set_cuda_states),
+    Setting(
+        "torch's random state on GPUs",
+        _with_cuda(torch.cuda.get_rng_state_all),
+        torch.cuda.set_rng_state_all,
+    ),
     Setting("numpy's random state", np.random.get_state, np.random.set_state),
     Setting("Python's random state", random.getstate, random.setstate),
     Setting("numpy's treatment of errors", np.geterr, lambda value: np.seterr(**value)),
@@ -317,16 +317,18 @@ def _set_handlers(value: dict[int, Any]) -> None:
             signal.signal(number, handler)
 
 
-def _timers() -> tuple[bool, ...]:
-    kinds = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-    return tuple(signal.getitimer(kind)[0] > 0 for kind in kinds)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-def _stop_timers(value: tuple[bool, ...]) -> None:
+def _timers() -> list[Any]:
+    """Whether each timer stands still; of one that runs before foreign code does, nothing is demanded."""
+    return [UNREADABLE if signal.getitimer(kind)[0] > 0 else "still" for kind in _TIMERS]
+
+
+def _stop_timers(value: list[Any]) -> None:
     """An alarm that foreign code has set would end the process once its handler has gone."""
-    kinds = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-    for kind, running in zip(kinds, value, strict=True):
-        if not running:
+    for kind, before in zip(_TIMERS, value, strict=True):
+        if before == "still":
             signal.setitimer(kind, 0)
 
 
@@ -389,7 +391,6 @@ PROCESS: tuple[Setting, ...] = (
     *(attribute(sys, name) for name in ("stdout", "stderr", "stdin", "excepthook", "displayhook", "unraisablehook")),
     attribute(threading, "excepthook"),
     Setting("sys.path", lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),
-    Setting("sys.meta_path", lambda: list(sys.meta_path), lambda value: sys.meta_path.__setitem__(slice(None), value)),
     Setting("sys.argv", lambda: list(sys.argv), lambda value: sys.argv.__setitem__(slice(None), value)),
     Setting("the trace function", sys.gettrace, sys.settrace),
     Setting("the profile function", sys.getprofile, sys.setprofile),

@@ -114,6 +114,7 @@ def build(study: Path | str) -> pd.DataFrame:
     notes += _infinite(frame, metrics)
     notes += provenance.notes(frame, [part.origin for part in parts], cells)
     notes += _foreign_presets(cells)
+    notes += _unasked(cells)
     notes += _small_batches(parts)
     notes += _small_sets(frame, cells)
     notes += _rank_notes(frame, named)
@@ -586,6 +587,17 @@ def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
     runs = (f"{i['solver']} with {i['preset']} (for {i['preset_for']}) on {i['prior']}" for i in foreign)
     listed = "; ".join(dict.fromkeys(runs))
     return [f"Presets chosen for another prior than the one they ran on: {listed}."] if foreign else []
+
+
+def _unasked(cells: Sequence[CellRecord]) -> list[str]:
+    """Which priors were told no class or prompt, or a part of one; nothing of cells that do not say."""
+    asked: dict[str, list[str]] = {}
+    for i in (cell.identity for cell in cells if cell.identity.get("asked")):
+        asked.setdefault(f"{i['prior']} on {i['data']} with {i['asked']}", []).append(str(i["solver"]))
+    listed = "; ".join(f"{what} ({', '.join(dict.fromkeys(solvers))})" for what, solvers in asked.items())
+    cut = dict.fromkeys(f"{i['cut']} of {i['data']}" for i in (c.identity for c in cells) if i.get("cut"))
+    lines = [f"Priors asked without a class or prompt of the image: {listed}."] if asked else []
+    return lines + ([f"Prompts longer than the text encoder reads, cut by it: {'; '.join(cut)}."] if cut else [])
 
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:

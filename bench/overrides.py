@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from bench import hydra_node, interpolation
+from bench import hydra_node, interpolation, prompts
 from bench.catalog import GROUPS, LIST_GROUPS, FileOption, defaults, option, options
 from bench.errors import UserError, nearest, unknown
 from bench.literal import literal, quoted, sweeps
@@ -30,8 +30,8 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     have them. A solver in a file is given a name that Hydra finds, and more overrides follow the given ones where
     plugins need them.
     """
-    overrides = named(overrides)
-    overrides = literal(overrides, sweep or sweeps(overrides))
+    commas = sweep or sweeps(overrides)
+    overrides = literal(prompts.literal(named(overrides), commas), commas)
     parsed = parse(overrides)
     several = next((item for item in parsed if item.is_sweep_override()), None)
     swept = _study_sweep(parsed)
@@ -202,6 +202,7 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
     for name in chosen[group]:
         content = option(group, name)
         valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
+        valid |= dict.fromkeys(prompts.SETTINGS) if group == "data" else {}
         if rest not in valid and not (isinstance(content.content.get(rest.split(".")[0]), dict) and "." in rest):
             raise UserError(f"{unknown(f'key of {group}={name}', rest, valid)}{_elsewhere(group, rest, name)}")
         for value in _values(item):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.build import build
 from bench.errors import UserError
+from bench.prompts import NOT_OF_THE_IMAGES
 from priors.fingerprint import read_spec, resolve
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _shape(prior: Node) -> tuple[int, int, int] | None:
 def _there(data: Node) -> int:
     """How many images a folder gives; as many as are usually taken where that cannot be told."""
     try:
-        images: ImageSet = build(data, skip=("images",))
+        images: ImageSet = build(data, skip=NOT_OF_THE_IMAGES)
     except UserError:
         return USUAL
     return len(images)

@@ -20,6 +20,7 @@ from PIL import Image
 from bench.arena import PriorDraws, build_images
 from bench.build import build, target
 from bench.plugins import demand_trusted
+from bench.prompts import NOT_OF_THE_IMAGES
 from bench.sheet import HOLE, SPREAD, STRIPE
 from bench.streams import Key
 from bench.truth import demand_equal
@@ -127,7 +128,7 @@ class Scene:
         demand_trusted({**self.config, "solver": None})  # a solver is not run here
         if target(node) is PriorDraws:
             return build_images(node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"]))
-        images: ImageSet = build(node, skip=("images",))
+        images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES)
         return images
 
     def pictures(

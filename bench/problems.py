@@ -146,6 +146,7 @@ def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, ma
         "shape": list(prior.image_shape),
         "classes": prior.num_classes,
         "images": 1,
+        "prompt": config["data"].get("prompt"),
     }
     tries = [] if images is None else [nodes]
     if images is None or tuple(images.shape) != tuple(prior.image_shape):

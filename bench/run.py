@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,7 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
     config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
         for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):
             _say(line)
@@ -149,6 +150,9 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     cell: Cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
         writable(study)
+        session.told.ready()
+        _say_told(str(choices["prior"]), tuple(session.told.said if not config["quiet"] else ()))
+    cell = replace(cell, identity={**cell.identity, **session.told.recorded})
     provenance = {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")}
     cuts = pieces_for(config, session.solver, session.metrics, workers)
     plan = plan_cell(cell, study, session.images.ids, cards, provenance, write, cuts)
@@ -178,6 +182,13 @@ def _say(line: str) -> None:
     """Once for the cells of a sweep that have the same data and masks; nothing for an empty line."""
     if line:
         console.err.print(f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True)
+
+
+@cache
+def _say_told(prior: str, lines: tuple[str, ...]) -> None:
+    """Once for the cells of a sweep that are asked without a class or prompt, or with a part of it."""
+    for line in lines:
+        console.err.print(f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_absent(cfg: DictConfig) -> None:

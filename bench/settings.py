@@ -12,6 +12,7 @@ SETTINGS = {
     "channels_last": "run the denoising network with its channels innermost in memory",
     "compile": "run the denoising network through torch.compile",
     "checkpointing": "none, or call: gradients keep the input of every network call and compute the rest again",
+    "prompt": "what a text prior is told of every image (data.captions=FILE: of each; docs/data.md)",
     "plugins": "installed packages whose code may be imported: [NAME]; solver=FILE.py:CLASS names its file itself",
     "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
     "retry": "run chunks again that hold rows which are not ok",

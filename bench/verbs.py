@@ -32,22 +32,22 @@ class Verb:
 
 HELP: dict[str, Verb] = {
     "try": Verb(
-        "PHOTO MASK [OPTION ...] [SETTING=VALUE ...]",
-        "let some solvers fill a hole in one photograph of yours: a table and a picture, no study",
-        "bench try photo.jpg mask.png --solvers ddnm,dps",
+        "PHOTO MASK [--model MODEL] [--solvers a,b,c] [OPTION ...] [SETTING=VALUE ...]",
+        "hide a part of one photograph, let several solvers fill it in: a table and a picture, no study",
+        "bench try photo.jpg comod --solvers ddnm,dps --draws 8",
         {
             "PHOTO": "an image file of any size; its centre square is resized to the size of the model's images",
-            "MASK": "a black and white picture as large as photograph or model's images, or a name of `bench ls mask`",
+            "MASK": "a black and white picture as large as the photograph or the model's images, or a generator: comod",
             "--white WHAT": "what white means in the picture MASK: hole (default) or observed",
-            "--model MODEL": "a folder with prior.json or of diffusers, or a name of `bench ls prior`; default: the "
-            "embedded prior that fits best",
-            "--solvers A,B,C": "default: the first three that fit the model, from a list of six",
+            "--model MODEL": "a folder with prior.json, a folder of diffusers, or a name of `bench ls prior`",
+            "--solvers a,b,c": "default: the first three of repaint, dps, vipaint2, psld, resample that fit the model",
             "--draws N": "draws of every solver (default 4)",
             "--seed N": "fixes the mask of a generator, the measurement and every draw (default 0)",
-            "--out FILE.png": "where the picture goes; default: try_PHOTO.png in the current folder",
-            "SETTING=VALUE": SETTINGS_LINE,
+            "--out FILE.png": "the picture; default: try_PHOTO.png in the current folder",
+            "SETTING=VALUE": "further settings of a run, such as solver.preset=authors or operator.sigma=0.05",
         },
-        "The numbers are those of a run of this photograph alone (docs/data.md).",
+        "The numbers are those of a run of this photograph alone with the same mask, seed and draws, and batch= as\n"
+        "large as draws=. Exit code 1 where some draws failed.",
     ),
     "run": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
@@ -268,7 +268,6 @@ verbs; bench VERB --help has the options of one
 {verbs}
 
 examples
-  bench try photo.jpg mask.png
   bench solver=repaint mask=comod data.images=32 draws=4
   bench -m solver=blended,repaint,dps,vipaint2 mask=rotated,comod,palette
   bench study=arena      # a study that sweeps by itself; solver=dps,ddnm and the like narrow it

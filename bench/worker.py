@@ -24,6 +24,7 @@ from bench.arena import build_images
 from bench.build import build, target
 from bench.cell import digest
 from bench.code import code_of
+from bench.conditioning import Conditioning
 from bench.cost import Budget
 from bench.environment import version
 from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
@@ -118,6 +119,7 @@ class Session:
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
         self.images: ImageSet = build_images(config["data"], self.prior, int(config["seed"]))
+        self.told = Conditioning(config["data"], self.images, self.prior, config["prior"].get("path"))
         nodes = config["metrics"].items()
         self.metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes}
         self._run_prior()
@@ -146,17 +148,15 @@ class Session:
                 f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not have "
                 f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
             )
-        if self.prior.num_classes and self.prior.null_label is None and not self.labels_fit:
+        if self.prior.num_classes and self.prior.null_label is None and not self.told.labels_fit:
             raise Inapplicable(
                 f"the prior must be told one of its {self.prior.num_classes} classes, and the data has "
                 f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
             )
+        self.told.demand_same_classes()
         guidances = (value for name, value in vars(self.solver).items() if name.startswith("guidance"))
-        if any(value != 1 for value in guidances) and not ("guidance" in has and self.labels_fit):
-            raise Inapplicable(
-                "guidance other than 1 needs a prior with a null condition, and images with its labels or prompts; set "
-                "the solver's guidance to 1, or choose prior= and data= that have them"
-            )
+        if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
+            raise Inapplicable(problem)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
@@ -178,14 +178,10 @@ class Session:
         except ValueError as error:
             raise Inapplicable(str(error)) from None
 
-    @property
-    def labels_fit(self) -> bool:
-        """Whether a label of the data means one of the prior's: a class of both, or the number of a prompt."""
-        return self.images.num_classes == self.prior.num_classes
-
-    def condition(self, labels: Tensor | None) -> Condition | None:
-        """What the network is told of images with these labels; nothing where they are not the prior's."""
-        return self.prior.condition(None if labels is None or not self.labels_fit else labels.to(self.device))
+    def condition(self, measured: Measurement) -> Condition | None:
+        """What the network is told of measured images; nothing where there are no labels or prompts of its own."""
+        labels = None if measured.labels is None else measured.labels.to(self.device)
+        return self.told.of(labels, [key.image for key in measured.keys])
 
     def measure(self, images: Sequence[str]) -> Measurement:
         """Truth, masks and observations of some images; see :func:`measure`."""
@@ -286,13 +282,16 @@ class BatchSize:
         return replace(self, draws=max(1, self.draws // 2))
 
 
+_THREADS = torch.get_num_threads()
+"""Those of this process, where nobody asks for others."""
+
+
 class Worker:
     """Runs chunks on one device. Sessions are kept, so a sweep loads a prior once."""
 
     def __init__(self, device: str = "cpu", threads: int | None = None):
-        self.device = device
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.device, self.threads = device, threads or _THREADS
+        torch.set_num_threads(self.threads)
         keep_threads()
         # the same kernel for the same shape, run after run; recorded rows promise it
         torch.backends.cudnn.benchmark = False
@@ -337,6 +336,7 @@ class Worker:
         rows say which it was. Every chunk begins with the planned size, whatever others of this worker came to: a row
         may depend on its own chunk's memory, never on the order of chunks.
         """
+        torch.set_num_threads(self.threads)  # another worker of this process may have others
         session = self.session(plan.cell.config)
         watch = watch_of(plan.cell.config.get("timeout"))
         pulse.begin(chunk.name)
@@ -413,7 +413,7 @@ class Worker:
         of a fit is that among all draws, though every chunk of an image fits once more.
         """
         prior = session.prior
-        cond = session.condition(measured.labels)
+        cond = session.condition(measured)
         obs = Observation(measured.y, measured.operator, cond, session.perceptual, session.modules)
         noise = Noise(measured.keys, "solver", self.device)
         part = range(draws) if only is None else only

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def known(self) -> Collection[str]:
+        """The ids of all images there are, of which ``ids`` are those in use."""
+        return self.ids
 
     def images(self, ids: Sequence[str]) -> Tensor:
         """float32 ``(N, C, H, W)`` in [-1, 1]. An unreadable file raises ValueError with its name."""

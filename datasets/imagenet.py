@@ -48,6 +48,13 @@ class ImageNet(Stored):
 
     devkit: str | None = None
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the labels, as torchvision records them with its classifiers."""
+        from torchvision.models import ResNet50_Weights
+
+        return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
     def layouts(self) -> dict[str, Layout]:
         return {
             "folders": Layout("val/<wnid>/*.JPEG, or <wnid>/*.JPEG", self._folders),

@@ -91,6 +91,10 @@ class Stored(ImageSet):
         self.ids = self._choose()
         self.name = f"{self.kind}:{hashlib.sha256(chr(10).join(self.ids).encode()).hexdigest()[:12]}"
 
+    @property
+    def known(self) -> Collection[str]:
+        return self._known
+
     def images(self, ids: Sequence[str]) -> Tensor:
         return torch.stack([torch.from_numpy(self._load(name)) for name in ids])
 
@@ -184,7 +188,8 @@ class Stored(ImageSet):
             _one_of("layout", self.layout, ["auto", *layouts])
             layouts = {self.layout: layouts[self.layout]}
         if not _is_there(root):
-            raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}")
+            elsewhere = "" if self.kind == "folder" else " (docs/downloads.md says where they are published)"
+            raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}{elsewhere}")
         others: LeftOut = Counter()
         for layout in layouts.values():
             source = layout.find(root)

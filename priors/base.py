@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from priors.execution import Execution
 from priors.latents import Latent
-from priors.nets import Inpainter, UNet2D
+from priors.nets import Contexts, Inpainter, UNet2D
 from priors.process import CLEAN, Level, Process, Rescaled
 
 Shape = tuple[int, int, int]
@@ -281,6 +281,31 @@ class Prior:
             return None
         null = None if self.null_label is None else {"label": torch.full_like(labels, self.null_label)}
         return Condition({"label": labels}, null)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network reads prompts: a context of several tokens. A class is a context of one."""
+        return isinstance(self.net, Contexts) and self.net.contexts.shape[1] > 1
+
+    def prompt_rows(self, index: int) -> Mapping[str, Tensor]:
+        """What the network reads of its own prompt number ``index``; -1 is the empty one. Each ``(1, ...)``."""
+        if not isinstance(self.net, Contexts) or not self.reads_text:
+            raise ValueError("this prior reads no prompts")
+        tables = {"contexts": self.net.contexts, "pooled": self.net.pooled}
+        return {name: table[index].detach()[None].float() for name, table in tables.items() if table is not None}
+
+    def prompted(self, rows: Sequence[Mapping[str, Tensor]]) -> Condition:
+        """The condition for one prompt a sample, each as :meth:`prompt_rows`; the null condition is the empty prompt.
+
+        Raises ValueError for a prior that reads no prompts, and for embeddings of another shape.
+        """
+        null = self.prompt_rows(-1)
+        for row in rows:
+            if {k: v.shape for k, v in row.items()} != {k: v.shape for k, v in null.items()}:
+                found, wanted = (", ".join(f"{k} {tuple(v.shape)}" for k, v in of.items()) for of in (row, null))
+                raise ValueError(f"a prompt is embedded as {found}, and the network wants {wanted}")
+        values = {name: torch.cat([row[name].to(self.device) for row in rows]) for name in null}
+        return Condition(values, {k: v.to(self.device).expand(len(rows), *v.shape[1:]) for k, v in null.items()})
 
     def inpainting(
         self, y: Tensor, mask: Tensor, cond: Condition | None = None, noise: Tensor | None = None

@@ -28,7 +28,8 @@ def resolve(path: str | Path) -> Path:
         name = "/".join(given.parts[1:])
         raise FileNotFoundError(
             f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY --to {given}` "
-            f"(`python -m bench show prior={name}` says which file and how), or set prior.path"
+            f"(`python -m bench show prior={name}` says which file and how, docs/downloads.md where it is published), "
+            "or set prior.path"
         )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(

@@ -57,6 +57,7 @@ class Contexts(nn.Module):
     The table holds class embeddings, or embeddings of prompts that were computed once, so that no text encoder is
     needed. ``contexts`` is its shape ``(K, L, D)``: K contexts of L tokens. ``cond["label"]`` chooses the row; without
     one it is the last, which is the null context. ``pooled``: width of a second table ``(K, P)``, where there is one.
+    ``cond["contexts"]`` and ``cond["pooled"]`` are rows of prompts that are in no table.
     """
 
     def __init__(self, contexts: Sequence[int], pooled: int | None = None):
@@ -64,9 +65,11 @@ class Contexts(nn.Module):
         self.contexts = nn.Parameter(torch.zeros(*contexts))
         self.pooled = None if pooled is None else nn.Parameter(torch.zeros(contexts[0], pooled))
 
-    @staticmethod
-    def rows(table: Tensor, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """One row of ``table`` for each of ``x``."""
+    def rows(self, name: str, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """One row of the table ``contexts`` or ``pooled`` for each of ``x``, or what the condition has in its place."""
+        if name in cond:
+            return cond[name]
+        table: Tensor = getattr(self, name)
         return table[cond["label"]] if "label" in cond else table[-1:].expand(len(x), *table.shape[1:])
 
 
@@ -84,7 +87,7 @@ class UNet2DCondition(Contexts):
         self.unet = UNet2DConditionModel(**config)
 
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        return self.unet(x, t, encoder_hidden_states=self.rows(self.contexts, x, cond)).sample
+        return self.unet(x, t, encoder_hidden_states=self.rows("contexts", x, cond)).sample
 
 
 class DiT(nn.Module):
@@ -125,7 +128,7 @@ class SD3(Contexts):
 
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         assert self.pooled is not None
-        context, pooled = self.rows(self.contexts, x, cond), self.rows(self.pooled, x, cond)
+        context, pooled = self.rows("contexts", x, cond), self.rows("pooled", x, cond)
         return self.transformer(x, encoder_hidden_states=context, pooled_projections=pooled, timestep=t).sample
 
 
@@ -189,7 +192,7 @@ class SD3Inpainting(SD3, Inpainter):
 
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         assert self.pooled is not None
-        context, pooled = self.rows(self.contexts, x, cond), self.rows(self.pooled, x, cond)
+        context, pooled = self.rows("contexts", x, cond), self.rows("pooled", x, cond)
         unpooled = self.controlnet.config.force_zeros_for_pooled_projection
         added = self.controlnet(
             x,

@@ -80,14 +80,15 @@ def test_a_label_chooses_a_prompt_only_where_there_is_one_prompt_a_class(capsys,
     code, out, _ = plan(capsys, cell("conditional", "inpainting"))
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("prior ")]
-    assert "3 classes or prompts (a dog, a cat, a crane), and the data has no classes" in line
+    assert line.startswith("prior    asked with the empty prompt: no prompt is given (set prompt=")
+    assert "3 prompts (a dog, a cat, a crane), and the data has no classes" in line
 
     session = Session(planned(cell("conditional", "inpainting")).cell.config, "cpu")
     labels = torch.tensor([2, 0])
-    assert session.condition(None) is None
+    assert session.told.of(None, []) is None
     for classes, expected in ((0, None), (1000, None), (3, [2, 0])):
         monkeypatch.setattr(session.images, "num_classes", classes)
-        cond = session.condition(labels)
+        cond = session.told.of(labels, [])
         assert (cond if cond is None else cond.values["label"].tolist()) == expected
 
 

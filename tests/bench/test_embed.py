@@ -5,91 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from bench.__main__ import main
 from bench.embed import T5_TOKENS, stable_diffusion, stable_diffusion_3
 from priors.convert.hub import _prompts
+from tests.bench.encoders import LENGTH, letters, pipeline, transformers
 
-LENGTH = 7
-
-
-class Words:
-    """A tokenizer of letters: the number of each, then 1 for the end, then zeros."""
-
-    model_max_length = LENGTH
-    asked: ClassVar[list[dict[str, Any]]] = []
-
-    @classmethod
-    def from_pretrained(cls, place: Path, **settings: Any) -> Words:
-        cls.asked.append(settings)
-        return cls()
-
-    def __call__(self, texts: list[str], padding: str, max_length: int, truncation: bool, return_tensors: str) -> Any:
-        assert (padding, truncation, return_tensors) == ("max_length", True, "pt")
-        rows = [[*map(ord, text[: max_length - 1]), 1] for text in texts]
-        ids = torch.tensor([row + [0] * (max_length - len(row)) for row in rows])
-        return SimpleNamespace(input_ids=ids, attention_mask=(ids > 0).long())
-
-
-class Output(tuple):
-    hidden_states: tuple[Tensor, ...]
-
-
-def text_model(width: int, kind: str) -> type:
-    """A text encoder whose states are multiples of the letters; ``kind``: last, pooled, or words (T5)."""
-
-    class Model(nn.Module):
-        asked: ClassVar[list[dict[str, Any]]] = []
-        config = SimpleNamespace(use_attention_mask=False)
-
-        @classmethod
-        def from_pretrained(cls, place: Path, **settings: Any) -> Model:
-            cls.asked.append(settings)
-            made = cls()
-            made.scale = json.loads((place / "config.json").read_text())["scale"]
-            return made
-
-        def forward(self, ids: Tensor, attention_mask: Tensor | None, output_hidden_states: bool) -> Output:
-            assert attention_mask is None
-            state = self.scale * ids[..., None].double() * torch.arange(1, width + 1)
-            out = Output([state[:, 0] + 0.5 if kind == "pooled" else state])
-            out.hidden_states = (state - 2, state - 1, state)
-            return out
-
-    return Model
-
-
-@pytest.fixture
-def transformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = ModuleType("transformers")
-    for name in ("CLIPTokenizer", "T5TokenizerFast"):
-        setattr(module, name, type(name, (Words,), {"asked": []}))
-    module.CLIPTextModel = text_model(6, "last")
-    module.CLIPTextModelWithProjection = text_model(3, "pooled")
-    module.T5EncoderModel = text_model(8, "words")
-    monkeypatch.setitem(sys.modules, "transformers", module)
-    return module
-
-
-def pipeline(folder: Path, version: int, t5: bool = True) -> Path:
-    """The folders of a pipeline, with what the stand-ins above read of them."""
-    ends = {1: [""], 3: ["", "_2", *(["_3"] if t5 else [])]}[version]
-    for i, end in enumerate(ends):
-        (folder / f"tokenizer{end}").mkdir(parents=True)
-        (folder / f"text_encoder{end}").mkdir()
-        (folder / f"text_encoder{end}" / "config.json").write_text(json.dumps({"scale": 10.0**i}))
-    network = folder / ("unet" if version == 1 else "transformer")
-    network.mkdir()
-    (network / "config.json").write_text(json.dumps({"joint_attention_dim": 8}))
-    return folder
+__all__ = ["transformers"]  # a fixture
 
 
 def prompts(path: Path, *lines: str) -> Path:
@@ -101,10 +29,6 @@ def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as stop:
         main(["embed-prompts", *map(str, arguments)])
     return int(stop.value.code or 0)
-
-
-def letters(text: str, length: int) -> Tensor:
-    return torch.tensor([*map(ord, text[: length - 1]), 1] + [0] * length)[:length].float()
 
 
 def test_one_clip_gives_its_last_state_and_the_empty_prompt_is_added(transformers, tmp_path):
@@ -173,7 +97,7 @@ def test_without_transformers_one_line_says_what_to_install(tmp_path, capsys, mo
     monkeypatch.setitem(sys.modules, "transformers", None)
     file = prompts(tmp_path / "prompts.txt", "a dog")
     assert run(pipeline(tmp_path / "sd", 1), "--prompts", file, "--to", tmp_path / "p.safetensors") == 2
-    assert "needs the package transformers: pip install transformers" in capsys.readouterr().err
+    assert 'need the package transformers: pip install "posterior-bench[text]"' in capsys.readouterr().err
 
 
 def _tiny_clip(folder: Path, end: str, projected: bool, seed: int) -> None:

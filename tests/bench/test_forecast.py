@@ -71,6 +71,12 @@ def test_counted_calls_are_those_counted_by_hand(name: str) -> None:
     assert found.of_row(DRAWS)["nge"] == (backwards(solver, DRAWS) if fits else backwards(solver))
 
 
+def test_exact_draws_take_no_pass() -> None:
+    solver = build({**options("solver")["exact"].content})
+    found = count(solver, Kind(VE(), exact=True), {**INPAINTING, "sigma": 0.1}, 60.0)
+    assert {*found.of_row(1).values()} == {0.0}
+
+
 @pytest.mark.parametrize("name", ["dps", "blended", "reddiff", "mmps", "psld", "resample", "diffpir"])
 def test_long_runs_that_are_foretold_have_the_count_by_hand(name: str) -> None:
     solver = build({**options("solver")[name].content, "steps": 2 * sum(SHORT) + 13})

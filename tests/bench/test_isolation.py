@@ -164,3 +164,12 @@ def test_a_solver_that_sets_the_threads_between_operations_is_refused(command, m
     plan = planned(command("blended", "data.images=2"))
     assert Worker("cpu", 1).run(plan, plan.chunks[0]) == {"error": 4}
     assert set(rows(plan)["message"].str.contains("cannot set number of interop threads")) == {True}
+
+
+def test_workers_of_one_process_keep_their_threads(command) -> None:
+    """A sweep over threads comes back to a worker that it has used before."""
+    one, two = Worker("cpu", 1), Worker("cpu", 2)
+    for number, worker in enumerate((one, two, one)):
+        plan = planned(command("blended", "data.images=2", "solver.steps=2", out=str(number)))
+        worker.run(plan, plan.chunks[0])
+        assert set(rows(plan)["threads"]) == {worker.threads}, number

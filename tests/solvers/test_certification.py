@@ -55,7 +55,8 @@ def _start_session(monkeypatch: pytest.MonkeyPatch, name: str, operator: str, pr
 
     shape = (1, 28, 28)
     monkeypatch.setattr("operators.base.Stub", Stub, raising=False)
-    stub = SimpleNamespace(caps=prior, image_shape=shape, num_classes=0, null_label=None, run_as=lambda execution: None)
+    none = {"num_classes": 0, "null_label": None, "reads_text": False}
+    stub = SimpleNamespace(caps=prior, image_shape=shape, run_as=lambda execution: None, **none)
     monkeypatch.setattr("bench.worker.shared", lambda *given: stub)
     monkeypatch.setattr("bench.worker.build_images", lambda *given: SimpleNamespace(shape=shape))
     config = {"mask": options("mask")["box"].content, "solver": options("solver")[name].content, "metrics": {}}
