@@ -91,8 +91,12 @@ def run(wish: Wish) -> int:
         plans = stage.plans()
         _say_presets(plans)
         worker = Worker(_device(), plans[0].cell.config["threads"])
-        measured = worker.session(plans[0].cell.config).measure(plans[0].chunks[0].images)
+        session = worker.session(plans[0].cell.config)
+        session.told.ready()  # a prompt that cannot be embedded here is no failure of a solver
+        measured = session.measure(plans[0].chunks[0].images)
         _say_seen(wish, measured)
+        for line in session.told.said:
+            console.out.print(f"the prior {line}", style="dim", markup=False)
         tried = [_run(worker, plan) for plan in plans]
         console.out.print(_table(tried, stage.columns, worker.device))
         solver_sheet(wish.out, [_panel(wish, one, measured) for one in tried])
