@@ -43,6 +43,7 @@ _SAID = {
     "draws": "--draws",
     "seed": "--seed",
     "out": "--out",
+    **dict.fromkeys(("data.root", "data.images", "data.size", "data.mode"), "PHOTO"),
     "mask.path": "MASK",
     "mask.white": "--white",
     "prior.path": "--model",
@@ -89,7 +90,7 @@ class Wish:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {USAGE} (python -m bench try --help explains the options)")
+        raise UserError(f"{message}; for example: {USAGE} (python -m bench try --help lists the options)")
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -153,7 +154,7 @@ def _check_settings(settings: Sequence[str]) -> None:
             )
         if key in _SAID:
             raise UserError(f"'{line}': here {_SAID[key]} says that; for example: {USAGE}")
-        if key in _OF_A_STUDY or key.startswith(("data.", "executor.", "hydra")):
+        if key in _OF_A_STUDY or key.startswith(("executor.", "hydra")):
             raise UserError(f"'{line}' is a setting of studies, and `try` makes none; leave it out")
 
 

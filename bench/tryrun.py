@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.progress import TimeRemainingColumn as Eta
 from rich.table import Table
 
-from bench import console
+from bench import console, stop
 from bench.app import compose
 from bench.budget import Trial
 from bench.errors import FAILED, Inapplicable, UserError
@@ -39,7 +39,7 @@ from bench.presets import choose
 from bench.run import prepare
 from bench.scoring import Row
 from bench.sheet import Panel, solver_sheet
-from bench.tryout import PREFERRED, SOME, Size, Wish, check_mask_size, group_of
+from bench.tryout import PREFERRED, SOME, Wish, check_mask_size, group_of
 from bench.worker import Measurement, Session, Worker, missing_weights, shared
 from datasets.source import is_image
 from metrics.base import SetMetric
@@ -91,8 +91,12 @@ def run(wish: Wish) -> int:
         plans = stage.plans()
         _say_presets(plans)
         worker = Worker(_device(), plans[0].cell.config["threads"])
-        measured = worker.session(plans[0].cell.config).measure(plans[0].chunks[0].images)
+        session = worker.session(plans[0].cell.config)
+        session.told.ready()  # a prompt that cannot be embedded here is no failure of a solver
+        measured = session.measure(plans[0].chunks[0].images)
         _say_seen(wish, measured)
+        for line in session.told.said:
+            console.out.print(f"the prior {line}", style="dim", markup=False)
         tried = [_run(worker, plan) for plan in plans]
         console.out.print(_table(tried, stage.columns, worker.device))
         solver_sheet(wish.out, [_panel(wish, one, measured) for one in tried])
@@ -148,7 +152,9 @@ class _Stage:
         try:
             return prepare(cfg, choices, write=False)[1]
         except Inapplicable as error:
-            raise Inapplicable(f"solver {solver}: {error}") from None
+            raise Inapplicable(f"solver {solver}: {self._as_given(str(error))}") from None
+        except UserError as error:
+            raise UserError(self._as_given(str(error))) from None
 
     def _compose(self, solver: str) -> tuple[DictConfig, Mapping[str, object]]:
         """The configuration of a run of this solver; paths are put in as they are, whatever letters they hold."""
@@ -209,39 +215,22 @@ class _Stage:
         return not missing_weights({name: node})
 
     def _write_mask(self, white: NDArray[np.bool_]) -> None:
-        name, (_, height, width) = self.wish.mask_label, self.shape
-        check_mask_size(name, white.shape, self.wish.photo_size, (height, width))
-        fitted = as_cropped(white, self.wish.photo_size, height)
-        if fitted.all() or not fitted.any():
-            raise UserError(
-                f"mask {name}: in the centre square of the photograph, at {width} x {height} pixels, it hides "
-                "everything or nothing; draw it larger, or nearer to the centre"
-            )
-        Image.fromarray(fitted.astype(np.uint8) * 255).save(self.folder / "mask.png")
+        """As large as it was drawn: what becomes of the photograph becomes of its mask."""
+        _, height, width = self.shape
+        check_mask_size(self.wish.mask_label, white.shape, self.wish.photo_size, (height, width))
+        Image.fromarray(white.astype(np.uint8) * 255).save(self.folder / "mask.png")
+
+    def _as_given(self, message: str) -> str:
+        """A message with the user's files in the place of those in the temporary folder."""
+        for ours, theirs in (("mask.png", self.wish.mask_label), ("photos", str(self.wish.photo.parent))):
+            message = message.replace(str(self.folder / ours), theirs)
+        return message
 
 
 def _one_each(names: Sequence[str]) -> list[str]:
     """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the hole."""
     bases = dict.fromkeys(re.sub("(_hole|_known)?(_pasted)?$", "", name) for name in names)
     return [next(base + end for end in _VARIANTS if base + end in names) for base in bases]
-
-
-def as_cropped(white: NDArray[np.bool_], photo: Size, size: int) -> NDArray[np.bool_]:
-    """A mask drawn on a photograph, cropped and resized as ``data.crop=guided`` does that, to the nearest pixels."""
-    if white.shape != photo:
-        return white
-    height, width = photo
-    while min(height, width) >= 2 * size:
-        height, width = height // 2, width // 2
-    scale = size / min(height, width)
-    across = [(old, round(new * scale)) for old, new in zip(photo, (height, width), strict=True)]
-    rows, columns = (_nearest(np.arange(size) + (new - size) // 2, new, old) for old, new in across)
-    return white[rows[:, None], columns]
-
-
-def _nearest(places: NDArray[np.intp], new: int, old: int) -> NDArray[np.intp]:
-    """Of ``new`` pixels on the length of ``old`` ones, the old one that the centre of each of ``places`` lies in."""
-    return (2 * places + 1) * old // (2 * new)
 
 
 def _plain_name(photo: Path) -> str:
@@ -271,7 +260,9 @@ def _run(worker: Worker, plan: CellPlan) -> Tried:
     session = worker.session(plan.cell.config)
     one = Tried(plan, ())
     with _progress(one.name, session.prior, _expected(session)):
-        return Tried(plan, worker.rows(plan, plan.chunks[0]))
+        rows = [row for chunk in plan.chunks for row in worker.rows(plan, chunk)]
+    stop.check()  # a signal may have come while a solver ran
+    return Tried(plan, rows)
 
 
 def _expected(session: Session) -> float:

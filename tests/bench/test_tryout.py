@@ -201,6 +201,11 @@ def test_a_solver_that_does_not_fit_is_refused_by_name(
     assert "psld" in error and "latent" in error
     error = refusal(capsys, photo, mask, *SMALL, "operator=gaussian_blur")
     assert "operator=gaussian_blur" in error and "mask" in error
+    pixels = np.zeros((320, 640), np.uint8)
+    pixels[:, :100] = 255
+    Image.fromarray(pixels).save(mask)
+    error = refusal(capsys, photo, mask, *SMALL)
+    assert "hole.png" in error and "centre" in error and "/tmp/bench-try" not in error
 
 
 def test_a_solver_that_fails_leaves_its_reason_and_exit_code_1(

@@ -74,7 +74,7 @@ STEPS = (
     Step("the command that convert prints", "", follows=True),
     Step(
         "every mistake at once",
-        "data=folder data.root=no_photos mask=files mask.path=no_masks prior=no_model solver=dps",
+        "data=folder data.root=no_photos mask=files mask.path=no_masks prior=./no_model solver=dps",
         code=2,
         says=("no_photos", "no_masks", "no_model"),
     ),
