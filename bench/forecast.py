@@ -45,7 +45,7 @@ from bench.models import with_served
 from bench.overrides import check
 from bench.own import following
 from bench.plan import CellPlan, cut
-from bench.plugins import admit
+from bench.plugins import admit_of
 from bench.record import read_cell
 from bench.schema import study_folder
 from bench.spread import pieces_for, planned_workers
@@ -344,8 +344,9 @@ class Estimator:
 
     def line(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> Line:
         """The estimate for a cell."""
-        _demand_plain(config)
+        admit_of(config)
         config = dict(following({**config, "prior": with_served(config["prior"], quiet=True)}))
+        _demand_plain(config)
         config["solver"] = suited(config["solver"], config["prior"], config["data"])
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
         title = "  ".join(names[:3] if names[3] == "inpainting" else names)
@@ -557,7 +558,6 @@ class _Fitting(ImageSet):
 
 def _demand_plain(config: Config) -> None:
     """UserError for what is wrong with the command, and not with this machine."""
-    admit(config["plugins"])
     try:
         Execution.of(config)
     except ValueError as error:
