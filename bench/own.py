@@ -101,6 +101,8 @@ def _shape(prior: Node) -> tuple[int, int, int] | None:
 
 def _there(data: Node) -> int:
     """How many images a folder gives; as many as are usually taken where that cannot be told."""
+    if not data.get("root", True):
+        return USUAL  # `doctor` looks at the rest of a configuration whose folder is not given
     try:
         images: ImageSet = build(data, skip=NOT_OF_THE_IMAGES)
     except UserError:

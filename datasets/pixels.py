@@ -46,4 +46,7 @@ def skim(image: Image.Image) -> None:
 
 def is_animated(image: Image.Image) -> bool:
     """Whether a file holds several pictures in a row; the second one of a photograph (MPO) does not count."""
-    return image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and bool(getattr(image, "is_animated", False))
+    try:
+        return image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and bool(getattr(image, "is_animated", False))
+    except UNREADABLE:  # of a second picture, and the first is what counts
+        return False

@@ -97,6 +97,15 @@ def test_what_disagrees_is_refused_with_the_setting_that_mends_it(more: list[str
         prepare(*compose(overrides(photos, *more)), write=False)
 
 
+def test_without_a_folder_nothing_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` goes on with an empty ``data.root``, which would be the working directory."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    node = {"_target_": "datasets.folder.Folder", "root": "", "images": None, "size": 8, "mode": "grey"}
+    assert following({"data": node, "prior": {}})["data"]["images"] == 8
+    assert following({"data": {**node, "root": "."}, "prior": {}})["data"]["images"] == 1
+
+
 def test_the_remedy_names_only_what_is_a_setting() -> None:
     assert remedy({}, (1, 28, 28), (3, 32, 32)) == "choose prior= and data= that fit"
     assert remedy({"size": 28, "mode": "grey"}, (1, 28, 28), (3, 32, 24)) == "choose prior= and data= that fit"
