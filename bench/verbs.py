@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.settings import PLAN_SETTINGS, SETTINGS
+
 SETTINGS_LINE = (
     "any setting of a run: `bench --help` lists them, `bench ls` what can be chosen, `bench show` its settings"
 )
@@ -68,10 +70,7 @@ HELP: dict[str, Verb] = {
         "bench plan study=arena",
         {
             "-m": "every cell of a sweep",
-            "measure=none|rows": "no network call here; or a few rows of every cell, which takes longer",
-            "seconds_pass=S": "what a pass takes on the machine that will run it, in seconds",
-            "timings=DIR": "take it from the rows of another study with the same prior",
-            "max_seconds=S max_memory=SIZE": "how long planning may take, and how much memory: 8GiB",
+            **{f"{key}=": text for key, text in PLAN_SETTINGS.items()},
             "SETTING=VALUE": SETTINGS_LINE,
         },
         "docs/studies.md says how every figure is found.",
@@ -285,7 +284,6 @@ exit codes
 def everything() -> str:
     """``bench --help``."""
     from bench.catalog import defaults
-    from bench.settings import SETTINGS
 
     groups = "  ".join(f"{g}={value}" for g, value in defaults().items())
     return HEAD.format(
