@@ -419,4 +419,5 @@ def _next(wish: Wish, tried: Sequence[Tried]) -> str:
     mask = f"mask={wish.mask}" if wish.mask else f"mask=files mask.path=MASKS mask.white={wish.white_means}"
     prior = shlex.quote(f"prior={wish.prior}")
     several = "-m " if len(tried) > 1 else ""
-    return f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} {prior}"
+    settings = "".join(f" {shlex.quote(line)}" for line in wish.settings)
+    return f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} {prior}{settings}"
