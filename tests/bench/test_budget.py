@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,7 @@ from bench.overrides import check
 from bench.rig import Rig, small_prior, snapshot
 from bench.run import plain
 from bench.worker import Session, Worker
+from datasets.base import ImageSet
 from priors.base import BudgetExceeded, Prior
 from priors.process import Level
 from solvers.base import Sampler, Solver
@@ -93,18 +94,35 @@ WITHOUT_WORK = ("exact", "folder", "torchscript")
 
 
 @pytest.fixture
-def cell(photos: Path):
+def cell():
     """Configuration, choices and session of a cell on one of the small priors: ``cell("dps", "budget=nfe:9")``."""
 
     def make(solver: str, *more: str, kind: str = "network") -> tuple[dict[str, Any], dict[str, Any], Session]:
         prior = small_prior(kind)
-        data = ["data=folder", f"data.root={photos}", f"data.size={prior.image_shape[1]}", "data.mode=grey"]
-        lines = [f"solver={solver}", *data, "data.images=1", f"draws={DRAWS}", "metrics=[psnr]", *more]
+        lines = [f"solver={solver}", f"draws={DRAWS}", "metrics=[psnr]", *more]
         cfg, choices = compose(check(lines))
-        config = plain(cfg)
-        return config, choices, Session(config, "cpu", prior)
+        images = {"shape": list(prior.image_shape), "classes": 0, "images": 1}
+        config = {**plain(cfg), "data": {"_target_": "bench.standin.StandIn", **images}}
+        return config, choices, on_flat(config, prior)
 
     return make
+
+
+def on_flat(config: Mapping[str, Any], prior: Prior) -> Session:
+    """The session of such a cell."""
+    session = Session(config, "cpu", prior)
+    session.images = Flat(prior.image_shape)
+    return session
+
+
+class Flat(ImageSet):
+    """One grey image of any shape."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self.name, self.ids, self.shape = "flat", ("one",), shape
+
+    def images(self, ids: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(ids), *self.shape)
 
 
 def chosen(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
@@ -116,7 +134,7 @@ def chosen(config: Mapping[str, Any], choices: Mapping[str, Any], session: Sessi
 def a_row(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, Mapping[str, Any]]:
     """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
-    real = Session(config, "cpu", session.prior)
+    real = on_flat(config, session.prior)
     found = Worker()._solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
     return real.solver, found[0]
 
@@ -178,7 +196,7 @@ def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     config, _, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
     work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
     config = {**config, "solver": {**config["solver"], **work}}
-    real = Session(config, "cpu", session.prior)
+    real = on_flat(config, session.prior)
     with pytest.raises(BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"):
         Worker()._solve(real, real.measure(real.images.ids[:1]), DRAWS, DRAWS, None)
 

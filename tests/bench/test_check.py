@@ -309,7 +309,7 @@ def test_y_changed_in_place_is_named():
 
 def test_a_network_call_past_the_meter_is_seen():
     def call(obs: Observation, prior: Prior) -> None:
-        prior.net(torch.zeros(2, 1, 8, 8), torch.zeros(2), {"label": torch.zeros(2, dtype=torch.long)})
+        prior.net(torch.zeros(2, 1, 8, 12), torch.zeros(2), {"label": torch.zeros(2, dtype=torch.long)})
 
     found = results(after(call), "network")
     assert failed(found) == ["budget"]

@@ -41,8 +41,8 @@ def test_ddim_steps_written_out():
     # the released order: encode with a draw, start, then predict and step
     hole = (~measured.operator.mask).float()
     mean, deviation = prior.latent.moments(measured.y)
-    seen = mean + deviation * same.normal((2, 8, 8))
-    z = prior.level_at_index(999).sigma * same.normal((2, 8, 8))
+    seen = mean + deviation * same.normal((2, 8, 12))
+    z = prior.level_at_index(999).sigma * same.normal((2, 8, 12))
     abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
     table, unet = prior.net.contexts, prior.net.unet
     for t, s in pairwise([999, 666, 333, 0, None]):
