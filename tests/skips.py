@@ -15,7 +15,7 @@ ALLOWED: dict[str, str] = {
     "without a null condition there is no guidance": "not all combinations of a table of networks exist",
     "deepinv": "an extra that is not in requirements.lock",
     "No module named 'lmdb'": "the extra 'lsun', which is not in requirements.lock",
-    "No module named 'transformers'": "only embed-prompts uses it; it is not in requirements.lock",
+    "No module named 'transformers'": "the extra 'text', which is not in requirements.lock",
     "Slurm's daemons are started as root": "a user of a shared machine cannot start them",
     "network namespaces need root": "a user of a shared machine cannot make them",
     "this machine does not allow network namespaces": "containers often forbid them, and no package helps",
