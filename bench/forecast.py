@@ -507,7 +507,7 @@ class Estimator:
         shape: tuple[int, ...] | None = known.prior.image_shape if known.prior is not None else None
         if shape is None and isinstance(images, ImageSet):
             shape = tuple(images.shape)
-        if shape is None and "size" in config["data"]:
+        if shape is None and config["data"].get("size") is not None:
             shape = (1 if config["data"].get("mode") == "grey" else 3, *[int(config["data"]["size"])] * 2)
         if shape is None:
             return _NAN

@@ -6,10 +6,12 @@ none of them.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -109,7 +111,8 @@ def _missing(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         for finding in findings(deepcopy(cfg), choices):
             if finding.state == "missing" and finding.check not in _NO_REFUSAL:
-                yield finding
+                # here there is one option of a group, and it need not be named
+                yield replace(finding, found=re.sub(r" is not set for \S+$", " is not set", finding.found))
     except (UserError, ValueError, OSError):
         return  # of the settings themselves: the run's own error says it
 

@@ -36,7 +36,7 @@ HELP: dict[str, Verb] = {
     "try": Verb(
         "PHOTO MASK [--model MODEL] [--solvers a,b,c] [OPTION ...] [SETTING=VALUE ...]",
         "hide a part of one photograph, let several solvers fill it in: a table and a picture, no study",
-        "bench try photo.jpg comod --solvers ddnm,dps --draws 8",
+        "bench try photo.jpg mask.png --solvers repaint,dps --draws 8",
         {
             "PHOTO": "an image file of any size; its centre square is resized to the size of the model's images",
             "MASK": "a black and white picture as large as the photograph or the model's images, or a generator: comod",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bench.docs import INPAINT, families, missing, pages
 from bench.errors import Inapplicable
 from bench.rig import PRIORS, small_prior
 from bench.worker import Session
+from priors.base import Prior
 from priors.load import load, save
 from tests.bench.harness import planned, rows, run
 
@@ -30,8 +32,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("priors")
     for name in ("network", "latent", "inpainting"):
         meta = {**META, "class_names": PROMPTS} if name == "inpainting" else META
-        save(root / name, small_prior(name), meta, torch.float32)
+        save(root / name, square(name), meta, torch.float32)
     return root
+
+
+def square(name: str) -> Prior:
+    """A small prior of images as a folder gives them."""
+    prior = copy(small_prior(name))
+    side = prior.image_shape[1]
+    prior.image_shape, prior.latent_shape = (1, side, side), (prior.latent_shape[0], 8, 8)
+    return prior
 
 
 @pytest.fixture
@@ -119,6 +129,8 @@ def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
     assert "`solver=conditional`" in pages()["docs/applicability.md"]
     config = {"solver": option.content, "operator": operator.content, "prior": {}}
     report = check_solver("conditional", config, priors=["inpainting"])
-    assert report.failures == [] and [r.status for r in report.columns["inpainting"]].count(SKIPPED) <= 1
+    assert (
+        report.failures == [] and [r.status for r in report.columns["inpainting"]].count(SKIPPED) <= 2
+    )  # there may be no GPU, and its images are not known in closed form
     elsewhere = check_solver("conditional", config, priors=[name for name in PRIORS if name != "inpainting"])
     assert elsewhere.failures == [] and [r.status for r in elsewhere.columns["run"]] == [SKIPPED]

@@ -80,7 +80,7 @@ def test_a_title_with_brackets_is_no_markup(terminal: Callable[[bool], io.String
     identity = {"solver": "dps", "variant": "betas=[0.9, 0.99]", "data": "fashion", "mask": "box"}
     cell = SimpleNamespace(identity=identity, draws=1)
     chunk = Chunk("one", ["a"])
-    plan = SimpleNamespace(cell=cell, chunks=[chunk], padded=1)
+    plan = SimpleNamespace(cell=cell, chunks=[chunk], padded=1, rows=lambda chunks=(): 1)
     monkeypatch.setattr(progress, "_cost", lambda plan, stored: math.nan)
     with console.progress(plan, [chunk], quiet=False) as advance:  # type: ignore[arg-type]
         advance(chunk, {"ok": 1})

@@ -215,5 +215,5 @@ def test_a_published_prior_says_how_to_convert_it(name, tmp_path, monkeypatch):
 
 
 def test_a_run_with_a_prior_that_is_not_there_is_refused_in_one_line(capsys, tmp_path):
-    error = refusal(capsys, "plan", "prior=lsun_church", f"out={tmp_path}")
+    error = refusal(capsys, "plan", "solver=prior", "prior=lsun_church", f"out={tmp_path}")
     assert "python -m bench convert FILE --as FAMILY --to checkpoints/lsun_church" in error

@@ -95,7 +95,7 @@ def test_a_wrong_size_does_not_hide_a_wrong_solver(photos: Path) -> None:
 def test_one_problem_is_one_line_that_ends_with_the_command(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = [*SMALL, "solver=dps", "data=folder", f"data.root={photos}", "data.size=8", "data.mode=grey"]
     (line,) = refused(capsys, *common, "data.images=9")
-    assert "data.images=9, but there are only 7 images -> data.images=7 or less (everything that is needed: " in line
+    assert "data.images=9, but there are only 7 images; set data.images=7 or less (everything that is needed: " in line
     assert line.endswith("data.images=9)") and "python -m bench doctor prior=smooth" in line
 
 

@@ -54,6 +54,7 @@ def _start_session(monkeypatch: pytest.MonkeyPatch, name: str, operator: str, pr
         caps: ClassVar[frozenset[str]] = CAPS[operator]
 
     shape = (1, 28, 28)
+    Stub.__module__ = "operators.base"
     monkeypatch.setattr("operators.base.Stub", Stub, raising=False)
     none = {"num_classes": 0, "null_label": None, "reads_text": False}
     stub = SimpleNamespace(caps=prior, image_shape=shape, run_as=lambda execution: None, **none)
