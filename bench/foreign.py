@@ -45,9 +45,17 @@ class foreign:  # used like a function
         stop.leave_foreign()
         if stop.came() and not isinstance(error, KeyboardInterrupt):
             stop.check()
-        if error is None or isinstance(error, Exception) or stop.is_stop(error):
+        if error is None or isinstance(error, Exception) or stop.is_stop(error) or _of_the_launcher(error):
             return False
         raise Left(described(error)) from error
+
+
+def _of_the_launcher(error: BaseException) -> bool:
+    """Whether submitit ends its job, to queue it again: its handler of the signal before a time limit raises
+    SystemExit, in whatever code runs.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, SystemExit) and bool(frames) and "/submitit/" in frames[-1].filename
 
 
 _EXIT = os._exit

@@ -23,6 +23,7 @@ class Rays:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_health_check_failure_threshold": "3",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a run in this process may have asked for the loopback alone
         }
         self.folder = folder
 

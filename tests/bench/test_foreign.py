@@ -316,3 +316,14 @@ def test_a_forked_process_may_end_as_it_likes() -> None:
         if child == 0:
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_the_launcher_may_end_its_job_within_foreign_code() -> None:
+    """submitit's handler of the signal before a time limit queues the job again and raises SystemExit."""
+    namespace: dict[str, Callable[[], None]] = {}
+    source = "import sys\ndef handler():\n    sys.exit(-1)\n"
+    exec(compile(source, "/lib/submitit/core/job_environment.py", "exec"), namespace)
+    with pytest.raises(SystemExit), foreign():
+        namespace["handler"]()
+    with pytest.raises(Left), foreign():
+        sys.exit(-1)

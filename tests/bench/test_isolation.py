@@ -84,7 +84,7 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "locale": (lambda: locale.setlocale(locale.LC_ALL, "C"), lambda: locale.setlocale(locale.LC_ALL)),
     "warnings": (lambda: warnings.simplefilter("error"), lambda: list(warnings.filters)),
     "handlers": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), lambda: signal.getsignal(signal.SIGTERM)),
-    "alarm": (lambda: signal.setitimer(signal.ITIMER_REAL, 999), lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0),
+    "alarm": (lambda: signal.setitimer(signal.ITIMER_PROF, 999), lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 0),
     "blocked signals": (
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),

@@ -131,7 +131,7 @@ def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None
     ray, comes = sys.modules["ray"], []
     wait, ray.kill = ray.wait, ended.append
     ray.wait = lambda *refs, **more: [*map(signal.raise_signal, comes)] or wait(*refs, **more)
-    monkeypatch.setattr(executors, "_POOL", {"pool": ("one", "two")})
+    monkeypatch.setattr(executors, "_POOL", {"pool": SimpleNamespace(made=["one", "two"])})
     stop.heed_signals()
     try:
         running = RayActors().run(plan, plan.chunks, 1)
