@@ -300,7 +300,9 @@ def _progress(name: str, prior: Prior, total: float) -> Iterator[None]:
 
     def say() -> None:
         done, spent = prior.meter.passes, time.monotonic() - start
-        ahead = f" of {total:.0f} passes, about {console.span(spent * (total - done) / done)} left" if done else ""
+        if not done:  # before the first call of the network, and while the draws are scored
+            return
+        ahead = f" of {total:.0f} passes, about {console.span(spent * (total - done) / done)} left"
         console.out.print(f"{name}: {done}{ahead if 0 < done < total else ' passes'}", markup=False)
 
     with _beside(over, _EVERY, say):
