@@ -76,7 +76,24 @@ class Option:
 
 
 @dataclass(frozen=True)
-class FileOption(Option):
+class _Unlisted(Option):
+    """An option that the command line makes up, without a YAML file: it sweeps nothing and brings nothing along."""
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        return []
+
+    @property
+    def brings(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class FileOption(_Unlisted):
     """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without running it."""
 
     @property
@@ -96,25 +113,13 @@ class FileOption(Option):
         return {"_target_": self.code.target, **settings}
 
     @property
-    def sweep(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def parts(self) -> list[dict[str, Any]]:
-        return []
-
-    @property
-    def brings(self) -> dict[str, Any]:
-        return {}
-
-    @property
     def _class(self) -> ast.ClassDef:
         nodes = self.code.tree().body
         return next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name)
 
 
 @dataclass(frozen=True)
-class FolderOption(Option):
+class FolderOption(_Unlisted):
     """A prior in a folder, ``prior=PATH``; ``path`` is that folder."""
 
     @property
@@ -124,18 +129,6 @@ class FolderOption(Option):
     @property
     def content(self) -> dict[str, Any]:
         return prior_paths.content(self.path)
-
-    @property
-    def sweep(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def parts(self) -> list[dict[str, Any]]:
-        return []
-
-    @property
-    def brings(self) -> dict[str, Any]:
-        return {}
 
     @property
     def parameters(self) -> dict[str, Any]:

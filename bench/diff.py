@@ -138,21 +138,19 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     if metric is not None and metric not in metrics:
         raise unknown("metric of both studies", metric, metrics)
     pairs = match(one.lines, two.lines)
-    changes, refused, lines = Counter[str](), list[str](), list[list[object]]()
-    truths = [dict(iter(read_study(folder, ["truth"]).groupby("cell"))) for folder in (a, b)]
-    for lines_of_pair in pairs:
-        first, second = (
-            _side(study, line, truth) for study, line, truth in zip((one, two), lines_of_pair, truths, strict=True)
-        )
+    changes, refused, lines = Counter[str](), list[tuple[str, str]](), list[list[object]]()
+    sides_a, sides_b = _sides(one, a), _sides(two, b)
+    for line_a, line_b in pairs:
+        first, second = sides_a[line_a["cell"]], sides_b[line_b["cell"]]
         changes.update(_changes(first, second))
         if reason := _other_pictures(first.truth, second.truth):
-            refused.append(f"{first.name}: {reason}")
+            refused.append((reason, first.name))
             continue
         for chosen in [metric] if metric else metrics:
             if _same_definition(chosen, first, second):
                 lines += _numbers(first, second, chosen)
             else:
-                refused.append(f"{first.name}: the two versions compute {chosen} in different ways")
+                refused.append((f"the two versions compute {chosen} in different ways", first.name))
     table = pd.DataFrame(lines, columns=COLUMNS)
     table["p"] = table.groupby("metric")["p"].transform(_holm)
     matched = [{str(pair[side]["cell"]) for pair in pairs} for side in (0, 1)]
@@ -218,11 +216,16 @@ class _Side:
 _NAMES = {"code": "source of the solver", "content": "pictures (hash)", "fingerprint": "prior (fingerprint)"}
 
 
-def _side(study: Gathered, line: pd.Series, truths: Mapping[str, pd.DataFrame]) -> _Side:
-    cell = str(line["cell"])
-    place = [record.name for record in study.cells].index(cell)
-    images = study.images[study.images.index.get_level_values("cell") == cell].droplevel("cell")
-    return _Side(line, study.cells[place], study.parts[place].origin, images, truths.get(cell))
+def _sides(study: Gathered, folder: Path) -> dict[str, _Side]:
+    """Every cell of a study, by its name."""
+    images = {cell: part.droplevel("cell") for cell, part in study.images.groupby(level="cell")}
+    none = study.images.iloc[:0].droplevel("cell")  # of a cell without a row that is ok
+    truths = dict(iter(read_study(folder, ["truth"]).groupby("cell")))
+    lines = {str(line["cell"]): line for _, line in study.lines.iterrows()}
+    return {
+        cell.name: _Side(lines[cell.name], cell, part.origin, images.get(cell.name, none), truths.get(cell.name))
+        for cell, part in zip(study.cells, study.parts, strict=True)
+    }
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -308,11 +311,10 @@ def _line(row: pd.Series) -> str:
     return f"  {place}  {row['metric']}: {means}, {interval}, adjusted p = {row['p']:.2g}, {row['n']} images)"
 
 
-def _counted(reasons: Sequence[str]) -> list[str]:
-    """Reasons that several pairs share are said once."""
+def _counted(refused: Sequence[tuple[str, str]]) -> list[str]:
+    """Reasons with the pairs they are of; each is said once."""
     by_reason: dict[str, list[str]] = {}
-    for text in reasons:
-        name, _, reason = text.partition(": ")
+    for reason, name in refused:
         by_reason.setdefault(reason, []).append(name)
     return [f"{_some(names)}: {reason}" for reason, names in by_reason.items()]
 

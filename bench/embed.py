@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import UserError
+from bench.models import users_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,10 +258,8 @@ def _kept(place: Path, prompt: str) -> Tables | None:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    with suppress(RuntimeError):  # a user without a home
-        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "posterior-bench" / "prompts"
-    return Path(os.devnull) / "prompts"
+    """Where embeddings are kept; nothing can be where the user has no home."""
+    return (users_cache() or Path(os.devnull)) / "prompts"
 
 
 def _hash(text: str) -> str:

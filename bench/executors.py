@@ -81,7 +81,7 @@ class RayActors:
             return self.workers or 1
         import torch
 
-        return torch.cuda.device_count() or _cpu_workers()
+        return torch.cuda.device_count() or cpu_workers()
 
     def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
         _stay_here(self.address)
@@ -217,7 +217,8 @@ _POOL: dict[tuple[str | None, int | None, int | None], _Pool] = {}
 """The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
 
 
-def _cpu_workers() -> int:
+def cpu_workers() -> int:
+    """How many workers a machine without GPUs gets where nobody says."""
     return max(1, (os.cpu_count() or 2) // 2)
 
 
@@ -238,7 +239,7 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> Se
         raise UserError(
             f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give fewer workers"
         )
-    count = workers or gpus or _cpu_workers()
+    count = workers or gpus or cpu_workers()
     # no CPU is asked for: an actor that waits for one which another holds would wait without a word
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
     _POOL[key] = _Pool(lambda: make.remote(threads), count)

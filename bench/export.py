@@ -66,7 +66,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
     data = _images(config)
     count = int(config["data"]["images"])
-    demand_count(config["data"], data)
+    demand_count(count, len(data))
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
     mask = build(config["mask"])
     pinned_mask(config, mask, data)

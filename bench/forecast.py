@@ -37,24 +37,26 @@ from bench.calls import Pace, TooMuch, measured
 from bench.catalog import options
 from bench.cell import digest
 from bench.conditioning import Conditioning
-from bench.cost import Budget
 from bench.counts import Counts, Kind, Uncounted, count, for_budget
 from bench.errors import Inapplicable, UserError
 from bench.external import Folder
+from bench.machine import free_memory
 from bench.models import with_served
 from bench.overrides import check
 from bench.own import following
 from bench.plan import CellPlan, cut
 from bench.plugins import admit_of
 from bench.record import read_cell
+from bench.run import demand_possible
 from bench.schema import study_folder
 from bench.spread import pieces_for, planned_workers
+from bench.standin import StandIn
 from bench.store import RowStore, encoded_size
 from bench.worker import Session, png, shared
 from datasets.base import ImageSet
 from metrics.base import SetMetric, to_uint8
 from metrics.features import FeatureMetric
-from priors.base import Prior, Shape
+from priors.base import Prior
 from priors.execution import Execution
 from priors.fingerprint import fingerprint
 from priors.load import load, verify
@@ -154,11 +156,7 @@ def _free_memory() -> int:
     """Bytes that are free on the device of the calls."""
     if _device() == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return free_memory()
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -322,7 +320,7 @@ class _Bare(Session):
     def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
         self.config, self.solver, self.prior, self.images, self.metrics = config, solver, prior, images, {}
         # of images that are not here nobody knows the prompts
-        node = {"images": 0} if isinstance(images, _Fitting) else config["data"]
+        node = {"images": 0} if isinstance(images, StandIn) else config["data"]
         self.told = Conditioning(node, images, prior, config["prior"].get("path"))
         self._check_fit()
 
@@ -346,7 +344,7 @@ class Estimator:
         """The estimate for a cell."""
         admit_of(config)
         config = dict(following({**config, "prior": with_served(config["prior"], quiet=True)}))
-        _demand_plain(config)
+        demand_possible(config)
         config["solver"] = suited(config["solver"], config["prior"], config["data"])
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
         title = "  ".join(names[:3] if names[3] == "inpainting" else names)
@@ -539,7 +537,7 @@ def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet |
     """Raise Inapplicable for a cell that a run would refuse; what is missing is assumed to fit."""
     prior = known.prior if known.prior is not None else known.kind.stand_in()
     if isinstance(images, str) or known.prior is None:
-        images = _Fitting(prior.image_shape, prior.num_classes)
+        images = StandIn(prior.image_shape, prior.num_classes)
     _Bare(config, solver, prior, images)
     if known.prior is not None:
         try:
@@ -547,25 +545,6 @@ def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet |
                 known.prior.run_as(execution)
         except ValueError as error:
             raise Inapplicable(str(error)) from None
-
-
-class _Fitting(ImageSet):
-    """Images that are not here, and are taken to be what the prior was made for."""
-
-    def __init__(self, shape: Shape, classes: int):
-        self.shape, self.num_classes = shape, classes
-
-
-def _demand_plain(config: Config) -> None:
-    """UserError for what is wrong with the command, and not with this machine."""
-    try:
-        Execution.of(config)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if config["budget"] is not None:
-        Budget.of(config["budget"])
-    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
-        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
 
 
 def _public(node: Mapping[str, Any]) -> dict[str, Any]:

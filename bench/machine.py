@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from bench.errors import UserError, unknown
@@ -65,6 +67,15 @@ class Machine:
         size = DEVICES[device.lower()] * 2**30 if device else None
         gpus = _count(mine["gpus"]) if "gpus" in mine else None if not mine else 1
         return cls(bytes_of(memory) if memory is not None else size, gpus, device), rest
+
+
+def free_memory() -> int:
+    """Bytes of this machine's memory that are free; all there are where it does not say."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def bytes_of(memory: str) -> int:

@@ -88,12 +88,17 @@ def absent_model(node: Mapping[str, Any]) -> str:
     return ""
 
 
+def users_cache() -> Path | None:
+    """The user's cache folder of this product; None for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    with suppress(RuntimeError):
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "posterior-bench"
+    return None
+
+
 def cache_folder() -> Path:
     """Where conversions are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    with suppress(RuntimeError):  # a user without a home
-        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "posterior-bench" / "models"
-    return Path(tempfile.gettempdir()) / "posterior-bench" / "models"
+    return (users_cache() or Path(tempfile.gettempdir()) / "posterior-bench") / "models"
 
 
 def diffusers_folder(path: Path) -> Path | None:

@@ -51,13 +51,10 @@ def said(asked: Node, data: Node, images: ImageSet) -> str:
     return f"{asked.get('root')}: {', '.join(parts)}" if parts else ""
 
 
-def demand_count(data: Node, images: ImageSet) -> None:
+def demand_count(wanted: int, there: int) -> None:
     """UserError where more images are asked for than there are."""
-    if data["images"] > len(images):
-        raise UserError(
-            f"data.images={data['images']}, but there are only {len(images)} images; set data.images={len(images)} or "
-            "less"
-        )
+    if wanted > there:
+        raise UserError(f"data.images={wanted}, but there are only {there} images; set data.images={there} or less")
 
 
 def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
@@ -72,7 +69,7 @@ def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
 
 
 def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
-    shape = _shape(prior)
+    shape = made_for(prior)
     if shape is None:
         return data
     channels, height, width = shape
@@ -87,7 +84,7 @@ def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
     return {key: filled[key] if key in filled and value is None else value for key, value in data.items()}
 
 
-def _shape(prior: Node) -> tuple[int, int, int] | None:
+def made_for(prior: Node) -> tuple[int, int, int] | None:
     """Channels, height and width of the prior's images, if that can be told without its weights."""
     try:
         shape = read_spec(resolve(prior["path"])).get("shape") if "path" in prior else prior.get("shape")

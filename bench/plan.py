@@ -15,6 +15,7 @@ import pandas as pd
 from bench.cell import Cell, digest
 from bench.code import code_of
 from bench.errors import UserError
+from bench.own import demand_count
 from bench.record import plan_text, read_cell
 from bench.store import RowStore, write_atomic
 
@@ -152,10 +153,7 @@ def plan_cell(
     rows anew, so duplicates cannot exist. Two processes that plan the same cell write the same file. ``pieces``: into
     how many chunks the draws of an image are cut (:mod:`bench.spread`).
     """
-    if cell.images > len(ids):
-        raise UserError(
-            f"data.images={cell.images}, but there are only {len(ids)} images; set data.images={len(ids)} or less"
-        )
+    demand_count(cell.images, len(ids))
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
     recorded = read_cell(path) if path.exists() else None

@@ -76,12 +76,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
     config["prior"] = with_served(config["prior"], quiet=bool(config["quiet"]))
     admit_of(config)
-    try:
-        Execution.of(config)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if config["budget"] is not None:
-        Budget.of(config["budget"])
     timeout = config["timeout"]
     if timeout is not None and not 0 < timeout < math.inf:
         raise UserError(f"timeout={timeout}: give seconds above 0, or null for no limit")
@@ -91,8 +85,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     if wrong:
         raise UserError(f"accept={wrong}: valid statuses are {', '.join(STATUSES)}")
     config = dict(following(config))
-    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
-        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
+    demand_possible(config)
     figure = config["study"].get("figure")
     if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
         raise UserError(f"study.figure={figure}: name two columns of the leaderboard, such as {{x: passes, y: psnr}}")
@@ -100,6 +93,18 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         paper.read(str(config["study"]["paper"]))
     config["solver"] = suited(config["solver"], config["prior"], config["data"])
     return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
+
+
+def demand_possible(config: Mapping[str, Any]) -> None:
+    """UserError for a way of execution, a budget or a number of images that no machine could run."""
+    try:
+        Execution.of(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if config["budget"] is not None:
+        Budget.of(config["budget"])
+    if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
+        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
 
 
 def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> tuple[Path, CellPlan]:
@@ -133,7 +138,7 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
         raise UserError(str(error)) from None
-    demand_count(config["data"], session.images)
+    demand_count(config["data"]["images"], len(session.images))
     damaged = session.images.check(list(session.images.ids)[: config["data"]["images"]])
     if damaged:
         more = f" (and {len(damaged) - 1} more images)" if len(damaged) > 1 else ""

@@ -20,10 +20,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from bench.catalog import GROUPS, defaults, option, options
 from bench.errors import UserError, unknown
 from bench.models import absent_model, diffusers_folder, served
+from bench.own import made_for
 from datasets.pixels import UNREADABLE, skim
 from masks.levels import colours_of, white_of
 from masks.sources import stack_of
-from priors.fingerprint import read_spec, resolve
 
 Size = tuple[int, int]
 """Height and width."""
@@ -296,13 +296,7 @@ def _path_of(prior: str | Path) -> str:
 
 def _shape(path: str) -> tuple[int, int, int] | None:
     """Channels, height and width of a prior's images; None where they are not known without loading it."""
-    try:
-        shape = read_spec(resolve(path)).get("shape") if path else None
-    except (OSError, ValueError):
-        return None  # whoever loads the prior says what is wrong with it
-    if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) for n in shape):
-        return None
-    return shape[0], shape[1], shape[2]
+    return made_for({"path": path}) if path else None
 
 
 def group_of(line: str) -> str:
