@@ -24,7 +24,8 @@ from bench.build import build, target
 from bench.cell import digest
 from bench.console import out
 from bench.errors import BAD_INPUT
-from bench.machine import Machine
+from bench.executors import cpu_workers
+from bench.machine import Machine, free_memory
 from bench.problems import attempt as _attempt
 from bench.problems import misfits, unreadable
 
@@ -302,10 +303,10 @@ def _fit(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks
     """Whether solver, prior, operator and data go together, and what the solver itself needs is there."""
     solver = config["solver"]["_target_"].rpartition(".")[2]
     wrong = misfits(config, prior, images, masks)
-    if config["study"].get("skip_inapplicable") and any("choose another solver" in line for line, _ in wrong):
-        return [Finding("solver", "warning", f"this study leaves it out: {line}") for line, _ in wrong]
+    if config["study"].get("skip_inapplicable") and any(misfit.inapplicable for misfit in wrong):
+        return [Finding("solver", "warning", f"this study leaves it out: {misfit.found}") for misfit in wrong]
     ok = Finding("solver", "ok", f"{solver} has what it needs of prior, operator and data")
-    return [Finding("solver", "missing", *problem) for problem in wrong] or [ok]
+    return [Finding("solver", "missing", misfit.found, misfit.remedy) for misfit in wrong] or [ok]
 
 
 def _drawn(config: Mapping[str, Any]) -> bool:
@@ -384,7 +385,7 @@ def _sharing(config: Mapping[str, Any], machine: Machine) -> int:
     gpus = machine.gpus if machine.elsewhere else torch.cuda.device_count()
     if gpus or "ray" not in config["executor"]["_target_"].lower():
         return 1
-    return int(config["executor"].get("workers") or max(1, (os.cpu_count() or 2) // 2))
+    return int(config["executor"].get("workers") or cpu_workers())
 
 
 def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
@@ -436,16 +437,7 @@ def _free_memory(config: Mapping[str, Any]) -> tuple[str, int]:
         index = _index(asked)
         name = f"cuda:{index}" if 0 < index < torch.cuda.device_count() else "cuda"  # no such GPU is another finding
         return name, int(torch.cuda.mem_get_info(name)[0])
-    available = re.search(r"MemAvailable:\s+(\d+)", _read("/proc/meminfo"))
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return "cpu", int(available.group(1)) * 1024 if available else pages
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
+    return "cpu", free_memory()
 
 
 def _study(config: Mapping[str, Any]) -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -142,8 +142,16 @@ def unreadable(cfg: DictConfig) -> Iterator[str]:
 # -- whether parts go together, also while some of them are missing ----------------------------------------------------
 
 
-def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool) -> list[tuple[str, str]]:
-    """Why solver, prior, operator, data and metrics do not go together, with what mends it; nothing where they do.
+class Misfit(NamedTuple):
+    """Why a run of some parts is refused, and what mends it. ``inapplicable``: each part is right by itself."""
+
+    found: str
+    remedy: str
+    inapplicable: bool
+
+
+def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool) -> list[Misfit]:
+    """Why solver, prior, operator, data and metrics do not go together; nothing where they do.
 
     Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong, the rest is looked
     at too.
@@ -162,13 +170,27 @@ def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, ma
     if images is None or tuple(images.shape) != tuple(prior.image_shape):
         tries.append({**nodes, "data": stand_in})
     found = list(dict.fromkeys(filter(None, (_refusal(each, prior) for each in tries))))
-    return [(line, _fitting(config, prior) if "choose another solver" in line else "") for line in found]
+    return [
+        Misfit(line, _fitting(config, prior) if "choose another solver" in line else "", kind) for line, kind in found
+    ]
 
 
-def _refusal(config: Mapping[str, Any], prior: Prior) -> str:
+def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None:
+    """Why a session refuses its parts, and whether they merely do not go together."""
     from bench.worker import Session
 
-    return attempt(lambda: Session(config, prior.device.type, prior))[1]
+    inapplicable = False
+
+    def start() -> None:
+        nonlocal inapplicable
+        try:
+            Session(config, prior.device.type, prior)
+        except Inapplicable:
+            inapplicable = True
+            raise
+
+    problem = attempt(start)[1]
+    return (problem, inapplicable) if problem else None
 
 
 def _fitting(config: Mapping[str, Any], prior: Prior) -> str:

@@ -133,3 +133,22 @@ def test_lines_hold_no_control_characters() -> None:
     shown = str(problems.Problems(["a\nb\x1b[2J", "c"]))
     assert "\x1b" not in shown and shown.splitlines()[1:3] == ["  a b\\x1b[2J", "  c"]
     assert issubclass(problems.Problems, UserError)
+
+
+@pytest.mark.parametrize("setting", ["solver=psld", "solver.guidance=2"])
+def test_a_study_that_skips_leaves_out_whatever_does_not_go_together(
+    setting: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no other solver would mend it, as a run does."""
+    common = [*SMALL, "data=folder", f"data.root={photos}", "data.size=8", "data.mode=grey", "data.images=1"]
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "doctor",
+                *common,
+                *([] if setting == "solver=psld" else ["solver=dps"]),
+                setting,
+                "study.skip_inapplicable=true",
+            ]
+        )
+    assert stop.value.code == 0 and "this study leaves it out" in capsys.readouterr().out
