@@ -1,4 +1,5 @@
-"""Write into every wheel which commit it was built from; a checkout is asked, and no repository around it."""
+"""Write into every wheel which commit it was built from; a checkout is asked, and no repository
+around it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CommitHook(BuildHookInterface):
-    """Adds ``bench/build.json`` with ``commit`` and ``dirty``, where the folder is the top of a git checkout."""
+    """Adds ``bench/build.json`` with ``commit`` and ``dirty``, where the folder is the top of a git
+    checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root).resolve()
@@ -20,7 +22,10 @@ class CommitHook(BuildHookInterface):
         if top and Path(top).resolve() == root and version != "editable":
             changed = bool(self._git("status", "--porcelain", "--untracked-files=no"))
             self._written = path
-            path.write_text(json.dumps({"commit": self._git("rev-parse", "HEAD"), "dirty": changed}), encoding="utf-8")
+            path.write_text(
+                json.dumps({"commit": self._git("rev-parse", "HEAD"), "dirty": changed}),
+                encoding="utf-8",
+            )
         if path.is_file():  # also in the source distribution that a wheel may be built from
             build_data["artifacts"].append("bench/build.json")
 
@@ -31,7 +36,9 @@ class CommitHook(BuildHookInterface):
 
     def _git(self, *arguments: str) -> str:
         try:
-            done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                ["git", *arguments], cwd=self.root, capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return ""
         return done.stdout.strip()

@@ -1,5 +1,5 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.verbs`, exit codes in
-:mod:`bench.errors`.
+"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.verbs`, exit codes
+in :mod:`bench.errors`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BAD_INPUT, FAILED, UserError, unknown
-from bench.fault import flush, last_resort, prepare_streams, refuse_broken_text, say, silence
-from bench.guard import check_house
-from bench.stop import exit_code, farewell, forget, heed_signals, is_stop
-from bench.verbs import HELP, everything, one
+if (
+    __package__ == "bench"
+):  # python -m bench in a checkout: its own files, whatever is installed elsewhere
+    sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
+
+from posterior_bench.bench.errors import BAD_INPUT, FAILED, UserError, unknown
+from posterior_bench.bench.fault import (
+    flush,
+    last_resort,
+    prepare_streams,
+    refuse_broken_text,
+    say,
+    silence,
+)
+from posterior_bench.bench.stop import exit_code, farewell, forget, heed_signals, is_stop
+from posterior_bench.bench.verbs import HELP, everything, one
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     heed_signals()
     try:
         _main(arguments)
-    except BaseException as error:  # after a signal, whatever became of the exception that it raised
+    except (
+        BaseException
+    ) as error:  # after a signal, whatever became of the exception that it raised
         if not is_stop(error):
             raise
         say(farewell(_parted(arguments)[0], arguments).removeprefix("bench: "))
@@ -35,7 +48,6 @@ def _main(arguments: list[str]) -> None:
     try:
         prepare_streams()
         refuse_broken_text(arguments)
-        check_house()
         code = _dispatch(arguments)
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
@@ -62,7 +74,10 @@ def _failed(error: BaseException, arguments: list[str]) -> int:
         silence()
         if verb not in HELP or HELP[verb].reads:
             return 0  # the reader of `bench ls | head` has gone; nothing is left to say
-        say("the reader of the output has gone; what is stored is kept, and the same command continues")
+        say(
+            "the reader of the output has gone; what is stored is kept, and the same command "
+            "continues"
+        )
         return BAD_INPUT
     line, code = last_resort(error)
     say(line)
@@ -81,14 +96,14 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    from bench import prompts
-    from bench.prior_paths import named
-    from bench.problems import asked
+    from posterior_bench.bench import prompts
+    from posterior_bench.bench.prior_paths import named
+    from posterior_bench.bench.problems import asked
 
     asked(rest)
     rest = named(rest)
     if HELP[verb].settings:
-        from bench.literal import literal, sweeps
+        from posterior_bench.bench.literal import literal, sweeps
 
         several = sweeps(rest)
         rest = literal(prompts.literal(rest, several), several)
@@ -103,7 +118,7 @@ def _help_of(verb: str) -> str:
 
 def _version() -> str:
     """The version, and the commit where one is known."""
-    from bench.environment import NAME, origin, version
+    from posterior_bench.bench.environment import NAME, origin, version
 
     found = origin()
     changed = " with changes" if found["dirty"] else ""
@@ -119,15 +134,15 @@ def _parted(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _try(arguments: list[str]) -> int:
-    from bench.tryout import command
+    from posterior_bench.bench.tryout import command
 
     return command(arguments)
 
 
 def _run(overrides: list[str]) -> int:
-    from bench import hydra_node
-    from bench.overrides import check, parse
-    from bench.studies import cells, expand, refuse_unset
+    from posterior_bench.bench import hydra_node
+    from posterior_bench.bench.overrides import check, parse
+    from posterior_bench.bench.studies import cells, expand, refuse_unset
 
     parsed = hydra_node.flags(overrides)
     flags = [argument for argument in overrides if argument not in parsed.overrides]
@@ -136,7 +151,7 @@ def _run(overrides: list[str]) -> int:
     checked = [check(sweep, parsed.multirun, study_sweep=True) for sweep in sweeps]
     if len(sweeps) > 1:
         refuse_unset(sweeps)
-    from bench import app, console
+    from posterior_bench.bench import app, console
 
     every = cells(parsed.overrides)
     console.SWEEP.cells = len(every)
@@ -146,32 +161,36 @@ def _run(overrides: list[str]) -> int:
         app.launch()
     if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
-    from bench import sinks
-    from bench.finish import finish, finish_elsewhere
-    from bench.plugins import admit_of
+    from posterior_bench.bench import sinks
+    from posterior_bench.bench.finish import finish, finish_elsewhere
+    from posterior_bench.bench.plugins import admit_of
 
     if not app.OUTCOMES:
         admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
-    good = finish(app.OUTCOMES, console.SWEEP.cells) if app.OUTCOMES else finish_elsewhere(app.SWEEPS[-1], every)
+    good = (
+        finish(app.OUTCOMES, console.SWEEP.cells)
+        if app.OUTCOMES
+        else finish_elsewhere(app.SWEEPS[-1], every)
+    )
     sinks.finish()
     return 0 if good else FAILED
 
 
 def _plan(arguments: list[str]) -> int:
-    from bench.forecast import command
+    from posterior_bench.bench.forecast import command
 
     return command(arguments)
 
 
 def _ls(arguments: list[str]) -> int:
-    from bench.catalog import listing
+    from posterior_bench.bench.catalog import listing
 
     print(listing(arguments[0].rstrip("=") if arguments else None))
     return 0
 
 
 def _show(arguments: list[str]) -> int:
-    from bench.catalog import show_all
+    from posterior_bench.bench.catalog import show_all
 
     if not arguments:
         raise UserError("'show' takes group=name, for example: bench show solver=dps")
@@ -180,8 +199,8 @@ def _show(arguments: list[str]) -> int:
 
 
 def _check(overrides: list[str]) -> int:
-    from bench.check import reports, summary, table
-    from bench.console import out
+    from posterior_bench.bench.check import reports, summary, table
+    from posterior_bench.bench.console import out
 
     done = []
     for report in reports(overrides):
@@ -192,31 +211,38 @@ def _check(overrides: list[str]) -> int:
 
 
 def _new_solver(arguments: list[str]) -> int:
-    from bench.console import out
-    from bench.new_solver import new_solver
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.new_solver import new_solver
 
     files, option = new_solver(arguments)
     for path in files:
         out.print(f"{path}", style="dim")
-    out.print(f"next: python -m bench check solver={option}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"next: python -m bench check solver={option}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0
 
 
 def _doctor(arguments: list[str]) -> int:
-    from bench.doctor import doctor
+    from posterior_bench.bench.doctor import doctor
 
     return doctor(arguments)
 
 
 def _leaderboard(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        raise UserError("'leaderboard' takes one study folder, for example: bench leaderboard runs/default")
+        raise UserError(
+            "'leaderboard' takes one study folder, for example: bench leaderboard runs/default"
+        )
     study = Path(arguments[0])
-    from bench.record import check_study, planned_cells
+    from posterior_bench.bench.record import check_study, planned_cells
 
     check_study(study)
     planned_cells(study)
-    from bench import console, figures, leaderboard
+    from posterior_bench.bench import console, figures, leaderboard
 
     board = leaderboard.write(study)
     console.out.print(leaderboard.table(board, console.out.width))
@@ -227,23 +253,23 @@ def _leaderboard(arguments: list[str]) -> int:
 
 
 def _status(arguments: list[str]) -> int:
-    from bench.status import show
+    from posterior_bench.bench.status import show
 
     return show(arguments)
 
 
 def _compact(arguments: list[str]) -> int:
-    from bench.compact import command
+    from posterior_bench.bench.compact import command
 
     return command(arguments)
 
 
 def _compare(arguments: list[str]) -> int:
-    from bench.console import out
+    from posterior_bench.bench.console import out
 
     if len(arguments) > 1 and "=" not in arguments[1]:
         return _diff(arguments)
-    from bench.compare import compare
+    from posterior_bench.bench.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
@@ -252,22 +278,22 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _diff(arguments: list[str]) -> int:
-    from bench.console import out
-    from bench.diff import command
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.diff import command
 
     out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
 def _score(arguments: list[str]) -> int:
-    from bench.score import command
+    from posterior_bench.bench.score import command
 
     return command(arguments)
 
 
 def _report(arguments: list[str]) -> int:
-    from bench.console import out
-    from bench.report import report
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.report import report
 
     for path in report(arguments):
         out.print(f"{path}", style="dim")
@@ -275,23 +301,23 @@ def _report(arguments: list[str]) -> int:
 
 
 def _export_masks(overrides: list[str]) -> int:
-    from bench.overrides import check
+    from posterior_bench.bench.overrides import check
 
     truth = [override for override in overrides if override.startswith("truth=")]
     if not {*truth} <= {"truth=true", "truth=false"}:
         raise UserError(f"{truth[-1]}: truth takes true or false")
     checked = check([override for override in overrides if override not in truth])
-    from bench.app import compose
-    from bench.export import export_masks
-    from bench.run import plain
+    from posterior_bench.bench.app import compose
+    from posterior_bench.bench.export import export_masks
+    from posterior_bench.bench.run import plain
 
     export_masks(plain(compose(checked)[0]), truth=truth[-1:] == ["truth=true"])
     return 0
 
 
 def _convert(arguments: list[str]) -> int:
-    from bench.console import out
-    from bench.convert import convert, next_command
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.convert import convert, next_command
 
     folder = convert(arguments)
     out.print(f"{folder / 'prior.json'}", style="dim")
@@ -300,34 +326,34 @@ def _convert(arguments: list[str]) -> int:
 
 
 def _embed_prompts(arguments: list[str]) -> int:
-    from bench.console import out
-    from bench.embed import embed_prompts
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.embed import embed_prompts
 
     out.print(f"{embed_prompts(arguments)}", style="dim")
     return 0
 
 
 def _train(overrides: list[str]) -> int:
-    from bench.overrides import check
+    from posterior_bench.bench.overrides import check
 
     checked = check(overrides)
-    from bench.app import compose
-    from bench.run import plain
+    from posterior_bench.bench.app import compose
+    from posterior_bench.bench.run import plain
 
     config = plain(compose(checked)[0])
     if any(override.startswith("solver=") for override in overrides):
-        from bench.train_solver import train_solver
+        from posterior_bench.bench.train_solver import train_solver
 
         train_solver(config, quiet=bool(config["quiet"]))
         return 0
-    from bench.train import train_prior
+    from posterior_bench.bench.train import train_prior
 
     train_prior(config, quiet=bool(config["quiet"]))
     return 0
 
 
 def _completion(arguments: list[str]) -> int:
-    from bench.completion import command
+    from posterior_bench.bench.completion import command
 
     return command(arguments)
 

@@ -1,4 +1,5 @@
-"""The first line of a run, said before anything heavy is imported: what will be run, how many rows, where."""
+"""The first line of a run, said before anything heavy is imported: what will be run, how many rows,
+where."""
 
 from __future__ import annotations
 
@@ -11,8 +12,11 @@ from omegaconf import DictConfig
 
 
 def first_line(cfg: DictConfig, choices: Mapping[str, Any], cells: int) -> str:
-    """The cell that begins, its rows where they are known already, the device, and how many cells there are."""
-    title = "  ".join(str(choices[group]) for group in ("solver", "data", "mask") if choices.get(group))
+    """The cell that begins, its rows where they are known already, the device, and how many cells
+    there are."""
+    title = "  ".join(
+        str(choices[group]) for group in ("solver", "data", "mask") if choices.get(group)
+    )
     images, draws = cfg.data.get("images"), cfg.get("draws")
     rows = ""
     if isinstance(images, int) and isinstance(draws, int):

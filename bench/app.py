@@ -14,14 +14,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.catalog import CONF
-from bench.errors import Inapplicable, UserError
-from bench.fault import last_resort
-from bench.interpolation import refuse_calls
-from bench.schema import register
+from posterior_bench.bench.catalog import CONF
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.fault import last_resort
+from posterior_bench.bench.interpolation import refuse_calls
+from posterior_bench.bench.schema import register
 
 if TYPE_CHECKING:
-    from bench.run import Outcome
+    from posterior_bench.bench.run import Outcome
 
 register()
 OUTCOMES: list[Outcome] = []
@@ -31,7 +31,8 @@ SWEEPS: list[DictConfig] = []
 
 
 class Launched(Callback):
-    """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has failed."""
+    """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has
+    failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_calls(config)
@@ -39,45 +40,54 @@ class Launched(Callback):
 
 
 class Refused(UserError, CompactHydraException):
-    """A job that a launcher ran elsewhere could not be run; Hydra prints its line, without a traceback."""
+    """A job that a launcher ran elsewhere could not be run; Hydra prints its line, without a
+    traceback."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """One cell: a run, or one job of a sweep."""
-    from bench.announce import first_line
-    from bench.console import SWEEP, out
+    from posterior_bench.bench.announce import first_line
+    from posterior_bench.bench.console import SWEEP, out
 
     choices = HydraConfig.get().runtime.choices
     if not (SWEEP.begun or cfg.quiet):
         out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
     SWEEP.begun = True
-    from bench.run import run_job
+    from posterior_bench.bench.run import run_job
 
     try:
         refuse_calls(cfg)
         OUTCOMES.append(run_job(cfg, choices, sweep=HydraConfig.get().mode is RunMode.MULTIRUN))
     except UserError as error:
         if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
-            words = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
+            words = "  ".join(
+                str(choices[group]) for group in ("solver", "data", "mask", "operator")
+            )
             print(f"bench: skipped {words}: {error}", file=sys.stderr)
             SWEEP.cells -= 1
             return
         _refuse(error)
-    except Exception as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
+    except (
+        Exception
+    ) as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
         _refuse(error)
 
 
 def _refuse(error: Exception) -> NoReturn:
-    """End the job. What a launcher runs elsewhere tells its launcher one line, and this process handles the error."""
+    """End the job. What a launcher runs elsewhere tells its launcher one line, and this process
+    handles the error."""
     if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
         # a job that exits leaves no result, and who launched it would wait for one
-        raise Refused(str(error) if isinstance(error, UserError) else last_resort(error)[0]) from None
+        raise Refused(
+            str(error) if isinstance(error, UserError) else last_resort(error)[0]
+        ) from None
     raise _Ended(error)
 
 
 class _Ended(BaseException):
-    """Carries an error past Hydra, which catches every Exception and prints more than one line about it."""
+    """Carries an error past Hydra, which catches every Exception and prints more than one line
+    about it."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -85,7 +95,8 @@ class _Ended(BaseException):
 
 
 def launch() -> None:
-    """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else what a job raised."""
+    """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else
+    what a job raised."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them
     try:
@@ -108,7 +119,8 @@ def launch() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if that says more."""
+    """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if
+    that says more."""
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")
     return said if not cause or cause in said else f"{said}: {cause}"

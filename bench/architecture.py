@@ -1,4 +1,5 @@
-"""The networks of a prior whose weights are not here, without values: enough to count what they will take."""
+"""The networks of a prior whose weights are not here, without values: enough to count what they
+will take."""
 
 from __future__ import annotations
 
@@ -8,19 +9,21 @@ from typing import Any
 
 import torch
 
-from priors.base import Prior
-from priors.convert import adm, compvis
-from priors.fingerprint import read_spec, resolve
-from priors.latents import LATENTS
-from priors.load import untrained, untrained_latent
-from priors.nets import UNet2D, UNet2DCondition
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert import adm, compvis
+from posterior_bench.priors.fingerprint import read_spec, resolve
+from posterior_bench.priors.latents import LATENTS
+from posterior_bench.priors.load import untrained, untrained_latent
+from posterior_bench.priors.nets import UNet2D, UNet2DCondition
+from posterior_bench.priors.process import VP
 
 
 def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
-    """The prior that a ``prior.json`` describes, or else the layout that its ``bench convert`` command names.
+    """The prior that a ``prior.json`` describes, or else the layout that its ``bench convert``
+    command names.
 
-    ``summary``: the first line of the prior's YAML file. None where neither says what the network is.
+    ``summary``: the first line of the prior's YAML file. None where neither says what the network
+    is.
     """
     try:
         spec = read_spec(resolve(node["path"]))

@@ -1,7 +1,8 @@
 """The arena: test images that are drawn from a closed-form prior itself.
 
-There a posterior is known exactly, and the truth is one more draw from it: given the measurement, truth and exact
-posterior draws have the same distribution, which is what simulation-based calibration needs.
+There a posterior is known exactly, and the truth is one more draw from it: given the measurement,
+truth and exact posterior draws have the same distribution, which is what simulation-based
+calibration needs.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.build import build, target
-from bench.prompts import NOT_OF_THE_IMAGES
-from bench.streams import Key, Noise
-from datasets.base import ImageSet
-from priors.base import Prior
-from priors.mixture import MixturePrior
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.prompts import NOT_OF_THE_IMAGES
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.mixture import MixturePrior
 
 IMAGES = 10_000
 
@@ -27,13 +28,14 @@ IMAGES = 10_000
 class PriorDraws(ImageSet):
     """Draws from a Gaussian mixture, the prior of the same cell; no labels.
 
-    An image depends on the prior, ``name``, the study seed and its own id alone, and not on how many others there are:
-    a replicate with another seed has other images, as it has other masks and measurement noise.
+    An image depends on the prior, ``name``, the study seed and its own id alone, and not on how
+    many others there are: a replicate with another seed has other images, as it has other masks and
+    measurement noise.
 
     Parameters
     ----------
-    name: data id, ``arena-...``. prior, seed: handed in by the harness. Raises ValueError for another name and for a
-    prior that is not in closed form.
+    name: data id, ``arena-...``. prior, seed: handed in by the harness. Raises ValueError for
+    another name and for a prior that is not in closed form.
     """
 
     name: str
@@ -43,7 +45,8 @@ class PriorDraws(ImageSet):
     def __post_init__(self) -> None:
         if not self.name.startswith("arena-"):
             raise ValueError(
-                f"name '{self.name}' must start with 'arena-', so that drawn images are told from real ones"
+                f"name '{self.name}' must start with 'arena-', so that drawn images are told from "
+                f"real ones"
             )
         if not isinstance(self.prior, MixturePrior):
             raise ValueError(
@@ -69,7 +72,8 @@ def are_drawn(node: Mapping[str, Any]) -> bool:
 
 
 def build_images(node: Mapping[str, Any], prior: Prior, seed: int = 0) -> ImageSet:
-    """The image set of a configuration; one that draws from the prior gets it, and the study seed."""
+    """The image set of a configuration; one that draws from the prior gets it, and the study
+    seed."""
     more: dict[str, Any] = {"prior": prior, "seed": seed} if are_drawn(node) else {}
     images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES, **more)
     return images

@@ -1,7 +1,9 @@
-"""The tables of the arena: every solver's distance to the exact posterior, averaged over the same cells for all.
+"""The tables of the arena: every solver's distance to the exact posterior, averaged over the same
+cells for all.
 
-A solver that cannot run in every cell would otherwise be averaged over easier ones. So there are two tables: solvers
-that ran everywhere, over all cells, and all solvers, over the cells that they have in common.
+A solver that cannot run in every cell would otherwise be averaged over easier ones. So there are
+two tables: solvers that ran everywhere, over all cells, and all solvers, over the cells that they
+have in common.
 """
 
 from __future__ import annotations
@@ -13,17 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench import leaderboard
-from bench.errors import UserError
-from bench.statistics import Array
-from bench.store import RowStore
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.statistics import Array
+from posterior_bench.bench.store import RowStore
 
 HEADLINE = "energy_distance_rel"
 BESIDE = {"mean_error": "mean error", "cov_error": "covariance error", "c2st": "C2ST"}
 RESAMPLES = 2000
 
 Values = Mapping[tuple[str, str], pd.Series]
-"""The values of a metric by image id, for every solver and cell ``(solver, cell)`` in which no row failed."""
+"""The values of a metric by image id, for every solver and cell ``(solver, cell)`` in which no row
+failed."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,23 @@ def common_cells(values: Values, solvers: Sequence[str]) -> list[str]:
     return [cell for cell in cells if all((solver, cell) in values for solver in solvers)]
 
 
-def overall(values: Values, solvers: Sequence[str], cells: Sequence[str], reference: str = "exact") -> Overall:
-    """Average ``solvers`` over ``cells``; images are resampled within each cell, alike for all solvers.
+def overall(
+    values: Values, solvers: Sequence[str], cells: Sequence[str], reference: str = "exact"
+) -> Overall:
+    """Average ``solvers`` over ``cells``; images are resampled within each cell, alike for all
+    solvers.
 
-    Images that have no value for one of the solvers are left out for all. ValueError where a cell has no image left.
+    Images that have no value for one of the solvers are left out for all. ValueError where a cell
+    has no image left.
     """
     rng = np.random.default_rng(0)
     total, resampled = np.zeros(len(solvers)), np.zeros((RESAMPLES, len(solvers)))
     for cell in cells:
-        table = pd.concat({solver: values[solver, cell] for solver in solvers}, axis=1).dropna().sort_index()
+        table = (
+            pd.concat({solver: values[solver, cell] for solver in solvers}, axis=1)
+            .dropna()
+            .sort_index()
+        )
         if table.empty:
             raise ValueError(f"no image of the cell '{cell}' has a value for every solver")
         counts = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=RESAMPLES)
@@ -90,10 +101,15 @@ def markdown(study: Path | str, metric: str = HEADLINE, reference: str = "exact"
     groups = [("Solvers that ran in every cell", everywhere)]
     if len(everywhere) < len(solvers):
         groups.append(("All solvers, on the cells that they have in common", solvers))
-    return "\n\n".join(_table(title, values, metric, group, reference) for title, group in groups) + "\n"
+    return (
+        "\n\n".join(_table(title, values, metric, group, reference) for title, group in groups)
+        + "\n"
+    )
 
 
-def _table(title: str, values: Mapping[str, Values], metric: str, solvers: Sequence[str], reference: str) -> str:
+def _table(
+    title: str, values: Mapping[str, Values], metric: str, solvers: Sequence[str], reference: str
+) -> str:
     cells = common_cells(values[metric], solvers)
     if not cells:
         return f"{title}: there is no such cell."
@@ -109,7 +125,9 @@ def _table(title: str, values: Mapping[str, Values], metric: str, solvers: Seque
         ends = f"[{found.lo[solver]:.3f}, {found.hi[solver]:.3f}]"
         apart = f"[{found.difference_lo[solver]:.3f}, {found.difference_hi[solver]:.3f}]"
         row = [solver, f"{found.mean[solver]:.3f}", ends, f"{found.difference[solver]:.3f}", apart]
-        lines.append(f"| {' | '.join([*row, *(f'{column[solver]:.3f}' for column in beside.values())])} |")
+        lines.append(
+            f"| {' | '.join([*row, *(f'{column[solver]:.3f}' for column in beside.values())])} |"
+        )
     return "\n".join([f"{title} ({len(cells)}: {', '.join(cells)}):", "", *lines])
 
 

@@ -1,21 +1,23 @@
-"""The circuit breaker: a cell whose first rows all fail alike is stopped, so that one mistake is not many rows."""
+"""The circuit breaker: a cell whose first rows all fail alike is stopped, so that one mistake is
+not many rows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
-from bench.plan import CellPlan, Chunk
+from posterior_bench.bench.plan import CellPlan, Chunk
 
 FIRST_CHUNKS, FIRST_ROWS = 2, 8
-"""How much must have failed before a cell is stopped: both, so that one bad image or one small chunk is not enough."""
+"""How much must have failed before a cell is stopped: both, so that one bad image or one small
+chunk is not enough."""
 
 
 class Breaker:
     """Watches the chunks of one cell as they are stored.
 
-    Rows count as alike when their messages are, numbers apart. One row that is ``ok`` or of an accepted status, or two
-    different messages, and the cell is never stopped.
+    Rows count as alike when their messages are, numbers apart. One row that is ``ok`` or of an
+    accepted status, or two different messages, and the cell is never stopped.
     """
 
     def __init__(self, plan: CellPlan, accept: Sequence[str]):

@@ -1,13 +1,15 @@
-"""An equal budget for every solver, which chooses, before anything is run, how much work a solver does.
+"""An equal budget for every solver, which chooses, before anything is run, how much work a solver
+does.
 
-``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and backward passes
-together; its share of the fit is included. The settings that a solver's class calls its work
-(:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays within it. Passes are counted in
-dry runs on the cell's own prior and the measurement of its first image, where everything that takes time (network,
-autoencoder, perceptual distance) is replaced by functions of single pixels. Solvers that need the ``features`` of a
-network run on the network itself. Where the number of calls hangs on what the network says, as in the line search of
-CoPaint, a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that the worker
-sets to every run stays, in the unit of the budget.
+``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and
+backward passes together; its share of the fit is included. The settings that a solver's class calls
+its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays
+within it. Passes are counted in dry runs on the cell's own prior and the measurement of its first
+image, where everything that takes time (network, autoencoder, perceptual distance) is replaced by
+functions of single pixels. Solvers that need the ``features`` of a network run on the network
+itself. Where the number of calls hangs on what the network says, as in the line search of CoPaint,
+a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that
+the worker sets to every run stays, in the unit of the budget.
 """
 
 from __future__ import annotations
@@ -23,32 +25,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cell import shipped
-from bench.cost import Budget
-from bench.errors import Inapplicable, UserError
-from bench.foreign import foreign
-from bench.isolation import isolated
-from bench.streams import Key, Noise
-from bench.worker import Session, one_line
-from priors.base import UNITS, BudgetExceeded, Prior, Shape
-from solvers.base import Observation, Solver
+from posterior_bench.bench.cell import shipped
+from posterior_bench.bench.cost import Budget
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.foreign import foreign
+from posterior_bench.bench.isolation import isolated
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.worker import Session, one_line
+from posterior_bench.priors.base import UNITS, BudgetExceeded, Prior, Shape
+from posterior_bench.solvers.base import Observation, Solver
 
 _RUNS = 40
 """Dry runs at most; the search takes a handful."""
 
 
-def within_budget(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> Mapping[str, Any]:
-    """The configuration with the solver's work chosen for its budget; unchanged where some of the work is given.
+def within_budget(
+    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
+) -> Mapping[str, Any]:
+    """The configuration with the solver's work chosen for its budget; unchanged where some of the
+    work is given.
 
-    Raises Inapplicable for a solver that has no such settings, or needs more even with the least of them.
+    Raises Inapplicable for a solver that has no such settings, or needs more even with the least of
+    them.
     """
     return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
 
 
 def with_work(
-    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, make: Callable[[str], Trial]
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    solver: Solver,
+    make: Callable[[str], Trial],
 ) -> Mapping[str, Any]:
-    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are to be counted."""
+    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are
+    to be counted."""
     if config["budget"] is None:
         return config
     allowed, node = Budget.of(config["budget"]), config["solver"]
@@ -58,13 +68,16 @@ def with_work(
         return config
     name, budget = type(solver).__name__, f"budget={config['budget']}"
     if not solver.workload:
-        raise Inapplicable(f"{name} has no setting for how much work it does, so none can be chosen for {budget}")
+        raise Inapplicable(
+            f"{name} has no setting for how much work it does, so none can be chosen for {budget}"
+        )
     trial = make(allowed.unit)
     chosen = _most(solver, trial, int(allowed.amount / (1 + solver.margin)))
     if chosen is None:
         least = math.ceil(trial.cost(_least(solver)) * (1 + solver.margin))
         raise Inapplicable(
-            f"{name} takes at least {least} {UNITS[allowed.unit]} per draw with this preset, more than {budget}; give "
+            f"{name} takes at least {least} {UNITS[allowed.unit]} per draw with this preset, more "
+            f"than {budget}; give "
             f"budget={allowed.unit}:{least} or more, or another solver.preset"
         )
     tied = [key for key in solver.growth if key not in given and getattr(solver, key) != 1]
@@ -72,7 +85,7 @@ def with_work(
     return {**config, "solver": {**node, **tuned}}
 
 
-# -- the search -------------------------------------------------------------------------------------------------------
+# -- the search ------------------------------------------------------------------------------------
 
 
 def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
@@ -89,7 +102,8 @@ def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
 
 
 def _sized(solver: Solver, k: int) -> Solver | None:
-    """The solver whose largest work setting is ``k``; None where that is 0 or its constructor refuses."""
+    """The solver whose largest work setting is ``k``; None where that is 0 or its constructor
+    refuses."""
     try:
         return solver.scaled(k / max(solver.workload.values())) if k else None
     except ValueError:
@@ -97,21 +111,26 @@ def _sized(solver: Solver, k: int) -> Solver | None:
 
 
 def _least(solver: Solver) -> Solver:
-    return next(found for k in range(1, 1 + max(solver.workload.values())) if (found := _sized(solver, k)))
+    return next(
+        found for k in range(1, 1 + max(solver.workload.values())) if (found := _sized(solver, k))
+    )
 
 
 def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
-    """The largest ``k`` with ``count(k) <= limit``, 0 if there is none; ``usual`` where more ``k`` counts no more.
+    """The largest ``k`` with ``count(k) <= limit``, 0 if there is none; ``usual`` where more ``k``
+    counts no more.
 
-    By secants, halving the interval after those that lead too far. It ends early where a count came out as the two
-    before it foretold and foretells that the next is too much.
+    By secants, halving the interval after those that lead too far. It ends early where a count came
+    out as the two before it foretold and foretells that the next is too much.
     """
     good, cost, bad, slope, k = 0, 0.0, math.inf, math.nan, max(1, min(usual, limit) // 8)
     for _ in range(_RUNS):
         found = count(k)
         if 0 <= found == cost:
             return usual
-        if found == limit or (found == cost + slope * (k - good) and found <= limit < found + slope):
+        if found == limit or (
+            found == cost + slope * (k - good) and found <= limit < found + slope
+        ):
             return k
         if found > limit:
             bad, k = k, (good + k) // 2
@@ -125,12 +144,13 @@ def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
     return good
 
 
-# -- a dry run --------------------------------------------------------------------------------------------------------
+# -- a dry run -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a solver is counted on: one image's measurement, and a prior that costs nothing meanwhile.
+    """What a solver is counted on: one image's measurement, and a prior that costs nothing
+    meanwhile.
 
     ``unit``: what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
     """
@@ -151,7 +171,8 @@ class Trial:
         return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]), unit)
 
     def cost(self, solver: Solver, limit: float = math.inf) -> float:
-        """What one draw takes, with its share of the fit; infinite, and ended there, above ``limit``.
+        """What one draw takes, with its share of the fit; infinite, and ended there, above
+        ``limit``.
 
         Raises UserError where the solver fails.
         """
@@ -168,31 +189,43 @@ class Trial:
                 return math.inf
             except Exception as error:
                 raise UserError(
-                    f"{type(solver).__name__} failed while its network passes were counted: {one_line(error)}"
+                    f"{type(solver).__name__} failed while its network passes were counted: "
+                    f"{one_line(error)}"
                 ) from error
         return fitted / self.draws + meter.spent - fitted
 
 
 @contextmanager
 def weightless(prior: Prior, whole: bool) -> Iterator[None]:
-    """Within the block the prior counts and behaves as ever, but runs no network, or a ``whole`` one, and no decoder.
+    """Within the block the prior counts and behaves as ever, but runs no network, or a ``whole``
+    one, and no decoder.
 
-    Its prediction is that of pixels from two narrow Gaussians: smooth, bounded, and right at every noise level. A prior
-    in closed form stays what it is.
+    Its prediction is that of pixels from two narrow Gaussians: smooth, bounded, and right at every
+    noise level. A prior in closed form stays what it is.
     """
     with ExitStack() as stack:
         if prior.latent is not None:
             image, latent = prior.image_shape, prior.latent_shape
-            stack.enter_context(patch.object(prior.latent, "encode", lambda x, noise=None: _resized(x, latent)))
+            stack.enter_context(
+                patch.object(prior.latent, "encode", lambda x, noise=None: _resized(x, latent))
+            )
             stack.enter_context(patch.object(prior.latent, "decode", lambda z: _resized(z, image)))
         if prior.net is not None and not whole:
             times = 2 if prior.learned_var else 1
-            stack.enter_context(patch.object(prior, "_raw", lambda x, t, values: torch.cat([x] * times, 1)))
-            stack.enter_context(patch.object(prior, "_to_x0", lambda out, z, alpha, sigma: _predicted(z, alpha, sigma)))
+            stack.enter_context(
+                patch.object(prior, "_raw", lambda x, t, values: torch.cat([x] * times, 1))
+            )
+            stack.enter_context(
+                patch.object(
+                    prior, "_to_x0", lambda out, z, alpha, sigma: _predicted(z, alpha, sigma)
+                )
+            )
         yield
 
 
-def _predicted(z: Tensor, alpha: Tensor, sigma: Tensor, centre: float = 0.5, spread: float = 0.1) -> Tensor:
+def _predicted(
+    z: Tensor, alpha: Tensor, sigma: Tensor, centre: float = 0.5, spread: float = 0.1
+) -> Tensor:
     """``E[x0 | z]`` for pixels from ``N(centre, spread^2)`` or ``N(-centre, spread^2)``."""
     variance = alpha**2 * spread**2 + sigma**2
     pull, share = (centre * alpha / variance).to(z), (alpha * spread**2 / variance).to(z)

@@ -8,18 +8,22 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from bench.errors import UserError
-from bench.foreign import Left, foreign, text_of
-from bench.plugins import in_file, packages
-from bench.presets import choose, usual
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.foreign import Left, foreign, text_of
+from posterior_bench.bench.plugins import in_file, packages
+from posterior_bench.bench.presets import choose, usual
+
+ROOT = "posterior_bench"
+"""The package that holds ours; a ``_target_`` may leave it out."""
 
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
 _HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
 
 
 def target(node: Mapping[str, Any]) -> Any:
-    """The class or function a node names; only our packages may be named, and what the setting plugins admits."""
-    path = str(node["_target_"])
+    """The class or function a node names; only our packages may be named, and what the setting
+    plugins admits."""
+    path = str(node["_target_"]).removeprefix(f"{ROOT}.")
     found = in_file(path)
     if found is not None:
         return found.load()
@@ -27,28 +31,33 @@ def target(node: Mapping[str, Any]) -> Any:
     valid = [*PACKAGES, *sorted(packages())]
     if module.split(".")[0] not in valid or not name.isidentifier():
         raise UserError(
-            f"_target_ '{path}' is outside the packages a configuration may name: {', '.join(valid)}; plugins=[NAME] "
+            f"_target_ '{path}' is outside the packages a configuration may name: "
+            f"{', '.join(valid)}; plugins=[NAME] "
             "admits an installed plugin"
         )
+    imported = f"{ROOT}.{module}" if module.split(".")[0] in PACKAGES else module
     try:
         with foreign():
-            found_there = getattr(importlib.import_module(module), name)
+            found_there = getattr(importlib.import_module(imported), name)
     except (ImportError, AttributeError, Left) as error:
         raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
-    if module.split(".")[0] in PACKAGES and not _may_be_made(found_there, module, path):
-        raise UserError(f"_target_ '{path}' is neither a class of that module nor what an option of ours names")
+    if module.split(".")[0] in PACKAGES and not _may_be_made(found_there, imported, path):
+        raise UserError(
+            f"_target_ '{path}' is neither a class of that module nor what an option of ours names"
+        )
     return found_there
 
 
 def _may_be_made(found: Any, module: str, path: str) -> bool:
-    """A class of the module itself, or what a shipped option names; no helper, and nothing that the module imports."""
+    """A class of the module itself, or what a shipped option names; no helper, and nothing that the
+    module imports."""
     return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
 
 
 @cache
 def _of_options() -> frozenset[str]:
     """Every ``_target_`` of an option that is there."""
-    from bench.catalog import GROUPS, options
+    from posterior_bench.bench.catalog import GROUPS, options
 
     contents = [option.content for group in GROUPS for option in options(group).values()]
     return frozenset(value for content in contents for value in _targets(content))
@@ -63,7 +72,8 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The constructor arguments of a node: what the user set, else what the preset says (of ``auto``, the first)."""
+    """The constructor arguments of a node: what the user set, else what the preset says (of
+    ``auto``, the first)."""
     given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
     presets = node.get("presets")
     if presets is None:
@@ -75,14 +85,18 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
     return {k: v for k, v in chosen.items() if v is not None}
 
 
-def suited(solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The solver's node with the preset that :func:`bench.presets.choose` gives it for this prior and data."""
+def suited(
+    solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The solver's node with the preset that :func:`bench.presets.choose` gives it for this prior
+    and data."""
     choice = choose(solver, prior, data)
     return solver if choice is None else {**solver, "preset": choice.preset}
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
-    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the user."""
+    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the
+    user."""
     make = target(node)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}
     if dataclasses.is_dataclass(make):

@@ -1,8 +1,9 @@
 """Seconds that one sample takes in every kind of call of a prior, from a few calls on this machine.
 
-Nothing is loaded and nothing is run before its memory, and the time of a first call, have been estimated and found
-within the limits: the weights are counted in the description of the files, the memory of a call on the meta device, and
-its time from its operations and the speed of a matrix product here.
+Nothing is loaded and nothing is run before its memory, and the time of a first call, have been
+estimated and found within the limits: the weights are counted in the description of the files, the
+memory of a call on the meta device, and its time from its operations and the speed of a matrix
+product here.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import UserError
-from bench.memory import Costs
-from bench.worker import shared
-from priors.base import Condition, Prior
-from priors.memory import weight_bytes
-from priors.nets import Inpainter
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.memory import Costs
+from posterior_bench.bench.worker import shared
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.memory import weight_bytes
+from posterior_bench.priors.nets import Inpainter
 
 KINDS = ("nfe", "nge", "decode", "decode_grad", "encode", "encode_grad")
 """What a meter counts, and what is timed: the ``_grad`` ones and ``nge`` are backward passes."""
@@ -32,7 +33,8 @@ _SHARE = 0.2
 
 
 class TooMuch(Exception):
-    """Calls that are not made, because they would take more memory or time than allowed; the message says which."""
+    """Calls that are not made, because they would take more memory or time than allowed; the
+    message says which."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ def measured(
     memory: int,
     end: float,
 ) -> Pace:
-    """Times the calls in ``needed`` of a prior at batch 1, then at as many of ``rows`` samples as keep to the limits.
+    """Times the calls in ``needed`` of a prior at batch 1, then at as many of ``rows`` samples as
+    keep to the limits.
 
-    ``described``: the prior on the meta device, or in closed form. ``memory``: bytes that may be in use. ``end``: when
-    this must be over, of ``time.monotonic``. Raises TooMuch before anything is loaded.
+    ``described``: the prior on the meta device, or in closed form. ``memory``: bytes that may be in
+    use. ``end``: when this must be over, of ``time.monotonic``. Raises TooMuch before anything is
+    loaded.
     """
     kept = _demand_memory(described, memory)
     _demand_time(described, device, end)
@@ -81,7 +85,12 @@ def measured(
         seconds, more = _timed(prior, needed, batch, gradient, end)
         calls += more
     words = f"{calls} calls at batch {batch} on {_name(device)}"
-    return Pace(seconds, words if gradient or not {"nge"} & {*needed} else f"{words}, backward taken as twice forward")
+    return Pace(
+        seconds,
+        words
+        if gradient or not {"nge"} & {*needed}
+        else f"{words}, backward taken as twice forward",
+    )
 
 
 def _name(device: str) -> str:
@@ -89,7 +98,8 @@ def _name(device: str) -> str:
 
 
 def _demand_memory(prior: Prior, memory: int) -> int:
-    """The bytes that a sample of the prior keeps for a gradient; TooMuch where weights and a call take too much."""
+    """The bytes that a sample of the prior keeps for a gradient; TooMuch where weights and a call
+    take too much."""
     if prior.net is None:
         return 0
     try:
@@ -100,22 +110,27 @@ def _demand_memory(prior: Prior, memory: int) -> int:
     # without a gradient, the activations of a few layers are there at a time
     if weights + kept // 4 > memory:
         raise TooMuch(
-            f"its weights ({weights / 2**30:.1f} GiB) and the activations of one call do not fit into max_memory="
+            f"its weights ({weights / 2**30:.1f} GiB) and the activations of one call do not fit "
+            f"into max_memory="
             f"{memory / 2**30:.1f}GiB"
         )
     return kept
 
 
 def _demand_time(prior: Prior, device: str, end: float) -> None:
-    """TooMuch where one call, by its operations and the speed of a matrix product here, takes too long."""
+    """TooMuch where one call, by its operations and the speed of a matrix product here, takes too
+    long."""
     if prior.net is None:
         return
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _denoise(prior, torch.zeros(1, *prior.latent_shape, device="meta"), _condition(prior, 1, "meta"))
+        _denoise(
+            prior, torch.zeros(1, *prior.latent_shape, device="meta"), _condition(prior, 1, "meta")
+        )
     expected, left = 2 * counter.get_total_flops() / _speed(device), end - time.monotonic()
     if 4 * expected > left:
         raise TooMuch(
-            f"one call takes about {expected:.0f} s on {_name(device)}, more than {max(left, 0):.0f} s allow (the rest "
+            f"one call takes about {expected:.0f} s on {_name(device)}, more than "
+            f"{max(left, 0):.0f} s allow (the rest "
             "of max_seconds)"
         )
 
@@ -163,7 +178,8 @@ def _timed(
 
 
 def _best(call: Callable[[], object], device: str, end: float) -> tuple[float, int]:
-    """The fastest of a few calls, and how many there were: the first also warms up, and is the only one if it is slow.
+    """The fastest of a few calls, and how many there were: the first also warms up, and is the only
+    one if it is slow.
 
     On a machine that others use, the fastest is nearest to what the call itself takes.
     """

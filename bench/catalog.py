@@ -1,4 +1,5 @@
-"""What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction of a second."""
+"""What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction
+of a second."""
 
 from __future__ import annotations
 
@@ -9,15 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench import prior_paths
-from bench.errors import UserError, unknown
-from bench.plugins import InFile, in_file, installed
-from bench.presets import AUTO, choose, usual
-from bench.presets import lines as preset_lines
-from bench.record import read_yaml
+from posterior_bench.bench import prior_paths
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.plugins import InFile, in_file, installed
+from posterior_bench.bench.presets import AUTO, choose, usual
+from posterior_bench.bench.presets import lines as preset_lines
+from posterior_bench.bench.record import read_yaml
 
-_HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+CONF = ROOT / "conf"
 
 GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study", "scale")
 LIST_GROUPS = ("metrics",)
@@ -43,32 +44,44 @@ class Option:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the file says of its own group; one with ``@package _global_`` may set other groups too."""
+        """What the file says of its own group; one with ``@package _global_`` may set other groups
+        too."""
         own = _load(self.path).get(self.group)
         return own if isinstance(own, dict) else _load(self.path)
 
     @property
     def sweep(self) -> dict[str, str]:
-        """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of any other option."""
+        """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of
+        any other option."""
         hydra = _load(self.path).get("hydra", {})
         return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The sweeps of a study that runs several, what they share included; none of any other option."""
+        """The sweeps of a study that runs several, what they share included; none of any other
+        option."""
         shared = self.content.get("each", {})
         return [{**shared, **part} for part in self.content.get("parts", [])]
 
     @property
     def brings(self) -> dict[str, Any]:
-        """Options of other groups that this one chooses unless the user does: ``{"prior": "fashion"}``."""
+        """Options of other groups that this one chooses unless the user does: ``{"prior":
+        "fashion"}``."""
         entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
-        moved = {key: value for entry in entries for key, value in entry.items() if key.startswith("override /")}
-        return {key.removeprefix("override /").partition("@")[0]: value for key, value in moved.items()}
+        moved = {
+            key: value
+            for entry in entries
+            for key, value in entry.items()
+            if key.startswith("override /")
+        }
+        return {
+            key.removeprefix("override /").partition("@")[0]: value for key, value in moved.items()
+        }
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Settings a user may override, with the value in force: the preset's where the key itself is null."""
+        """Settings a user may override, with the value in force: the preset's where the key itself
+        is null."""
         content = self.content
         preset = content.get("presets", {}).get(usual(content), {})
         keys = (k for k in content if k not in _HARNESS_KEYS)
@@ -77,7 +90,8 @@ class Option:
 
 @dataclass(frozen=True)
 class _Unlisted(Option):
-    """An option that the command line makes up, without a YAML file: it sweeps nothing and brings nothing along."""
+    """An option that the command line makes up, without a YAML file: it sweeps nothing and brings
+    nothing along."""
 
     @property
     def sweep(self) -> dict[str, str]:
@@ -94,7 +108,8 @@ class _Unlisted(Option):
 
 @dataclass(frozen=True)
 class FileOption(_Unlisted):
-    """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without running it."""
+    """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without
+    running it."""
 
     @property
     def code(self) -> InFile:
@@ -108,14 +123,24 @@ class FileOption(_Unlisted):
 
     @property
     def content(self) -> dict[str, Any]:
-        fields = [s for s in self._class.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
-        settings = {s.target.id: _default(s) for s in fields if not ast.unparse(s.annotation).startswith("ClassVar")}  # type: ignore[union-attr]
+        fields = [
+            s
+            for s in self._class.body
+            if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+        ]
+        settings = {
+            ast.unparse(s.target): _default(s)
+            for s in fields
+            if not ast.unparse(s.annotation).startswith("ClassVar")
+        }
         return {"_target_": self.code.target, **settings}
 
     @property
     def _class(self) -> ast.ClassDef:
         nodes = self.code.tree().body
-        return next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name)
+        return next(
+            node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +161,8 @@ class FolderOption(_Unlisted):
 
 
 def _default(field: ast.AnnAssign) -> Any:
-    """The default of a field; ``???``, which has to be given, where there is none or it is no plain value."""
+    """The default of a field; ``???``, which has to be given, where there is none or it is no plain
+    value."""
     try:
         value = ast.literal_eval(field.value) if field.value is not None else "???"
     except ValueError:
@@ -152,7 +178,8 @@ def _load(path: Path) -> dict[str, Any]:
 def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:
     """The options of a group by name; sub-folders give names such as ``arena/g2``.
 
-    ``plugins``: the installed packages to count in, None = all. Raises UserError where one brings a name that exists.
+    ``plugins``: the installed packages to count in, None = all. Raises UserError where one brings a
+    name that exists.
     """
     found = dict(_options(group, CONF / group, ""))
     for plugin in installed().values():
@@ -160,7 +187,10 @@ def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Optio
             continue
         more = _options(group, plugin.conf / group, plugin.name)
         if taken := sorted(found.keys() & more.keys()):
-            raise UserError(f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; rename it there")
+            raise UserError(
+                f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; rename "
+                f"it there"
+            )
         found |= more
     return found
 
@@ -173,7 +203,8 @@ def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
 
 
 def option(group: str, name: str) -> Option:
-    """One option, the solver in a file or the prior in a folder; raises UserError with the valid names."""
+    """One option, the solver in a file or the prior in a folder; raises UserError with the valid
+    names."""
     if group == "solver" and (found := in_file(name)):
         return FileOption(group, name, found.file)
     if group == "prior" and (folder := prior_paths.folder(name)):
@@ -183,7 +214,9 @@ def option(group: str, name: str) -> Option:
     except KeyError:
         error = unknown(group, name, options(group))
         raise (
-            UserError(f"{error}. The folder of a model is given as prior=PATH") if group == "prior" else error
+            UserError(f"{error}. The folder of a model is given as prior=PATH")
+            if group == "prior"
+            else error
         ) from None
 
 
@@ -192,7 +225,9 @@ def defaults() -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for entry in _load(CONF / "config.yaml")["defaults"]:
         if isinstance(entry, dict):
-            chosen.update({key.removeprefix("override ").lstrip("/"): value for key, value in entry.items()})
+            chosen.update(
+                {key.removeprefix("override ").lstrip("/"): value for key, value in entry.items()}
+            )
     return {group: chosen.get(group) for group in GROUPS}
 
 
@@ -223,16 +258,25 @@ def show_all(arguments: Sequence[str]) -> str:
     named = dict(argument.partition("=")[::2] for argument in arguments)
     shown = [show(argument) for argument in arguments]
     if {"solver", "prior"} <= named.keys():
-        choice = choose(option("solver", named["solver"]).content, option("prior", named["prior"]).content, {})
-        shown += [f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"] if choice else []
+        choice = choose(
+            option("solver", named["solver"]).content, option("prior", named["prior"]).content, {}
+        )
+        shown += (
+            [f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"]
+            if choice
+            else []
+        )
     return "\n\n".join(shown)
 
 
 def show(argument: str) -> str:
-    """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the class."""
+    """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the
+    class."""
     group, _, name = argument.partition("=")
     if not name:
-        raise UserError(f"'show' takes group=name, for example: bench show solver=dps (got '{argument}')")
+        raise UserError(
+            f"'show' takes group=name, for example: bench show solver=dps (got '{argument}')"
+        )
     if group not in GROUPS:
         raise unknown("group", group, GROUPS)
     chosen = option(group, name)
@@ -241,13 +285,20 @@ def show(argument: str) -> str:
     if presets:
         lines += _preset_table(chosen, presets)
         if chosen.content.get("preset") == AUTO:
-            lines += ["", "  preset = auto: the one chosen for the prior; where none was, the first."]
+            lines += [
+                "",
+                "  preset = auto: the one chosen for the prior; where none was, the first.",
+            ]
         if told := preset_lines(presets):
             lines += ["", *(f"  {line}" for line in told)]
         if any(f"{name}_latent" in presets for name in presets):
             lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
         if any(f"{name}_small" in presets for name in presets):
-            lines += ["", "  On data of a few numbers (most arenas), preset=NAME means NAME_small where there is one."]
+            lines += [
+                "",
+                "  On data of a few numbers (most arenas), preset=NAME means NAME_small where "
+                "there is one.",
+            ]
     else:
         lines += _settings(chosen)
     if "train" in chosen.content:
@@ -261,12 +312,15 @@ def _settings(chosen: Option) -> list[str]:
     if chosen.group in LIST_GROUPS:
         columns = chosen.parameters.items()
         bundle = [f"  metrics={name}" for name in chosen.content.get("defaults", [])]
-        return bundle + [f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns]
+        return bundle + [
+            f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns
+        ]
     lines = []
     for key, value in chosen.parameters.items():
         if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
             lines += [
-                f"  {chosen.group}.{key}: " + "  ".join(f"{k}={_plain(v)}" for k, v in part.items()) for part in value
+                f"  {chosen.group}.{key}: " + "  ".join(f"{k}={_plain(v)}" for k, v in part.items())
+                for part in value
             ]
             continue
         inner = f"{chosen.group}.{key}.({'|'.join(value)})" if isinstance(value, dict) else ""
@@ -278,10 +332,14 @@ def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[st
     keys = list(chosen.parameters)
     head = ["", *(f"{p}{' *' if p == chosen.content.get('preset') else ''}" for p in presets)]
     own = {k: chosen.content[k] for k in keys if chosen.content[k] is not None}
-    rows = [[f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())] for k in keys]
+    rows = [
+        [f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())]
+        for k in keys
+    ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
-        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
     ]
 
 
@@ -312,19 +370,23 @@ def _card_lines(chosen: Option) -> list[str]:
 
 
 def class_node(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module]:
-    """The definition of a class or function in the source of its module, and the whole of that; nothing is imported.
+    """The definition of a class or function in the source of its module, and the whole of that;
+    nothing is imported.
 
     Without a ``module``, ``name`` is ``FILE.py:CLASS``.
     """
     code = None if module else in_file(name)
     tree, name = (code.tree(), code.name) if code else (_tree(module), name)
-    found = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name)
+    found = (
+        n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name
+    )
     return next(found, None), tree
 
 
 @cache
 def _tree(module: str) -> ast.Module:
-    """The syntax tree of one of our modules or of a plugin; an empty one where there is no such file."""
+    """The syntax tree of one of our modules or of a plugin; an empty one where there is no such
+    file."""
     package, *rest = module.split(".")
     roots = {plugin.package: plugin.root for plugin in installed().values()}
     source = roots.get(package, CONF.parent / package).joinpath(*rest).with_suffix(".py")
@@ -339,17 +401,27 @@ def _card_call(node: ast.ClassDef | ast.FunctionDef) -> list[ast.keyword]:
 
 
 def _literal(node: ast.expr, tree: ast.Module) -> Any:
-    """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported module."""
+    """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported
+    module."""
     if isinstance(node, ast.Dict):
         parts = zip(node.keys, node.values, strict=True)
-        items = [_literal(v, tree) if k is None else {_literal(k, tree): _literal(v, tree)} for k, v in parts]
+        items = [
+            _literal(v, tree) if k is None else {_literal(k, tree): _literal(v, tree)}
+            for k, v in parts
+        ]
         return {k: v for item in items for k, v in item.items()}
     if not isinstance(node, ast.Name):
         return ast.literal_eval(node)
     for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and any(alias.name == node.id for alias in statement.names):
+        if isinstance(statement, ast.ImportFrom) and any(
+            alias.name == node.id for alias in statement.names
+        ):
             return _literal(node, _tree(statement.module or ""))
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        targets = (
+            statement.targets
+            if isinstance(statement, ast.Assign)
+            else [getattr(statement, "target", None)]
+        )
         if any(getattr(target, "id", "") == node.id for target in targets):
             return _literal(statement.value, tree)  # type: ignore[attr-defined]
     raise ValueError(f"'{node.id}' is not a constant")

@@ -9,14 +9,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from bench import prompts
-from bench.build import arguments, suited, target
-from bench.errors import UserError
-from bench.modules import modules_identity
-from bench.own import PLAIN
-from bench.plugins import in_file
-from bench.presets import choose
-from priors.execution import Execution
+from posterior_bench.bench import prompts
+from posterior_bench.bench.build import arguments, suited, target
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.modules import modules_identity
+from posterior_bench.bench.own import PLAIN
+from posterior_bench.bench.plugins import in_file
+from posterior_bench.bench.presets import choose
+from posterior_bench.priors.execution import Execution
 
 Node = Mapping[str, Any]
 
@@ -31,9 +31,9 @@ _PATH_ENDS = ("_path", "_file", "_dir", "_folder", "_root", "_list")
 class Cell:
     """The resolved configuration of one leaderboard line, in plain types that travel to any worker.
 
-    ``name`` hashes what the numbers depend on and nothing else: not the metrics, the executor or where files lie.
-    ``identity`` is what people read of it, with ``content``, a hash of the images in use, and ``fingerprint``, one of
-    the prior: cells are comparable only where these agree.
+    ``name`` hashes what the numbers depend on and nothing else: not the metrics, the executor or
+    where files lie. ``identity`` is what people read of it, with ``content``, a hash of the images
+    in use, and ``fingerprint``, one of the prior: cells are comparable only where these agree.
     """
 
     name: str
@@ -50,18 +50,25 @@ class Cell:
 
 
 def cell_of(
-    config: Mapping[str, Any], choices: Mapping[str, Any], data_name: str, images: Sequence[str] | None
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    data_name: str,
+    images: Sequence[str] | None,
 ) -> Cell:
     """The cell of a resolved configuration.
 
-    ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own id, which for a
-    folder of files hashes their names; ``images`` are the hashes of the images in use (``ImageSet.content``), in the
-    order of their ids, or None where they are drawn from the prior.
+    ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own
+    id, which for a folder of files hashes their names; ``images`` are the hashes of the images in
+    use (``ImageSet.content``), in the order of their ids, or None where they are drawn from the
+    prior.
     """
-    from bench.environment import version
+    from posterior_bench.bench.environment import version
 
     solver, code = target(config["solver"]), in_file(config["solver"]["_target_"])
-    settings = {**_content(_without(arguments(config["solver"]), "modules")), **modules_identity(config)}
+    settings = {
+        **_content(_without(arguments(config["solver"]), "modules")),
+        **modules_identity(config),
+    }
     prior = _prior_identity(config["prior"])
     content = digest([data_name, prior, config["seed"]] if images is None else list(images))
     canonical = {
@@ -71,18 +78,30 @@ def cell_of(
             **settings,
         },
         "prior": prior,
-        "data": {"name": data_name, "content": content, **_without_paths(prompts.identity(config["data"]))},
+        "data": {
+            "name": data_name,
+            "content": content,
+            **_without_paths(prompts.identity(config["data"])),
+        },
         "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
-        "operator": {"class": config["operator"]["_target_"], **_content(arguments(config["operator"]))},
+        "operator": {
+            "class": config["operator"]["_target_"],
+            **_content(arguments(config["operator"])),
+        },
         "seed": config["seed"],
         "draws": config["draws"],
         "budget": config["budget"],
     }
     if changed := Execution.of(config).changed:
-        canonical["execution"] = changed  # only then: a cell with the defaults keeps the name it always had
+        canonical["execution"] = (
+            changed  # only then: a cell with the defaults keeps the name it always had
+        )
     identity = {
         "solver": str(config["solver"].get("label") or (code.name if code else choices["solver"])),
-        **{group: label(group, config[group], str(choices[group])) for group in ("data", "mask", "operator", "prior")},
+        **{
+            group: label(group, config[group], str(choices[group]))
+            for group in ("data", "mask", "operator", "prior")
+        },
         "seed": int(config["seed"]),
         "images": int(config["data"]["images"]),
         "draws": int(config["draws"]),
@@ -111,17 +130,21 @@ def _whole(value: Any) -> Any:
 
 
 def is_path(name: str, value: Any) -> bool:
-    """Whether a setting says where something lies: that enters no hash and no table, what lies there does."""
-    return (value is None or isinstance(value, str)) and (name in _PATHS or name.endswith(_PATH_ENDS))
+    """Whether a setting says where something lies: that enters no hash and no table, what lies
+    there does."""
+    return (value is None or isinstance(value, str)) and (
+        name in _PATHS or name.endswith(_PATH_ENDS)
+    )
 
 
 def label(group: str, node: Node, name: str) -> str:
     """An option's name and the settings that differ from the shipped ones: ``comod low=0.3``.
 
-    A prior from files has the name in its ``prior.json``, and where it is not the one shipped under that name the first
-    digits of its fingerprint. Another class than the option's is named, and a file by the first digits of its hash.
+    A prior from files has the name in its ``prior.json``, and where it is not the one shipped under
+    that name the first digits of its fingerprint. Another class than the option's is named, and a
+    file by the first digits of its hash.
     """
-    from bench.catalog import options
+    from posterior_bench.bench.catalog import options
 
     option = options(group).get(name)
     shipped = dict(option.content) if option else {}
@@ -140,18 +163,24 @@ def label(group: str, node: Node, name: str) -> str:
 
 
 def _names_of(path: str) -> list[str]:
-    """What a prior from files is called: the name it records, and its fingerprint unless the product ships it."""
-    from priors.fingerprint import ROOT, fingerprint, read_spec, resolve
+    """What a prior from files is called: the name it records, and its fingerprint unless the
+    product ships it."""
+    from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve
 
     folder = resolve(path)
     name = " ".join(str(read_spec(folder).get("name") or "unnamed").split())
     own, shipped = fingerprint(folder), ROOT / "priors" / "assets" / name
-    ours = Path(name).name == name and (shipped / "prior.json").is_file() and fingerprint(shipped) == own
+    ours = (
+        Path(name).name == name
+        and (shipped / "prior.json").is_file()
+        and fingerprint(shipped) == own
+    )
     return [name] if ours else [name, f"fingerprint={own[:8]}"]
 
 
 def variant_of(config: Mapping[str, Any], solver: str) -> str:
-    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5 budget=nfe:100``.
+    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5
+    budget=nfe:100``.
 
     The shipped preset is the one that the solver gets with this prior where nobody names one.
     """
@@ -167,35 +196,49 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
 
 
 def _preset_identity(config: Node) -> Node:
-    """For people: the preset, what it was chosen for, and by whom for this prior; empty where its yaml does not say."""
+    """For people: the preset, what it was chosen for, and by whom for this prior; empty where its
+    yaml does not say."""
     choice = choose(config["solver"], config["prior"], config["data"])
     if choice is None or not choice.priors:
         return {}
-    return {"preset": choice.preset, "preset_for": ", ".join(choice.priors), "preset_from": choice.origin}
+    return {
+        "preset": choice.preset,
+        "preset_for": ", ".join(choice.priors),
+        "preset_from": choice.origin,
+    }
 
 
 def shipped(node: Node, solver: str) -> Node:
-    """The node of a solver as it is without anybody's settings; ``solver`` is the name of the option chosen."""
-    from bench.catalog import option, options
+    """The node of a solver as it is without anybody's settings; ``solver`` is the name of the
+    option chosen."""
+    from posterior_bench.bench.catalog import option, options
 
-    found = option("solver", node["_target_"]) if in_file(node["_target_"]) else options("solver").get(solver)
+    found = (
+        option("solver", node["_target_"])
+        if in_file(node["_target_"])
+        else options("solver").get(solver)
+    )
     return found.content if found else {}
 
 
 def _prior_identity(node: Node) -> Node:
     """The content of a prior's files, or the parameters of a closed-form one; never a path."""
-    from priors.fingerprint import fingerprint
+    from posterior_bench.priors.fingerprint import fingerprint
 
     if "path" in node:
         try:
-            return {"fingerprint": fingerprint(node["path"]), **_without(_without_paths(node), "train")}
+            return {
+                "fingerprint": fingerprint(node["path"]),
+                **_without(_without_paths(node), "train"),
+            }
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
     return {"class": node["_target_"], **_content(arguments(node))}
 
 
 def _content(settings: Node) -> Node:
-    """Settings of a solver, mask, operator or prior, with the content of a file in place of where it lies."""
+    """Settings of a solver, mask, operator or prior, with the content of a file in place of where
+    it lies."""
     if settings.get("sha256"):
         return _without(_without_paths(settings), "trust_file")
     paths = {k: v for k, v in settings.items() if is_path(k, v)}
@@ -204,8 +247,9 @@ def _content(settings: Node) -> Node:
 
 
 def _content_at(name: str, path: Path) -> str:
-    """A hash of a file, or of all files in a folder with their names there; '' for what is not there."""
-    from priors.fingerprint import sha256
+    """A hash of a file, or of all files in a folder with their names there; '' for what is not
+    there."""
+    from posterior_bench.priors.fingerprint import sha256
 
     path = path.expanduser()
     try:

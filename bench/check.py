@@ -1,7 +1,8 @@
-"""The conformance suite: what every solver promises, checked on small priors, one result per promise.
+"""The conformance suite: what every solver promises, checked on small priors, one result per
+promise.
 
-A promise is checked only if those it rests on are kept: where rows mix, nothing is said about a NaN. So a solver that
-breaks one promise fails one check, and the table names it.
+A promise is checked only if those it rests on are kept: where rows mix, nothing is said about a
+NaN. So a solver that breaks one promise fails one check, and the table names it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from bench.app import compose
-from bench.build import build, target
-from bench.catalog import options
-from bench.docs import field_notes
-from bench.errors import UserError
-from bench.foreign import foreign
-from bench.guard import ROOT
-from bench.models import with_served
-from bench.modules import load_modules
-from bench.overrides import check as check_overrides
-from bench.plugins import admit
-from bench.presets import settings, usual
-from bench.rig import (
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.docs import field_notes
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.foreign import foreign
+from posterior_bench.bench.models import with_served
+from posterior_bench.bench.modules import load_modules
+from posterior_bench.bench.overrides import check as check_overrides
+from posterior_bench.bench.plugins import admit
+from posterior_bench.bench.presets import settings, usual
+from posterior_bench.bench.rig import (
     DRAWS,
     IMAGES,
     PRIORS,
@@ -47,12 +48,12 @@ from bench.rig import (
     small_prior,
     snapshot,
 )
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from bench.worker import Measurement, one_line, shared
-from priors.base import BudgetExceeded, Prior
-from priors.mixture import MixturePrior
-from solvers.base import Noise, Observation, Solver
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.worker import Measurement, one_line, shared
+from posterior_bench.priors.base import BudgetExceeded, Prior
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.solvers.base import Noise, Observation, Solver
 
 PASS, FAIL, WARNING, SKIPPED = "pass", "fail", "warning", "skipped"
 LINES = 120
@@ -73,7 +74,8 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one promise: ``pass``, ``fail``, ``warning`` or ``skipped``, and why where it is not the first."""
+    """The outcome of one promise: ``pass``, ``fail``, ``warning`` or ``skipped``, and why where it
+    is not the first."""
 
     name: str
     status: str
@@ -98,12 +100,18 @@ class Report:
         return self._with(WARNING)
 
     def _with(self, status: str) -> list[tuple[str, Result]]:
-        return [(name, r) for name, results in self.columns.items() for r in results if r.status == status]
+        return [
+            (name, r)
+            for name, results in self.columns.items()
+            for r in results
+            if r.status == status
+        ]
 
 
 @dataclass(frozen=True)
 class Code:
-    """What can be said of a solver without running it: its class and its node of the configuration."""
+    """What can be said of a solver without running it: its class and its node of the
+    configuration."""
 
     cls: type[Solver]
     node: Mapping[str, Any]
@@ -111,7 +119,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run and what could be seen around it: contents of the observation and of the prior before and after, costs."""
+    """A run and what could be seen around it: contents of the observation and of the prior before
+    and after, costs."""
 
     x: Tensor
     observation: tuple[Mapping[str, object], Mapping[str, object]]
@@ -132,9 +141,13 @@ class Subject:
     whole: Solver | None = None
 
     def run(
-        self, images: Sequence[int] = IMAGES, masks: tuple[str, ...] = ("box",), other_truth: bool = False
+        self,
+        images: Sequence[int] = IMAGES,
+        masks: tuple[str, ...] = ("box",),
+        other_truth: bool = False,
     ) -> Tensor:
-        """Samples ``(N, D, C, H, W)`` of a fresh measurement; the arguments are those of :meth:`Rig.measure`."""
+        """Samples ``(N, D, C, H, W)`` of a fresh measurement; the arguments are those of
+        :meth:`Rig.measure`."""
         measured = self.rig.measure(images, masks, other_truth)
         return self.solve(measured, self.rig.noise(measured))
 
@@ -160,7 +173,9 @@ class Subject:
     @property
     def lacking(self) -> frozenset[str]:
         """What the solver needs and the rig does not have."""
-        return self.solver.lacks(self.rig.prior.caps | target(self.rig.operator).caps, self.rig.sigma)
+        return self.solver.lacks(
+            self.rig.prior.caps | target(self.rig.operator).caps, self.rig.sigma
+        )
 
     @property
     def samples(self) -> Tensor:
@@ -168,7 +183,7 @@ class Subject:
         return self.first.x
 
 
-# -- what the code says -----------------------------------------------------------------------------------------------
+# -- what the code says ----------------------------------------------------------------------------
 
 
 def _card(code: Code) -> None:
@@ -179,7 +194,9 @@ def _card(code: Code) -> None:
     if parameters is None or not parameters.frozen:
         raise Broken("the class is no frozen dataclass, so a run could change its settings")
     card = getattr(cls, "card", None)
-    missing = [name for name in ("title", "paper", "equations") if not str(getattr(card, name, "")).strip()]
+    missing = [
+        name for name in ("title", "paper", "equations") if not str(getattr(card, name, "")).strip()
+    ]
     if missing:
         raise Broken(f"the card says nothing under {', '.join(missing)}")
 
@@ -201,7 +218,9 @@ def _presets(code: Code) -> None:
         values = settings(values)
         unknown = values.keys() - code.node.keys()
         if unknown:
-            raise Broken(f"preset {name} sets {', '.join(sorted(unknown))}, which the file does not list")
+            raise Broken(
+                f"preset {name} sets {', '.join(sorted(unknown))}, which the file does not list"
+            )
         if not required:
             try:
                 build({**code.node, **dict.fromkeys(values), "preset": name})
@@ -218,7 +237,7 @@ def _length(code: Code) -> None:
         raise Broken(f"{path.name} has {lines} lines; a solver is one file of at most {LINES}")
 
 
-# -- what a run shows -------------------------------------------------------------------------------------------------
+# -- what a run shows ------------------------------------------------------------------------------
 
 
 def _runs(subject: Subject) -> None:
@@ -228,11 +247,15 @@ def _runs(subject: Subject) -> None:
 def _output(subject: Subject) -> None:
     x, shape = subject.samples, (len(IMAGES), len(DRAWS), *subject.rig.prior.image_shape)
     if tuple(x.shape) != shape:
-        raise Broken(f"samples have the shape {tuple(x.shape)}, not (images, draws, C, H, W) = {shape}")
+        raise Broken(
+            f"samples have the shape {tuple(x.shape)}, not (images, draws, C, H, W) = {shape}"
+        )
     if x.dtype != torch.float32:
         raise Broken(f"samples are {x.dtype}, not torch.float32")
     if x.requires_grad:
-        raise Broken("samples carry a gradient, and with it the memory of the whole run; detach them")
+        raise Broken(
+            "samples carry a gradient, and with it the memory of the whole run; detach them"
+        )
 
 
 def _finite(subject: Subject) -> None:
@@ -244,7 +267,9 @@ def _random(subject: Subject) -> None:
     before = global_generators()
     with poisoned():
         subject.solve(measured, subject.rig.noise(measured))
-    for name, was, now in zip(("torch", "NumPy", "Python"), before, global_generators(), strict=True):
+    for name, was, now in zip(
+        ("torch", "NumPy", "Python"), before, global_generators(), strict=True
+    ):
         if was != now:
             raise Broken(f"the global generator of {name} has moved; use the noise argument alone")
 
@@ -305,7 +330,9 @@ def _budget(subject: Subject) -> None:
     prior, first = subject.rig.prior, subject.first
     nfe = first.counts["nfe"]
     if nfe != first.evaluations:
-        raise Broken(f"the meter counts {nfe} network evaluations, but {first.evaluations} were made")
+        raise Broken(
+            f"the meter counts {nfe} network evaluations, but {first.evaluations} were made"
+        )
     if nfe == 0:
         raise Skipped("it makes no network call")
     try:
@@ -314,7 +341,9 @@ def _budget(subject: Subject) -> None:
     except BudgetExceeded:
         if again.nfe == nfe:
             return
-        raise Broken(f"two equal runs cost {nfe} and at least {again.nfe} network evaluations") from None
+        raise Broken(
+            f"two equal runs cost {nfe} and at least {again.nfe} network evaluations"
+        ) from None
     if again.nfe < nfe:
         raise Broken(f"two equal runs cost {nfe} and {again.nfe} network evaluations")
     raise Broken("it went on after its budget was spent: BudgetExceeded must not be caught")
@@ -322,7 +351,9 @@ def _budget(subject: Subject) -> None:
 
 def _truth(subject: Subject) -> None:
     if "pinv" not in target(subject.rig.operator).caps:
-        raise Skipped("the operator has no pseudo-inverse, so no other image with this measurement is known")
+        raise Skipped(
+            "the operator has no pseudo-inverse, so no other image with this measurement is known"
+        )
     _equal(subject.run(other_truth=True), subject.samples, "the same measurement of other images")
 
 
@@ -343,7 +374,9 @@ def _needs(subject: Subject) -> None:
     try:
         x = subject.solve(bare, subject.rig.noise(bare))
     except Exception as error:
-        raise Broken(f"it asks the operator for what is not among its needs: {one_line(error)}") from error
+        raise Broken(
+            f"it asks the operator for what is not among its needs: {one_line(error)}"
+        ) from error
     _all_finite(x, "samples with an operator that can do no more than the needs say")
 
 
@@ -355,21 +388,29 @@ def _heeds(subject: Subject) -> None:
 
 
 def _agrees(subject: Subject) -> None:
-    """Images of a prior in closed form, all steps: here the residual and the range of good samples are known."""
+    """Images of a prior in closed form, all steps: here the residual and the range of good samples
+    are known."""
     prior, rig = subject.rig.prior, subject.rig
     if not isinstance(prior, MixturePrior):
         raise Skipped("what the samples should look like is known on priors in closed form alone")
     likely, others = (_images_of(prior, rig, draw) for draw in (0, 1))
     measured = rig.measure(truth=likely)
     solver = subject.whole or subject.solver
-    x = dataclasses.replace(subject, solver=solver).solve(measured, rig.noise(measured)).flatten(0, 1)
+    x = (
+        dataclasses.replace(subject, solver=solver)
+        .solve(measured, rig.noise(measured))
+        .flatten(0, 1)
+    )
     largest, usual = x.abs().max().item(), likely.abs().max().item()
     if largest > _FAR * max(usual, 1.0):
-        raise Doubtful(f"samples reach {largest:.3g}, images of this prior {usual:.2g}: return them in [-1, 1]")
+        raise Doubtful(
+            f"samples reach {largest:.3g}, images of this prior {usual:.2g}: return them in [-1, 1]"
+        )
     residual, blind = (_residual(measured, images, rig) for images in (x, others))
     if residual > _SHARE * blind:
         raise Doubtful(
-            f"the residual on what was observed is {residual:.2g}, that of images drawn without looking {blind:.2g}: "
+            f"the residual on what was observed is {residual:.2g}, that of images drawn without "
+            f"looking {blind:.2g}: "
             "is the mask inverted (True = observed), an image transposed, its range not [-1, 1]?"
         )
 
@@ -406,7 +447,11 @@ def _gpu(subject: Subject) -> None:
     if not torch.cuda.is_available():
         raise Skipped("there is no GPU here")
     rig, prior = subject.rig, subject.rig.prior
-    moved = None if rig.modules is None else {name: module.to("cuda") for name, module in rig.modules.items()}
+    moved = (
+        None
+        if rig.modules is None
+        else {name: module.to("cuda") for name, module in rig.modules.items()}
+    )
     try:
         there = dataclasses.replace(rig, prior=prior.to("cuda"), modules=moved, device="cuda")
         x = dataclasses.replace(subject, rig=there).run()
@@ -421,7 +466,8 @@ def _gpu(subject: Subject) -> None:
 
 @dataclass(frozen=True)
 class Promise:
-    """One line of the suite. ``after``: the promises it rests on; where one of them is broken it is not checked."""
+    """One line of the suite. ``after``: the promises it rests on; where one of them is broken it is
+    not checked."""
 
     name: str
     text: str
@@ -441,21 +487,45 @@ RUNNING = (
     Promise("runs", "a run ends without an error", _runs),
     Promise("output", "samples are float32 (N, D, C, H, W) without a gradient", _output, ("runs",)),
     Promise("finite", "samples are finite", _finite, ("output",)),
-    Promise("randomness", "no global generator is used: they raise, and their states stay", _random, ("runs",)),
-    Promise("measurement", "y, mask and condition are not changed in place", _measurement, ("runs",)),
-    Promise("prior", "weights, hooks, gradients, meter and process settings stay as they were", _prior, ("runs",)),
+    Promise(
+        "randomness",
+        "no global generator is used: they raise, and their states stay",
+        _random,
+        ("runs",),
+    ),
+    Promise(
+        "measurement", "y, mask and condition are not changed in place", _measurement, ("runs",)
+    ),
+    Promise(
+        "prior",
+        "weights, hooks, gradients, meter and process settings stay as they were",
+        _prior,
+        ("runs",),
+    ),
     Promise("repeat", "the same seed gives the same bits", _repeat, _CLEAN),
     Promise("batch", "neighbours and order do not change an image's bits", _batch, ("repeat",)),
     Promise("draws", "a draw's bits depend on its index alone", _draws, ("batch",)),
     Promise("noise", "images and draws have noise of their own", _rows, ("repeat",)),
     Promise("nan", "a NaN stays in its row", _nan, ("batch", "finite")),
-    Promise("budget", "the meter counts every network call, and its limit ends the run", _budget, ("repeat",)),
+    Promise(
+        "budget",
+        "the meter counts every network call, and its limit ends the run",
+        _budget,
+        ("repeat",),
+    ),
     Promise("truth", "hidden pixels of the truth change nothing", _truth, ("repeat",)),
     Promise("masks", "all and nothing observed give finite samples", _masks, ("finite",)),
-    Promise("needs", "the operator is asked for nothing that the needs do not name", _needs, ("finite",)),
-    Promise("heeds", "another measurement gives other samples (else a warning)", _heeds, ("repeat",)),
     Promise(
-        "agrees", "samples agree with the measurement, in the range of images (else a warning)", _agrees, ("finite",)
+        "needs", "the operator is asked for nothing that the needs do not name", _needs, ("finite",)
+    ),
+    Promise(
+        "heeds", "another measurement gives other samples (else a warning)", _heeds, ("repeat",)
+    ),
+    Promise(
+        "agrees",
+        "samples agree with the measurement, in the range of images (else a warning)",
+        _agrees,
+        ("finite",),
     ),
     Promise("bfloat16", "a run under bfloat16 autocast is finite", _bfloat16, ("finite",)),
     Promise("gpu", "a run on the GPU stays there and is finite", _gpu, ("finite",)),
@@ -463,7 +533,8 @@ RUNNING = (
 
 
 def examine(promises: Sequence[Promise], subject: Code | Subject) -> list[Result]:
-    """The result of every promise, in order. An error of the solver is a failure, never an error of the suite.
+    """The result of every promise, in order. An error of the solver is a failure, never an error of
+    the suite.
 
     Raises UserError where the solver cannot run with what the user gave.
     """
@@ -494,18 +565,25 @@ def _examine(promise: Promise, subject: Code | Subject) -> Result:
     return Result(promise.name, PASS)
 
 
-# -- solvers of the configuration -------------------------------------------------------------------------------------
+# -- solvers of the configuration ------------------------------------------------------------------
 
 
 def reports(overrides: Sequence[str]) -> Iterator[Report]:
     """A report for every solver that ``solver=`` names: one, several between commas, or ``all``.
 
-    ``prior=`` checks on that prior instead of the small ones. Raises UserError for what is unknown, before any work.
+    ``prior=`` checks on that prior instead of the small ones. Raises UserError for what is unknown,
+    before any work.
     """
     given = dict(override.partition("=")[::2] for override in overrides)
     if "solver" not in given:
-        raise UserError("'check' takes solver=NAME or solver=all, for example: bench check solver=dps")
-    names = list(options("solver", plugins=())) if given["solver"] == "all" else given["solver"].split(",")
+        raise UserError(
+            "'check' takes solver=NAME or solver=all, for example: bench check solver=dps"
+        )
+    names = (
+        list(options("solver", plugins=()))
+        if given["solver"] == "all"
+        else given["solver"].split(",")
+    )
     others = [override for override in overrides if not override.startswith("solver=")]
     jobs = [(name, check_overrides([f"solver={name}", *others])) for name in names]
     own = frozenset(key.removeprefix("solver.") for key in given if key.startswith("solver."))
@@ -530,10 +608,11 @@ def check_solver(
     keep: frozenset[str] = frozenset(),
     priors: Sequence[str] = tuple(PRIORS),
 ) -> Report:
-    """Check the solver of a resolved configuration on its code, and on every prior that has what it needs.
+    """Check the solver of a resolved configuration on its code, and on every prior that has what it
+    needs.
 
-    ``prior``: the one to use instead of the small ``priors``, with the trained ``modules`` for it; ``keep``: settings
-    of the solver that are not cut down.
+    ``prior``: the one to use instead of the small ``priors``, with the trained ``modules`` for it;
+    ``keep``: settings of the solver that are not cut down.
     """
     node = config["solver"]
     try:
@@ -541,24 +620,46 @@ def check_solver(
     except UserError as error:
         return Report(name, {"code": [Result("card", FAIL, str(error))]})
     columns = {"code": examine(STATIC, code)}
-    broken = next((r.name for r in columns["code"] if r.name in ("card", "presets") and r.status == FAIL), None)
+    broken = next(
+        (r.name for r in columns["code"] if r.name in ("card", "presets") and r.status == FAIL),
+        None,
+    )
     missing = next((key for key, value in node.items() if value == "???"), None)
     if broken or missing:
-        reason = f"rests on {broken}" if broken else f"solver.{missing} is not set; give solver.{missing}=VALUE"
-        return Report(name, {**columns, "run": [Result(promise.name, SKIPPED, reason) for promise in RUNNING]})
-    candidates = {label: small_prior(label) for label in priors} if prior is None else {"prior": prior}
+        reason = (
+            f"rests on {broken}"
+            if broken
+            else f"solver.{missing} is not set; give solver.{missing}=VALUE"
+        )
+        return Report(
+            name, {**columns, "run": [Result(promise.name, SKIPPED, reason) for promise in RUNNING]}
+        )
+    candidates = (
+        {label: small_prior(label) for label in priors} if prior is None else {"prior": prior}
+    )
     try:
-        subjects = {label: _subject(config, found, modules, keep) for label, found in candidates.items()}
+        subjects = {
+            label: _subject(config, found, modules, keep) for label, found in candidates.items()
+        }
     except ImportError as error:  # an optional package is not there
-        return Report(name, {**columns, "run": [Result(promise.name, SKIPPED, str(error)) for promise in RUNNING]})
+        return Report(
+            name,
+            {**columns, "run": [Result(promise.name, SKIPPED, str(error)) for promise in RUNNING]},
+        )
     fitting = {label: subject for label, subject in subjects.items() if not subject.lacking}
     if not fitting:
         lacking = min((subject.lacking for subject in subjects.values()), key=len)
-        reason = f"it needs {', '.join(sorted(lacking))}, which this operator has not, with the priors of this check"
-        # a name that nothing of ours has is a mistake; another operator or prior may have the others
+        reason = (
+            f"it needs {', '.join(sorted(lacking))}, which this operator has not, with the "
+            f"priors of this check"
+        )
+        # a name that nothing of ours has is a mistake; another operator or prior may have the
+        # others
         status = SKIPPED if lacking <= _capabilities(candidates.values()) else FAIL
         return Report(name, {**columns, "run": [Result("runs", status, reason)]})
-    return Report(name, columns | {label: examine(RUNNING, subject) for label, subject in fitting.items()})
+    return Report(
+        name, columns | {label: examine(RUNNING, subject) for label, subject in fitting.items()}
+    )
 
 
 def _capabilities(priors: Iterable[Prior]) -> frozenset[str]:
@@ -569,7 +670,10 @@ def _capabilities(priors: Iterable[Prior]) -> frozenset[str]:
 
 
 def _subject(
-    config: Mapping[str, Any], prior: Prior, modules: Mapping[str, nn.Module] | None, keep: frozenset[str]
+    config: Mapping[str, Any],
+    prior: Prior,
+    modules: Mapping[str, nn.Module] | None,
+    keep: frozenset[str],
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
     node = config["solver"]
@@ -581,27 +685,39 @@ def _subject(
     return Subject(solver, _rig(solver, prior, config["operator"], modules), whole)
 
 
-def _rig(solver: Solver, prior: Prior, operator: Mapping[str, Any], modules: Mapping[str, nn.Module] | None) -> Rig:
-    """The rig with untrained modules and a plain distance where the solver's settings ask for either."""
+def _rig(
+    solver: Solver,
+    prior: Prior,
+    operator: Mapping[str, Any],
+    modules: Mapping[str, nn.Module] | None,
+) -> Rig:
+    """The rig with untrained modules and a plain distance where the solver's settings ask for
+    either."""
     perceptual = _absolute_distance if getattr(solver, "perceptual", "none") != "none" else None
-    if modules is None and getattr(solver, "modules", None) is not None and "features" in prior.caps:
+    if (
+        modules is None
+        and getattr(solver, "modules", None) is not None
+        and "features" in prior.caps
+    ):
         modules = _untrained_modules(prior)
     return Rig(prior, operator, modules, perceptual)
 
 
 def _untrained_modules(prior: Prior) -> dict[str, nn.Module]:
-    from solvers.propagation import propagation_channels, propagation_modules
+    from posterior_bench.solvers.propagation import propagation_channels, propagation_modules
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return dict(propagation_modules(propagation_channels(prior)).eval().requires_grad_(False).items())
+        return dict(
+            propagation_modules(propagation_channels(prior)).eval().requires_grad_(False).items()
+        )
 
 
 def _absolute_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().flatten(1).mean(1)
 
 
-# -- comparisons ------------------------------------------------------------------------------------------------------
+# -- comparisons -----------------------------------------------------------------------------------
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -615,7 +731,9 @@ def _bits(x: Tensor) -> bytes:
 
 def _equal(a: Tensor, b: Tensor, what: str) -> None:
     if not _same(a, b):
-        difference = (a - b).abs().nan_to_num(torch.inf).max().item() if a.shape == b.shape else torch.inf
+        difference = (
+            (a - b).abs().nan_to_num(torch.inf).max().item() if a.shape == b.shape else torch.inf
+        )
         raise Broken(f"{what}: bits differ, by up to {difference:.2g}")
 
 
@@ -627,7 +745,11 @@ def _all_finite(x: Tensor, what: str) -> None:
 
 def _contents(measured: Measurement, obs: Observation) -> dict[str, object]:
     cond = {} if obs.cond is None else obs.cond.values
-    tensors = {"y": measured.y, "mask": measured.operator.mask, **{f"condition {k}": v for k, v in cond.items()}}
+    tensors = {
+        "y": measured.y,
+        "mask": measured.operator.mask,
+        **{f"condition {k}": v for k, v in cond.items()},
+    }
     return {name: _bits(value) for name, value in tensors.items() if value is not None}
 
 
@@ -635,13 +757,20 @@ def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> str:
     return ", ".join(name for name in before if before[name] != after[name])
 
 
-# -- for the terminal -------------------------------------------------------------------------------------------------
+# -- for the terminal ------------------------------------------------------------------------------
 
-_MARKS = {PASS: "[green]pass[/]", FAIL: "[red]FAIL[/]", WARNING: "[yellow]warn[/]", SKIPPED: "[dim]skip[/]", "": ""}
+_MARKS = {
+    PASS: "[green]pass[/]",
+    FAIL: "[red]FAIL[/]",
+    WARNING: "[yellow]warn[/]",
+    SKIPPED: "[dim]skip[/]",
+    "": "",
+}
 
 
 def table(report: Report) -> Table:
-    """One line per promise, one column per place where it was checked, and what was not as promised."""
+    """One line per promise, one column per place where it was checked, and what was not as
+    promised."""
     columns = list(report.columns)
     view = Table("promise", *columns, "", title=f"solver={report.solver}", title_justify="left")
     found = {(column, r.name): r for column in columns for r in report.columns[column]}
@@ -655,13 +784,19 @@ def table(report: Report) -> Table:
                 where.setdefault(result.reason, []).append(column)
         notes = [f"{', '.join(found_in)}: {escape(reason)}" for reason, found_in in where.items()]
         note = "; ".join(notes) or f"[dim]{escape(promise.text)}[/]"
-        view.add_row(promise.name, *(_MARKS[result.status if result else ""] for result in cells), note)
+        view.add_row(
+            promise.name, *(_MARKS[result.status if result else ""] for result in cells), note
+        )
     return view
 
 
 def summary(reports: Sequence[Report]) -> str:
     """One line per broken promise, or one that says there is none; then one per warning."""
-    broken = [f"solver={r.solver} breaks {result.name} ({where})" for r in reports for where, result in r.failures]
+    broken = [
+        f"solver={r.solver} breaks {result.name} ({where})"
+        for r in reports
+        for where, result in r.failures
+    ]
     odd = [
         f"warning: solver={r.solver} {result.name} ({where}): {result.reason}"
         for r in reports

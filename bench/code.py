@@ -1,9 +1,10 @@
 """The source a solver consists of, as a hash: rows say by it which code computed them.
 
-The files are that of the class, and those below ``solvers/`` that it imports from, directly or through each other; of
-an installed plugin also those of its own package. The bytes count, comments too, so that nobody has to judge which
-change matters. The solvers' ``version`` enters the name of a cell; this hash does not, so a run that is continued with
-other source would mix two methods in one line, and is refused (:meth:`bench.plan.CellPlan.missing`).
+The files are that of the class, and those below ``solvers/`` that it imports from, directly or
+through each other; of an installed plugin also those of its own package. The bytes count, comments
+too, so that nobody has to judge which change matters. The solvers' ``version`` enters the name of a
+cell; this hash does not, so a run that is continued with other source would mix two methods in one
+line, and is refused (:meth:`bench.plan.CellPlan.missing`).
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bench.build import PACKAGES, target
+from posterior_bench.bench.build import ROOT, target
 
-SOLVERS = "solvers"
+SOLVERS = f"{ROOT}.solvers"
 
 
 def code_of(node: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits over the source files of a solver's node; they do not depend on where the files lie."""
+    """16 hexadecimal digits over the source files of a solver's node; they do not depend on where
+    the files lie."""
     kind = target(node)
     own = Path(inspect.getfile(kind))
     module = "" if node["_target_"].split(":")[0].endswith(".py") else str(kind.__module__)
     top = module.partition(".")[0]
-    followed = {SOLVERS} if top in PACKAGES else {SOLVERS, top} - {""}
+    followed = {SOLVERS} if top == ROOT else {SOLVERS, top} - {""}
     whole = sha256()
     for name, path in sorted(_files(module, own, followed).items()):
         whole.update(f"{name}\x1f{sha256(_source(path)).hexdigest()}\n".encode())
@@ -35,7 +37,8 @@ def code_of(node: Mapping[str, Any]) -> str:
 
 
 def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
-    """The files by their modules' names; the class's own file is called '' so that its name and place do not count."""
+    """The files by their modules' names; the class's own file is called '' so that its name and
+    place do not count."""
     found = {"": own}
     left = list(_imported(own, module, followed))
     while left:
@@ -49,17 +52,22 @@ def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
 
 
 def _imported(path: Path, module: str, followed: set[str]) -> Iterator[str]:
-    """The modules a file may import from the packages that are followed; names that are no modules too."""
+    """The modules a file may import from the packages that are followed; names that are no modules
+    too."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(_source(path))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            parents = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             base = ".".join([*parents, *([node.module] if node.module else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.partition(".")[0] in followed)
+        yield from (
+            name for name in names if any(f"{name}.".startswith(f"{top}.") for top in followed)
+        )
 
 
 def _path(module: str) -> Path | None:

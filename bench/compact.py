@@ -1,7 +1,9 @@
-"""``python -m bench compact STUDY``: the many small files of finished cells merged into a few large ones.
+"""``python -m bench compact STUDY``: the many small files of finished cells merged into a few large
+ones.
 
-A pack is written and renamed before the files whose rows it holds are removed. So whatever dies in between, every row
-is there once or twice, never not at all; twice, readers count it once, and the same command again clears up.
+A pack is written and renamed before the files whose rows it holds are removed. So whatever dies in
+between, every row is there once or twice, never not at all; twice, readers count it once, and the
+same command again clears up.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import FAILED, UserError
-from bench.record import planned_cells, read_cell
-from bench.store import DifferentCopies, RowStore
+from posterior_bench.bench.errors import FAILED, UserError
+from posterior_bench.bench.record import planned_cells, read_cell
+from posterior_bench.bench.store import DifferentCopies, RowStore
 
 PACK_BYTES = 64 * 2**20
 PACK_CHUNKS = 500
-"""A pack is closed at so many bytes or chunks: what is read at once, and what a bad disk can take at once."""
+"""A pack is closed at so many bytes or chunks: what is read at once, and what a bad disk can take
+at once."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Compacted:
 
 
 def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
-    """Merge the shards of every finished cell of a study. Raises UserError for a folder without cells."""
+    """Merge the shards of every finished cell of a study. Raises UserError for a folder without
+    cells."""
     return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
 
 
@@ -45,7 +49,12 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
         return Compacted(plan["cell"], before, before, str(error))
     missing = chunks.keys() - store.done()
     if missing:
-        return Compacted(plan["cell"], before, before, f"not finished: {len(missing)} of {len(chunks)} chunks missing")
+        return Compacted(
+            plan["cell"],
+            before,
+            before,
+            f"not finished: {len(missing)} of {len(chunks)} chunks missing",
+        )
     # chunks with failed rows stay by themselves: retry=true writes them anew
     failed = set(rows.loc[rows["status"] != "ok", "image_id"])
     good = [name for name, images in chunks.items() if not failed & set(map(str, images))]
@@ -55,7 +64,8 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
 
 
 def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator[list[str]]:
-    """Chunks that go into one pack: neighbours in the plan whose columns agree, up to so many bytes."""
+    """Chunks that go into one pack: neighbours in the plan whose columns agree, up to so many
+    bytes."""
     group: list[str] = []
     size, layout = 0, None
     for chunk in chunks:
@@ -70,7 +80,8 @@ def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator
 
 
 def _merge(store: RowStore, chunks: Sequence[str]) -> None:
-    """One pack in place of what holds these chunks now; a file that somebody has written meanwhile is left alone."""
+    """One pack in place of what holds these chunks now; a file that somebody has written meanwhile
+    is left alone."""
     own = {path: path.stat().st_mtime_ns for path in store.shards() if path.stem in set(chunks)}
     old = [path for path in store.packs() if {*store.held(path)} & {*chunks}]
     if not own and len(old) == 1 and store.held(old[0]) == list(chunks):
@@ -94,7 +105,7 @@ def _files(store: RowStore) -> list[Path]:
 
 def command(arguments: Sequence[str]) -> int:
     """The verb: 0 where every cell is finished and sound, else 1."""
-    from bench.console import out
+    from posterior_bench.bench.console import out
 
     if len(arguments) != 1:
         raise UserError("'compact' takes one study folder, for example: bench compact runs/default")

@@ -1,7 +1,7 @@
 """Completion of command lines in bash: verbs, groups, options, and the settings of the chosen ones.
 
-``eval "$(bench completion bash)"`` in ``~/.bashrc`` turns it on. Answers come from the YAML files alone, so a press of
-the tab key costs a fraction of a second.
+``eval "$(bench completion bash)"`` in ``~/.bashrc`` turns it on. Answers come from the YAML files
+alone, so a press of the tab key costs a fraction of a second.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.errors import UserError
-from bench.verbs import HELP
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.verbs import HELP
 
 SCRIPT = """\
 _bench() {
@@ -23,18 +23,22 @@ complete -o default -F _bench bench
 
 
 def command(arguments: Sequence[str]) -> int:
-    """The verb: ``bash`` prints the script, ``words LINE`` what may follow in an unfinished command line."""
+    """The verb: ``bash`` prints the script, ``words LINE`` what may follow in an unfinished command
+    line."""
     if list(arguments) == ["bash"]:
         print(SCRIPT, end="")
         return 0
     if len(arguments) == 2 and arguments[0] == "words":
         print("\n".join(candidates(arguments[1])))
         return 0
-    raise UserError("'completion' takes the name of a shell, and knows bash: eval \"$(bench completion bash)\"")
+    raise UserError(
+        "'completion' takes the name of a shell, and knows bash: eval \"$(bench completion bash)\""
+    )
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of an unfinished line may become; of ``GROUP=``, what may follow the ``=``.
+    """What the last word of an unfinished line may become; of ``GROUP=``, what may follow the
+    ``=``.
 
     bash takes ``=`` for the end of a word, so that is where its word begins.
     """
@@ -53,17 +57,21 @@ def candidates(line: str) -> list[str]:
 
 def _keys(words: Sequence[str]) -> list[str]:
     """Groups, top-level settings, and the settings of the options that the line names."""
-    from bench.catalog import GROUPS, LIST_GROUPS, option, options
-    from bench.settings import SETTINGS
+    from posterior_bench.bench.catalog import GROUPS, LIST_GROUPS, option, options
+    from posterior_bench.bench.settings import SETTINGS
 
     named = [word.split("=", 1) for word in words if word.partition("=")[0] in GROUPS]
-    chosen = [option(group, name) for group, name in named if name in options(group) and group not in LIST_GROUPS]
+    chosen = [
+        option(group, name)
+        for group, name in named
+        if name in options(group) and group not in LIST_GROUPS
+    ]
     own = [f"{found.group}.{key}=" for found in chosen for key in found.parameters]
     return [*(f"{group}=" for group in GROUPS), *(f"{key}=" for key in SETTINGS), *own]
 
 
 def _values(key: str) -> list[str]:
-    from bench.catalog import GROUPS, options
+    from posterior_bench.bench.catalog import GROUPS, options
 
     return list(options(key)) if key in GROUPS else []
 

@@ -1,7 +1,9 @@
-"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the other.
+"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the
+other.
 
-There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar and an ETA, which
-move with every pass of the network, and below it stands how many cells are to come and how long they may take.
+There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar
+and an ETA, which move with every pass of the network, and below it stands how many cells are to
+come and how long they may take.
 """
 
 from __future__ import annotations
@@ -16,15 +18,22 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as Eta
 from rich.text import Text
 
-from bench import pulse
+from posterior_bench.bench import pulse
 
 if TYPE_CHECKING:  # the first line of a run does not wait for pandas
-    from bench.plan import CellPlan, Chunk
-    from bench.progress import Position
+    from posterior_bench.bench.plan import CellPlan, Chunk
+    from posterior_bench.bench.progress import Position
 
     Advance = Callable[[Chunk, Mapping[str, int]], None]
 
@@ -39,8 +48,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class Sweep:
     """What this process was asked for: how many ``cells``, less those found not to apply.
 
-    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows before. ``begun``: the
-    first line has been said.
+    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows
+    before. ``begun``: the first line has been said.
     """
 
     cells: int = 1
@@ -54,12 +63,15 @@ class Sweep:
         if left < 1:
             return ""
         words = f"{len(self.took) + self.there} of {self.cells} cells done, {left} after this one"
-        return f"{words}, about {span(left * sum(self.took) / len(self.took))}" if self.took else words
+        return (
+            f"{words}, about {span(left * sum(self.took) / len(self.took))}" if self.took else words
+        )
 
 
 SWEEP = Sweep()
 LINE_SECONDS = (5.0, 30.0)
-"""Where there is no terminal: when the first line of a long cell comes, and how often there is one later."""
+"""Where there is no terminal: when the first line of a long cell comes, and how often there is one
+later."""
 
 
 def title(plan: CellPlan) -> str:
@@ -71,7 +83,8 @@ def title(plan: CellPlan) -> str:
 
 @contextmanager
 def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
-    """Shows rows, and passes of the network within a chunk, as they are done; failures are said at once."""
+    """Shows rows, and passes of the network within a chunk, as they are done; failures are said at
+    once."""
     rows, total = plan.rows(chunks), plan.rows()
     seen: dict[str, int] = {}
     start = time.monotonic()
@@ -90,7 +103,7 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         out.print(done if out.is_terminal else f"{title(plan)}: all {total} rows are there")
         yield lambda chunk, counts: None
         return
-    from bench.progress import position
+    from posterior_bench.bench.progress import position
 
     at = position(plan, chunks)
     if not out.is_terminal:
@@ -108,7 +121,9 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         with pulse.listening(hear):
             yield count
         failures = note({})
-        out.print(f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip())
+        out.print(
+            f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip()
+        )
         return
     columns = (
         SpinnerColumn(),
@@ -123,11 +138,17 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
     )
     bar = Progress(*columns, console=out)
     with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=out, transient=True):
-        task = bar.add_task(escape(title(plan)), total=total, completed=total - rows, failures="", passes="")
+        task = bar.add_task(
+            escape(title(plan)), total=total, completed=total - rows, failures="", passes=""
+        )
 
         def move(chunk: str, passes: int) -> None:
             at.hear(chunk, passes)
-            bar.update(task, completed=total - rows + at.done, passes=f"  {at.passes} passes" if at.passes else "")
+            bar.update(
+                task,
+                completed=total - rows + at.done,
+                passes=f"  {at.passes} passes" if at.passes else "",
+            )
 
         def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
             at.ended(chunk, "ok" in counts)
@@ -142,7 +163,8 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
 
 @dataclass
 class _Lines:
-    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then, none of a short."""
+    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then,
+    none of a short."""
 
     title: str
     at: Position
@@ -156,21 +178,26 @@ class _Lines:
         if seconds < self.due:
             return
         self.due = seconds + LINE_SECONDS[1]
-        from bench.progress import left
+        from posterior_bench.bench.progress import left
 
         rest = left(seconds, self.at.done, self.rows)
         ahead = f", about {span(rest)} left" if rest == rest else ""
         passes = f", {self.at.passes} passes of the chunk at hand" if self.at.passes else ""
-        out.print(f"{self.title}: {int(self.at.done)} of {self.rows} rows{passes}{ahead}", markup=False)
+        out.print(
+            f"{self.title}: {int(self.at.done)} of {self.rows} rows{passes}{ahead}", markup=False
+        )
 
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
-    """The line that a cell leaves behind; of one with failed rows, with the most frequent reason."""
+    """The line that a cell leaves behind; of one with failed rows, with the most frequent
+    reason."""
     if not failures:
         return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
     failed = plan.store.read(["status", "message"]).query("status != 'ok'")["message"].mode()
     reason = f": {failed.iloc[0]}" if len(failed) else ""
-    return Text.assemble(("✗ ", "red"), title(plan), (f"  {words}", "dim"), (f"  {failures}{reason}", "red"))
+    return Text.assemble(
+        ("✗ ", "red"), title(plan), (f"  {words}", "dim"), (f"  {failures}{reason}", "red")
+    )
 
 
 def span(seconds: float) -> str:

@@ -1,4 +1,5 @@
-"""``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without executing it."""
+"""``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without
+executing it."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from bench.errors import UserError
-from bench.models import diffusers_folder
-from priors.fingerprint import read_spec, refuse_pointer
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.models import diffusers_folder
+from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
 
 if TYPE_CHECKING:
-    from priors.convert.base import Converted
+    from posterior_bench.priors.convert.base import Converted
 
 FAMILIES = ("edm", "adm", "compvis", "hub")
 SYNONYMS = {"diffusers": "hub"}
@@ -59,7 +60,8 @@ def _parser() -> _Parser:
 def convert(arguments: Sequence[str]) -> Path:
     """Convert as the command line says; returns the folder.
 
-    Raises UserError for a wrong command line, a file that is refused, and a target folder that is there already.
+    Raises UserError for a wrong command line, a file that is refused, and a target folder that is
+    there already.
     """
     given = _parser().parse_args(list(arguments))
     given.family = SYNONYMS.get(given.family, given.family) or _guessed(given.source)
@@ -67,7 +69,9 @@ def convert(arguments: Sequence[str]) -> Path:
         given.source = _diffusers(given.source) or given.source
     for option, families in _OPTIONS.items():
         if getattr(given, option) is not None and given.family not in families:
-            raise UserError(f"--{option} is an option of --as {' and '.join(families)} alone; leave it out")
+            raise UserError(
+                f"--{option} is an option of --as {' and '.join(families)} alone; leave it out"
+            )
     target: Path = given.to
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another --to, or remove it")
@@ -82,10 +86,12 @@ def convert(arguments: Sequence[str]) -> Path:
 
 def next_command(folder: Path) -> str:
     """What to type after a conversion: a run with this prior on somebody's photographs."""
-    from bench.catalog import options
-    from priors.nets import NETS, Inpainter
+    from posterior_bench.bench.catalog import options
+    from posterior_bench.priors.nets import NETS, Inpainter
 
-    known = [name for name, prior in options("prior").items() if prior.content.get("path") == str(folder)]
+    known = [
+        name for name, prior in options("prior").items() if prior.content.get("path") == str(folder)
+    ]
     typed = str(folder) if len(folder.parts) > 1 else f"./{folder}"
     chosen = f"prior={known[0]}" if known else shlex.quote(f"prior={typed}")
     made = NETS[str(read_spec(folder)["net"]["class"])]  # type: ignore[index]
@@ -99,7 +105,9 @@ def _guessed(source: Path) -> str:
         return "hub"
     if not source.exists():
         raise UserError(f"{source} does not exist; give the checkpoint, or the folder, to convert")
-    raise UserError(f"{source} does not say of what kind it is; give --as edm, --as adm or --as compvis")
+    raise UserError(
+        f"{source} does not say of what kind it is; give --as edm, --as adm or --as compvis"
+    )
 
 
 def _diffusers(source: Path) -> Path | None:
@@ -110,7 +118,7 @@ def _diffusers(source: Path) -> Path | None:
 
 
 def _try(converted: Converted, given: argparse.Namespace) -> None:
-    from priors.convert.trial import call_once
+    from posterior_bench.priors.convert.trial import call_once
 
     call_once(converted.prior, given.source)
 
@@ -129,22 +137,24 @@ def _check_hash(source: Path, wanted: str | None) -> None:
 def _read(given: argparse.Namespace) -> Converted:
     source: Path = given.source
     if given.family == "hub":
-        from priors.convert import hub
+        from posterior_bench.priors.convert import hub
 
         return hub.convert(source, given.prompts, given.controlnet)
     if not source.is_file():
         raise UserError(f"{source} is no file; give the checkpoint to convert")
     if given.family == "edm":
-        from priors.convert import edm
+        from posterior_bench.priors.convert import edm
 
         return edm.convert(source)
     if given.family == "adm":
-        from priors.convert import adm
+        from posterior_bench.priors.convert import adm
 
         return adm.convert(source, given.layout, _config(given.config))
-    from priors.convert import compvis
+    from posterior_bench.priors.convert import compvis
 
-    return compvis.convert(source, given.layout, _config(given.config), given.weights, given.autoencoder)
+    return compvis.convert(
+        source, given.layout, _config(given.config), given.weights, given.autoencoder
+    )
 
 
 def _config(path: Path | None) -> dict[str, Any] | None:
@@ -170,12 +180,16 @@ def _refuse_pointer(path: Path) -> None:
 def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path:
     import torch
 
-    from priors.load import save
+    from posterior_bench.priors.load import save
 
     source: Path = given.source
     name, how = given.name or target.name, f"--as {given.family}"
-    meta = facts(converted, source, name, source.resolve().name, how, given.licence, given.controlnet)
-    return save(target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32)
+    meta = facts(
+        converted, source, name, source.resolve().name, how, given.licence, given.controlnet
+    )
+    return save(
+        target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32
+    )
 
 
 def facts(
@@ -187,13 +201,16 @@ def facts(
     licence: str | None = None,
     controlnet: Path | None = None,
 ) -> dict[str, object]:
-    """What a converted prior records beside its architecture; ``origin``: what it was converted from, for people."""
+    """What a converted prior records beside its architecture; ``origin``: what it was converted
+    from, for people."""
     meta: dict[str, object] = {
         "name": name,
         "training": dict(converted.facts),
         "source": f"converted from {origin} by `python -m bench convert {how}`",
         "licence": licence or converted.licence or "not stated by the source",
-        "converted_from": {_name(file, source, controlnet): _hash(file) for file in converted.files},
+        "converted_from": {
+            _name(file, source, controlnet): _hash(file) for file in converted.files
+        },
     }
     if converted.class_names:
         meta["class_names"] = converted.class_names

@@ -1,11 +1,12 @@
 """How often a solver calls the network, counted in seconds and without the network.
 
-The solver runs once on one small random image. Its prior is a stand-in of the same kind (process, latents, inpainting)
-whose network costs nothing (:func:`bench.budget.weightless`). How many calls a solver makes depends on its settings
-alone, whatever the size of the images; only those with a line search (CoPaint) make a few more or less on real images.
+The solver runs once on one small random image. Its prior is a stand-in of the same kind (process,
+latents, inpainting) whose network costs nothing (:func:`bench.budget.weightless`). How many calls a
+solver makes depends on its settings alone, whatever the size of the images; only those with a line
+search (CoPaint) make a few more or less on real images.
 
-Of a solver of this product with many steps, and no other setting of that kind, a few shorter runs are counted. Where
-all of them lie exactly on a line, so does the long one, and it is left out.
+Of a solver of this product with many steps, and no other setting of that kind, a few shorter runs
+are counted. Where all of them lie exactly on a line, so does the long one, and it is left out.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from typing import Any
 
 import torch
 
-from bench.budget import Trial, weightless, with_work
-from bench.errors import TimeoutExceeded, UserError
-from bench.rig import small_prior
-from bench.streams import Key, Noise
-from bench.worker import build_operator, one_line, watch_of
-from priors.base import Meter, Prior, Shape
-from priors.nets import Inpainter
-from priors.process import VE, VP, Flow, Process
-from solvers.base import Observation, Solver
+from posterior_bench.bench.budget import Trial, weightless, with_work
+from posterior_bench.bench.errors import TimeoutExceeded, UserError
+from posterior_bench.bench.rig import small_prior
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.worker import build_operator, one_line, watch_of
+from posterior_bench.priors.base import Meter, Prior, Shape
+from posterior_bench.priors.nets import Inpainter
+from posterior_bench.priors.process import VE, VP, Flow, Process
+from posterior_bench.solvers.base import Observation, Solver
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the number of calls may depend on of a prior; ``shape`` is that of its images, None where it is unknown."""
+    """What the number of calls may depend on of a prior; ``shape`` is that of its images, None
+    where it is unknown."""
 
     process: Process
     latent: bool = False
@@ -44,11 +46,14 @@ class Kind:
     def of(cls, prior: Prior) -> Kind:
         """The kind of a prior, which may lie on the meta device."""
         inpaint, exact = isinstance(prior.net, Inpainter), prior.net is None
-        return cls(prior.process, prior.is_latent, inpaint, prior.learned_var, exact, prior.image_shape)
+        return cls(
+            prior.process, prior.is_latent, inpaint, prior.learned_var, exact, prior.image_shape
+        )
 
     @classmethod
     def described(cls, text: str) -> Kind:
-        """What the first line of a prior's YAML file lets expect, of a prior whose files are not here."""
+        """What the first line of a prior's YAML file lets expect, of a prior whose files are not
+        here."""
         words = text.partition("`")[0]
         latent = any(word in words for word in ("latent", "Stable Diffusion", "DiT"))
         flow, ve = "flow" in words or "Diffusion 3" in words, "EDM" in words
@@ -59,11 +64,16 @@ class Kind:
     def key(self) -> tuple[Any, ...]:
         """Kinds with one key have the same counts."""
         process = self.process
-        spec = process.spec if isinstance(process, VE | VP | Flow) else {"kind": type(process).__name__}
+        spec = (
+            process.spec
+            if isinstance(process, VE | VP | Flow)
+            else {"kind": type(process).__name__}
+        )
         return (str(spec), self.latent, self.inpaint, self.learned_var, self.exact)
 
     def stand_in(self, needs: frozenset[str] = frozenset(), real_size: bool = False) -> Prior:
-        """A small prior of this kind, with what a solver needs; of the real size where an operator wants that."""
+        """A small prior of this kind, with what a solver needs; of the real size where an operator
+        wants that."""
         if "exact" in needs:
             return copy(small_prior("exact"))
         whole = "features" in needs
@@ -80,9 +90,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Counts:
-    """Calls for one image: of its ``fit``, which its draws share, and of one ``draw``; names are a meter's.
+    """Calls for one image: of its ``fit``, which its draws share, and of one ``draw``; names are a
+    meter's.
 
-    ``fit_seconds`` and ``draw_seconds``: what the solver itself took for that on this machine, its network apart.
+    ``fit_seconds`` and ``draw_seconds``: what the solver itself took for that on this machine, its
+    network apart.
     """
 
     fit: Mapping[str, float]
@@ -96,7 +108,8 @@ class Counts:
 
 
 SHORT = (12, 25, 47, 90)
-"""Steps of the shorter runs; with no common period, so that what happens every few steps leaves the line."""
+"""Steps of the shorter runs; with no common period, so that what happens every few steps leaves the
+line."""
 
 
 class Uncounted(Exception):
@@ -108,18 +121,24 @@ def count(solver: Solver, kind: Kind, operator: Mapping[str, Any], seconds: floa
     end = time.monotonic() + seconds
     try:
         solver = _ready(solver)
-        if list(solver.workload) == ["steps"] and type(solver).__module__.startswith("solvers."):
+        if list(solver.workload) == ["steps"] and type(solver).__module__.startswith(
+            "posterior_bench.solvers."
+        ):
             found = _on_a_line(solver, kind, operator, end)
             if found is not None:
                 return found
         return _count(solver, kind, operator, end, real_size=False)
     except TimeoutExceeded:
-        raise Uncounted(f"counting its passes takes more than {seconds:.0f} s; max_seconds=N allows more") from None
+        raise Uncounted(
+            f"counting its passes takes more than {seconds:.0f} s; max_seconds=N allows more"
+        ) from None
     except Exception as first:
         try:
             return _count(_ready(solver), kind, operator, end, real_size=True)
         except Exception:
-            raise Uncounted(f"its passes cannot be counted on small images: {one_line(first)}") from None
+            raise Uncounted(
+                f"its passes cannot be counted on small images: {one_line(first)}"
+            ) from None
 
 
 def _ready(solver: Solver) -> Any:
@@ -128,7 +147,9 @@ def _ready(solver: Solver) -> Any:
     return without
 
 
-def trial(solver: Solver, kind: Kind, operator: Mapping[str, Any], draws: int, unit: str, real_size: bool) -> Trial:
+def trial(
+    solver: Solver, kind: Kind, operator: Mapping[str, Any], draws: int, unit: str, real_size: bool
+) -> Trial:
     """A small image of the operator, behind half a mask, and the stand-in."""
     prior = kind.stand_in(solver.needs, real_size)
     channels, height, width = prior.image_shape
@@ -147,13 +168,20 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).square().flatten(1).mean(1)
 
 
-def _on_a_line(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float) -> Counts | None:
-    """The calls as those of shorter runs foretell them; None where they do not, and for few steps."""
+def _on_a_line(
+    solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float
+) -> Counts | None:
+    """The calls as those of shorter runs foretell them; None where they do not, and for few
+    steps."""
     steps = solver.workload["steps"]
     if steps <= 2 * sum(SHORT) or solver.growth:
         return None
+
+    def shortened(steps: int) -> Solver:
+        return replace(solver, steps=steps)  # type: ignore[type-var]  # every solver is a dataclass
+
     try:
-        runs = [_count(replace(solver, steps=few), kind, operator, end, real_size=False) for few in SHORT]  # type: ignore[type-var]
+        runs = [_count(shortened(few), kind, operator, end, real_size=False) for few in SHORT]
     except ValueError:
         return None  # so few steps do not go with its other settings
 
@@ -169,14 +197,22 @@ def _on_a_line(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: flo
         draw = {name: foretold([run.draw[name] for run in runs]) for name in runs[0].draw}
     except ArithmeticError:
         return None
-    seconds = (foretold([getattr(run, name) for run in runs], False) for name in ("fit_seconds", "draw_seconds"))
+    seconds = (
+        foretold([getattr(run, name) for run in runs], False)
+        for name in ("fit_seconds", "draw_seconds")
+    )
     return Counts(fit, draw, *(max(value, 0.0) for value in seconds))
 
 
-def _count(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float, real_size: bool) -> Counts:
+def _count(
+    solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float, real_size: bool
+) -> Counts:
     tried = trial(solver, kind, operator, 1, "nfe", real_size)
     prior, noise = tried.prior, Noise(tried.keys, "solver")
-    with weightless(prior, "features" in solver.needs), prior.metered(watch=watch_of(end - time.monotonic())) as meter:
+    with (
+        weightless(prior, "features" in solver.needs),
+        prior.metered(watch=watch_of(end - time.monotonic())) as meter,
+    ):
         start = time.perf_counter()
         posterior = solver.fit(tried.obs, prior, noise)
         fitted, middle = meter.counts(), time.perf_counter()
@@ -186,8 +222,11 @@ def _count(solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float, 
     return Counts(fitted, drawn, middle - start, end - middle)
 
 
-def for_budget(config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, kind: Kind) -> Mapping[str, Any]:
-    """The configuration with the solver's work chosen for its budget, as a run chooses it, on the stand-in.
+def for_budget(
+    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, kind: Kind
+) -> Mapping[str, Any]:
+    """The configuration with the solver's work chosen for its budget, as a run chooses it, on the
+    stand-in.
 
     Raises Inapplicable like :func:`bench.budget.within_budget`, and Uncounted.
     """

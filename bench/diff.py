@@ -1,9 +1,10 @@
 """``bench diff A B``: two studies against each other, for example last month's and today's.
 
-Cells of the two are matched by content: first cells with the same name, which is a hash of everything
-that a number depends on by definition, then cells of the same solver on the same images with the same
-mask, operator and prior, at last cells with the same names. Of every pair it says what has changed,
-code, versions and settings, and what that did to the numbers: image by image, with a paired test.
+Cells of the two are matched by content: first cells with the same name, which is a hash of
+everything that a number depends on by definition, then cells of the same solver on the same images
+with the same mask, operator and prior, at last cells with the same names. Of every pair it says
+what has changed, code, versions and settings, and what that did to the numbers: image by image,
+with a paired test.
 """
 
 from __future__ import annotations
@@ -17,21 +18,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import leaderboard, provenance
-from bench.build import arguments
-from bench.cell import is_path
-from bench.errors import UserError, unknown
-from bench.leaderboard import CellRecord, Gathered
-from bench.paired import ALPHA, family
-from bench.record import check_study, read_cell
-from bench.statistics import FEWEST, Array
-from bench.store import read_study, write_atomic
-from bench.truth import recorded
+from posterior_bench.bench import leaderboard, provenance
+from posterior_bench.bench.build import arguments
+from posterior_bench.bench.cell import is_path
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.leaderboard import CellRecord, Gathered
+from posterior_bench.bench.paired import ALPHA, family
+from posterior_bench.bench.record import check_study, read_cell
+from posterior_bench.bench.statistics import FEWEST, Array
+from posterior_bench.bench.store import read_study, write_atomic
+from posterior_bench.bench.truth import recorded
 
 USAGE = "bench diff STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]"
 GIVEN = ("metric", "out")
-COLUMNS = ["solver", "data", "mask", "operator", "prior", "metric", "a", "b", "difference", "lo", "hi", "p", "n"]
-"""Of the table; ``difference`` is B minus A, ``lo`` to ``hi`` its interval, ``p`` adjusted over the cells of a metric.
+COLUMNS = [
+    "solver",
+    "data",
+    "mask",
+    "operator",
+    "prior",
+    "metric",
+    "a",
+    "b",
+    "difference",
+    "lo",
+    "hi",
+    "p",
+    "n",
+]
+"""Of the table; ``difference`` is B minus A, ``lo`` to ``hi`` its interval, ``p`` adjusted over the
+cells of a metric.
 
 ``n`` counts the images that both have a finite value of.
 """
@@ -54,9 +70,10 @@ _LISTED = 20
 class Difference:
     """What two studies have in common and what not.
 
-    ``pairs``: lines of matched cells, A's and B's. ``alone``: the names of cells that only A has, and only B.
-    ``changes``: sentences, each with the number of pairs it is true of. ``table``: :data:`COLUMNS`, a line per pair
-    and metric; ``refused``: of which pairs the numbers are not compared, and why.
+    ``pairs``: lines of matched cells, A's and B's. ``alone``: the names of cells that only A has,
+    and only B. ``changes``: sentences, each with the number of pairs it is true of. ``table``:
+    :data:`COLUMNS`, a line per pair and metric; ``refused``: of which pairs the numbers are not
+    compared, and why.
     """
 
     pairs: int
@@ -66,7 +83,8 @@ class Difference:
     refused: Sequence[str]
 
     def text(self) -> str:
-        """All of it for a terminal, a fact a line; of the numbers those that differ surely, and a count of the rest."""
+        """All of it for a terminal, a fact a line; of the numbers those that differ surely, and a
+        count of the rest."""
         lines = [f"{self.pairs} cells are in both studies."]
         for side, names in zip("AB", self.alone, strict=True):
             if names:
@@ -82,15 +100,25 @@ class Difference:
             return ["There are no numbers to compare."]
         equal = table["difference"].eq(0) & table["a"].eq(table["b"]) & table["lo"].eq(0)
         surely = table[table["p"] <= ALPHA]
-        said = f"{len(table)} means were compared: {int(equal.sum())} are equal on every image, {len(surely)} differ "
+        said = (
+            f"{len(table)} means were compared: {int(equal.sum())} are equal on every image, "
+            f"{len(surely)} differ "
+        )
         lines = [
-            f"{said}surely (paired sign-flip test, adjusted over the cells of a metric, 5 %), the others cannot be "
+            f"{said}surely (paired sign-flip test, adjusted over the cells of a metric, 5 %), the "
+            f"others cannot be "
             "told apart."
         ]
         few = int((table["n"] < FEWEST).sum())
         if few:
             lines.append(f"{few} of them are of fewer than {FEWEST} images, which are not tested.")
-        order = surely["difference"].abs().div(surely["hi"] - surely["lo"]).sort_values(ascending=False).index
+        order = (
+            surely["difference"]
+            .abs()
+            .div(surely["hi"] - surely["lo"])
+            .sort_values(ascending=False)
+            .index
+        )
         lines += [_line(surely.loc[i]) for i in order[:_LISTED]]
         if len(order) > _LISTED:
             lines.append(f"  and {len(order) - _LISTED} more; out=FILE.csv writes them all")
@@ -98,7 +126,8 @@ class Difference:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """Compare as the command line says, and return the text to print; writes the table where ``out=`` says.
+    """Compare as the command line says, and return the text to print; writes the table where
+    ``out=`` says.
 
     Raises UserError, one line, for what is not a study and for an unknown setting or metric.
     """
@@ -164,7 +193,8 @@ def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:
 
 
 def match(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
-    """Pairs of lines, each line at most once; a round pairs what its columns name without doubt on both sides."""
+    """Pairs of lines, each line at most once; a round pairs what its columns name without doubt on
+    both sides."""
     pairs: list[tuple[pd.Series, pd.Series]] = []
     for columns in _ROUNDS:
         sides: list[dict[tuple[str, ...], Any]] = []
@@ -173,20 +203,26 @@ def match(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]
             left = frame[[i not in known for i in frame.index]]
             if "content" in columns:
                 left = left[left["content"] != ""]
-            keys = pd.Series([tuple(map(str, key)) for key in left[[*columns]].to_numpy()], index=left.index)
+            keys = pd.Series(
+                [tuple(map(str, key)) for key in left[[*columns]].to_numpy()], index=left.index
+            )
             sides.append({key: i for i, key in keys[~keys.duplicated(keep=False)].items()})
-        pairs += [(a.loc[i], b.loc[sides[1][key]]) for key, i in sides[0].items() if key in sides[1]]
+        pairs += [
+            (a.loc[i], b.loc[sides[1][key]]) for key, i in sides[0].items() if key in sides[1]
+        ]
     return pairs
 
 
-# -- what changed ------------------------------------------------------------------------------------------------------
+# -- what changed ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Side:
-    """A cell of one of the studies: its line, its record, and what its rows were computed with and measured on.
+    """A cell of one of the studies: its line, its record, and what its rows were computed with and
+    measured on.
 
-    ``images``: the value of every metric by image, draws averaged. ``truth``: the hash of the picture of every row.
+    ``images``: the value of every metric by image, draws averaged. ``truth``: the hash of the
+    picture of every row.
     """
 
     line: pd.Series
@@ -208,12 +244,18 @@ class _Side:
         """Everything that a number may depend on, by name."""
         config = read_cell(self.record.folder / "config.yaml").get("config") or {}
         found = dict(_settings(config))
-        found |= {name: ", ".join(values) or "not recorded" for name, values in self.origin.found.items()}
+        found |= {
+            name: ", ".join(values) or "not recorded" for name, values in self.origin.found.items()
+        }
         found |= {key: str(self.line[key]) or "not recorded" for key in ("content", "fingerprint")}
         return {_NAMES.get(key, key): value for key, value in found.items()}
 
 
-_NAMES = {"code": "source of the solver", "content": "pictures (hash)", "fingerprint": "prior (fingerprint)"}
+_NAMES = {
+    "code": "source of the solver",
+    "content": "pictures (hash)",
+    "fingerprint": "prior (fingerprint)",
+}
 
 
 def _sides(study: Gathered, folder: Path) -> dict[str, _Side]:
@@ -223,7 +265,9 @@ def _sides(study: Gathered, folder: Path) -> dict[str, _Side]:
     truths = dict(iter(read_study(folder, ["truth"]).groupby("cell")))
     lines = {str(line["cell"]): line for _, line in study.lines.iterrows()}
     return {
-        cell.name: _Side(lines[cell.name], cell, part.origin, images.get(cell.name, none), truths.get(cell.name))
+        cell.name: _Side(
+            lines[cell.name], cell, part.origin, images.get(cell.name, none), truths.get(cell.name)
+        )
         for cell, part in zip(study.cells, study.parts, strict=True)
     }
 
@@ -251,9 +295,12 @@ def _changes(a: _Side, b: _Side) -> Iterator[str]:
 
 
 def _same_definition(metric: str, a: _Side, b: _Side) -> bool:
-    """Whether both studies computed a metric in the same way: the same version, and the same network."""
+    """Whether both studies computed a metric in the same way: the same version, and the same
+    network."""
     cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
-    definitions = [(provenance.card_version(card), str(card.get("weights") or "")) for card in cards]
+    definitions = [
+        (provenance.card_version(card), str(card.get("weights") or "")) for card in cards
+    ]
     return definitions[0] == definitions[1]
 
 
@@ -266,11 +313,12 @@ def _other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:
     return f"{len(other)} images are other pictures under the same name" if other else ""
 
 
-# -- numbers -----------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 def _numbers(first: _Side, second: _Side, metric: str) -> list[list[object]]:
-    """The line of a pair and a metric, ``p`` not adjusted yet; none where no image has a value of both."""
+    """The line of a pair and a metric, ``p`` not adjusted yet; none where no image has a value of
+    both."""
     a, b = first.values(metric), second.values(metric)
     both = a.index.intersection(b.index)
     one, two = a[both].to_numpy(float), b[both].to_numpy(float)
@@ -284,7 +332,8 @@ def _numbers(first: _Side, second: _Side, metric: str) -> list[list[object]]:
 
 
 def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
-    """The interval of B minus A and the p value of the pair alone; NaN where there are too few images."""
+    """The interval of B minus A and the p value of the pair alone; NaN where there are too few
+    images."""
     if np.array_equal(a, b):
         return 0.0, 0.0, 1.0
     if len(a) < FEWEST:
@@ -294,21 +343,27 @@ def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
 
 
 def _holm(p: pd.Series) -> pd.Series:
-    """Adjusted p values (Holm, "A simple sequentially rejective multiple test procedure", 1979); NaN stays."""
+    """Adjusted p values (Holm, "A simple sequentially rejective multiple test procedure", 1979);
+    NaN stays."""
     known = p.dropna().sort_values()
     factors = np.arange(len(known), 0, -1)
-    adjusted = pd.Series(np.minimum(np.maximum.accumulate(known.to_numpy() * factors), 1.0), index=known.index)
+    adjusted = pd.Series(
+        np.minimum(np.maximum.accumulate(known.to_numpy() * factors), 1.0), index=known.index
+    )
     return adjusted.reindex(p.index)
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def _line(row: pd.Series) -> str:
     place = " · ".join(str(row[key]) for key in ("solver", "data", "mask"))
     means = f"{row['a']:.4g} -> {row['b']:.4g} ({row['difference']:+.2g}"
     interval = f"95 % interval of this pair [{row['lo']:+.2g}, {row['hi']:+.2g}]"
-    return f"  {place}  {row['metric']}: {means}, {interval}, adjusted p = {row['p']:.2g}, {row['n']} images)"
+    return (
+        f"  {place}  {row['metric']}: {means}, {interval}, adjusted p = {row['p']:.2g}, "
+        f"{row['n']} images)"
+    )
 
 
 def _counted(refused: Sequence[tuple[str, str]]) -> list[str]:

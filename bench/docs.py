@@ -1,7 +1,8 @@
-"""The pages ``solvers.md``, ``presets.md``, ``metrics.md``, ``applicability.md`` and ``downloads.md``, from the code.
+"""The pages ``solvers.md``, ``presets.md``, ``metrics.md``, ``applicability.md`` and
+``downloads.md``, from the code.
 
-``python -m bench.docs`` writes them. A test compares the committed pages with what this module would write, so they
-cannot fall behind the code.
+``python -m bench.docs`` writes them. A test compares the committed pages with what this module
+would write, so they cannot fall behind the code.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bench.build import build, target
-from bench.catalog import Option, options
-from bench.guard import ROOT
-from bench.presets import AUTO, ORIGINS, for_prior, origins, said, usual
-from bench.rig import small_prior
-from solvers.base import lacking
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.catalog import Option, options
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.presets import AUTO, ORIGINS, for_prior, origins, said, usual
+from posterior_bench.bench.rig import small_prior
+from posterior_bench.solvers.base import lacking
 
 if TYPE_CHECKING:
-    from metrics.base import AnyMetric, MetricCard
-    from solvers.base import Solver
+    from posterior_bench.metrics.base import AnyMetric, MetricCard
+    from posterior_bench.solvers.base import Solver
 
 NOTE = "<!-- Written from the code by `make docs`; edit the class or its yaml instead. -->"
 
@@ -68,7 +69,8 @@ CAPABILITIES = {
     "pixel": "the state is the image itself, so that a measured pixel is a place of the state",
     "projection": "`At A` is a projection",
     "prox": "the proximal step of the data term is in closed form",
-    "unconditional": "the prior can be asked without a mask and a measurement; every method but those that need "
+    "unconditional": "the prior can be asked without a mask and a measurement; every method but "
+    "those that need "
     "`inpaint` does so, and every prior but those that have it answers",
 }
 """What a solver may need, in words; a test demands an entry for every need."""
@@ -76,7 +78,8 @@ CAPABILITIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Where the table differs from what the literature has: which choices, in which columns, and why."""
+    """Where the table differs from what the literature has: which choices, in which columns, and
+    why."""
 
     solvers: tuple[str, ...]
     columns: tuple[str, ...]
@@ -84,10 +87,26 @@ class Difference:
 
 
 OPERATORS = "operators it takes"
-VP, VE, LATENT, FLOW, CLOSED = "pixel VP", "pixel VE / EDM", "latent VP", "latent flow (transformer)", "closed form"
+VP, VE, LATENT, FLOW, CLOSED = (
+    "pixel VP",
+    "pixel VE / EDM",
+    "latent VP",
+    "latent flow (transformer)",
+    "closed form",
+)
 INPAINT = "inpainting model"
 PRIORS = (
-    (VP, ("celeba256_adm", "celebahq_ddpm", "church_ddpm", "ffhq_adm", "imagenet256_adm", "imagenet64_adm")),
+    (
+        VP,
+        (
+            "celeba256_adm",
+            "celebahq_ddpm",
+            "church_ddpm",
+            "ffhq_adm",
+            "imagenet256_adm",
+            "imagenet64_adm",
+        ),
+    ),
     (VE, ("imagenet64_edm",)),
     (LATENT, ("celebahq", "celebahq_compvis", "imagenet256", "lsun_church", "sd15", "sd2")),
     (FLOW, ("dit256", "sd35")),
@@ -98,26 +117,31 @@ DIFFERENCES = (
     Difference(
         ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
         (LATENT, FLOW),
-        "Ports use these on latents with a mask of latent cells and the encoding of a filled image as the measurement. "
-        "Cells at the border then leak hidden pixels or lose observed ones: another method under the same name, so it "
+        "Ports use these on latents with a mask of latent cells and the encoding of a filled image "
+        "as the measurement. "
+        "Cells at the border then leak hidden pixels or lose observed ones: another method under "
+        "the same name, so it "
         "is refused. LatentPaint runs there, because a latent mask is part of it.",
     ),
     Difference(
         ("mmps",),
         (LATENT, FLOW),
-        "On latents every step of its conjugate gradients would go through the Jacobian of the decoder and back. Ours "
+        "On latents every step of its conjugate gradients would go through the Jacobian of the "
+        "decoder and back. Ours "
         "solves for the measured pixels alone.",
     ),
     Difference(
         ("ddrm",),
         (OPERATORS,),
-        "The method takes any linear operator with a known singular value decomposition; ours takes masks, whose "
+        "The method takes any linear operator with a known singular value decomposition; ours "
+        "takes masks, whose "
         "spectral space is the image itself.",
     ),
     Difference(
         ("pigdm",),
         (OPERATORS,),
-        "The method takes any linear operator for which a system can be solved; ours takes projections, for which the "
+        "The method takes any linear operator for which a system can be solved; ours takes "
+        "projections, for which the "
         "solution is a division.",
     ),
 )
@@ -125,7 +149,7 @@ DIFFERENCES = (
 
 def pages() -> dict[str, str]:
     """The text of every generated page by its path from the root of the checkout."""
-    from bench import downloads  # it uses what is below
+    from posterior_bench.bench import downloads  # it uses what is below
 
     return {
         "docs/solvers.md": _page("Solvers", SOLVERS, _solvers()),
@@ -146,11 +170,14 @@ class Note:
 
 
 def field_notes(cls: type) -> list[Note]:
-    """The entries of a docstring's section ``Parameters``: ``steps: ... . eta, clip (said of clip alone): ...``."""
+    """The entries of a docstring's section ``Parameters``: ``steps: ... . eta, clip (said of clip
+    alone): ...``."""
     _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
     name = rf"\b(?:{'|'.join(f.name for f in dataclasses.fields(cls))})\b"
     entry = rf"{name}(?: \([^()]*\))?"
-    parts = re.split(rf"(?:^|(?<=[.;] )(?:or )?)({entry}(?:, {entry})*): ", _flat(section.split("\n\n")[0]))
+    parts = re.split(
+        rf"(?:^|(?<=[.;] )(?:or )?)({entry}(?:, {entry})*): ", _flat(section.split("\n\n")[0])
+    )
     notes = []
     for names, text in zip(parts[1::2], parts[2::2], strict=True):
         fields = tuple(re.findall(rf"({name})(?: \([^()]*\))?", names))
@@ -167,9 +194,14 @@ def _solvers() -> list[str]:
     for option in options("solver").values():
         by_class.setdefault(target(option.content), []).append(option)
     overview = [
-        [_choice(option), cls.card.title, _codes(cls.needs)] for cls, found in by_class.items() for option in found
+        [_choice(option), cls.card.title, _codes(cls.needs)]
+        for cls, found in by_class.items()
+        for option in found
     ]
-    return [_table(["choice", "method", "needs"], overview), *(_solver(cls, o) for cls, o in by_class.items())]
+    return [
+        _table(["choice", "method", "needs"], overview),
+        *(_solver(cls, o) for cls, o in by_class.items()),
+    ]
 
 
 def _solver(cls: type[Solver], found: Sequence[Option]) -> str:
@@ -178,13 +210,17 @@ def _solver(cls: type[Solver], found: Sequence[Option]) -> str:
         f"**Paper**: {card.paper}",
         f"**Equations**: {card.equations}",
         f"**Needs**: {_codes(cls.needs) or 'nothing special'}",
-        f"**Code**: `{cls.__module__}.{cls.__qualname__}`, version {cls.version}",
+        f"**Code**: `{cls.__module__.removeprefix('posterior_bench.')}.{cls.__qualname__}`, "
+        f"version {cls.version}",
     ]
     parts = [f"## {card.title}", *_body(cls), _bullets(facts)]
     if card.deviations:
         parts += ["### Where it differs", _bullets(card.deviations)]
     if card.compat:
-        parts += ["### `compat`", _bullets(f"`{name}`: {text}" for name, text in card.compat.items())]
+        parts += [
+            "### `compat`",
+            _bullets(f"`{name}`: {text}" for name, text in card.compat.items()),
+        ]
     parts += ["### Settings", _bullets(map(_note, field_notes(cls)))]
     for option in found:
         parts += [f"{_choice(option)}: {option.summary}", _presets(option)]
@@ -202,17 +238,25 @@ def _presets(option: Option) -> str:
     head = [f"**{name}**" if name == content.get("preset") else name for name in presets]
     own = {key: content[key] for key in option.parameters if content[key] is not None}
     rows = [
-        [f"`{key}`", *(_value({**preset, **own}.get(key)) for preset in presets.values())] for key in option.parameters
+        [f"`{key}`", *(_value({**preset, **own}.get(key)) for preset in presets.values())]
+        for key in option.parameters
     ]
     told = {name: said(preset) for name, preset in content.get("presets", {}).items()}
-    words = [_bullets(f"`{name}`: {text}" for name, text in told.items() if text)] if any(told.values()) else []
+    words = (
+        [_bullets(f"`{name}`: {text}" for name, text in told.items() if text)]
+        if any(told.values())
+        else []
+    )
     return "\n\n".join([*words, _table(["setting", *head], rows)])
 
 
 def choices(option: Option) -> dict[str, str | None]:
-    """Every published prior that a solver runs with, for masks at least, and the preset that was chosen for it."""
+    """Every published prior that a solver runs with, for masks at least, and the preset that was
+    chosen for it."""
     operator, presets = options("operator")["inpainting"], option.content.get("presets", {})
-    runs = [name for family, names in PRIORS if not missing(option, operator, family) for name in names]
+    runs = [
+        name for family, names in PRIORS if not missing(option, operator, family) for name in names
+    ]
     return {name: for_prior(presets, name) for name in sorted(runs)}
 
 
@@ -226,13 +270,15 @@ def _chosen() -> list[str]:
     return [
         "Where settings come from:",
         _bullets(f"**{name}**: {text}" for name, text in ORIGINS.items()),
-        "A method does not run with the priors that are missing here ([applicability.md](applicability.md)).",
+        "A method does not run with the priors that are missing here "
+        "([applicability.md](applicability.md)).",
         _table(["choice", "preset", "from", "priors", "note"], rows),
     ]
 
 
 def _choice_rows(option: Option) -> list[list[str]]:
-    """A row for each preset that ``auto`` may take and each way it came to priors; the usual one last."""
+    """A row for each preset that ``auto`` may take and each way it came to priors; the usual one
+    last."""
     presets, taken = option.content["presets"], choices(option)
     own = {prior for preset in presets.values() for prior in origins(preset)} - taken.keys()
     published = {prior for _, names in PRIORS for prior in names}
@@ -243,19 +289,33 @@ def _choice_rows(option: Option) -> list[list[str]]:
             found.setdefault((name, origins(presets[name])[prior]), []).append(prior)
     rows = [
         [_choice(option), f"`{name}`", origin, _codes(priors), str(presets[name].get("note", ""))]
-        for (name, origin), priors in sorted(found.items(), key=lambda item: [*ORIGINS].index(item[0][1]))
+        for (name, origin), priors in sorted(
+            found.items(), key=lambda item: [*ORIGINS].index(item[0][1])
+        )
     ]
     return [
         *rows,
-        [_choice(option), f"`{usual(option.content)}`", "", "any other", "or its twin for latent priors or small data"],
+        [
+            _choice(option),
+            f"`{usual(option.content)}`",
+            "",
+            "any other",
+            "or its twin for latent priors or small data",
+        ],
     ]
 
 
 def families() -> dict[str, frozenset[str]]:
-    """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a closed form, and one
-    that was trained for inpainting."""
+    """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a
+    closed form, and one that was trained for inpainting."""
     unet, latent = small_prior("network").caps, small_prior("latent").caps
-    kinds = {VP: unet, VE: unet, LATENT: latent, FLOW: latent - {"features"}, CLOSED: small_prior("exact").caps}
+    kinds = {
+        VP: unet,
+        VE: unet,
+        LATENT: latent,
+        FLOW: latent - {"features"},
+        CLOSED: small_prior("exact").caps,
+    }
     return {**kinds, INPAINT: small_prior("inpainting").caps}
 
 
@@ -271,14 +331,26 @@ def _applicability() -> list[str]:
     parts: list[str] = []
     for operator in options("operator").values():
         rows = [
-            [_choice(o), _codes(asked(o)) or "any", *(_runs(missing(o, operator, f)) for f in families())]
+            [
+                _choice(o),
+                _codes(asked(o)) or "any",
+                *(_runs(missing(o, operator, f)) for f in families()),
+            ]
             for o in solvers
         ]
-        parts += [f"## {_choice(operator)}", operator.summary, _table(["choice", OPERATORS, *families()], rows)]
+        parts += [
+            f"## {_choice(operator)}",
+            operator.summary,
+            _table(["choice", OPERATORS, *families()], rows),
+        ]
     used = frozenset({"unconditional"}).union(*(target(option.content).needs for option in solvers))
-    meanings = (f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in sorted(used))
+    meanings = (
+        f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in sorted(used)
+    )
     parts += ["## What the needs mean", _bullets(meanings)]
-    differences = (f"{_codes(d.solvers)}, {' and '.join(d.columns)}: {d.reason}" for d in DIFFERENCES)
+    differences = (
+        f"{_codes(d.solvers)}, {' and '.join(d.columns)}: {d.reason}" for d in DIFFERENCES
+    )
     return [*parts, "## Where this differs from the literature", _bullets(differences)]
 
 
@@ -303,7 +375,9 @@ def _metrics() -> list[str]:
 
 def _metric(cls: type[AnyMetric], found: Sequence[tuple[Option, MetricCard]]) -> str:
     cards = [card for _, card in found]
-    rows = [[f"`{card.id}`", _choice(option), *_seen(card), _direction(card)] for option, card in found]
+    rows = [
+        [f"`{card.id}`", _choice(option), *_seen(card), _direction(card)] for option, card in found
+    ]
     shared = {
         "Range": [card.range + (f" ({card.unit})" if card.unit else "") for card in cards],
         "Images": [card.preprocessing for card in cards],
@@ -312,9 +386,16 @@ def _metric(cls: type[AnyMetric], found: Sequence[tuple[Option, MetricCard]]) ->
         "Source": [card.source for card in cards],
     }
     facts = [f"**{name}**: {_by_id(cards, texts)}" for name, texts in shared.items() if any(texts)]
-    facts.append(f"**Code**: `{cls.__module__}.{cls.__qualname__}`")
+    facts.append(
+        f"**Code**: `{cls.__module__.removeprefix('posterior_bench.')}.{cls.__qualname__}`"
+    )
     parts = [f"## {_common_title(cards)}", *_body(cls), _bullets(facts)]
-    return "\n\n".join([*parts, _table(["id", "chosen with", "one value from", "pixels", "images", "better"], rows)])
+    return "\n\n".join(
+        [
+            *parts,
+            _table(["id", "chosen with", "one value from", "pixels", "images", "better"], rows),
+        ]
+    )
 
 
 def _by_id(cards: Sequence[MetricCard], texts: Sequence[str]) -> str:
@@ -333,7 +414,9 @@ def _common_title(cards: Sequence[MetricCard]) -> str:
 
 def _seen(card: MetricCard) -> tuple[str, str, str]:
     """What one value is computed from: how many images, which pixels of them, and which images."""
-    level = {"image": "one image", "draws": "all draws of an image", "set": "all images"}[card.level]
+    level = {"image": "one image", "draws": "all draws of an image", "set": "all images"}[
+        card.level
+    ]
     return level, card.region, "pasted" if card.pasted else "raw"
 
 
@@ -342,9 +425,14 @@ def _direction(card: MetricCard) -> str:
 
 
 def _body(cls: type) -> list[str]:
-    """The paragraphs of a docstring without settings, which have a section of their own, and without errors."""
-    text = re.sub(r"Parameters\n-+\n.*?(\n\n|$)", "", inspect.cleandoc(cls.__doc__ or ""), flags=re.DOTALL)
-    paragraphs = [re.sub(r"(^| )Raises .*", "", _code(_flat(paragraph))) for paragraph in text.split("\n\n")]
+    """The paragraphs of a docstring without settings, which have a section of their own, and
+    without errors."""
+    text = re.sub(
+        r"Parameters\n-+\n.*?(\n\n|$)", "", inspect.cleandoc(cls.__doc__ or ""), flags=re.DOTALL
+    )
+    paragraphs = [
+        re.sub(r"(^| )Raises .*", "", _code(_flat(paragraph))) for paragraph in text.split("\n\n")
+    ]
     return [paragraph for paragraph in paragraphs if paragraph]
 
 
@@ -377,7 +465,9 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""``python -m bench doctor``: everything a run needs, looked at before a second of an accelerator is spent.
+"""``python -m bench doctor``: everything a run needs, looked at before a second of an accelerator
+is spent.
 
-Weights are never loaded: the files of a prior are compared by hash, name and shape with a network on the meta device.
+Weights are never loaded: the files of a prior are compared by hash, name and shape with a network
+on the meta device.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 from rich.table import Table
 
-from bench.build import build, target
-from bench.cell import digest
-from bench.console import out
-from bench.errors import BAD_INPUT
-from bench.executors import cpu_workers
-from bench.machine import Machine, free_memory
-from bench.problems import attempt as _attempt
-from bench.problems import misfits, unreadable
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.cell import digest
+from posterior_bench.bench.console import out
+from posterior_bench.bench.errors import BAD_INPUT
+from posterior_bench.bench.executors import cpu_workers
+from posterior_bench.bench.machine import Machine, free_memory
+from posterior_bench.bench.problems import attempt as _attempt
+from posterior_bench.bench.problems import misfits, unreadable
 
 if TYPE_CHECKING:
-    from bench.memory import Costs, Estimate
-    from datasets.base import ImageSet
-    from masks.base import MaskGenerator
-    from priors.base import Prior
+    from posterior_bench.bench.memory import Costs, Estimate
+    from posterior_bench.datasets.base import ImageSet
+    from posterior_bench.masks.base import MaskGenerator
+    from posterior_bench.priors.base import Prior
 
 State = Literal["ok", "warning", "missing"]
 _COLOURS = {"ok": "green", "warning": "yellow", "missing": "red"}
@@ -45,7 +47,8 @@ _LARGE = 50e6
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its state, what was found, and for what is not there the exact name or command that makes it good."""
+    """One check: its state, what was found, and for what is not there the exact name or command
+    that makes it good."""
 
     check: str
     state: State
@@ -55,7 +58,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Need:
-    """What one cell needs of memory, and how much more its executor needs of it with several workers at once."""
+    """What one cell needs of memory, and how much more its executor needs of it with several
+    workers at once."""
 
     prior: str
     title: str
@@ -65,24 +69,29 @@ class Need:
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    """Examine one configuration, each of a sweep, or a study; print what was found. 0 if nothing is missing, else 2.
+    """Examine one configuration, each of a sweep, or a study; print what was found. 0 if nothing is
+    missing, else 2.
 
-    ``memory=``, ``gpus=`` and ``device=`` describe the machine that the run is meant for, where it is not this one.
+    ``memory=``, ``gpus=`` and ``device=`` describe the machine that the run is meant for, where it
+    is not this one.
     """
     machine, rest = Machine.of(arguments)
     jobs = _jobs(rest)
     visit = Visit(machine, several=len(jobs) > 1)
-    findings = list(dict.fromkeys([*(f for overrides in jobs for f in visit.cell(overrides)), *visit.summary()]))
+    findings = list(
+        dict.fromkeys([*(f for overrides in jobs for f in visit.cell(overrides)), *visit.summary()])
+    )
     _print(findings)
     return BAD_INPUT if any(finding.state == "missing" for finding in findings) else 0
 
 
 def _jobs(arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: one, one for every combination of the comma lists of ``-m``, or all of a study."""
+    """The overrides of every job: one, one for every combination of the comma lists of ``-m``, or
+    all of a study."""
     from hydra._internal.utils import get_args_parser
 
-    from bench.overrides import check
-    from bench.studies import cells, expand
+    from posterior_bench.bench.overrides import check
+    from posterior_bench.bench.studies import cells, expand
 
     given = get_args_parser().parse_args(list(arguments))
     for sweep in expand(given.overrides):
@@ -91,22 +100,25 @@ def _jobs(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def examine(overrides: Sequence[str]) -> Iterator[Finding]:
-    """Every finding of one configuration. UserError only for a command line that is wrong itself."""
+    """Every finding of one configuration. UserError only for a command line that is wrong
+    itself."""
     visit = Visit(Machine())
     yield from visit.cell(overrides)
     yield from visit.summary()
 
 
 def findings(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a run is refused for, of a composed configuration, which is changed where something is not set."""
+    """What a run is refused for, of a composed configuration, which is changed where something is
+    not set."""
     yield from Visit(Machine(), costs=False).composed(cfg, choices)
 
 
 class Visit:
-    """The checks of one or ``several`` cells for a ``machine``: what cells have in common is looked at once.
+    """The checks of one or ``several`` cells for a ``machine``: what cells have in common is looked
+    at once.
 
-    ``cell`` gives the findings of a cell, ``summary``, at the end, those of all cells together: memory and disk.
-    Without ``costs`` memory is not estimated.
+    ``cell`` gives the findings of a cell, ``summary``, at the end, those of all cells together:
+    memory and disk. Without ``costs`` memory is not estimated.
     """
 
     def __init__(self, machine: Machine, several: bool = False, costs: bool = True) -> None:
@@ -118,7 +130,10 @@ class Visit:
 
     def once(self, check: Callable[..., Any], *about: Any, key: Any = None) -> Any:
         """``check(*about)``, or what it gave for an equal ``key`` (by default all it is about)."""
-        name = f"{check.__name__} {digest(json.loads(json.dumps(about if key is None else key, default=str)))}"
+        name = (
+            f"{check.__name__} "
+            f"{digest(json.loads(json.dumps(about if key is None else key, default=str)))}"
+        )
         if name not in self._done:
             result = check(*about)
             self._done[name] = list(result) if isinstance(result, Iterator) else result
@@ -126,27 +141,38 @@ class Visit:
 
     def cell(self, overrides: Sequence[str]) -> Iterator[Finding]:
         """Every finding of one configuration by itself."""
-        from bench.app import compose
+        from posterior_bench.bench.app import compose
 
         yield from self.composed(*compose(list(overrides)))
 
     def composed(self, cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
         """The same of a composed configuration, which is changed where something is not set."""
-        from bench.run import plain
+        from posterior_bench.bench.run import plain
 
         unset = list(_unset(cfg, choices))
         if not any(finding.check.startswith("prior") for finding in unset):
-            unset += [Finding(f"prior {choices['prior']}", "missing", line) for line in unreadable(cfg)]
+            unset += [
+                Finding(f"prior {choices['prior']}", "missing", line) for line in unreadable(cfg)
+            ]
         yield from unset
         config = plain(cfg)
         names = {group: str(name) for group, name in choices.items()}
         left_out = {finding.check.split()[0] for finding in unset}
         there = lambda *groups: not left_out.intersection(groups)  # noqa: E731
-        seed, node = config["seed"], {group: config[group] for group in ("solver", "data", "mask", "operator", "prior")}
-        prior, of_prior = self.once(_prior, config, names["prior"], key=node["prior"]) if there("prior") else (None, [])
+        seed, node = (
+            config["seed"],
+            {group: config[group] for group in ("solver", "data", "mask", "operator", "prior")},
+        )
+        prior, of_prior = (
+            self.once(_prior, config, names["prior"], key=node["prior"])
+            if there("prior")
+            else (None, [])
+        )
         yield from of_prior
         about = [node["data"], node["prior"] if _drawn(config) else "", seed]
-        images, of_images = self.once(_images, config, prior, key=about) if there("data") else (None, [])
+        images, of_images = (
+            self.once(_images, config, prior, key=about) if there("data") else (None, [])
+        )
         yield from self._named(of_images, names["data"])
         mask = None
         if there("mask"):
@@ -156,9 +182,24 @@ class Visit:
         if self.costs and there("solver", "operator"):
             yield from self._memory(config, names, prior)
         if prior is not None and there("solver", "operator"):
-            ways = [config[key] for key in ("precision", "channels_last", "compile", "checkpointing", "plugins")]
-            about = [*(node[group] for group in ("solver", "data", "operator", "prior")), config["metrics"], seed, ways]
-            fit = self.once(_fit, config, prior, images, mask is not None, key=[about, images is None, mask is None])
+            ways = [
+                config[key]
+                for key in ("precision", "channels_last", "compile", "checkpointing", "plugins")
+            ]
+            about = [
+                *(node[group] for group in ("solver", "data", "operator", "prior")),
+                config["metrics"],
+                seed,
+                ways,
+            ]
+            fit = self.once(
+                _fit,
+                config,
+                prior,
+                images,
+                mask is not None,
+                key=[about, images is None, mask is None],
+            )
             yield from self._named(fit, names["solver"])
         if prior is not None:
             self._count(config, prior)
@@ -169,10 +210,15 @@ class Visit:
     def summary(self) -> Iterator[Finding]:
         """What all cells together need: of memory, the most for every prior; of disk, the sum."""
         for prior in dict.fromkeys(need.prior for need in self.needs):
-            most = max((n for n in self.needs if n.prior == prior), key=lambda n: n.estimate.total() * n.workers)
+            most = max(
+                (n for n in self.needs if n.prior == prior),
+                key=lambda n: n.estimate.total() * n.workers,
+            )
             yield _memory(most, self.machine, f" ({most.title})" if self.several else "")
             yield from _slow(most, self.machine)
-        yield from dict.fromkeys(f for config, chunks in self.rows for f in _gpus(config, chunks, self.machine))
+        yield from dict.fromkeys(
+            f for config, chunks in self.rows for f in _gpus(config, chunks, self.machine)
+        )
         for config, needed in self.disk.values():
             yield _disk(config, needed)
 
@@ -180,30 +226,51 @@ class Visit:
         """Findings of one option, by its name where there are others."""
         return [replace(f, check=f"{f.check} {name}") if self.several else f for f in findings]
 
-    def _memory(self, config: Mapping[str, Any], names: Mapping[str, str], prior: Prior | None) -> Iterator[Finding]:
+    def _memory(
+        self, config: Mapping[str, Any], names: Mapping[str, str], prior: Prior | None
+    ) -> Iterator[Finding]:
         """What is wrong with the networks; the cell's need of memory is kept for the summary."""
-        built = self.once(_networks, config["prior"], names["prior"], prior, key=[config["prior"], prior is None])
+        built = self.once(
+            _networks, config["prior"], names["prior"], prior, key=[config["prior"], prior is None]
+        )
         if built is None:
             return
         costs, problem = built
         if problem:
-            remedy = "convert the prior again: `python -m bench convert` says which setting is not served"
+            remedy = (
+                "convert the prior again: `python -m bench convert` says which setting is "
+                "not "
+                "served"
+            )
             found = Finding("network", "missing", f"it cannot be called: {problem}", remedy)
             yield from self._named([found], names["prior"])
             return
-        kept = ("solver", "operator", "prior", "metrics", "draws", "batch", "precision", "checkpointing")
+        kept = (
+            "solver",
+            "operator",
+            "prior",
+            "metrics",
+            "draws",
+            "batch",
+            "precision",
+            "checkpointing",
+        )
         found, problem = self.once(_estimate, config, costs, key=[config[key] for key in kept])
         if problem:
             yield Finding("memory", "warning", f"not estimated for {names['solver']}: {problem}")
         elif found is not None:
-            self.needs.append(Need(names["prior"], names["solver"], found, config, _sharing(config, self.machine)))
+            self.needs.append(
+                Need(names["prior"], names["solver"], found, config, _sharing(config, self.machine))
+            )
 
     def _count(self, config: Mapping[str, Any], prior: Prior) -> None:
         """Add up what the cells of a study folder store, and into how many chunks each is cut."""
-        from bench.memory import rows_at_once
+        from posterior_bench.bench.memory import rows_at_once
 
         images, draws, folder = config["data"]["images"], config["draws"], str(_study(config)[0])
-        needed = self.disk.get(folder, (config, 0))[1] + images * draws * (math.prod(prior.image_shape) + _ROW_BYTES)
+        needed = self.disk.get(folder, (config, 0))[1] + images * draws * (
+            math.prod(prior.image_shape) + _ROW_BYTES
+        )
         self.disk[folder] = config, needed
         self.rows.append((config, -(-images // rows_at_once(draws, config["batch"]).images)))
 
@@ -219,32 +286,44 @@ def _unset(cfg: DictConfig, choices: Mapping[str, object]) -> Iterator[Finding]:
 
 def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Finding]]:
     """The prior on the meta device; one in closed form as it is."""
-    from bench.catalog import options
-    from priors.load import load, verify
-    from priors.memory import weight_bytes
+    from posterior_bench.bench.catalog import options
+    from posterior_bench.priors.load import load, verify
+    from posterior_bench.priors.memory import weight_bytes
 
     node, check = config["prior"], f"prior {name}"
     if target(node) is not load:
         prior, problem = _attempt(lambda: build(node))
-        return prior, [Finding(check, "missing", problem) if problem else Finding(check, "ok", "needs no files")]
+        return prior, [
+            Finding(check, "missing", problem)
+            if problem
+            else Finding(check, "ok", "needs no files")
+        ]
     option = options("prior").get(name)
     mend = [] if option else ["prior=PATH, a folder with prior.json or one of diffusers"]
     prior, problem = _attempt(lambda: verify(node["path"]))
     if problem:
         shipped = str(option.content.get("path")) if option else ""
-        commands = re.findall(r"`(bench [^`]*)`", option.summary.replace(shipped, node["path"]) if option else "")
+        commands = re.findall(
+            r"`(bench [^`]*)`", option.summary.replace(shipped, node["path"]) if option else ""
+        )
         command = [f"bench train prior={name}"] if "train" in node else commands
         wanted = f"{node['path']}/prior.json and the .safetensors files it names"
         remedy = ": ".join([*(mend or [wanted]), *(f"python -m {line}" for line in command[:1])])
         return None, [Finding(check, "missing", problem.partition("; make")[0], remedy)]
     size = f"{weight_bytes(prior) / 2**20:.0f} MiB of weights"
     shape = " x ".join(map(str, prior.image_shape))
-    return prior, [Finding(check, "ok", f"{node['path']}: hashes, tensor names and shapes; {size}, images {shape}")]
+    return prior, [
+        Finding(
+            check, "ok", f"{node['path']}: hashes, tensor names and shapes; {size}, images {shape}"
+        )
+    ]
 
 
-def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | None, list[Finding]]:
+def _images(
+    config: Mapping[str, Any], prior: Prior | None
+) -> tuple[ImageSet | None, list[Finding]]:
     """The images of the run, every one of them read once."""
-    from bench.arena import PriorDraws, build_images
+    from posterior_bench.bench.arena import PriorDraws, build_images
 
     node, count = config["data"], config["data"]["images"]
     if prior is None and target(node) is PriorDraws:
@@ -252,20 +331,37 @@ def _images(config: Mapping[str, Any], prior: Prior | None) -> tuple[ImageSet | 
     seed = int(config["seed"])
     images, problem = _attempt(lambda: build_images(node, prior, seed))  # type: ignore[arg-type]
     if problem:
-        return None, [Finding("data", "missing", problem, "data.root=FOLDER; docs/data.md says what must lie there")]
+        return None, [
+            Finding(
+                "data",
+                "missing",
+                problem,
+                "data.root=FOLDER; docs/data.md says what must lie there",
+            )
+        ]
     where = f"{images.name}: {len(images)} images of {' x '.join(map(str, images.shape))}"
     if count > len(images):
         found = f"data.images={count}, but there are only {len(images)} images"
         return images, [Finding("data", "missing", found, f"data.images={len(images)} or less")]
     damaged = images.check(list(images.ids)[:count])
-    findings = [Finding("data", "ok", f"{where}; the {count} of this run " + ("read" if not damaged else "looked at"))]
+    findings = [
+        Finding(
+            "data",
+            "ok",
+            f"{where}; the {count} of this run " + ("read" if not damaged else "looked at"),
+        )
+    ]
     findings += [Finding("data", "warning", line) for line in images.notes()]
-    return images, findings + [Finding("damaged images", "missing", line, "restore the file") for line in damaged]
+    return images, findings + [
+        Finding("damaged images", "missing", line, "restore the file") for line in damaged
+    ]
 
 
-def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGenerator | None, list[Finding]]:
+def _mask(
+    config: Mapping[str, Any], images: ImageSet | None
+) -> tuple[MaskGenerator | None, list[Finding]]:
     """Masks of the run's images; those of files are all read."""
-    from bench.external import hidden_share, pinned_mask
+    from posterior_bench.bench.external import hidden_share, pinned_mask
 
     mask, problem = _attempt(lambda: build(config["mask"]))
     if mask is not None and images is not None:
@@ -279,14 +375,22 @@ def _mask(config: Mapping[str, Any], images: ImageSet | None) -> tuple[MaskGener
     if not path:
         return mask, [Finding("mask", "ok", "drawn from the seed")]
     if images is None:
-        return mask, [Finding("mask", "ok", f"{path} is there; whether it has a mask for every image is not known yet")]
-    share = f": {hidden_share(config, mask, images)}" if mask is not None and images is not None else ""
+        return mask, [
+            Finding(
+                "mask",
+                "ok",
+                f"{path} is there; whether it has a mask for every image is not known yet",
+            )
+        ]
+    share = (
+        f": {hidden_share(config, mask, images)}" if mask is not None and images is not None else ""
+    )
     return mask, [Finding("mask", "ok", f"{path}: a mask for every image{share}")]
 
 
 def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Weights of the metrics and the reference values of their cards."""
-    from bench.worker import shared
+    from posterior_bench.bench.worker import shared
 
     nodes, good = config["metrics"].items(), []
     for name, node in nodes:
@@ -299,30 +403,39 @@ def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("metrics", "ok", f"weights there, reference values met: {', '.join(good)}")
 
 
-def _fit(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool) -> list[Finding]:
-    """Whether solver, prior, operator and data go together, and what the solver itself needs is there."""
+def _fit(
+    config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool
+) -> list[Finding]:
+    """Whether solver, prior, operator and data go together, and what the solver itself needs is
+    there."""
     solver = config["solver"]["_target_"].rpartition(".")[2]
     wrong = misfits(config, prior, images, masks)
     if config["study"].get("skip_inapplicable") and any(misfit.inapplicable for misfit in wrong):
-        return [Finding("solver", "warning", f"this study leaves it out: {misfit.found}") for misfit in wrong]
+        return [
+            Finding("solver", "warning", f"this study leaves it out: {misfit.found}")
+            for misfit in wrong
+        ]
     ok = Finding("solver", "ok", f"{solver} has what it needs of prior, operator and data")
     return [Finding("solver", "missing", misfit.found, misfit.remedy) for misfit in wrong] or [ok]
 
 
 def _drawn(config: Mapping[str, Any]) -> bool:
-    from bench.arena import are_drawn
+    from posterior_bench.bench.arena import are_drawn
 
     return are_drawn(config["data"])
 
 
-def _networks(node: Mapping[str, Any], name: str, prior: Prior | None) -> tuple[Costs | None, str] | None:
-    """What counts the calls of a prior's networks, or why they cannot be called; None where there is no network.
+def _networks(
+    node: Mapping[str, Any], name: str, prior: Prior | None
+) -> tuple[Costs | None, str] | None:
+    """What counts the calls of a prior's networks, or why they cannot be called; None where there
+    is no network.
 
     Where the weights are missing, the networks are those that its files or its layout describe.
     """
-    from bench.architecture import without_weights
-    from bench.catalog import options
-    from bench.memory import Costs
+    from posterior_bench.bench.architecture import without_weights
+    from posterior_bench.bench.catalog import options
+    from posterior_bench.bench.memory import Costs
 
     option = options("prior").get(name)
     if prior is None and "path" in node:
@@ -334,8 +447,9 @@ def _networks(node: Mapping[str, Any], name: str, prior: Prior | None) -> tuple[
 
 
 def _estimate(config: Mapping[str, Any], costs: Costs) -> tuple[Estimate | None, str]:
-    """The memory of a cell, or why it is not known; neither for a solver that does not fit to the prior."""
-    from bench.memory import estimate
+    """The memory of a cell, or why it is not known; neither for a solver that does not fit to the
+    prior."""
+    from posterior_bench.bench.memory import estimate
 
     solver, problem = _attempt(lambda: build(config["solver"]))
     if problem:
@@ -348,14 +462,19 @@ def _estimate(config: Mapping[str, Any], costs: Costs) -> tuple[Estimate | None,
 
 
 def _memory(need: Need, machine: Machine, whose: str) -> Finding:
-    """An estimate of the most that a worker takes, against what there is, and the largest batch that fits."""
-    from bench.memory import SLACK
+    """An estimate of the most that a worker takes, against what there is, and the largest batch
+    that fits."""
+    from posterior_bench.bench.memory import SLACK
 
     found, workers = need.estimate, need.workers
     place, room = _room(need.config, machine)
     needed = workers * (1 + SLACK) * found.total()
     size, draws = found.size, min(found.draws, found.batch)
-    rows = f"{size.images} images with {draws} draws at once" if size.images > 1 else f"{draws} draws at once"
+    rows = (
+        f"{size.images} images with {draws} draws at once"
+        if size.images > 1
+        else f"{draws} draws at once"
+    )
     said = f"about {_gib(needed)} GiB on {place}{whose}: {_gib(found.weights)} GiB of weights, "
     said += f"{_gib(found.activations())} GiB for {rows}, a tenth for the allocator"
     said += f", {workers} workers" if workers > 1 else ""
@@ -364,8 +483,16 @@ def _memory(need: Need, machine: Machine, whose: str) -> Finding:
     if needed <= room:
         words = f"up to batch={largest} fits" if largest > found.batch else "this batch fits"
         return Finding(f"memory {need.prior}" if whose else "memory", "ok", f"{said}; {words}")
-    spare = "" if need.config["checkpointing"] == "call" else ", or checkpointing=call where a solver takes gradients"
-    remedy = f"batch={largest} is the largest that fits{spare}" if largest else f"not even batch=1 fits{spare}"
+    spare = (
+        ""
+        if need.config["checkpointing"] == "call"
+        else ", or checkpointing=call where a solver takes gradients"
+    )
+    remedy = (
+        f"batch={largest} is the largest that fits{spare}"
+        if largest
+        else f"not even batch=1 fits{spare}"
+    )
     return Finding(f"memory {need.prior}" if whose else "memory", "missing", said, remedy)
 
 
@@ -389,7 +516,8 @@ def _sharing(config: Mapping[str, Any], machine: Machine) -> int:
 
 
 def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
-    """Whether there is the GPU that is asked for; of another machine nobody can say more than its user did."""
+    """Whether there is the GPU that is asked for; of another machine nobody can say more than its
+    user did."""
     import torch
 
     problem = _attempt(lambda: build(config["executor"]))[1]
@@ -399,8 +527,14 @@ def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
     asked = str(config["executor"].get("device") or "auto")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked.startswith("cuda") and not machine.elsewhere and _index(asked) >= there:
-        found = f"executor.device={asked}, but this machine has {there or 'no'} GPU{'s' * (there > 1)}"
-        remedy = "executor.device=auto; or say what the run is meant for, for example memory=80GiB gpus=8"
+        found = (
+            f"executor.device={asked}, but this machine has {there or 'no'} GPU{'s' * (there > 1)}"
+        )
+        remedy = (
+            "executor.device=auto; or say what the run is meant for, for example "
+            "memory=80GiB "
+            "gpus=8"
+        )
         yield Finding("device", "missing", found, remedy)
 
 
@@ -435,40 +569,50 @@ def _free_memory(config: Mapping[str, Any]) -> tuple[str, int]:
     asked = str(config["executor"].get("device") or "auto")
     if asked != "cpu" and torch.cuda.is_available():
         index = _index(asked)
-        name = f"cuda:{index}" if 0 < index < torch.cuda.device_count() else "cuda"  # no such GPU is another finding
+        name = (
+            f"cuda:{index}" if 0 < index < torch.cuda.device_count() else "cuda"
+        )  # no such GPU is another finding
         return name, int(torch.cuda.mem_get_info(name)[0])
     return "cpu", free_memory()
 
 
 def _study(config: Mapping[str, Any]) -> tuple[Path, Path]:
     """The study folder, and the part of its path that exists."""
-    from bench.schema import study_folder
+    from posterior_bench.bench.schema import study_folder
 
     study = Path(study_folder(config["out"], config["study"]["name"])).absolute()
     return study, next(path for path in (study, *study.parents) if path.exists())
 
 
 def _disk(config: Mapping[str, Any], needed: int) -> Finding:
-    """Rows with their PNG, which are no larger than the pixels, against the space beside the study folder."""
+    """Rows with their PNG, which are no larger than the pixels, against the space beside the study
+    folder."""
     free = shutil.disk_usage(_study(config)[1]).free
     found = f"rows take at most {needed / 2**20:.0f} MiB; {free / 2**20:.0f} MiB are free"
     state: State = "missing" if needed > free else "warning" if 2 * needed > free else "ok"
-    return Finding("disk", state, found, "" if state == "ok" else "make room, or give out= on another disk")
+    return Finding(
+        "disk", state, found, "" if state == "ok" else "make room, or give out= on another disk"
+    )
 
 
 def _folder(config: Mapping[str, Any]) -> Finding:
     study, there = _study(config)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return Finding("study folder", "ok", f"{study} can be written")
-    return Finding("study folder", "missing", f"{there} cannot be written", "choose another with out=DIR")
+    return Finding(
+        "study folder", "missing", f"{there} cannot be written", "choose another with out=DIR"
+    )
 
 
 def _packages(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Optional packages that only some executors need; those of metrics and data are named by their own checks."""
+    """Optional packages that only some executors need; those of metrics and data are named by their
+    own checks."""
     if "ray" in config["executor"]["_target_"].lower():
         there = find_spec("ray") is not None
         found = "ray is installed" if there else "executor=ray needs the package ray"
-        yield Finding("packages", "ok" if there else "missing", found, "" if there else "pip install ray")
+        yield Finding(
+            "packages", "ok" if there else "missing", found, "" if there else "pip install ray"
+        )
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -476,7 +620,9 @@ def _print(findings: Sequence[Finding]) -> None:
     if not out.is_terminal:
         width = max((len(finding.check) for finding in findings), default=0)
         for finding in findings:
-            out.print(f"{finding.state:<7}  {finding.check:<{width}}  {finding.found}", markup=False)
+            out.print(
+                f"{finding.state:<7}  {finding.check:<{width}}  {finding.found}", markup=False
+            )
             if finding.remedy:
                 out.print(f"{'':<7}  {'':<{width}}  -> {finding.remedy}", markup=False)
         return
@@ -484,5 +630,7 @@ def _print(findings: Sequence[Finding]) -> None:
     for finding in findings:
         remedy = f"\n→ {finding.remedy}" if finding.remedy else ""
         colour = _COLOURS[finding.state]
-        table.add_row(finding.check, f"[{colour}]{finding.state}[/{colour}]", escape(finding.found + remedy))
+        table.add_row(
+            finding.check, f"[{colour}]{finding.state}[/{colour}]", escape(finding.found + remedy)
+        )
     out.print(table)

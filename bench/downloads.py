@@ -1,6 +1,8 @@
-"""The page ``docs/downloads.md``: what is published elsewhere, where, how large, and minutes an image by estimate.
+"""The page ``docs/downloads.md``: what is published elsewhere, where, how large, and minutes an
+image by estimate.
 
-Facts are in ``bench/downloads.yaml``, names and presets in ``conf``, counts of network passes in ``bench/passes.json``.
+Facts are in ``bench/downloads.yaml``, names and presets in ``conf``, counts of network passes in
+``bench/passes.json``.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import passes
-from bench.catalog import Option, options
-from bench.docs import _choice, _table, automatic, choices
-from bench.record import read_yaml
-from priors.fingerprint import CHECKPOINTS
+from posterior_bench.bench import passes
+from posterior_bench.bench.catalog import Option, options
+from posterior_bench.bench.docs import _choice, _table, automatic, choices
+from posterior_bench.bench.record import read_yaml
+from posterior_bench.priors.fingerprint import CHECKPOINTS
 
 FILE = Path(__file__).with_name("downloads.yaml")
 
@@ -67,7 +69,16 @@ def sections() -> list[str]:
         "## Priors",
         PRIORS,
         _table(
-            ["choice", "published", "files", "download, GB", "sha256", "memory, GB", "disk, GB", "command"],
+            [
+                "choice",
+                "published",
+                "files",
+                "download, GB",
+                "sha256",
+                "memory, GB",
+                "disk, GB",
+                "command",
+            ],
             [_prior(option, known["priors"][option.name]) for option in published("prior")],
         ),
         "## Data sets",
@@ -108,7 +119,7 @@ def _command(option: Option) -> str:
     return f"`python -m bench {found[1]}`" if found else ""
 
 
-# -- minutes -----------------------------------------------------------------------------------------------------------
+# -- minutes ---------------------------------------------------------------------------------------
 
 
 def _minutes(known: Mapping[str, Any]) -> list[str]:
@@ -123,7 +134,10 @@ def _minutes(known: Mapping[str, Any]) -> list[str]:
         table = _table(["solver", "preset", "passes, fit", "passes, draw", *known["gpus"]], rows)
         parts += [f"### {_choice(option)}", _work(work), table]
     names = " and ".join(map(_choice, left))
-    return [*parts, f"Not counted, because the size of the network depends on the version you take: {names}."]
+    return [
+        *parts,
+        f"Not counted, because the size of the network depends on the version you take: {names}.",
+    ]
 
 
 def _work(work: Mapping[str, float]) -> str:
@@ -140,9 +154,16 @@ def _rows(
             continue
         entry = counts.get(passes.key(option, preset, passes.kind_of(prior)), {})
         if "draw" not in entry:
-            yield [_choice(option), f"`{preset}`", *["not counted"] * 2, *["not measured"] * len(gpus)]
+            yield [
+                _choice(option),
+                f"`{preset}`",
+                *["not counted"] * 2,
+                *["not measured"] * len(gpus),
+            ]
             continue
-        each = [sum(entry[part].get(name, 0) for name in ("nfe", "nge")) for part in ("fit", "draw")]
+        each = [
+            sum(entry[part].get(name, 0) for name in ("nfe", "nge")) for part in ("fit", "draw")
+        ]
         total = operations([entry["fit"], entry["draw"]], work)
         minutes = [_significant(total / (60e3 * rate)) for rate in gpus.values()]
         yield [_choice(option), f"`{preset}`", *(f"{number:g}" for number in each), *minutes]
@@ -152,7 +173,9 @@ def operations(counted: Sequence[Mapping[str, float]], work: Mapping[str, float]
     """10^9 operations of counted calls; a backward call takes as many as its forward one."""
     of = {"nfe": "network", "nge": "network", "decode": "decoder", "decode_grad": "decoder"}
     of |= {"encode": "encoder", "encode_grad": "encoder"}
-    return sum(number * work.get(of[name], 0.0) for part in counted for name, number in part.items())
+    return sum(
+        number * work.get(of[name], 0.0) for part in counted for name, number in part.items()
+    )
 
 
 def _significant(value: float) -> str:

@@ -1,7 +1,8 @@
 """Provenance: what a study was run with, so that it can be run again.
 
-It is that of the product itself, never of what surrounds it: the git checkout only where its top level is the folder
-that holds our packages, else the installed distribution, its version and the commit that it was built from.
+It is that of the product itself, never of what surrounds it: the git checkout only where its top
+level is the folder that holds our packages, else the installed distribution, its version and the
+commit that it was built from.
 """
 
 from __future__ import annotations
@@ -23,14 +24,34 @@ BUILD = Path(__file__).resolve().parent / "build.json"
 """In a wheel: ``commit`` and ``dirty`` of the checkout that it was built from (hatch_build.py)."""
 
 PACKAGES = (
-    *("torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pandas", "pyarrow", "torchmetrics"),
-    *("lpips", "stlpips-pytorch", "hydra-core", "omegaconf", "pillow", "matplotlib", "ray", "deepinv"),
+    *(
+        "torch",
+        "torchvision",
+        "diffusers",
+        "safetensors",
+        "numpy",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "torchmetrics",
+    ),
+    *(
+        "lpips",
+        "stlpips-pytorch",
+        "hydra-core",
+        "omegaconf",
+        "pillow",
+        "matplotlib",
+        "ray",
+        "deepinv",
+    ),
 )
 
 
 @cache
 def environment() -> dict[str, Any]:
-    """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or shell variable."""
+    """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or
+    shell variable."""
     lock = ROOT / "requirements.lock"
     return {
         "version": version(),
@@ -56,9 +77,11 @@ def version() -> str:
 
 
 def origin() -> dict[str, Any]:
-    """``commit`` and ``dirty``: whether files differ from that commit, None where that cannot be known.
+    """``commit`` and ``dirty``: whether files differ from that commit, None where that cannot be
+    known.
 
-    Of a checkout whose top level is ours; else what the wheel says of its build, or the installer of a repository.
+    Of a checkout whose top level is ours; else what the wheel says of its build, or the installer
+    of a repository.
     """
     top = _git("rev-parse", "--show-toplevel")
     if top is not None and Path(top).resolve() == ROOT:
@@ -67,7 +90,10 @@ def origin() -> dict[str, Any]:
         return {"commit": commit or "unknown", "dirty": bool(changes) or commit is None}
     built = _built()
     dirty = built.get("dirty")
-    return {"commit": str(built.get("commit") or "unknown"), "dirty": dirty if isinstance(dirty, bool) else None}
+    return {
+        "commit": str(built.get("commit") or "unknown"),
+        "dirty": dirty if isinstance(dirty, bool) else None,
+    }
 
 
 def _built() -> dict[str, Any]:
@@ -92,13 +118,20 @@ def _torch() -> dict[str, Any]:
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"devices": gpus or ["cpu"], "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+    return {
+        "devices": gpus or ["cpu"],
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+    }
 
 
 def _git(*arguments: str) -> str | None:
-    """git's answer about the checkout this code runs from; None outside a checkout or without git."""
+    """git's answer about the checkout this code runs from; None outside a checkout or without
+    git."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -114,6 +147,8 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor()

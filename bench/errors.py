@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterable
 
 FAILED, BAD_INPUT, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
-"""Exit codes besides 0 (docs/command-line.md): some rows are not ok; the input was wrong, no worker can start, or the
-machine refused; an error inside this program; SIGINT; SIGTERM."""
+"""Exit codes besides 0 (docs/command-line.md): some rows are not ok; the input was wrong, no worker
+can start, or the machine refused; an error inside this program; SIGINT; SIGTERM."""
 
 
 class UserError(Exception):
-    """What was wrong, what is valid, what to do; in one line, also where it quotes what is not printable."""
+    """What was wrong, what is valid, what to do; in one line, also where it quotes what is not
+    printable."""
 
     def __str__(self) -> str:
         line = " ".join(super().__str__().splitlines())
@@ -19,14 +20,16 @@ class UserError(Exception):
 
 
 class WrongCell(UserError):
-    """A file with rows of one cell lies in the folder of another, or a cell's folder has another cell's name.
+    """A file with rows of one cell lies in the folder of another, or a cell's folder has another
+    cell's name.
 
     Nobody counts its rows, writes over it or sets it aside: only a person knows where it belongs.
     """
 
 
 class DeviceLost(UserError):
-    """The device of a worker answers no more; rows that were stored are whole, and another process can go on."""
+    """The device of a worker answers no more; rows that were stored are whole, and another process
+    can go on."""
 
 
 class TimeoutExceeded(RuntimeError):
@@ -34,7 +37,8 @@ class TimeoutExceeded(RuntimeError):
 
 
 class Inapplicable(UserError):
-    """Nothing is wrong with the parts, but they do not fit together; a study over many solvers may skip the cell."""
+    """Nothing is wrong with the parts, but they do not fit together; a study over many solvers may
+    skip the cell."""
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
@@ -48,8 +52,9 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
 def nearest(given: str, names: Iterable[str]) -> str | None:
     """The name that somebody who typed ``given`` most likely meant; None where none is like it.
 
-    The fewest mistakes of typing (:func:`mistakes`), at most one in three letters; of several such names one with the
-    same first letter, then the largest share of common letters. That share alone where there is no such name.
+    The fewest mistakes of typing (:func:`mistakes`), at most one in three letters; of several such
+    names one with the same first letter, then the largest share of common letters. That share alone
+    where there is no such name.
     """
     names, typed = sorted(names), given.lower()
 
@@ -65,7 +70,8 @@ def nearest(given: str, names: Iterable[str]) -> str | None:
 
 
 def mistakes(a: str, b: str) -> int:
-    """How many letters must be added, left out, replaced or swapped with their neighbour to get ``b`` from ``a``."""
+    """How many letters must be added, left out, replaced or swapped with their neighbour to get
+    ``b`` from ``a``."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

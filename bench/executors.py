@@ -1,4 +1,5 @@
-"""Executors: who runs the chunks of a plan. Placement only; what a chunk is and when it is done is not theirs."""
+"""Executors: who runs the chunks of a plan. Placement only; what a chunk is and when it is done is
+not theirs."""
 
 from __future__ import annotations
 
@@ -13,31 +14,37 @@ from functools import cache
 from typing import Any, Protocol
 from uuid import uuid4
 
-from bench import pulse, watchdog
-from bench.errors import DeviceLost, UserError
-from bench.heartbeat import beats
-from bench.plan import CellPlan, Chunk
-from bench.spread import idle_words, say_once
-from bench.stop import die_at_once, heed_again, is_stop
+from posterior_bench.bench import pulse, watchdog
+from posterior_bench.bench.errors import DeviceLost, UserError
+from posterior_bench.bench.heartbeat import beats
+from posterior_bench.bench.plan import CellPlan, Chunk
+from posterior_bench.bench.spread import idle_words, say_once
+from posterior_bench.bench.stop import die_at_once, heed_again, is_stop
 
 Counts = dict[str, int]
 
 
 class Executor(Protocol):
-    """Runs chunks in any order and yields each with its number of rows per status, once it is stored."""
+    """Runs chunks in any order and yields each with its number of rows per status, once it is
+    stored."""
 
-    def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]: ...
+    def run(
+        self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
+    ) -> Iterator[tuple[Chunk, Counts]]: ...
 
 
 class Serial:
-    """Everything in this process, on one device. ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """Everything in this process, on one device. ``device``: ``auto``, ``cpu``, ``cuda`` or
+    ``cuda:N``."""
 
     def __init__(self, device: str = "auto"):
         if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
             raise ValueError(f"unknown device '{device}'; valid: auto, cpu, cuda, cuda:N")
         self.device = device
 
-    def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+    def run(
+        self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
+    ) -> Iterator[tuple[Chunk, Counts]]:
         worker = _worker(_device(self.device), threads)
         worker.session(plan.cell.config)
         for chunk in chunks:
@@ -46,7 +53,7 @@ class Serial:
 
 @cache
 def _worker(device: str, threads: int | None) -> Any:
-    from bench.worker import Worker
+    from posterior_bench.bench.worker import Worker
 
     return Worker(device, threads)
 
@@ -57,17 +64,20 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"executor.device={name}, but this machine has no CUDA device; use executor.device=cpu")
+        raise UserError(
+            f"executor.device={name}, but this machine has no CUDA device; use executor.device=cpu"
+        )
     return name
 
 
 class RayActors:
     """Ray actors, one per GPU (or ``workers`` CPU actors), with a put-back loop.
 
-    Ray places and restarts actors; a chunk whose worker dies goes back into the queue, at most ``tries`` times, and
-    then becomes error rows. A chunk that runs twice writes the same shard twice. ``max_task_retries`` stays 0: with
-    Ray's own retries a chunk waits for ever on an actor whose node is gone. A worker that cannot start or load the cell
-    ends the run: it would take chunk after chunk with it. One that does not heed ``timeout`` is ended.
+    Ray places and restarts actors; a chunk whose worker dies goes back into the queue, at most
+    ``tries`` times, and then becomes error rows. A chunk that runs twice writes the same shard
+    twice. ``max_task_retries`` stays 0: with Ray's own retries a chunk waits for ever on an actor
+    whose node is gone. A worker that cannot start or load the cell ends the run: it would take
+    chunk after chunk with it. One that does not heed ``timeout`` is ended.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None, tries: int = 3):
@@ -76,28 +86,34 @@ class RayActors:
         self.workers, self.address, self.tries = workers, address, tries
 
     def planned_workers(self) -> int:
-        """How many workers there will be; 1 where only a cluster that is not joined yet could say."""
+        """How many workers there will be; 1 where only a cluster that is not joined yet could
+        say."""
         if self.workers is not None or self.address is not None:
             return self.workers or 1
         import torch
 
         return torch.cuda.device_count() or cpu_workers()
 
-    def run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+    def run(
+        self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
+    ) -> Iterator[tuple[Chunk, Counts]]:
         _stay_here(self.address)
         try:
             yield from self._run(plan, chunks, threads)
         except BaseException as error:
             if is_stop(error):
-                _end_pool()  # before anything else: workers know of no signal, and would store what they finish
+                # before anything else: workers know of no signal, and would store what they finish
+                _end_pool()
             raise
 
-    def _run(self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None) -> Iterator[tuple[Chunk, Counts]]:
+    def _run(
+        self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
+    ) -> Iterator[tuple[Chunk, Counts]]:
         import torch
         from ray import get, kill, wait
         from ray.exceptions import RayActorError
 
-        from bench.worker import failed_rows
+        from posterior_bench.bench.worker import failed_rows
 
         # Ray gives its workers one thread unless told; rows are to equal those of a serial run here
         pool = _actors(self.address, self.workers, threads or torch.get_num_threads())
@@ -108,7 +124,9 @@ class RayActors:
         idle, todo = deque[Any](), deque(chunks)
         flying: dict[Any, tuple[Any, Chunk]] = {}
         waking = {actor.prepare.remote(config): actor for actor in actors}
-        light = replace(plan, chunks=())  # every call pickles it; with its chunks, a cell's traffic would be quadratic
+        light = replace(
+            plan, chunks=()
+        )  # every call pickles it; with its chunks, a cell's traffic would be quadratic
         tries: dict[str, int] = {}
         ends: dict[Any, float] = {}
         overdue: set[Any] = set()
@@ -116,7 +134,10 @@ class RayActors:
             while todo and idle:
                 actor, chunk = idle.popleft(), todo.popleft()
                 ref = actor.run.remote(light, chunk)
-                flying[ref], ends[ref] = (actor, chunk), time.monotonic() + (timeout or math.inf) + GRACE_SECONDS
+                flying[ref], ends[ref] = (
+                    (actor, chunk),
+                    time.monotonic() + (timeout or math.inf) + GRACE_SECONDS,
+                )
             done, _ = wait([*flying, *waking], num_returns=1, timeout=5)
             if not done:
                 _tell(plan)
@@ -150,7 +171,10 @@ class RayActors:
                     tries[chunk.name] = tries.get(chunk.name, 0) + 1
                     status, message = "error", f"the worker died {self.tries} times on this chunk"
                     if ref in overdue:
-                        status, message = "timeout", f"the chunk took longer than {timeout=:g} seconds, and was ended"
+                        status, message = (
+                            "timeout",
+                            f"the chunk took longer than {timeout=:g} seconds, and was ended",
+                        )
                     elif tries[chunk.name] < self.tries:
                         todo.appendleft(chunk)
                         continue
@@ -161,11 +185,13 @@ class RayActors:
 
 
 GRACE_SECONDS = 30.0
-"""What a worker may go beyond ``timeout`` before it is ended: it stops by itself at the next network evaluation."""
+"""What a worker may go beyond ``timeout`` before it is ended: it stops by itself at the next
+network evaluation."""
 
 
 def _check_started(error: Exception) -> None:
-    """UserError where a worker never came to life: Ray says so of a creation task, and starts it no more."""
+    """UserError where a worker never came to life: Ray says so of a creation task, and starts it no
+    more."""
     if "creation task" in str(error):
         cause = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         raise UserError(f"a worker of Ray cannot start: {cause}") from None
@@ -175,9 +201,11 @@ class _RayWorker:
     """A worker behind Ray; a mistake of the user comes back as itself, not as a Ray traceback."""
 
     def __init__(self, threads: int | None):
-        from bench.worker import Worker
+        from posterior_bench.bench.worker import Worker
 
-        die_at_once()  # Ray's handler raises SystemExit in a solver, which may swallow it and store what was cut short
+        # Ray's handler raises SystemExit in a solver, which may swallow it and store what was cut
+        # short
+        die_at_once()
         self.worker = Worker(_device("auto"), threads)
 
     def prepare(self, config: Any) -> str:
@@ -191,13 +219,19 @@ class _RayWorker:
         try:
             return self.worker.run(plan, chunk)
         except DeviceLost:
-            os._exit(1)  # a fresh process can use the device again; the chunk goes back into the queue
-        except (UserError, OSError) as error:  # a full disk; raised here, it would come back as a traceback of Ray's
+            os._exit(
+                1
+            )  # a fresh process can use the device again; the chunk goes back into the queue
+        except (
+            UserError,
+            OSError,
+        ) as error:  # a full disk; raised here, it would come back as a traceback of Ray's
             return error
 
 
 class _Pool(Sequence[Any]):
-    """So many actors, each made when it is first taken: a cell of two chunks starts two workers, not eight."""
+    """So many actors, each made when it is first taken: a cell of two chunks starts two workers,
+    not eight."""
 
     def __init__(self, make: Callable[[], Any], size: int):
         self.make, self.size = make, size
@@ -237,11 +271,14 @@ def _actors(address: str | None, workers: int | None, threads: int | None) -> Se
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpus and workers and workers > gpus:
         raise UserError(
-            f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give fewer workers"
+            f"executor.workers={workers}, but Ray has {gpus} GPUs and a worker takes one; give "
+            f"fewer workers"
         )
     count = workers or gpus or cpu_workers()
     # no CPU is asked for: an actor that waits for one which another holds would wait without a word
-    make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(_RayWorker)
+    make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(
+        _RayWorker
+    )
     _POOL[key] = _Pool(lambda: make.remote(threads), count)
     return _POOL[key]
 
@@ -257,9 +294,11 @@ def _end_pool() -> None:
 
 
 def _stay_here(address: str | None) -> None:
-    """Let a cluster of this machine alone listen on the loopback interface: nobody else has a use for its ports.
+    """Let a cluster of this machine alone listen on the loopback interface: nobody else has a use
+    for its ports.
 
-    Ray does so where it is told that it is no cluster of several machines; it reads that when it is imported.
+    Ray does so where it is told that it is no cluster of several machines; it reads that when it is
+    imported.
     """
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -267,7 +306,8 @@ def _stay_here(address: str | None) -> None:
 
 @contextmanager
 def _watched(address: str | None) -> Iterator[None]:
-    """Mark the processes of a cluster that is started in the block, which then does not outlive this process."""
+    """Mark the processes of a cluster that is started in the block, which then does not outlive
+    this process."""
     if address is not None:
         yield
         return
@@ -288,17 +328,22 @@ def _tell(plan: CellPlan) -> None:
 
 
 def _connect(address: str | None) -> None:
-    """Start Ray here, or join the cluster at ``address``; workers import this checkout, wherever it was started."""
+    """Start Ray here, or join the cluster at ``address``; workers import this checkout, wherever it
+    was started."""
     import ray
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve workers on a shared machine
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's 15 would starve workers on a shared machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with _watched(address):
         ray.init(
-            address=address or "local",  # without a word, Ray would join what it finds, or fail on what was there once
+            address=address
+            # without a word, Ray would join what it finds, or fail on what was there once
+            or "local",
             include_dashboard=False,
             log_to_driver=False,
             runtime_env={"env_vars": {"PYTHONPATH": path}},

@@ -1,7 +1,9 @@
-"""``python -m bench export-masks``: the measurements of a run as files, for methods that run elsewhere.
+"""``python -m bench export-masks``: the measurements of a run as files, for methods that run
+elsewhere.
 
-Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what another program
-makes of these files can be scored beside it with ``solver=folder``. The truth is left out unless it is asked for.
+Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what
+another program makes of these files can be scored beside it with ``solver=folder``. The truth is
+left out unless it is asked for.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from bench import console
-from bench.arena import PriorDraws, build_images
-from bench.build import arguments, build, target
-from bench.errors import UserError
-from bench.external import answer_names, pinned_mask
-from bench.own import demand_count
-from bench.plan import writable
-from bench.prompts import NOT_OF_THE_IMAGES
-from bench.store import write_atomic
-from bench.worker import Measurement, measure, png, shared
-from datasets.base import ImageSet
-from metrics.base import to_uint8
+from posterior_bench.bench import console
+from posterior_bench.bench.arena import PriorDraws, build_images
+from posterior_bench.bench.build import arguments, build, target
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.external import answer_names, pinned_mask
+from posterior_bench.bench.own import demand_count
+from posterior_bench.bench.plan import writable
+from posterior_bench.bench.prompts import NOT_OF_THE_IMAGES
+from posterior_bench.bench.store import write_atomic
+from posterior_bench.bench.worker import Measurement, measure, png, shared
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.metrics.base import to_uint8
 
 BATCH = 16
 """Images in memory at a time."""
@@ -43,7 +45,8 @@ VALUES = "[-1, 1]; the 8-bit value v stands for v / 127.5 - 1"
 LEGEND = {
     "mask": f"PNG, grey: {POLARITY}",
     "observed": "PNG, the image where it was observed, 128 in the hole",
-    "measurement": "NumPy float32 (C, H, W) in [-1, 1] units, unclipped, 0 in the hole; only where noise was added",
+    "measurement": "NumPy float32 (C, H, W) in [-1, 1] units, unclipped, 0 in the hole; only where "
+    "noise was added",
     "truth": "PNG, the whole image; only with truth=true",
     "answer": "name below solver.path for one draw; for draw D of several write _D before .png",
     "label": "class of the image, which class-conditional solvers are given too",
@@ -53,14 +56,18 @@ LEGEND = {
 
 
 def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
-    """Write masks, observed images and ``index.json`` / ``index.csv`` to the folder ``out``, which is returned.
+    """Write masks, observed images and ``index.json`` / ``index.csv`` to the folder ``out``, which
+    is returned.
 
-    Raises UserError without ``out``, where it holds files already, and for operators that keep no pixels.
+    Raises UserError without ``out``, where it holds files already, and for operators that keep no
+    pixels.
     """
     if config["out"] is None:
         raise UserError("'export-masks' needs a folder for its files: give out=DIR")
     if "mask" not in target(config["operator"]).caps:
-        raise UserError("'export-masks' writes masks, and this operator has none; use operator=inpainting")
+        raise UserError(
+            "'export-masks' writes masks, and this operator has none; use operator=inpainting"
+        )
     folder = Path(config["out"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
@@ -79,7 +86,9 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
                 entries.append(_write(part, names[measured.keys[i].image], files, measured, i))
         _index(part, config, data.name, data.shape, entries)
     if not config["quiet"]:
-        console.out.print(f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}")
+        console.out.print(
+            f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}"
+        )
     return folder
 
 
@@ -89,14 +98,16 @@ def _demand_short(names: Iterable[str]) -> None:
         longest = PurePosixPath(name).name + ".npy"
         if len(longest.encode()) > LONGEST:
             raise UserError(
-                f"the files of the image {name} would be called {longest}, which is {len(longest.encode())} bytes long "
+                f"the files of the image {name} would be called {longest}, which is "
+                f"{len(longest.encode())} bytes long "
                 f"and file systems take {LONGEST}; give the image a shorter name"
             )
 
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to. A new one gets its name at the end, one that is there is emptied again on an error."""
+    """A folder to write to. A new one gets its name at the end, one that is there is emptied again
+    on an error."""
     folder = folder.resolve()
     new = not folder.exists()
     writable(folder.parent if new else folder)
@@ -115,7 +126,9 @@ def _whole(folder: Path) -> Iterator[Path]:
 def _images(config: Mapping[str, Any]) -> ImageSet:
     """The image set; a prior is loaded only for one that draws from it."""
     if target(config["data"]) is PriorDraws:
-        return build_images(config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"]))
+        return build_images(
+            config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"])
+        )
     images: ImageSet = build(config["data"], skip=NOT_OF_THE_IMAGES)
     return images
 
@@ -133,7 +146,9 @@ def _files(measured: Measurement, truth: bool) -> Iterator[dict[str, bytes]]:
         yield files
 
 
-def _write(folder: Path, name: str, files: Mapping[str, bytes], measured: Measurement, i: int) -> dict[str, object]:
+def _write(
+    folder: Path, name: str, files: Mapping[str, bytes], measured: Measurement, i: int
+) -> dict[str, object]:
     """Write the files of image ``i`` of a batch; returns its line of the index."""
     key, mask = measured.keys[i], measured.operator.mask
     assert mask is not None
@@ -150,9 +165,14 @@ def _write(folder: Path, name: str, files: Mapping[str, bytes], measured: Measur
 
 
 def _index(
-    folder: Path, config: Mapping[str, Any], name: str, shape: tuple[int, ...], entries: list[dict[str, object]]
+    folder: Path,
+    config: Mapping[str, Any],
+    name: str,
+    shape: tuple[int, ...],
+    entries: list[dict[str, object]],
 ) -> None:
-    """``index.json`` with the settings and a legend, and its lines alone as ``index.csv``; written last."""
+    """``index.json`` with the settings and a legend, and its lines alone as ``index.csv``; written
+    last."""
     settings = {
         "format": 1,
         "seed": config["seed"],
@@ -160,11 +180,17 @@ def _index(
         "shape": list(shape),
         "mask_polarity": POLARITY,
         "value_range": VALUES,
-        **{group: {"class": config[group]["_target_"], **arguments(config[group])} for group in ("mask", "operator")},
+        **{
+            group: {"class": config[group]["_target_"], **arguments(config[group])}
+            for group in ("mask", "operator")
+        },
         "columns": {column: text for column, text in LEGEND.items() if column in entries[0]},
         "images": entries,
     }
-    write_atomic(folder / "index.csv", pd.DataFrame(entries).to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(
+        folder / "index.csv",
+        pd.DataFrame(entries).to_csv(index=False, lineterminator="\n").encode(),
+    )
     write_atomic(folder / "index.json", (json.dumps(settings, indent=1) + "\n").encode())
 
 

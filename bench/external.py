@@ -1,7 +1,9 @@
-"""Images that another program made: found by their ids, checked when a cell is planned, and scored like any other.
+"""Images that another program made: found by their ids, checked when a cell is planned, and scored
+like any other.
 
-A solver never learns which image it is given, so these images are read by the harness. What a solver reads from files
-enters the hash of its cell by content, not by place: changed files are another cell.
+A solver never learns which image it is given, so these images are read by the harness. What a
+solver reads from files enters the hash of its cell by content, not by place: changed files are
+another cell.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import console
-from bench.build import build
-from bench.errors import UserError
-from bench.torchscript import TorchScript
-from datasets.base import ImageSet
-from datasets.folder import EXTENSIONS
-from masks.base import MaskGenerator
-from masks.files import Files as MaskFiles
-from masks.sources import ReadMasks
-from metrics.base import from_uint8
-from priors.base import Prior, Shape
-from priors.process import VE
-from solvers.base import Card, Noise, Observation, Samples, Solver
+from posterior_bench.bench import console
+from posterior_bench.bench.build import build
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.torchscript import TorchScript
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.folder import EXTENSIONS
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.files import Files as MaskFiles
+from posterior_bench.masks.sources import ReadMasks
+from posterior_bench.metrics.base import from_uint8
+from posterior_bench.priors.base import Prior, Shape
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Card, Noise, Observation, Samples, Solver
 
 Place = tuple[str, int]
 """An image id and a draw."""
@@ -49,17 +51,19 @@ SHARES = 200
 
 @dataclass(frozen=True)
 class Folder(Solver):
-    """Scores images that another program made for the measurements of ``python -m bench export-masks``.
+    """Scores images that another program made for the measurements of ``python -m bench
+    export-masks``.
 
-    Draws count from 0. Where an image id ends like an image file (``cat.jpg``), the files may be named with or without
-    that ending (``cat.png``), unless two ids would then share a name. Files that belong to no image are reported.
+    Draws count from 0. Where an image id ends like an image file (``cat.jpg``), the files may be
+    named with or without that ending (``cat.png``), unless two ids would then share a name. Files
+    that belong to no image are reported.
 
     Parameters
     ----------
     path: a directory of 8-bit PNG files ``<image_id>.png`` (one draw), ``<image_id>_<draw>.png`` or
-    ``<image_id>/<draw>.png``; or one Parquet file with the columns image_id, draw and png (the bytes of a PNG file).
-    label: name of the row in the leaderboard; null = folder. sha256: content of the images; the plan fills it in, and
-    refuses other images where it is given.
+    ``<image_id>/<draw>.png``; or one Parquet file with the columns image_id, draw and png (the
+    bytes of a PNG file). label: name of the row in the leaderboard; null = folder. sha256: content
+    of the images; the plan fills it in, and refuses other images where it is given.
     """
 
     card: ClassVar[Card] = Card(
@@ -79,12 +83,14 @@ class Folder(Solver):
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> NoReturn:
         raise UserError(
-            "solver=folder has no method to run: its images are found by their ids, which a solver never sees"
+            "solver=folder has no method to run: its images are found by their ids, which a solver "
+            "never sees"
         )
 
 
 class NoPrior(Prior):
-    """Stands in where no prior is needed, for images ``shape`` ``(C, H, W)`` of any size; it can do nothing."""
+    """Stands in where no prior is needed, for images ``shape`` ``(C, H, W)`` of any size; it can do
+    nothing."""
 
     def __init__(self, shape: Shape):
         super().__init__(VE(), None, shape)
@@ -95,10 +101,12 @@ class NoPrior(Prior):
 
 
 def pinned(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
-    """The configuration with the content of the file its solver reads recorded beside an absolute path.
+    """The configuration with the content of the file its solver reads recorded beside an absolute
+    path.
 
-    Every file is opened and checked first. Raises UserError for what cannot be used, and where the content is not the
-    ``sha256`` that was asked for; where the solver reads no file, nothing changes.
+    Every file is opened and checked first. Raises UserError for what cannot be used, and where the
+    content is not the ``sha256`` that was asked for; where the solver reads no file, nothing
+    changes.
     """
     try:
         solver = build(config["solver"])
@@ -114,13 +122,16 @@ def pinned(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
         answers.check(images.shape)
         content = answers.sha256
         if answers.unused and not config["quiet"]:
-            console.err.print(f"bench: {path}: {_and_more(answers.unused)} not used: no image or draw of this run")
+            console.err.print(
+                f"bench: {path}: {_and_more(answers.unused)} not used: no image or draw of this run"
+            )
     _same_content(solver.sha256, content, path)
     return {**config, "solver": {**config["solver"], "path": str(path), "sha256": content}}
 
 
 def pinned_operator(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node of an operator with the content of the file it reads, if any, beside an absolute path."""
+    """The node of an operator with the content of the file it reads, if any, beside an absolute
+    path."""
     if "trust_file" not in node:
         return node
     path = Path(node["path"]).expanduser().absolute()
@@ -132,18 +143,23 @@ def pinned_operator(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**node, "path": str(path), "sha256": content}
 
 
-def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> Mapping[str, Any]:
+def pinned_mask(
+    config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
+) -> Mapping[str, Any]:
     """The configuration with the content of the files that masks are read from.
 
-    Raises UserError, before any work, where a mask cannot be drawn at the size of the images, where one of a file is
-    missing or unusable, and where their content is not the ``sha256`` that was asked for.
+    Raises UserError, before any work, where a mask cannot be drawn at the size of the images, where
+    one of a file is missing or unusable, and where their content is not the ``sha256`` that was
+    asked for.
     """
     ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
     mask = mask.beside(images)
     try:
         content = mask.content(ids, height, width)
         if content is None:
-            mask.for_image(ids[0], 0).generate(np.random.Generator(np.random.PCG64(0)), height, width)
+            mask.for_image(ids[0], 0).generate(
+                np.random.Generator(np.random.PCG64(0)), height, width
+            )
             return config
     except (ValueError, OSError) as error:
         raise UserError(f"{config['mask']['_target_']}: {error}") from None
@@ -153,21 +169,30 @@ def pinned_mask(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
 
 
 def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
-    """What masks of files hide, in words that show a wrong ``white``; empty for masks that are drawn."""
+    """What masks of files hide, in words that show a wrong ``white``; empty for masks that are
+    drawn."""
     if not isinstance(mask, ReadMasks):
         return ""
     ids = images.ids[: min(config["data"]["images"], SHARES)]
     shares = mask.beside(images).hidden(ids, *images.shape[-2:])
     mean, least, most = sum(shares) / len(shares), min(shares), max(shares)
-    text = f"{mean:.0%} of the pixels are hidden" + (f" ({least:.0%} to {most:.0%})" if least < most else "")
+    text = f"{mean:.0%} of the pixels are hidden" + (
+        f" ({least:.0%} to {most:.0%})" if least < most else ""
+    )
     if isinstance(mask, MaskFiles):
-        text += f", with mask.white={mask.white}; mask.white={'observed' if mask.white == 'hole' else 'hole'} hides "
+        text += (
+            f", with mask.white={mask.white}; "
+            f"mask.white={'observed' if mask.white == 'hole' else 'hole'} hides "
+        )
         text += "the others"
     return text
 
 
-def given(solver: Folder, data: ImageSet, count: int, draws: int, images: Sequence[str], device: str) -> Given:
-    """What stands for the posterior of some ``images``: those of ``solver`` for the first ``count`` ids of ``data``.
+def given(
+    solver: Folder, data: ImageSet, count: int, draws: int, images: Sequence[str], device: str
+) -> Given:
+    """What stands for the posterior of some ``images``: those of ``solver`` for the first ``count``
+    ids of ``data``.
 
     Raises UserError where they are no longer those of the plan.
     """
@@ -183,7 +208,9 @@ def _answers(solver: Folder, ids: tuple[str, ...], draws: int) -> Answers:
 
 def _same_content(wanted: str | None, found: str, path: Path) -> None:
     if wanted not in (None, found):
-        raise UserError(f"the content of {path} has sha256 {found}, not {wanted}: it has changed since")
+        raise UserError(
+            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +223,9 @@ class Given:
     device: str
 
     def sample(self, draws: Sequence[int]) -> Samples:
-        pixels = [[decode(self.answers.read((i, d)), self.shape) for d in draws] for i in self.images]
+        pixels = [
+            [decode(self.answers.read((i, d)), self.shape) for d in draws] for i in self.images
+        ]
         return Samples(from_uint8(torch.from_numpy(np.array(pixels))).to(self.device))
 
 
@@ -211,7 +240,8 @@ class Answers:
 
     @classmethod
     def find(cls, path: Path, ids: tuple[str, ...], draws: int) -> Answers:
-        """The images of a directory or Parquet file; UserError for those that are missing or ambiguous."""
+        """The images of a directory or Parquet file; UserError for those that are missing or
+        ambiguous."""
         if path.is_dir():
             return _in_directory(path, ids, draws)
         if path.is_file():
@@ -219,9 +249,12 @@ class Answers:
         raise UserError(f"solver.path={path}: there is no such directory or Parquet file")
 
     def check(self, shape: Shape) -> None:
-        """UserError, naming the first and counting the others, where an image is unreadable or of another shape."""
+        """UserError, naming the first and counting the others, where an image is unreadable or of
+        another shape."""
         problems = [
-            f"{self.names[place]} {problem}" for place in self.names if (problem := self._problem(place, shape))
+            f"{self.names[place]} {problem}"
+            for place in self.names
+            if (problem := self._problem(place, shape))
         ]
         if problems:
             raise UserError(f"{self.where}: {_and_more(problems)}")
@@ -244,9 +277,11 @@ class Answers:
 
 
 def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
-    """The 8-bit pixels ``(C, H, W)`` of a PNG file. RGB counts as grey where its channels are equal.
+    """The 8-bit pixels ``(C, H, W)`` of a PNG file. RGB counts as grey where its channels are
+    equal.
 
-    Raises ValueError, worded to follow the name of the file, for anything but an opaque 8-bit PNG of that shape.
+    Raises ValueError, worded to follow the name of the file, for anything but an opaque 8-bit PNG
+    of that shape.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
@@ -254,22 +289,32 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         raise ValueError("cannot be read as a PNG file") from None
     if transparent or mode not in ("1", "L", "P", "RGB"):
-        raise ValueError(f"has the mode {mode}{' with transparency' * transparent}; give opaque 8-bit grey or RGB")
+        raise ValueError(
+            f"has the mode {mode}{' with transparency' * transparent}; give opaque 8-bit grey or "
+            f"RGB"
+        )
     channels, height, width = shape
     if pixels.size != (width, height):
-        raise ValueError(f"has {pixels.width} x {pixels.height} pixels (width x height), the data {width} x {height}")
+        raise ValueError(
+            f"has {pixels.width} x {pixels.height} pixels (width x height), the data {width} x "
+            f"{height}"
+        )
     array = np.asarray(pixels).transpose(2, 0, 1)
     if channels == 1 and (array != array[:1]).any():
         raise ValueError("is coloured, the data are grey")
     return array[:channels].copy()
 
 
-# -- where images are found --------------------------------------------------------------------------------------------
+# -- where images are found ------------------------------------------------------------------------
 
 
 def answer_names(ids: Sequence[str]) -> dict[str, list[str]]:
-    """What the files of every image may be called, without ``.png``: its id, and that without an image's ending."""
-    short = {i: str(PurePosixPath(i).with_suffix("")) if i.lower().endswith(EXTENSIONS) else i for i in ids}
+    """What the files of every image may be called, without ``.png``: its id, and that without an
+    image's ending."""
+    short = {
+        i: str(PurePosixPath(i).with_suffix("")) if i.lower().endswith(EXTENSIONS) else i
+        for i in ids
+    }
     used = Counter([*short.values(), *(i for i in ids if short[i] != i)])
     return {i: [i] if short[i] == i or used[short[i]] > 1 else [short[i], i] for i in ids}
 
@@ -283,18 +328,29 @@ def _in_directory(root: Path, ids: tuple[str, ...], draws: int) -> Answers:
     problems = []
     for image in ids:
         for draw in range(draws):
-            names = [f"{stem}{end}.png" for stem in stems[image] for end in (f"_{draw}", f"/{draw}")]
+            names = [
+                f"{stem}{end}.png" for stem in stems[image] for end in (f"_{draw}", f"/{draw}")
+            ]
             if draws == 1:
                 # cat_0.png is the image cat_0, if there is one, and only else draw 0 of cat
-                names = [*(f"{stem}.png" for stem in stems[image]), *(name for name in names if name not in plain)]
+                names = [
+                    *(f"{stem}.png" for stem in stems[image]),
+                    *(name for name in names if name not in plain),
+                ]
             here = [name for name in names if name in there]
             if len(here) == 1:
                 found[image, draw] = here[0]
             else:
-                problems.append(f"{' and '.join(here)} are one draw" if here else f"{names[0]} is missing")
+                problems.append(
+                    f"{' and '.join(here)} are one draw" if here else f"{names[0]} is missing"
+                )
     if problems:
         single = draws > 1 and not found and any(f"{stem}.png" in there for stem in stems[ids[0]])
-        hint = "with one image per id, give draws=1" if single else "PNG files are <image_id>.png (draws=1), "
+        hint = (
+            "with one image per id, give draws=1"
+            if single
+            else "PNG files are <image_id>.png (draws=1), "
+        )
         hint += "" if single else "<image_id>_<draw>.png or <image_id>/<draw>.png, draws from 0"
         raise UserError(f"{root}: {_and_more(problems)}; {hint}")
     unused = sorted(there.difference(found.values()))
@@ -308,7 +364,9 @@ def _in_parquet(path: Path, ids: tuple[str, ...], draws: int) -> Answers:
     file = _parquet(path)
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=["image_id", "draw"])
-        for row, place in enumerate(zip(*(table[c].to_pylist() for c in ("image_id", "draw")), strict=True)):
+        for row, place in enumerate(
+            zip(*(table[c].to_pylist() for c in ("image_id", "draw")), strict=True)
+        ):
             if place not in wanted:
                 unused.append(_row_name(place))
             elif place in rows:
@@ -335,7 +393,11 @@ def _parquet(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError):
         raise UserError(f"solver.path={path} is neither a directory nor a Parquet file") from None
-    types = {name: file.schema_arrow.field(name).type for name in COLUMNS if name in file.schema_arrow.names}
+    types = {
+        name: file.schema_arrow.field(name).type
+        for name in COLUMNS
+        if name in file.schema_arrow.names
+    }
     fits = {
         "image_id": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
         "draw": pa.types.is_integer,
@@ -344,7 +406,10 @@ def _parquet(path: Path) -> pq.ParquetFile:
     for name, what in COLUMNS.items():
         if name not in types or not fits[name](types[name]):
             is_now = f"holds {types[name]}" if name in types else "is missing"
-            raise UserError(f"{path}: the column '{name}' must hold {what}, but {is_now}; needed: {', '.join(COLUMNS)}")
+            raise UserError(
+                f"{path}: the column '{name}' must hold {what}, but {is_now}; needed: "
+                f"{', '.join(COLUMNS)}"
+            )
     return file
 
 

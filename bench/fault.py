@@ -1,7 +1,7 @@
 """What nobody foresaw: one line instead of a traceback, and the traceback in a file.
 
-Also the terminal and the descriptors of the process, made fit before any work: a letter that a terminal does not have
-must not end a run whose rows are all computed.
+Also the terminal and the descriptors of the process, made fit before any work: a letter that a
+terminal does not have must not end a run whose rows are all computed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import gettempdir
 
-from bench.errors import BAD_INPUT, BUG, UserError
+from posterior_bench.bench.errors import BAD_INPUT, BUG, UserError
 
 _LONGEST = 600
 """Letters of an error's message that are printed."""
@@ -30,9 +30,11 @@ _ADVICE = {
     errno.EACCES: "change the permissions, or choose another folder",
     errno.EPERM: "change the permissions, or choose another folder",
     errno.EROFS: "choose a folder that can be written to",
-    errno.EMFILE: "too few files may be open at a time; raise the limit, for example: ulimit -n 1024",
+    errno.EMFILE: "too few files may be open at a time; raise the limit, for example: ulimit -n "
+    "1024",
     errno.ENFILE: "the machine has too many files open; close some programs",
-    errno.ENOMEM: "the machine has too little free memory; close some programs, or use a smaller batch=",
+    errno.ENOMEM: "the machine has too little free memory; close some programs, or use a smaller "
+    "batch=",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk or its network failed; look at it before anything else",
     errno.ELOOP: "a link leads to itself; remove it",
@@ -46,7 +48,9 @@ def last_resort(error: BaseException) -> tuple[str, int]:
     if number in _ADVICE:
         name = getattr(error, "filename", None)
         place = f" ({name})" if name else ""
-        return str(UserError(f"{os.strerror(number)}{place}; {_ADVICE[number]}; {_KEPT}")), BAD_INPUT
+        return str(
+            UserError(f"{os.strerror(number)}{place}; {_ADVICE[number]}; {_KEPT}")
+        ), BAD_INPUT
     if isinstance(error, ImportError) and _open_files_are_few(error):
         return str(UserError(f"{_said(error)}; {_ADVICE[errno.EMFILE]}")), BAD_INPUT
     hint = ""
@@ -66,10 +70,11 @@ def say(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make output possible on every terminal: letters that it does not have are written as ``\\u2713``.
+    """Make output possible on every terminal: letters that it does not have are written as
+    ``\\u2713``.
 
-    A closed stream becomes one to nowhere. Its number must be taken, or the next file that is opened would get it, and
-    whatever a library prints would land in that file.
+    A closed stream becomes one to nowhere. Its number must be taken, or the next file that is
+    opened would get it, and whatever a library prints would land in that file.
     """
     try:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -88,7 +93,8 @@ def prepare_streams() -> None:
 
 
 def refuse_broken_text(arguments: Sequence[str]) -> None:
-    """UserError for an argument that is not valid in the encoding of the system: it could be stored nowhere."""
+    """UserError for an argument that is not valid in the encoding of the system: it could be stored
+    nowhere."""
     for argument in arguments:
         try:
             argument.encode("utf-8")
@@ -99,7 +105,8 @@ def refuse_broken_text(arguments: Sequence[str]) -> None:
 
 
 def flush() -> OSError | None:
-    """Write out what was printed; the error where that is impossible, and then nothing more is tried at exit."""
+    """Write out what was printed; the error where that is impossible, and then nothing more is
+    tried at exit."""
     try:
         sys.stdout.flush()
         return None
@@ -110,12 +117,15 @@ def flush() -> OSError | None:
 
 def silence() -> None:
     """Send standard output to nowhere from here on, what is still waiting included."""
-    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor has nothing that waits at exit
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a stream without a descriptor has nothing that waits at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _number(error: BaseException) -> int:
-    """The number of a fault of the machine; some libraries only write it into their message. 0 for other errors."""
+    """The number of a fault of the machine; some libraries only write it into their message. 0 for
+    other errors."""
     if not isinstance(error, OSError):
         return 0
     found = re.search(r"\[errno (\d+)\]", _said(error), re.IGNORECASE)
@@ -145,7 +155,8 @@ def _written(error: BaseException) -> str:
 
 
 def _open_files_are_few(error: BaseException | None) -> bool:
-    """Whether an import failed because no more files may be open; some loaders of libraries only say that in words."""
+    """Whether an import failed because no more files may be open; some loaders of libraries only
+    say that in words."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return True

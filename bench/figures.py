@@ -1,8 +1,9 @@
 """The figures of a study: what a method costs against how well it does, with intervals.
 
-A panel holds the cells that saw the same measurements. A method keeps its colour and marker in all panels; colours are
-those of Okabe and Ito, which people with any colour vision tell apart. What costs nothing has no place on a logarithmic
-axis and is a line across the panel: the exact posterior, for instance.
+A panel holds the cells that saw the same measurements. A method keeps its colour and marker in all
+panels; colours are those of Okabe and Ito, which people with any colour vision tell apart. What
+costs nothing has no place on a logarithmic axis and is a line across the panel: the exact
+posterior, for instance.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from bench.record import study_settings
-from bench.store import write_atomic
+from posterior_bench.bench.record import study_settings
+from posterior_bench.bench.store import write_atomic
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -56,10 +57,11 @@ TITLES = {
 
 
 def write(study: Path, frame: pd.DataFrame) -> Path | None:
-    """Draw what ``study.figure`` of the study's configuration asks for as ``figure.svg`` and ``figure.png``.
+    """Draw what ``study.figure`` of the study's configuration asks for as ``figure.svg`` and
+    ``figure.png``.
 
-    ``frame`` is the leaderboard. Returns the path of the PNG; None where no figure is asked for, and where the study
-    has no such columns.
+    ``frame`` is the leaderboard. Returns the path of the PNG; None where no figure is asked for,
+    and where the study has no such columns.
     """
     axes = study_settings(study).get("study", {}).get("figure")
     if not axes or not {axes["x"], axes["y"]} <= set(frame.columns):
@@ -71,7 +73,8 @@ def write(study: Path, frame: pd.DataFrame) -> Path | None:
 
 
 def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
-    """A figure of leaderboard column ``x`` against the metric ``y``, a panel per data set, mask and operator."""
+    """A figure of leaderboard column ``x`` against the metric ``y``, a panel per data set, mask and
+    operator."""
     groups = list(frame.groupby(GROUP, sort=False))
     columns = min(COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
@@ -92,11 +95,12 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
 
 
 def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
-    """The metric ``y`` against passes of the network and against seconds, and the front of both, a row per group.
+    """The metric ``y`` against passes of the network and against seconds, and the front of both, a
+    row per group.
 
-    A method is on the front if none that costs as much or less does better; a step of the grey line is the best that
-    its cost can buy. Methods that cost nothing are lines across and not on it: the exact posterior is not for sale.
-    ``looks``: those of a larger table that ``frame`` is a part of.
+    A method is on the front if none that costs as much or less does better; a step of the grey line
+    is the best that its cost can buy. Methods that cost nothing are lines across and not on it: the
+    exact posterior is not for sale. ``looks``: those of a larger table that ``frame`` is a part of.
     """
     frame = frame.assign(seconds=frame["seconds_fit"] + frame["seconds_sample"])
     groups = list(frame.groupby(GROUP, sort=False))
@@ -124,9 +128,11 @@ def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
 
 
 def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
-    """Indices of the points no other dominates, cheapest first; those that cost nothing, or are not finite, are out.
+    """Indices of the points no other dominates, cheapest first; those that cost nothing, or are not
+    finite, are out.
 
-    ``cost`` and ``value`` are ``(n,)``; ``direction`` is ``up`` or ``down``. Of equal points the first is kept.
+    ``cost`` and ``value`` are ``(n,)``; ``direction`` is ``up`` or ``down``. Of equal points the
+    first is kept.
     """
     gain = value if direction == "up" else -value
     there = np.flatnonzero(np.isfinite(cost) & np.isfinite(value) & (cost > 0))
@@ -136,12 +142,15 @@ def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
 
 
 def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: Looks) -> Figure:
-    """Clouds of points by solver, ``x`` and ``y`` being the titles of the axes; what is not finite is left out."""
+    """Clouds of points by solver, ``x`` and ``y`` being the titles of the axes; what is not finite
+    is left out."""
     figure = _sized(1, len(COSTS), len(points))
     panel = figure.subplots()
     for name, clouds in points.items():
         kept = np.isfinite(clouds).all(axis=0)
-        panel.plot(*(cloud[kept] for cloud in clouds), markersize=4, alpha=0.75, **POINT, **looks[name])
+        panel.plot(
+            *(cloud[kept] for cloud in clouds), markersize=4, alpha=0.75, **POINT, **looks[name]
+        )
     panel.set_xlabel(x, fontsize=8)
     panel.set_ylabel(y, fontsize=8)
     _plain(panel)
@@ -150,10 +159,11 @@ def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: 
 
 
 def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
-    """The loss of every iteration, a panel per cell: thin lines are images, the thick one is their mean.
+    """The loss of every iteration, a panel per cell: thin lines are images, the thick one is their
+    mean.
 
-    ``curves``: solvers and the losses ``(images, iterations)`` of their fits; what is not finite is left out. A start
-    so high that it would flatten the rest runs off the top of its panel.
+    ``curves``: solvers and the losses ``(images, iterations)`` of their fits; what is not finite is
+    left out. A start so high that it would flatten the rest runs off the top of its panel.
     """
     columns = min(COLUMNS, len(curves))
     rows = math.ceil(len(curves) / columns)
@@ -163,7 +173,9 @@ def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
         values = np.where(np.isfinite(values), values, np.nan)
         there = np.flatnonzero(~np.isnan(values).all(axis=0))
         panel.plot(values.T, color=looks[name]["color"], linewidth=0.6, alpha=0.6)
-        panel.plot(there, np.nanmean(values[:, there], axis=0), color=looks[name]["color"], linewidth=1.8)
+        panel.plot(
+            there, np.nanmean(values[:, there], axis=0), color=looks[name]["color"], linewidth=1.8
+        )
         _cut_start(panel, values[:, there])
         panel.set_title(name, fontsize=8, loc="left", parse_math=False)
         panel.set_xlabel("iteration", fontsize=8)
@@ -175,16 +187,25 @@ def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
 
 
 def _cut_start(panel: Axes, values: Floats) -> None:
-    """End the panel above what comes after the first tenth, where the start is more than twice as high above that."""
+    """End the panel above what comes after the first tenth, where the start is more than twice as
+    high above that."""
     late = values[:, values.shape[1] // 10 :]
-    if late.size and np.nanmax(values) - np.nanmax(late) > 2 * (span := np.nanmax(late) - np.nanmin(late)) > 0:
+    if (
+        late.size
+        and np.nanmax(values) - np.nanmax(late)
+        > 2 * (span := np.nanmax(late) - np.nanmin(late))
+        > 0
+    ):
         panel.set_ylim(np.nanmin(late) - 0.1 * span, np.nanmax(late) + 0.3 * span)
 
 
 def looks_of(frame: pd.DataFrame) -> Looks:
     """Marker and colour of every solver of a leaderboard."""
     names = sorted(frame["solver"].unique())
-    return {name: {"marker": m, "color": c} for name, (m, c) in zip(names, _looks(len(names)), strict=True)}
+    return {
+        name: {"marker": m, "color": c}
+        for name, (m, c) in zip(names, _looks(len(names)), strict=True)
+    }
 
 
 def _sized(rows: int, columns: int, names: int) -> Figure:
@@ -201,7 +222,9 @@ def _key(figure: Figure, looks: Looks, free: set[str], columns: int, front: bool
     ]
     if front:
         handles.append(Line2D([], [], label="Pareto front", **FRONT))
-    key = figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns, fontsize=7, frameon=False)
+    key = figure.legend(
+        handles=handles, loc="outside lower center", ncols=2 * columns, fontsize=7, frameon=False
+    )
     for text in key.get_texts():
         text.set_parse_math(False)  # a name may hold a dollar sign
 
@@ -209,16 +232,35 @@ def _key(figure: Figure, looks: Looks, free: set[str], columns: int, front: bool
 def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
     """The points of one group of comparable cells."""
     values = lines[[y, f"{y}_lo", f"{y}_hi"]].to_numpy(float)
-    for name, cost, (value, lo, hi) in zip(lines["solver"], lines[x].to_numpy(float), values, strict=True):
+    for name, cost, (value, lo, hi) in zip(
+        lines["solver"], lines[x].to_numpy(float), values, strict=True
+    ):
         if not math.isfinite(value):
             continue
         # an infinite or missing end has no place on paper
-        ends = [[value - lo if math.isfinite(lo) else 0.0], [hi - value if math.isfinite(hi) else 0.0]]
+        ends = [
+            [value - lo if math.isfinite(lo) else 0.0],
+            [hi - value if math.isfinite(hi) else 0.0],
+        ]
         if cost > 0:
-            panel.errorbar([cost], [value], yerr=ends, markersize=5, elinewidth=1, **POINT, **looks[name])
+            panel.errorbar(
+                [cost], [value], yerr=ends, markersize=5, elinewidth=1, **POINT, **looks[name]
+            )
         else:
-            panel.axhline(value, color=looks[name]["color"], linewidth=1, zorder=0, linestyle=LINE["linestyle"])
-            panel.axhspan(value - ends[0][0], value + ends[1][0], color=looks[name]["color"], alpha=0.12, linewidth=0)
+            panel.axhline(
+                value,
+                color=looks[name]["color"],
+                linewidth=1,
+                zorder=0,
+                linestyle=LINE["linestyle"],
+            )
+            panel.axhspan(
+                value - ends[0][0],
+                value + ends[1][0],
+                color=looks[name]["color"],
+                alpha=0.12,
+                linewidth=0,
+            )
     panel.set_xscale("log")
     costs = lines[x].to_numpy(float)
     costs = costs[np.isfinite(costs) & (costs > 0)]
@@ -243,7 +285,9 @@ def _plain(panel: Axes) -> None:
 def _looks(count: int) -> list[tuple[str, str]]:
     """That many different pairs of marker and colour; neighbours differ in both."""
     pairs = [
-        (MARKERS[(i + j) % len(MARKERS)], colour) for j, _ in enumerate(MARKERS) for i, colour in enumerate(COLOURS)
+        (MARKERS[(i + j) % len(MARKERS)], colour)
+        for j, _ in enumerate(MARKERS)
+        for i, colour in enumerate(COLOURS)
     ]
     return [pairs[i % len(pairs)] for i in range(count)]
 
@@ -252,7 +296,9 @@ def title(frame: pd.DataFrame, name: str) -> str:
     card = frame.attrs["metrics"].get(name)
     if card is None:
         return TITLES.get(name, name)
-    better = {"up": ", higher is better", "down": ", lower is better", "none": ""}[card["direction"]]
+    better = {"up": ", higher is better", "down": ", lower is better", "none": ""}[
+        card["direction"]
+    ]
     return f"{card['title']}{' in ' + card['unit'] if card['unit'] else ''}{better}"
 
 

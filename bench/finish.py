@@ -13,50 +13,64 @@ import pandas as pd
 from omegaconf import DictConfig
 from PIL import Image
 
-from bench import console, figures, leaderboard, report, status
-from bench.errors import UserError
-from bench.plan import CellPlan
-from bench.presets import choose
-from bench.problems import collected
-from bench.run import Outcome, prepare
-from bench.schema import study_folder
-from bench.sheet import Panel, contact_sheet
-from bench.store import read_study
+from posterior_bench.bench import console, figures, leaderboard, report, status
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.presets import choose
+from posterior_bench.bench.problems import collected
+from posterior_bench.bench.run import Outcome, prepare
+from posterior_bench.bench.schema import study_folder
+from posterior_bench.bench.sheet import Panel, contact_sheet
+from posterior_bench.bench.store import read_study
 
 if TYPE_CHECKING:
-    from bench.worker import Session
+    from posterior_bench.bench.worker import Session
 
 SHEET_CELLS, SHEET_IMAGES = 24, 8
 """At most on one contact sheet; the sheet itself shows fewer images of more cells."""
 
 
 def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
-    """Print and draw what the jobs of this process came to; True if every row of at least so many ``cells`` is good."""
+    """Print and draw what the jobs of this process came to; True if every row of at least so many
+    ``cells`` is good."""
     last = outcomes[-1]
     board = leaderboard.write(last.study)
     figure = figures.write(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write(last.study, board)[0] if last.report else None
     if not last.quiet:
-        made = {"rows": last.study / "cells", "contact sheet": sheet, "figure": figure, "report": page}
+        made = {
+            "rows": last.study / "cells",
+            "contact sheet": sheet,
+            "figure": figure,
+            "report": page,
+        }
         _show(board, {"leaderboard": last.study / "leaderboard.csv", **made})
     for outcome in (o for o in outcomes if o.noted[1]):
         note, count = outcome.noted
-        console.err.print(f"bench: {console.title(outcome.plan)}: {count} rows, {note}", markup=False)
+        console.err.print(
+            f"bench: {console.title(outcome.plan)}: {count} rows, {note}", markup=False
+        )
     bad = [o for o in outcomes if not o.good]
     for outcome in bad:
         console.err.print(f"bench: {console.title(outcome.plan)}: {_failures(outcome)}")
     if len(outcomes) < cells:
-        console.err.print(f"bench: {cells - len(outcomes)} of {cells} cells did not run; give the same command again")
+        console.err.print(
+            f"bench: {cells - len(outcomes)} of {cells} cells did not run; give the same command "
+            f"again"
+        )
     return not bad and len(outcomes) >= cells
 
 
 def finish_elsewhere(config: DictConfig, cells: Sequence[Sequence[str]] = ()) -> bool:
-    """The same for a sweep whose jobs a launcher ran in other processes: what its study folders say.
+    """The same for a sweep whose jobs a launcher ran in other processes: what its study folders
+    say.
 
     ``cells``: the overrides of every cell that was asked for.
     """
-    distinct = {(_folder(config, lines), tuple(filter(_names_a_cell, lines))) for lines in cells or [[]]}
+    distinct = {
+        (_folder(config, lines), tuple(filter(_names_a_cell, lines))) for lines in cells or [[]]
+    }
     folders = Counter(folder for folder, _ in distinct)
     return all([_finish_study(config, study, planned) for study, planned in folders.items()])
 
@@ -64,14 +78,23 @@ def finish_elsewhere(config: DictConfig, cells: Sequence[Sequence[str]] = ()) ->
 def _names_a_cell(override: str) -> bool:
     """Whether cells that differ in this override alone are two cells, for sure."""
     key = override.lstrip("+").partition("=")[0]
-    return key.partition(".")[0] in ("solver", "data", "mask", "operator", "prior", "seed", "draws", "budget") and (
-        key not in ("data.root", "data.images", "solver.preset")
-    )
+    return key.partition(".")[0] in (
+        "solver",
+        "data",
+        "mask",
+        "operator",
+        "prior",
+        "seed",
+        "draws",
+        "budget",
+    ) and (key not in ("data.root", "data.images", "solver.preset"))
 
 
 def _folder(config: DictConfig, overrides: Sequence[str]) -> Path:
     """The study folder of a cell of a sweep: its name and place may be swept too."""
-    given = {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in overrides)}
+    given = {
+        key.lstrip("+"): value for key, _, value in (line.partition("=") for line in overrides)
+    }
     out, name = given.get("out", config.out), given.get("study.name", config.study.name)
     return Path(study_folder(None if out in (None, "null") else str(out).strip("'\""), str(name)))
 
@@ -84,24 +107,41 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
     skips = bool(config.study.get("skip_inapplicable"))
     if not (study / "cells").is_dir():
         if not skips:
-            console.err.print(f"bench: no cell of {study} was run; give the same command again", markup=False)
+            console.err.print(
+                f"bench: no cell of {study} was run; give the same command again", markup=False
+            )
         return skips
     board = leaderboard.write(study)
     figures.write(study, board)
     page = report.write(study, board)[0] if config.report else None
     cells = status.read(study)
     if not config.quiet:
-        _show(board, {"leaderboard": study / "leaderboard.csv", "status": status.summary(cells), "report": page})
+        _show(
+            board,
+            {
+                "leaderboard": study / "leaderboard.csv",
+                "status": status.summary(cells),
+                "report": page,
+            },
+        )
     known = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
     bad = [cell for cell in cells if cell.rows < cell.planned]
     if len(cells) < planned and not skips:
-        words = f"{planned - len(cells)} of {planned} cells of {study} were not run; give the same command again"
+        words = (
+            f"{planned - len(cells)} of {planned} cells of {study} were not run; give the "
+            f"same "
+            f"command again"
+        )
         console.err.print(f"bench: {words}", markup=False)
         return False
     for cell in bad:
-        console.err.print(f"bench: {cell.title}: rows are missing; give the same command again to continue")
+        console.err.print(
+            f"bench: {cell.title}: rows are missing; give the same command again to continue"
+        )
     if not known.all():
-        console.err.print(f"bench: {(~known).sum()} of {len(known)} rows failed (retry=true runs them again)")
+        console.err.print(
+            f"bench: {(~known).sum()} of {len(known)} rows failed (retry=true runs them again)"
+        )
     return not bad and bool(known.all())
 
 
@@ -118,18 +158,23 @@ def _failures(outcome: Outcome) -> str:
     rows = outcome.plan.store.read(["status", "message"])
     if outcome.stopped:
         return (
-            f"stopped after {len(rows)} rows, because the first ones all failed alike: {outcome.stopped} (retry=true "
+            f"stopped after {len(rows)} rows, because the first ones all failed alike: "
+            f"{outcome.stopped} (retry=true "
             "runs them again and goes on once one succeeds, accept=[STATUS] goes on regardless)"
         )
     failed = rows[~rows["status"].isin(["ok", *outcome.accept])]
     if failed.empty:
         return "rows are missing; give the same command again to continue"
     counts = ", ".join(f"{n} {status}" for status, n in failed["status"].value_counts().items())
-    return f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} (retry=true runs them again)"
+    return (
+        f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} (retry=true runs "
+        f"them again)"
+    )
 
 
 def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
-    """The contact sheet of the cells of this run; None, and a line that says why, where pictures have changed since."""
+    """The contact sheet of the cells of this run; None, and a line that says why, where pictures
+    have changed since."""
     path = outcomes[-1].study / "contact_sheet.png"
     try:
         panels = [_panel(outcome.plan, SHEET_IMAGES) for outcome in outcomes[:SHEET_CELLS]]
@@ -142,14 +187,18 @@ def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
 
 def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
-    from bench.truth import demand_equal, recorded
-    from bench.worker import Session
+    from posterior_bench.bench.truth import demand_equal, recorded
+    from posterior_bench.bench.worker import Session
 
     ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
-    demand_equal(recorded(rows), dict(zip(ids, measured.truth, strict=True)), "contact_sheet.png is not drawn: ")
+    demand_equal(
+        recorded(rows),
+        dict(zip(ids, measured.truth, strict=True)),
+        "contact_sheet.png is not drawn: ",
+    )
     draws = np.full((len(ids), plan.cell.draws, *measured.truth.shape[1:]), np.nan, np.float32)
     for i, image in enumerate(ids):
         for d in range(plan.cell.draws):
@@ -171,8 +220,8 @@ def _pixels(png: bytes) -> np.ndarray:
 
 def describe(overrides: list[str]) -> str:
     """What ``bench plan`` prints for one configuration."""
-    from bench.app import compose
-    from bench.worker import Session
+    from posterior_bench.bench.app import compose
+    from posterior_bench.bench.worker import Session
 
     cfg, choices = compose(overrides)
     with collected(cfg, choices):
@@ -184,8 +233,10 @@ def describe(overrides: list[str]) -> str:
         (
             f"cell     {plan.cell.name}  {console.title(plan)}",
             f"folder   {plan.folder}",
-            f"rows     {rows} in {len(plan.chunks)} chunks; {todo} rows in {len(missing)} chunks still missing",
-            f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to that",
+            f"rows     {rows} in {len(plan.chunks)} chunks; {todo} rows in {len(missing)} chunks "
+            f"still missing",
+            f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to "
+            f"that",
             f"metrics  {', '.join(plan.cell.config['metrics'])}",
             *_preset(plan.cell.config),
             *_condition(session),

@@ -1,11 +1,14 @@
-"""What a study will cost, before it runs: cells, rows, evaluations and passes of the network, hours and disk.
+"""What a study will cost, before it runs: cells, rows, evaluations and passes of the network, hours
+and disk.
 
-It answers in seconds, and says where every figure is from. Passes are counted by running each solver once on a stand-in
-network that costs nothing (:mod:`bench.counts`). Hours are these counts times the seconds of a call, which are, the
-first that is there: of rows that the study has already, given by ``seconds_pass=``, of the rows of another study
-(``timings=``) with the same prior, or of a few calls made here (:mod:`bench.calls`); where the prior is not here, the
-minutes that VIPaint prints (Table 5). Disk is the size of shards with as many rows and PNG files of the same size.
-``measure=rows`` runs two images of every cell at full length instead. The mask has no say in any of it.
+It answers in seconds, and says where every figure is from. Passes are counted by running each
+solver once on a stand-in network that costs nothing (:mod:`bench.counts`). Hours are these counts
+times the seconds of a call, which are, the first that is there: of rows that the study has already,
+given by ``seconds_pass=``, of the rows of another study (``timings=``) with the same prior, or of a
+few calls made here (:mod:`bench.calls`); where the prior is not here, the minutes that VIPaint
+prints (Table 5). Disk is the size of shards with as many rows and PNG files of the same size.
+``measure=rows`` runs two images of every cell at full length instead. The mask has no say in any of
+it.
 """
 
 from __future__ import annotations
@@ -29,38 +32,38 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bench import paper
-from bench.app import compose
-from bench.arena import build_images
-from bench.build import arguments, build, suited, target
-from bench.calls import Pace, TooMuch, measured
-from bench.catalog import options
-from bench.cell import digest
-from bench.conditioning import Conditioning
-from bench.counts import Counts, Kind, Uncounted, count, for_budget
-from bench.errors import Inapplicable, UserError
-from bench.external import Folder
-from bench.machine import free_memory
-from bench.models import with_served
-from bench.overrides import check
-from bench.own import following
-from bench.plan import CellPlan, cut
-from bench.plugins import admit_of
-from bench.record import read_cell
-from bench.run import demand_possible
-from bench.schema import study_folder
-from bench.spread import pieces_for, planned_workers
-from bench.standin import StandIn
-from bench.store import RowStore, encoded_size
-from bench.worker import Session, png, shared
-from datasets.base import ImageSet
-from metrics.base import SetMetric, to_uint8
-from metrics.features import FeatureMetric
-from priors.base import Prior
-from priors.execution import Execution
-from priors.fingerprint import fingerprint
-from priors.load import load, verify
-from solvers.base import Solver
+from posterior_bench.bench import paper
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.arena import build_images
+from posterior_bench.bench.build import arguments, build, suited, target
+from posterior_bench.bench.calls import Pace, TooMuch, measured
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.cell import digest
+from posterior_bench.bench.conditioning import Conditioning
+from posterior_bench.bench.counts import Counts, Kind, Uncounted, count, for_budget
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.external import Folder
+from posterior_bench.bench.machine import free_memory
+from posterior_bench.bench.models import with_served
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.own import following
+from posterior_bench.bench.plan import CellPlan, cut
+from posterior_bench.bench.plugins import admit_of
+from posterior_bench.bench.record import read_cell
+from posterior_bench.bench.run import demand_possible
+from posterior_bench.bench.schema import study_folder
+from posterior_bench.bench.spread import pieces_for, planned_workers
+from posterior_bench.bench.standin import StandIn
+from posterior_bench.bench.store import RowStore, encoded_size
+from posterior_bench.bench.worker import Session, png, shared
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.metrics.base import SetMetric, to_uint8
+from posterior_bench.metrics.features import FeatureMetric
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.execution import Execution
+from posterior_bench.priors.fingerprint import fingerprint
+from posterior_bench.priors.load import load, verify
+from posterior_bench.solvers.base import Solver
 
 PROBED_IMAGES = 2
 PRINTED, SOURCE = "vipaint-table5", "VIPaint, Table 5 (A6000)"
@@ -74,16 +77,16 @@ _SAMPLED = 3
 Config = dict[str, Any]
 
 
-# -- what may be asked ------------------------------------------------------------------------------------------------
+# -- what may be asked -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Ask:
     """The settings of ``plan`` itself.
 
-    measure: ``calls``, a few network calls; ``none``, nothing is run; ``rows``, two images of every cell at full
-    length. seconds_pass: of one forward or backward pass. timings: a study folder. max_seconds: for counting and
-    measuring together. max_memory: bytes for weights and activations.
+    measure: ``calls``, a few network calls; ``none``, nothing is run; ``rows``, two images of every
+    cell at full length. seconds_pass: of one forward or backward pass. timings: a study folder.
+    max_seconds: for counting and measuring together. max_memory: bytes for weights and activations.
     """
 
     measure: str = "calls"
@@ -94,7 +97,8 @@ class Ask:
 
     @classmethod
     def parted(cls, lines: Sequence[str]) -> tuple[Ask, list[str]]:
-        """The settings of ``plan`` among overrides, and the others. Raises UserError for a wrong value."""
+        """The settings of ``plan`` among overrides, and the others. Raises UserError for a wrong
+        value."""
         given, rest = {}, []
         for line in lines:
             key, equals, value = line.partition("=")
@@ -159,15 +163,16 @@ def _free_memory() -> int:
     return free_memory()
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 def command(given: Sequence[str]) -> int:
-    """The verb ``plan``: one cell in full, or a line for every cell of a study or sweep (``-m``)."""
+    """The verb ``plan``: one cell in full, or a line for every cell of a study or sweep
+    (``-m``)."""
     from hydra._internal.utils import get_args_parser
 
-    from bench.console import out
-    from bench.studies import cells, expand
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.studies import cells, expand
 
     ask, lines = Ask.parted(given)
     parsed = get_args_parser().parse_args(lines)
@@ -181,9 +186,10 @@ def command(given: Sequence[str]) -> int:
 
 
 def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
-    """One cell: its plan, and what it will cost; also where it cannot run here, before the reason why."""
-    from bench.console import out
-    from bench.finish import describe
+    """One cell: its plan, and what it will cost; also where it cannot run here, before the reason
+    why."""
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.finish import describe
 
     try:
         text = describe(checked)
@@ -200,7 +206,8 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
 
 
 def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
-    """The line of a cell whose prior or images are not here; none where it is something else that a run refuses."""
+    """The line of a cell whose prior or images are not here; none where it is something else that a
+    run refuses."""
     estimator = Estimator(ask)
     try:
         config, choices, overrides = next(iter(_configurations(cells)))
@@ -214,7 +221,8 @@ def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
 
 
 def forecast(cells: Sequence[Sequence[str]], ask: Ask | None = None) -> Group:
-    """The estimate for cells given by their overrides: a line per cell, the sum, and where it is all from."""
+    """The estimate for cells given by their overrides: a line per cell, the sum, and where it is
+    all from."""
     ask = ask or Ask()
     return _table(forecasted(cells, ask), ask)
 
@@ -222,21 +230,29 @@ def forecast(cells: Sequence[Sequence[str]], ask: Ask | None = None) -> Group:
 def forecasted(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
     """A line per cell."""
     estimator = Estimator(ask)
-    return [estimator.line(config, choices, overrides) for config, choices, overrides in _configurations(cells)]
+    return [
+        estimator.line(config, choices, overrides)
+        for config, choices, overrides in _configurations(cells)
+    ]
 
 
-# -- configurations ---------------------------------------------------------------------------------------------------
+# -- configurations --------------------------------------------------------------------------------
 
 
-def _configurations(cells: Sequence[Sequence[str]]) -> Iterable[tuple[Config, dict[str, Any], list[str]]]:
+def _configurations(
+    cells: Sequence[Sequence[str]],
+) -> Iterable[tuple[Config, dict[str, Any], list[str]]]:
     """The plain configuration, choices and overrides of every cell.
 
-    Hydra takes half a second for each. Cells that differ in the solver alone are therefore composed once, and get the
-    solvers' nodes from their files; where that does not give what Hydra gives, every one is composed.
+    Hydra takes half a second for each. Cells that differ in the solver alone are therefore composed
+    once, and get the solvers' nodes from their files; where that does not give what Hydra gives,
+    every one is composed.
     """
     known: dict[tuple[str, ...], tuple[Config, dict[str, Any]] | None] = {}
     for overrides in map(list, cells):
-        rest = tuple(line for line in overrides if not line.lstrip("+").startswith(("solver=", "solver.")))
+        rest = tuple(
+            line for line in overrides if not line.lstrip("+").startswith(("solver=", "solver."))
+        )
         node = _solver_node(overrides) if rest != tuple(overrides) else None
         if node is not None and (base := known.get(rest)) is not None:
             name = next(line.partition("=")[2] for line in overrides if line.startswith("solver="))
@@ -250,7 +266,8 @@ def _configurations(cells: Sequence[Sequence[str]]) -> Iterable[tuple[Config, di
 
 
 def _solver_node(overrides: Sequence[str]) -> Config | None:
-    """The node of the chosen solver from its file and the settings of the command line; None where Hydra must do it."""
+    """The node of the chosen solver from its file and the settings of the command line; None where
+    Hydra must do it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -269,15 +286,16 @@ def _solver_node(overrides: Sequence[str]) -> Config | None:
     return node
 
 
-# -- one cell ---------------------------------------------------------------------------------------------------------
+# -- one cell --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one row: network evaluations (forward), passes (forward and backward), seconds and stored bytes.
+    """Of one row: network evaluations (forward), passes (forward and backward), seconds and stored
+    bytes.
 
-    What is unknown is NaN. ``source``: where the seconds are from, in few words; ``missing``: why they are not known,
-    and ``detail`` what the notes below the table say of them.
+    What is unknown is NaN. ``source``: where the seconds are from, in few words; ``missing``: why
+    they are not known, and ``detail`` what the notes below the table say of them.
     """
 
     nfe: float
@@ -294,7 +312,8 @@ SKIPPED = Cost(0.0, 0.0, 0.0, 0.0, _SKIPPED)
 
 @dataclass(frozen=True)
 class Line:
-    """One cell: its names, its ``rows`` in ``chunks`` for so many ``workers``, and the cost of one row."""
+    """One cell: its names, its ``rows`` in ``chunks`` for so many ``workers``, and the cost of one
+    row."""
 
     title: str
     data: str
@@ -307,7 +326,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a prior: itself on the meta device or in closed form, or ``missing``, why it is not here."""
+    """What is known of a prior: itself on the meta device or in closed form, or ``missing``, why it
+    is not here."""
 
     prior: Prior | None
     kind: Kind
@@ -315,10 +335,17 @@ class Known:
 
 
 class _Bare(Session):
-    """A session of a cell whose files may be missing: what tells whether its parts fit together, and nothing else."""
+    """A session of a cell whose files may be missing: what tells whether its parts fit together,
+    and nothing else."""
 
     def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
-        self.config, self.solver, self.prior, self.images, self.metrics = config, solver, prior, images, {}
+        self.config, self.solver, self.prior, self.images, self.metrics = (
+            config,
+            solver,
+            prior,
+            images,
+            {},
+        )
         # of images that are not here nobody knows the prompts
         node = {"images": 0} if isinstance(images, StandIn) else config["data"]
         self.told = Conditioning(node, images, prior, config["prior"].get("path"))
@@ -357,7 +384,9 @@ class Estimator:
             cost, chunks, workers = Cost(_NAN, _NAN, _NAN, _NAN, "unknown", str(error)), 0, 1
         return Line(title, names[1], str(choices["prior"]), images * draws, chunks, workers, cost)
 
-    def _cost(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> tuple[Cost, int, int]:
+    def _cost(
+        self, config: Config, choices: Mapping[str, Any], overrides: list[str]
+    ) -> tuple[Cost, int, int]:
         known, solver = self._prior(config, choices), build(config["solver"])
         images = self._images(config, known)
         _demand_fit(config, solver, known, images)
@@ -391,7 +420,9 @@ class Estimator:
     def _images(self, config: Config, known: Known) -> ImageSet | str:
         """The image set, or why it is not here."""
         node = config["data"]
-        key = digest([{k: v for k, v in node.items() if k != "images"}, config["prior"], config["seed"]])
+        key = digest(
+            [{k: v for k, v in node.items() if k != "images"}, config["prior"], config["seed"]]
+        )
         if key not in self.images:
             unset = [name for name, value in node.items() if value == "???"]
             try:
@@ -405,18 +436,30 @@ class Estimator:
     def _counted(
         self, config: Config, choices: Mapping[str, Any], solver: Solver, known: Known
     ) -> tuple[Counts | None, str]:
-        """The calls of the solver, or why they are not known; its work is chosen where the cell has a budget."""
+        """The calls of the solver, or why they are not known; its work is chosen where the cell has
+        a budget."""
         node = config["solver"]
         key = digest(
-            [node["_target_"], arguments(node), known.kind.key, _public(config["operator"]), config["budget"]]
+            [
+                node["_target_"],
+                arguments(node),
+                known.kind.key,
+                _public(config["operator"]),
+                config["budget"],
+            ]
             + ([config["draws"]] if config["budget"] else [])
         )
         if key not in self.counts:
             try:
                 chosen = for_budget(config, choices, solver, known.kind)
                 if (left := self.end - time.monotonic()) <= 0:
-                    raise Uncounted(f"max_seconds={self.ask.max_seconds:g} are over; a greater one counts the rest")
-                self.counts[key] = count(build(chosen["solver"]), known.kind, config["operator"], left)
+                    raise Uncounted(
+                        f"max_seconds={self.ask.max_seconds:g} are over; a greater one counts the "
+                        f"rest"
+                    )
+                self.counts[key] = count(
+                    build(chosen["solver"]), known.kind, config["operator"], left
+                )
             except Uncounted as error:
                 self.counts[key] = str(error)
         found = self.counts[key]
@@ -431,12 +474,15 @@ class Estimator:
         known: Known,
         solver: Solver,
     ) -> Cost:
-        """The cost with the seconds of its passes, from the first source that has something to say."""
+        """The cost with the seconds of its passes, from the first source that has something to
+        say."""
         if counts is None:
             return cost
         draws = int(config["draws"])
         if self.ask.seconds_pass is not None:
-            return replace(cost, seconds=cost.passes * self.ask.seconds_pass, source="seconds_pass", missing="")
+            return replace(
+                cost, seconds=cost.passes * self.ask.seconds_pass, source="seconds_pass", missing=""
+            )
         for folder in filter(None, (self.ask.timings, _folder(config))):
             if (pace := self._recorded_pace(folder, config)) is not None:
                 words = "timings" if folder == self.ask.timings else "the prior's rows here"
@@ -454,13 +500,18 @@ class Estimator:
         return replace(cost, seconds=seconds, source=HERE, missing="", detail=pace_or_reason.source)
 
     def _pace(self, config: Config, known: Known) -> Pace | str:
-        """Seconds of the prior's calls here, or why none were made; all kinds of call are timed at once."""
+        """Seconds of the prior's calls here, or why none were made; all kinds of call are timed at
+        once."""
         draws, batch = int(config["draws"]), int(config["batch"])
         rows = max(1, batch // draws) * min(draws, batch)
         key = digest([config["prior"], rows, Execution.of(config).changed])
         if key not in self.paces:
             assert known.prior is not None
-            needed = ["nfe", "nge", *(["decode", "decode_grad", "encode"] if known.prior.is_latent else [])]
+            needed = [
+                "nfe",
+                "nge",
+                *(["decode", "decode_grad", "encode"] if known.prior.is_latent else []),
+            ]
             try:
                 self.paces[key] = measured(
                     config["prior"], known.prior, needed, rows, _device(), self.ask.memory, self.end
@@ -468,7 +519,9 @@ class Estimator:
             except TooMuch as error:
                 self.paces[key] = str(error)
             except (RuntimeError, MemoryError) as error:
-                self.paces[key] = f"its network could not be called here: {str(error).splitlines()[0]}"
+                self.paces[key] = (
+                    f"its network could not be called here: {str(error).splitlines()[0]}"
+                )
         return self.paces[key]
 
     def _printed(self, cost: Cost, config: Config, choices: Mapping[str, Any]) -> Cost:
@@ -481,14 +534,21 @@ class Estimator:
         return self.recorded[folder]
 
     def _own_rows(self, config: Config) -> Cost | None:
-        """The cost of the rows that the study has of this cell, or of one that differs in the mask alone."""
-        found = [record for record in self._records(_folder(config)) if record.same == _same(config)]
+        """The cost of the rows that the study has of this cell, or of one that differs in the mask
+        alone."""
+        found = [
+            record for record in self._records(_folder(config)) if record.same == _same(config)
+        ]
         return found[0].cost if found else None
 
     def _recorded_pace(self, folder: str, config: Config) -> float | None:
         """Seconds a pass of the rows that a study has with this prior."""
         prior = _prior_key(config["prior"])
-        costs = [record.cost for record in self._records(folder) if record.prior == prior and record.cost.passes > 0]
+        costs = [
+            record.cost
+            for record in self._records(folder)
+            if record.prior == prior and record.cost.passes > 0
+        ]
         passes = sum(cost.passes for cost in costs)
         return sum(cost.seconds for cost in costs) / passes if passes else None
 
@@ -506,7 +566,10 @@ class Estimator:
         if shape is None and isinstance(images, ImageSet):
             shape = tuple(images.shape)
         if shape is None and config["data"].get("size") is not None:
-            shape = (1 if config["data"].get("mode") == "grey" else 3, *[int(config["data"]["size"])] * 2)
+            shape = (
+                1 if config["data"].get("mode") == "grey" else 3,
+                *[int(config["data"]["size"])] * 2,
+            )
         if shape is None:
             return _NAN
         key = digest([config["data"], shape, sorted(metrics), padded, draws])
@@ -549,13 +612,24 @@ def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet |
 
 def _public(node: Mapping[str, Any]) -> dict[str, Any]:
     """A node's class and settings, without the hash that a plan adds."""
-    return {"_target_": node["_target_"], **{k: v for k, v in arguments(node).items() if k != "sha256"}}
+    return {
+        "_target_": node["_target_"],
+        **{k: v for k, v in arguments(node).items() if k != "sha256"},
+    }
 
 
 def _same(config: Config) -> str:
     """What must agree so that a row costs the same: all but images, mask, seed and metrics."""
     nodes = [_public(config[group]) for group in ("solver", "operator")]
-    return digest([nodes, _prior_key(config["prior"]), config["draws"], config["budget"], Execution.of(config).changed])
+    return digest(
+        [
+            nodes,
+            _prior_key(config["prior"]),
+            config["draws"],
+            config["budget"],
+            Execution.of(config).changed,
+        ]
+    )
 
 
 def _prior_key(node: Mapping[str, Any]) -> str:
@@ -572,12 +646,13 @@ def _folder(config: Config) -> str:
     return study_folder(config["out"], config["study"]["name"])
 
 
-# -- rows that are there ----------------------------------------------------------------------------------------------
+# -- rows that are there ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the rows of a stored cell cost; ``same`` and ``prior`` say for which other cells that holds."""
+    """What the rows of a stored cell cost; ``same`` and ``prior`` say for which other cells that
+    holds."""
 
     same: str
     prior: str
@@ -609,12 +684,17 @@ def _of(rows: pd.DataFrame, store: RowStore, source: str) -> Cost:
 
 def _probed(overrides: list[str]) -> Cost:
     """Two images of the cell, with all their draws, run here at full length and thrown away."""
-    from bench.executors import Serial
-    from bench.run import prepare
+    from posterior_bench.bench.executors import Serial
+    from posterior_bench.bench.run import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         draws = int(compose(check(overrides, study_sweep=True))[0].draws)
-        small = {"data.images": PROBED_IMAGES, "batch": PROBED_IMAGES * draws, "out": folder, "quiet": "true"}
+        small = {
+            "data.images": PROBED_IMAGES,
+            "batch": PROBED_IMAGES * draws,
+            "out": folder,
+            "quiet": "true",
+        }
         kept = [line for line in overrides if line.partition("=")[0] not in small]
         probe = [*kept, *(f"{key}={value}" for key, value in small.items())]
         try:
@@ -625,11 +705,14 @@ def _probed(overrides: list[str]) -> Cost:
             return Cost(_NAN, _NAN, _NAN, _NAN, "unknown", str(error))
         for _ in Serial().run(plan, plan.chunks, None):
             pass
-        return _of(plan.store.read(["status", *_COSTS]), plan.store, f"{PROBED_IMAGES} images run here")
+        return _of(
+            plan.store.read(["status", *_COSTS]), plan.store, f"{PROBED_IMAGES} images run here"
+        )
 
 
 def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
-    """What VIPaint prints for ten draws of an image; what is spent once per image is shared by the draws."""
+    """What VIPaint prints for ten draws of an image; what is spent once per image is shared by the
+    draws."""
     found = {
         printed.metric: float(printed.value)
         for printed in paper.read(PRINTED)
@@ -643,11 +726,12 @@ def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
     return 60 * (once / int(config["draws"]) + (found["time_min"] - once) / 10)
 
 
-# -- disk -------------------------------------------------------------------------------------------------------------
+# -- disk ------------------------------------------------------------------------------------------
 
 
 def _png_size(images: ImageSet | str, shape: Sequence[int]) -> int:
-    """Bytes of an image: the mean of the first originals as PNG; of all pixels uncompressed where they are not here."""
+    """Bytes of an image: the mean of the first originals as PNG; of all pixels uncompressed where
+    they are not here."""
     try:
         if isinstance(images, ImageSet):
             some = to_uint8(images.images(list(images.ids)[:_SAMPLED]))
@@ -668,8 +752,22 @@ def _shard_size(rows: int, pixels: int, metrics: Mapping[str, Any]) -> int:
             values |= dict.fromkeys(metric.columns, [0.123456789] * 16)
         else:
             values |= {name: 0.123456789 for name in metric.columns}
-    numbers = ("seconds_fit", "seconds_sample", "nfe", "nge", "decode", "decode_grad", "encode", "encode_grad")
-    texts = {"device": "cpu", "build": torch.__version__, "precision": "float32", "version": "0.0.0"}
+    numbers = (
+        "seconds_fit",
+        "seconds_sample",
+        "nfe",
+        "nge",
+        "decode",
+        "decode_grad",
+        "encode",
+        "encode_grad",
+    )
+    texts = {
+        "device": "cpu",
+        "build": torch.__version__,
+        "precision": "float32",
+        "version": "0.0.0",
+    }
     hashes = {"commit": 40, "truth": 16, "code": 16}
     return encoded_size(
         [
@@ -693,7 +791,7 @@ def _shard_size(rows: int, pixels: int, metrics: Mapping[str, Any]) -> int:
     )
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def _table(lines: Sequence[Line], ask: Ask) -> Group:
@@ -705,18 +803,24 @@ def _table(lines: Sequence[Line], ask: Ask) -> Group:
         if line.cost.source == _SKIPPED:
             table.add_row(Text(line.title, "dim"), "", "", "", "", "", Text(_SKIPPED, "dim"))
             continue
-        table.add_row(Text(line.title), str(line.rows), *_numbers(line.rows, line.cost), line.cost.source)
+        table.add_row(
+            Text(line.title), str(line.rows), *_numbers(line.rows, line.cost), line.cost.source
+        )
     run = [line for line in lines if line.cost.source != _SKIPPED]
     return Group(table, *map(Text, [_sum(run), *_notes(run, ask)]))
 
 
 def _sum(run: Sequence[Line]) -> str:
     nfe, passes, hours, size = (
-        _significant(pd.Series([line.rows * getattr(line.cost, name) for line in run], dtype=float).sum() / unit)
+        _significant(
+            pd.Series([line.rows * getattr(line.cost, name) for line in run], dtype=float).sum()
+            / unit
+        )
         for name, unit in (("nfe", 1), ("passes", 1), ("seconds", 3600), ("size", 2**20))
     )
     words = (
-        f"Estimate: {len(run)} cells, {sum(line.rows for line in run)} rows, {nfe} network evaluations, {passes} "
+        f"Estimate: {len(run)} cells, {sum(line.rows for line in run)} rows, {nfe} network "
+        f"evaluations, {passes} "
         f"passes (forward + backward), {hours} hours, {size} MiB on disk"
     )
     left_out = [
@@ -741,29 +845,44 @@ def _in_words(line: Line, ask: Ask) -> list[str]:
 
 
 def _notes(run: Sequence[Line], ask: Ask) -> list[str]:
-    """Where the figures are from, and every reason why one is missing once, with its data and prior."""
+    """Where the figures are from, and every reason why one is missing once, with its data and
+    prior."""
     sources = {line.cost.source for line in run}
     notes = []
     if any(line.cost.passes == line.cost.passes and line.cost.source != OWN_ROWS for line in run):
         notes.append(
-            "Passes: counted, by running each solver once on a stand-in network that costs nothing (CoPaint's line "
+            "Passes: counted, by running each solver once on a stand-in network that costs nothing "
+            "(CoPaint's line "
             "search takes a few more or less)."
         )
     if HERE in sources:
-        details = dict.fromkeys((line.prior, line.cost.detail) for line in run if line.cost.source == HERE)
+        details = dict.fromkeys(
+            (line.prior, line.cost.detail) for line in run if line.cost.source == HERE
+        )
         calls = "; ".join(f"{prior}: {detail}" for prior, detail in details)
         notes.append(
-            f"Hours: passes times the seconds of a call here, within max_seconds={ask.max_seconds:g} and max_memory="
-            f"{ask.memory / 2**30:.1f}GiB ({calls}). Expect half to twice that on an idle machine; batch 1 says too "
+            f"Hours: passes times the seconds of a call here, within "
+            f"max_seconds={ask.max_seconds:g} and max_memory="
+            f"{ask.memory / 2**30:.1f}GiB ({calls}). Expect half to twice that on an idle machine; "
+            f"batch 1 says too "
             "much of small networks and of GPUs."
         )
     if "seconds_pass" in sources:
-        notes.append(f"Hours: passes times seconds_pass={ask.seconds_pass:g}; an autoencoder's calls come on top.")
+        notes.append(
+            f"Hours: passes times seconds_pass={ask.seconds_pass:g}; an autoencoder's calls come "
+            f"on top."
+        )
     if "timings" in sources:
-        notes.append(f"Hours: passes times the seconds a pass of rows with the same prior in {ask.timings}.")
+        notes.append(
+            f"Hours: passes times the seconds a pass of rows with the same prior in {ask.timings}."
+        )
     if SOURCE in sources:
-        notes.append("Hours from VIPaint, Table 5: as printed for an A6000, because the network could not be called.")
-    notes.append("Disk: shards of as many rows, with PNG files as large as the originals; uncompressed where they are "
+        notes.append(
+            "Hours from VIPaint, Table 5: as printed for an A6000, because the network could not "
+            "be called."
+        )
+    notes.append("Disk: shards of as many rows, with PNG files as large as the originals; "
+                 "uncompressed where they are "
                  "not here.")  # fmt: skip
     workers = max((line.workers for line in run), default=1)
     notes.append(
@@ -774,20 +893,25 @@ def _notes(run: Sequence[Line], ask: Ask) -> list[str]:
 
 
 def _reasons(run: Sequence[Line]) -> dict[str, str]:
-    """Every reason for missing hours, with the data and prior that it is about and its number of cells."""
+    """Every reason for missing hours, with the data and prior that it is about and its number of
+    cells."""
     cells: dict[str, list[Line]] = {}
     for line in run:
         if line.cost.missing:
             cells.setdefault(line.cost.missing, []).append(line)
     return {
         reason: f"data={','.join(dict.fromkeys(line.data for line in lines))} "
-        f"prior={','.join(dict.fromkeys(line.prior for line in lines))} ({len(lines)} cell{'s'[: len(lines) != 1]})"
+        f"prior={','.join(dict.fromkeys(line.prior for line in lines))} ({len(lines)} "
+        f"cell{'s'[: len(lines) != 1]})"
         for reason, lines in cells.items()
     }
 
 
 def _numbers(rows: int, cost: Cost) -> list[str]:
-    return [_significant(rows * value) for value in (cost.nfe, cost.passes, cost.seconds / 3600, cost.size / 2**20)]
+    return [
+        _significant(rows * value)
+        for value in (cost.nfe, cost.passes, cost.seconds / 3600, cost.size / 2**20)
+    ]
 
 
 def _significant(value: float) -> str:

@@ -1,7 +1,8 @@
-"""Code of other people: solvers, metrics, data sets. Whatever they raise becomes an ordinary error with a plain text.
+"""Code of other people: solvers, metrics, data sets. Whatever they raise becomes an ordinary error
+with a plain text.
 
-``sys.exit`` in a solver must not look like the end of a good run, and an exception whose text cannot be made, stored or
-printed must not take the row that would say so with it.
+``sys.exit`` in a solver must not look like the end of a good run, and an exception whose text
+cannot be made, stored or printed must not take the row that would say so with it.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
-from bench import stop
+from posterior_bench.bench import stop
 
 MOST = 1000
 """Characters of a message that are kept; an exception may quote a whole array."""
 
 
 class Left(RuntimeError):
-    """Code raised what no ``except Exception`` holds: SystemExit, GeneratorExit, a KeyboardInterrupt of its own.
+    """Code raised what no ``except Exception`` holds: SystemExit, GeneratorExit, a
+    KeyboardInterrupt of its own.
 
     Its text is the one line that :func:`described` gives of what was raised.
     """
 
 
 class foreign:  # used like a function
-    """A block in which code of other people runs; it ends well, with an Exception, or because a person ends it.
+    """A block in which code of other people runs; it ends well, with an Exception, or because a
+    person ends it.
 
     After a signal it never ends well: what was made while the signal came may be half done.
     """
@@ -39,20 +42,28 @@ class foreign:  # used like a function
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> Literal[False]:
         os._exit = self._exit
         stop.leave_foreign()
         if stop.came() and not isinstance(error, KeyboardInterrupt):
             stop.check()
-        if error is None or isinstance(error, Exception) or stop.is_stop(error) or _of_the_launcher(error):
+        if (
+            error is None
+            or isinstance(error, Exception)
+            or stop.is_stop(error)
+            or _of_the_launcher(error)
+        ):
             return False
         raise Left(described(error)) from error
 
 
 def _of_the_launcher(error: BaseException) -> bool:
-    """Whether submitit ends its job, to queue it again: its handler of the signal before a time limit raises
-    SystemExit, in whatever code runs.
+    """Whether submitit ends its job, to queue it again: its handler of the signal before a time
+    limit raises SystemExit, in whatever code runs.
     """
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, SystemExit) and bool(frames) and "/submitit/" in frames[-1].filename
@@ -80,7 +91,8 @@ def described(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> str:
-    """Type and first line of an error's text, printable and at most :data:`MOST` characters of it."""
+    """Type and first line of an error's text, printable and at most :data:`MOST` characters of
+    it."""
     return shortened(printable(f"{type(error).__name__}: {text_of(error)}".splitlines()[0]))
 
 
@@ -100,11 +112,16 @@ def place(error: BaseException) -> str:
         frames = traceback.extract_tb(error.__traceback__)
     except Exception:  # of a traceback that foreign code has put together
         return ""
-    return printable(f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})") if frames else ""
+    return (
+        printable(f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})")
+        if frames
+        else ""
+    )
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes in place of what cannot be printed or stored: NUL, lone surrogates, control characters."""
+    """``text`` with escapes in place of what cannot be printed or stored: NUL, lone surrogates,
+    control characters."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -1,4 +1,5 @@
-"""Signs of life beside the rows, so that anyone who sees the study folder knows which chunk is being worked on."""
+"""Signs of life beside the rows, so that anyone who sees the study folder knows which chunk is
+being worked on."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import pulse
+from posterior_bench.bench import pulse
 
 FIRST_SECONDS, BEAT_SECONDS = 1.0, 15.0
 """A chunk's first sign of progress, and how often there is one later."""
@@ -23,7 +24,8 @@ STALLED_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Beat:
-    """A worker's last sign: where it runs, its chunk, seconds since it took that and since it was last heard.
+    """A worker's last sign: where it runs, its chunk, seconds since it took that and since it was
+    last heard.
 
     ``passes``: those of the network that the chunk has taken so far.
     """
@@ -41,7 +43,8 @@ class Beat:
 
 @contextmanager
 def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
-    """Keep a sign in ``<cell folder>/alive`` while the block runs: one small file per worker process.
+    """Keep a sign in ``<cell folder>/alive`` while the block runs: one small file per worker
+    process.
 
     It is a courtesy to people who look: where it cannot be written, work goes on without.
     """
@@ -50,7 +53,9 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
 
     def sign(passes: int) -> None:
         with contextlib.suppress(OSError):
-            path.write_text(json.dumps({"chunk": chunk, "since": since, "passes": passes}), encoding="utf-8")
+            path.write_text(
+                json.dumps({"chunk": chunk, "since": since, "passes": passes}), encoding="utf-8"
+            )
 
     def beat() -> None:
         pause = FIRST_SECONDS
@@ -73,7 +78,8 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
 
 
 def beats(cell_folder: Path) -> list[Beat]:
-    """The signs in a cell's folder, by worker; a file that vanishes or is half written is passed over."""
+    """The signs in a cell's folder, by worker; a file that vanishes or is half written is passed
+    over."""
     found, now = [], time.time()
     for path in sorted((cell_folder / "alive").glob("*.json")):
         try:

@@ -1,8 +1,9 @@
 """Interpolations in what a user gives, read by OmegaConf's own grammar.
 
-A reference to another setting (``${seed}``) is fine. A call of a resolver (``${oc.env:NAME}``) is not: settings are
-recorded as they were resolved, and the environment holds secrets. A text search for ``${oc.`` misses ``${ oc.env:A}``,
-``${oc.decode:...}`` and every resolver that a library registers.
+A reference to another setting (``${seed}``) is fine. A call of a resolver (``${oc.env:NAME}``) is
+not: settings are recorded as they were resolved, and the environment holds secrets. A text search
+for ``${oc.`` misses ``${ oc.env:A}``, ``${oc.decode:...}`` and every resolver that a library
+registers.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.errors import UserError
+from posterior_bench.bench.errors import UserError
 
 
 def refuse(text: str, where: str) -> None:
-    """UserError where ``text`` calls a resolver, reads Hydra's own settings or cannot be read; ``where`` names it.
+    """UserError where ``text`` calls a resolver, reads Hydra's own settings or cannot be read;
+    ``where`` names it.
 
-    Backslashes count for nothing: an escaped call could lose its escape where a launcher writes the text anew.
+    Backslashes count for nothing: an escaped call could lose its escape where a launcher writes the
+    text anew.
     """
     if "${" not in (bare := text.replace("\\", "")):
         return
@@ -26,9 +29,11 @@ def refuse(text: str, where: str) -> None:
 
 
 def refuse_calls(config: Any) -> None:
-    """The same for every key and value of a composed configuration, before anything in it is resolved.
+    """The same for every key and value of a composed configuration, before anything in it is
+    resolved.
 
-    Hydra's own node is left out: its interpolations are ours, and what a user sets there is checked as it is given.
+    Hydra's own node is left out: its interpolations are ours, and what a user sets there is checked
+    as it is given.
     """
     from omegaconf import OmegaConf
 
@@ -62,18 +67,27 @@ def _reason(text: str) -> str:
     try:
         tree = parse(text)
     except (OmegaConfBaseException, RecursionError):
-        return "has a '${' that cannot be read as a reference to another setting; write the value itself"
+        return (
+            "has a '${' that cannot be read as a reference to another setting; write the value "
+            "itself"
+        )
     nodes = list(_nodes(tree))
     if any(isinstance(node, Grammar.InterpolationResolverContext) for node in nodes):
         return (
-            "calls a resolver, which can read the environment, and settings are recorded as they were resolved; let "
+            "calls a resolver, which can read the environment, and settings are recorded as they "
+            "were resolved; let "
             "the shell put the value in"
         )
     references = [node for node in nodes if isinstance(node, Grammar.InterpolationNodeContext)]
     if any("${" in node.getText()[2:] for node in references):
         return "has an interpolation in an interpolation; write the value itself"
-    if any(node.getText().removeprefix("${").strip(" .[").startswith("hydra") for node in references):
-        return "refers to Hydra's own settings, which hold paths of this machine; write the value itself"
+    if any(
+        node.getText().removeprefix("${").strip(" .[").startswith("hydra") for node in references
+    ):
+        return (
+            "refers to Hydra's own settings, which hold paths of this machine; write the value "
+            "itself"
+        )
     return ""
 
 

@@ -1,11 +1,13 @@
-"""Nothing that a solver, metric or data set changes in the process stays there: its state is put back afterwards.
+"""Nothing that a solver, metric or data set changes in the process stays there: its state is put
+back afterwards.
 
-Cells of a sweep share a process. A solver that makes float64 the default type, or turns gradients off, would change the
-numbers of every cell that comes after it. So :func:`isolated` reads a list of settings before foreign code runs and
-puts back those that differ when it has ended, however it ended. Every setting is one :class:`Setting`; a new one is one
-more line in the lists below.
+Cells of a sweep share a process. A solver that makes float64 the default type, or turns gradients
+off, would change the numbers of every cell that comes after it. So :func:`isolated` reads a list of
+settings before foreign code runs and puts back those that differ when it has ended, however it
+ended. Every setting is one :class:`Setting`; a new one is one more line in the lists below.
 
-Not covered is what no list can hold: functions of a library that are replaced, C libraries with state of their own.
+Not covered is what no list can hold: functions of a library that are replaced, C libraries with
+state of their own.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class NotPutBack(RuntimeError):
 
 @dataclass(frozen=True)
 class Setting:
-    """One piece of state: its name for people, how it is read, and how a value that was read is put back."""
+    """One piece of state: its name for people, how it is read, and how a value that was read is put
+    back."""
 
     name: str
     read: Callable[[], Any]
@@ -46,7 +49,8 @@ class Setting:
 
 @contextmanager
 def isolated(*, numbers: bool = False) -> Iterator[None]:
-    """After the block every setting is what it was before; only those that decide ``numbers``, if asked so.
+    """After the block every setting is what it was before; only those that decide ``numbers``, if
+    asked so.
 
     Raises NotPutBack where that is impossible.
     """
@@ -57,7 +61,9 @@ def isolated(*, numbers: bool = False) -> Iterator[None]:
     finally:
         lost = _put_back(settings, before)
     if lost:
-        raise NotPutBack(f"the code changed {', '.join(lost)}, which cannot be put back; leave that alone")
+        raise NotPutBack(
+            f"the code changed {', '.join(lost)}, which cannot be put back; leave that alone"
+        )
 
 
 def _put_back(settings: Sequence[Setting], before: Sequence[Any]) -> list[str]:
@@ -76,11 +82,13 @@ def _put_back(settings: Sequence[Setting], before: Sequence[Any]) -> list[str]:
 
 
 UNREADABLE = object()
-"""In place of a value that could not be read; where it was so before, nothing is demanded afterwards."""
+"""In place of a value that could not be read; where it was so before, nothing is demanded
+afterwards."""
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether ``a`` is what ``b`` was: tensors and arrays too, alone or inside lists, tuples and dictionaries."""
+    """Whether ``a`` is what ``b`` was: tensors and arrays too, alone or inside lists, tuples and
+    dictionaries."""
     if b is UNREADABLE:
         return True
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
@@ -104,7 +112,7 @@ def attribute(owner: Any, name: str, label: str = "") -> Setting:
     )
 
 
-# -- torch ------------------------------------------------------------------------------------------------------------
+# -- torch -----------------------------------------------------------------------------------------
 
 
 def _default_device() -> str | None:
@@ -113,11 +121,16 @@ def _default_device() -> str | None:
 
 
 def _set_tensor_type(device: str) -> None:
-    torch.set_default_tensor_type("torch.FloatTensor" if device == "cpu" else "torch.cuda.FloatTensor")
+    torch.set_default_tensor_type(
+        "torch.FloatTensor" if device == "cpu" else "torch.cuda.FloatTensor"
+    )
 
 
 def _deterministic() -> tuple[bool, bool]:
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
 
 
 def _inference(enabled: bool) -> None:
@@ -133,7 +146,9 @@ _AUTOCAST = ("cpu", "cuda")
 def _autocast() -> tuple[Any, ...]:
     torch.autocast_increment_nesting()
     depth = torch.autocast_decrement_nesting()
-    kinds = [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST]
+    kinds = [
+        (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST
+    ]
     return torch.is_autocast_cache_enabled(), depth, *kinds
 
 
@@ -155,14 +170,17 @@ def _anomaly() -> tuple[bool, bool]:
 
 
 def _denormals() -> bool:
-    """Whether the processor keeps numbers below the smallest normal one; torch can set that and not tell it."""
+    """Whether the processor keeps numbers below the smallest normal one; torch can set that and not
+    tell it."""
     return bool(torch.full((), 1e-310, dtype=torch.float64, device="cpu").mul(1.0) != 0)
 
 
 def _hooks() -> dict[str, dict[Any, Any]]:
     module = torch.nn.modules.module
     return {
-        name: dict(value) for name, value in vars(module).items() if name.startswith("_global_") and "hooks" in name
+        name: dict(value)
+        for name, value in vars(module).items()
+        if name.startswith("_global_") and "hooks" in name
     }
 
 
@@ -184,21 +202,33 @@ _SDP = ("flash", "mem_efficient", "math", "cudnn")
 
 def _reductions() -> tuple[bool, ...]:
     # pairs where split-k can be set apart, else one flag
-    return (_MATMUL.allow_fp16_reduced_precision_reduction, _MATMUL.allow_bf16_reduced_precision_reduction)
+    return (
+        _MATMUL.allow_fp16_reduced_precision_reduction,
+        _MATMUL.allow_bf16_reduced_precision_reduction,
+    )
 
 
 def _set_reductions(value: tuple[bool, ...]) -> None:
-    _MATMUL.allow_fp16_reduced_precision_reduction, _MATMUL.allow_bf16_reduced_precision_reduction = value
+    (
+        _MATMUL.allow_fp16_reduced_precision_reduction,
+        _MATMUL.allow_bf16_reduced_precision_reduction,
+    ) = value
 
 
 def _precisions() -> tuple[Any, ...]:
-    """How exact float32 products are, by torch's older switches and by its newer names, which it keeps apart."""
+    """How exact float32 products are, by torch's older switches and by its newer names, which it
+    keeps apart."""
     names = tuple(torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS)
-    return _readable(torch.get_float32_matmul_precision), _readable(lambda: _CUDNN.allow_tf32), *names
+    return (
+        _readable(torch.get_float32_matmul_precision),
+        _readable(lambda: _CUDNN.allow_tf32),
+        *names,
+    )
 
 
 def _readable(read: Callable[[], Any]) -> Any:
-    """What ``read`` gives; torch refuses to answer where the older and the newer way contradict each other."""
+    """What ``read`` gives; torch refuses to answer where the older and the newer way contradict
+    each other."""
     try:
         return read()
     except RuntimeError:
@@ -227,10 +257,14 @@ NUMBERS: tuple[Setting, ...] = (
     Setting("torch's default tensor type", torch._C._get_default_device, _set_tensor_type),
     Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Setting("torch's threads", torch.get_num_threads, torch.set_num_threads),
-    Setting("torch's inter-op threads", torch.get_num_interop_threads, torch.set_num_interop_threads),
+    Setting(
+        "torch's inter-op threads", torch.get_num_interop_threads, torch.set_num_interop_threads
+    ),
     Setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
     Setting("torch's autocast", _autocast, _set_autocast),
-    Setting("torch's anomaly mode", _anomaly, lambda value: torch.autograd.set_detect_anomaly(*value)),
+    Setting(
+        "torch's anomaly mode", _anomaly, lambda value: torch.autograd.set_detect_anomaly(*value)
+    ),
     Setting(
         "torch's deterministic algorithms",
         _deterministic,
@@ -240,7 +274,10 @@ NUMBERS: tuple[Setting, ...] = (
     Setting("torch's precision of products", _precisions, _set_precisions),
     Setting("torch's reduced precision", _reductions, _set_reductions),
     *(attribute(_CUDNN, name) for name in ("enabled", "benchmark", "deterministic")),
-    *(attribute(torch.backends.mkldnn, name) for name in ("enabled", "deterministic", "allow_tf32")),
+    *(
+        attribute(torch.backends.mkldnn, name)
+        for name in ("enabled", "deterministic", "allow_tf32")
+    ),
     *(
         Setting(
             f"torch's {name} attention",
@@ -265,7 +302,7 @@ NUMBERS: tuple[Setting, ...] = (
 )
 """What may change the numbers of the next cell."""
 
-# -- the process ------------------------------------------------------------------------------------------------------
+# -- the process -----------------------------------------------------------------------------------
 
 
 def _directory() -> str:
@@ -321,7 +358,8 @@ _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 def _timers() -> list[Any]:
-    """Whether each timer stands still; of one that runs before foreign code does, nothing is demanded."""
+    """Whether each timer stands still; of one that runs before foreign code does, nothing is
+    demanded."""
     return [UNREADABLE if signal.getitimer(kind)[0] > 0 else "still" for kind in _TIMERS]
 
 
@@ -377,7 +415,11 @@ PROCESS: tuple[Setting, ...] = (
     Setting("the working directory", _directory, _change_directory),
     Setting("environment variables", lambda: dict(os.environ), _set_environment),
     Setting("the umask", _mask, os.umask),
-    Setting("the locale", lambda: locale.setlocale(locale.LC_ALL), lambda to: locale.setlocale(locale.LC_ALL, to)),
+    Setting(
+        "the locale",
+        lambda: locale.setlocale(locale.LC_ALL),
+        lambda to: locale.setlocale(locale.LC_ALL, to),
+    ),
     Setting("warning filters", _filters, _set_filters),
     attribute(warnings, "showwarning"),
     # timers before handlers, and both before the signals that wait are let in
@@ -388,10 +430,17 @@ PROCESS: tuple[Setting, ...] = (
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
         lambda value: signal.pthread_sigmask(signal.SIG_SETMASK, value),
     ),
-    *(attribute(sys, name) for name in ("stdout", "stderr", "stdin", "excepthook", "displayhook", "unraisablehook")),
+    *(
+        attribute(sys, name)
+        for name in ("stdout", "stderr", "stdin", "excepthook", "displayhook", "unraisablehook")
+    ),
     attribute(threading, "excepthook"),
-    Setting("sys.path", lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),
-    Setting("sys.argv", lambda: list(sys.argv), lambda value: sys.argv.__setitem__(slice(None), value)),
+    Setting(
+        "sys.path", lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)
+    ),
+    Setting(
+        "sys.argv", lambda: list(sys.argv), lambda value: sys.argv.__setitem__(slice(None), value)
+    ),
     Setting("the trace function", sys.gettrace, sys.settrace),
     Setting("the profile function", sys.getprofile, sys.setprofile),
     Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -400,8 +449,14 @@ PROCESS: tuple[Setting, ...] = (
     Setting("the garbage collector", _collector, _set_collector),
     Setting("logging", _logging, _set_logging),
     Setting("limits of the process", _limits, _set_limits),
-    Setting("the processors in use", lambda: os.sched_getaffinity(0), lambda value: os.sched_setaffinity(0, value)),
-    Setting("numpy's way to print", np.get_printoptions, lambda value: np.set_printoptions(**value)),
+    Setting(
+        "the processors in use",
+        lambda: os.sched_getaffinity(0),
+        lambda value: os.sched_setaffinity(0, value),
+    ),
+    Setting(
+        "numpy's way to print", np.get_printoptions, lambda value: np.set_printoptions(**value)
+    ),
     Setting(
         "torch's way to print",
         lambda: dict(vars(torch._tensor_str.PRINT_OPTS)),
@@ -414,6 +469,7 @@ PROCESS: tuple[Setting, ...] = (
 
 
 def keep_threads() -> None:
-    """Fix what can be set once in a process: afterwards torch refuses, and foreign code gets its error."""
+    """Fix what can be set once in a process: afterwards torch refuses, and foreign code gets its
+    error."""
     with suppress(RuntimeError):
         torch.set_num_interop_threads(torch.get_num_interop_threads())

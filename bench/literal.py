@@ -1,8 +1,9 @@
 """Settings that are text keep the characters that were typed.
 
-Hydra reads ``out=2024_01_15`` as the number 20240115, ``out=1e5`` as 100000.0, and cannot read a path with brackets,
-``#`` or an apostrophe. Which settings are text is known: from the fields of the top level, and from the annotations of
-the class that an option names. Such values are put in quotes here, before Hydra parses anything.
+Hydra reads ``out=2024_01_15`` as the number 20240115, ``out=1e5`` as 100000.0, and cannot read a
+path with brackets, ``#`` or an apostrophe. Which settings are text is known: from the fields of the
+top level, and from the annotations of the class that an option names. Such values are put in quotes
+here, before Hydra parses anything.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.catalog import GROUPS, LIST_GROUPS, FileOption, Option, class_node, option, options
-from bench.errors import UserError
+from posterior_bench.bench.catalog import (
+    GROUPS,
+    LIST_GROUPS,
+    FileOption,
+    Option,
+    class_node,
+    option,
+    options,
+)
+from posterior_bench.bench.errors import UserError
 
 TEXT, TEXTS, OTHER, UNKNOWN = "text", "texts", "other", ""
-"""Kinds of settings: a text, a list of texts, something else, and one of which nothing says what it is."""
+"""Kinds of settings: a text, a list of texts, something else, and one of which nothing says what it
+is."""
 
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _CHOICE = re.compile(r"choice\((?P<values>.*)\)", re.DOTALL)
@@ -30,11 +40,13 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """The overrides with quotes around every text that Hydra would read as something else; the others as they are.
+    """The overrides with quotes around every text that Hydra would read as something else; the
+    others as they are.
 
-    ``sweep``: commas separate the values of a sweep. Without it they belong to the text (``out``, ``data.root``); in
-    words to choose (``budget``) they separate values in any case, and the check of overrides asks for ``-m``. ``null``
-    stays null, and what is in quotes already stays as it is. Doing it twice changes nothing.
+    ``sweep``: commas separate the values of a sweep. Without it they belong to the text (``out``,
+    ``data.root``); in words to choose (``budget``) they separate values in any case, and the check
+    of overrides asks for ``-m``. ``null`` stays null, and what is in quotes already stays as it is.
+    Doing it twice changes nothing.
     """
     chosen = _chosen(overrides)
     return [_line(line, chosen, sweep) for line in overrides]
@@ -44,12 +56,17 @@ def sweeps(arguments: Sequence[str]) -> bool:
     """Whether a command line runs several jobs: ``-m``, or a study with a sweep of its own."""
     studies = [line.partition("=")[2] for line in arguments if line.startswith("study=")]
     known = [option("study", name) for name in studies if name in options("study")]
-    return any(study.sweep or study.parts for study in known) or "-m" in arguments or "--multirun" in arguments
+    return (
+        any(study.sweep or study.parts for study in known)
+        or "-m" in arguments
+        or "--multirun" in arguments
+    )
 
 
 def may_hold_commas(key: str) -> bool:
-    """Whether a comma may be one of the letters of a text: of a path, a name or a sentence, not of a word to choose."""
-    from bench.cell import is_path
+    """Whether a comma may be one of the letters of a text: of a path, a name or a sentence, not of
+    a word to choose."""
+    from posterior_bench.bench.cell import is_path
 
     name = key.rpartition(".")[2]
     free = "." not in key and key not in _CHOICES
@@ -57,7 +74,8 @@ def may_hold_commas(key: str) -> bool:
 
 
 def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
-    """What kind of setting a key is; of a group, for the ``chosen`` options that have it, else for all that have it."""
+    """What kind of setting a key is; of a group, for the ``chosen`` options that have it, else for
+    all that have it."""
     group, _, rest = key.partition(".")
     if not rest:
         return _top().get(key, OTHER)
@@ -70,7 +88,8 @@ def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as Hydra reads it back letter by letter: as it is where that is so, else in quotes."""
+    """The text as Hydra reads it back letter by letter: as it is where that is so, else in
+    quotes."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if _reads(text) == text:
@@ -86,7 +105,11 @@ def _line(line: str, chosen: Mapping[str, Sequence[str]], sweep: bool) -> str:
     key, value = match["key"], match["value"]
     kind = TEXT if key == "solver" and ".py:" in value else kind_of(key, chosen)
     if kind == TEXTS and value.startswith("[") and value.endswith("]"):
-        return f"{match['plus']}{key}=[{','.join(map(_piece, _split(value[1:-1])))}]" if value != "[]" else line
+        return (
+            f"{match['plus']}{key}=[{','.join(map(_piece, _split(value[1:-1])))}]"
+            if value != "[]"
+            else line
+        )
     if kind != TEXT:
         return line
     if may_hold_commas(key) and (not sweep or ("," in value and Path(value).expanduser().exists())):
@@ -102,7 +125,12 @@ def _piece(text: str) -> str:
     stripped = text.strip()
     if "${" in text or stripped == "null":
         return text
-    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"" and isinstance(_reads(stripped), str):
+    if (
+        len(stripped) > 1
+        and stripped[0] == stripped[-1]
+        and stripped[0] in "'\""
+        and isinstance(_reads(stripped), str)
+    ):
         return stripped
     return quoted(text)
 
@@ -120,7 +148,8 @@ def _reads(text: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas outside quotes and brackets; where brackets do not pair, outside quotes."""
+    """The parts between commas outside quotes and brackets; where brackets do not pair, outside
+    quotes."""
     try:
         return _parts(text, _BRACKETS)
     except UserError:
@@ -132,7 +161,9 @@ def _parts(text: str, brackets: Mapping[str, str]) -> list[str]:
     for i, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote and text[i - 1] != "\\" else quote
-        elif letter in "'\"" and not part.strip():  # only at the start of a part; else it is an apostrophe
+        elif (
+            letter in "'\"" and not part.strip()
+        ):  # only at the start of a part; else it is an apostrophe
             quote = letter
         elif letter in brackets:
             waiting.append(brackets[letter])
@@ -149,14 +180,18 @@ def _parts(text: str, brackets: Mapping[str, str]) -> list[str]:
     return [*parts, part]
 
 
-# -- which settings are text -------------------------------------------------------------------------------------------
+# -- which settings are text -----------------------------------------------------------------------
 
 
 @cache
 def _top() -> dict[str, str]:
-    from bench.schema import Config
+    from posterior_bench.bench.schema import Config
 
-    return {field.name: _annotated(str(field.type)) for field in dataclasses.fields(Config) if field.name not in GROUPS}
+    return {
+        field.name: _annotated(str(field.type))
+        for field in dataclasses.fields(Config)
+        if field.name not in GROUPS
+    }
 
 
 def _kind(chosen: Option, key: str) -> str:
@@ -177,7 +212,8 @@ def _kind(chosen: Option, key: str) -> str:
 
 
 def _annotations(chosen: Option) -> dict[str, str]:
-    """The kinds of the settings of the class or function that an option names, read without importing it."""
+    """The kinds of the settings of the class or function that an option names, read without
+    importing it."""
     if isinstance(chosen, FileOption):
         return _of_class("", chosen.code.target)
     path = chosen.content.get("_target_")
@@ -198,7 +234,9 @@ def _of_class(module: str, name: str) -> dict[str, str]:
     for base in node.bases:
         if isinstance(base, ast.Name):
             origin = _origin(tree, base.id) or module
-            found |= _of_class(origin, base.id if origin else f"{name.rpartition(':')[0]}:{base.id}")
+            found |= _of_class(
+                origin, base.id if origin else f"{name.rpartition(':')[0]}:{base.id}"
+            )
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             found[statement.target.id] = _annotated(ast.unparse(statement.annotation))
@@ -209,19 +247,24 @@ def _of_class(module: str, name: str) -> dict[str, str]:
 
 def _of_function(node: ast.FunctionDef) -> dict[str, str]:
     arguments: Iterable[ast.arg] = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    return {a.arg: _annotated(ast.unparse(a.annotation)) for a in arguments if a.annotation is not None}
+    return {
+        a.arg: _annotated(ast.unparse(a.annotation)) for a in arguments if a.annotation is not None
+    }
 
 
 def _origin(tree: ast.Module, name: str) -> str:
     """The module that a name is imported from; empty where it is not imported."""
     for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and any(alias.name == name for alias in statement.names):
+        if isinstance(statement, ast.ImportFrom) and any(
+            alias.name == name for alias in statement.names
+        ):
             return statement.module or ""
     return ""
 
 
 def _annotated(annotation: str) -> str:
-    """The kind that an annotation says; unknown for names of other types, such as an alias of some words."""
+    """The kind that an annotation says; unknown for names of other types, such as an alias of some
+    words."""
     parts = {part.strip() for part in annotation.split("|")} - {"None"}
     if parts and parts <= {"str", "Path"}:
         return TEXT

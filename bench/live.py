@@ -1,7 +1,9 @@
-"""Bytes of tensors that are alive, counted while code runs: storages are seen when an operation makes them, and leave.
+"""Bytes of tensors that are alive, counted while code runs: storages are seen when an operation
+makes them, and leave.
 
-Views share a storage and count once. What a kernel takes for itself and gives back before it ends is not seen, nor is
-what an allocator rounds up or keeps in reserve. Two runs give the same numbers, which those of a process do not.
+Views share a storage and count once. What a kernel takes for itself and gives back before it ends
+is not seen, nor is what an allocator rounds up or keeps in reserve. Two runs give the same numbers,
+which those of a process do not.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ class Unfinished(RuntimeError):
 
 
 class Live(TorchDispatchMode):
-    """Within the block, ``now`` is what the tensors made there take in bytes, and ``peak`` the most it has been.
+    """Within the block, ``now`` is what the tensors made there take in bytes, and ``peak`` the most
+    it has been.
 
-    ``outside`` is what tensors take that operations read and that were made before the block, such as weights; the most
-    at one time is ``outside_peak``. ``seconds`` of the processor end the block with :class:`Unfinished`.
+    ``outside`` is what tensors take that operations read and that were made before the block, such
+    as weights; the most at one time is ``outside_peak``. ``seconds`` of the processor end the block
+    with :class:`Unfinished`.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
@@ -54,7 +58,8 @@ class Live(TorchDispatchMode):
         self.peak = self.now
 
     def _see(self, tensor: Tensor, made_here: bool) -> None:
-        """Count a storage that was not seen before; an input's is not that of the operation's result."""
+        """Count a storage that was not seen before; an input's is not that of the operation's
+        result."""
         try:
             storage = tensor.untyped_storage()
         except NotImplementedError:  # sparse tensors have none
@@ -83,16 +88,19 @@ class Live(TorchDispatchMode):
 
 
 class Ledger(Live):
-    """Counts, beside the tensors that are there, bytes that would be there if a network were really run."""
+    """Counts, beside the tensors that are there, bytes that would be there if a network were really
+    run."""
 
     def spike(self, size: int) -> None:
         """So many bytes more for a moment."""
         self.peak = max(self.peak, self.now + size)
 
     def lease(self, size: int) -> tuple[Tensor, Callable[[], bool]]:
-        """A one that counts as so many bytes for as long as it is alive, and a function that says whether it is.
+        """A one that counts as so many bytes for as long as it is alive, and a function that says
+        whether it is.
 
-        Who multiplies by it keeps it exactly as long as autograd keeps what it needs of a network for a gradient.
+        Who multiplies by it keeps it exactly as long as autograd keeps what it needs of a network
+        for a gradient.
         """
         one = torch.ones(())
         key = one.untyped_storage()._cdata

@@ -1,4 +1,5 @@
-"""The machine that a run is meant for, where ``doctor`` is asked on another one: ``memory=80GiB gpus=8``."""
+"""The machine that a run is meant for, where ``doctor`` is asked on another one: ``memory=80GiB
+gpus=8``."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.errors import UserError, unknown
+from posterior_bench.bench.errors import UserError, unknown
 
 DEVICES = {
     "a10": 24,
@@ -37,7 +38,8 @@ KEYS = ("memory", "gpus", "device")
 
 @dataclass(frozen=True)
 class Machine:
-    """``memory`` in bytes of each GPU, or of the machine where there are no ``gpus``; None: those of this machine."""
+    """``memory`` in bytes of each GPU, or of the machine where there are no ``gpus``; None: those
+    of this machine."""
 
     memory: int | None = None
     gpus: int | None = None
@@ -58,7 +60,8 @@ class Machine:
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> tuple[Self, list[str]]:
-        """The machine that some arguments describe, and the others. UserError for a value that cannot be read."""
+        """The machine that some arguments describe, and the others. UserError for a value that
+        cannot be read."""
         mine = {key: value for key, value in map(_parted, arguments) if key in KEYS}
         rest = [argument for argument in arguments if _parted(argument)[0] not in KEYS]
         device, memory = mine.get("device"), mine.get("memory")
@@ -72,24 +75,35 @@ class Machine:
 def free_memory() -> int:
     """Bytes of this machine's memory that are free; all there are where it does not say."""
     try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
+        found = re.search(
+            r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8")
+        )
     except OSError:
         found = None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (
+        int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
 
 
 def bytes_of(memory: str) -> int:
     """``80GiB`` in bytes; UserError, one line, for anything else than a number with its unit."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.IGNORECASE | re.ASCII)
+    found = re.fullmatch(
+        r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.IGNORECASE | re.ASCII
+    )
     units = {name.lower(): size for name, size in UNITS.items()}
     if found is None or found[2].lower() not in units or float(found[1]) == 0:
-        raise UserError(f"memory={memory}: give a number above 0 with its unit ({', '.join(UNITS)}): memory=80GiB")
+        raise UserError(
+            f"memory={memory}: give a number above 0 with its unit ({', '.join(UNITS)}): "
+            f"memory=80GiB"
+        )
     return int(float(found[1]) * units[found[2].lower()])
 
 
 def _count(gpus: str) -> int:
     if not re.fullmatch(r"\d{1,6}", gpus, re.ASCII):
-        raise UserError(f"gpus={gpus}: give a whole number, such as gpus=8; gpus=0 for a machine without one")
+        raise UserError(
+            f"gpus={gpus}: give a whole number, such as gpus=8; gpus=0 for a machine without one"
+        )
     return int(gpus)
 
 

@@ -1,10 +1,12 @@
 """How much memory a cell will take, found out without its weights, its data or its memory.
 
-Every network of the prior is run once on tensors that have shapes and no values (torch's FakeTensorMode), with one row
-and with two: what a call takes for a moment, what it keeps for a gradient, and what the gradient takes. Then the solver
-itself runs a few steps on one image and on two, on small functions in the place of the networks, and a ledger writes
-down what the networks would have taken. So chains of calls, guidance, gradients through encoder and decoder and
-checkpointing count as the solver uses them, and so does everything in bf16. What is found is linear in the rows.
+Every network of the prior is run once on tensors that have shapes and no values (torch's
+FakeTensorMode), with one row and with two: what a call takes for a moment, what it keeps for a
+gradient, and what the gradient takes. Then the solver itself runs a few steps on one image and on
+two, on small functions in the place of the networks, and a ledger writes down what the networks
+would have taken. So chains of calls, guidance, gradients through encoder and decoder and
+checkpointing count as the solver uses them, and so does everything in bf16. What is found is linear
+in the rows.
 """
 
 from __future__ import annotations
@@ -24,23 +26,30 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.forward_ad import unpack_dual
 from torch.func import functional_call
 
-from bench.budget import weightless
-from bench.build import build
-from bench.external import Folder
-from bench.live import Ledger, Live
-from bench.modules import load_modules
-from bench.scoring import score_rows
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from bench.worker import PERCEPTUAL, BatchSize, Measurement, batch_of, build_operator, shared
-from metrics.base import AnyMetric, DrawMetric, DrawSet, MissingWeights, ValueMetric
-from metrics.lpips_metric import LPIPS, empty
-from metrics.perceptual import Perceptual, as_rgb
-from priors.base import Prior
-from priors.execution import Execution
-from priors.memory import weight_bytes
-from priors.nets import Inpainter
-from solvers.base import Noise, Observation, Solver
+from posterior_bench.bench.budget import weightless
+from posterior_bench.bench.build import build
+from posterior_bench.bench.external import Folder
+from posterior_bench.bench.live import Ledger, Live
+from posterior_bench.bench.modules import load_modules
+from posterior_bench.bench.scoring import score_rows
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.worker import (
+    PERCEPTUAL,
+    BatchSize,
+    Measurement,
+    batch_of,
+    build_operator,
+    shared,
+)
+from posterior_bench.metrics.base import AnyMetric, DrawMetric, DrawSet, MissingWeights, ValueMetric
+from posterior_bench.metrics.lpips_metric import LPIPS, empty
+from posterior_bench.metrics.perceptual import Perceptual, as_rgb
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.execution import Execution
+from posterior_bench.priors.memory import weight_bytes
+from posterior_bench.priors.nets import Inpainter
+from posterior_bench.solvers.base import Noise, Observation, Solver
 
 T = TypeVar("T")
 
@@ -53,13 +62,14 @@ _SECONDS = 60.0
 """Of the processor; a dry run that takes longer is ended, and then there is no estimate."""
 
 
-# -- what one call of a network takes ----------------------------------------------------------------------------------
+# -- what one call of a network takes --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes beside inputs and weights: ``idle``, at most during a call without gradients; ``forward``, with them;
-    ``kept`` afterwards for the gradient; ``backward``, at most while it is taken."""
+    """Bytes beside inputs and weights: ``idle``, at most during a call without gradients;
+    ``forward``, with them; ``kept`` afterwards for the gradient; ``backward``, at most while it is
+    taken."""
 
     idle: int = 0
     forward: int = 0
@@ -73,31 +83,40 @@ class Cost:
 
 
 class Costs:
-    """What calls of a prior's networks take; each is counted once, for one row and two, and for more by a line."""
+    """What calls of a prior's networks take; each is counted once, for one row and two, and for
+    more by a line."""
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         parts = {"net": prior.net, "latent": prior.latent}
-        self._weights = {name: self.fake(module) for name, module in parts.items() if module is not None}
+        self._weights = {
+            name: self.fake(module) for name, module in parts.items() if module is not None
+        }
         self._known: dict[tuple[object, ...], tuple[Cost, Cost]] = {}
 
     def of(self, part: str, call: Callable[..., Tensor], *inputs: Any) -> Cost:
-        """The cost of ``call(*inputs)``, rows counted by the first input; tensors may be of any number of rows."""
+        """The cost of ``call(*inputs)``, rows counted by the first input; tensors may be of any
+        number of rows."""
         key = (part, self.prior.execution, *(_form(value) for value in inputs))
         if key not in self._known:
             one, two = ([_of_rows(value, rows) for value in inputs] for rows in (1, 2))
-            self._known[key] = _apart_from_here(lambda: (self._counted(call, one), self._counted(call, two)))
+            self._known[key] = _apart_from_here(
+                lambda: (self._counted(call, one), self._counted(call, two))
+            )
         first, second = self._known[key]
         return first.towards(second, len(inputs[0]) - 1)
 
     def check(self) -> None:
         """Call the network once; raises what it raises."""
-        if self.prior.net is not None and not isinstance(self.prior.net, Inpainter):  # that wants a measurement
+        if self.prior.net is not None and not isinstance(
+            self.prior.net, Inpainter
+        ):  # that wants a measurement
             self._call()
 
     def for_a_gradient(self) -> int:
-        """Bytes that one row keeps for a gradient through network and decoder. Raises what a call raises."""
+        """Bytes that one row keeps for a gradient through network and decoder. Raises what a call
+        raises."""
         kept = 0 if self.prior.net is None else self._call().kept
         if self.prior.latent is not None:
             kept += self.of("decode", self.decode, torch.zeros(1, *self.prior.latent_shape)).kept
@@ -131,7 +150,11 @@ class Costs:
         """Within the block the network that the prior runs has fake weights."""
         net = self.prior.net
         assert net is not None
-        call = lambda x, t, values: functional_call(net, self._weights["net"], (x, t, values), tie_weights=False)  # noqa: E731
+
+        def call(x: Tensor, t: Tensor, values: Any) -> Any:
+            inputs = (x, t, values)
+            return functional_call(net, self._weights["net"], inputs, tie_weights=False)
+
         return patch.object(self.prior, "_compiled", call)
 
     def _autoencoder(self, name: str, *inputs: Tensor | None) -> Tensor:
@@ -146,7 +169,9 @@ class Costs:
         state = module.state_dict().items()
         with self.mode:
             return {
-                key: torch.empty(value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype)
+                key: torch.empty(
+                    value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype
+                )
                 for key, value in state
             }
 
@@ -201,17 +226,21 @@ def _of_rows(value: Any, rows: int) -> Any:
 def _empty(template: Any) -> Any:
     if isinstance(template, tuple):
         return torch.zeros(template[0], dtype=template[1])
-    return {k: _empty(v) for k, v in template.items()} if isinstance(template, Mapping) else template
+    return (
+        {k: _empty(v) for k, v in template.items()} if isinstance(template, Mapping) else template
+    )
 
 
-# -- a dry run ---------------------------------------------------------------------------------------------------------
+# -- a dry run -------------------------------------------------------------------------------------
 
 
 @contextmanager
 def priced(costs: Costs, ledger: Ledger, whole: bool) -> Iterator[None]:
-    """Within the block the prior runs no network, and the ledger writes down what its networks would have taken.
+    """Within the block the prior runs no network, and the ledger writes down what its networks
+    would have taken.
 
-    A ``whole`` network runs on fake tensors, so that hooks inside it work; all tensors must then be fake ones.
+    A ``whole`` network runs on fake tensors, so that hooks inside it work; all tensors must then be
+    fake ones.
     """
     prior, latent = costs.prior, costs.prior.latent
     with ExitStack() as stack:
@@ -219,12 +248,21 @@ def priced(costs: Costs, ledger: Ledger, whole: bool) -> Iterator[None]:
         if whole:
             stack.enter_context(costs.standing_in())
             grid = prior.grid  # levels are numbers, which fake tensors do not have
-            stack.enter_context(patch.object(prior, "grid", lambda *a, **k: _apart_from_here(lambda: grid(*a, **k))))
+            stack.enter_context(
+                patch.object(prior, "grid", lambda *a, **k: _apart_from_here(lambda: grid(*a, **k)))
+            )
         elif prior.net is not None:
-            stack.enter_context(patch.object(prior, "_raw", charged("net", costs, ledger, costs.network, prior._raw)))
+            stack.enter_context(
+                patch.object(
+                    prior, "_raw", charged("net", costs, ledger, costs.network, prior._raw)
+                )
+            )
             light = prior._to_x0
-            # the prediction of a dry run is made of the state alone: tied to the output, it keeps what a network keeps
-            stack.enter_context(patch.object(prior, "_to_x0", lambda out, *rest: light(out, *rest) + 0 * out))
+            # the prediction of a dry run is made of the state alone: tied to the output, it keeps
+            # what a network keeps
+            stack.enter_context(
+                patch.object(prior, "_to_x0", lambda out, *rest: light(out, *rest) + 0 * out)
+            )
         if latent is not None:
             for name, call in (("encode", costs.encode), ("decode", costs.decode)):
                 paid = charged(name, costs, ledger, call, getattr(latent, name))
@@ -233,13 +271,20 @@ def priced(costs: Costs, ledger: Ledger, whole: bool) -> Iterator[None]:
 
 
 def charged(
-    part: str, costs: Costs, ledger: Ledger, call: Callable[..., Tensor], light: Callable[..., Tensor]
+    part: str,
+    costs: Costs,
+    ledger: Ledger,
+    call: Callable[..., Tensor],
+    light: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
-    """``light``, with what ``call`` would take written down; autograd keeps it as long as a gradient may need it."""
+    """``light``, with what ``call`` would take written down; autograd keeps it as long as a
+    gradient may need it."""
 
     def run(*inputs: Any) -> Tensor:
         cost = costs.of(part, call, *inputs)
-        graph = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in inputs)
+        graph = torch.is_grad_enabled() and any(
+            isinstance(v, Tensor) and v.requires_grad for v in inputs
+        )
         tangents = 1 if unpack_dual(inputs[0]).tangent is None else 2
         ledger.spike(tangents * (cost.forward if graph else cost.idle))
         out = light(*inputs)
@@ -255,14 +300,16 @@ def charged(
 
 
 def _apart_from_here(count: Callable[[], T]) -> T:
-    """In a thread of its own, without the modes and hooks around the caller: the ledger's, and checkpointing's."""
+    """In a thread of its own, without the modes and hooks around the caller: the ledger's, and
+    checkpointing's."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()
 
 
 @dataclass(frozen=True)
 class _Peaks:
-    """Bytes of one dry run: at most in the fit, at most in sampling, and what is left when the samples are there."""
+    """Bytes of one dry run: at most in the fit, at most in sampling, and what is left when the
+    samples are there."""
 
     fit: int
     sample: int
@@ -298,7 +345,8 @@ class _Blank:
 
 
 def shortened(solver: Solver) -> Solver:
-    """The solver with few steps, its networks used as before; as it is where its settings allow no less."""
+    """The solver with few steps, its networks used as before; as it is where its settings allow no
+    less."""
     with suppress(ValueError):
         solver = solver.scaled(_FEW / max(_FEW, *solver.workload.values(), 0))
     values = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
@@ -315,7 +363,11 @@ def _dry_run(config: Mapping[str, Any], costs: Costs, size: BatchSize) -> _Peaks
     prior, solver = costs.prior, shortened(build(config["solver"]))
     whole = "features" in solver.needs
     modules = load_modules(config, "cpu")
-    with costs.mode if whole else nullcontext(), Ledger(_SECONDS) as ledger, priced(costs, ledger, whole):
+    with (
+        costs.mode if whole else nullcontext(),
+        Ledger(_SECONDS) as ledger,
+        priced(costs, ledger, whole),
+    ):
         measured = _measurement(config, prior, size.images, made_up=whole)
         cond = prior.condition(measured.labels)
         distance = _perceptual(solver, costs, ledger)
@@ -332,7 +384,9 @@ def _dry_run(config: Mapping[str, Any], costs: Costs, size: BatchSize) -> _Peaks
     return _Peaks(fit, sample, left)
 
 
-def _measurement(config: Mapping[str, Any], prior: Prior, images: int, made_up: bool = False) -> Measurement:
+def _measurement(
+    config: Mapping[str, Any], prior: Prior, images: int, made_up: bool = False
+) -> Measurement:
     """Random images whose left half is seen, and what the operator makes of them."""
     keys = [Key(0, "memory", str(i)) for i in range(images)]
     channels, height, width = prior.image_shape
@@ -346,14 +400,17 @@ def _measurement(config: Mapping[str, Any], prior: Prior, images: int, made_up: 
     return Measurement(keys, truth, labels, operator, y)
 
 
-def _perceptual(solver: Solver, costs: Costs, ledger: Ledger) -> Callable[[Tensor, Tensor], Tensor] | None:
+def _perceptual(
+    solver: Solver, costs: Costs, ledger: Ledger
+) -> Callable[[Tensor, Tensor], Tensor] | None:
     """A small distance in the place of the solver's perceptual one."""
     name = getattr(solver, "perceptual", "none")
     if name == "none":
         return None
     found = _apart_from_here(lambda: _between(name, costs))
 
-    @torch.enable_grad()  # without, it may keep what it computed of the last truth, which here has no values
+    # without, it may keep what it computed of the last truth, which here has no values
+    @torch.enable_grad()
     def between(a: Tensor, b: Tensor) -> Tensor:
         return found(a, b)
 
@@ -361,7 +418,8 @@ def _perceptual(solver: Solver, costs: Costs, ledger: Ledger) -> Callable[[Tenso
 
 
 def _between(name: str, costs: Costs) -> Callable[[Tensor, Tensor], Tensor]:
-    """The perceptual distance of a name, loaded; of LPIPS the network without values where its weights are missing."""
+    """The perceptual distance of a name, loaded; of LPIPS the network without values where its
+    weights are missing."""
     metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")
     try:
         metric.check()
@@ -380,11 +438,14 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().flatten(1).mean(1)
 
 
-# -- scoring -----------------------------------------------------------------------------------------------------------
+# -- scoring ---------------------------------------------------------------------------------------
 
 
-def _scoring(config: Mapping[str, Any], prior: Prior, metrics: Mapping[str, AnyMetric]) -> tuple[_Line, int]:
-    """What scores take, really computed for an image or two; and the weights of the networks in them."""
+def _scoring(
+    config: Mapping[str, Any], prior: Prior, metrics: Mapping[str, AnyMetric]
+) -> tuple[_Line, int]:
+    """What scores take, really computed for an image or two; and the weights of the networks in
+    them."""
     draws = min(int(config["draws"]), 2)
     network, weights = _scored(config, prior, metrics, BatchSize(1, draws))
     none = [_scored(config, prior, {}, BatchSize(1, rows))[0] for rows in (1, 2)]
@@ -399,7 +460,9 @@ def _scored(
 ) -> tuple[int, int]:
     with Live() as live, torch.no_grad():
         measured = _measurement(config, prior, size.images)
-        x = SeededNoise([Key(0, "memory", str(i)) for i in range(size.rows)], "metric").normal(prior.image_shape)
+        x = SeededNoise([Key(0, "memory", str(i)) for i in range(size.rows)], "metric").normal(
+            prior.image_shape
+        )
         operator = measured.operator
         seen = operator.first_guess(measured.y) if operator.mask is None else measured.y
         drawn = DrawSet(x.unflatten(0, (-1, size.draws)), measured.truth, operator.mask, seen)
@@ -412,14 +475,16 @@ def _image_bytes(prior: Prior) -> int:
     return 4 * math.prod(prior.image_shape)
 
 
-# -- the estimate ------------------------------------------------------------------------------------------------------
+# -- the estimate ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of one worker: ``weights`` of all networks, and what solver and scores take by their rows.
+    """Bytes of one worker: ``weights`` of all networks, and what solver and scores take by their
+    rows.
 
-    ``draws`` of every image, of which a batch holds at most ``batch`` rows at once; ``image``: bytes of one output.
+    ``draws`` of every image, of which a batch holds at most ``batch`` rows at once; ``image``:
+    bytes of one output.
     """
 
     weights: int
@@ -466,12 +531,14 @@ _MOST_ROWS = 2**16
 
 
 def rows_at_once(draws: int, batch: int) -> BatchSize:
-    """What a worker fills its network batches to (:func:`bench.plan.slices`, :meth:`bench.worker.Worker.rows`)."""
+    """What a worker fills its network batches to (:func:`bench.plan.slices`,
+    :meth:`bench.worker.Worker.rows`)."""
     return BatchSize(max(1, batch // draws), min(draws, batch))
 
 
 def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
-    """The memory of a cell's worker. Raises what the solver raises where it does not fit to prior and operator."""
+    """The memory of a cell's worker. Raises what the solver raises where it does not fit to prior
+    and operator."""
     costs.prior.run_as(replace(Execution.of(config), compile=False))
     solver = config["solver"]
     sizes = (BatchSize(1, 1), BatchSize(2, 1), BatchSize(1, 2))
@@ -479,10 +546,14 @@ def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
         runs = [_Peaks(0, 0, 0)] * len(sizes)
     else:
         runs = [_dry_run(config, costs, size) for size in sizes]
-    lines = {name: _line(*(getattr(run, name) for run in runs)) for name in ("fit", "sample", "left")}
+    lines = {
+        name: _line(*(getattr(run, name) for run in runs)) for name in ("fit", "sample", "left")
+    }
     scores, scored_weights = _scoring(config, costs.prior, _usable(config))
     return Estimate(
-        weights=weight_bytes(costs.prior) + scored_weights + _perceptual_weights(config, costs.prior),
+        weights=weight_bytes(costs.prior)
+        + scored_weights
+        + _perceptual_weights(config, costs.prior),
         draws=int(config["draws"]),
         batch=int(config["batch"]),
         image=_image_bytes(costs.prior),
@@ -492,14 +563,16 @@ def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
 
 
 def _line(one: int, images: int, draws: int) -> _Line:
-    """The line through what was found for one row, two images of one draw, and one image of two draws."""
+    """The line through what was found for one row, two images of one draw, and one image of two
+    draws."""
     row = draws - one
     image = images - one - row
     return _Line(one - row - image, row, image)
 
 
 def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
-    """Metrics that can be computed here without an exact posterior and without the values of others."""
+    """Metrics that can be computed here without an exact posterior and without the values of
+    others."""
     found: dict[str, AnyMetric] = {}
     for name, node in config["metrics"].items():
         try:
@@ -513,7 +586,8 @@ def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
 
 
 def _perceptual_weights(config: Mapping[str, Any], prior: Prior) -> int:
-    """Weights of the distance that the solver's setting names, unless a metric brings them along."""
+    """Weights of the distance that the solver's setting names, unless a metric brings them
+    along."""
     name = getattr(build(config["solver"]), "perceptual", "none")
     if name == "none" or any(
         node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config["metrics"].values()
@@ -524,7 +598,11 @@ def _perceptual_weights(config: Mapping[str, Any], prior: Prior) -> int:
     try:
         metric.between(x, x)  # loads them
     except MissingWeights:
-        return 4 * sum(p.numel() for p in empty(metric.net).parameters()) if isinstance(metric, LPIPS) else 0
+        return (
+            4 * sum(p.numel() for p in empty(metric.net).parameters())
+            if isinstance(metric, LPIPS)
+            else 0
+        )
     with Live() as live, torch.no_grad():
         metric.between(x, x)
     return live.outside_peak - _image_bytes(prior)

@@ -1,9 +1,10 @@
-"""Models as people have them: a folder of the benchmark's own format, or one of diffusers, which is converted once.
+"""Models as people have them: a folder of the benchmark's own format, or one of diffusers, which is
+converted once.
 
-Conversions are kept in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``, below ``posterior-bench``),
-under a hash of the files that are read. The name and the facts that a conversion records come from these files too: the
-same model gives the same prior wherever its folder lies and whatever that is called. No torch is imported here until
-something is converted.
+Conversions are kept in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``, below
+``posterior-bench``), under a hash of the files that are read. The name and the facts that a
+conversion records come from these files too: the same model gives the same prior wherever its
+folder lies and whatever that is called. No torch is imported here until something is converted.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from priors.fingerprint import read_spec, resolve, sha256, weight_hashes
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.errors import UserError
+from posterior_bench.priors.fingerprint import read_spec, resolve, sha256, weight_hashes
 
 LOADER = "priors.load.load"
 """The ``_target_`` of priors that lie in a folder."""
@@ -33,18 +35,22 @@ _TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel")
 """Networks that are told a prompt."""
 
 _PLACES = (*_DENOISERS, "vae", "vqvae", "scheduler")
-_TEXT_PLACES = tuple(f"{kind}{end}" for kind in ("text_encoder", "tokenizer") for end in ("", "_2", "_3"))
+_TEXT_PLACES = tuple(
+    f"{kind}{end}" for kind in ("text_encoder", "tokenizer") for end in ("", "_2", "_3")
+)
 _WEIGHTS = "diffusion_pytorch_model"
 _ABANDONED = 6 * 3600
 """Seconds after which an unfinished conversion is nobody's."""
 
 
 def served(path: str | Path, quiet: bool = False) -> Path:
-    """The folder with the ``prior.json`` of the model at ``path``; a folder of diffusers is converted on first use.
+    """The folder with the ``prior.json`` of the model at ``path``; a folder of diffusers is
+    converted on first use.
 
-    ``path`` may also name a file that only such a folder has (``prior.json``, ``model_index.json``), the network in a
-    folder of diffusers (``unet``), or a folder of the hub's cache with one snapshot. A conversion is said in one line
-    on stderr unless ``quiet``. Raises UserError, one line, where nothing at ``path`` can be read as a model.
+    ``path`` may also name a file that only such a folder has (``prior.json``,
+    ``model_index.json``), the network in a folder of diffusers (``unet``), or a folder of the hub's
+    cache with one snapshot. A conversion is said in one line on stderr unless ``quiet``. Raises
+    UserError, one line, where nothing at ``path`` can be read as a model.
     """
     given = Path(path).expanduser()
     try:
@@ -61,7 +67,8 @@ def served(path: str | Path, quiet: bool = False) -> Path:
 
 
 def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
-    """The node of a prior with the folder that is read in place of one of diffusers; any other node as it is."""
+    """The node of a prior with the folder that is read in place of one of diffusers; any other node
+    as it is."""
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
         return dict(node)
@@ -74,7 +81,8 @@ def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
 
 
 def absent_model(node: Mapping[str, Any]) -> str:
-    """Why nothing can be loaded where the node of a prior says it lies; empty where it can, or no file is needed."""
+    """Why nothing can be loaded where the node of a prior says it lies; empty where it can, or no
+    file is needed."""
     path = node.get("path")
     if not isinstance(path, str) or path == "???":
         return ""
@@ -127,7 +135,9 @@ def _own(path: Path) -> Path | None:
 def _is_pipeline(folder: Path) -> bool:
     if (folder / "model_index.json").is_file():
         return True
-    return _has_schedule(folder) and any((folder / name / "config.json").is_file() for name in _DENOISERS)
+    return _has_schedule(folder) and any(
+        (folder / name / "config.json").is_file() for name in _DENOISERS
+    )
 
 
 def _has_schedule(folder: Path) -> bool:
@@ -148,15 +158,20 @@ def _stranger(path: Path) -> str:
     wanted = "a folder with prior.json, or a folder of diffusers with model_index.json"
     if path.is_file():
         command = f"python -m bench convert {shlex.quote(str(path))} --as edm|adm|compvis --to DIR"
-        return f"{path} is a file, and a model is {wanted}; if it is a checkpoint: `{command}`, then prior=DIR"
+        return (
+            f"{path} is a file, and a model is {wanted}; if it is a checkpoint: `{command}`, "
+            f"then prior=DIR"
+        )
     if not path.is_dir():
-        return f"{path} does not exist; give {wanted}, or a name that `python -m bench ls prior` lists"
+        return (
+            f"{path} does not exist; give {wanted}, or a name that `python -m bench ls prior` lists"
+        )
     listed = sorted(entry.name for entry in path.iterdir())
     holds = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "") if listed else "nothing"
     return f"{path} holds neither prior.json nor model_index.json (it holds {holds}); give {wanted}"
 
 
-# -- converting, once --------------------------------------------------------------------------------------------------
+# -- converting, once ------------------------------------------------------------------------------
 
 
 def _converted(folder: Path, quiet: bool) -> Path:
@@ -170,38 +185,45 @@ def _converted(folder: Path, quiet: bool) -> Path:
             _convert(folder, part)
     except OSError as error:
         raise UserError(
-            f"the conversion of {folder} cannot be written to {place.parent}: {error.strerror or error}; set "
-            "XDG_CACHE_HOME to a folder with room, or choose one yourself: `python -m bench convert "
+            f"the conversion of {folder} cannot be written to {place.parent}: "
+            f"{error.strerror or error}; set "
+            "XDG_CACHE_HOME to a folder with room, or choose one yourself: `python -m bench "
+            "convert "
             f"{shlex.quote(str(folder))} --as diffusers --to DIR`, then prior=DIR"
         ) from None
     if not quiet:
-        from bench.console import err
+        from posterior_bench.bench.console import err
 
-        words = f"bench: converted {folder} into {place} (hash {key[:8]}, {time.monotonic() - start:.0f} s)"
+        words = (
+            f"bench: converted {folder} into {place} (hash {key[:8]}, "
+            f"{time.monotonic() - start:.0f} s)"
+        )
         err.print(words, markup=False, highlight=False, soft_wrap=True)
     return place
 
 
 def _key(folder: Path) -> str:
-    """16 digits over the files a conversion reads, by their names in the folder, and over the code that converts."""
+    """16 digits over the files a conversion reads, by their names in the folder, and over the code
+    that converts."""
     places = _PLACES + (_TEXT_PLACES if _takes_prompts(folder) else ())
     files = [file for place in places for file in sorted((folder / place).glob("[!.]*"))]
     files += [file for file in sorted(folder.glob("*")) if _counts(file)]
-    listed = [[file.relative_to(folder).as_posix(), sha256(file)] for file in files if file.is_file()]
+    listed = [
+        [file.relative_to(folder).as_posix(), sha256(file)] for file in files if file.is_file()
+    ]
     return hashlib.sha256(json.dumps([_code(), listed]).encode()).hexdigest()[:16]
 
 
 def _counts(file: Path) -> bool:
-    """Whether a file beside the components is read; folders of the hub hold other formats of the weights there."""
+    """Whether a file beside the components is read; folders of the hub hold other formats of the
+    weights there."""
     return file.suffix == ".json" or file.name == "README.md" or file.name.startswith(_WEIGHTS)
 
 
 @cache
 def _code() -> str:
     """A hash of the converters: what another version of them made is made again."""
-    import priors
-
-    root = Path(priors.__file__).parent
+    root = ROOT / "priors"
     whole = hashlib.sha256()
     for file in [*sorted((root / "convert").glob("*.py")), Path(__file__)]:
         whole.update(file.read_bytes())
@@ -225,7 +247,11 @@ def _beside(place: Path) -> Iterator[Path]:
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place.parent)
-    part = Path(tempfile.mkdtemp(prefix=f".{place.name}.{socket.gethostname()}.{os.getpid()}.", dir=place.parent))
+    part = Path(
+        tempfile.mkdtemp(
+            prefix=f".{place.name}.{socket.gethostname()}.{os.getpid()}.", dir=place.parent
+        )
+    )
     try:
         yield part
         part.chmod(0o777 & ~_umask())  # temporary folders are for their owner alone
@@ -247,13 +273,19 @@ def _umask() -> int:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine left that ended in the middle of a conversion, hours ago.
+    """Remove what processes of this machine left that ended in the middle of a conversion, hours
+    ago.
 
-    Not at once: a container may share the folder and the name of the machine, and have processes of its own.
+    Not at once: a container may share the folder and the name of the machine, and have processes of
+    its own.
     """
     for part in folder.glob(f".*.{socket.gethostname()}.*.*"):
         number = part.name.removesuffix(part.suffix).rpartition(".")[2]
-        if number.isdigit() and not _runs(int(number)) and time.time() - part.stat().st_mtime > _ABANDONED:
+        if (
+            number.isdigit()
+            and not _runs(int(number))
+            and time.time() - part.stat().st_mtime > _ABANDONED
+        ):
             shutil.rmtree(part, ignore_errors=True)
 
 
@@ -270,10 +302,10 @@ def _runs(process: int) -> bool:
 def _convert(folder: Path, target: Path) -> None:
     import torch
 
-    from bench.convert import facts
-    from priors.convert import hub
-    from priors.convert.trial import call_once
-    from priors.load import save
+    from posterior_bench.bench.convert import facts
+    from posterior_bench.priors.convert import hub
+    from posterior_bench.priors.convert.trial import call_once
+    from posterior_bench.priors.load import save
 
     try:
         hub.check_settings(folder)
@@ -281,11 +313,15 @@ def _convert(folder: Path, target: Path) -> None:
             prompts = _empty_prompt(folder, Path(room)) if _takes_prompts(folder) else None
             converted = hub.convert(folder, prompts)
             call_once(converted.prior, folder)
-            meta = facts(converted, folder, _name(folder), "a folder of diffusers", "--as diffusers")
+            meta = facts(
+                converted, folder, _name(folder), "a folder of diffusers", "--as diffusers"
+            )
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from None
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
+        raise UserError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}"
+        ) from None
     save(target, converted.prior, meta, torch.float32)
 
 
@@ -300,13 +336,17 @@ def _takes_prompts(folder: Path) -> bool:
 
 def _name(folder: Path) -> str:
     """What the model is called in tables: the class of its pipeline, else of its network."""
-    name = str(_json(folder / "model_index.json").get("_class_name") or _denoiser(folder).get("_class_name"))
+    name = str(
+        _json(folder / "model_index.json").get("_class_name")
+        or _denoiser(folder).get("_class_name")
+    )
     return name if name.isidentifier() else "diffusers"
 
 
 def _empty_prompt(folder: Path, room: Path) -> Path:
-    """The empty prompt, embedded by the text encoders of the folder; UserError where that cannot be done here."""
-    from bench.embed import embed_prompts
+    """The empty prompt, embedded by the text encoders of the folder; UserError where that cannot be
+    done here."""
+    from posterior_bench.bench.embed import embed_prompts
 
     text, target = room / "prompts.txt", room / "prompts.safetensors"
     text.write_text("\n", encoding="utf-8")
@@ -315,7 +355,9 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     except UserError as error:
         where = shlex.quote(str(folder))
         raise UserError(
-            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. Elsewhere: `python -m "
-            f"bench embed-prompts {where} --prompts FILE --to P.safetensors`; then `python -m bench convert {where} "
+            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. "
+            f"Elsewhere: `python -m "
+            f"bench embed-prompts {where} --prompts FILE --to P.safetensors`; then `python -m "
+            f"bench convert {where} "
             "--as diffusers --prompts P.safetensors --to DIR` and prior=DIR"
         ) from None

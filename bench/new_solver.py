@@ -7,28 +7,34 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.catalog import CONF, options
-from bench.errors import UserError
-from bench.guard import ROOT
+from posterior_bench.bench.catalog import CONF, options
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.errors import UserError
 
 TEMPLATE = Path(__file__).parent / "assets" / "solver"
 USAGE = "bench new-solver NAME, for example: bench new-solver mymethod"
 
 
 def new_solver(arguments: Sequence[str]) -> tuple[list[Path], str]:
-    """Write the files of a solver called ``NAME``; returns them, and the solver as ``solver=`` takes it.
+    """Write the files of a solver called ``NAME``; returns them, and the solver as ``solver=``
+    takes it.
 
     In a checkout these are ``solvers/NAME.py`` and ``conf/solver/NAME.yaml``; where the product is
-    installed, ``NAME.py`` in the current folder. Raises UserError, one line, for a name that no module
-    can have or that is taken.
+    installed, ``NAME.py`` in the current folder. Raises UserError, one line, for a name that no
+    module can have or that is taken.
     """
     if len(arguments) != 1:
         raise UserError(f"'new-solver' takes one name: {USAGE}")
     name = arguments[0]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"'{name}' cannot be the name of a Python file; take small letters, digits and _: {USAGE}")
+        raise UserError(
+            f"'{name}' cannot be the name of a Python file; take small letters, digits and _: "
+            f"{USAGE}"
+        )
     if name in options("solver", plugins=()):
-        raise UserError(f"there is a solver called '{name}' already; `bench show solver={name}` shows it")
+        raise UserError(
+            f"there is a solver called '{name}' already; `bench show solver={name}` shows it"
+        )
     words = {"mymethod": name, "MyMethod": class_name(name)}
     if (ROOT / "pyproject.toml").is_file():
         files = {ROOT / "solvers" / f"{name}.py": "py", CONF / "solver" / f"{name}.yaml": "yaml"}

@@ -1,13 +1,15 @@
-"""Is one solver better than another? Statistics over pairs: two values of the same image, draws averaged before.
+"""Is one solver better than another? Statistics over pairs: two values of the same image, draws
+averaged before.
 
 Solvers differ far less on one image than images differ from each other, so the difference of every
-image is looked at, never two clouds of values. One procedure gives the verdicts, the rank letters and
-the intervals of differences, so that these cannot contradict each other: a sign-flip permutation test
-of the studentised mean difference. Where two solvers are equally good, each difference of an image is
-as likely to have the other sign, and the signs of all images are flipped to see what chance alone
-does. All pairs of a table are tested at once: an image has the same sign in all of them, and the
-largest statistic over the pairs is what every pair must exceed ("single-step max-T": Westfall and
-Young, "Resampling-Based Multiple Testing", 1993). docs/statistics.md explains it at length.
+image is looked at, never two clouds of values. One procedure gives the verdicts, the rank letters
+and the intervals of differences, so that these cannot contradict each other: a sign-flip
+permutation test of the studentised mean difference. Where two solvers are equally good, each
+difference of an image is as likely to have the other sign, and the signs of all images are flipped
+to see what chance alone does. All pairs of a table are tested at once: an image has the same sign
+in all of them, and the largest statistic over the pairs is what every pair must exceed
+("single-step max-T": Westfall and Young, "Resampling-Based Multiple Testing", 1993).
+docs/statistics.md explains it at length.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
-from bench.statistics import FEWEST, Array, generator
+from posterior_bench.bench.statistics import FEWEST, Array, generator
 
 ALPHA, POWER = 0.05, 0.8
 
 EXACT, FLIPS = 16, 9999
-"""Up to so many images every combination of signs is tried, with more images that many random ones."""
+"""Up to so many images every combination of signs is tried, with more images that many random ones.
+"""
 
 _TIE = 1e-9
 """Statistics, which are at most 1, that differ by less are equal: sums differ by their rounding."""
@@ -66,9 +69,10 @@ class Comparison:
 class Family:
     """All pairs of the solvers of a table, tested together.
 
-    ``values`` ``(solvers, n)`` are finite and paired by column. ``p`` ``(solvers, solvers)`` are the
-    p values of the pairs, adjusted over all pairs. ``critical`` is what the statistic of a pair,
-    ``|sum d| / sqrt(n sum d^2)``, must exceed: a pair exceeds it if and only if ``p <= 0.05``.
+    ``values`` ``(solvers, n)`` are finite and paired by column. ``p`` ``(solvers, solvers)`` are
+    the p values of the pairs, adjusted over all pairs. ``critical`` is what the statistic of a
+    pair, ``|sum d| / sqrt(n sum d^2)``, must exceed: a pair exceeds it if and only if ``p <=
+    0.05``.
     """
 
     values: Array
@@ -83,8 +87,8 @@ class Family:
     def interval(self, i: int, j: int) -> tuple[float, float]:
         """The simultaneous 95 % interval of the mean of ``i`` minus that of ``j``.
 
-        It excludes zero if and only if the two differ: it has the critical value of the verdict, as a
-        quantile of Student's t. All intervals of a table hold their true differences together in
+        It excludes zero if and only if the two differ: it has the critical value of the verdict, as
+        a quantile of Student's t. All intervals of a table hold their true differences together in
         about 95 % of studies.
         """
         d = self.values[i] - self.values[j]
@@ -128,7 +132,8 @@ def family(values: Array, key: str) -> Family:
 
 
 def _statistics(values: Array) -> tuple[Array, Array]:
-    """Per pair ``r = |sum d| / sqrt(n sum d^2)``, and the factor that makes one of ``|sum d|``; both 0 for no d."""
+    """Per pair ``r = |sum d| / sqrt(n sum d^2)``, and the factor that makes one of ``|sum d|``;
+    both 0 for no d."""
     solvers, n = values.shape
     sums, root = np.empty((solvers, solvers)), np.empty((solvers, solvers))
     for i in range(solvers):
@@ -140,7 +145,8 @@ def _statistics(values: Array) -> tuple[Array, Array]:
 
 
 def _largest(sums: Array, scale: Array) -> Array:
-    """The largest statistic over all pairs ``(B,)`` from the signed sums of solvers ``(B, solvers)``."""
+    """The largest statistic over all pairs ``(B,)`` from the signed sums of solvers ``(B,
+    solvers)``."""
     largest = np.zeros(len(sums))
     for i in range(sums.shape[1] - 1):
         of_pairs = np.abs(sums[:, i : i + 1] - sums[:, i + 1 :]) * scale[i, i + 1 :]
@@ -149,9 +155,11 @@ def _largest(sums: Array, scale: Array) -> Array:
 
 
 def _signs(n: int, key: str) -> Iterator[Array]:
-    """Blocks ``(B, n)`` of signs, +1 and -1, the first row all +1: what was observed is one of them.
+    """Blocks ``(B, n)`` of signs, +1 and -1, the first row all +1: what was observed is one of
+    them.
 
-    All combinations up to :data:`EXACT` images, up to the sign of the whole, which no statistic sees.
+    All combinations up to :data:`EXACT` images, up to the sign of the whole, which no statistic
+    sees.
     """
     size = max(1, _BLOCK // n)
     if n <= EXACT:
@@ -183,7 +191,8 @@ def _family(values: Array, observed: Array, largest: Array) -> Family:
 
 
 def sign_flip(differences: Array, key: str) -> Array:
-    """Two-sided p values of the sign-flip test of one pair alone; ``differences`` ``(..., n)`` to ``(...)``.
+    """Two-sided p values of the sign-flip test of one pair alone; ``differences`` ``(..., n)`` to
+    ``(...)``.
 
     ``n`` may be any number here, but below 6 images no p value is below 0.05.
     """
@@ -200,34 +209,45 @@ def sign_flip(differences: Array, key: str) -> Array:
 
 
 def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
-    """The values of the same images in the same order, each ``(n,)``, from two series indexed by image id.
+    """The values of the same images in the same order, each ``(n,)``, from two series indexed by
+    image id.
 
-    An image without a value (NaN) is not there. Raises ValueError if the ids differ or one comes twice.
+    An image without a value (NaN) is not there. Raises ValueError if the ids differ or one comes
+    twice.
     """
     a, b = a.dropna().sort_index(), b.dropna().sort_index()
     for ids in (a.index, b.index):
         if ids.has_duplicates:
-            raise ValueError(f"image '{ids[ids.duplicated()][0]}' comes twice; average the draws of an image first")
+            raise ValueError(
+                f"image '{ids[ids.duplicated()][0]}' comes twice; average the draws of an image "
+                f"first"
+            )
     alone = a.index.symmetric_difference(b.index)
     if len(alone):
         only_a = int(alone.isin(a.index).sum())
         raise ValueError(
-            f"image ids differ: {only_a} only in the first, {len(alone) - only_a} only in the second, for example "
+            f"image ids differ: {only_a} only in the first, {len(alone) - only_a} only in the "
+            f"second, for example "
             f"'{alone[0]}'; run both on the same images (retry=true runs failed rows again)"
         )
     return a.to_numpy(float), b.to_numpy(float)
 
 
 def compare(a: Array, b: Array, key: str) -> Comparison:
-    """Everything about the differences of paired values ``(n,)`` of two solvers alone; ``key`` seeds the signs.
+    """Everything about the differences of paired values ``(n,)`` of two solvers alone; ``key``
+    seeds the signs.
 
-    One pair of values has means and no more (NaN). Raises ValueError without pairs, or if a value is not finite.
+    One pair of values has means and no more (NaN). Raises ValueError without pairs, or if a value
+    is not finite.
     """
     if not len(a):
         raise ValueError("no image has a value of both")
     infinite = int((~np.isfinite(a) | ~np.isfinite(b)).sum())
     if infinite:
-        raise ValueError(f"{infinite} of {len(a)} images have an infinite value and no difference; take another metric")
+        raise ValueError(
+            f"{infinite} of {len(a)} images have an infinite value and no difference; take another "
+            f"metric"
+        )
     differences, n = a - b, len(a)
     spread = float(differences.std(ddof=1)) if n > 1 else np.nan
     return Comparison(
@@ -246,7 +266,8 @@ def compare(a: Array, b: Array, key: str) -> Comparison:
 
 
 def paired_t(differences: Array) -> Array:
-    """Two-sided p values of Student's paired t-test; ``differences`` ``(..., n)`` to ``(...)``. NaN for one pair.
+    """Two-sided p values of Student's paired t-test; ``differences`` ``(..., n)`` to ``(...)``. NaN
+    for one pair.
 
     Differences that are all zero have p = 1, and equal ones that are not have p = 0.
     """
@@ -258,7 +279,8 @@ def paired_t(differences: Array) -> Array:
 
 
 def detectable_effect(n: int) -> float:
-    """The smallest d_z that the two-sided 5 % paired t-test of ``n`` pairs finds with 80 % power; NaN for one pair."""
+    """The smallest d_z that the two-sided 5 % paired t-test of ``n`` pairs finds with 80 % power;
+    NaN for one pair."""
     if n < 2:
         return np.nan
     critical = stdtrit(n - 1, 1 - ALPHA / 2)
@@ -268,7 +290,8 @@ def detectable_effect(n: int) -> float:
 def ranks(family: Family, direction: str) -> list[str]:
     """Rank letters of the solvers of a family; ``a`` has the best mean.
 
-    ``direction`` is ``up`` or ``down``. Two solvers share a letter if and only if they cannot be told apart.
+    ``direction`` is ``up`` or ``down``. Two solvers share a letter if and only if they cannot be
+    told apart.
     """
     means = family.values.mean(axis=1)
     order = np.argsort(-means if direction == "up" else means, kind="stable")
@@ -277,14 +300,15 @@ def ranks(family: Family, direction: str) -> list[str]:
 
 
 def letters(differ: NDArray[np.bool_]) -> list[str]:
-    """Compact letter display: items ``i`` and ``j`` share a letter if and only if not ``differ[i, j]``, for ``i < j``.
+    """Compact letter display: items ``i`` and ``j`` share a letter if and only if not ``differ[i,
+    j]``, for ``i < j``.
 
-    Items come best first, and letters are given in their order. A letter is a group of items none of
-    which differ. There may be exponentially many such groups (Moon and Moser 1965), but no more than
-    one for each pair is needed: each pair that has none yet gets one, grown item by item as long as no
-    two differ, and groups whose pairs all have another one are dropped ("Algorithms for compact letter
-    displays", Gramm et al. 2007, calls this a clique cover). So the time is polynomial, ``O(n^4)`` at
-    most. Numbers, where letters run out.
+    Items come best first, and letters are given in their order. A letter is a group of items none
+    of which differ. There may be exponentially many such groups (Moon and Moser 1965), but no more
+    than one for each pair is needed: each pair that has none yet gets one, grown item by item as
+    long as no two differ, and groups whose pairs all have another one are dropped ("Algorithms for
+    compact letter displays", Gramm et al. 2007, calls this a clique cover). So the time is
+    polynomial, ``O(n^4)`` at most. Numbers, where letters run out.
     """
     count = len(differ)
     upper = np.triu(~np.asarray(differ, dtype=bool), 1)
@@ -306,11 +330,17 @@ def letters(differ: NDArray[np.bool_]) -> list[str]:
     symbols = string.ascii_letters if len(groups) <= len(string.ascii_letters) else None
     names = [symbols[k] if symbols else str(k + 1) for k in range(len(groups))]
     join = "".join if symbols else ",".join
-    return [join(name for name, group in zip(names, groups, strict=True) if i in group) for i in range(count)]
+    return [
+        join(name for name, group in zip(names, groups, strict=True) if i in group)
+        for i in range(count)
+    ]
 
 
-def _grown(alike: NDArray[np.bool_], covered: NDArray[np.int64], i: int, j: int) -> NDArray[np.intp]:
-    """A largest group of items around ``i`` and ``j``: first what brings most new pairs, then the better item."""
+def _grown(
+    alike: NDArray[np.bool_], covered: NDArray[np.int64], i: int, j: int
+) -> NDArray[np.intp]:
+    """A largest group of items around ``i`` and ``j``: first what brings most new pairs, then the
+    better item."""
     members = np.zeros(len(alike), dtype=bool)
     members[[i, j]] = True
     while (free := np.flatnonzero(alike[members].all(axis=0) & ~members)).size:
@@ -327,7 +357,8 @@ def share(a: str, b: str) -> bool:
 
 
 def _wilcoxon(differences: Array) -> float:
-    """Two-sided p of the signed-rank test; zeros are left out (Wilcoxon 1945), and nothing else than zeros is p = 1."""
+    """Two-sided p of the signed-rank test; zeros are left out (Wilcoxon 1945), and nothing else
+    than zeros is p = 1."""
     from scipy.stats import wilcoxon  # slow to import, and tables do without
 
     if len(differences) < 2:

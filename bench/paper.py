@@ -1,9 +1,9 @@
 """Printed numbers of the papers, to stand beside measured ones.
 
-``assets/paper/<paper>-<table>.csv`` holds our transcription of a table: the printed strings, and a flag with a note
-where a number is doubtful. ``assets/paper/names.csv`` says what a printed data set, prior, task, method and metric is
-called here; a name that is not in it has no counterpart. Nothing is compared unless a study declares its table with
-``study.paper``.
+``assets/paper/<paper>-<table>.csv`` holds our transcription of a table: the printed strings, and a
+flag with a note where a number is doubtful. ``assets/paper/names.csv`` says what a printed data
+set, prior, task, method and metric is called here; a name that is not in it has no counterpart.
+Nothing is compared unless a study declares its table with ``study.paper``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.errors import unknown
-from bench.record import study_settings
+from posterior_bench.bench.errors import unknown
+from posterior_bench.bench.record import study_settings
 
 ASSETS = Path(__file__).parent / "assets" / "paper"
 NAMES = "names"
@@ -29,8 +29,9 @@ NAMES = "names"
 class Printed:
     """A printed number; the strings are those of the paper.
 
-    ``flag`` is empty, or a word for what is wrong with the number: ``suspect``, ``protocol-suspect``, ``inconsistent``,
-    ``ocr-corrected``, ``not-reported`` and the like; ``note`` explains it.
+    ``flag`` is empty, or a word for what is wrong with the number: ``suspect``,
+    ``protocol-suspect``, ``inconsistent``, ``ocr-corrected``, ``not-reported`` and the like;
+    ``note`` explains it.
     """
 
     dataset: str
@@ -59,7 +60,9 @@ def read(table: str) -> tuple[Printed, ...]:
 @cache
 def ours() -> Mapping[tuple[str, str], frozenset[str]]:
     """``(column, printed name)`` to the options and metric ids that are meant by it."""
-    return {(line["column"], line["printed"]): frozenset(line["ours"].split()) for line in _lines(NAMES)}
+    return {
+        (line["column"], line["printed"]): frozenset(line["ours"].split()) for line in _lines(NAMES)
+    }
 
 
 def declared(study: Path | str) -> str | None:
@@ -69,19 +72,25 @@ def declared(study: Path | str) -> str | None:
 
 
 def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | None:
-    """What ``table`` prints for a leaderboard line; ``line`` has ``solver data mask operator prior``.
+    """What ``table`` prints for a leaderboard line; ``line`` has ``solver data mask operator
+    prior``.
 
-    An option counts whatever its settings: ``comod low=0.3`` is ``comod``, and ``dps zeta=0.5`` is ``dps``. A task is
-    a mask or, for other problems than inpainting, an operator. The prior must be the paper's too.
+    An option counts whatever its settings: ``comod low=0.3`` is ``comod``, and ``dps zeta=0.5`` is
+    ``dps``. A task is a mask or, for other problems than inpainting, an operator. The prior must be
+    the paper's too.
     """
-    here = {key: str(line[key]).partition(" ")[0] for key in ("solver", "data", "mask", "operator", "prior")}
+    here = {
+        key: str(line[key]).partition(" ")[0]
+        for key in ("solver", "data", "mask", "operator", "prior")
+    }
     problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
     key = (metric, here["solver"], here["data"], problem, here["prior"])
     return _index(table).get(key)
 
 
 def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
-    """Columns ``m_paper`` and ``m_paper_flag`` as text for a leaderboard, empty where nothing is printed."""
+    """Columns ``m_paper`` and ``m_paper_flag`` as text for a leaderboard, empty where nothing is
+    printed."""
     columns: dict[str, list[str]] = {}
     for m in metrics:
         found = [lookup(table, line, m) for line in frame.to_dict("records")]
@@ -91,10 +100,12 @@ def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFr
 
 
 def deviation(value: float, lo: float, hi: float, printed: str) -> float:
-    """How far ``value`` lies from the printed number, as a share of that side of its interval ``lo`` to ``hi``.
+    """How far ``value`` lies from the printed number, as a share of that side of its interval
+    ``lo`` to ``hi``.
 
-    An interval may be longer on one side: the side towards the printed number counts. Between -1 and 1 the printed
-    number lies within the interval. NaN where there is no printed number or no interval.
+    An interval may be longer on one side: the side towards the printed number counts. Between -1
+    and 1 the printed number lies within the interval. NaN where there is no printed number or no
+    interval.
     """
     if not printed:
         return math.nan
@@ -110,7 +121,10 @@ def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
     lines = frame.to_dict("records")
     shown = [printed for m in metrics for line in lines if (printed := lookup(table, line, m))]
     flags = dict.fromkeys(f"{p.flag}: {p.note}" for p in shown if p.flag)
-    text = f"Paper: {len(shown)} numbers of {table} as printed, on the authors' images, masks and weights."
+    text = (
+        f"Paper: {len(shown)} numbers of {table} as printed, on the authors' images, masks and "
+        f"weights."
+    )
     return " ".join([text, *(f"{flag}." for flag in flags)])
 
 
@@ -122,7 +136,9 @@ def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
 
 def _keys(printed: Printed) -> Iterator[tuple[str, ...]]:
     columns = ("metric", "method", "dataset", "task", "prior")
-    return product(*(sorted(ours().get((column, getattr(printed, column)), ())) for column in columns))
+    return product(
+        *(sorted(ours().get((column, getattr(printed, column)), ())) for column in columns)
+    )
 
 
 def _lines(table: str) -> list[dict[str, str]]:

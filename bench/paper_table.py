@@ -1,9 +1,10 @@
-"""The table of a paper as it is printed, with what was measured beside every number: ``paper_table.md``.
+"""The table of a paper as it is printed, with what was measured beside every number:
+``paper_table.md``.
 
-A cell reads ``printed / measured (deviation)``, with the deviation of :func:`bench.paper.deviation`.
-Printed minutes are shown as seconds too, beside seconds measured on other hardware. What a study ran
-with ``scale=smoke`` stands where its stand-in belongs, so that the layout can be seen; no such number
-means anything.
+A cell reads ``printed / measured (deviation)``, with the deviation of
+:func:`bench.paper.deviation`. Printed minutes are shown as seconds too, beside seconds measured on
+other hardware. What a study ran with ``scale=smoke`` stands where its stand-in belongs, so that the
+layout can be seen; no such number means anything.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import paired, paper
-from bench.paper import Printed
-from bench.record import study_settings
-from bench.store import read_study
-from bench.tables import escape_markdown, significant
+from posterior_bench.bench import paired, paper
+from posterior_bench.bench.paper import Printed
+from posterior_bench.bench.record import study_settings
+from posterior_bench.bench.store import read_study
+from posterior_bench.bench.tables import escape_markdown, significant
 
-METHODS_IN_ROWS = ("vipaint-table7", "latentpaint-table1", "latentpaint-table2", "latentpaint-table3")
+METHODS_IN_ROWS = (
+    "vipaint-table7",
+    "latentpaint-table1",
+    "latentpaint-table2",
+    "latentpaint-table3",
+)
 """These print a method a line; the others a data set or task a line, and methods in columns."""
 
 _VERSUS = " vs "
@@ -72,7 +78,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard of a study at a scale: ``instead`` is what stood in for options, ``columns`` for metrics."""
+    """The leaderboard of a study at a scale: ``instead`` is what stood in for options, ``columns``
+    for metrics."""
 
     frame: pd.DataFrame
     study: Path
@@ -88,14 +95,17 @@ class Board:
             return None
         if printed.metric in _COSTS:
             return Measured(float(_COSTS[printed.metric](line)))
-        names = sorted({self.columns.get(m, m) for m in paper.ours().get(("metric", printed.metric), ())})
+        names = sorted(
+            {self.columns.get(m, m) for m in paper.ours().get(("metric", printed.metric), ())}
+        )
         name = next((name for name in names if name in line), None)
         if name is None:
             return None
         return Measured(*(float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi")))
 
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
-        """The only line of the leaderboard that a printed number belongs to; None where there are several or none.
+        """The only line of the leaderboard that a printed number belongs to; None where there are
+        several or none.
 
         The prior of a stand-in is its own, and where the paper does not state one, any will do.
         """
@@ -109,7 +119,10 @@ class Board:
             wanted["prior"] = priors
         found = []
         for line in self.frame.to_dict("records"):
-            here = {key: str(line[key]).partition(" ")[0] for key in ("solver", "data", "mask", "operator", "prior")}
+            here = {
+                key: str(line[key]).partition(" ")[0]
+                for key in ("solver", "data", "mask", "operator", "prior")
+            }
             here["problem"] = here["mask"] if here["operator"] == "inpainting" else here["operator"]
             if all(here[key] in names for key, names in wanted.items()):
                 found.append({str(key): value for key, value in line.items()})
@@ -119,15 +132,20 @@ class Board:
         return frozenset(self.instead.get(group, {}).get(name, name) for name in names)
 
     def _test(self, printed: Printed) -> Measured | None:
-        """The p value of a paired test between two methods, on LPIPS averaged over the draws of an image."""
+        """The p value of a paired test between two methods, on LPIPS averaged over the draws of an
+        image."""
         lines = [self._line(printed, method) for method in printed.method.split(_VERSUS)]
         metric = self.columns.get("lpips_vgg", "lpips_vgg")
-        if printed.metric not in _TESTS or any(line is None or metric not in line for line in lines):
+        if printed.metric not in _TESTS or any(
+            line is None or metric not in line for line in lines
+        ):
             return None
         rows = read_study(self.study, ["status", metric])
         means = rows[rows["status"] == "ok"].groupby(["cell", "image_id"])[metric].mean()
         try:
-            first, second = paired.pair(*(means[line["cell"]] for line in lines if line is not None))
+            first, second = paired.pair(
+                *(means[line["cell"]] for line in lines if line is not None)
+            )
         except (KeyError, ValueError):
             return None  # failed rows: there is no pair for every image
         if len(first) < 2:
@@ -142,7 +160,12 @@ def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
     beside = {printed: board.measured(printed) for printed in paper.read(table)}
     parts = [f"# {table}: printed / measured (deviation)"]
     for heading, block in _blocks(table).items():
-        parts += ["", f"## {escape_markdown(heading)}", "", *_grid(block, beside, table in METHODS_IN_ROWS)]
+        parts += [
+            "",
+            f"## {escape_markdown(heading)}",
+            "",
+            *_grid(block, beside, table in METHODS_IN_ROWS),
+        ]
     notes = [*_notes(beside, scale), *_hardware(beside, Path(study)), *_flags(beside)]
     return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in notes), ""])
 
@@ -155,13 +178,17 @@ def _blocks(table: str) -> dict[str, list[Printed]]:
     return blocks
 
 
-def _grid(block: list[Printed], beside: Mapping[Printed, Measured | None], methods_in_rows: bool) -> list[str]:
+def _grid(
+    block: list[Printed], beside: Mapping[Printed, Measured | None], methods_in_rows: bool
+) -> list[str]:
     """The lines of one Markdown table."""
     several = len({printed.metric for printed in block}) > 1
 
     def place(printed: Printed) -> tuple[str, str]:
         metric = f"{printed.metric} ({_HARDWARE})" if printed.metric in _MINUTES else printed.metric
-        task = f"{printed.task}, {metric}" if several or printed.metric in _MINUTES else printed.task
+        task = (
+            f"{printed.task}, {metric}" if several or printed.metric in _MINUTES else printed.task
+        )
         return (printed.method, task) if methods_in_rows else (task, printed.method)
 
     cells = {place(printed): _cell(printed, beside[printed]) for printed in block}
@@ -177,7 +204,11 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
         return _seconds(printed, measured, flag)
     if measured is None or np.isnan(measured.value):
         return f"{printed.value or '—'}{flag} / —"
-    value = f"{measured.value:.{_decimals(printed.value)}f}" if measured.value >= 0.001 else f"{measured.value:.2g}"
+    value = (
+        f"{measured.value:.{_decimals(printed.value)}f}"
+        if measured.value >= 0.001
+        else f"{measured.value:.2g}"
+    )
     deviation = paper.deviation(measured.value, measured.lo, measured.hi, printed.value)
     ends = "" if np.isnan(deviation) else f" ({deviation:+.1f})"
     return f"{printed.value or '—'}{flag} / {value}{ends}"
@@ -185,7 +216,9 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
 
 def _seconds(printed: Printed, measured: Measured | None, flag: str) -> str:
     """Minutes as they are printed and in seconds, and measured seconds."""
-    seconds = "—" if measured is None or np.isnan(measured.value) else f"{significant(measured.value)} s"
+    seconds = (
+        "—" if measured is None or np.isnan(measured.value) else f"{significant(measured.value)} s"
+    )
     return f"{printed.value} min{flag} = {significant(60 * float(printed.value))} s / {seconds}"
 
 
@@ -197,26 +230,36 @@ def _decimals(text: str) -> int:
 def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) -> list[str]:
     found = sum(measured is not None for measured in beside.values())
     notes = [
-        f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' images, masks and "
-        "weights. Measured: those of this study. Deviation: measured minus printed, as a share of that "
-        "side of the measured 95 % interval; between -1 and 1 the printed number lies within the interval. Where "
+        f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' "
+        f"images, masks and "
+        "weights. Measured: those of this study. Deviation: measured minus printed, as a share of "
+        "that "
+        "side of the measured 95 % interval; between -1 and 1 the printed number lies within the "
+        "interval. Where "
         "several cells of the study could stand beside a number, none does.",
-        "Costs depend on the machine; a network evaluation is a call of the network here, and not the paper's unit.",
+        "Costs depend on the machine; a network evaluation is a call of the network here, and not "
+        "the paper's unit.",
     ]
     if instead := scale.get("instead", {}):
         pairs = {**instead.get("data", {}), **instead.get("mask", {}), **scale.get("columns", {})}
         words = ", ".join(f"{ours} for {theirs}" for theirs, ours in pairs.items())
-        notes.insert(0, f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare nothing here.")
+        notes.insert(
+            0,
+            f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare "
+            f"nothing here.",
+        )
     return notes
 
 
 def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
-    """Where minutes are printed: for what and on what, and what the seconds beside them were measured on."""
+    """Where minutes are printed: for what and on what, and what the seconds beside them were
+    measured on."""
     if not any(printed.metric in _MINUTES for printed in beside):
         return []
     devices = sorted(read_study(study, ["device"])["device"].dropna().unique())
     return [
-        f"Minutes are printed for {DRAWS} draws of one image on {_HARDWARE} GPUs. Measured: seconds of a fit and "
+        f"Minutes are printed for {DRAWS} draws of one image on {_HARDWARE} GPUs. Measured: "
+        f"seconds of a fit and "
         f"{DRAWS} draws at the study's batch, on {', '.join(devices) or 'unknown hardware'}."
     ]
 

@@ -1,9 +1,10 @@
-"""How often each preset for a published prior calls network and autoencoder; counted, without any checkpoint.
+"""How often each preset for a published prior calls network and autoencoder; counted, without any
+checkpoint.
 
-``python -m bench.passes`` runs every solver once, in full length, on a small prior of the right kind whose network is
-left out (:func:`bench.budget.weightless`), and writes ``bench/passes.json``, from which ``docs/downloads.md`` estimates
-minutes. Counts depend on the settings of the preset and on the kind of prior alone. A test compares the settings that
-were counted with those of today.
+``python -m bench.passes`` runs every solver once, in full length, on a small prior of the right
+kind whose network is left out (:func:`bench.budget.weightless`), and writes ``bench/passes.json``,
+from which ``docs/downloads.md`` estimates minutes. Counts depend on the settings of the preset and
+on the kind of prior alone. A test compares the settings that were counted with those of today.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 
 from torch import nn
 
-from bench.build import arguments, build
-from bench.catalog import Option, options
-from bench.cell import digest
-from bench.docs import FLOW, INPAINT, LATENT, VE, VP, automatic, choices
-from bench.docs import PRIORS as FAMILIES
-from priors.base import Prior
+from posterior_bench.bench.build import arguments, build
+from posterior_bench.bench.catalog import Option, options
+from posterior_bench.bench.cell import digest
+from posterior_bench.bench.docs import FLOW, INPAINT, LATENT, VE, VP, automatic, choices
+from posterior_bench.bench.docs import PRIORS as FAMILIES
+from posterior_bench.priors.base import Prior
 
 FILE = Path(__file__).with_name("passes.json")
 COUNTS = ("nfe", "nge", "decode", "decode_grad", "encode", "encode_grad")
@@ -54,15 +55,16 @@ def settings_hash(option: Option, preset: str) -> str:
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """The counts by :func:`key`: ``settings``, then ``fit`` and ``draw`` with a number for each of :data:`COUNTS`."""
+    """The counts by :func:`key`: ``settings``, then ``fit`` and ``draw`` with a number for each of
+    :data:`COUNTS`."""
     content: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
 
 
 def count(option: Option, preset: str, kind: str) -> Mapping[str, Any]:
     """What one fit and one draw take, or ``skipped`` with the reason."""
-    from bench.budget import _apart, weightless
-    from bench.rig import Rig
+    from posterior_bench.bench.budget import _apart, weightless
+    from posterior_bench.bench.rig import Rig
 
     entry = {"settings": settings_hash(option, preset)}
     try:
@@ -75,23 +77,38 @@ def count(option: Option, preset: str, kind: str) -> Mapping[str, Any]:
             fit = meter.counts()
             posterior.sample([0])
             whole = meter.counts()
-    except Exception as error:  # of a library that is not installed, or modules that are trained first
+    except (
+        Exception
+    ) as error:  # of a library that is not installed, or modules that are trained first
         return {**entry, "skipped": str(error).splitlines()[0]}
     parts = {"fit": fit, "draw": {name: whole[name] - fit[name] for name in COUNTS}}
-    return {**entry, **{part: {k: v for k, v in found.items() if v} for part, found in parts.items()}}
+    return {
+        **entry,
+        **{part: {k: v for k, v in found.items() if v} for part, found in parts.items()},
+    }
 
 
 def _small(kind: str) -> Prior:
-    """A small prior that is called as one of this kind: the process, the learned variance and the latents count."""
-    from bench.rig import _CLASSES, _unet, small_prior
-    from priors.process import VP as VPProcess
-    from priors.process import Flow
+    """A small prior that is called as one of this kind: the process, the learned variance and the
+    latents count."""
+    from posterior_bench.bench.rig import _CLASSES, _unet, small_prior
+    from posterior_bench.priors.process import VP as VPProcess
+    from posterior_bench.priors.process import Flow
 
     if kind in (VE, LATENT, INPAINT):
         return small_prior({VE: "network", LATENT: "latent", INPAINT: "inpainting"}[kind])
     if kind == FLOW:
         latent = small_prior("latent")
-        return Prior(Flow(3.0), latent.net, latent.image_shape, "flow", 1.0, _CLASSES, _CLASSES, latent=latent.latent)
+        return Prior(
+            Flow(3.0),
+            latent.net,
+            latent.image_shape,
+            "flow",
+            1.0,
+            _CLASSES,
+            _CLASSES,
+            latent=latent.latent,
+        )
     assert kind == VP
     net: nn.Module = _unet(1)
     process = VPProcess.scheduled("linear", 0.0001, 0.02)

@@ -1,7 +1,8 @@
 """The pictures of a report: thumbnails, each kept once, as many as fit.
 
-A picture of at most :data:`CRISP` pixels is kept as it is, and shown with square pixels; a larger one is brought down
-to :data:`SIDE` and compressed. Where the budget ends, pictures are left out and counted.
+A picture of at most :data:`CRISP` pixels is kept as it is, and shown with square pixels; a larger
+one is brought down to :data:`SIDE` and compressed. Where the budget ends, pictures are left out and
+counted.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.arena import PriorDraws, build_images
-from bench.build import build, target
-from bench.plugins import demand_trusted
-from bench.prompts import NOT_OF_THE_IMAGES
-from bench.sheet import HOLE, SPREAD, STRIPE
-from bench.streams import Key
-from bench.truth import demand_equal
-from bench.worker import Measurement, measure, shared
-from datasets.base import ImageSet
-from metrics.base import to_uint8
+from posterior_bench.bench.arena import PriorDraws, build_images
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.plugins import demand_trusted
+from posterior_bench.bench.prompts import NOT_OF_THE_IMAGES
+from posterior_bench.bench.sheet import HOLE, SPREAD, STRIPE
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.truth import demand_equal
+from posterior_bench.bench.worker import Measurement, measure, shared
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.metrics.base import to_uint8
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -38,7 +39,8 @@ BUDGET = 40_000_000
 
 @dataclass
 class Pictures:
-    """Thumbnails as data URIs with their size, each under a key; ``left_out`` counts those beyond the ``budget``."""
+    """Thumbnails as data URIs with their size, each under a key; ``left_out`` counts those beyond
+    the ``budget``."""
 
     budget: int = BUDGET
     items: list[dict[str, object]] = field(default_factory=list)
@@ -47,9 +49,11 @@ class Pictures:
     _used: int = 0
 
     def add(self, key: Hashable, pixels: Pixels | None, full: str = "") -> int | None:
-        """The number of the picture ``(H, W)`` or ``(H, W, 3)``; None without pixels, and where nothing more fits.
+        """The number of the picture ``(H, W)`` or ``(H, W, 3)``; None without pixels, and where
+        nothing more fits.
 
-        ``full`` is where the whole picture lies, relative to the report. What is there under ``key`` is not replaced.
+        ``full`` is where the whole picture lies, relative to the report. What is there under
+        ``key`` is not replaced.
         """
         if pixels is None:
             return None
@@ -95,7 +99,8 @@ def stored(png: bytes) -> Pixels:
 
 
 def spread(draws: Sequence[Pixels]) -> Floats | None:
-    """Standard deviation over draws of every pixel, mean over channels, in [-1, 1] units; None for less than two."""
+    """Standard deviation over draws of every pixel, mean over channels, in [-1, 1] units; None for
+    less than two."""
     if len(draws) < 2:
         return None
     values = np.stack(draws).astype(float).std(axis=0, ddof=1) / 127.5
@@ -118,7 +123,8 @@ def ramp() -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """What was measured, read again from its sources: the image set, and some of its images by their ids."""
+    """What was measured, read again from its sources: the image set, and some of its images by
+    their ids."""
 
     config: Mapping[str, Any]
 
@@ -127,7 +133,9 @@ class Scene:
         node = self.config["data"]
         demand_trusted({**self.config, "solver": None})  # a solver is not run here
         if target(node) is PriorDraws:
-            return build_images(node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"]))
+            return build_images(
+                node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"])
+            )
         images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES)
         return images
 
@@ -136,12 +144,15 @@ class Scene:
     ) -> dict[str, tuple[Pixels, Pixels | None]]:
         """Truth and observation by image id. An observation that is no picture is None.
 
-        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the first other picture.
+        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the
+        first other picture.
         """
         measured = measure(self.config, self.images, build(self.config["mask"]), ids)
         demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
         observed = _observations(measured)
-        return {image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)}
+        return {
+            image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)
+        }
 
     def holes(self, ids: Sequence[str]) -> dict[str, float]:
         """Which share of every image was hidden; empty for an operator without masks."""
@@ -165,24 +176,33 @@ def _channels_last(x: Any) -> Pixels:
 
 
 def _observations(measured: Measurement) -> list[Pixels | None]:
-    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken for content."""
+    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
+    for content."""
     y, mask = measured.y, measured.operator.mask
     if y.ndim != 4 or y.shape[1] not in (1, 3):
         return [None] * len(measured.keys)
     pictures = [_channels_last(observed) for observed in y]
     if mask is None or mask.shape[-2:] != y.shape[-2:]:
         return list(pictures)
-    return [_hatched(picture, seen[0].cpu().numpy()) for picture, seen in zip(pictures, mask, strict=True)]
+    return [
+        _hatched(picture, seen[0].cpu().numpy())
+        for picture, seen in zip(pictures, mask, strict=True)
+    ]
 
 
 def _hatched(picture: Pixels, seen: NDArray[np.bool_]) -> Pixels:
-    """An RGB picture with stripes where nothing was seen; a small one is enlarged, so that the stripes are fine."""
+    """An RGB picture with stripes where nothing was seen; a small one is enlarged, so that the
+    stripes are fine."""
     factor = max(1, CRISP // max(seen.shape))
     picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
     seen = seen.repeat(factor, axis=0).repeat(factor, axis=1)
     y, x = np.mgrid[: seen.shape[0], : seen.shape[1]]
     period = max(8, max(seen.shape) // 20)
-    stripe, hole = (np.round(np.array(to_rgb(colour)) * 255).astype(np.uint8) for colour in (STRIPE, HOLE))
+    stripe, hole = (
+        np.round(np.array(to_rgb(colour)) * 255).astype(np.uint8) for colour in (STRIPE, HOLE)
+    )
     hatch = np.where(((x + y) % period < period * 3 // 8)[..., None], stripe, hole)
-    colour = np.broadcast_to(picture[..., None], (*picture.shape, 3)) if picture.ndim == 2 else picture
+    colour = (
+        np.broadcast_to(picture[..., None], (*picture.shape, 3)) if picture.ndim == 2 else picture
+    )
     return np.where(seen[..., None], colour, hatch)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.cell import Cell, digest
-from bench.code import code_of
-from bench.errors import UserError
-from bench.own import demand_count
-from bench.record import plan_text, read_cell
-from bench.store import RowStore, write_atomic
+from posterior_bench.bench.cell import Cell, digest
+from posterior_bench.bench.code import code_of
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.own import demand_count
+from posterior_bench.bench.record import plan_text, read_cell
+from posterior_bench.bench.store import RowStore, write_atomic
 
 _PART = re.compile(r"-d(\d+)-(\d+)$")
 """Ends the name of a chunk that holds some draws of its images: the first and the last of them."""
@@ -25,9 +25,11 @@ _PART = re.compile(r"-d(\d+)-(\d+)$")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A fixed slice of a cell's rows: some images, each with all its draws, or with those its name says.
+    """A fixed slice of a cell's rows: some images, each with all its draws, or with those its name
+    says.
 
-    One chunk is one shard. ``00000-1f3a...`` holds all draws, ``00000-1f3a...-d13-25`` those from 13 to 25.
+    One chunk is one shard. ``00000-1f3a...`` holds all draws, ``00000-1f3a...-d13-25`` those from
+    13 to 25.
     """
 
     name: str
@@ -56,8 +58,9 @@ def count_rows(chunks: Mapping[str, Sequence[str]], draws: int) -> int:
 class CellPlan:
     """A cell in its study folder.
 
-    ``padded`` images fill every network batch of ``padded * draws`` rows, the last chunk's too, so that a row never
-    depends on which chunk it fell into; ``batch`` is the size it was first planned with.
+    ``padded`` images fill every network batch of ``padded * draws`` rows, the last chunk's too, so
+    that a row never depends on which chunk it fell into; ``batch`` is the size it was first planned
+    with.
     """
 
     cell: Cell
@@ -77,14 +80,18 @@ class CellPlan:
 
     def rows(self, chunks: Iterable[Chunk] | None = None) -> int:
         """How many rows some chunks have together; without ``chunks``, all of them."""
-        return sum(chunk.rows(self.cell.draws) for chunk in (self.chunks if chunks is None else chunks))
+        return sum(
+            chunk.rows(self.cell.draws) for chunk in (self.chunks if chunks is None else chunks)
+        )
 
     def missing(self, retry: bool = False) -> list[Chunk]:
-        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok, or of other code.
+        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok, or
+        of other code.
 
-        Rows of other code are those whose hash of the solver's source (:func:`bench.code.code_of`) is not today's; rows
-        without one, of versions before 0.2.0, count as other code too. Raises UserError without ``retry`` where there
-        are such rows and others are missing: they would stand in one line of the tables.
+        Rows of other code are those whose hash of the solver's source (:func:`bench.code.code_of`)
+        is not today's; rows without one, of versions before 0.2.0, count as other code too. Raises
+        UserError without ``retry`` where there are such rows and others are missing: they would
+        stand in one line of the tables.
         """
         self.store.sweep()
         done = self.store.done()
@@ -95,11 +102,16 @@ class CellPlan:
         if retry:
             bad = rows[(rows["status"] != "ok") | other]
             again = {*zip(bad["image_id"], bad["draw"], strict=True)}
-            done = {c.name for c in self.chunks if c.name in done and not again & {*c.keys(self.cell.draws)}}
+            done = {
+                c.name
+                for c in self.chunks
+                if c.name in done and not again & {*c.keys(self.cell.draws)}
+            }
         missing = [chunk for chunk in self.chunks if chunk.name not in done]
         if missing and other.any() and not retry:
             raise UserError(
-                f"{int(other.sum())} of {len(rows)} rows in {self.folder} were computed with another source of this "
+                f"{int(other.sum())} of {len(rows)} rows in {self.folder} were computed with "
+                f"another source of this "
                 "solver; retry=true computes them again, out=DIR starts another study"
             )
         return missing
@@ -114,23 +126,30 @@ class CellPlan:
         return known & (rows["code"] != code_of(self.cell.config["solver"]))
 
 
-def slices(images: Sequence[str], draws: int, batch: int, pieces: int = 1) -> tuple[list[Chunk], int]:
+def slices(
+    images: Sequence[str], draws: int, batch: int, pieces: int = 1
+) -> tuple[list[Chunk], int]:
     """Images cut into chunks of ``batch // draws`` (at least one), and that number.
 
-    The draws of an image are cut into so many ``pieces``, each a chunk of its own (:mod:`bench.spread`).
+    The draws of an image are cut into so many ``pieces``, each a chunk of its own
+    (:mod:`bench.spread`).
     """
     padded = max(1, batch // draws)
     parts = [list(images[i : i + padded]) for i in range(0, len(images), padded)]
     ranges = cut(draws, batch, pieces)
     ends = [f"-d{part.start}-{part.stop - 1}" for part in ranges] if len(ranges) > 1 else [""]
     names = [f"{i:05d}-{digest([part, draws])}" for i, part in enumerate(parts)]
-    return [Chunk(name + end, part) for name, part in zip(names, parts, strict=True) for end in ends], padded
+    return [
+        Chunk(name + end, part) for name, part in zip(names, parts, strict=True) for end in ends
+    ], padded
 
 
 def cut(draws: int, batch: int, pieces: int) -> list[range]:
-    """The draws of an image in so many pieces of whole network batches; evenly, where there are more pieces than these.
+    """The draws of an image in so many pieces of whole network batches; evenly, where there are
+    more pieces than these.
 
-    Ten draws in batches of four are 4 + 4 + 2, so two pieces are 8 + 2; four pieces are 3 + 2 + 3 + 2.
+    Ten draws in batches of four are 4 + 4 + 2, so two pieces are 8 + 2; four pieces are 3 + 2 + 3 +
+    2.
     """
     unit = batch if pieces <= -(-draws // batch) else 1
     units = -(-draws // unit)
@@ -149,16 +168,19 @@ def plan_cell(
 ) -> CellPlan:
     """The plan of a cell, recorded in its folder the first time (unless ``write`` is False).
 
-    A cell keeps the chunks it was first planned with: a later ``batch=``, or another number of workers, cannot cut its
-    rows anew, so duplicates cannot exist. Two processes that plan the same cell write the same file. ``pieces``: into
-    how many chunks the draws of an image are cut (:mod:`bench.spread`).
+    A cell keeps the chunks it was first planned with: a later ``batch=``, or another number of
+    workers, cannot cut its rows anew, so duplicates cannot exist. Two processes that plan the same
+    cell write the same file. ``pieces``: into how many chunks the draws of an image are cut
+    (:mod:`bench.spread`).
     """
     demand_count(cell.images, len(ids))
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
     path = folder / "config.yaml"
     recorded = read_cell(path) if path.exists() else None
     if recorded is None:
-        chunks, padded = slices(list(ids)[: cell.images], cell.draws, int(cell.config["batch"]), pieces)
+        chunks, padded = slices(
+            list(ids)[: cell.images], cell.draws, int(cell.config["batch"]), pieces
+        )
         recorded = {
             "cell": cell.name,
             "identity": dict(cell.identity),

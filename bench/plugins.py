@@ -1,11 +1,12 @@
 """Code of other people: a solver in a file, and installed packages that bring options of their own.
 
-No string in a configuration imports code from outside our packages, unless the setting ``plugins`` names where it comes
-from: an installed package by the name of its entry point, or a Python file by its path. Finding out what there is
-imports nothing.
+No string in a configuration imports code from outside our packages, unless the setting ``plugins``
+names where it comes from: an installed package by the name of its entry point, or a Python file by
+its path. Finding out what there is imports nothing.
 
-A verb that reads a study folder (``report``, ``score``) imports nothing that the folder names: a study can come from
-somebody else. What its reader trusts is typed with that verb, ``plugins=[NAME]`` and ``trust_file=true``.
+A verb that reads a study folder (``report``, ``score``) imports nothing that the folder names: a
+study can come from somebody else. What its reader trusts is typed with that verb,
+``plugins=[NAME]`` and ``trust_file=true``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError, unknown
-from bench.foreign import foreign, named
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.foreign import foreign, named
 
 ENTRY_POINTS = "posterior_bench"
 """Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
@@ -32,7 +33,8 @@ _FILE = re.compile(r"(?P<file>[^@]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<sha>[0-9a
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed package: its name here, the package that its options may import from, and its folders."""
+    """An installed package: its name here, the package that its options may import from, and its
+    folders."""
 
     name: str
     package: str
@@ -45,19 +47,23 @@ class Plugin:
 
 @cache
 def installed() -> dict[str, Plugin]:
-    """The installed plugins by name. Raises UserError for one whose package or ``conf`` folder is not there."""
+    """The installed plugins by name. Raises UserError for one whose package or ``conf`` folder is
+    not there."""
     found: dict[str, Plugin] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         spec = importlib.util.find_spec(entry.value) if entry.value.isidentifier() else None
         folders = list(spec.submodule_search_locations or ()) if spec else []
         plugin = Plugin(entry.name, entry.value, Path(folders[0])) if folders else None
         if plugin is None or not plugin.conf.is_dir():
-            raise UserError(f"plugin '{entry.name}' names '{entry.value}', which is no installed package with a conf/")
+            raise UserError(
+                f"plugin '{entry.name}' names '{entry.value}', which is no installed package with "
+                f"a conf/"
+            )
         found[entry.name] = plugin
     return found
 
 
-# -- what a run may import ---------------------------------------------------------------------------------------------
+# -- what a run may import -------------------------------------------------------------------------
 
 _ADMITTED: set[str] = set()
 _PROGRAMS: list[bool] = [False]
@@ -67,7 +73,8 @@ _PROGRAMS: list[bool] = [False]
 def admit(names: Iterable[str], programs: bool = False) -> None:
     """Let configurations of this process import from these plugins and files, and from no others.
 
-    ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of it does not.
+    ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of
+    it does not.
     """
     names = list(names)
     _PROGRAMS[:] = [programs]
@@ -75,12 +82,16 @@ def admit(names: Iterable[str], programs: bool = False) -> None:
         if not name.endswith(".py") and name not in installed():
             raise unknown("plugin", name, installed())
     _ADMITTED.clear()
-    _ADMITTED.update(str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in names)
+    _ADMITTED.update(
+        str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in names
+    )
 
 
 def admit_of(config: Mapping[str, Any]) -> None:
     """Admit what a configuration says that the user has typed: never that of a study folder."""
-    said = any(isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values())
+    said = any(
+        isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values()
+    )
     admit(config.get("plugins") or (), said)
 
 
@@ -89,7 +100,8 @@ READING = ("plugins", "trust_file")
 
 
 def admit_typed(arguments: Iterable[str]) -> list[str]:
-    """Admit what the command line of a reading verb names, and nothing else; returns its other arguments."""
+    """Admit what the command line of a reading verb names, and nothing else; returns its other
+    arguments."""
     rest, names, programs = [], [], False
     for argument in arguments:
         key, sign, value = argument.partition("=")
@@ -106,11 +118,13 @@ def admit_typed(arguments: Iterable[str]) -> list[str]:
 
 
 def demand_trusted(config: Mapping[str, Any]) -> None:
-    """UserError where a recorded configuration says that a file is a program to be run, and nobody typed that here."""
+    """UserError where a recorded configuration says that a file is a program to be run, and nobody
+    typed that here."""
     for node in config.values():
         if isinstance(node, Mapping) and node.get("trust_file") and not _PROGRAMS[0]:
             raise UserError(
-                f"the study says that {node.get('path')} is a program to be run; if you trust whoever made it, add "
+                f"the study says that {node.get('path')} is a program to be run; if you trust "
+                f"whoever made it, add "
                 "trust_file=true to this command"
             )
 
@@ -120,7 +134,7 @@ def packages() -> set[str]:
     return {installed()[name].package for name in _ADMITTED if not name.endswith(".py")}
 
 
-# -- a class in a file -------------------------------------------------------------------------------------------------
+# -- a class in a file -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,16 +162,21 @@ class InFile:
             raise UserError(f"{self.file} is not Python that can be read: {error}") from None
 
     def load(self) -> Any:
-        """The class. Raises UserError unless the file is admitted and runs, has it, and is what it was before."""
+        """The class. Raises UserError unless the file is admitted and runs, has it, and is what it
+        was before."""
         if str(self.file) not in _ADMITTED:
-            raise UserError(f"{self.file} is outside our packages; plugins=[{self.file}] lets this run import it")
+            raise UserError(
+                f"{self.file} is outside our packages; plugins=[{self.file}] lets this run import "
+                f"it"
+            )
         return getattr(_module(self.file, self.sha), self.name)
 
 
 def in_file(target: str) -> InFile | None:
     """``target`` as a class in a file; None where it is written as something else.
 
-    Raises UserError for a file that does not exist, has no such class, or is not the one that was planned with.
+    Raises UserError for a file that does not exist, has no such class, or is not the one that was
+    planned with.
     """
     match = _FILE.fullmatch(target)
     if match is None:
@@ -167,7 +186,9 @@ def in_file(target: str) -> InFile | None:
         raise UserError(f"{file} does not exist; write FILE.py:CLASS")
     sha = sha256(file.read_bytes()).hexdigest()[:16]
     if match["sha"] not in (None, sha):
-        raise UserError(f"{file} has changed since this study was planned; use another out=, or put it back")
+        raise UserError(
+            f"{file} has changed since this study was planned; use another out=, or put it back"
+        )
     found = InFile(file, match["name"], sha)
     classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
     if found.name not in classes:

@@ -1,9 +1,10 @@
 """Which preset of a solver a cell gets: every preset names the priors it was chosen for.
 
-A preset of ``conf/solver/*.yaml`` holds settings, and says under four more keys what they are for: ``for`` are the
-priors it was chosen for, by the names of ``conf/prior``; ``from`` says by whom (:data:`ORIGINS`); ``similar`` are
-priors for which nobody has published settings and these are the nearest; ``note`` is a short sentence. ``preset: auto``
-asks for the preset of the cell's prior. No torch is imported here.
+A preset of ``conf/solver/*.yaml`` holds settings, and says under four more keys what they are for:
+``for`` are the priors it was chosen for, by the names of ``conf/prior``; ``from`` says by whom
+(:data:`ORIGINS`); ``similar`` are priors for which nobody has published settings and these are the
+nearest; ``note`` is a short sentence. ``preset: auto`` asks for the preset of the cell's prior. No
+torch is imported here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from priors.fingerprint import read_spec, resolve
+from posterior_bench.priors.fingerprint import read_spec, resolve
 
 Node = Mapping[str, Any]
 
@@ -23,7 +24,8 @@ ORIGINS = {
     "similar": "none published: the settings of a similar prior",
     "tuned": "chosen here; for the embedded priors on images that no table shows",
 }
-"""Where settings come from, best first: of several presets for one prior, ``auto`` takes the first in this order."""
+"""Where settings come from, best first: of several presets for one prior, ``auto`` takes the first
+in this order."""
 
 _SAID = ("for", "similar", "from", "note")
 
@@ -32,9 +34,10 @@ _SAID = ("for", "similar", "from", "note")
 class Choice:
     """A preset as a cell gets it.
 
-    ``origin``: how it came to the cell's ``prior``, one of :data:`ORIGINS`; empty where it does not name that prior.
-    ``priors``: those it was chosen for; none in the yaml of a solver that says nothing of that. ``prior`` is empty for
-    a network that no yaml knows, and ``instead`` is the preset chosen for it, if there is one.
+    ``origin``: how it came to the cell's ``prior``, one of :data:`ORIGINS`; empty where it does not
+    name that prior. ``priors``: those it was chosen for; none in the yaml of a solver that says
+    nothing of that. ``prior`` is empty for a network that no yaml knows, and ``instead`` is the
+    preset chosen for it, if there is one.
     """
 
     preset: str
@@ -56,7 +59,10 @@ class Choice:
             return self.preset
         if self.foreign:
             other = f"{self.instead} is" if self.instead else "no preset is"
-            return f"{self.preset}, chosen for {', '.join(self.priors)}, not for {self.prior or 'this prior'} ({other})"
+            return (
+                f"{self.preset}, chosen for {', '.join(self.priors)}, not for "
+                f"{self.prior or 'this prior'} ({other})"
+            )
         said = f"{self.origin}: {self.note}" if self.note else self.origin
         return f"{self.preset}, chosen for {self.prior} ({said})"
 
@@ -73,7 +79,8 @@ def origins(preset: Node) -> dict[str, str]:
 
 
 def usual(solver: Node) -> str | None:
-    """The preset that runs where none names the prior: the one the yaml asks for, of ``auto`` the first."""
+    """The preset that runs where none names the prior: the one the yaml asks for, of ``auto`` the
+    first."""
     asked = solver.get("preset")
     return next(iter(solver["presets"])) if asked == AUTO and solver.get("presets") else asked
 
@@ -81,22 +88,27 @@ def usual(solver: Node) -> str | None:
 def for_prior(presets: Mapping[str, Node], prior: str) -> str | None:
     """The preset chosen for a prior; None where none names it."""
     found = {name: origins(preset).get(prior) for name, preset in presets.items()}
-    return next((name for origin in ORIGINS for name, given in found.items() if given == origin), None)
+    return next(
+        (name for origin in ORIGINS for name, given in found.items() if given == origin), None
+    )
 
 
 def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
-    """The preset of a cell; None for a solver without presets, and for a name that it does not have.
+    """The preset of a cell; None for a solver without presets, and for a name that it does not
+    have.
 
-    A preset that the user names wins. It may have twins for what it was not chosen for: on a latent prior ``NAME`` is
-    ``NAME_latent``, and on data whose yaml says ``preset: small`` it is ``NAME_small``. ``auto`` does the same where no
-    preset names the prior.
+    A preset that the user names wins. It may have twins for what it was not chosen for: on a latent
+    prior ``NAME`` is ``NAME_latent``, and on data whose yaml says ``preset: small`` it is
+    ``NAME_small``. ``auto`` does the same where no preset names the prior.
     """
     presets: Mapping[str, Node] = solver.get("presets") or {}
     name, asked = prior_name(prior), usual(solver)
     chosen = for_prior(presets, name) if solver.get("preset") == AUTO else None
     if chosen is None and name not in origins(presets.get(str(asked), {})):
         kinds = [*(["latent"] if _is_latent(prior) else []), data.get("preset")]
-        chosen = next((twin for twin in (f"{asked}_{kind}" for kind in kinds) if twin in presets), None)
+        chosen = next(
+            (twin for twin in (f"{asked}_{kind}" for kind in kinds) if twin in presets), None
+        )
     preset = str(chosen or asked)
     if preset not in presets:
         return None
@@ -107,14 +119,21 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
 
 
 def prior_name(node: Node) -> str:
-    """The name of a prior: that of the option, or of the ``prior.json`` in a folder that the user named; else empty."""
-    from bench.catalog import options
+    """The name of a prior: that of the option, or of the ``prior.json`` in a folder that the user
+    named; else empty."""
+    from posterior_bench.bench.catalog import options
 
     shipped = {name: option.content for name, option in options("prior").items()}
     if "path" in node:
-        named = next((name for name, given in shipped.items() if given.get("path") == node["path"]), None)
+        named = next(
+            (name for name, given in shipped.items() if given.get("path") == node["path"]), None
+        )
         return named or str(_spec(node).get("name", ""))
-    same = [name for name, given in shipped.items() if all(given.get(k) == node.get(k) for k in ("_target_", "shape"))]
+    same = [
+        name
+        for name, given in shipped.items()
+        if all(given.get(k) == node.get(k) for k in ("_target_", "shape"))
+    ]
     return same[0] if same else ""
 
 

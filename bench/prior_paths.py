@@ -1,4 +1,5 @@
-"""``prior=PATH``: a folder in the place of a prior's name. No torch is imported here, and nothing is read but names."""
+"""``prior=PATH``: a folder in the place of a prior's name. No torch is imported here, and nothing
+is read but names."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.models import LOADER
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.models import LOADER
 
 PREFIX = "prior="
 SETTINGS = ("vq_gradient", "control_scale")
@@ -21,17 +22,20 @@ _PATHS: dict[str, Path] = {}
 
 
 def named(overrides: Sequence[str]) -> list[str]:
-    """The overrides with a name that Hydra finds for every path that ``prior=`` gives; the others as they are.
+    """The overrides with a name that Hydra finds for every path that ``prior=`` gives; the others
+    as they are.
 
-    A path has a separator in it, or is the name of a file or folder that is there. Doing it twice changes nothing.
-    Raises UserError where ``prior.path=`` says again where the prior lies.
+    A path has a separator in it, or is the name of a file or folder that is there. Doing it twice
+    changes nothing. Raises UserError where ``prior.path=`` says again where the prior lies.
     """
     lines = [_line(line) for line in overrides]
     again = next((line for line in overrides if re.match(r"\+*prior\.path=", line)), None)
     given = next((old for old, new in zip(overrides, lines, strict=True) if old != new), None)
     given = given or next((line for line in overrides if line.removeprefix(PREFIX) in _PATHS), None)
     if again is not None and given is not None:
-        raise UserError(f"{given} and {again.lstrip('+')} both say where the prior lies; give one of them")
+        raise UserError(
+            f"{given} and {again.lstrip('+')} both say where the prior lies; give one of them"
+        )
     return lines
 
 
@@ -59,7 +63,7 @@ def _parts(value: str) -> list[str]:
 
 def _name(text: str) -> str:
     """The name for a path; a text that is none stays as it is."""
-    from bench.catalog import options
+    from posterior_bench.bench.catalog import options
 
     path = _unquoted(text)
     if not path or "${" in path or path in _PATHS or path in options("prior") or not _is_path(path):
@@ -71,13 +75,22 @@ def _is_path(text: str) -> bool:
     separators = {os.sep, os.altsep or os.sep}
     if re.match(r"(choice|glob|range|interval|sort|shuffle)\(|\[", text):  # of Hydra's grammar
         return False
-    return text.startswith("~") or text in (".", "..") or any(s in text for s in separators) or _exists(text)
+    return (
+        text.startswith("~")
+        or text in (".", "..")
+        or any(s in text for s in separators)
+        or _exists(text)
+    )
 
 
 def _exists(text: str) -> bool:
     try:
         return bool(text) and Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # a name that is too long; a byte that no name has; no home
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # a name that is too long; a byte that no name has; no home
         return False
 
 
@@ -95,7 +108,9 @@ def _stored(text: str) -> str:
     from hydra.core.config_store import ConfigStore
 
     path = Path(text).expanduser()
-    path = path.absolute() if _exists(text) else path  # shipped priors are found by a relative path from everywhere
+    path = (
+        path.absolute() if _exists(text) else path
+    )  # shipped priors are found by a relative path from everywhere
     stem = re.sub(r"[^A-Za-z0-9]+", "_", path.resolve().name).strip("_")[:40]
     stem = stem if stem[:1].isalpha() else f"model_{stem}".rstrip("_")
     name = f"{stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"

@@ -1,7 +1,8 @@
-"""All problems of a command at once, each with the setting that mends it: where a run is refused, what doctor finds.
+"""All problems of a command at once, each with the setting that mends it: where a run is refused,
+what doctor finds.
 
-The checks are those of :mod:`bench.doctor`. A run makes them only after it was refused, so that a good one waits for
-none of them.
+The checks are those of :mod:`bench.doctor`. A run makes them only after it was refused, so that a
+good one waits for none of them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.errors import Inapplicable, UserError
-from bench.models import with_served
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.models import with_served
 
 if TYPE_CHECKING:
-    from bench.doctor import Finding
-    from datasets.base import ImageSet
-    from priors.base import Prior
+    from posterior_bench.bench.doctor import Finding
+    from posterior_bench.datasets.base import ImageSet
+    from posterior_bench.priors.base import Prior
 
 ASKED: list[str] = []
 """The settings that this process was given, as they were typed."""
@@ -46,7 +47,9 @@ class Problems(UserError):
         if len(self.lines) == 1:
             return f"{self.lines[0]} (everything that is needed: {doctor_command()})"
         ends = [f"  everything that is needed: {doctor_command()}"]
-        return "\n".join([f"{len(self.lines)} problems", *(f"  {line}" for line in self.lines), *ends])
+        return "\n".join(
+            [f"{len(self.lines)} problems", *(f"  {line}" for line in self.lines), *ends]
+        )
 
 
 class InapplicableProblems(Problems, Inapplicable):
@@ -66,7 +69,8 @@ def doctor_command() -> str:
 
 @contextmanager
 def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
-    """Where what is done here is refused for something that ``doctor`` finds too, name all that it finds."""
+    """Where what is done here is refused for something that ``doctor`` finds too, name all that it
+    finds."""
     try:
         yield
     except UserError as error:
@@ -79,23 +83,35 @@ def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> list[str]:
-    """The findings, that on the prior first, with what the error says beside them; none where nothing is found.
+    """The findings, that on the prior first, with what the error says beside them; none where
+    nothing is found.
 
     What several columns of metrics need is said once.
     """
-    found = sorted(_missing(cfg, choices), key=lambda finding: not finding.check.startswith("prior "))
+    found = sorted(
+        _missing(cfg, choices), key=lambda finding: not finding.check.startswith("prior ")
+    )
     if not found:
         return []
     text = str(error)
-    own = [part for part in text.split(_JOINED) if not any(_says(finding, part) for finding in found)]
+    own = [
+        part for part in text.split(_JOINED) if not any(_says(finding, part) for finding in found)
+    ]
     lines = [_line(finding, text) for finding in found]
-    # an error that none of the findings names comes first, and of several those that are left come last
+    # an error that none of the findings names comes first, and of several those that are left come
+    # last
     ordered = [*lines, *own] if _JOINED in text else [*own, *lines]
-    return list({line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values())[::-1]
+    return list(
+        {line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values()
+    )[::-1]
 
 
 def _says(finding: Finding, text: str) -> bool:
-    return finding.found in text or text in finding.found or (finding.check == _FOLDER and _FOLDER in text)
+    return (
+        finding.found in text
+        or text in finding.found
+        or (finding.check == _FOLDER and _FOLDER in text)
+    )
 
 
 def _line(finding: Finding, text: str) -> str:
@@ -106,19 +122,22 @@ def _line(finding: Finding, text: str) -> str:
 
 
 def _missing(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
-    from bench.doctor import findings
+    from posterior_bench.bench.doctor import findings
 
     try:
         for finding in findings(deepcopy(cfg), choices):
             if finding.state == "missing" and finding.check not in _NO_REFUSAL:
                 # here there is one option of a group, and it need not be named
-                yield replace(finding, found=re.sub(r" is not set for \S+$", " is not set", finding.found))
+                yield replace(
+                    finding, found=re.sub(r" is not set for \S+$", " is not set", finding.found)
+                )
     except (UserError, ValueError, OSError):
         return  # of the settings themselves: the run's own error says it
 
 
 def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
-    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises is a finding."""
+    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises
+    is a finding."""
     try:
         return make(), ""
     except Exception as error:
@@ -128,35 +147,39 @@ def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def unreadable(cfg: DictConfig) -> Iterator[str]:
-    """Why the model cannot be converted; ``cfg`` is then left with no prior, so that the rest can be looked at."""
+    """Why the model cannot be converted; ``cfg`` is then left with no prior, so that the rest can
+    be looked at."""
     node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
     try:
         with_served(node, quiet=bool(cfg.quiet))
     except UserError as error:
-        from bench.catalog import option
+        from posterior_bench.bench.catalog import option
 
         OmegaConf.update(cfg, "prior", option("prior", "none").content, merge=False)
         yield str(error)
 
 
-# -- whether parts go together, also while some of them are missing ----------------------------------------------------
+# -- whether parts go together, also while some of them are missing --------------------------------
 
 
 class Misfit(NamedTuple):
-    """Why a run of some parts is refused, and what mends it. ``inapplicable``: each part is right by itself."""
+    """Why a run of some parts is refused, and what mends it. ``inapplicable``: each part is right
+    by itself."""
 
     found: str
     remedy: str
     inapplicable: bool
 
 
-def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool) -> list[Misfit]:
+def misfits(
+    config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool
+) -> list[Misfit]:
     """Why solver, prior, operator, data and metrics do not go together; nothing where they do.
 
-    Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong, the rest is looked
-    at too.
+    Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong,
+    the rest is looked at too.
     """
-    from bench.catalog import option
+    from posterior_bench.bench.catalog import option
 
     nodes = dict(config) if masks else {**config, "mask": option("mask", "half").content}
     stand_in = {
@@ -171,13 +194,14 @@ def misfits(config: Mapping[str, Any], prior: Prior, images: ImageSet | None, ma
         tries.append({**nodes, "data": stand_in})
     found = list(dict.fromkeys(filter(None, (_refusal(each, prior) for each in tries))))
     return [
-        Misfit(line, _fitting(config, prior) if "choose another solver" in line else "", kind) for line, kind in found
+        Misfit(line, _fitting(config, prior) if "choose another solver" in line else "", kind)
+        for line, kind in found
     ]
 
 
 def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None:
     """Why a session refuses its parts, and whether they merely do not go together."""
-    from bench.worker import Session
+    from posterior_bench.bench.worker import Session
 
     inapplicable = False
 
@@ -195,11 +219,15 @@ def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None
 
 def _fitting(config: Mapping[str, Any], prior: Prior) -> str:
     """The solvers whose needs this prior and operator have."""
-    from bench.build import target
-    from bench.catalog import options
-    from solvers.base import lacking
+    from posterior_bench.bench.build import target
+    from posterior_bench.bench.catalog import options
+    from posterior_bench.solvers.base import lacking
 
     has = prior.caps | target(config["operator"]).caps
     nodes = {name: option.content for name, option in options("solver", plugins=()).items()}
-    fitting = [name for name, node in nodes.items() if not node.get("path") and not lacking(target(node).needs, has)]
+    fitting = [
+        name
+        for name, node in nodes.items()
+        if not node.get("path") and not lacking(target(node).needs, has)
+    ]
     return f"a solver that fits: {', '.join(fitting)}" if fitting else ""

@@ -1,8 +1,9 @@
-"""How far a cell is between two stored chunks: passes of the network so far, of those that a chunk will take.
+"""How far a cell is between two stored chunks: passes of the network so far, of those that a chunk
+will take.
 
-What a row takes is known from the cell's stored rows, from an earlier cell of this process with the same solver, or
-from a dry run of one draw (:class:`bench.budget.Trial`), which runs no network and is given up after a second. Where
-nothing of that has an answer, the first chunk that ends has.
+What a row takes is known from the cell's stored rows, from an earlier cell of this process with the
+same solver, or from a dry run of one draw (:class:`bench.budget.Trial`), which runs no network and
+is given up after a second. Where nothing of that has an answer, the first chunk that ends has.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench import stop
-from bench.cell import digest
-from bench.plan import CellPlan, Chunk
+from posterior_bench.bench import stop
+from posterior_bench.bench.cell import digest
+from posterior_bench.bench.plan import CellPlan, Chunk
 
 DRY_SECONDS = 1.0
 """The most that a dry run may take."""
@@ -31,7 +32,8 @@ _KNOWN: dict[str, float] = {}
 class Position:
     """How many rows of a cell's chunks are done, parts of chunks counted by their passes.
 
-    ``cost``: passes of a row, NaN where nothing is known. ``running``: passes so far of the chunks at hand, by name.
+    ``cost``: passes of a row, NaN where nothing is known. ``running``: passes so far of the chunks
+    at hand, by name.
     """
 
     plan: CellPlan
@@ -56,7 +58,9 @@ class Position:
     @property
     def done(self) -> float:
         """Rows that are done; of a chunk at hand at most 99 in 100, until it is stored."""
-        return self.rows + sum(self._part(self.chunks[name], passes) for name, passes in self.running.items())
+        return self.rows + sum(
+            self._part(self.chunks[name], passes) for name, passes in self.running.items()
+        )
 
     def _part(self, chunk: Chunk, passes: int) -> float:
         if math.isnan(self.cost) or self.cost <= 0:
@@ -88,7 +92,8 @@ def _key(plan: CellPlan) -> str:
 
 
 def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
-    """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks first; else NaN."""
+    """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks
+    first; else NaN."""
     for name in stored:
         with contextlib.suppress(OSError, ValueError):  # a shard that is damaged, or gone
             rows = plan.store.stored(name)[1]
@@ -106,10 +111,11 @@ class _Enough(RuntimeError):
 
 
 def _counted(plan: CellPlan) -> float:
-    """By a dry run on the first image; NaN where the solver needs the whole network, fails, or takes too long."""
-    from bench.budget import Trial
-    from bench.isolation import isolated
-    from bench.worker import Session
+    """By a dry run on the first image; NaN where the solver needs the whole network, fails, or
+    takes too long."""
+    from posterior_bench.bench.budget import Trial
+    from posterior_bench.bench.isolation import isolated
+    from posterior_bench.bench.worker import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:

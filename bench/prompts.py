@@ -1,8 +1,10 @@
-"""Settings that say what a text-conditional prior is told of every image; they stand beside those of the data set.
+"""Settings that say what a text-conditional prior is told of every image; they stand beside those
+of the data set.
 
-``data.prompt`` (short ``prompt=``) is one text for all images, ``data.captions`` a file with a text for each, and
-``data.class_prompt`` a template for the name of each image's class. ``data.text_encoder`` is the folder of the text
-encoder, for prompts that the prior has no embeddings of. No torch is imported here.
+``data.prompt`` (short ``prompt=``) is one text for all images, ``data.captions`` a file with a text
+for each, and ``data.class_prompt`` a template for the name of each image's class.
+``data.text_encoder`` is the folder of the text encoder, for prompts that the prior has no
+embeddings of. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from posterior_bench.bench.errors import UserError
 
 Node = Mapping[str, Any]
 
@@ -21,7 +23,8 @@ SOURCES = ("prompt", "captions", "class_prompt")
 
 SETTINGS = (*SOURCES, "text_encoder")
 PINNED = ("prompts", "encoder")
-"""What a plan records beside them: hashes of the prompts in use, and of the text encoder where one is needed."""
+"""What a plan records beside them: hashes of the prompts in use, and of the text encoder where one
+is needed."""
 
 GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
 """How prompts are given, for messages."""
@@ -37,8 +40,9 @@ _PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
 def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """The overrides with ``prompt=`` as ``data.prompt=``, and texts of these settings in quotes.
 
-    Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a ``sweep`` (``-m``) a
-    comma does part two values; a prompt with a comma is put in quotes there, inside those of the shell.
+    Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
+    ``sweep`` (``-m``) a comma does part two values; a prompt with a comma is put in quotes there,
+    inside those of the shell.
     """
     return [_literal(override, sweep) for override in overrides]
 
@@ -64,26 +68,35 @@ def _in_quotes(text: str) -> str:
 
 
 def source(node: Node) -> str | None:
-    """The setting of a data node that gives prompts, if any; UserError for several, and for what is no text."""
+    """The setting of a data node that gives prompts, if any; UserError for several, and for what is
+    no text."""
     for key in SETTINGS:
         value = node.get(key)
         if value is not None and not isinstance(value, str):
-            raise UserError(f"data.{key}={value}: data.{key} takes a text; in a yaml, put it in quotes")
+            raise UserError(
+                f"data.{key}={value}: data.{key} takes a text; in a yaml, put it in quotes"
+            )
     given = [key for key in SOURCES if node.get(key) is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(f'data.{key}' for key in given)} are both set; give one of them")
+        raise UserError(
+            f"{' and '.join(f'data.{key}' for key in given)} are both set; give one of them"
+        )
     if not given and node.get("text_encoder") is not None:
-        raise UserError(f"data.text_encoder is set, but there are no prompts; give {GIVE}, or leave it out")
+        raise UserError(
+            f"data.text_encoder is set, but there are no prompts; give {GIVE}, or leave it out"
+        )
     return given[0] if given else None
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """A data node as the hash of a cell wants it: the same prompts are the same, wherever they were given."""
+    """A data node as the hash of a cell wants it: the same prompts are the same, wherever they were
+    given."""
     return {key: value for key, value in node.items() if key not in SETTINGS}
 
 
 def readable(node: Node) -> dict[str, Any]:
-    """A data node for the tables: a prompt as it is, captions by the first digits of their hash, and no encoder."""
+    """A data node for the tables: a prompt as it is, captions by the first digits of their hash,
+    and no encoder."""
     shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *PINNED)}
     for key in ("prompt", "class_prompt"):
         if node.get(key) is not None:
@@ -97,4 +110,7 @@ def readable(node: Node) -> dict[str, Any]:
 def placed(node: Node) -> dict[str, Any]:
     """A data node with absolute paths, which workers in another folder understand."""
     paths = {key: node[key] for key in ("captions", "text_encoder") if node.get(key) is not None}
-    return {**node, **{key: str(Path(value).expanduser().absolute()) for key, value in paths.items()}}
+    return {
+        **node,
+        **{key: str(Path(value).expanduser().absolute()) for key, value in paths.items()},
+    }

@@ -1,7 +1,8 @@
-"""How far the chunk at hand is, in passes of the network, told by the worker and heard by whoever shows progress.
+"""How far the chunk at hand is, in passes of the network, told by the worker and heard by whoever
+shows progress.
 
-The worker says when a chunk begins and which meter counts its passes; the meter calls :func:`beat` before every
-network evaluation. Nothing here is handed to a solver.
+The worker says when a chunk begins and which meter counts its passes; the meter calls :func:`beat`
+before every network evaluation. Nothing here is handed to a solver.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Listener = Callable[[str, int], None]
 
 @dataclass
 class _Pulse:
-    """The chunk at hand: ``done`` passes of its parts that ended, and the ``meter`` of the one that runs."""
+    """The chunk at hand: ``done`` passes of its parts that ended, and the ``meter`` of the one that
+    runs."""
 
     chunk: str = ""
     done: int = 0
@@ -52,7 +54,8 @@ def begin(chunk: str) -> None:
 
 @contextmanager
 def following(meter: Counting) -> Iterator[None]:
-    """Within the block ``meter`` counts for the chunk at hand; its count stays part of the chunk's."""
+    """Within the block ``meter`` counts for the chunk at hand; its count stays part of the
+    chunk's."""
     _PULSE.meter = meter
     try:
         yield

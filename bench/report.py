@@ -1,9 +1,11 @@
-"""The report of a study: ``report.html``, one file that opens from disk and asks nothing of a network.
+"""The report of a study: ``report.html``, one file that opens from disk and asks nothing of a
+network.
 
-It holds the leaderboard, pictures, figures, cards, failures and where all of it came from. Everything is computed from
-the rows, and from the data that was measured where it can still be read. How many pictures are embedded is bounded: of
-every measurement the first :data:`IMAGES` images with up to :data:`DRAWS` draws of every solver, fewer images where
-that would come to more than :data:`PICTURES`; and the best, the median and the worst image of every solver by up to
+It holds the leaderboard, pictures, figures, cards, failures and where all of it came from.
+Everything is computed from the rows, and from the data that was measured where it can still be
+read. How many pictures are embedded is bounded: of every measurement the first :data:`IMAGES`
+images with up to :data:`DRAWS` draws of every solver, fewer images where that would come to more
+than :data:`PICTURES`; and the best, the median and the worst image of every solver by up to
 :data:`METRICS` metrics.
 """
 
@@ -28,16 +30,26 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from bench import figures, leaderboard, tables, truth
-from bench.build import arguments, target
-from bench.catalog import options
-from bench.errors import UserError, unknown
-from bench.pictures import Floats, Pictures, Pixels, Scene, data_uri, heat, ramp, spread, stored
-from bench.plugins import admit_typed
-from bench.record import read_cell, study_settings
-from bench.settings import SETTINGS
-from bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
-from bench.trace import Trace, unpacked
+from posterior_bench.bench import figures, leaderboard, tables, truth
+from posterior_bench.bench.build import arguments, target
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.pictures import (
+    Floats,
+    Pictures,
+    Pixels,
+    Scene,
+    data_uri,
+    heat,
+    ramp,
+    spread,
+    stored,
+)
+from posterior_bench.bench.plugins import admit_typed
+from posterior_bench.bench.record import read_cell, study_settings
+from posterior_bench.bench.settings import SETTINGS
+from posterior_bench.bench.store import TRACE, CorruptShard, RowStore, read_study, write_atomic
+from posterior_bench.bench.trace import Trace, unpacked
 
 IMAGES, DRAWS, PICTURES, METRICS = 8, 10, 2000, 3
 STEPS = 12
@@ -47,7 +59,9 @@ COVERED = 2000
 """Images whose masks are drawn again for the plot against mask coverage, at most."""
 
 GIVEN = ("images", "metric", "extract")
-USAGE = "bench report STUDY [images=N] [metric=NAME] [extract=DIR] [plugins=[NAME]] [trust_file=true]"
+USAGE = (
+    "bench report STUDY [images=N] [metric=NAME] [extract=DIR] [plugins=[NAME]] [trust_file=true]"
+)
 PERCEPTUAL = ("lpips", "stlpips", "dists")
 COSTS = {
     "passes": "forward + backward passes of the network per draw",
@@ -80,10 +94,13 @@ class CellFile:
     @property
     def ids(self) -> list[str]:
         """Every planned image in its order."""
-        return list(dict.fromkeys(str(image) for images in self.chunks.values() for image in images))
+        return list(
+            dict.fromkeys(str(image) for images in self.chunks.values() for image in images)
+        )
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
-        """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged ones are left."""
+        """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged
+        ones are left."""
         found: dict[str, dict[int, bytes]] = {image: {} for image in wanted}
         for rows in self._stored(found.keys()):
             for image, draw, png in rows[["image_id", "draw", "png"]].itertuples(index=False):
@@ -95,7 +112,9 @@ class CellFile:
         """How the fits of these images went, of those whose rows tell it."""
         found: dict[str, Trace] = {}
         for rows in self._stored(wanted):
-            for image, data in rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ():
+            for image, data in (
+                rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ()
+            ):
                 if image in wanted and isinstance(data, bytes):
                     found[image] = unpacked(data)
         return {image: found[image] for image in wanted if image in found}
@@ -128,7 +147,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything a report is made of; ``rows`` are those of images, without pictures and features."""
+    """Everything a report is made of; ``rows`` are those of images, without pictures and
+    features."""
 
     folder: Path
     board: pd.DataFrame
@@ -153,7 +173,11 @@ class Study:
         directed = [m for m in valued if cards[m]["direction"] != "none"]
         heads = [m for m in tables.headlines(cards) if m in directed]
         groups = [
-            Group(" · ".join(map(str, (*names[:3], f"{names[3]} images", f"seed {names[4]}"))), cells, lines)
+            Group(
+                " · ".join(map(str, (*names[:3], f"{names[3]} images", f"seed {names[4]}"))),
+                cells,
+                lines,
+            )
             for names, lines in board.groupby(tables.GROUP, sort=False)
             if (cells := [_cell(folder, line) for line in lines.to_dict("records")])
         ]
@@ -170,7 +194,8 @@ class Study:
 
 
 def report(given: Sequence[str]) -> list[Path]:
-    """``bench report``: the files written. Raises UserError for a bad setting and a folder without cells."""
+    """``bench report``: the files written. Raises UserError for a bad setting and a folder without
+    cells."""
     given = admit_typed(given)
     if not given or "=" in given[0]:
         raise UserError(f"'report' takes a study folder first: {USAGE}")
@@ -186,17 +211,25 @@ def report(given: Sequence[str]) -> list[Path]:
     except ValueError as error:
         raise UserError(str(error)) from None
     folder = Path(settings["extract"]) if settings.get("extract") else None
-    return write(Path(given[0]), board, int(images) if images else None, settings.get("metric"), folder)
+    return write(
+        Path(given[0]), board, int(images) if images else None, settings.get("metric"), folder
+    )
 
 
 def write(
-    study: Path, board: pd.DataFrame, images: int | None = None, metric: str | None = None, extract: Path | None = None
+    study: Path,
+    board: pd.DataFrame,
+    images: int | None = None,
+    metric: str | None = None,
+    extract: Path | None = None,
 ) -> list[Path]:
-    """Write ``report.html`` and the Pareto figure ``pareto.svg`` and ``.png``; the report's path comes first.
+    """Write ``report.html`` and the Pareto figure ``pareto.svg`` and ``.png``; the report's path
+    comes first.
 
-    ``board`` is the leaderboard, ``images`` how many of every measurement are shown (all draws asked for then count
-    for nothing), ``metric`` what costs and coverage are plotted against, and ``extract`` a folder for whole pictures,
-    which the report then links to. Raises UserError for a metric without values of images.
+    ``board`` is the leaderboard, ``images`` how many of every measurement are shown (all draws
+    asked for then count for nothing), ``metric`` what costs and coverage are plotted against, and
+    ``extract`` a folder for whole pictures, which the report then links to. Raises UserError for a
+    metric without values of images.
     """
     material = Study.read(study, board)
     if metric is not None and metric not in material.metrics:
@@ -227,7 +260,10 @@ def write(
         metric_cards=_metric_cards(material.cells),
         solver_cards=_solver_cards(material.cells),
         provenance=_provenance(material),
-        lines=[{"cell": c.name, "label": c.label, "command": command(c.identity)} for c in material.cells],
+        lines=[
+            {"cell": c.name, "label": c.label, "command": command(c.identity)}
+            for c in material.cells
+        ],
     )
     write_atomic(study / "report.html", page.encode())
     return [study / "report.html", *(_pareto(study, board, metric) if metric else [])]
@@ -246,7 +282,8 @@ def _page(**context: object) -> str:
 
 
 def _name(study: Path) -> str:
-    """The study's name; that of its folder where no ``study=`` was chosen, because then every name is ``default``."""
+    """The study's name; that of its folder where no ``study=`` was chosen, because then every name
+    is ``default``."""
     settings = study_settings(study).get("study", {})
     name = str(settings.get("name") or "default")
     return study.resolve().name if name == "default" else name
@@ -268,19 +305,24 @@ def _cell(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
 
 def _shown(groups: Sequence[Group]) -> int:
     """How many images of every measurement are embedded."""
-    largest = max(sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2 for group in groups)
+    largest = max(
+        sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2 for group in groups
+    )
     return max(1, min(IMAGES, PICTURES // len(groups) // largest))
 
 
 def _rule(shown: int, left_out: int) -> str:
     """What is embedded and what is not, in words."""
     text = (
-        f"Embedded: the first {shown} image{'s' * (shown > 1)} of every measurement with up to {DRAWS} draws of every "
+        f"Embedded: the first {shown} image{'s' * (shown > 1)} of every measurement with up to "
+        f"{DRAWS} draws of every "
         f"solver, and the best, median and worst image of every solver by up to {METRICS} metrics. "
     )
     if left_out:
         text += f"{left_out} more pictures did not fit. "
-    return text + "More: bench report STUDY images=N. Whole PNG files: bench report STUDY extract=DIR."
+    return (
+        text + "More: bench report STUDY images=N. Whole PNG files: bench report STUDY extract=DIR."
+    )
 
 
 # pictures
@@ -297,17 +339,24 @@ def _scene(
     """What the page shows of a measurement: numbers of pictures, and the words beside them."""
     first = group.ids[:shown]
     cases = _cases(group, study, means)
-    wanted = list(dict.fromkeys([*first, *(case["image"] for lines in cases for case in lines["cases"])]))
+    wanted = list(
+        dict.fromkeys([*first, *(case["image"] for lines in cases for case in lines["cases"])])
+    )
     originals, note = _originals(group, wanted, study)
     for image in wanted:
-        for kind, pixels in zip(("truth", "observed"), originals.get(image, (None, None)), strict=True):
+        for kind, pixels in zip(
+            ("truth", "observed"), originals.get(image, (None, None)), strict=True
+        ):
             pictures.add((group.name, image, kind), pixels, full.get((group.name, image, kind), ""))
     statuses = study.rows.set_index(["cell", "image_id", "draw"])["status"]
     columns = [_column(cell, first, cases, pictures, full, statuses) for cell in group.cells]
     largest = _largest([values for column in columns for values in column.pop("spread")])
     for column in columns:
         maps = [heat(values, largest) for values in column.pop("maps")]
-        column["std"] = [pictures.add((column["cell"], image, "std"), m) for image, m in zip(first, maps, strict=True)]
+        column["std"] = [
+            pictures.add((column["cell"], image, "std"), m)
+            for image, m in zip(first, maps, strict=True)
+        ]
     for lines in cases:
         for case in lines["cases"]:
             case["picture"] = pictures.find((lines["cell"], case["image"], case["draw"]))
@@ -317,21 +366,28 @@ def _scene(
         "largest": f"{largest:.2g}",
         "images": first,
         "originals": {
-            image: [pictures.find((group.name, image, kind)) for kind in ("truth", "observed")] for image in wanted
+            image: [pictures.find((group.name, image, kind)) for kind in ("truth", "observed")]
+            for image in wanted
         },
         "solvers": columns,
         "cases": cases,
     }
 
 
-def _originals(group: Group, ids: Sequence[str], study: Study) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
-    """Truth and observation by image; nothing, and why, where the data cannot be read here or are others now."""
+def _originals(
+    group: Group, ids: Sequence[str], study: Study
+) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
+    """Truth and observation by image; nothing, and why, where the data cannot be read here or are
+    others now."""
     mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
     try:
         return group.scene.pictures(ids, truth.recorded(mine)), ""
     except Exception as error:  # the report of rows from elsewhere must not need their data
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return {}, f"The originals cannot be read here, so truth and observation are missing: {reason}"
+        return (
+            {},
+            f"The originals cannot be read here, so truth and observation are missing: {reason}",
+        )
 
 
 def _column(
@@ -342,20 +398,35 @@ def _column(
     full: Mapping[Hashable, str],
     statuses: pd.Series,
 ) -> dict[str, Any]:
-    """The draws of one solver; ``maps`` and ``spread`` are what the maps of all solvers are scaled by."""
-    own = {(case["image"], case["draw"]) for lines in cases if lines["cell"] == cell.name for case in lines["cases"]}
+    """The draws of one solver; ``maps`` and ``spread`` are what the maps of all solvers are scaled
+    by."""
+    own = {
+        (case["image"], case["draw"])
+        for lines in cases
+        if lines["cell"] == cell.name
+        for case in lines["cases"]
+    }
     pngs = cell.pngs([*first, *(image for image, _ in own)])
     draws = int(cell.identity["draws"])
     for image, draw in own:
         if draw in pngs[image]:
-            pictures.add((cell.name, image, draw), stored(pngs[image][draw]), full.get((cell.name, image, draw), ""))
+            pictures.add(
+                (cell.name, image, draw),
+                stored(pngs[image][draw]),
+                full.get((cell.name, image, draw), ""),
+            )
     grid, maps = [], []
     for image in first:
         pixels = {draw: stored(png) for draw, png in pngs[image].items()}
         for draw in range(min(draws, DRAWS)):
-            pictures.add((cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), ""))
+            pictures.add(
+                (cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), "")
+            )
         numbers = [pictures.find((cell.name, image, draw)) for draw in range(min(draws, DRAWS))]
-        said = [str(statuses.get((cell.name, image, draw), "missing")) for draw in range(min(draws, DRAWS))]
+        said = [
+            str(statuses.get((cell.name, image, draw), "missing"))
+            for draw in range(min(draws, DRAWS))
+        ]
         grid.append([{"p": p, "status": status} for p, status in zip(numbers, said, strict=True)])
         maps.append(spread(list(pixels.values())) if len(pixels) == draws else None)
     known = [values for values in maps if values is not None]
@@ -363,12 +434,14 @@ def _column(
 
 
 def _largest(maps: Sequence[Floats]) -> float:
-    """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not darken all."""
+    """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not
+    darken all."""
     return float(np.quantile(np.concatenate([m.ravel() for m in maps]), 0.995)) if maps else 0.0
 
 
 def _cases(group: Group, study: Study, means: pd.DataFrame) -> list[dict[str, Any]]:
-    """Best, median and worst image of every solver, by metric; with the draw nearest to the image's mean."""
+    """Best, median and worst image of every solver, by metric; with the draw nearest to the image's
+    mean."""
     cards = study.board.attrs["metrics"]
     ok = study.rows[study.rows["status"] == "ok"]
     lines = []
@@ -376,15 +449,20 @@ def _cases(group: Group, study: Study, means: pd.DataFrame) -> list[dict[str, An
         rows = ok[ok["cell"] == cell.name].set_index(["image_id", "draw"])
         for metric in study.metrics[:METRICS] if len(rows) else ():
             values = means.loc[cell.name, metric].dropna()
-            values = values.sort_values(ascending=cards[metric]["direction"] == "down", kind="stable")
+            values = values.sort_values(
+                ascending=cards[metric]["direction"] == "down", kind="stable"
+            )
             if len(values):
                 cases = _picked(values, rows[metric].unstack())
-                lines.append({"metric": metric, "cell": cell.name, "solver": cell.label, "cases": cases})
+                lines.append(
+                    {"metric": metric, "cell": cell.name, "solver": cell.label, "cases": cases}
+                )
     return lines
 
 
 def _picked(values: pd.Series, draws: pd.DataFrame) -> list[dict[str, Any]]:
-    """The cases among ``values``, best image first; ``draws`` has the values of all draws, a row per image."""
+    """The cases among ``values``, best image first; ``draws`` has the values of all draws, a row
+    per image."""
     places = (0, (len(values) - 1) // 2, len(values) - 1)
     return [
         {
@@ -404,12 +482,15 @@ def _typical(draws: pd.Series, mean: float) -> int:
 
 
 def _fits(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
-    """Where traces were kept: the figure of losses, and of every image the pictures its fit went through."""
+    """Where traces were kept: the figure of losses, and of every image the pictures its fit went
+    through."""
     curves, strips = [], []
     for cell in group.cells:
         traces = cell.traces(group.ids[:shown])
         if traces:
-            curves.append((cell.label, np.stack([trace.loss for trace in traces.values()]).astype(float)))
+            curves.append(
+                (cell.label, np.stack([trace.loss for trace in traces.values()]).astype(float))
+            )
         for image, trace in traces.items():
             steps = [
                 {"after": n, "p": pictures.add((cell.name, image, f"after {n}"), trace.progress[n])}
@@ -439,7 +520,9 @@ def _table(study: Study) -> dict[str, Any]:
     heads = tables.headlines(cards)
     order = [*heads, *(m for m in cards if m not in heads)]
     varying = [
-        name for name in ("data", "mask", "operator", "images", "seed", "prior", "draws") if _varies(board, name)
+        name
+        for name in ("data", "mask", "operator", "images", "seed", "prior", "draws")
+        if _varies(board, name)
     ]
     scene = board.groupby(tables.GROUP, sort=False).ngroup()
     marks = {m: _marks(board, m, cards[m]["direction"]) for m in order}
@@ -457,7 +540,13 @@ def _table(study: Study) -> dict[str, Any]:
         for i, line in board.iterrows()
     ]
     columns = [
-        {"id": m, "title": tables.title(cards[m]), "more": m not in heads, "best": cards[m]["direction"]} for m in order
+        {
+            "id": m,
+            "title": tables.title(cards[m]),
+            "more": m not in heads,
+            "best": cards[m]["direction"],
+        }
+        for m in order
     ]
     missing = bool(board["missing"].any())
     return {
@@ -476,7 +565,10 @@ def _varies(board: pd.DataFrame, name: str) -> bool:
 
 def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     """``best``, ``second`` or nothing for every line."""
-    parts = [tables.ranking(lines, metric, direction) for _, lines in board.groupby(tables.GROUP, sort=False)]
+    parts = [
+        tables.ranking(lines, metric, direction)
+        for _, lines in board.groupby(tables.GROUP, sort=False)
+    ]
     return pd.concat(parts)
 
 
@@ -496,30 +588,53 @@ def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
 def _costs(line: pd.Series) -> list[float]:
     """Passes, forward and backward, decodings, seconds, peak memory."""
     seconds = line["seconds_fit"] + line["seconds_sample"]
-    return [float(v) for v in (line["passes"], line["nfe"], line["nge"], line["decode"], seconds, line["peak_mib"])]
+    return [
+        float(v)
+        for v in (
+            line["passes"],
+            line["nfe"],
+            line["nge"],
+            line["decode"],
+            seconds,
+            line["peak_mib"],
+        )
+    ]
 
 
 def _sortable(value: float) -> str:
     """A number as JavaScript reads it; nothing for what is no number."""
-    return "" if math.isnan(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, repr(float(value)))
+    return (
+        ""
+        if math.isnan(value)
+        else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, repr(float(value)))
+    )
 
 
 def _plots(study: Study, means: pd.DataFrame, metric: str) -> list[dict[str, str]]:
-    """Per measurement: the figures of costs and of coverage as data URIs; nothing where there is nothing to draw."""
+    """Per measurement: the figures of costs and of coverage as data URIs; nothing where there is
+    nothing to draw."""
     looks, plots = figures.looks_of(study.board), []
     for group in study.groups:
         lines = group.lines.copy()
         lines.attrs = study.board.attrs
         cost = figures.pareto(lines, metric, looks) if lines[metric].notna().any() else None
-        plots.append({"cost": _svg(cost), "coverage": _coverage(group, study, means, metric, looks)})
+        plots.append(
+            {"cost": _svg(cost), "coverage": _coverage(group, study, means, metric, looks)}
+        )
     return plots
 
 
 def _svg(figure: Any) -> str:
-    return data_uri(figures.render(figure, "svg", transparent=True), "image/svg+xml") if figure is not None else ""
+    return (
+        data_uri(figures.render(figure, "svg", transparent=True), "image/svg+xml")
+        if figure is not None
+        else ""
+    )
 
 
-def _coverage(group: Group, study: Study, means: pd.DataFrame, metric: str, looks: figures.Looks) -> str:
+def _coverage(
+    group: Group, study: Study, means: pd.DataFrame, metric: str, looks: figures.Looks
+) -> str:
     """The metric of every image against how much of it was hidden."""
     try:
         holes = pd.Series(group.scene.holes(group.ids[:COVERED]), dtype=float)
@@ -536,7 +651,9 @@ def _coverage(group: Group, study: Study, means: pd.DataFrame, metric: str, look
     if not points:
         return ""
     return _svg(
-        figures.scatter(points, "share of the image that was hidden", figures.title(study.board, metric), looks)
+        figures.scatter(
+            points, "share of the image that was hidden", figures.title(study.board, metric), looks
+        )
     )
 
 
@@ -566,7 +683,9 @@ def _failures(study: Study) -> list[dict[str, object]]:
             "count": len(part),
             "example": f"{part['image_id'].iloc[0]}, draw {part['draw'].iloc[0] + 1}",
         }
-        for (cell, status, message), part in failed.groupby(["cell", "status", "message"], sort=False)
+        for (cell, status, message), part in failed.groupby(
+            ["cell", "status", "message"], sort=False
+        )
         if cell in labels
     ]
 
@@ -576,12 +695,15 @@ def _metric_cards(cells: Sequence[CellFile]) -> list[dict[str, str]]:
     cards: dict[str, dict[str, str]] = {}
     for cell in cells:
         for name, card in cell.cards.items():
-            cards.setdefault(name, {"id": name, **{k: str(v) for k, v in card.items() if v not in ("", None, 0)}})
+            cards.setdefault(
+                name, {"id": name, **{k: str(v) for k, v in card.items() if v not in ("", None, 0)}}
+            )
     return list(cards.values())
 
 
 def _solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
-    """The cards of all solvers with the settings of their first cell; a solver whose code is gone has settings only."""
+    """The cards of all solvers with the settings of their first cell; a solver whose code is gone
+    has settings only."""
     cards: dict[str, dict[str, Any]] = {}
     for cell in cells:
         name = str(cell.identity["solver"])
@@ -592,8 +714,15 @@ def _solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
             card = target(node).card
         except (UserError, AttributeError):
             card = None
-        said = {key: getattr(card, key, None) for key in ("title", "paper", "equations", "deviations", "compat")}
-        cards[name] = {"name": name, **said, "settings": {k: str(v) for k, v in arguments(node).items()}}
+        said = {
+            key: getattr(card, key, None)
+            for key in ("title", "paper", "equations", "deviations", "compat")
+        }
+        cards[name] = {
+            "name": name,
+            **said,
+            "settings": {k: str(v) for k, v in arguments(node).items()},
+        }
     return list(cards.values())
 
 
@@ -603,7 +732,10 @@ def _provenance(study: Study) -> dict[str, Any]:
     environment = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     board = study.board
     commits = sorted(
-        {c + (" (dirty)" if d is True else "") for c, d in zip(board["commit"], board["dirty"], strict=True)}
+        {
+            c + (" (dirty)" if d is True else "")
+            for c, d in zip(board["commit"], board["dirty"], strict=True)
+        }
     )
     ran = study.rows["device"].dropna()
     devices = sorted({*ran[ran != ""]}) or environment.get("devices", [])
@@ -618,9 +750,13 @@ def _provenance(study: Study) -> dict[str, Any]:
         "Python": environment.get("python", ""),
         # torch has a version of CUDA on machines without a GPU too
         "CUDA": str(environment.get("cuda") or "") if {*devices} - {"cpu"} else "",
-        "Lock file": f"sha256 {environment['lock_sha256']}" if environment.get("lock_sha256") else "",
+        "Lock file": f"sha256 {environment['lock_sha256']}"
+        if environment.get("lock_sha256")
+        else "",
     }
-    packages = {name: version for name, version in environment.get("packages", {}).items() if version}
+    packages = {
+        name: version for name, version in environment.get("packages", {}).items() if version
+    }
     return {"facts": {k: v for k, v in facts.items() if v}, "packages": packages}
 
 
@@ -634,7 +770,8 @@ def _sweep(study: Path) -> str:
 
 
 def command(identity: Mapping[str, Any]) -> str:
-    """What runs a cell again, from its names: ``mask`` says ``comod low=0.3`` for ``mask=comod mask.low=0.3``."""
+    """What runs a cell again, from its names: ``mask`` says ``comod low=0.3`` for ``mask=comod
+    mask.low=0.3``."""
     words = []
     variant = _WORDS.split(str(identity.get("variant") or ""))
     preset, *changed = variant if "=" not in variant[0] else ["", *variant]
@@ -643,11 +780,20 @@ def command(identity: Mapping[str, Any]) -> str:
     words += [word if word.partition("=")[0] in SETTINGS else f"solver.{word}" for word in changed]
     for group in ("data", "mask", "operator", "prior"):
         name, *settings = _WORDS.split(str(identity[group]).partition(" [")[0])
-        settings = [word for word in settings if word.partition("=")[0] not in ("fingerprint", "class")]
+        settings = [
+            word for word in settings if word.partition("=")[0] not in ("fingerprint", "class")
+        ]
         # a network of the reader's own is where they put it
         known = group != "prior" or name in options("prior")
-        words += [f"{group}={name}" if known else "prior.path=FOLDER", *(f"{group}.{word}" for word in settings)]
-    words += [f"data.images={identity['images']}", f"draws={identity['draws']}", f"seed={identity['seed']}"]
+        words += [
+            f"{group}={name}" if known else "prior.path=FOLDER",
+            *(f"{group}.{word}" for word in settings),
+        ]
+    words += [
+        f"data.images={identity['images']}",
+        f"draws={identity['draws']}",
+        f"seed={identity['seed']}",
+    ]
     return shlex.join(["python", "-m", "bench", *words])
 
 
@@ -655,7 +801,8 @@ def command(identity: Mapping[str, Any]) -> str:
 
 
 def _extracted(study: Study, folder: Path) -> dict[Hashable, str]:
-    """Write every stored draw, truth and observation as PNG, and ``index.csv``; their addresses by picture."""
+    """Write every stored draw, truth and observation as PNG, and ``index.csv``; their addresses by
+    picture."""
     found: dict[Hashable, str] = {}
     index = []
     for place, group in enumerate(study.groups):
@@ -668,15 +815,24 @@ def _extracted(study: Study, folder: Path) -> dict[Hashable, str]:
                     path = folder / f"measurement-{place + 1}" / f"{names[image]}_{kind}.png"
                     files[group.name, image, kind] = (path, _png(pixels))
         _save(files, study.folder, found)
-        index += [[_relative(path, folder), "", group.name, key[1], key[2]] for key, (path, _) in files.items()]
+        index += [
+            [_relative(path, folder), "", group.name, key[1], key[2]]
+            for key, (path, _) in files.items()
+        ]
         for cell in group.cells:
             files = {
-                (cell.name, image, draw): (folder / cell.name / f"{names.get(image, _safe(image))}_{draw}.png", png)
+                (cell.name, image, draw): (
+                    folder / cell.name / f"{names.get(image, _safe(image))}_{draw}.png",
+                    png,
+                )
                 for image, draws in cell.pngs(cell.ids).items()
                 for draw, png in draws.items()
             }
             _save(files, study.folder, found)
-            index += [[_relative(path, folder), cell.label, group.name, *key[1:]] for key, (path, _) in files.items()]
+            index += [
+                [_relative(path, folder), cell.label, group.name, *key[1:]]
+                for key, (path, _) in files.items()
+            ]
     columns = ["file", "solver", "measurement", "image_id", "draw"]
     write_atomic(folder / "index.csv", leaderboard.to_csv(pd.DataFrame(index, columns=columns)))
     return found

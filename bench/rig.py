@@ -1,6 +1,8 @@
-"""Where solvers are checked: small priors of every kind, measurements that hold a truth to steal, and spies.
+"""Where solvers are checked: small priors of every kind, measurements that hold a truth to steal,
+and spies.
 
-Nothing here is quick at the expense of being real: seeds, noise and measurements are those of a run.
+Nothing here is quick at the expense of being real: seeds, noise and measurements are those of a
+run.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from bench.worker import Measurement, build_operator
-from operators.base import Operator
-from priors.base import Meter, Prior
-from priors.latents import KL
-from priors.mixture import MixturePrior
-from priors.mixtures import smooth
-from priors.nets import UNet2D, UNet2DInpainting
-from priors.process import VE, VP
-from solvers.base import Distance, Noise, Observation, Solver
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.worker import Measurement, build_operator
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.base import Meter, Prior
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.mixtures import smooth
+from posterior_bench.priors.nets import UNet2D, UNet2DInpainting
+from posterior_bench.priors.process import VE, VP
+from posterior_bench.solvers.base import Distance, Noise, Observation, Solver
 
 IMAGES, DRAWS = (0, 1, 2, 3), (0, 1)
 """Image numbers and draw indices of the run that all others are compared with."""
@@ -38,14 +40,16 @@ _WORK = ("steps", "iterations", "levels")
 _FEW = 4
 
 
-# -- priors -----------------------------------------------------------------------------------------------------------
+# -- priors ----------------------------------------------------------------------------------------
 
 
 def _exact() -> Prior:
     """Two modes of smooth 8 x 12 images, in closed form: VE, no labels."""
     base = smooth((1, 8, 12), "ve")
     means = torch.cat([base.means - 0.3, base.means + 0.3])
-    return MixturePrior(VE(), torch.tensor([0.6, 0.4]), means, base.covariances.repeat(2, 1, 1), (1, 8, 12))
+    return MixturePrior(
+        VE(), torch.tensor([0.6, 0.4]), means, base.covariances.repeat(2, 1, 1), (1, 8, 12)
+    )
 
 
 def _unet(channels: int) -> UNet2D:
@@ -70,12 +74,14 @@ def _network() -> Prior:
 
 
 def _latent() -> Prior:
-    """An untrained U-Net over latents ``(2, 8, 12)`` of 16 x 24 images, with an untrained KL autoencoder: VP."""
+    """An untrained U-Net over latents ``(2, 8, 12)`` of 16 x 24 images, with an untrained KL
+    autoencoder: VP."""
     return _on_latents(_unet(2))
 
 
 def _inpainting() -> Prior:
-    """An untrained U-Net that reads mask and masked image beside such latents, and prompts in the place of labels."""
+    """An untrained U-Net that reads mask and masked image beside such latents, and prompts in the
+    place of labels."""
     config = {
         "sample_size": 8,
         "in_channels": 5,
@@ -113,38 +119,45 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "latent": _latent,
     "inpainting": _inpainting,
 }
-"""The priors solvers are checked on, one of each kind; no image is square, so that rows and columns cannot be mixed up.
+"""The priors solvers are checked on, one of each kind; no image is square, so that rows and columns
+cannot be mixed up.
 
 Add one here and every solver that fits is checked on it."""
 
 
 @cache
 def small_prior(name: str) -> Prior:
-    """One of :data:`PRIORS`; untrained weights are the same every time, and torch's generator is left alone."""
+    """One of :data:`PRIORS`; untrained weights are the same every time, and torch's generator is
+    left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return PRIORS[name]()
 
 
 def reduced(solver: Solver, keep: frozenset[str] = frozenset()) -> Solver:
-    """The solver with few steps: whole numbers whose names end in steps, iterations or levels are cut to 4.
+    """The solver with few steps: whole numbers whose names end in steps, iterations or levels are
+    cut to 4.
 
-    Settings in ``keep`` stay. A solver that refuses the cut, because its settings depend on each other, stays whole.
+    Settings in ``keep`` stay. A solver that refuses the cut, because its settings depend on each
+    other, stays whole.
     """
     values = {f.name: getattr(solver, f.name) for f in fields(solver)}  # type: ignore[arg-type]
-    work = {k: v for k, v in values.items() if type(v) is int and k not in keep and k.endswith(_WORK)}
+    work = {
+        k: v for k, v in values.items() if type(v) is int and k not in keep and k.endswith(_WORK)
+    }
     try:
         return replace(solver, **{k: min(v, _FEW) for k, v in work.items()})  # type: ignore[type-var]
     except ValueError:
         return solver
 
 
-# -- measurements -----------------------------------------------------------------------------------------------------
+# -- measurements ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Rig:
-    """What a solver runs on: a prior, an operator's configuration, and what else its settings ask for."""
+    """What a solver runs on: a prior, an operator's configuration, and what else its settings ask
+    for."""
 
     prior: Prior
     operator: Mapping[str, Any]
@@ -161,16 +174,23 @@ class Rig:
     ) -> Measurement:
         """Random images and what was observed of them, the same for a number whatever the batch.
 
-        ``masks``: ``box``, ``all`` or ``nothing``, one per image or one for all. ``other_truth``: other images with
-        the same measurement, where the operator has a pseudo-inverse. ``truth``: these images instead of noise.
+        ``masks``: ``box``, ``all`` or ``nothing``, one per image or one for all. ``other_truth``:
+        other images with the same measurement, where the operator has a pseudo-inverse. ``truth``:
+        these images instead of noise.
         """
         keys = [Key(0, "check", str(i)) for i in images]
         shape = self.prior.image_shape
-        drawn, hidden = (0.4 * SeededNoise(keys, "metric", self.device, draw).normal(shape) for draw in (0, 1))
+        drawn, hidden = (
+            0.4 * SeededNoise(keys, "metric", self.device, draw).normal(shape) for draw in (0, 1)
+        )
         truth = drawn if truth is None else truth
         kinds = masks if len(masks) == len(keys) else masks * len(keys)
-        seen = np.stack([_mask(key, kind, *shape[-2:]) for key, kind in zip(keys, kinds, strict=True)])
-        operator = build_operator(self.operator, torch.from_numpy(seen)[:, None], shape[0]).to(self.device)
+        seen = np.stack(
+            [_mask(key, kind, *shape[-2:]) for key, kind in zip(keys, kinds, strict=True)]
+        )
+        operator = build_operator(self.operator, torch.from_numpy(seen)[:, None], shape[0]).to(
+            self.device
+        )
         noise = SeededNoise(keys, "noise", self.device).normal(operator.A(truth).shape[1:])
         y = operator.observe(truth, noise)
         if other_truth:
@@ -187,7 +207,9 @@ class Rig:
     def observe(self, measured: Measurement) -> Observation:
         """What the solver is given of a measurement."""
         cond = self.prior.condition(measured.labels)
-        return Observation(measured.y, measured.operator, cond, perceptual=self.perceptual, modules=self.modules)
+        return Observation(
+            measured.y, measured.operator, cond, perceptual=self.perceptual, modules=self.modules
+        )
 
     def noise(self, measured: Measurement) -> SeededNoise:
         """The noise a run would give."""
@@ -195,7 +217,8 @@ class Rig:
 
 
 def _mask(key: Key, kind: str, height: int, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """``box``: the columns left of a random one between a quarter and three quarters are observed."""
+    """``box``: the columns left of a random one between a quarter and three quarters are
+    observed."""
     if kind != "box":
         return np.full((height, width), kind == "all")
     edge = int(key.rng("mask").integers(width // 4, 3 * width // 4 + 1))
@@ -203,7 +226,8 @@ def _mask(key: Key, kind: str, height: int, width: int) -> np.ndarray[Any, np.dt
 
 
 def restricted(operator: Operator, needs: frozenset[str]) -> Operator:
-    """The operator without the capabilities that are not in ``needs``: what it then cannot do raises."""
+    """The operator without the capabilities that are not in ``needs``: what it then cannot do
+    raises."""
     can = operator.caps & needs
 
     class Restricted(Operator):
@@ -224,7 +248,8 @@ def restricted(operator: Operator, needs: frozenset[str]) -> Operator:
             return operator.prox(x, y, rho) if "prox" in can else super().prox(x, y, rho)
 
         def first_guess(self, y: Tensor) -> Tensor:
-            # every operator has one; that of a linear one must not come from a pseudo-inverse that nobody asked for
+            # every operator has one; that of a linear one must not come from a pseudo-inverse that
+            # nobody asked for
             return super().first_guess(y) if "linear" in operator.caps else operator.first_guess(y)
 
         def paste(self, x: Tensor, y: Tensor) -> Tensor:
@@ -239,7 +264,7 @@ def restricted(operator: Operator, needs: frozenset[str]) -> Operator:
     return Restricted()
 
 
-# -- spies ------------------------------------------------------------------------------------------------------------
+# -- spies -----------------------------------------------------------------------------------------
 
 
 class GlobalRandomness(RuntimeError):
@@ -275,7 +300,9 @@ class _NoUnseeded(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # attention carries the tag for its dropout, which a frozen network has not
-        random_op = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in func.name()
+        random_op = (
+            torch.Tag.nondeterministic_seeded in func.tags and "attention" not in func.name()
+        )
         if random_op and kwargs.get("generator") is None:
             raise GlobalRandomness(f"torch's global generator was used ({func.name()})")
         return func(*args, **kwargs)
@@ -290,10 +317,14 @@ def _refuse(name: str) -> Callable[..., None]:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Within the block every function that uses or seeds a global generator of torch, NumPy or Python raises."""
+    """Within the block every function that uses or seeds a global generator of torch, NumPy or
+    Python raises."""
     shared = np.random.mtrand._rand
     with ExitStack() as stack:
-        for module, owner, label in ((np.random, shared, "numpy.random"), (random, random._inst, "random")):
+        for module, owner, label in (
+            (np.random, shared, "numpy.random"),
+            (random, random._inst, "random"),
+        ):
             for name, member in vars(module).items():
                 if getattr(member, "__self__", None) is owner and not name.startswith(("_", "get")):
                     stack.enter_context(patch.object(module, name, _refuse(f"{label}.{name}")))
@@ -302,7 +333,9 @@ def poisoned() -> Iterator[None]:
             (np.random, ("seed", "ranf", "sample")),
         ):
             for name in names:
-                stack.enter_context(patch.object(module, name, _refuse(f"{module.__name__}.{name}")))
+                stack.enter_context(
+                    patch.object(module, name, _refuse(f"{module.__name__}.{name}"))
+                )
         stack.enter_context(_NoUnseeded())
         yield
 
@@ -310,13 +343,21 @@ def poisoned() -> Iterator[None]:
 def global_generators() -> tuple[bytes, bytes, bytes]:
     """The states of the global generators of torch, NumPy and Python."""
     numpy_state = np.random.get_state(legacy=False)
-    return torch.get_rng_state().numpy().tobytes(), repr(numpy_state).encode(), repr(random.getstate()).encode()
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        repr(numpy_state).encode(),
+        repr(random.getstate()).encode(),
+    )
 
 
 @contextmanager
 def contained() -> Iterator[None]:
     """After the block gradient mode, default dtype and number of threads are what they were."""
-    gradient, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    gradient, dtype, threads = (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+    )
     try:
         yield
     finally:
@@ -328,10 +369,13 @@ def contained() -> Iterator[None]:
 
 @contextmanager
 def counted_evaluations(prior: Prior) -> Iterator[Meter]:
-    """Counts in ``nfe`` the rows that really reach the network, or the closed form, whatever the prior's own meter."""
+    """Counts in ``nfe`` the rows that really reach the network, or the closed form, whatever the
+    prior's own meter."""
     count = Meter()
     if prior.net is not None:
-        handle = prior.net.register_forward_pre_hook(lambda _module, inputs: count.add("nfe", len(inputs[0])))
+        handle = prior.net.register_forward_pre_hook(
+            lambda _module, inputs: count.add("nfe", len(inputs[0]))
+        )
         try:
             yield count
         finally:
@@ -353,13 +397,25 @@ def snapshot(prior: Prior) -> dict[str, object]:
     modules = {place: module for place, module in roots.items() if module is not None}
     tensors = {name: value for name, value in vars(prior).items() if isinstance(value, Tensor)}
     for place, module in modules.items():
-        tensors |= {f"{place}.{name}": value for name, value in module.state_dict(keep_vars=True).items()}
-    parts = [(f"{place}.{name}", part) for place, root in modules.items() for name, part in root.named_modules()]
+        tensors |= {
+            f"{place}.{name}": value for name, value in module.state_dict(keep_vars=True).items()
+        }
+    parts = [
+        (f"{place}.{name}", part)
+        for place, root in modules.items()
+        for name, part in root.named_modules()
+    ]
     return {
-        "weights": {name: value.detach().cpu().numpy().tobytes() for name, value in tensors.items()},
-        "gradients": {name for name, value in tensors.items() if value.requires_grad or value.grad is not None},
+        "weights": {
+            name: value.detach().cpu().numpy().tobytes() for name, value in tensors.items()
+        },
+        "gradients": {
+            name for name, value in tensors.items() if value.requires_grad or value.grad is not None
+        },
         "training mode": {name for name, part in parts if part.training},
-        "hooks": {name: len(part._forward_hooks) + len(part._forward_pre_hooks) for name, part in parts},
+        "hooks": {
+            name: len(part._forward_hooks) + len(part._forward_pre_hooks) for name, part in parts
+        },
         "meter": id(prior.meter),
         "gradient mode": torch.is_grad_enabled(),
         "default dtype": torch.get_default_dtype(),

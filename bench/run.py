@@ -1,4 +1,5 @@
-"""The way of the data: configuration, cell, plan, execution, leaderboard. One direction, each step one call."""
+"""The way of the data: configuration, cell, plan, execution, leaderboard. One direction, each step
+one call."""
 
 from __future__ import annotations
 
@@ -14,28 +15,34 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bench import console, paper, sinks
-from bench.breaker import Breaker
-from bench.build import arguments, build, suited
-from bench.cell import Cell, cell_of
-from bench.cost import Budget
-from bench.environment import environment
-from bench.errors import UserError, unknown
-from bench.models import absent_model, with_served
-from bench.own import demand_count, following, said
-from bench.plan import CellPlan, plan_cell, writable
-from bench.plugins import admit_of
-from bench.presets import choose
-from bench.problems import collected
-from bench.schema import study_folder
-from bench.spread import pieces_for, planned_workers, say_once, spread_words, together
-from bench.store import write_atomic
-from priors.execution import Execution
+from posterior_bench.bench import console, paper, sinks
+from posterior_bench.bench.breaker import Breaker
+from posterior_bench.bench.build import arguments, build, suited
+from posterior_bench.bench.cell import Cell, cell_of
+from posterior_bench.bench.cost import Budget
+from posterior_bench.bench.environment import environment
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.models import absent_model, with_served
+from posterior_bench.bench.own import demand_count, following, said
+from posterior_bench.bench.plan import CellPlan, plan_cell, writable
+from posterior_bench.bench.plugins import admit_of
+from posterior_bench.bench.presets import choose
+from posterior_bench.bench.problems import collected
+from posterior_bench.bench.schema import study_folder
+from posterior_bench.bench.spread import (
+    pieces_for,
+    planned_workers,
+    say_once,
+    spread_words,
+    together,
+)
+from posterior_bench.bench.store import write_atomic
+from posterior_bench.priors.execution import Execution
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.worker import Session
+    from posterior_bench.bench.worker import Session
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
 
@@ -45,9 +52,11 @@ _REDUCED: dict[Path, tuple[float, float]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it give up early.
+    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it
+    give up early.
 
-    ``noted``: what the good rows say that a reader should know, such as values far from images, and how many do.
+    ``noted``: what the good rows say that a reader should know, such as values far from images, and
+    how many do.
     """
 
     study: Path
@@ -88,15 +97,22 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     demand_possible(config)
     figure = config["study"].get("figure")
     if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
-        raise UserError(f"study.figure={figure}: name two columns of the leaderboard, such as {{x: passes, y: psnr}}")
+        raise UserError(
+            f"study.figure={figure}: name two columns of the leaderboard, such as {{x: passes, y: "
+            f"psnr}}"
+        )
     if config["study"].get("paper") is not None:
         paper.read(str(config["study"]["paper"]))
     config["solver"] = suited(config["solver"], config["prior"], config["data"])
-    return {**config, "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else "")}
+    return {
+        **config,
+        "commit": environment()["commit"] + ("+dirty" if environment()["dirty"] else ""),
+    }
 
 
 def demand_possible(config: Mapping[str, Any]) -> None:
-    """UserError for a way of execution, a budget or a number of images that no machine could run."""
+    """UserError for a way of execution, a budget or a number of images that no machine could
+    run."""
     try:
         Execution.of(config)
     except ValueError as error:
@@ -104,16 +120,21 @@ def demand_possible(config: Mapping[str, Any]) -> None:
     if config["budget"] is not None:
         Budget.of(config["budget"])
     if not isinstance(config["data"]["images"], int) or config["data"]["images"] < 1:
-        raise UserError(f"data.images={config['data']['images']}: give a whole number of at least 1")
+        raise UserError(
+            f"data.images={config['data']['images']}: give a whole number of at least 1"
+        )
 
 
-def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> tuple[Path, CellPlan]:
-    """The study folder and the plan of a configuration's cell; refuses what cannot run before any work.
+def prepare(
+    cfg: DictConfig, choices: Mapping[str, Any], write: bool = True
+) -> tuple[Path, CellPlan]:
+    """The study folder and the plan of a configuration's cell; refuses what cannot run before any
+    work.
 
     With ``write`` the study folder is created and the plan recorded in it.
     """
     _refuse_absent(cfg)
-    from bench.isolation import isolated
+    from posterior_bench.bench.isolation import isolated
 
     # constructors of solvers, metrics and data sets run here for the first time
     with isolated(numbers=True):
@@ -123,9 +144,9 @@ def prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool = True) -> 
 def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
     import torch
 
-    from bench.budget import within_budget
-    from bench.external import hidden_share, pinned, pinned_mask, pinned_operator
-    from bench.worker import Session, build_operator, checked_metrics, shared
+    from posterior_bench.bench.budget import within_budget
+    from posterior_bench.bench.external import hidden_share, pinned, pinned_mask, pinned_operator
+    from posterior_bench.bench.worker import Session, build_operator, checked_metrics, shared
 
     config = plain(cfg)
     config["operator"] = pinned_operator(config["operator"])
@@ -133,7 +154,9 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     workers = planned_workers(build(config["executor"]))
     study = Path(study_folder(config["out"], config["study"]["name"]))
     config["metrics"] = checked_metrics(config["metrics"])
-    cards = {name: asdict(shared("metric", node, "cpu").card) for name, node in config["metrics"].items()}
+    cards = {
+        name: asdict(shared("metric", node, "cpu").card) for name, node in config["metrics"].items()
+    }
     try:
         session = Session(config, "cpu")
     except ImportError as error:  # of an optional package
@@ -168,12 +191,14 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
 
 def _content(session: Session) -> list[str] | None:
     """The hashes of the images in use; None where they are drawn from the prior."""
-    from bench.arena import are_drawn
+    from posterior_bench.bench.arena import are_drawn
 
     if are_drawn(session.config["data"]):
         return None
     try:
-        return session.images.content(list(session.images.ids)[: int(session.config["data"]["images"])])
+        return session.images.content(
+            list(session.images.ids)[: int(session.config["data"]["images"])]
+        )
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -184,29 +209,41 @@ def _say_hidden(share: str, path: str | None) -> None:
 
 @cache
 def _say(line: str) -> None:
-    """Once for the cells of a sweep that have the same data and masks; nothing for an empty line."""
+    """Once for the cells of a sweep that have the same data and masks; nothing for an empty
+    line."""
     if line:
-        console.err.print(f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True)
+        console.err.print(
+            f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 @cache
 def _say_told(prior: str, lines: tuple[str, ...]) -> None:
-    """Once for the cells of a sweep that are asked without a class or prompt, or with a part of it."""
+    """Once for the cells of a sweep that are asked without a class or prompt, or with a part of
+    it."""
     for line in lines:
-        console.err.print(f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True)
+        console.err.print(
+            f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _refuse_absent(cfg: DictConfig) -> None:
-    """UserError that names all that is not there at once, the prior first; nothing where only weights are missing."""
+    """UserError that names all that is not there at once, the prior first; nothing where only
+    weights are missing."""
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     absent: list[str] = []
     if line := absent_model(config["prior"]):
         absent.append(line)
-    unset = [f"{group}.{key}" for group in ("data", "mask") for key, value in config[group].items() if value == "???"]
+    unset = [
+        f"{group}.{key}"
+        for group in ("data", "mask")
+        for key, value in config[group].items()
+        if value == "???"
+    ]
     absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
     if not absent:
         return
-    from bench.worker import missing_weights
+    from posterior_bench.bench.worker import missing_weights
 
     admit_of(config)
     settings = arguments(suited(config["solver"], config["prior"], config["data"]))
@@ -215,19 +252,23 @@ def _refuse_absent(cfg: DictConfig) -> None:
 
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
-    """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is for the caller)."""
+    """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is
+    for the caller)."""
     with collected(cfg, choices):
         study, plan = prepare(cfg, choices)
     config = plan.cell.config
     choice = choose(config["solver"], config["prior"], config["data"])
     if choice is not None and choice.foreign and not config["quiet"]:
-        console.err.print(f"bench: {plan.cell.identity['solver']} runs preset {choice.text}", markup=False)
+        console.err.print(
+            f"bench: {plan.cell.identity['solver']} runs preset {choice.text}", markup=False
+        )
     _record(study, cfg)
     chunks = plan.missing(bool(config["retry"]))
     _check_metrics(plan)
     if not chunks and (outdated := plan.outdated()):
         console.err.print(
-            f"bench: {outdated} rows of {console.title(plan)} were computed with another source of this solver than "
+            f"bench: {outdated} rows of {console.title(plan)} were computed with another source of "
+            f"this solver than "
             "the present one; retry=true computes them again",
             markup=False,
         )
@@ -239,11 +280,15 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
         console.progress(plan, chunks, quiet=bool(config["quiet"]) or bool(stopped)) as advance,
         sinks.tracking(plan, chunks, config["logger"]) as track,
     ):
-        for done, (chunk, counts) in enumerate(executor.run(plan, chunks, config["threads"]) if chunks else (), 1):
+        for done, (chunk, counts) in enumerate(
+            executor.run(plan, chunks, config["threads"]) if chunks else (), 1
+        ):
             advance(chunk, counts)
             track(chunk, counts)
             if not plan.folder.joinpath("config.yaml").exists():
-                raise UserError(f"{study} was renamed or removed under the run; give out= the folder it is now")
+                raise UserError(
+                    f"{study} was renamed or removed under the run; give out= the folder it is now"
+                )
             message = breaker.after(chunk, counts)
             if message and done < len(chunks):
                 stopped = message
@@ -254,7 +299,9 @@ def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) ->
     counts = {str(status): int(n) for status, n in statuses.items()}
     _reduce(study, lately=sweep)
     quiet, sheet, report = (bool(config[key]) for key in ("quiet", "sheet", "report"))
-    return Outcome(study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped, _first(notes))
+    return Outcome(
+        study, plan, counts, tuple(config["accept"]), quiet, sheet, report, stopped, _first(notes)
+    )
 
 
 def _first(notes: pd.Series) -> tuple[str, int]:
@@ -262,8 +309,9 @@ def _first(notes: pd.Series) -> tuple[str, int]:
 
 
 def _reduce(study: Path, lately: bool) -> None:
-    """Rebuild the tables; unless, with ``lately``, that would take this process more than a thirtieth of its time."""
-    from bench import leaderboard
+    """Rebuild the tables; unless, with ``lately``, that would take this process more than a
+    thirtieth of its time."""
+    from posterior_bench.bench import leaderboard
 
     start = time.monotonic()
     finished, took = _REDUCED.get(study, (-math.inf, 0.0))
@@ -274,19 +322,23 @@ def _reduce(study: Path, lately: bool) -> None:
 
 
 def _check_metrics(plan: CellPlan) -> None:
-    """Refuse metrics that the cell's finished rows were not scored with: their column would be half empty."""
-    from bench.worker import shared
+    """Refuse metrics that the cell's finished rows were not scored with: their column would be half
+    empty."""
+    from posterior_bench.bench.worker import shared
 
     nodes = plan.cell.config["metrics"].items()
     columns = {name: {*shared("metric", node, "cpu").columns} for name, node in nodes}
     stored = {*plan.store.columns()}
-    if not stored or stored >= set[str]().union(*columns.values()):  # one footer, instead of thousands of shards
+    if not stored or stored >= set[str]().union(
+        *columns.values()
+    ):  # one footer, instead of thousands of shards
         return
     rows = plan.store.read()
     unscored = [name for name in columns if columns[name] - {*rows.columns}]
     if (rows["status"] == "ok").any() and unscored:
         raise UserError(
-            f"rows of {plan.folder} were stored without {', '.join(unscored)}; `python -m bench score` adds metrics to "
+            f"rows of {plan.folder} were stored without {', '.join(unscored)}; `python -m bench "
+            f"score` adds metrics to "
             "finished rows, or give another out=DIR"
         )
 
@@ -294,5 +346,8 @@ def _check_metrics(plan: CellPlan) -> None:
 def _record(study: Path, cfg: DictConfig) -> None:
     """The study's configuration (of its latest job) and environment."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    write_atomic(study / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(
+        study / "config.yaml",
+        yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).encode(),
+    )
     write_atomic(study / "environment.json", json.dumps(environment(), indent=2).encode())

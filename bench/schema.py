@@ -1,4 +1,5 @@
-"""The typed top level of the configuration; groups are checked against their YAML files (:mod:`bench.overrides`)."""
+"""The typed top level of the configuration; groups are checked against their YAML files
+(:mod:`bench.overrides`)."""
 
 from __future__ import annotations
 

@@ -5,29 +5,41 @@ SETTINGS = {
     "draws": "samples per image",
     "batch": "network rows per chunk; every network batch is filled up to it",
     "out": "study folder; null = runs/<study.name>",
-    "budget": "passes:N (forward + backward) or nfe:N (forward): the steps that so many a draw allow; a limit if set",
-    "timeout": "seconds a chunk may take; then its rows are timeout rows. Looked at before every network evaluation",
-    "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise equal)",
-    "precision": "fp32; tf32, products of a GPU while a solver works; bf16, autocast of the denoising network alone",
+    "budget": "passes:N (forward + backward) or nfe:N (forward): the steps that so many a draw "
+    "allow; a limit if set",
+    "timeout": "seconds a chunk may take; then its rows are timeout rows. Looked at before every "
+    "network evaluation",
+    "threads": "CPU threads of every worker; null = all cores (part of what makes rows bitwise "
+    "equal)",
+    "precision": "fp32; tf32, products of a GPU while a solver works; bf16, autocast of the "
+    "denoising network alone",
     "channels_last": "run the denoising network with its channels innermost in memory",
     "compile": "run the denoising network through torch.compile",
-    "checkpointing": "none, or call: gradients keep the input of every network call and compute the rest again",
-    "prompt": "what a text prior is told of every image (data.captions=FILE: of each; docs/data.md)",
-    "plugins": "installed packages whose code may be imported: [NAME]; solver=FILE.py:CLASS names its file itself",
+    "checkpointing": "none, or call: gradients keep the input of every network call and compute "
+    "the rest again",
+    "prompt": "what a text prior is told of every image (data.captions=FILE: of each; "
+    "docs/data.md)",
+    "plugins": "installed packages whose code may be imported: [NAME]; solver=FILE.py:CLASS names "
+    "its file itself",
     "accept": "row statuses besides ok that still give exit code 0: nan oom timeout error",
     "retry": "run chunks again that hold rows which are not ok",
-    "trace": "keep in new rows how fits went (loss, pictures), for the report; the rows are otherwise the same",
+    "trace": "keep in new rows how fits went (loss, pictures), for the report; the rows are "
+    "otherwise the same",
     "sheet": "write contact_sheet.png",
     "report": "write report.html at the end of a run",
-    "logger": "wandb (offline unless WANDB_MODE says else) or tensorboard: a run per cell in trackers/ of the study",
+    "logger": "wandb (offline unless WANDB_MODE says else) or tensorboard: a run per cell in "
+    "trackers/ of the study",
     "quiet": "print nothing but errors",
 }
 
 PLAN_SETTINGS = {
-    "measure": "calls: hours from a few network calls here; none: no call; rows: two images of every cell, in full",
-    "seconds_pass": "seconds of one network pass on the machine that will run it; then no call is made here",
+    "measure": "calls: hours from a few network calls here; none: no call; rows: two images of "
+    "every cell, in full",
+    "seconds_pass": "seconds of one network pass on the machine that will run it; then no call is "
+    "made here",
     "timings": "a study folder whose rows have the same prior: their seconds a pass are used",
     "max_seconds": "seconds that counting and measuring may take together (120)",
-    "max_memory": "of weights and activations, such as 8GiB; what takes more is not loaded (half of what is free)",
+    "max_memory": "of weights and activations, such as 8GiB; what takes more is not loaded (half "
+    "of what is free)",
 }
 """Settings of ``bench plan`` alone."""

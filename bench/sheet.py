@@ -1,7 +1,8 @@
 """The contact sheet: what the solvers made of the first images, as one picture.
 
-A row is an image. Its columns are the truth, what was observed of it, then per solver some draws and a map of where
-all draws disagree. Solvers that saw the same measurements stand side by side, others below.
+A row is an image. Its columns are the truth, what was observed of it, then per solver some draws
+and a map of where all draws disagree. Solvers that saw the same measurements stand side by side,
+others below.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from bench.store import write_atomic
+from posterior_bench.bench.store import write_atomic
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -32,11 +33,13 @@ FAILED, CROSS = "#e4e4e4", "#9a9a9a"
 SPREAD = colormaps["cividis"]
 
 IMAGES, COLUMNS, DRAWS = 8, 14, 4
-"""At most: rows of the whole sheet (two a section at least), columns of draws, draws of one solver."""
+"""At most: rows of the whole sheet (two a section at least), columns of draws, draws of one solver.
+"""
 
 TILE, LARGEST, WIDTH = 112, 256, 1900
 ALONE, SHOWN = 224, 8
-"""Of the sheet of one image: the side to which a small picture is enlarged, and the draws of a solver at most."""
+"""Of the sheet of one image: the side to which a small picture is enlarged, and the draws of a
+solver at most."""
 GAP, GROUP_GAP, SECTION_GAP, MARGIN = 4, 20, 30, 24
 HEADING, LINE, LABEL, CAPTION, FOOT = 30, 16, 20, 17, 40
 DPI = 100
@@ -46,10 +49,11 @@ DPI = 100
 class Panel:
     """What one cell has to show for some images; arrays or CPU tensors.
 
-    ``truth`` and ``observed`` are ``(N, C, H, W)`` in [-1, 1] with C = 1 or 3 (an observation of another size is
-    scaled, one that is no picture is left blank); ``mask`` is bool ``(N, 1, H, W)``, True = observed; ``draws`` is
-    ``(N, D, C, H, W)``, NaN where a draw failed; ``captions`` are a few words below the draws of each image;
-    ``group`` says what was measured and stands once above the panels that share it.
+    ``truth`` and ``observed`` are ``(N, C, H, W)`` in [-1, 1] with C = 1 or 3 (an observation of
+    another size is scaled, one that is no picture is left blank); ``mask`` is bool ``(N, 1, H,
+    W)``, True = observed; ``draws`` is ``(N, D, C, H, W)``, NaN where a draw failed; ``captions``
+    are a few words below the draws of each image; ``group`` says what was measured and stands once
+    above the panels that share it.
     """
 
     title: str
@@ -63,7 +67,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its upper left corner at ``x``, ``y`` in pixels from the upper left of the sheet."""
+    """A picture with its upper left corner at ``x``, ``y`` in pixels from the upper left of the
+    sheet."""
 
     x: int
     y: int
@@ -99,26 +104,37 @@ class Layout:
 
 
 def contact_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
-    """Write the sheet as PNG, replacing ``path`` as a whole. Raises ValueError where shapes disagree."""
+    """Write the sheet as PNG, replacing ``path`` as a whole. Raises ValueError where shapes
+    disagree."""
     write_atomic(Path(path), _paint(arrange(panels)))
 
 
 def solver_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
-    """Write the sheet of one image as PNG: truth and observation on the left, a row of draws per solver.
+    """Write the sheet of one image as PNG: truth and observation on the left, a row of draws per
+    solver.
 
-    Raises ValueError where shapes disagree, and for panels that show another measurement or several images.
+    Raises ValueError where shapes disagree, and for panels that show another measurement or several
+    images.
     """
     write_atomic(Path(path), _paint(arrange_solvers(panels)))
 
 
 def arrange_solvers(panels: Sequence[Panel]) -> Layout:
-    """Where everything goes on the sheet of one image; what the panels share as ``group`` stands above it."""
+    """Where everything goes on the sheet of one image; what the panels share as ``group`` stands
+    above it."""
     views = [_Views(panel) for panel in panels]
-    if not views or any(view.measurement != views[0].measurement for view in views) or len(views[0].truth) != 1:
+    if (
+        not views
+        or any(view.measurement != views[0].measurement for view in views)
+        or len(views[0].truth) != 1
+    ):
         raise ValueError("the sheet of one image needs panels of one image and one measurement")
     first, layout = views[0], Layout(height=MARGIN)
     mapped = [view.draws.shape[1] > 2 for view in views]
-    spread = max((view.largest_spread for view, extra in zip(views, mapped, strict=True) if extra), default=0.0)
+    spread = max(
+        (view.largest_spread for view, extra in zip(views, mapped, strict=True) if extra),
+        default=0.0,
+    )
     shown = [min(SHOWN, view.draws.shape[1]) for view in views]
     columns = 1 + max(draws + extra for draws, extra in zip(shown, mapped, strict=True))
     height, width = _tile_size(first.truth.shape[2:], columns, ALONE)
@@ -132,7 +148,13 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
         layout.rules.append((left, layout.height + LINE + 2, (draws + extra) * step - GAP))
         top = layout.height + LINE + 8 + LABEL
         for d in range(draws):
-            _column(layout, f"draw {d + 1}", left + d * step, [top], [_picture(view.draws[0, d], height, width)])
+            _column(
+                layout,
+                f"draw {d + 1}",
+                left + d * step,
+                [top],
+                [_picture(view.draws[0, d], height, width)],
+            )
         if extra:
             heat = _heat(view.spread[0], spread, height, width)
             _column(layout, "std of draws", left + draws * step, [top], [heat])
@@ -140,7 +162,9 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
             layout.words.append(Words(left, top + height + 13, words, 7.5, FAINT))
         tops.append(top)
         layout.height = top + height + CAPTION + GROUP_GAP // 2
-    tops = [*tops, layout.height + LABEL][:2]  # under the truth of a single solver there is room as well
+    tops = [*tops, layout.height + LABEL][
+        :2
+    ]  # under the truth of a single solver there is room as well
     pictures = [_picture(first.truth[0], height, width), _observations(first, height, width)[0]]
     for label, top, picture in zip(("truth", "observed"), tops, pictures, strict=True):
         _column(layout, label, MARGIN, [top], [picture])
@@ -150,7 +174,8 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
 
 
 def arrange(panels: Sequence[Panel]) -> Layout:
-    """Where everything goes. Few solvers show more draws each, many measurements fewer images each."""
+    """Where everything goes. Few solvers show more draws each, many measurements fewer images
+    each."""
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
     sections = list(_sections([_Views(panel) for panel in panels]))
@@ -169,15 +194,28 @@ class _Views:
 
     def __init__(self, panel: Panel):
         self.panel = panel
-        self.truth, self.draws = np.asarray(panel.truth, np.float32), np.asarray(panel.draws, np.float32)
-        self.observed, self.mask = np.asarray(panel.observed, np.float32), np.asarray(panel.mask, bool)
+        self.truth, self.draws = (
+            np.asarray(panel.truth, np.float32),
+            np.asarray(panel.draws, np.float32),
+        )
+        self.observed, self.mask = (
+            np.asarray(panel.observed, np.float32),
+            np.asarray(panel.mask, bool),
+        )
         n, *image = self.truth.shape
         if len(image) != 3 or image[0] not in (1, 3):
-            raise ValueError(f"'{panel.title}': truth must be (N, 1 or 3, H, W), not {self.truth.shape}")
+            raise ValueError(
+                f"'{panel.title}': truth must be (N, 1 or 3, H, W), not {self.truth.shape}"
+            )
         if self.draws.ndim != 5 or self.draws.shape[:1] + self.draws.shape[2:] != self.truth.shape:
-            raise ValueError(f"'{panel.title}': draws {self.draws.shape} are no draws of truth {self.truth.shape}")
+            raise ValueError(
+                f"'{panel.title}': draws {self.draws.shape} are no draws of truth "
+                f"{self.truth.shape}"
+            )
         if self.mask.shape != (n, 1, *image[1:]):
-            raise ValueError(f"'{panel.title}': mask must be {(n, 1, *image[1:])}, not {self.mask.shape}")
+            raise ValueError(
+                f"'{panel.title}': mask must be {(n, 1, *image[1:])}, not {self.mask.shape}"
+            )
         if panel.captions and len(panel.captions) != n:
             raise ValueError(f"'{panel.title}': {len(panel.captions)} captions for {n} images")
 
@@ -188,12 +226,14 @@ class _Views:
 
     @property
     def spread(self) -> Floats:
-        """Standard deviation over draws, mean over channels, ``(N, H, W)``; NaN where a draw failed."""
+        """Standard deviation over draws, mean over channels, ``(N, H, W)``; NaN where a draw
+        failed."""
         return self.draws.std(axis=1, ddof=1).mean(axis=1)
 
     @property
     def largest_spread(self) -> float:
-        """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not darken all."""
+        """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does
+        not darken all."""
         known = self.spread[np.isfinite(self.spread)]
         return float(np.quantile(known, 0.995)) if known.size else 0.0
 
@@ -218,7 +258,10 @@ def _arrange_section(layout: Layout, section: Sequence[_Views], images: int, spr
     images = min(images, len(first.truth))
     columns = COLUMNS // len(section)
     with_spread = [_is_mapped(view, len(section)) for view in section]
-    draws = [min(DRAWS, view.draws.shape[1], columns - extra) for view, extra in zip(section, with_spread, strict=True)]
+    draws = [
+        min(DRAWS, view.draws.shape[1], columns - extra)
+        for view, extra in zip(section, with_spread, strict=True)
+    ]
     height, width = _tile_size(first.truth.shape[2:], 2 + sum(draws) + sum(with_spread))
     step = width + GAP
     heading = first.panel.group or (first.panel.title if len(section) == 1 else "")
@@ -235,7 +278,9 @@ def _arrange_section(layout: Layout, section: Sequence[_Views], images: int, spr
     _column(layout, "truth", MARGIN, rows, [_picture(x, height, width) for x in first.truth])
     _column(layout, "observed", MARGIN + step, rows, _observations(first, height, width))
     left = MARGIN + 2 * step - GAP + GROUP_GAP
-    for view, shown, extra, span, title in zip(section, draws, with_spread, spans, titles, strict=True):
+    for view, shown, extra, span, title in zip(
+        section, draws, with_spread, spans, titles, strict=True
+    ):
         if lines:
             _title(layout, title, left, layout.height + lines * LINE, span)
         for d in range(shown):
@@ -250,8 +295,12 @@ def _arrange_section(layout: Layout, section: Sequence[_Views], images: int, spr
     layout.height = rows[-1] + height + caption
 
 
-def _column(layout: Layout, label: str, x: int, rows: Sequence[int], tiles: Sequence[Pixels]) -> None:
-    layout.words.append(Words(x + tiles[0].shape[1] / 2, rows[0] - 6, label, 7.5, FAINT, centred=True))
+def _column(
+    layout: Layout, label: str, x: int, rows: Sequence[int], tiles: Sequence[Pixels]
+) -> None:
+    layout.words.append(
+        Words(x + tiles[0].shape[1] / 2, rows[0] - 6, label, 7.5, FAINT, centred=True)
+    )
     for y, tile in zip(rows, tiles, strict=False):
         layout.place(x, y, tile)
 
@@ -280,7 +329,8 @@ def _arrange_foot(layout: Layout, spread: float) -> None:
 
 
 def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[int, int]:
-    """Small images are enlarged by a whole factor, so that every pixel is a crisp square; large ones shrunk to fit."""
+    """Small images are enlarged by a whole factor, so that every pixel is a crisp square; large
+    ones shrunk to fit."""
     room = min(max((WIDTH - 2 * MARGIN) // columns - GAP, 64), LARGEST)
     longest = max(shape)
     tile = max(TILE, min(tile, room))
@@ -289,12 +339,18 @@ def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[in
 
 
 def _observations(view: _Views, height: int, width: int) -> list[Pixels]:
-    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken for content."""
+    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
+    for content."""
     if view.observed.ndim != 4 or view.observed.shape[1] not in (1, 3):
         return [np.full((height, width, 3), _rgb8(to_rgb(FAILED)), np.uint8)] * len(view.truth)
-    seen = [_scaled(m[0].astype(np.uint8), height, width).astype(bool)[..., None] for m in view.mask]
+    seen = [
+        _scaled(m[0].astype(np.uint8), height, width).astype(bool)[..., None] for m in view.mask
+    ]
     pictures = [_picture(y, height, width) for y in view.observed]
-    return [np.where(m, picture, _hatch(height, width)) for m, picture in zip(seen, pictures, strict=True)]
+    return [
+        np.where(m, picture, _hatch(height, width))
+        for m, picture in zip(seen, pictures, strict=True)
+    ]
 
 
 def _picture(x: Floats, height: int, width: int) -> Pixels:
@@ -313,7 +369,11 @@ def _heat(x: Floats, largest: float, height: int, width: int) -> Pixels:
 
 def _scaled(pixels: Pixels, height: int, width: int) -> Pixels:
     """Nearest neighbour upwards, area averages downwards."""
-    how = Image.Resampling.BOX if height < pixels.shape[0] and pixels.ndim == 3 else Image.Resampling.NEAREST
+    how = (
+        Image.Resampling.BOX
+        if height < pixels.shape[0] and pixels.ndim == 3
+        else Image.Resampling.NEAREST
+    )
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), how))
 
 
@@ -334,7 +394,8 @@ def _rgb8(colour: ArrayLike) -> Pixels:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Up to three lines that fit, long names broken at underscores; a bold letter is about 7.5 pixels wide."""
+    """Up to three lines that fit, long names broken at underscores; a bold letter is about 7.5
+    pixels wide."""
     columns = max(8, int(width / 7.5))
     words = (word if len(word) <= columns else word.replace("_", "_ ") for word in text.split())
     lines = textwrap.wrap(" ".join(words), columns, max_lines=3, placeholder="…")

@@ -1,9 +1,11 @@
-"""Experiment trackers: a run of Weights & Biases or TensorBoard for every cell, beside the rows and never instead.
+"""Experiment trackers: a run of Weights & Biases or TensorBoard for every cell, beside the rows and
+never instead.
 
-Whatever a tracker does happens in one thread that the run never waits for: a slow one falls behind, a failing or absent
-one is named once and left alone for the rest of the process. At the end of the process it has a few seconds to finish.
-Files lie in ``trackers/`` of the study. Weights & Biases writes offline, without account and network, unless
-WANDB_MODE says else; ``wandb sync`` sends such a run later.
+Whatever a tracker does happens in one thread that the run never waits for: a slow one falls behind,
+a failing or absent one is named once and left alone for the rest of the process. At the end of the
+process it has a few seconds to finish. Files lie in ``trackers/`` of the study. Weights & Biases
+writes offline, without account and network, unless WANDB_MODE says else; ``wandb sync`` sends such
+a run later.
 """
 
 from __future__ import annotations
@@ -23,18 +25,20 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from bench import console
-from bench.plan import CellPlan, Chunk
+from posterior_bench.bench import console
+from posterior_bench.bench.plan import CellPlan, Chunk
 
 FOLDER = "trackers"
 MOST_WAITING, LAST_SECONDS, SHOWN = 1000, 20.0, 8
-"""Tasks that may wait before new ones are dropped; patience at the end of the process; images per cell."""
+"""Tasks that may wait before new ones are dropped; patience at the end of the process; images per
+cell."""
 
 Counts = Mapping[str, int]
 
 
 class Sink(Protocol):
-    """One run of a tracker, that of a cell; its constructor takes folder, name and configuration."""
+    """One run of a tracker, that of a cell; its constructor takes folder, name and
+    configuration."""
 
     def log(self, values: Mapping[str, float], step: int) -> None: ...
 
@@ -62,14 +66,19 @@ class WandB:
             config=dict(config),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, init_timeout=30),
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, save_code=False, init_timeout=30
+            ),
         )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
 
     def images(self, name: str, images: Mapping[str, bytes]) -> None:
-        shown = [self._wandb.Image(Image.open(io.BytesIO(png)), caption=caption) for caption, png in images.items()]
+        shown = [
+            self._wandb.Image(Image.open(io.BytesIO(png)), caption=caption)
+            for caption, png in images.items()
+        ]
         self._run.log({name: shown})
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
@@ -87,7 +96,9 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / name.replace("/", "-")))
-        self._writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
+        self._writer.add_text(
+            "config", "\n".join(f"    {key}: {value}" for key, value in config.items())
+        )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         for key, value in values.items():
@@ -108,11 +119,15 @@ class TensorBoard:
         self._writer.close()
 
 
-SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {"wandb": WandB, "tensorboard": TensorBoard}
+SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
+    "wandb": WandB,
+    "tensorboard": TensorBoard,
+}
 
 
 class _Background:
-    """Does tasks in order in a thread of its own, until one fails; then it says so once and drops the others."""
+    """Does tasks in order in a thread of its own, until one fails; then it says so once and drops
+    the others."""
 
     def __init__(self, name: str):
         self.name = name
@@ -140,7 +155,8 @@ class _Background:
 
     def _say(self, reason: str) -> None:
         console.err.print(
-            f"bench: logger={self.name} is off from here on ({reason}); rows are not affected", markup=False
+            f"bench: logger={self.name} is off from here on ({reason}); rows are not affected",
+            markup=False,
         )
 
 
@@ -148,7 +164,8 @@ _RUNNING: dict[str, _Background] = {}
 
 
 def finish(seconds: float = LAST_SECONDS) -> None:
-    """Let every tracker end what it has begun, within so many seconds; a later cell starts it anew."""
+    """Let every tracker end what it has begun, within so many seconds; a later cell starts it
+    anew."""
     end = time.monotonic() + seconds
     for name in list(_RUNNING):
         _RUNNING.pop(name).finish(max(0.0, end - time.monotonic()))
@@ -158,10 +175,14 @@ atexit.register(finish)
 
 
 @contextmanager
-def tracking(plan: CellPlan, chunks: Sequence[Chunk], logger: str | None) -> Iterator[Callable[[Chunk, Counts], None]]:
-    """Yields what is to be called with every stored chunk; the end of the block is the end of the cell's run.
+def tracking(
+    plan: CellPlan, chunks: Sequence[Chunk], logger: str | None
+) -> Iterator[Callable[[Chunk, Counts], None]]:
+    """Yields what is to be called with every stored chunk; the end of the block is the end of the
+    cell's run.
 
-    Nothing in here raises or waits for the tracker; without ``logger``, or without chunks to run, nothing happens.
+    Nothing in here raises or waits for the tracker; without ``logger``, or without chunks to run,
+    nothing happens.
     """
     if logger is None or not chunks:
         yield lambda chunk, counts: None
@@ -179,11 +200,19 @@ def tracking(plan: CellPlan, chunks: Sequence[Chunk], logger: str | None) -> Ite
         seen["rows"] += rows
         seen["failed"] += rows - counts.get("ok", 0)
         seen["chunks"] += 1
-        values = {"rows": seen["rows"], "failed": seen["failed"], "seconds": time.monotonic() - start}
+        values = {
+            "rows": seen["rows"],
+            "failed": seen["failed"],
+            "seconds": time.monotonic() - start,
+        }
         step = seen["chunks"]
         background.put(lambda: opened[0].log(values, step))
 
-    background.put(lambda: opened.append(make(plan.folder.parents[1] / FOLDER / logger, _name(plan), _config(plan))))
+    background.put(
+        lambda: opened.append(
+            make(plan.folder.parents[1] / FOLDER / logger, _name(plan), _config(plan))
+        )
+    )
     try:
         yield advance
     finally:
@@ -196,12 +225,21 @@ def _name(plan: CellPlan) -> str:
 
 def _config(plan: CellPlan) -> dict[str, Any]:
     """What the cell is, and the configuration it was made from."""
-    return {**plan.cell.identity, "cell": plan.cell.name, "study": plan.folder.parents[1].name, **_settings(plan)}
+    return {
+        **plan.cell.identity,
+        "cell": plan.cell.name,
+        "study": plan.folder.parents[1].name,
+        **_settings(plan),
+    }
 
 
 def _settings(plan: CellPlan) -> dict[str, Any]:
     nodes = plan.cell.config
-    solver = {f"solver.{key}": value for key, value in nodes["solver"].items() if key not in ("_target_", "presets")}
+    solver = {
+        f"solver.{key}": value
+        for key, value in nodes["solver"].items()
+        if key not in ("_target_", "presets")
+    }
     return {**solver, "batch": nodes["batch"], "commit": nodes.get("commit", "")}
 
 
@@ -211,10 +249,15 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     good = rows[rows["status"] == "ok"]
     good = good.assign(passes=good["nfe"] + good["nge"])
     costs = ("passes", "nfe", "seconds_sample")
-    names = [*(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)), *costs]
+    names = [
+        *(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)),
+        *costs,
+    ]
     means = good.groupby("image_id")[sorted(names)].mean().dropna(axis=1, how="all")
     summary = {str(name): float(value) for name, value in means.mean().items()}
     sink.table("images", means.reset_index())
     pngs = plan.store.read(["png"]).dropna(subset=["png"]).query("draw == 0").head(SHOWN)
-    sink.images("draws", {str(image): png for image, png in zip(pngs["image_id"], pngs["png"], strict=True)})
+    sink.images(
+        "draws", {str(image): png for image, png in zip(pngs["image_id"], pngs["png"], strict=True)}
+    )
     sink.close({**summary, "rows": float(len(rows)), "failed": float(len(rows) - len(good))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datasets.base import ImageSet
+from posterior_bench.datasets.base import ImageSet
 
 
 @dataclass

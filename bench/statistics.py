@@ -1,12 +1,13 @@
 """Means over images and how sure they are.
 
-The unit of resampling is the image: draws of one image share its difficulty, so they are averaged before. Intervals are
-BCa bootstrap intervals (Efron, "Better bootstrap confidence intervals", JASA 1987): corrected for median bias and for
-skewness, which perceptual distances and PSNR have. With few images a plain bootstrap is too sure of itself (a "95 %"
-interval of 8 images holds the true mean 86 to 88 % of the time), so tails are expanded as in Hesterberg, "What Teachers
-Should Know About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %. Fewer than
-:data:`FEWEST` images have no interval at all: with two images such a "95 %" interval holds the true mean half of the
-time. docs/statistics.md has the coverage that was simulated.
+The unit of resampling is the image: draws of one image share its difficulty, so they are averaged
+before. Intervals are BCa bootstrap intervals (Efron, "Better bootstrap confidence intervals", JASA
+1987): corrected for median bias and for skewness, which perceptual distances and PSNR have. With
+few images a plain bootstrap is too sure of itself (a "95 %" interval of 8 images holds the true
+mean 86 to 88 % of the time), so tails are expanded as in Hesterberg, "What Teachers Should Know
+About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %. Fewer than
+:data:`FEWEST` images have no interval at all: with two images such a "95 %" interval holds the true
+mean half of the time. docs/statistics.md has the coverage that was simulated.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ LEVEL = 0.95
 RESAMPLES = 9999
 
 FEWEST = 6
-"""With fewer images no table claims a 95 % interval, and no solver is called better or worse than another."""
+"""With fewer images no table claims a 95 % interval, and no solver is called better or worse than
+another."""
 
 _BLOCK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Means:
-    """Per column: the mean and its interval ``lo`` to ``hi``, over the ``n`` images whose value is finite.
+    """Per column: the mean and its interval ``lo`` to ``hi``, over the ``n`` images whose value is
+    finite.
 
     ``infinite`` counts the images whose value is infinite; they are not in the mean.
     """
@@ -49,17 +52,19 @@ class Means:
 
 def generator(key: str) -> np.random.Generator:
     """A generator that depends on ``key`` alone, so that a table can be rebuilt."""
-    return np.random.default_rng(int.from_bytes(blake2b(key.encode(), digest_size=16).digest(), "big"))
+    return np.random.default_rng(
+        int.from_bytes(blake2b(key.encode(), digest_size=16).digest(), "big")
+    )
 
 
 def means_over_images(columns: Sequence[Array], key: str) -> Means:
     """Means of columns, one value per image ``(images,)`` each, with their 95 % intervals.
 
-    NaN is an image without a value (its draws failed, or the metric is undefined there): it is left out and not counted
-    in ``n``, never taken as zero. An infinite value (PSNR of a perfect answer) is left out too, and counted in
-    ``infinite``, so that a table can name it; the mean of a column whose values are all infinite is infinite. Fewer
-    than :data:`FEWEST` images have no interval (NaN). Columns with the same ``n`` share their resamples, seeded by
-    ``key`` and ``n``.
+    NaN is an image without a value (its draws failed, or the metric is undefined there): it is left
+    out and not counted in ``n``, never taken as zero. An infinite value (PSNR of a perfect answer)
+    is left out too, and counted in ``infinite``, so that a table can name it; the mean of a column
+    whose values are all infinite is infinite. Fewer than :data:`FEWEST` images have no interval
+    (NaN). Columns with the same ``n`` share their resamples, seeded by ``key`` and ``n``.
     """
     kept = [column[np.isfinite(column)] for column in columns]
     n = np.array([len(column) for column in kept], dtype=np.int64)
@@ -80,11 +85,13 @@ def means_over_images(columns: Sequence[Array], key: str) -> Means:
 def bootstrap_interval(
     sample: Array, rng: np.random.Generator, level: float = LEVEL, resamples: int = RESAMPLES
 ) -> Array:
-    """Expanded BCa interval of the mean of every column of ``sample`` ``(n, columns)``, as ``(2, columns)``: lo, hi.
+    """Expanded BCa interval of the mean of every column of ``sample`` ``(n, columns)``, as ``(2,
+    columns)``: lo, hi.
 
-    Ends are order statistics without interpolation; with 9999 resamples they are exact percentiles. One image has no
-    interval (NaN); equal values have one of width zero. With fewer than :data:`FEWEST` images the interval holds the
-    true mean much less often than ``level`` says, and no table prints it. The sample must be finite.
+    Ends are order statistics without interpolation; with 9999 resamples they are exact percentiles.
+    One image has no interval (NaN); equal values have one of width zero. With fewer than
+    :data:`FEWEST` images the interval holds the true mean much less often than ``level`` says, and
+    no table prints it. The sample must be finite.
     """
     n, columns = sample.shape
     if n < 2:
@@ -100,12 +107,13 @@ def bootstrap_interval(
 
 
 def statistic_over_images(reduce: Reduce, features: Array, key: str) -> tuple[float, float, float]:
-    """A statistic of all images with its 95 % interval: value, lo, hi; ``features`` ``(n, ...)``, one entry per image.
+    """A statistic of all images with its 95 % interval: value, lo, hi; ``features`` ``(n, ...)``,
+    one entry per image.
 
-    BCa over resamples of images, the acceleration by leaving each image out in turn, tails expanded as for means. A
-    statistic that chance can only make larger is larger still in resamples; the interval then reaches down from the
-    value, which it always holds. Fewer than :data:`FEWEST` images have no interval; resamples without a value are left
-    out.
+    BCa over resamples of images, the acceleration by leaving each image out in turn, tails expanded
+    as for means. A statistic that chance can only make larger is larger still in resamples; the
+    interval then reaches down from the value, which it always holds. Fewer than :data:`FEWEST`
+    images have no interval; resamples without a value are left out.
     """
     n = len(features)
     if n == 0:
@@ -119,10 +127,16 @@ def statistic_over_images(reduce: Reduce, features: Array, key: str) -> tuple[fl
     without = reduce(features, 1.0 - np.eye(n))
     skew = _acceleration(without[np.isfinite(without)])
     edge = 1 / (len(resampled) + 1)
-    less, at_most = np.searchsorted(resampled, value, "left"), np.searchsorted(resampled, value, "right")
+    less, at_most = (
+        np.searchsorted(resampled, value, "left"),
+        np.searchsorted(resampled, value, "right"),
+    )
     bias = ndtri(np.clip((less + at_most) / 2 * edge, edge, 1 - edge))
     tail = max(_expanded_tail((1 - LEVEL) / 2, n), edge)
-    lo, hi = (_order_statistic(resampled, ndtr(bias + _stretched(bias + z, skew))) for z in ndtri([tail, 1 - tail]))
+    lo, hi = (
+        _order_statistic(resampled, ndtr(bias + _stretched(bias + z, skew)))
+        for z in ndtri([tail, 1 - tail])
+    )
     return (value, min(lo, value), max(hi, value))
 
 
@@ -164,7 +178,8 @@ def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[Array]
 
 
 def _expanded_tail(tail: float, n: int) -> float:
-    """``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``: makes up for the bootstrap's variance, too small by (n - 1) / n."""
+    """``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``: makes up for the bootstrap's variance, too small by
+    (n - 1) / n."""
     return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
 
 
@@ -181,7 +196,9 @@ def _corrected(sample: Array, means: Array, level: float) -> Array:
     at_most = (means <= (centre + rounding)[:, None]).mean(axis=1)
     bias = ndtri(np.clip((less + at_most) / 2, edge, 1 - edge))
     spread = np.sum(deviation**2, axis=0) ** 1.5
-    skew = np.divide(np.sum(deviation**3, axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    skew = np.divide(
+        np.sum(deviation**3, axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0
+    )
     shifted = bias + z
     # beyond its pole, which few and very skewed images reach, the formula would turn round
     stretched = shifted / np.maximum(1 - skew * shifted, 1e-9)

@@ -1,4 +1,5 @@
-"""``python -m bench status STUDY``: how far a study is, read from its folder alone, while it runs or after it died."""
+"""``python -m bench status STUDY``: how far a study is, read from its folder alone, while it runs
+or after it died."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.console import span
-from bench.errors import UserError
-from bench.heartbeat import Beat, beats
-from bench.plan import Chunk, count_rows
-from bench.record import planned_cells, read_cell
-from bench.store import RowStore
+from posterior_bench.bench.console import span
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.heartbeat import Beat, beats
+from posterior_bench.bench.plan import Chunk, count_rows
+from posterior_bench.bench.record import planned_cells, read_cell
+from posterior_bench.bench.store import RowStore
 
 STATES = ("running", "stalled", "waiting", "done")
 _WINDOW_SECONDS = 900.0
@@ -25,7 +26,8 @@ _WINDOW_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell: what it is called, how many of its rows are stored, which failed and why, who works on it.
+    """One cell: what it is called, how many of its rows are stored, which failed and why, who works
+    on it.
 
     ``stored`` holds the times at which shards were written and the number of rows of each.
     """
@@ -40,7 +42,8 @@ class CellStatus:
 
     @property
     def state(self) -> str:
-        """``done``: all rows are stored. ``running`` and ``stalled``: by its workers' signs. ``waiting``: the rest."""
+        """``done``: all rows are stored. ``running`` and ``stalled``: by its workers' signs.
+        ``waiting``: the rest."""
         if self.rows >= self.planned:
             return "done"
         if any(worker.fresh for worker in self.workers):
@@ -60,16 +63,25 @@ def _cell(path: Path) -> CellStatus:
     store = RowStore(path.parent)
     frame = store.read(["status", "message"])
     failed = frame[frame["status"] != "ok"]
-    reason = "" if failed.empty else str((failed["status"] + ": " + failed["message"]).mode().iloc[0])
+    reason = (
+        "" if failed.empty else str((failed["status"] + ": " + failed["message"]).mode().iloc[0])
+    )
     return CellStatus(
-        title="  ".join(str(identity[k]) for k in ("solver", "variant", "data", "mask", "operator") if identity[k]),
+        title="  ".join(
+            str(identity[k])
+            for k in ("solver", "variant", "data", "mask", "operator")
+            if identity[k]
+        ),
         planned=count_rows(chunks, draws),
         rows=len(frame),
         failed=len(failed),
         reason=reason,
         workers=beats(path.parent),
         # when the chunks of a pack were finished is no longer known
-        stored=[(_written(file), Chunk(file.stem, chunks.get(file.stem, ())).rows(draws)) for file in store.shards()],
+        stored=[
+            (_written(file), Chunk(file.stem, chunks.get(file.stem, ())).rows(draws))
+            for file in store.shards()
+        ],
     )
 
 
@@ -81,9 +93,11 @@ def _written(path: Path) -> float:
 
 
 def rate(cells: Sequence[CellStatus]) -> float:
-    """Rows per second while there was work: over the last :data:`_WINDOW_SECONDS` before the latest shard.
+    """Rows per second while there was work: over the last :data:`_WINDOW_SECONDS` before the latest
+    shard.
 
-    The first shard of the window only starts the clock: when its own work began is not known. 0 with fewer than two.
+    The first shard of the window only starts the clock: when its own work began is not known. 0
+    with fewer than two.
     """
     stored = sorted(pair for cell in cells for pair in cell.stored)
     if len(stored) < 2:
@@ -121,7 +135,8 @@ def summary(cells: Sequence[CellStatus]) -> str:
     states = [cell.state for cell in cells]
     planned, rows = sum(cell.planned for cell in cells), sum(cell.rows for cell in cells)
     words = [
-        ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states) + " of the planned cells",
+        ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+        + " of the planned cells",
         f"{rows} of {planned} rows, {sum(cell.failed for cell in cells)} failed",
     ]
     per_second = rate(cells)
@@ -136,8 +151,8 @@ def summary(cells: Sequence[CellStatus]) -> str:
 
 def show(arguments: Sequence[str]) -> int:
     """The verb: 0 where no row has failed so far, else 1."""
-    from bench.console import out
-    from bench.errors import FAILED
+    from posterior_bench.bench.console import out
+    from posterior_bench.bench.errors import FAILED
 
     if len(arguments) != 1:
         raise UserError("'status' takes one study folder, for example: bench status runs/default")

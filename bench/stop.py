@@ -1,9 +1,11 @@
-"""Being stopped: Ctrl-C, and the SIGTERM of schedulers and service managers, end a run in the same orderly way.
+"""Being stopped: Ctrl-C, and the SIGTERM of schedulers and service managers, end a run in the same
+orderly way.
 
-A signal raises an exception once, wherever the main thread is. Code of other people may swallow that (``except:``), so
-the signal is also remembered: nothing is stored after it, and while such code runs on, the exception is raised in it
-again every second. After :data:`PATIENCE_SECONDS` of that the process ends without further ado. By what is remembered
-a ``KeyboardInterrupt`` that some code raised by itself is told apart from one that a person asked for.
+A signal raises an exception once, wherever the main thread is. Code of other people may swallow
+that (``except:``), so the signal is also remembered: nothing is stored after it, and while such
+code runs on, the exception is raised in it again every second. After :data:`PATIENCE_SECONDS` of
+that the process ends without further ado. By what is remembered a ``KeyboardInterrupt`` that some
+code raised by itself is told apart from one that a person asked for.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.errors import INTERRUPTED, TERMINATED
+from posterior_bench.bench.errors import INTERRUPTED, TERMINATED
 
 CONTINUED = ("run", "score", "compact")
 """Verbs that go on where they were when the same command is given again."""
 
 AGAIN_SECONDS, PATIENCE_SECONDS = 1.0, 15.0
-"""How often the exception is raised again in code that swallows it, and how long until the process is ended."""
+"""How often the exception is raised again in code that swallows it, and how long until the process
+is ended."""
 
 _END: Callable[[int], object] = os._exit  # foreign code sees another one, see bench.foreign
 
@@ -37,10 +40,11 @@ class Terminated(KeyboardInterrupt):
 
 @dataclass
 class _State:
-    """``heeded``: our handlers are in place. ``number``: the first signal that came. ``depth``: of foreign code.
+    """``heeded``: our handlers are in place. ``number``: the first signal that came. ``depth``: of
+    foreign code.
 
-    ``again``: the signal on its way is a reminder of this module's and not a new one. ``before``: whose handlers ours
-    took the place of.
+    ``again``: the signal on its way is a reminder of this module's and not a new one. ``before``:
+    whose handlers ours took the place of.
     """
 
     heeded: bool = False
@@ -52,14 +56,18 @@ class _State:
 
 _STATE = _State()
 _ENDING = threading.Lock()
-"""No signal is raised again once the handlers of before are back in their place: they may end the process."""
+"""No signal is raised again once the handlers of before are back in their place: they may end the
+process."""
 
 
 def heed_signals() -> None:
-    """Begin a command: no signal has come yet, and from now on SIGINT and SIGTERM unwind the stack."""
+    """Begin a command: no signal has come yet, and from now on SIGINT and SIGTERM unwind the
+    stack."""
     _STATE.number, _STATE.depth = None, 0
     if threading.current_thread() is threading.main_thread():
-        _STATE.before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        _STATE.before = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+        }
     heed_again()
 
 
@@ -82,7 +90,8 @@ def heed_again() -> None:
 
 
 def die_at_once() -> None:
-    """For a worker process, whose files are written all or nothing: SIGTERM ends it, also in the middle of C code."""
+    """For a worker process, whose files are written all or nothing: SIGTERM ends it, also in the
+    middle of C code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _STATE.heeded = True
@@ -100,21 +109,25 @@ def came() -> bool:
 
 
 def check() -> None:
-    """Raise what the signal raised, if one has come: nothing may be stored after it, whoever swallowed it."""
+    """Raise what the signal raised, if one has come: nothing may be stored after it, whoever
+    swallowed it."""
     if came():
         raise _interrupt()
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether an exception is there because a person or scheduler ends the process, and not by itself.
+    """Whether an exception is there because a person or scheduler ends the process, and not by
+    itself.
 
-    Where our handlers are not in place nobody can tell, and every KeyboardInterrupt is taken for a person's.
+    Where our handlers are not in place nobody can tell, and every KeyboardInterrupt is taken for a
+    person's.
     """
     return came() or (isinstance(error, KeyboardInterrupt) and not _STATE.heeded)
 
 
 def exit_code() -> int:
-    """143 after SIGTERM, else 130; libraries that catch the exception and raise one of their own do not matter."""
+    """143 after SIGTERM, else 130; libraries that catch the exception and raise one of their own do
+    not matter."""
     return TERMINATED if _STATE.number == signal.SIGTERM else INTERRUPTED
 
 
@@ -145,7 +158,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _remind() -> None:
-    """While foreign code runs on after the signal, raise the exception in it again; end the process at last."""
+    """While foreign code runs on after the signal, raise the exception in it again; end the process
+    at last."""
     ignored, main = 0.0, threading.main_thread()
     while _STATE.number is not None and main.is_alive():
         time.sleep(AGAIN_SECONDS)
@@ -154,7 +168,11 @@ def _remind() -> None:
             continue
         ignored += AGAIN_SECONDS
         if ignored >= PATIENCE_SECONDS:
-            words = "bench: interrupted; code of a solver, metric or data set did not end, and the process was ended\n"
+            words = (
+                "bench: interrupted; code of a solver, metric or data set did not end, and "
+                "the "
+                "process was ended\n"
+            )
             os.write(2, words.encode())
             _END(exit_code())
             return
@@ -169,4 +187,6 @@ def farewell(verb: str, arguments: Sequence[str]) -> str:
     if verb not in CONTINUED:
         return "bench: interrupted"
     start = "bench" if Path(sys.argv[0]).name == "bench" else "python -m bench"
-    return f"bench: interrupted; what is stored is kept. To continue: {start} {shlex.join(arguments)}".rstrip()
+    return (
+        f"bench: interrupted; what is stored is kept. To continue: {start} {shlex.join(arguments)}"
+    ).rstrip()

@@ -1,11 +1,13 @@
 """The row store: one Parquet shard per chunk, so that a finished chunk is a file that is there.
 
-A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader therefore sees a
-whole shard or none, on a local disk and on a shared folder without locks, and a chunk written twice replaces itself.
-Every page of a shard has a checksum and its footer a seal; what is read is checked against them. Shards of finished
-chunks can be merged into a pack, which says which chunks it holds, and how many rows of each.
+A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader
+therefore sees a whole shard or none, on a local disk and on a shared folder without locks, and a
+chunk written twice replaces itself. Every page of a shard has a checksum and its footer a seal;
+what is read is checked against them. Shards of finished chunks can be merged into a pack, which
+says which chunks it holds, and how many rows of each.
 
-A file belongs to one cell, whose name its footer holds: in the folder of another cell every reader refuses it.
+A file belongs to one cell, whose name its footer holds: in the folder of another cell every reader
+refuses it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bench.errors import WrongCell
+from posterior_bench.bench.errors import WrongCell
 
 FIXED = pa.schema(
     [
@@ -62,20 +64,23 @@ FIXED = pa.schema(
         ("version", pa.string()),
     ]
 )
-"""The columns every row has, in this order. Every other column but :data:`TRACE` is a metric, sorted by its id: a
-number (float64), or the features of a set metric (a list of float32, empty where there are none). ``truth`` hashes the
-pixels that the row was measured on, ``code`` the source of its solver, ``version`` is that of this product; in shards
-that were written before version 0.2.0 they are null."""
+"""The columns every row has, in this order. Every other column but :data:`TRACE` is a metric,
+sorted by its id: a number (float64), or the features of a set metric (a list of float32, empty
+where there are none). ``truth`` hashes the pixels that the row was measured on, ``code`` the source
+of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
+they are null."""
 
 TRACE = "trace"
-"""The column of :mod:`bench.trace`, in shards that were written with ``trace=true`` and have something to tell."""
+"""The column of :mod:`bench.trace`, in shards that were written with ``trace=true`` and have
+something to tell."""
 
 BULKY = ("png", TRACE)
 """Columns that are read only where they are asked for."""
 
 FEATURES = pa.list_(pa.field("element", pa.float32()))
 TRUTH = "_truth"
-"""Ends the name of the column with the features of the original images, as in ``metrics.features``."""
+"""Ends the name of the column with the features of the original images, as in ``metrics.features``.
+"""
 
 KEY = ["cell", "image_id", "draw"]
 TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
@@ -92,7 +97,8 @@ PACK = "packed-"
 """Starts the names of packs, and of no chunk."""
 
 _GROUP_ROWS, _GROUP_BYTES = 5000, 8 * 2**20
-"""When a row group of a pack is large enough: more cost whoever wants one chunk, and fewer whoever wants all."""
+"""When a row group of a pack is large enough: more cost whoever wants one chunk, and fewer whoever
+wants all."""
 
 _CHUNK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STALE_SECONDS = 3600
@@ -108,7 +114,8 @@ class DifferentCopies(ValueError):
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one, never a part."""
+    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one,
+    never a part."""
     part = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -124,9 +131,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 class RowStore:
-    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at once.
+    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at
+    once.
 
-    The folder has the name of the cell. Every method that reads raises WrongCell where a file is of another one.
+    The folder has the name of the cell. Every method that reads raises WrongCell where a file is of
+    another one.
     """
 
     def __init__(self, cell_folder: Path | str):
@@ -136,18 +145,24 @@ class RowStore:
     def write(self, chunk: str, rows: Sequence[Row]) -> None:
         """Store the rows of a chunk, all or nothing; a chunk written again replaces itself.
 
-        A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``, ``draw`` and ``status``
-        must be there) and one number per metric id: None = not computed; NaN and infinity are kept as they are. A list
-        of numbers is stored as features; a metric has the one or the other. Bytes are kept as they are.
-        Raises ValueError for a bad chunk name, no rows, a row without key or of another cell and two rows with the same
-        key.
+        A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``,
+        ``draw`` and ``status`` must be there) and one number per metric id: None = not computed;
+        NaN and infinity are kept as they are. A list of numbers is stored as features; a metric has
+        the one or the other. Bytes are kept as they are. Raises ValueError for a bad chunk name, no
+        rows, a row without key or of another cell and two rows with the same key.
         """
         path = self._path(chunk)
         if chunk.startswith(PACK):
-            raise ValueError(f"chunk name '{chunk}' is that of a pack: begin it with something else than '{PACK}'")
+            raise ValueError(
+                f"chunk name '{chunk}' is that of a pack: begin it with something else than "
+                f"'{PACK}'"
+            )
         strange = {str(row.get("cell")) for row in rows} - {self.cell, "None"}
         if strange:
-            raise ValueError(f"chunk '{chunk}' has rows of the cell {min(strange)}, but this folder is of {self.cell}")
+            raise ValueError(
+                f"chunk '{chunk}' has rows of the cell {min(strange)}, but this folder is of "
+                f"{self.cell}"
+            )
         data = _encode(chunk, _table(chunk, rows), self.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
@@ -155,45 +170,61 @@ class RowStore:
     def extend(self, chunk: str, rows: Sequence[Row]) -> None:
         """Add columns to a stored chunk, all or nothing; what is stored stays bit for bit.
 
-        ``rows``: the new columns of every stored row, in the stored order. Raises ValueError for a column that is there
-        already and another number of rows, CorruptShard for a damaged shard.
+        ``rows``: the new columns of every stored row, in the stored order. Raises ValueError for a
+        column that is there already and another number of rows, CorruptShard for a damaged shard.
         """
         table = self.table(chunk)
         names = sorted({name for row in rows for name in row})
         known = [name for name in names if name in table.column_names]
         if known or len(rows) != table.num_rows:
-            wrong = f"has {', '.join(known)} already" if known else f"has {table.num_rows} rows, not {len(rows)}"
+            wrong = (
+                f"has {', '.join(known)} already"
+                if known
+                else f"has {table.num_rows} rows, not {len(rows)}"
+            )
             raise ValueError(f"chunk '{chunk}' {wrong}; stored values are never replaced")
         for name in names:
             values = [row.get(name) for row in rows]
             kind = _type(values)
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
-        write_atomic(self._path(chunk), _encode(chunk, table.select(_ordered(table.column_names)), self.cell))
+        write_atomic(
+            self._path(chunk), _encode(chunk, table.select(_ordered(table.column_names)), self.cell)
+        )
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
-        """All columns of a chunk, and its rows as they are stored, images included. CorruptShard for a damaged one."""
+        """All columns of a chunk, and its rows as they are stored, images included. CorruptShard
+        for a damaged one."""
         table = self.table(chunk)
         return table.column_names, table.to_pandas()
 
     def columns_of(self, chunk: str) -> set[str]:
         """The names of a stored chunk's columns. FileNotFoundError where it is not there."""
         path = self._path(chunk)
-        files = [path] if path.exists() else [pack for pack in self.packs() if chunk in _held(pack, self.cell)]
+        files = (
+            [path]
+            if path.exists()
+            else [pack for pack in self.packs() if chunk in _held(pack, self.cell)]
+        )
         if not files:
             raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
         return {*_columns(files[0])}
 
     def columns(self) -> list[str]:
-        """The names of the columns of one stored chunk, from a footer alone; none where nothing is stored."""
+        """The names of the columns of one stored chunk, from a footer alone; none where nothing is
+        stored."""
         return next((_columns(path) for path in self._shards() if self._sound(path)), [])
 
     def has(self, chunk: str) -> bool:
-        """Whether the chunk is there with a sound footer; a corrupt shard is reported and set aside."""
+        """Whether the chunk is there with a sound footer; a corrupt shard is reported and set
+        aside."""
         path = self._path(chunk)
-        return (path.exists() and bool(self._sound(path))) or any(chunk in self._sound(p) for p in self.packs())
+        return (path.exists() and bool(self._sound(path))) or any(
+            chunk in self._sound(p) for p in self.packs()
+        )
 
     def done(self) -> set[str]:
-        """Names of the finished chunks. Reads footers only; corrupt shards are reported and set aside."""
+        """Names of the finished chunks. Reads footers only; corrupt shards are reported and set
+        aside."""
         return _steady(lambda: {*chain.from_iterable(_each(self._sound, self._shards()))})
 
     def shards(self) -> list[Path]:
@@ -217,9 +248,11 @@ class RowStore:
             return []
 
     def pack(self, chunks: Sequence[str]) -> Path:
-        """Write one file that holds these stored chunks, whose columns agree; returns it, read once more and sound.
+        """Write one file that holds these stored chunks, whose columns agree; returns it, read once
+        more and sound.
 
-        Nothing is removed: until the chunks' own files are, readers see every row twice and count it once.
+        Nothing is removed: until the chunks' own files are, readers see every row twice and count
+        it once.
         """
         name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
         tables = {chunk: self.table(chunk) for chunk in chunks}
@@ -227,18 +260,23 @@ class RowStore:
         _decode(path, _everything, self.cell)
         return path
 
-    def read(self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY) -> pd.DataFrame:
-        """All rows, sorted by image id and draw: the order does not depend on how rows were cut into chunks.
+    def read(
+        self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY
+    ) -> pd.DataFrame:
+        """All rows, sorted by image id and draw: the order does not depend on how rows were cut
+        into chunks.
 
-        ``columns``: None = all but those in ``but``; the key comes always. A metric that some shards lack is NaN there.
-        Every page read is checked against its checksum; a corrupt shard is reported and set aside, so its rows are
-        missing and the next run does them again. Rows stored twice come once. Raises DifferentCopies if two copies
-        differ in anything but timings, ValueError for a column that no shard has.
+        ``columns``: None = all but those in ``but``; the key comes always. A metric that some
+        shards lack is NaN there. Every page read is checked against its checksum; a corrupt shard
+        is reported and set aside, so its rows are missing and the next run does them again. Rows
+        stored twice come once. Raises DifferentCopies if two copies differ in anything but timings,
+        ValueError for a column that no shard has.
         """
         return _complete(self._rows(columns, but), columns, self.folder)
 
     def sweep(self) -> list[Path]:
-        """Remove what killed writers left: dot-files of dead processes of this host, and any older than an hour."""
+        """Remove what killed writers left: dot-files of dead processes of this host, and any older
+        than an hour."""
         stale = [path for path in self.folder.glob(".*.tmp") if _is_stale(path)]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -246,13 +284,17 @@ class RowStore:
 
     def _path(self, chunk: str) -> Path:
         if not _CHUNK.fullmatch(chunk):
-            raise ValueError(f"chunk name '{chunk}' cannot be a file name: use letters, digits, '_', '-' and '.'")
+            raise ValueError(
+                f"chunk name '{chunk}' cannot be a file name: use letters, digits, '_', '-' and '.'"
+            )
         return self.folder / f"{chunk}.parquet"
 
     def _shards(self) -> list[Path]:
-        """Packs last: of two copies of a row, that in the chunk's own file is read, which may have gained columns."""
+        """Packs last: of two copies of a row, that in the chunk's own file is read, which may have
+        gained columns."""
         before, found = self._listing(), self._listing()
-        # one listing may miss a pack that appears and the files that vanish for it; a second one then lacks some
+        # one listing may miss a pack that appears and the files that vanish for it; a second one
+        # then lacks some
         while not before <= found:
             before, found = found, self._listing()
         return sorted(found, key=lambda path: (path.name.startswith(PACK), path.name))
@@ -261,7 +303,8 @@ class RowStore:
         return {path for path in self.folder.glob("*.parquet") if not path.name.startswith(".")}
 
     def table(self, chunk: str) -> pa.Table:
-        """All columns of a stored chunk, from its own file or from a pack. FileNotFoundError where it is in none."""
+        """All columns of a stored chunk, from its own file or from a pack. FileNotFoundError where
+        it is in none."""
         return _steady(lambda: self._find(chunk))
 
     def _find(self, chunk: str) -> pa.Table:
@@ -302,29 +345,38 @@ class RowStore:
         return {path: table for path, table in tables if table is not None}
 
     def _compare(self, paths: Iterable[Path]) -> None:
-        """Raise DifferentCopies unless rows stored twice agree in every column that both have, images included.
+        """Raise DifferentCopies unless rows stored twice agree in every column that both have,
+        images included.
 
-        Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks them.
+        Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks
+        them.
         """
         tables = [_decode(path, _everything, self.cell) for path in paths]
-        frame = pa.concat_tables([_hashable(table) for table in tables], promote_options="default").to_pandas()
+        frame = pa.concat_tables(
+            [_hashable(table) for table in tables], promote_options="default"
+        ).to_pandas()
         copies = frame[frame.duplicated(KEY, keep=False)].drop(columns=[*TIMINGS], errors="ignore")
         there = [[name in table.column_names for name in copies.columns] for table in tables]
         has = np.repeat(there, [len(table) for table in tables], axis=0)
-        both = pd.DataFrame(has[copies.index], copies.index, copies.columns).groupby([copies[k] for k in KEY])
+        both = pd.DataFrame(has[copies.index], copies.index, copies.columns).groupby(
+            [copies[k] for k in KEY]
+        )
         shared = both.transform("all")
         distinct = copies.where(shared, None).drop_duplicates()
         bad = distinct[distinct.duplicated(KEY)]
         if len(bad):
             first = bad.iloc[0]
             raise DifferentCopies(
-                f"{self.folder}: image '{first['image_id']}' draw {first['draw']} is stored twice with different "
-                f"results ({len(bad)} such rows); find out which run is right and remove the other's shard"
+                f"{self.folder}: image '{first['image_id']}' draw {first['draw']} is stored twice "
+                f"with different "
+                f"results ({len(bad)} such rows); find out which run is right and remove the "
+                f"other's shard"
             )
 
 
 def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The rows of every cell of a study, sorted by cell, image id and draw; see :meth:`RowStore.read`.
+    """The rows of every cell of a study, sorted by cell, image id and draw; see
+    :meth:`RowStore.read`.
 
     ``columns``: None = all but :data:`BULKY`. A metric that a cell was not scored by is NaN there.
     """
@@ -399,7 +451,8 @@ def _increase(keys: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
 
 
 def _owners(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
-    """The shards with a row that another shard has too; ``frame`` is their rows one after the other."""
+    """The shards with a row that another shard has too; ``frame`` is their rows one after the
+    other."""
     shard_of_row = np.repeat(np.arange(len(shards)), [table.num_rows for table in shards.values()])
     paths = list(shards)
     return [paths[i] for i in np.unique(shard_of_row[frame.duplicated(KEY, keep=False)])]
@@ -408,15 +461,21 @@ def _owners(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
 def _table(chunk: str, rows: Sequence[Row]) -> pa.Table:
     """The rows as a table of the fixed columns and the metrics."""
     if not rows:
-        raise ValueError(f"chunk '{chunk}' has no rows; a failed row is a row, with its status and message")
+        raise ValueError(
+            f"chunk '{chunk}' has no rows; a failed row is a row, with its status and message"
+        )
     lacking = [name for name in (*KEY, "status") if any(row.get(name) is None for row in rows)]
     if lacking:
         raise ValueError(f"chunk '{chunk}' has a row without {', '.join(lacking)}")
     if len({tuple(row[name] for name in KEY) for row in rows}) < len(rows):
         raise ValueError(f"chunk '{chunk}' has two rows of the same image and draw")
     metrics = sorted({name for row in rows for name in row} - {*FIXED.names})
-    schema = pa.schema([*FIXED, *(pa.field(name, _type([row.get(name) for row in rows])) for name in metrics)])
-    table = pa.Table.from_arrays([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)
+    schema = pa.schema(
+        [*FIXED, *(pa.field(name, _type([row.get(name) for row in rows])) for name in metrics)]
+    )
+    table = pa.Table.from_arrays(
+        [pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema
+    )
     return table
 
 
@@ -432,7 +491,8 @@ def _encode(chunk: str, table: pa.Table, cell: str) -> bytes:
 
 
 def _encode_all(name: str, tables: Mapping[str, pa.Table], cell: str) -> bytes:
-    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no statistics, snappy.
+    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no
+    statistics, snappy.
 
     A row group holds a chunk, or as many small ones as it takes to read many rows at once.
     """
@@ -474,12 +534,19 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _seal(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = "") -> str:
-    """What the footer must agree with: page checksums guard the values, and this names, types, length and cell.
+    """What the footer must agree with: page checksums guard the values, and this names, types,
+    length and cell.
 
     Files that were written before version 0.2.0 do not name their cell.
     """
     columns = [(field.name, str(field.type)) for field in schema]
-    content = (name, rows, columns, *([chunks] if chunks else []), *([("cell", cell)] if cell else []))
+    content = (
+        name,
+        rows,
+        columns,
+        *([chunks] if chunks else []),
+        *([("cell", cell)] if cell else []),
+    )
     return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
@@ -489,7 +556,11 @@ def _decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> 
         _demand_cell(path, file, cell)
         names = [name for name in file.schema_arrow.names if wanted(name)]
         if chunk is None:
-            table, first, rows = file.read(columns=names, use_threads=False), 0, file.metadata.num_rows
+            table, first, rows = (
+                file.read(columns=names, use_threads=False),
+                0,
+                file.metadata.num_rows,
+            )
         else:
             group, first, rows = _place(file, chunk)
             table = file.read_row_group(group, columns=names, use_threads=False)
@@ -500,12 +571,18 @@ def _decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> 
 
 
 def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
-    """Raise WrongCell for a file of another cell; of an old one, whose footer does not say, the rows do."""
+    """Raise WrongCell for a file of another cell; of an old one, whose footer does not say, the
+    rows do."""
     bound = (file.metadata.metadata or {}).get(_CELL, b"").decode()
-    found = {bound} if bound else {*file.read(columns=["cell"], use_threads=False)["cell"].unique().to_pylist()}
+    found = (
+        {bound}
+        if bound
+        else {*file.read(columns=["cell"], use_threads=False)["cell"].unique().to_pylist()}
+    )
     if strange := sorted(map(str, found - {cell})):
         raise WrongCell(
-            f"{path} holds rows of the cell {strange[0]}, but lies in the folder of {cell}; move it to "
+            f"{path} holds rows of the cell {strange[0]}, but lies in the folder of {cell}; move "
+            f"it to "
             f"{strange[0]}/rows if it is missing there, else remove it"
         )
 
@@ -523,7 +600,8 @@ def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
 
 
 def _sizes(file: pq.ParquetFile) -> dict[str, int]:
-    """The chunks of a pack and their numbers of rows; packs once had a row group for each, and named them alone."""
+    """The chunks of a pack and their numbers of rows; packs once had a row group for each, and
+    named them alone."""
     chunks = json.loads((file.metadata.metadata or {})[_CHUNKS])
     if isinstance(chunks, dict):
         return chunks
@@ -532,7 +610,8 @@ def _sizes(file: pq.ParquetFile) -> dict[str, int]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
-    """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays an OSError."""
+    """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays
+    an OSError."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
@@ -564,7 +643,8 @@ def _each(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
 
 
 def _steady(read: Callable[[], T], tries: int = 5) -> T:
-    """What ``read`` gives; once more where a file is gone that was there, because it has just been merged."""
+    """What ``read`` gives; once more where a file is gone that was there, because it has just been
+    merged."""
     for _ in range(tries - 1):
         try:
             return read()
@@ -582,8 +662,13 @@ def _held(path: Path, cell: str) -> list[str]:
 
 
 def _set_aside(path: Path, error: CorruptShard) -> None:
-    """Rename, never delete: the chunk counts as missing, and what is left of it can still be looked at."""
-    _LOG.warning("%s is corrupt: %s; its rows count as missing, run the study again to redo them", path, error)
+    """Rename, never delete: the chunk counts as missing, and what is left of it can still be looked
+    at."""
+    _LOG.warning(
+        "%s is corrupt: %s; its rows count as missing, run the study again to redo them",
+        path,
+        error,
+    )
     try:
         path.replace(path.with_name(f".{path.name}.corrupt"))
     except OSError as failure:
@@ -591,7 +676,8 @@ def _set_aside(path: Path, error: CorruptShard) -> None:
 
 
 def _is_stale(path: Path) -> bool:
-    """By age, or because its writer is dead; a process number says nothing about processes of another host."""
+    """By age, or because its writer is dead; a process number says nothing about processes of
+    another host."""
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -1,8 +1,9 @@
 """Random numbers that depend on what they are for, and on nothing else.
 
-A seed is a hash of (study seed, data id, image id, draw, stream). So a measurement is the same for every solver,
-batch size, order, subset and number of workers, and one more draw moves nothing else. Numbers are drawn on the CPU
-and moved, because generators of different devices give different numbers.
+A seed is a hash of (study seed, data id, image id, draw, stream). So a measurement is the same for
+every solver, batch size, order, subset and number of workers, and one more draw moves nothing else.
+Numbers are drawn on the CPU and moved, because generators of different devices give different
+numbers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ class Key:
 class Noise:
     """One CPU generator per row: row ``i`` never depends on how many rows there are."""
 
-    def __init__(self, keys: Sequence[Key], stream: str, device: torch.device | str = "cpu", draw: int | None = None):
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        stream: str,
+        device: torch.device | str = "cpu",
+        draw: int | None = None,
+    ):
         self._keys, self._stream, self._device = list(keys), stream, device
         self._generators = [torch.Generator().manual_seed(key.seed(stream, draw)) for key in keys]
 
@@ -53,12 +60,17 @@ class Noise:
         return len(self._generators)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normals, float32, ``(rows, *shape)``; whole per-row tensors, so that no bits are shared."""
-        return torch.stack([torch.randn(tuple(shape), generator=g) for g in self._generators]).to(self._device)
+        """Standard normals, float32, ``(rows, *shape)``; whole per-row tensors, so that no bits are
+        shared."""
+        return torch.stack([torch.randn(tuple(shape), generator=g) for g in self._generators]).to(
+            self._device
+        )
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Uniforms on [0, 1), float32, ``(rows, *shape)``."""
-        return torch.stack([torch.rand(tuple(shape), generator=g) for g in self._generators]).to(self._device)
+        return torch.stack([torch.rand(tuple(shape), generator=g) for g in self._generators]).to(
+            self._device
+        )
 
     def draws(self, draws: Sequence[int]) -> Noise:
         """Fresh noise for every (row, draw), rows of one image together."""

@@ -1,4 +1,5 @@
-"""The leaderboard as people read it: Markdown, LaTeX and the terminal, one ranking for all three."""
+"""The leaderboard as people read it: Markdown, LaTeX and the terminal, one ranking for all
+three."""
 
 from __future__ import annotations
 
@@ -11,19 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.paired import share
+from posterior_bench.bench.paired import share
 
 GROUP = ["data", "mask", "operator", "images", "seed", "content"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
 RANKED = [*GROUP, "prior", "fingerprint", "draws"]
-"""Cells that agree in these too are ranked against each other: name and content of the prior, and draws, because a
-mean over more draws varies less."""
+"""Cells that agree in these too are ranked against each other: name and content of the prior, and
+draws, because a mean over more draws varies less."""
 
 INCOMPLETE = "†"
 RANKING = (
-    "Bold: best mean, underlined: second best, among cells measured on the same images with the same prior and draws. "
-    "Where there are rank letters, solvers that share one with the best (second best) are marked too."
+    "Bold: best mean, underlined: second best, among cells measured on the same images with the "
+    "same prior and draws. "
+    "Where there are rank letters, solvers that share one with the best (second best) are marked "
+    "too."
 )
 
 MOST_DECIMALS = 8
@@ -60,8 +63,20 @@ def markdown(frame: pd.DataFrame) -> str:
     for heading, lines in _groups(frame):
         head, *body = _grid(frame, lines, escape_markdown, cell)
         rule = ["---", *["---:"] * (len(head) - 1)]
-        parts += ["", f"## {escape_markdown(heading)}", "", *(f"| {' | '.join(row)} |" for row in (head, rule, *body))]
-    return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in (RANKING, *frame.attrs["notes"])), ""])
+        parts += [
+            "",
+            f"## {escape_markdown(heading)}",
+            "",
+            *(f"| {' | '.join(row)} |" for row in (head, rule, *body)),
+        ]
+    return "\n".join(
+        [
+            *parts,
+            "",
+            *(f"- {escape_markdown(note)}" for note in (RANKING, *frame.attrs["notes"])),
+            "",
+        ]
+    )
 
 
 def latex(frame: pd.DataFrame) -> str:
@@ -69,25 +84,45 @@ def latex(frame: pd.DataFrame) -> str:
     marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
 
     def cell(value: str, ends: str, mark: str) -> str:
-        return marks[mark].format(escape_latex(value)) + (rf" {{\scriptsize {escape_latex(ends)}}}" if ends else "")
+        return marks[mark].format(escape_latex(value)) + (
+            rf" {{\scriptsize {escape_latex(ends)}}}" if ends else ""
+        )
 
-    grids = [(heading, _grid(frame, lines, escape_latex, cell)) for heading, lines in _groups(frame)]
+    grids = [
+        (heading, _grid(frame, lines, escape_latex, cell)) for heading, lines in _groups(frame)
+    ]
     head = grids[0][1][0]
-    parts = ["% needs \\usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
+    parts = [
+        "% needs \\usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+    ]
     parts.append(" & ".join(head) + r" \\")
     for heading, (_, *body) in grids:
-        parts += [r"\midrule", rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}} \\"]
+        parts += [
+            r"\midrule",
+            rf"\multicolumn{{{len(head)}}}{{l}}{{\emph{{{escape_latex(heading)}}}}} \\",
+        ]
         parts += [" & ".join(row) + r" \\" for row in body]
     parts += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"{\footnotesize"]
-    return "\n".join([*parts, *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])), "}", ""])
+    return "\n".join(
+        [
+            *parts,
+            *(rf"{escape_latex(note)}\par" for note in (RANKING, *frame.attrs["notes"])),
+            "}",
+            "",
+        ]
+    )
 
 
 def terminal(frame: pd.DataFrame, width: int, metrics: int = 4, first: Iterable[str] = ()) -> Table:
-    """Solver, what distinguishes the groups, one column per kind of metric as value and interval, cost.
+    """Solver, what distinguishes the groups, one column per kind of metric as value and interval,
+    cost.
 
-    Of a metric with several columns the hole is shown, else the pasted image: what a solver had to invent. The headings
-    are the column names of the CSV; all columns are there. As many of the first ``metrics`` kinds are shown as
-    ``width`` characters hold, one at least; the metrics named in ``first`` come before the others.
+    Of a metric with several columns the hole is shown, else the pasted image: what a solver had to
+    invent. The headings are the column names of the CSV; all columns are there. As many of the
+    first ``metrics`` kinds are shown as ``width`` characters hold, one at least; the metrics named
+    in ``first`` come before the others.
     """
     cards = frame.attrs["metrics"]
     wanted = headlines({m: cards[m] for m in first if m in cards}, frame)
@@ -112,19 +147,29 @@ def _terminal(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
         ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
         for i, line in lines.iterrows():
             scores = [
-                Text.assemble((_with_interval(line, m), marks[ranks[m][i]]), (_letters(frame, line, m), "dim"))
+                Text.assemble(
+                    (_with_interval(line, m), marks[ranks[m][i]]), (_letters(frame, line, m), "dim")
+                )
                 for m in cards
             ]
             counts = [str(line[name]) for name in _count_names(frame)]
-            table.add_row(Text(_name(line)), *(Text(str(line[c])) for c in shown), *scores, *_costs(line), *counts)
+            table.add_row(
+                Text(_name(line)),
+                *(Text(str(line[c])) for c in shown),
+                *scores,
+                *_costs(line),
+                *counts,
+            )
         table.add_section()
     return table
 
 
 def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) -> list[str]:
-    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ...
+    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole,
+    psnr_known, ...
 
-    A column without a value in ``frame`` stands for its kind only where all are: without masks there are no holes.
+    A column without a value in ``frame`` stands for its kind only where all are: without masks
+    there are no holes.
     """
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
@@ -140,14 +185,21 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
 
 
 def leading(metrics: Mapping[str, Card], lines: pd.DataFrame) -> str | None:
-    """The metric that a group of lines is sorted by: its first headline that has a direction and a value."""
+    """The metric that a group of lines is sorted by: its first headline that has a direction and a
+    value."""
     names = headlines(metrics, lines)
-    return next((m for m in names if metrics[m]["direction"] != "none" and lines[m].notna().any()), None)
+    return next(
+        (m for m in names if metrics[m]["direction"] != "none" and lines[m].notna().any()), None
+    )
 
 
 def rank_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of rank letters that are shown: those of the headline metrics."""
-    return [f"{name}_rank" for name in headlines(frame.attrs["metrics"], frame) if f"{name}_rank" in frame]
+    return [
+        f"{name}_rank"
+        for name in headlines(frame.attrs["metrics"], frame)
+        if f"{name}_rank" in frame
+    ]
 
 
 def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
@@ -158,7 +210,8 @@ def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
 
 
 def _letters(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
-    """The rank letters of a line, as wide as the widest of the column, so that values stay aligned."""
+    """The rank letters of a line, as wide as the widest of the column, so that values stay
+    aligned."""
     name = f"{metric}_rank"
     return f" {line[name]:<{frame[name].str.len().max()}}" if name in frame else ""
 
@@ -169,12 +222,13 @@ def _count_names(frame: pd.DataFrame) -> list[str]:
 
 
 def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """``best``, ``second`` or nothing per line of a group; ties share a place, a line with no other to rank has none.
+    """``best``, ``second`` or nothing per line of a group; ties share a place, a line with no other
+    to rank has none.
 
-    Lines are ranked that agree in :data:`RANKED`. They tie if they share a rank letter, or without letters if their
-    means are equal. Cells with failed or missing rows are left out, because dropping hard images would make a solver
-    look better, and cells with infinite values, because dropping perfect images would make it look worse. So are cells
-    of mixed rows.
+    Lines are ranked that agree in :data:`RANKED`. They tie if they share a rank letter, or without
+    letters if their means are equal. Cells with failed or missing rows are left out, because
+    dropping hard images would make a solver look better, and cells with infinite values, because
+    dropping perfect images would make it look worse. So are cells of mixed rows.
     """
     places = pd.Series("", index=lines.index, dtype=object)
     if direction == "none":
@@ -208,12 +262,19 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style) -> list[list[str]]:
-    """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in the ranking."""
+def _grid(
+    frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style
+) -> list[list[str]]:
+    """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in
+    the ranking."""
     cards = _valued(frame)
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
     beside = {m: _beside(frame, m) for m in cards}
-    scored = [head for m, card in cards.items() for head in (title(card), *(_last_word(c) for c in beside[m]))]
+    scored = [
+        head
+        for m, card in cards.items()
+        for head in (title(card), *(_last_word(c) for c in beside[m]))
+    ]
     heads = ["solver", *more, *scored, "passes", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
     grid = [[escape(head) for head in heads]]
@@ -222,7 +283,10 @@ def _grid(frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str]
         scores = [
             text
             for m in cards
-            for text in (cell(*interval(line, m), ranks[m][i]), *(escape(_said(line, c)) for c in beside[m]))
+            for text in (
+                cell(*interval(line, m), ranks[m][i]),
+                *(escape(_said(line, c)) for c in beside[m]),
+            )
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
     return grid
@@ -254,7 +318,11 @@ def _varies(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _name(line: pd.Series) -> str:
-    return f"{line['solver']} {INCOMPLETE}" if line["failed"] or line["missing"] else str(line["solver"])
+    return (
+        f"{line['solver']} {INCOMPLETE}"
+        if line["failed"] or line["missing"]
+        else str(line["solver"])
+    )
 
 
 def title(card: Mapping[str, str]) -> str:
@@ -289,10 +357,11 @@ def _with_interval(line: pd.Series, metric: str) -> str:
 
 
 def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
-    """Of a value: two significant digits of half its interval, so that a digit more or less means something.
+    """Of a value: two significant digits of half its interval, so that a digit more or less means
+    something.
 
-    At least one significant digit of the value itself is shown, up to two more decimals; four significant digits
-    where there is no interval.
+    At least one significant digit of the value itself is shown, up to two more decimals; four
+    significant digits where there is no interval.
     """
     half = (hi - lo) / 2
     if not (math.isfinite(half) and half > 0):

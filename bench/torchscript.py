@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.streams import Key, Noise
-from operators.inpainting import Inpainting
-from priors.base import Prior, Shape
-from priors.process import VE
-from solvers.base import Card, Observation, Sampler
-from solvers.base import Noise as AnyNoise
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Prior, Shape
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Card, Observation, Sampler
+from posterior_bench.solvers.base import Noise as AnyNoise
 
 CHOICES = {
     "call": ("separate", "concatenated"),
@@ -32,21 +32,24 @@ _TRIAL = Noise([Key(0, "trial", "0")], "solver")
 
 @dataclass(frozen=True)
 class TorchScript(Sampler):
-    """One pass of a network ``(image, mask) -> image``; all draws of an image are equal unless it takes noise.
+    """One pass of a network ``(image, mask) -> image``; all draws of an image are equal unless it
+    takes noise.
 
     Parameters
     ----------
-    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program. label: name of the
-    row in the leaderboard; null = torchscript. sha256: content of the file; the plan fills it in, and refuses another
-    file where it is given. call: ``separate`` calls network(image, mask), ``concatenated`` network(cat) with the
-    channels of the image, then the mask. mask_one: what the value 1 means in the float mask ``(N, 1, H, W)``, ``hole``
-    or ``observed``. input_range: of the image, ``signed`` [-1, 1] or ``unit`` [0, 1]. fill: value of the image where
-    nothing was observed, in that range. output_range: as input_range. multiple: heights and widths the network can
-    take; images are reflected at the right and bottom up to the next, and cropped again. noise: length of a standard
-    normal vector ``(N, noise)`` given as last argument; 0 = none.
+    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program.
+    label: name of the row in the leaderboard; null = torchscript. sha256: content of the file; the
+    plan fills it in, and refuses another file where it is given. call: ``separate`` calls
+    network(image, mask), ``concatenated`` network(cat) with the channels of the image, then the
+    mask. mask_one: what the value 1 means in the float mask ``(N, 1, H, W)``, ``hole`` or
+    ``observed``. input_range: of the image, ``signed`` [-1, 1] or ``unit`` [0, 1]. fill: value of
+    the image where nothing was observed, in that range. output_range: as input_range. multiple:
+    heights and widths the network can take; images are reflected at the right and bottom up to the
+    next, and cropped again. noise: length of a standard normal vector ``(N, noise)`` given as last
+    argument; 0 = none.
 
-    Raises ValueError where the file is not trusted, and for unknown settings. A network may draw no random numbers of
-    its own, because the run could not be repeated.
+    Raises ValueError where the file is not trusted, and for unknown settings. A network may draw no
+    random numbers of its own, because the run could not be repeated.
     """
 
     card: ClassVar[Card] = Card(
@@ -81,12 +84,15 @@ class TorchScript(Sampler):
             )
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
-                raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
+                raise ValueError(
+                    f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
+                )
         if self.multiple < 1 or self.noise < 0:
             raise ValueError(f"multiple={self.multiple}, noise={self.noise}: give at least 1 and 0")
 
     def checked(self, shape: Shape) -> str:
-        """The sha256 of the file, after one pass over an image ``shape`` of zeros; UserError where that fails."""
+        """The sha256 of the file, after one pass over an image ``shape`` of zeros; UserError where
+        that fails."""
         content = sha256(_bytes(self.path)).hexdigest()
         mask = torch.zeros(1, 1, *shape[1:], dtype=torch.bool)
         mask[..., : shape[2] // 2] = True
@@ -95,7 +101,9 @@ class TorchScript(Sampler):
             replace(self, sha256=self.sha256 or content).draw(obs, Prior(VE(), None, shape), _TRIAL)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"{self.path} does not work on an image {shape} as it is called here: {reason}") from None
+            raise UserError(
+                f"{self.path} does not work on an image {shape} as it is called here: {reason}"
+            ) from None
         return content
 
     @torch.no_grad()
@@ -124,7 +132,8 @@ class TorchScript(Sampler):
         x = network(*arguments)
         if any(not torch.equal(a, b) for a, b in zip(before, _generators(device), strict=True)):
             raise ValueError(
-                "the network draws random numbers of its own; give it its noise as an argument (solver.noise=SIZE), or "
+                "the network draws random numbers of its own; give it its noise as an argument "
+                "(solver.noise=SIZE), or "
                 "score images it made elsewhere (solver=folder)"
             )
         if not isinstance(x, Tensor) or x.shape != wanted:
@@ -135,7 +144,8 @@ class TorchScript(Sampler):
 
 @cache
 def _network(path: str, content: str | None, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a file on a device, loaded once; UserError where the file is another or no TorchScript."""
+    """The network of a file on a device, loaded once; UserError where the file is another or no
+    TorchScript."""
     data = _bytes(path)
     found = sha256(data).hexdigest()
     if content not in (None, found):
@@ -144,7 +154,9 @@ def _network(path: str, content: str | None, device: torch.device) -> torch.jit.
         network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
-        raise UserError(f"{path} cannot be loaded as TorchScript ({reason}); write it with torch.jit.save") from None
+        raise UserError(
+            f"{path} cannot be loaded as TorchScript ({reason}); write it with torch.jit.save"
+        ) from None
     return network.eval()
 
 

@@ -1,8 +1,10 @@
-"""How a fit went, as it is stored in a row: the loss of every iteration, and pictures of the posterior on the way.
+"""How a fit went, as it is stored in a row: the loss of every iteration, and pictures of the
+posterior on the way.
 
-A trace is an ``.npz`` file in bytes, so that anything with NumPy reads it: ``loss`` float32 ``(iterations,)``, pictures
-``progress`` uint8 ``(P, H, W)`` or ``(P, H, W, 3)``, and ``after`` int32 ``(P,)``, how many iterations there
-were before each. A solver may give no pictures. A trace belongs to an image and stands in the row of its first draw.
+A trace is an ``.npz`` file in bytes, so that anything with NumPy reads it: ``loss`` float32
+``(iterations,)``, pictures ``progress`` uint8 ``(P, H, W)`` or ``(P, H, W, 3)``, and ``after``
+int32 ``(P,)``, how many iterations there were before each. A solver may give no pictures. A trace
+belongs to an image and stands in the row of its first draw.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metrics.base import to_uint8
+from posterior_bench.metrics.base import to_uint8
 
 Array = NDArray[np.generic]
 
@@ -29,7 +31,8 @@ class Trace:
 
 
 def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
-    """The trace of a solver (:class:`solvers.base.Samples`), image by image; nothing where it left none."""
+    """The trace of a solver (:class:`solvers.base.Samples`), image by image; nothing where it left
+    none."""
     if "loss" not in trace:
         return []
     losses = trace["loss"].detach().float().cpu().numpy()
@@ -45,7 +48,9 @@ def unpacked(data: bytes) -> Trace:
     """What :func:`packed` made of an image. Raises ValueError for anything else."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return Trace(file["loss"], dict(zip(file["after"].tolist(), file["progress"], strict=True)))
+            return Trace(
+                file["loss"], dict(zip(file["after"].tolist(), file["progress"], strict=True))
+            )
     except Exception as error:  # damaged bytes surface as almost any error of the reader
         raise ValueError(f"this is no trace: {error}") from error
 

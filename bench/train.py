@@ -1,8 +1,8 @@
 """``python -m bench train prior=NAME``: trains a prior, continues where it stopped, and exports it.
 
-The run folder (``out``, else ``runs/train/<name>``) holds what :mod:`bench.training` keeps and at the end
-``samples.png``; a latent prior's autoencoder is trained first, in ``autoencoder/`` below it, and ends with
-``reconstructions.png``. The prior itself goes to ``prior.path``.
+The run folder (``out``, else ``runs/train/<name>``) holds what :mod:`bench.training` keeps and at
+the end ``samples.png``; a latent prior's autoencoder is trained first, in ``autoencoder/`` below
+it, and ends with ``reconstructions.png``. The prior itself goes to ``prior.path``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import console
-from bench.build import build
-from bench.errors import UserError
-from bench.store import write_atomic
-from bench.streams import Key, Noise
-from bench.training import Training
-from datasets.base import ImageSet
-from metrics.base import to_uint8
-from priors.base import Prior
-from priors.fingerprint import ROOT
-from priors.latents import KL
-from priors.load import save, untrained, untrained_latent
-from priors.sample import sample
-from priors.train import (
+from posterior_bench.bench import console
+from posterior_bench.bench.build import build
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.store import write_atomic
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.training import Training
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.metrics.base import to_uint8
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.fingerprint import ROOT
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.load import save, untrained, untrained_latent
+from posterior_bench.priors.sample import sample
+from posterior_bench.priors.train import (
     AutoencoderConfig,
     AutoencoderTrainer,
     DenoiserTrainer,
@@ -60,10 +60,14 @@ class Job:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Job:
-        """Raises UserError where the prior has no ``train`` block, or one with missing or unknown keys."""
+        """Raises UserError where the prior has no ``train`` block, or one with missing or unknown
+        keys."""
         node = config["prior"]
         if "train" not in node or "path" not in node:
-            raise UserError("this prior has nothing to train: its YAML file holds no 'train' block; try prior=fashion")
+            raise UserError(
+                "this prior has nothing to train: its YAML file holds no 'train' block; try "
+                "prior=fashion"
+            )
         block = node["train"]
         check_keys("prior.train", block, _TRAINER | _ARCHITECTURE | _RUN, optional={"autoencoder"})
         if "autoencoder" in block:
@@ -88,29 +92,46 @@ class Job:
 
     def stage(self, name: str, folder: Path, settings: Mapping[str, Any]) -> Training:
         """One loop of this job; ``settings`` are what its checkpoint belongs to."""
-        return Training(name, folder, int(settings["steps"]), int(self.block["checkpoint_every"]), settings)
+        return Training(
+            name, folder, int(settings["steps"]), int(self.block["checkpoint_every"]), settings
+        )
 
     def latent(self) -> KL:
         """A fresh autoencoder, a function of its ``seed`` alone."""
         spec = {"class": "KL", "config": self.block["autoencoder"]["config"]}
-        latent = _seeded(self.autoencoder.seed, lambda: untrained_latent(spec, "prior.train.autoencoder"))
+        latent = _seeded(
+            self.autoencoder.seed, lambda: untrained_latent(spec, "prior.train.autoencoder")
+        )
         assert isinstance(latent, KL)
         return latent
 
     def prior(self, images: ImageSet, latent: KL | None = None) -> Prior:
-        """Fresh weights, a function of ``seed`` alone; one label more than the classes stands for 'none'."""
+        """Fresh weights, a function of ``seed`` alone; one label more than the classes stands for
+        'none'."""
         classes = images.num_classes
         null = classes if classes and self.config.label_dropout > 0 else None
         architecture = {key: self.block[key] for key in _ARCHITECTURE}
-        spec = {**architecture, "shape": list(images.shape), "num_classes": classes, "null_label": null}
+        spec = {
+            **architecture,
+            "shape": list(images.shape),
+            "num_classes": classes,
+            "null_label": null,
+        }
         return _seeded(self.config.seed, lambda: untrained(spec, "prior.train", latent=latent))
 
 
 def check_keys(
-    where: str, block: Mapping[str, Any], required: set[str], optional: frozenset[str] | set[str] = frozenset()
+    where: str,
+    block: Mapping[str, Any],
+    required: set[str],
+    optional: frozenset[str] | set[str] = frozenset(),
 ) -> None:
-    """Refuse a block of settings that lacks a key or has one too many; UserError with the valid ones."""
-    for problem, keys in (("lacks", required - block.keys()), ("does not know", block.keys() - required - optional)):
+    """Refuse a block of settings that lacks a key or has one too many; UserError with the valid
+    ones."""
+    for problem, keys in (
+        ("lacks", required - block.keys()),
+        ("does not know", block.keys() - required - optional),
+    ):
         if keys:
             valid = ", ".join(sorted(required | optional))
             raise UserError(f"{where} {problem} {', '.join(sorted(keys))}; its keys are {valid}")
@@ -127,11 +148,13 @@ def _seeded(seed: int, make: Any) -> Any:
 
 
 def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
-    """Train the prior of a resolved configuration to its last step; returns the folder of the exported prior.
+    """Train the prior of a resolved configuration to its last step; returns the folder of the
+    exported prior.
 
-    A run that was stopped continues from its last checkpoint and gives the weights an unbroken run gives, bit for bit
-    on one machine. The first Ctrl-C (or SIGTERM) ends after the step at hand, saves and raises KeyboardInterrupt.
-    Raises UserError for settings that are wrong or are not those of the checkpoint.
+    A run that was stopped continues from its last checkpoint and gives the weights an unbroken run
+    gives, bit for bit on one machine. The first Ctrl-C (or SIGTERM) ends after the step at hand,
+    saves and raises KeyboardInterrupt. Raises UserError for settings that are wrong or are not
+    those of the checkpoint.
     """
     job = Job.of(config)
     if config.get("threads"):
@@ -155,14 +178,18 @@ def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
     loss = trainer.validation_loss(held_out, held_out_labels)
     folder = save(job.target, trainer.averaged, _facts(job, data, trainer, elapsed, loss, facts))
     if not quiet:
-        console.out.print(f"{job.name}: validation loss {loss:.4f}; prior in {folder}, log and samples in {job.folder}")
+        console.out.print(
+            f"{job.name}: validation loss {loss:.4f}; prior in {folder}, log and samples in "
+            f"{job.folder}"
+        )
     return folder
 
 
 def _train_autoencoder(
     job: Job, images: Tensor, held_out: Tensor, device: str, quiet: bool
 ) -> tuple[KL, dict[str, object]]:
-    """The first stage of a latent prior: the trained autoencoder and what ``prior.json`` says about it."""
+    """The first stage of a latent prior: the trained autoencoder and what ``prior.json`` says about
+    it."""
     trainer = AutoencoderTrainer(job.latent().to(device), images, job.autoencoder)
     settings = {**asdict(job.autoencoder), "config": job.block["autoencoder"]["config"]}
     stage = job.stage(f"{job.name}, autoencoder", job.folder / "autoencoder", settings)
@@ -175,8 +202,14 @@ def _train_autoencoder(
     psnr = (10 * torch.log10(4 / reconstruction_errors(latent, held_out))).mean().item()
     parameters = sum(p.numel() for p in latent.parameters())
     if not quiet:
-        console.out.print(f"{job.name}, autoencoder: reconstruction PSNR {psnr:.2f} dB on held-out images")
-    facts = {"parameters": parameters, "seconds": round(elapsed), "reconstruction_psnr": round(psnr, 3)}
+        console.out.print(
+            f"{job.name}, autoencoder: reconstruction PSNR {psnr:.2f} dB on held-out images"
+        )
+    facts = {
+        "parameters": parameters,
+        "seconds": round(elapsed),
+        "reconstruction_psnr": round(psnr, 3),
+    }
     return latent, {**facts, "settings": asdict(job.autoencoder)}
 
 
@@ -190,11 +223,16 @@ def rows_of(images: ImageSet, count: int | None = None) -> tuple[Tensor, Tensor 
     return images.images(ids), images.labels(ids)
 
 
-# -- what is kept ----------------------------------------------------------------------------------------------------
+# -- what is kept ----------------------------------------------------------------------------------
 
 
 def _facts(
-    job: Job, images: ImageSet, trainer: DenoiserTrainer, elapsed: float, loss: float, more: Mapping[str, object]
+    job: Job,
+    images: ImageSet,
+    trainer: DenoiserTrainer,
+    elapsed: float,
+    loss: float,
+    more: Mapping[str, object],
 ) -> dict[str, object]:
     """What ``prior.json`` says about this prior besides its architecture."""
     training = {
@@ -207,25 +245,43 @@ def _facts(
         "settings": asdict(job.config),
         **more,
     }
-    facts = {"name": job.name, "training": training, "source": job.block["source"], "licence": job.block["licence"]}
+    facts = {
+        "name": job.name,
+        "training": training,
+        "source": job.block["source"],
+        "licence": job.block["licence"],
+    }
     names = getattr(images, "class_names", None)
     return {**facts, "class_names": list(names)} if names else facts
 
 
 def sample_rows(prior: Prior, seed: int, per_class: int = 8, steps: int = 18) -> Tensor:
-    """``per_class`` samples of every class, class by class; ``8 * per_class`` without classes. Heun's method."""
+    """``per_class`` samples of every class, class by class; ``8 * per_class`` without classes.
+    Heun's method."""
     classes = prior.num_classes or 8
-    noise = Noise([Key(seed, "samples", str(i)) for i in range(classes * per_class)], "solver", prior.device)
+    noise = Noise(
+        [Key(seed, "samples", str(i)) for i in range(classes * per_class)], "solver", prior.device
+    )
     labels = torch.arange(classes, device=prior.device).repeat_interleave(per_class)
     return sample(prior, prior.grid(steps, "karras"), noise, prior.condition(labels))
 
 
 def sheet(images: Tensor, columns: int, scale: int = 2, gap: int = 2) -> bytes:
-    """Images ``(N, C, H, W)`` in [-1, 1] side by side, as PNG, each pixel ``scale`` times, on white."""
-    pixels = to_uint8(images).cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3).permute(0, 2, 3, 1).numpy()
+    """Images ``(N, C, H, W)`` in [-1, 1] side by side, as PNG, each pixel ``scale`` times, on
+    white."""
+    pixels = (
+        to_uint8(images)
+        .cpu()
+        .repeat_interleave(scale, 2)
+        .repeat_interleave(scale, 3)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     count, height, width, channels = pixels.shape
     rows = -(-count // columns)
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8
+    )
     for i, tile in enumerate(pixels):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = tile

@@ -1,4 +1,5 @@
-"""The loop of every ``bench train``: progress, checkpoints, interruption and resume, whatever is being trained.
+"""The loop of every ``bench train``: progress, checkpoints, interruption and resume, whatever is
+being trained.
 
 A run folder holds ``settings.json``, ``checkpoint.pt`` and ``loss.csv``.
 """
@@ -17,12 +18,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from bench import console
-from bench.errors import UserError
-from bench.stop import note
-from bench.store import write_atomic
+from posterior_bench.bench import console
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.stop import note
+from posterior_bench.bench.store import write_atomic
 
 _COLUMNS = ("step", "seconds", "training_loss", "validation_loss")
 _Log = list[tuple[float, ...]]
@@ -54,10 +62,12 @@ class Training:
     settings: Mapping[str, Any]
 
     def run(self, trainer: Trainable, validate: Callable[[], float], quiet: bool = False) -> float:
-        """Train to the last step, from the last checkpoint if there is one; returns the seconds of all sessions.
+        """Train to the last step, from the last checkpoint if there is one; returns the seconds of
+        all sessions.
 
-        The first Ctrl-C (or SIGTERM) ends after the step at hand, saves and raises KeyboardInterrupt. Raises UserError
-        where the folder holds a run with other settings, or a checkpoint that cannot be read.
+        The first Ctrl-C (or SIGTERM) ends after the step at hand, saves and raises
+        KeyboardInterrupt. Raises UserError where the folder holds a run with other settings, or a
+        checkpoint that cannot be read.
         """
         elapsed = self._resume(trainer)
         if trainer.step_count < self.steps:
@@ -66,16 +76,26 @@ class Training:
             raise KeyboardInterrupt
         return elapsed
 
-    def _loop(self, trainer: Trainable, validate: Callable[[], float], elapsed: float, quiet: bool) -> float:
+    def _loop(
+        self, trainer: Trainable, validate: Callable[[], float], elapsed: float, quiet: bool
+    ) -> float:
         """Steps until the last one or an interruption, with a checkpoint at the end of either."""
         start = time.monotonic() - elapsed
         log, losses = self._read_log(trainer.step_count), list[float]()
         with _interrupt_between_steps() as stop, self._progress(trainer.step_count, quiet) as show:
             while trainer.step_count < self.steps and not stop.is_set():
                 losses.append(trainer.step())
-                due = trainer.step_count % self.checkpoint_every == 0 or trainer.step_count == self.steps
+                due = (
+                    trainer.step_count % self.checkpoint_every == 0
+                    or trainer.step_count == self.steps
+                )
                 if due:
-                    row = (trainer.step_count, time.monotonic() - start, sum(losses) / len(losses), validate())
+                    row = (
+                        trainer.step_count,
+                        time.monotonic() - start,
+                        sum(losses) / len(losses),
+                        validate(),
+                    )
                     log.append(row)
                     losses = []
                     self._write_log(log)
@@ -86,12 +106,16 @@ class Training:
         return time.monotonic() - start
 
     @contextmanager
-    def _progress(self, done: int, quiet: bool) -> Iterator[Callable[[int, tuple[float, ...] | None], None]]:
+    def _progress(
+        self, done: int, quiet: bool
+    ) -> Iterator[Callable[[int, tuple[float, ...] | None], None]]:
         """A bar with an ETA on a terminal, one line per checkpoint elsewhere."""
         if quiet:
             yield lambda step, row: None
             return
-        console.out.print(f"{self.name}: step {done} of {self.steps}; Ctrl-C saves, the same command continues")
+        console.out.print(
+            f"{self.name}: step {done} of {self.steps}; Ctrl-C saves, the same command continues"
+        )
         if not console.out.is_terminal:
             start = time.monotonic()
 
@@ -113,7 +137,8 @@ class Training:
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("validation {task.fields[validation]}"),
         )
-        # losses change slowly and steps are many: the speed of the last minutes, not of the last seconds
+        # losses change slowly and steps are many: the speed of the last minutes, not of the last
+        # seconds
         with Progress(*columns, console=console.out, speed_estimate_period=300) as bar:
             task = bar.add_task(self.name, total=self.steps, completed=done, validation="-")
 
@@ -124,7 +149,7 @@ class Training:
 
             yield advance
 
-    # -- the run folder ------------------------------------------------------------------------------------------------
+    # -- the run folder ----------------------------------------------------------------------------
 
     def _resume(self, trainer: Trainable) -> float:
         """Load the checkpoint of this run, if there is one; returns the seconds it took so far."""
@@ -133,7 +158,9 @@ class Training:
         if settings.is_file():
             stored = json.loads(settings.read_text(encoding="utf-8"))
             wanted = json.loads(json.dumps(self.settings))
-            changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+            changed = sorted(
+                key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key)
+            )
             if changed:
                 raise UserError(
                     f"{self.folder} holds a training with another {', '.join(changed)}; "
@@ -147,7 +174,9 @@ class Training:
             trainer.load_state_dict(state)
         except Exception as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"cannot continue from {checkpoint} ({reason}); remove it to start anew") from error
+            raise UserError(
+                f"cannot continue from {checkpoint} ({reason}); remove it to start anew"
+            ) from error
         return float(state["elapsed"])
 
     def _save(self, trainer: Trainable, elapsed: float) -> None:
@@ -156,20 +185,25 @@ class Training:
         write_atomic(self.folder / "checkpoint.pt", buffer.getvalue())
 
     def _read_log(self, step: int) -> _Log:
-        """The rows of ``loss.csv`` up to a step: a crash may leave rows its checkpoint does not know."""
+        """The rows of ``loss.csv`` up to a step: a crash may leave rows its checkpoint does not
+        know."""
         path = self.folder / "loss.csv"
         lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
         rows = [tuple(float(value) for value in line.split(",")) for line in lines]
         return [row for row in rows if row[0] <= step]
 
     def _write_log(self, rows: _Log) -> None:
-        lines = [",".join(_COLUMNS), *(f"{int(r[0])},{r[1]:.1f},{r[2]:.6f},{r[3]:.6f}" for r in rows)]
+        lines = [
+            ",".join(_COLUMNS),
+            *(f"{int(r[0])},{r[1]:.1f},{r[2]:.6f},{r[3]:.6f}" for r in rows),
+        ]
         write_atomic(self.folder / "loss.csv", ("\n".join(lines) + "\n").encode())
 
 
 @contextmanager
 def _interrupt_between_steps() -> Iterator[threading.Event]:
-    """The event is set by the first SIGINT or SIGTERM, so that no step is left half done; a second one acts at once."""
+    """The event is set by the first SIGINT or SIGTERM, so that no step is left half done; a second
+    one acts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 import torch
 
-from bench.errors import UserError
-from bench.worker import truth_hash
-from datasets.base import ImageSet
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.worker import truth_hash
+from posterior_bench.datasets.base import ImageSet
 
 _AT_ONCE = 64
 
 
 def recorded(rows: pd.DataFrame) -> dict[str, str]:
-    """The hashes by image id that rows with the columns ``image_id`` and ``truth`` hold; the first of an image."""
+    """The hashes by image id that rows with the columns ``image_id`` and ``truth`` hold; the first
+    of an image."""
     known = rows[["image_id", "truth"]].dropna().drop_duplicates("image_id")
     return dict(zip(known["image_id"], known["truth"], strict=True))
 
@@ -36,12 +37,19 @@ def demand_same(rows: pd.DataFrame, images: ImageSet, where: str = "") -> None:
         demand_equal(wanted, dict(zip(some, pictures, strict=True)), where)
 
 
-def demand_equal(wanted: Mapping[str, str], found: Mapping[str, torch.Tensor], where: str = "") -> None:
+def demand_equal(
+    wanted: Mapping[str, str], found: Mapping[str, torch.Tensor], where: str = ""
+) -> None:
     """UserError naming the first picture ``found`` whose hash is not the one ``wanted``."""
-    other = [image for image, picture in found.items() if image in wanted and truth_hash(picture) != wanted[image]]
+    other = [
+        image
+        for image, picture in found.items()
+        if image in wanted and truth_hash(picture) != wanted[image]
+    ]
     if other:
         raise UserError(
-            f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it has other pixels "
+            f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it "
+            f"has other pixels "
             "now); put that back, or run again: other pictures are another cell"
         )
 
@@ -56,14 +64,16 @@ def demand_paired(rows: pd.DataFrame, heading: str, *cells: tuple[str, str]) -> 
     image = _first(i for i in one if i in two and one[i] != two[i])
     if image is not None:
         raise UserError(
-            f"{heading}: {a} and {b} were measured on different pictures called '{image}', so nothing can be paired; "
+            f"{heading}: {a} and {b} were measured on different pictures called '{image}', so "
+            f"nothing can be paired; "
             "run both on the same images"
         )
     measured = {*rows.loc[rows["status"] == "ok", "cell"].unique()}
     if bool(one) != bool(two) and {first, second} <= measured:
         old = b if one else a
         raise UserError(
-            f"{heading}: the rows of {old} are of a version before 0.2.0 and do not record which pictures they were "
+            f"{heading}: the rows of {old} are of a version before 0.2.0 and do not record which "
+            f"pictures they were "
             "measured on, those of the other solver do; run both with the same version"
         )
 

@@ -1,7 +1,9 @@
-"""``python -m bench try PHOTO MASK``: some solvers on one photograph; a table and a picture, no study.
+"""``python -m bench try PHOTO MASK``: some solvers on one photograph; a table and a picture, no
+study.
 
-This module reads the command line and looks at the files. It imports no torch, so that a mistake is answered at once
-and the first line appears before the networks are loaded. :mod:`bench.tryrun` does the work.
+This module reads the command line and looks at the files. It imports no torch, so that a mistake is
+answered at once and the first line appears before the networks are loaded. :mod:`bench.tryrun` does
+the work.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from bench.catalog import GROUPS, defaults, option, options
-from bench.errors import UserError, unknown
-from bench.models import absent_model, diffusers_folder, served
-from bench.own import made_for
-from datasets.pixels import UNREADABLE, skim
-from masks.levels import colours_of, white_of
-from masks.sources import stack_of
+from posterior_bench.bench.catalog import GROUPS, defaults, option, options
+from posterior_bench.bench.errors import UserError, unknown
+from posterior_bench.bench.models import absent_model, diffusers_folder, served
+from posterior_bench.bench.own import made_for
+from posterior_bench.datasets.pixels import UNREADABLE, skim
+from posterior_bench.masks.levels import colours_of, white_of
+from posterior_bench.masks.sources import stack_of
 
 Size = tuple[int, int]
 """Height and width."""
@@ -49,15 +51,28 @@ _SAID = {
     "prior.path": "--model",
 }
 """Settings that this verb has its own words for."""
-_OF_A_STUDY = ("study", "scale", "executor", "batch", "retry", "accept", "report", "sheet", "logger", "quiet", "trace")
+_OF_A_STUDY = (
+    "study",
+    "scale",
+    "executor",
+    "batch",
+    "retry",
+    "accept",
+    "report",
+    "sheet",
+    "logger",
+    "quiet",
+    "trace",
+)
 
 
 @dataclass(frozen=True)
 class Wish:
     """What the command line asks for, checked as far as that is possible without loading anything.
 
-    ``mask``: the name of a generator, or None where ``white`` holds the pixels of a mask picture, True = white.
-    ``prior``: an option of the group prior, or a folder. ``solvers`` is empty where the user names none.
+    ``mask``: the name of a generator, or None where ``white`` holds the pixels of a mask picture,
+    True = white. ``prior``: an option of the group prior, or a folder. ``solvers`` is empty where
+    the user names none.
     """
 
     photo: Path
@@ -80,30 +95,36 @@ class Wish:
         """The first line: what was understood."""
         height, width = self.photo_size
         shape = _shape(_path_of(self.prior))
-        made_for = f" ({shape[2]} x {shape[1]}, {'grey' if shape[0] == 1 else 'colour'})" if shape else ""
+        made_for = (
+            f" ({shape[2]} x {shape[1]}, {'grey' if shape[0] == 1 else 'colour'})" if shape else ""
+        )
         who = ", ".join(self.solvers) if self.solvers else f"{SOME} solvers"
         return (
-            f"{self.photo.name} ({width} x {height}), mask {self.mask_label}, prior {Path(self.prior).name}{made_for}: "
+            f"{self.photo.name} ({width} x {height}), mask {self.mask_label}, prior "
+            f"{Path(self.prior).name}{made_for}: "
             f"{self.draws} draws of {who}; loading ..."
         )
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {USAGE} (python -m bench try --help lists the options)")
+        raise UserError(
+            f"{message}; for example: {USAGE} (python -m bench try --help lists the options)"
+        )
 
 
 def command(arguments: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
     wish = read(arguments)
     print(wish.announcement, flush=True)
-    from bench.tryrun import run
+    from posterior_bench.bench.tryrun import run
 
     return run(wish)
 
 
 def read(arguments: Sequence[str]) -> Wish:
-    """The wish of a command line; UserError, one line, for everything that can be known to be wrong by now."""
+    """The wish of a command line; UserError, one line, for everything that can be known to be wrong
+    by now."""
     parser = _Parser(prog="bench try", add_help=False, allow_abbrev=False)
     parser.add_argument("photo", type=Path, metavar="PHOTO")
     parser.add_argument("mask", metavar="MASK")
@@ -118,7 +139,9 @@ def read(arguments: Sequence[str]) -> Wish:
     if given.draws < 1:
         raise UserError(f"--draws {given.draws}: give a whole number of at least 1")
     _check_settings(given.settings)
-    solvers = tuple(dict.fromkeys(filter(None, (name.strip() for name in given.solvers.split(",")))))
+    solvers = tuple(
+        dict.fromkeys(filter(None, (name.strip() for name in given.solvers.split(","))))
+    )
     for name in solvers:
         option("solver", name)
     photo = given.photo.expanduser()
@@ -149,7 +172,8 @@ def _check_settings(settings: Sequence[str]) -> None:
         key, equals, _ = line.lstrip("+").partition("=")
         if not equals:
             raise UserError(
-                f"'{line}' is one argument too many: after PHOTO and MASK come options, and settings as key=value; "
+                f"'{line}' is one argument too many: after PHOTO and MASK come options, and "
+                f"settings as key=value; "
                 f"for example: {USAGE}"
             )
         if key in _SAID:
@@ -158,20 +182,26 @@ def _check_settings(settings: Sequence[str]) -> None:
             raise UserError(f"'{line}' is a setting of studies, and `try` makes none; leave it out")
 
 
-# -- the files ---------------------------------------------------------------------------------------------------------
+# -- the files -------------------------------------------------------------------------------------
 
 
 def _look_at(photo: Path) -> tuple[Size, bool]:
-    """Size of a photograph as a person sees it, and whether it is in colour; UserError for what is no photograph."""
+    """Size of a photograph as a person sees it, and whether it is in colour; UserError for what is
+    no photograph."""
     _demand_file(photo, "PHOTO", "an image file")
     try:
         with Image.open(photo) as image:
-            size, colour = (image.height, image.width), image.mode not in ("1", "L", "LA", "I", "I;16", "F")
+            size, colour = (
+                (image.height, image.width),
+                image.mode not in ("1", "L", "LA", "I", "I;16", "F"),
+            )
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) < 5
             skim(image)
     except UNREADABLE as error:
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else _reason(error)
-        raise UserError(f"cannot read the photograph {photo}: {reason}; give a jpg or png file") from None
+        raise UserError(
+            f"cannot read the photograph {photo}: {reason}; give a jpg or png file"
+        ) from None
     return size if upright else size[::-1], colour
 
 
@@ -188,8 +218,13 @@ def _mask(text: str) -> tuple[str | None, NDArray[np.bool_] | None]:
     except ValueError as error:
         line = str(error)
         raise UserError(line if str(path) in line else f"mask {path}: {line}") from None
-    if white.all() or not white.any():  # of a single level, which some formats tell from others by their opacity
-        raise UserError(f"mask {path}: it hides everything or nothing; draw what is to be hidden in white on black")
+    if (
+        white.all() or not white.any()
+    ):  # of a single level, which some formats tell from others by their opacity
+        raise UserError(
+            f"mask {path}: it hides everything or nothing; draw what is to be hidden in white on "
+            f"black"
+        )
     return None, white
 
 
@@ -205,15 +240,19 @@ def _planes(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None
 
 def _generators() -> list[str]:
     """Masks that are drawn, not read: those without a setting that has to be given."""
-    return [name for name, mask in options("mask", ()).items() if "???" not in mask.content.values()]
+    return [
+        name for name, mask in options("mask", ()).items() if "???" not in mask.content.values()
+    ]
 
 
 def check_mask_size(name: str, mask: Size, photo: Size, model: Sequence[int]) -> None:
-    """UserError unless a mask picture is as large as the photograph, lying or upright, or as the model's images."""
+    """UserError unless a mask picture is as large as the photograph, lying or upright, or as the
+    model's images."""
     if mask not in (photo, photo[::-1], tuple(model)):
         sizes = [f"{width} x {height}" for height, width in (mask, photo, model)]
         raise UserError(
-            f"mask {name} has {sizes[0]} pixels; give one of the photograph's size, {sizes[1]}, or of the model's, "
+            f"mask {name} has {sizes[0]} pixels; give one of the photograph's size, {sizes[1]}, or "
+            f"of the model's, "
             f"{sizes[2]} (width x height)"
         )
 
@@ -240,11 +279,15 @@ def _target(given: Path | None, photo: Path, inputs: Sequence[Path]) -> Path:
         raise UserError(f"--out {target} is a folder; give the name of a file in it")
     folder = target.absolute().parent
     if not folder.is_dir():
-        raise UserError(f"--out {target}: there is no folder {folder}; create it, or choose another")
+        raise UserError(
+            f"--out {target}: there is no folder {folder}; create it, or choose another"
+        )
     if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
         raise UserError(f"--out {target} would replace PHOTO or MASK; choose another name")
     if not os.access(folder, os.W_OK):
-        raise UserError(f"the folder {folder} is not writable; choose another place with --out FILE.png")
+        raise UserError(
+            f"the folder {folder} is not writable; choose another place with --out FILE.png"
+        )
     return target
 
 
@@ -257,7 +300,7 @@ def _free(target: Path) -> Path:
     return free
 
 
-# -- the model ---------------------------------------------------------------------------------------------------------
+# -- the model -------------------------------------------------------------------------------------
 
 
 def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
@@ -277,12 +320,22 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
 
 
 def _embedded(colour: bool, mask: Size | None) -> str:
-    """The prior of the product that fits best: its size that of the mask, then its colours those of the photograph."""
-    shapes = {name: _shape(path) for name in options("prior", ()) if (path := _path_of(name))[:14] == "priors/assets/"}
+    """The prior of the product that fits best: its size that of the mask, then its colours those of
+    the photograph."""
+    shapes = {
+        name: _shape(path)
+        for name in options("prior", ())
+        if (path := _path_of(name))[:14] == "priors/assets/"
+    }
     usual = defaults()["prior"]
     networks = {name: shape for name, shape in shapes.items() if shape}
     return max(
-        networks, key=lambda name: (networks[name][1:] == mask, (networks[name][0] == 3) == colour, name == usual)
+        networks,
+        key=lambda name: (
+            networks[name][1:] == mask,
+            (networks[name][0] == 3) == colour,
+            name == usual,
+        ),
     )
 
 
@@ -295,7 +348,8 @@ def _path_of(prior: str | Path) -> str:
 
 
 def _shape(path: str) -> tuple[int, int, int] | None:
-    """Channels, height and width of a prior's images; None where they are not known without loading it."""
+    """Channels, height and width of a prior's images; None where they are not known without loading
+    it."""
     return made_for({"path": path}) if path else None
 
 

@@ -1,7 +1,8 @@
 """What ``python -m bench try`` does once its command line is understood: plan, run, print, draw.
 
-Every solver is planned, run and scored by what a study uses, so the numbers are those of a study of this photograph
-alone with one chunk. A temporary folder holds what a study would be given: a folder of one photograph, and its mask.
+Every solver is planned, run and scored by what a study uses, so the numbers are those of a study of
+this photograph alone with one chunk. A temporary folder holds what a study would be given: a folder
+of one photograph, and its mask.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.progress import TimeRemainingColumn as Eta
 from rich.table import Table
 
-from bench import console, stop
-from bench.app import compose
-from bench.budget import Trial
-from bench.errors import FAILED, Inapplicable, UserError
-from bench.models import served, with_served
-from bench.overrides import check
-from bench.plan import CellPlan
-from bench.presets import choose
-from bench.run import prepare
-from bench.scoring import Row
-from bench.sheet import Panel, solver_sheet
-from bench.tryout import PREFERRED, SOME, Wish, check_mask_size, group_of
-from bench.worker import Measurement, Session, Worker, missing_weights, shared
-from datasets.source import is_image
-from metrics.base import SetMetric
-from priors.base import Prior, Shape
+from posterior_bench.bench import console, stop
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.budget import Trial
+from posterior_bench.bench.errors import FAILED, Inapplicable, UserError
+from posterior_bench.bench.models import served, with_served
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.presets import choose
+from posterior_bench.bench.run import prepare
+from posterior_bench.bench.scoring import Row
+from posterior_bench.bench.sheet import Panel, solver_sheet
+from posterior_bench.bench.tryout import PREFERRED, SOME, Wish, check_mask_size, group_of
+from posterior_bench.bench.worker import Measurement, Session, Worker, missing_weights, shared
+from posterior_bench.datasets.source import is_image
+from posterior_bench.metrics.base import SetMetric
+from posterior_bench.priors.base import Prior, Shape
 
 _VARIANTS = ("_hole", "_pasted", "")
 """Of the columns of one metric, the first of these stands in the table."""
@@ -68,7 +69,11 @@ class Tried:
     def failure(self) -> str:
         """How many draws failed, and why the first did; empty where all are ok."""
         failed = [row for row in self.rows if row["status"] != "ok"]
-        return f"{len(failed)} of {len(self.rows)} draws failed: {failed[0]['message']}" if failed else ""
+        return (
+            f"{len(failed)} of {len(self.rows)} draws failed: {failed[0]['message']}"
+            if failed
+            else ""
+        )
 
     def mean(self, column: str) -> float:
         """Over the draws; NaN where one of them failed."""
@@ -101,7 +106,9 @@ def run(wish: Wish) -> int:
         console.out.print(_table(tried, stage.columns, worker.device))
         solver_sheet(wish.out, [_panel(wish, one, measured) for one in tried])
     console.out.print(f"picture  {wish.out.absolute()}", markup=False)
-    console.out.print(f"a whole folder of photographs: {_next(wish, tried)}", style="dim", markup=False)
+    console.out.print(
+        f"a whole folder of photographs: {_next(wish, tried)}", style="dim", markup=False
+    )
     return FAILED if any(one.failure for one in tried) else 0
 
 
@@ -109,7 +116,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-# -- what a study would be given ---------------------------------------------------------------------------------------
+# -- what a study would be given -------------------------------------------------------------------
 
 
 class _Stage:
@@ -139,14 +146,17 @@ class _Stage:
             if len(found) == SOME:
                 break
         if not found:
-            raise UserError(f"{reasons[0]}; none of {', '.join(PREFERRED)} can be used: give --solvers a,b,c")
+            raise UserError(
+                f"{reasons[0]}; none of {', '.join(PREFERRED)} can be used: give --solvers a,b,c"
+            )
         return found
 
     def _plan(self, solver: str) -> CellPlan:
         cfg, choices = self._compose(solver)
         if "mask" not in _operator_caps(cfg):
             raise UserError(
-                f"operator={choices['operator']} hides no part of a picture, and `try` takes a mask; run it with "
+                f"operator={choices['operator']} hides no part of a picture, and `try` takes a "
+                f"mask; run it with "
                 f"python -m bench operator={choices['operator']} data=folder data.root=PHOTOS"
             )
         try:
@@ -157,7 +167,8 @@ class _Stage:
             raise UserError(self._as_given(str(error))) from None
 
     def _compose(self, solver: str) -> tuple[DictConfig, Mapping[str, object]]:
-        """The configuration of a run of this solver; paths are put in as they are, whatever letters they hold."""
+        """The configuration of a run of this solver; paths are put in as they are, whatever letters
+        they hold."""
         wish, (channels, height, _) = self.wish, self.shape
         lines = [
             *(f"solver={solver}", "data=folder", "data.images=1", f"data.size={height}"),
@@ -184,7 +195,8 @@ class _Stage:
             cfg.prior.path = str(self.model)
 
     def _shape(self) -> Shape:
-        """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square pictures."""
+        """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square
+        pictures."""
         settings = [line for line in self.wish.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
@@ -192,20 +204,24 @@ class _Stage:
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
-                f"the prior is made for images of {tuple(prior.image_shape)} (channels, height, width), and "
+                f"the prior is made for images of {tuple(prior.image_shape)} (channels, height, "
+                f"width), and "
                 "photographs become squares with 1 or 3 channels; choose another --model"
             )
         return prior.image_shape
 
     def _choose_metrics(self, cfg: DictConfig) -> None:
-        """Leave out what cannot be computed here, unless the user asked for it; and remember the columns to show."""
+        """Leave out what cannot be computed here, unless the user asked for it; and remember the
+        columns to show."""
         nodes: dict[str, Any] = _contained(cfg.metrics)
         asked = any(group_of(line) == "metrics" for line in self.wish.settings)
         if not asked:
             nodes = {name: node for name, node in nodes.items() if self._is_computable(name, node)}
             cfg.metrics = nodes
         metrics = {name: shared("metric", node, "cpu") for name, node in nodes.items()}
-        self.columns = _one_each([name for name, metric in metrics.items() if not isinstance(metric, SetMetric)])
+        self.columns = _one_each(
+            [name for name, metric in metrics.items() if not isinstance(metric, SetMetric)]
+        )
 
     def _is_computable(self, name: str, node: Mapping[str, Any]) -> bool:
         try:
@@ -222,19 +238,24 @@ class _Stage:
 
     def _as_given(self, message: str) -> str:
         """A message with the user's files in the place of those in the temporary folder."""
-        for ours, theirs in (("mask.png", self.wish.mask_label), ("photos", str(self.wish.photo.parent))):
+        for ours, theirs in (
+            ("mask.png", self.wish.mask_label),
+            ("photos", str(self.wish.photo.parent)),
+        ):
             message = message.replace(str(self.folder / ours), theirs)
         return message
 
 
 def _one_each(names: Sequence[str]) -> list[str]:
-    """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the hole."""
+    """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the
+    hole."""
     bases = dict.fromkeys(re.sub("(_hole|_known)?(_pasted)?$", "", name) for name in names)
     return [next(base + end for end in _VARIANTS if base + end in names) for base in bases]
 
 
 def _plain_name(photo: Path) -> str:
-    """The photograph's name, changed only where a folder of images would leave a file of that name out."""
+    """The photograph's name, changed only where a folder of images would leave a file of that name
+    out."""
     name = photo.name.lstrip(".") or "photo"
     return name if is_image(name) else f"{name}.png"
 
@@ -246,13 +267,13 @@ def _contained(node: DictConfig) -> Any:
 
 
 def _operator_caps(cfg: DictConfig) -> frozenset[str]:
-    from bench.build import target
+    from posterior_bench.bench.build import target
 
     caps: frozenset[str] = target(_contained(cfg.operator)).caps
     return caps
 
 
-# -- the work ----------------------------------------------------------------------------------------------------------
+# -- the work --------------------------------------------------------------------------------------
 
 
 def _run(worker: Worker, plan: CellPlan) -> Tried:
@@ -267,7 +288,9 @@ def _run(worker: Worker, plan: CellPlan) -> Tried:
 
 def _expected(session: Session) -> float:
     """How many network passes all draws will take; 0 where that is not known beforehand."""
-    if "features" in session.solver.needs:  # could be counted with the network alone, which takes as long as the run
+    if (
+        "features" in session.solver.needs
+    ):  # could be counted with the network alone, which takes as long as the run
         return 0.0
     try:
         return Trial.of(session, "passes").cost(session.solver) * int(session.config["draws"])
@@ -296,7 +319,9 @@ def _progress(name: str, prior: Prior, total: float) -> Iterator[None]:
             yield
         return
     start = time.monotonic()
-    console.out.print(f"{name}: {total:.0f} network passes ..." if total else f"{name} ...", markup=False)
+    console.out.print(
+        f"{name}: {total:.0f} network passes ..." if total else f"{name} ...", markup=False
+    )
 
     def say() -> None:
         done, spent = prior.meter.passes, time.monotonic() - start
@@ -326,7 +351,7 @@ def _beside(over: threading.Event, every: float, look: Any) -> Iterator[None]:
         thread.join()
 
 
-# -- what is said and shown --------------------------------------------------------------------------------------------
+# -- what is said and shown ------------------------------------------------------------------------
 
 
 def _say_presets(plans: Sequence[CellPlan]) -> None:
@@ -338,12 +363,16 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
         if choice is not None and choice.foreign:
             foreign.append(f"{plan.cell.identity['solver']} ({choice.preset})")
     if foreign:
-        line = f"settings that were chosen for other priors than this one: preset of {', '.join(foreign)}"
+        line = (
+            f"settings that were chosen for other priors than this one: preset of "
+            f"{', '.join(foreign)}"
+        )
         console.out.print(line, style="dim", markup=False)
 
 
 def _say_seen(wish: Wish, measured: Measurement) -> None:
-    """What became of photograph and mask, and that an embedded prior stands in where the user has named none."""
+    """What became of photograph and mask, and that an embedded prior stands in where the user has
+    named none."""
     _, channels, height, width = measured.truth.shape
     part = f"{'the centre square of ' if len({*wish.photo_size}) > 1 else ''}{wish.photo.name}"
     seen = f"{part} in {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
@@ -352,10 +381,13 @@ def _say_seen(wish: Wish, measured: Measurement) -> None:
     other = "observed" if wish.white_means == "hole" else "hole"
     words = {"hole": "its white part", "observed": "its black part"}[wish.white_means]
     turn = f" ({words}; --white {other} hides the rest instead)" if wish.mask is None else ""
-    console.out.print(f"the model sees {seen}; {wish.mask_label} hides {share:.0%} of that{turn}", markup=False)
+    console.out.print(
+        f"the model sees {seen}; {wish.mask_label} hides {share:.0%} of that{turn}", markup=False
+    )
     if wish.stand_in:
         console.out.print(
-            f"{wish.prior} stands in: it was trained on pictures of clothes alone, so it fills the hole as if the "
+            f"{wish.prior} stands in: it was trained on pictures of clothes alone, so it fills the "
+            f"hole as if the "
             "photograph were one. --model DIR takes a model of your own",
             style="dim",
             markup=False,
@@ -368,14 +400,17 @@ def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table
     columns = [name for name in columns if any(not np.isnan(one.mean(name)) for one in tried)]
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
     table.caption = (
-        f"Means over {len(tried[0].rows)} draws. passes: forward and backward network evaluations per draw; "
+        f"Means over {len(tried[0].rows)} draws. passes: forward and backward network evaluations "
+        f"per draw; "
         f"seconds: of all draws together, on {device}. docs/metrics.md explains the others"
     )
     table.add_column("solver")
     for name in columns:
         card = shared("metric", metrics[name], "cpu").card
         unit = f" ({card.unit})" if card.unit == "dB" else ""
-        table.add_column(escape(f"{name}{unit}{_ARROWS.get(card.direction, '')}"), justify="right", no_wrap=True)
+        table.add_column(
+            escape(f"{name}{unit}{_ARROWS.get(card.direction, '')}"), justify="right", no_wrap=True
+        )
     table.add_column("passes", justify="right")
     table.add_column("seconds", justify="right")
     failed = any(one.failure for one in tried)
@@ -383,7 +418,9 @@ def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table
         table.add_column("")
     for one in tried:
         numbers = [*map(one.mean, columns), one.passes, one.seconds]
-        table.add_row(escape(one.name), *map(_number, numbers), *([escape(one.failure)] if failed else []))
+        table.add_row(
+            escape(one.name), *map(_number, numbers), *([escape(one.failure)] if failed else [])
+        )
     return table
 
 
@@ -402,8 +439,16 @@ def _panel(wish: Wish, one: Tried, measured: Measurement) -> Panel:
             draws[0, d] = _pixels(row["png"])
     known = measured.operator.mask
     mask = np.ones(truth[:, :1].shape, bool) if known is None else known.cpu().numpy()
-    numbers = [] if np.isnan(one.mean("psnr_hole")) else [f"PSNR of the hole {one.mean('psnr_hole'):.1f} dB"]
-    numbers += [] if np.isnan(one.passes) else [f"{one.passes:.0f} passes a draw", f"{_number(one.seconds)} s"]
+    numbers = (
+        []
+        if np.isnan(one.mean("psnr_hole"))
+        else [f"PSNR of the hole {one.mean('psnr_hole'):.1f} dB"]
+    )
+    numbers += (
+        []
+        if np.isnan(one.passes)
+        else [f"{one.passes:.0f} passes a draw", f"{_number(one.seconds)} s"]
+    )
     caption = one.failure or ", ".join(numbers)
     group = f"{wish.photo.name}, mask {wish.mask_label}, prior {one.plan.cell.identity['prior']}"
     return Panel(one.name, truth, y, mask, draws, [caption], group)
@@ -418,8 +463,15 @@ def _pixels(png: bytes) -> NDArray[np.float32]:
 def _next(wish: Wish, tried: Sequence[Tried]) -> str:
     """The command of a study of many photographs with the same choices."""
     solvers = ",".join(str(one.plan.cell.identity["solver"]) for one in tried)
-    mask = f"mask={wish.mask}" if wish.mask else f"mask=files mask.path=MASKS mask.white={wish.white_means}"
+    mask = (
+        f"mask={wish.mask}"
+        if wish.mask
+        else f"mask=files mask.path=MASKS mask.white={wish.white_means}"
+    )
     prior = shlex.quote(f"prior={wish.prior}")
     several = "-m " if len(tried) > 1 else ""
     settings = "".join(f" {shlex.quote(line)}" for line in wish.settings)
-    return f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} {prior}{settings}"
+    return (
+        f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} "
+        f"{prior}{settings}"
+    )

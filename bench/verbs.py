@@ -1,6 +1,8 @@
-"""What every verb does and takes: the texts of ``bench --help`` and ``bench VERB --help``, in one table.
+"""What every verb does and takes: the texts of ``bench --help`` and ``bench VERB --help``, in one
+table.
 
-Text only, so that help costs nothing. A new verb is a row here and a function in :data:`bench.__main__.VERBS`.
+Text only, so that help costs nothing. A new verb is a row here and a function in
+:data:`bench.__main__.VERBS`.
 """
 
 from __future__ import annotations
@@ -8,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.settings import PLAN_SETTINGS, SETTINGS
+from posterior_bench.bench.settings import PLAN_SETTINGS, SETTINGS
 
 SETTINGS_LINE = (
-    "any setting of a run: `bench --help` lists them, `bench ls` what can be chosen, `bench show` its settings"
+    "any setting of a run: `bench --help` lists them, `bench ls` what can be chosen, "
+    "`bench show` its settings"
 )
 
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: what follows it, what it does, its options with a text each, and one command that works.
+    """One verb: what follows it, what it does, its options with a text each, and one command that
+    works.
 
-    ``settings``: it takes the settings of a run, so values that are text keep their characters. ``reads``: its result
-    is what it prints, so nothing is lost where the reader of its output has gone.
+    ``settings``: it takes the settings of a run, so values that are text keep their characters.
+    ``reads``: its result is what it prints, so nothing is lost where the reader of its output has
+    gone.
     """
 
     usage: str
@@ -35,20 +40,27 @@ class Verb:
 HELP: dict[str, Verb] = {
     "try": Verb(
         "PHOTO MASK [--model MODEL] [--solvers a,b,c] [OPTION ...] [SETTING=VALUE ...]",
-        "hide a part of one photograph, let several solvers fill it in: a table and a picture, no study",
+        "hide a part of one photograph, let several solvers fill it in: a table and a picture, no "
+        "study",
         "bench try photo.jpg mask.png --solvers repaint,dps --draws 8",
         {
-            "PHOTO": "an image file of any size; its centre square is resized to the size of the model's images",
-            "MASK": "a black and white picture as large as the photograph or the model's images, or a generator: comod",
+            "PHOTO": "an image file of any size; its centre square is resized to the size of the "
+            "model's images",
+            "MASK": "a black and white picture as large as the photograph or the model's images, "
+            "or a generator: comod",
             "--white WHAT": "what white means in the picture MASK: hole (default) or observed",
-            "--model MODEL": "a folder with prior.json, a folder of diffusers, or a name of `bench ls prior`",
-            "--solvers a,b,c": "default: the first three of repaint, dps, vipaint2, psld, resample that fit the model",
+            "--model MODEL": "a folder with prior.json, a folder of diffusers, or a name of `bench "
+            "ls prior`",
+            "--solvers a,b,c": "default: the first three of repaint, dps, vipaint2, psld, resample "
+            "that fit the model",
             "--draws N": "draws of every solver (default 4)",
             "--seed N": "fixes the mask of a generator, the measurement and every draw (default 0)",
             "--out FILE.png": "the picture; default: try_PHOTO.png in the current folder",
-            "SETTING=VALUE": "further settings of a run, such as solver.preset=authors or operator.sigma=0.05",
+            "SETTING=VALUE": "further settings of a run, such as solver.preset=authors or "
+            "operator.sigma=0.05",
         },
-        "The numbers are those of a run of this photograph alone with the same mask, seed and draws, and batch= as\n"
+        "The numbers are those of a run of this photograph alone with the same mask, seed and "
+        "draws, and batch= as\n"
         "large as draws=. Exit code 1 where some draws failed.",
     ),
     "run": Verb(
@@ -81,23 +93,31 @@ HELP: dict[str, Verb] = {
         "[GROUP]",
         "everything that can be chosen",
         "bench ls solver",
-        {"GROUP": "one group: solver data mask operator prior metrics executor study scale; all where it is left out"},
+        {
+            "GROUP": "one group: solver data mask operator prior metrics executor study scale; all "
+            "where it is left out"
+        },
         reads=True,
     ),
     "show": Verb(
         "GROUP=NAME [GROUP=NAME ...]",
         "one choice in full: settings, presets, card",
         "bench show solver=dps prior=fashion",
-        {"GROUP=NAME": "what to show; a solver beside a prior also names the preset that it gets there"},
+        {
+            "GROUP=NAME": "what to show; a solver beside a prior also names the preset that it "
+            "gets there"
+        },
         reads=True,
     ),
     "doctor": Verb(
         "[-m] [GROUP=NAME ...] [SETTING=VALUE ...]",
-        "what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, disk",
+        "what a run needs, looked at before it: files, hashes, weights of metrics, data, memory, "
+        "disk",
         "bench doctor study=vipaint_table6 device=h100 gpus=8",
         {
             "-m": "every job of a sweep; what they have in common is looked at once",
-            "memory=SIZE gpus=N": "the machine that the run is meant for, if not this one: memory=80GiB gpus=8",
+            "memory=SIZE gpus=N": "the machine that the run is meant for, if not this one: "
+            "memory=80GiB gpus=8",
             "device=NAME": "a GPU by its name instead of memory=, such as h100",
             "SETTING=VALUE": SETTINGS_LINE,
         },
@@ -120,14 +140,18 @@ HELP: dict[str, Verb] = {
         "NAME",
         "the files of a new solver, which run as they are: a place to begin",
         "bench new-solver mymethod",
-        {"NAME": "small letters, digits and _: the file's name; MyMethod becomes the name of the class"},
+        {
+            "NAME": "small letters, digits and _: the file's name; MyMethod becomes the name of "
+            "the class"
+        },
     ),
     "export-masks": Verb(
         "out=DIR [truth=true] [SETTING=VALUE ...]",
         "masks and observed images as PNG files, for methods that run elsewhere (docs/external.md)",
         "bench export-masks out=masks data.images=8 mask=comod",
         {
-            "out=DIR": "an empty or new folder for the files; it appears once all of them are written",
+            "out=DIR": "an empty or new folder for the files; it appears once all of them are "
+            "written",
             "truth=true": "the whole images too",
             "SETTING=VALUE": SETTINGS_LINE,
         },
@@ -149,8 +173,10 @@ HELP: dict[str, Verb] = {
             "images=N": "how many images of every measurement are shown",
             "metric=NAME": "what costs and coverage are plotted against",
             "extract=DIR": "write whole pictures as PNG files too",
-            "plugins=[NAME]": "packages or files whose code may be imported; what the study names does not count",
-            "trust_file=true": "run the TorchScript operator that the study names, to show its measurements",
+            "plugins=[NAME]": "packages or files whose code may be imported; what the study names "
+            "does not count",
+            "trust_file=true": "run the TorchScript operator that the study names, to show its "
+            "measurements",
         },
         reads=True,
     ),
@@ -171,7 +197,8 @@ HELP: dict[str, Verb] = {
         "two studies: cells matched, what changed in code, versions, settings, and in the numbers",
         "bench diff runs/october runs/november",
         {
-            "STUDY_A STUDY_B": "the folders of two studies, also for `bench compare A B`; differences are B minus A",
+            "STUDY_A STUDY_B": "the folders of two studies, also for `bench compare A B`; "
+            "differences are B minus A",
             "metric=NAME": "this metric instead of all that both studies have",
             "out=FILE.csv": "write the whole table: a line per cell and metric",
         },
@@ -183,8 +210,10 @@ HELP: dict[str, Verb] = {
         "bench score runs/default metrics=[kid]",
         {
             "STUDY": "the folder of a study",
-            "metrics=[NAME,...]": "the metrics to add, and their settings; `bench ls metrics` lists them",
-            "plugins=[NAME]": "packages or files whose code may be imported; what the study names does not count",
+            "metrics=[NAME,...]": "the metrics to add, and their settings; `bench ls metrics` "
+            "lists them",
+            "plugins=[NAME]": "packages or files whose code may be imported; what the study names "
+            "does not count",
             "trust_file=true": "run the TorchScript operator that the study names",
         },
     ),
@@ -207,10 +236,13 @@ HELP: dict[str, Verb] = {
         "bench convert ffhq_10m.pt --as adm --to priors/ffhq_adm",
         {
             "FILE": "the published file, or the folder of a diffusers pipeline",
-            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout it has; a folder needs none",
+            "--as LAYOUT": "edm, adm, compvis or diffusers: whose layout it has; a folder needs "
+            "none",
             "--to DIR": "the folder of the prior",
-            "--layout NAME": "adm, compvis: which of the known networks, where the file does not say",
-            "--config FILE": "adm, compvis: the settings of the network, where they lie in a file of their own",
+            "--layout NAME": "adm, compvis: which of the known networks, where the file does not "
+            "say",
+            "--config FILE": "adm, compvis: the settings of the network, where they lie in a file "
+            "of their own",
             "--weights ema|raw": "compvis: averaged or raw weights, where the file holds both",
             "--autoencoder PATH": "compvis: the autoencoder, where it is published apart",
             "--prompts FILE": "hub: embedded prompts, from `bench embed-prompts`",
@@ -254,7 +286,8 @@ HELP: dict[str, Verb] = {
 EXIT_CODES = {
     0: "every row is ok or accepted; the verb did what it was asked for",
     1: "some rows are not (a cell whose first rows all fail alike is stopped), or a check failed",
-    2: "the input was wrong, no worker can start, or the machine refused: disk, quota, permission, memory, open files",
+    2: "the input was wrong, no worker can start, or the machine refused: disk, quota, permission, "
+    "memory, open files",
     3: "an error inside this program; one line says where its traceback was written",
     130: "interrupted (Ctrl-C)",
     143: "terminated (SIGTERM)",
@@ -283,7 +316,7 @@ exit codes
 
 def everything() -> str:
     """``bench --help``."""
-    from bench.catalog import defaults
+    from posterior_bench.bench.catalog import defaults
 
     groups = "  ".join(f"{g}={value}" for g, value in defaults().items())
     return HEAD.format(

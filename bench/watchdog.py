@@ -1,8 +1,10 @@
-"""Ends what a killed process leaves behind: ``python watchdog.py MARK`` waits for its parent to die.
+"""Ends what a killed process leaves behind: ``python watchdog.py MARK`` waits for its parent to
+die.
 
-A Ray cluster that was started for a run must not outlive it. Ray sees to that where the run ends by itself; after
-``kill -9`` some of its processes live on for minutes. All of them were started with ``BENCH_CLUSTER=MARK`` in their
-environment, by which this program finds and kills them. It imports nothing of ours, so that it starts at once.
+A Ray cluster that was started for a run must not outlive it. Ray sees to that where the run ends by
+itself; after ``kill -9`` some of its processes live on for minutes. All of them were started with
+``BENCH_CLUSTER=MARK`` in their environment, by which this program finds and kills them. It imports
+nothing of ours, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from pathlib import Path
 
 VARIABLE = "BENCH_CLUSTER"
 LOOK_SECONDS, LAST_SECONDS = 0.5, 10.0
-"""How often the parent is looked for, and how long after its death processes that appear are killed."""
+"""How often the parent is looked for, and how long after its death processes that appear are
+killed."""
 
 
 def start(mark: str) -> None:
-    """Watch over this process, from another one that Ctrl-C and the end of a terminal do not reach."""
+    """Watch over this process, from another one that Ctrl-C and the end of a terminal do not
+    reach."""
     if Path("/proc/self/environ").exists():
         command = [sys.executable, "-S", "-E", os.path.abspath(__file__), mark, str(os.getpid())]
         nothing = subprocess.DEVNULL
-        subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/")
+        subprocess.Popen(
+            command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/"
+        )
 
 
 def marked(mark: str) -> list[int]:

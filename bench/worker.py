@@ -1,4 +1,5 @@
-"""The worker: one device, everything loaded once, one chunk of rows at a time. It knows no executor."""
+"""The worker: one device, everything loaded once, one chunk of rows at a time. It knows no
+executor."""
 
 from __future__ import annotations
 
@@ -19,38 +20,59 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import pulse, stop
-from bench.arena import build_images
-from bench.build import build, target
-from bench.cell import digest
-from bench.code import code_of
-from bench.conditioning import Conditioning
-from bench.cost import Budget
-from bench.environment import version
-from bench.errors import DeviceLost, Inapplicable, TimeoutExceeded, UserError, unknown
-from bench.external import UNMEASURED, Folder, given
-from bench.foreign import described, foreign, named, text_of
-from bench.heartbeat import beating
-from bench.isolation import isolated, keep_threads
-from bench.modules import load_modules
-from bench.own import remedy
-from bench.plan import CellPlan, Chunk
-from bench.plugins import admit_of
-from bench.reference import exact_reference
-from bench.scoring import Row, check_base, demand_numbers, put_values, score_rows, values_of
-from bench.store import TRACE
-from bench.streams import Key, Noise
-from bench.trace import packed
-from datasets.base import ImageSet
-from datasets.contents import content_hash
-from masks.base import MaskGenerator
-from metrics.base import AnyMetric, Batch, DrawSet, MissingWeights, ValueMetric, from_uint8, to_uint8
-from metrics.perceptual import Perceptual
-from operators.base import Operator
-from priors.base import BudgetExceeded, Condition, Prior
-from priors.execution import Execution
-from priors.fingerprint import fingerprint
-from solvers.base import Distance, Observation, Posterior, Solver
+from posterior_bench.bench import pulse, stop
+from posterior_bench.bench.arena import build_images
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.cell import digest
+from posterior_bench.bench.code import code_of
+from posterior_bench.bench.conditioning import Conditioning
+from posterior_bench.bench.cost import Budget
+from posterior_bench.bench.environment import version
+from posterior_bench.bench.errors import (
+    DeviceLost,
+    Inapplicable,
+    TimeoutExceeded,
+    UserError,
+    unknown,
+)
+from posterior_bench.bench.external import UNMEASURED, Folder, given
+from posterior_bench.bench.foreign import described, foreign, named, text_of
+from posterior_bench.bench.heartbeat import beating
+from posterior_bench.bench.isolation import isolated, keep_threads
+from posterior_bench.bench.modules import load_modules
+from posterior_bench.bench.own import remedy
+from posterior_bench.bench.plan import CellPlan, Chunk
+from posterior_bench.bench.plugins import admit_of
+from posterior_bench.bench.reference import exact_reference
+from posterior_bench.bench.scoring import (
+    Row,
+    check_base,
+    demand_numbers,
+    put_values,
+    score_rows,
+    values_of,
+)
+from posterior_bench.bench.store import TRACE
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.trace import packed
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.contents import content_hash
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.metrics.base import (
+    AnyMetric,
+    Batch,
+    DrawSet,
+    MissingWeights,
+    ValueMetric,
+    from_uint8,
+    to_uint8,
+)
+from posterior_bench.metrics.perceptual import Perceptual
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.base import BudgetExceeded, Condition, Prior
+from posterior_bench.priors.execution import Execution
+from posterior_bench.priors.fingerprint import fingerprint
+from posterior_bench.solvers.base import Distance, Observation, Posterior, Solver
 
 
 @dataclass(frozen=True)
@@ -76,14 +98,16 @@ def truth_hash(image: Tensor) -> str:
 
 
 def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The nodes of metrics with the content of their files recorded; UserError where some cannot be computed here."""
+    """The nodes of metrics with the content of their files recorded; UserError where some cannot be
+    computed here."""
     if missing := missing_weights(nodes):
         raise UserError("; and ".join(missing))
     return {name: {**node, **shared("metric", node, "cpu").pinned} for name, node in nodes.items()}
 
 
 def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "none") -> list[str]:
-    """Why metrics, and the distance that a solver's setting ``perceptual`` names, cannot be computed here.
+    """Why metrics, and the distance that a solver's setting ``perceptual`` names, cannot be
+    computed here.
 
     What several columns lack is said once.
     """
@@ -91,11 +115,17 @@ def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "n
     for name, node in nodes.items():
         metric: AnyMetric = shared("metric", node, "cpu")
         if metric.card.id != name:
-            raise UserError(f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'")
+            raise UserError(
+                f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'"
+            )
         if reason := _fault(metric):
             reasons.setdefault(reason.partition("' needs ")[2] or reason, reason)
-    if perceptual in PERCEPTUAL and (reason := _fault(shared("metric", PERCEPTUAL[perceptual], "cpu"))):
-        reasons.setdefault(reason.partition("' needs ")[2] or reason, f"solver.perceptual={perceptual}: {reason}")
+    if perceptual in PERCEPTUAL and (
+        reason := _fault(shared("metric", PERCEPTUAL[perceptual], "cpu"))
+    ):
+        reasons.setdefault(
+            reason.partition("' needs ")[2] or reason, f"solver.perceptual={perceptual}: {reason}"
+        )
     return list(reasons.values())
 
 
@@ -109,7 +139,8 @@ def _fault(metric: AnyMetric) -> str:
 
 
 class Session:
-    """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the one it names."""
+    """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the
+    one it names."""
 
     def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
         self.config, self.device = config, device
@@ -119,9 +150,13 @@ class Session:
         self.solver: Solver = build(config["solver"])
         self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
         self.images: ImageSet = build_images(config["data"], self.prior, int(config["seed"]))
-        self.told = Conditioning(config["data"], self.images, self.prior, config["prior"].get("path"))
+        self.told = Conditioning(
+            config["data"], self.images, self.prior, config["prior"].get("path")
+        )
         nodes = config["metrics"].items()
-        self.metrics: dict[str, AnyMetric] = {name: shared("metric", node, device) for name, node in nodes}
+        self.metrics: dict[str, AnyMetric] = {
+            name: shared("metric", node, device) for name, node in nodes
+        }
         self._run_prior()
         self._check_fit()
         self.modules = load_modules(config, device)
@@ -129,40 +164,50 @@ class Session:
         self.perceptual = perceptual_distance(self.solver, device)
 
     def _check_fit(self) -> None:
-        """Refuse data of another shape, and a solver that needs what operator and prior lack; nothing is degraded."""
+        """Refuse data of another shape, and a solver that needs what operator and prior lack;
+        nothing is degraded."""
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
-                f"data gives images of {tuple(self.images.shape)}, the prior is made for {self.prior.image_shape} "
-                f"(channels, height, width); {remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
+                f"data gives images of {tuple(self.images.shape)}, the prior is made for "
+                f"{self.prior.image_shape} "
+                f"(channels, height, width); "
+                f"{remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
             )
         has = self.prior.caps | target(self.config["operator"]).caps
         missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(
-                "this prior was trained for inpainting and is no prior without a mask; choose solver=conditional, or "
+                "this prior was trained for inpainting and is no prior without a mask; choose "
+                "solver=conditional, or "
                 "another prior"
             )
         if missing:
             name = type(self.solver).__name__
             raise Inapplicable(
-                f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not have "
+                f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not "
+                f"have "
                 f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
             )
         if self.prior.num_classes and self.prior.null_label is None and not self.told.labels_fit:
             raise Inapplicable(
-                f"the prior must be told one of its {self.prior.num_classes} classes, and the data has "
+                f"the prior must be told one of its {self.prior.num_classes} classes, and the data "
+                f"has "
                 f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
             )
         self.told.demand_same_classes()
-        guidances = (value for name, value in vars(self.solver).items() if name.startswith("guidance"))
+        guidances = (
+            value for name, value in vars(self.solver).items() if name.startswith("guidance")
+        )
         if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
             raise Inapplicable(problem)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
                 raise UserError(
-                    f"metric '{name}' compares with the exact posterior and needs {lacking}, which this prior and "
-                    "operator do not have; leave it out, or choose a closed-form prior such as prior=g2"
+                    f"metric '{name}' compares with the exact posterior and needs {lacking}, which "
+                    f"this prior and "
+                    "operator do not have; leave it out, or choose a closed-form prior such as "
+                    "prior=g2"
                 )
             try:
                 metric.admit(self.prior.image_shape)
@@ -179,7 +224,8 @@ class Session:
             raise Inapplicable(str(error)) from None
 
     def condition(self, measured: Measurement) -> Condition | None:
-        """What the network is told of measured images; nothing where there are no labels or prompts of its own."""
+        """What the network is told of measured images; nothing where there are no labels or prompts
+        of its own."""
         labels = None if measured.labels is None else measured.labels.to(self.device)
         return self.told.of(labels, [key.image for key in measured.keys])
 
@@ -191,22 +237,33 @@ class Session:
         """The solver's posterior, or the images made elsewhere that stand in its place."""
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
-            return given(self.solver, self.images, self.config["data"]["images"], draws, ids, self.device)
+            return given(
+                self.solver, self.images, self.config["data"]["images"], draws, ids, self.device
+            )
         return self.solver.fit(obs, self.prior, noise)
 
 
 def measure(
-    config: Mapping[str, Any], data: ImageSet, mask: MaskGenerator, images: Sequence[str], device: str = "cpu"
+    config: Mapping[str, Any],
+    data: ImageSet,
+    mask: MaskGenerator,
+    images: Sequence[str],
+    device: str = "cpu",
 ) -> Measurement:
-    """Truth, masks and observations; they depend on the study seed, the data and the image alone."""
+    """Truth, masks and observations; they depend on the study seed, the data and the image
+    alone."""
     keys = [Key(int(config["seed"]), data.name, image) for image in images]
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
     place = {image: i for i, image in enumerate(data.ids)}
     mask = mask.beside(data)
     own = [mask.for_image(image, place[image]) for image in images]
-    masks = np.stack([m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)])
-    operator = build_operator(config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])).to(device)
+    masks = np.stack(
+        [m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)]
+    )
+    operator = build_operator(
+        config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])
+    ).to(device)
     noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
     return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
 
@@ -249,7 +306,8 @@ PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
 
 
 def perceptual_distance(solver: Solver, device: str) -> Distance | None:
-    """The distance a solver's setting ``perceptual`` names; None where it says ``none`` or there is no such setting.
+    """The distance a solver's setting ``perceptual`` names; None where it says ``none`` or there is
+    no such setting.
 
     Raises UserError for an unknown name, and where the weights are missing or are others.
     """
@@ -276,7 +334,8 @@ class BatchSize:
         return self.images * self.draws
 
     def halved(self) -> BatchSize:
-        """Half of it; draws are parted only where there is one image left, because a fit is shared by them."""
+        """Half of it; draws are parted only where there is one image left, because a fit is shared
+        by them."""
         if self.images > 1:
             return replace(self, images=self.images // 2)
         return replace(self, draws=max(1, self.draws // 2))
@@ -299,25 +358,30 @@ class Worker:
         self._session: tuple[str, Session] | None = None
 
     def session(self, config: Mapping[str, Any]) -> Session:
-        """The objects of a cell; the last cell's are kept. UserError where they cannot be loaded here."""
+        """The objects of a cell; the last cell's are kept. UserError where they cannot be loaded
+        here."""
         key = digest(config)
         if self._session is None or self._session[0] != key:
             try:
-                # its constructors and imports may extend sys.path, but decide no number of another cell
+                # its constructors and imports may extend sys.path, but decide no number of another
+                # cell
                 with isolated(numbers=True), foreign():
                     session = Session(config, self.device)
             except UserError:
                 raise
             except Exception as error:
-                raise UserError(f"no worker can start on {self.device}: {one_line(error)}") from error
+                raise UserError(
+                    f"no worker can start on {self.device}: {one_line(error)}"
+                ) from error
             self._session = (key, session)
         return self._session[1]
 
     def run(self, plan: CellPlan, chunk: Chunk) -> dict[str, int]:
         """Compute one chunk and store its shard; returns how many rows have each status.
 
-        Raises UserError where the cell cannot be loaded here, and DeviceLost, after the rows are stored, where the
-        device has failed for good: every further chunk of this process would fail too.
+        Raises UserError where the cell cannot be loaded here, and DeviceLost, after the rows are
+        stored, where the device has failed for good: every further chunk of this process would fail
+        too.
         """
         with beating(plan.folder, chunk.name):
             rows = self.rows(plan, chunk)
@@ -325,16 +389,19 @@ class Worker:
             plan.store.write(chunk.name, rows)
         lost = next((row["message"] for row in rows if "CUDA error" in row["message"]), None)
         if lost is not None:
-            raise DeviceLost(f"{self.device} answers no more: {lost}; give the same command again to continue")
+            raise DeviceLost(
+                f"{self.device} answers no more: {lost}; give the same command again to continue"
+            )
         statuses = [row["status"] for row in rows]
         return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
     def rows(self, plan: CellPlan, chunk: Chunk) -> list[Row]:
         """The chunk's rows, image by image and draw by draw. A failure is a row too.
 
-        Where memory runs out, the whole chunk is done again with half the padded batch, and so on down to one row; the
-        rows say which it was. Every chunk begins with the planned size, whatever others of this worker came to: a row
-        may depend on its own chunk's memory, never on the order of chunks.
+        Where memory runs out, the whole chunk is done again with half the padded batch, and so on
+        down to one row; the rows say which it was. Every chunk begins with the planned size,
+        whatever others of this worker came to: a row may depend on its own chunk's memory, never on
+        the order of chunks.
         """
         torch.set_num_threads(self.threads)  # another worker of this process may have others
         session = self.session(plan.cell.config)
@@ -351,7 +418,12 @@ class Worker:
         return [row for one in single for row in self._rows_at(size, session, plan, one, watch)[0]]
 
     def _rows_at(
-        self, size: BatchSize, session: Session, plan: CellPlan, chunk: Chunk, watch: Callable[[], None] | None
+        self,
+        size: BatchSize,
+        session: Session,
+        plan: CellPlan,
+        chunk: Chunk,
+        watch: Callable[[], None] | None,
     ) -> tuple[list[Row], bool]:
         """The chunk's rows from padded batches of this size, and whether memory ran out."""
         fixed, every = self._fixed(session, plan, size), plan.cell.draws
@@ -366,7 +438,13 @@ class Worker:
                     truths = measured.truths
                 outcome = self._solve(session, measured, every, size.draws, watch, draws)
                 rows += [
-                    {**fixed, "image_id": image, "draw": d, "truth": truths[i], **outcome[i * len(draws) + k]}
+                    {
+                        **fixed,
+                        "image_id": image,
+                        "draw": d,
+                        "truth": truths[i],
+                        **outcome[i * len(draws) + k],
+                    }
                     for i, image in enumerate(part)
                     for k, d in enumerate(draws)
                 ]
@@ -384,7 +462,8 @@ class Worker:
             torch.cuda.empty_cache()
 
     def _fixed(self, session: Session, plan: CellPlan, size: BatchSize) -> Row:
-        """What is the same in all rows: whose they are, the code, and what bitwise equality depends on."""
+        """What is the same in all rows: whose they are, the code, and what bitwise equality depends
+        on."""
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -409,8 +488,9 @@ class Worker:
     ) -> list[Row]:
         """Fit once, sample every draw, score; one row per (image, draw) of the padded batch.
 
-        ``only``: those of the ``draws`` that this chunk holds; None = all. A row costs the same in any chunk: its share
-        of a fit is that among all draws, though every chunk of an image fits once more.
+        ``only``: those of the ``draws`` that this chunk holds; None = all. A row costs the same in
+        any chunk: its share of a fit is that among all draws, though every chunk of an image fits
+        once more.
         """
         prior = session.prior
         cond = session.condition(measured)
@@ -418,7 +498,9 @@ class Worker:
         noise = Noise(measured.keys, "solver", self.device)
         part = range(draws) if only is None else only
         blocks, whole = _blocks(part, min(draws, batch)), _blocks(range(draws), min(draws, batch))
-        sampled, planned = (obs.n * sum(len(block) for block, _ in these) for these in (blocks, whole))
+        sampled, planned = (
+            obs.n * sum(len(block) for block, _ in these) for these in (blocks, whole)
+        )
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         prior.run_as(session.execution)
@@ -428,10 +510,15 @@ class Worker:
                 with self._clock() as fit:
                     posterior = session.fit(obs, measured, draws, noise)
                 fitted = meter.counts()
-                meter.limit = meter.spent + (limit - meter.spent) * sampled / planned  # the rest is for all draws
+                meter.limit = (
+                    meter.spent + (limit - meter.spent) * sampled / planned
+                )  # the rest is for all draws
                 with self._clock() as sample:
                     samples = [posterior.sample(block) for block, _ in blocks]
-                    parts = [demand_real(some.x)[:, :n] for some, (_, n) in zip(samples, blocks, strict=True)]
+                    parts = [
+                        demand_real(some.x)[:, :n]
+                        for some, (_, n) in zip(samples, blocks, strict=True)
+                    ]
                     x = torch.cat(parts, dim=1)
             trace = samples[0].trace
             threads = torch.get_num_threads()  # of the solver's choice, if it has made one
@@ -439,18 +526,28 @@ class Worker:
         if watch is not None:
             watch()
         if x.shape != (obs.n, len(part), *prior.image_shape):
-            raise ValueError(f"the solver returned {tuple(x.shape)}, not {(obs.n, len(part), *prior.image_shape)}")
+            raise ValueError(
+                f"the solver returned {tuple(x.shape)}, not "
+                f"{(obs.n, len(part), *prior.image_shape)}"
+            )
         cost = {
             "seconds_fit": fit() / (obs.n * draws),
             "seconds_sample": sample() / sampled,
             "peak_mib": _peak_mib(self.device),
             "threads": threads,
-            # the fit is shared by the draws; draws that only fill up the last block are not charged to the others
-            **{k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled for k, v in meter.counts().items()},
+            # the fit is shared by the draws; draws that only fill up the last block are not charged
+            # to the others
+            **{
+                k: fitted[k] / (obs.n * draws) + (v - fitted[k]) / sampled
+                for k, v in meter.counts().items()
+            },
             **(UNMEASURED if isinstance(session.solver, Folder) else {}),
         }
         with isolated(), foreign():
-            rows = [{**cost, **row} for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))]
+            rows = [
+                {**cost, **row}
+                for row in self._score(session, measured, x.flatten(0, 1).float(), len(part))
+            ]
         if session.config.get("trace") and part.start == 0:
             # as features of an image do, its trace stands in the row of its first draw
             for row, data in zip(rows[:: len(part)], packed(trace), strict=False):
@@ -495,7 +592,8 @@ class Worker:
 
 @contextmanager
 def _tf32(enabled: bool) -> Iterator[None]:
-    """TensorFloat-32 on GPUs for the duration of the block; elsewhere, and in every score, products stay float32."""
+    """TensorFloat-32 on GPUs for the duration of the block; elsewhere, and in every score, products
+    stay float32."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     try:
@@ -506,20 +604,25 @@ def _tf32(enabled: bool) -> Iterator[None]:
 
 
 def drawn_from(session: Session, measured: Measurement, x: Tensor) -> DrawSet:
-    """The draws ``x`` ``(N, D, C, H, W)`` of measured images, with exact ones where a metric compares with them."""
+    """The draws ``x`` ``(N, D, C, H, W)`` of measured images, with exact ones where a metric
+    compares with them."""
     operator, y = measured.operator, measured.y
     seen = operator.first_guess(y) if operator.mask is None else y
     drawn = DrawSet(x, measured.truth, operator.mask, seen)
     if any("exact" in metric.needs for metric in session.metrics.values()):
         exact = exact_reference(session.config, session.prior, measured)
-        drawn = replace(drawn, reference=exact.x, mode_weights=exact.mode_weights, assign=exact.assign)
+        drawn = replace(
+            drawn, reference=exact.x, mode_weights=exact.mode_weights, assign=exact.assign
+        )
     return drawn
 
 
 def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
     """What metrics of single images see of the outputs ``x`` ``(N D, C, H, W)``."""
     operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
-    mask = operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
+    mask = (
+        operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
+    )
     return Batch(
         raw=from_uint8(to_uint8(x)),
         pasted=from_uint8(to_uint8(operator.paste(x, y))),
@@ -531,7 +634,9 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
     )
 
 
-def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None) -> list[Row]:
+def failed_rows(
+    plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: Row | None = None
+) -> list[Row]:
     """The rows of a chunk that produced nothing."""
     fixed = fixed or {"cell": plan.cell.name}
     return [
@@ -542,10 +647,11 @@ def failed_rows(plan: CellPlan, chunk: Chunk, status: str, message: str, fixed: 
 
 
 def watch_of(timeout: float | None) -> Callable[[], None] | None:
-    """A function that raises TimeoutExceeded once so many seconds have gone by; None without a limit.
+    """A function that raises TimeoutExceeded once so many seconds have gone by; None without a
+    limit.
 
-    It is called before every evaluation of a network: Python cannot be stopped safely in between, so a call that never
-    comes back is left to ``executor=ray``, which ends the worker.
+    It is called before every evaluation of a network: Python cannot be stopped safely in between,
+    so a call that never comes back is left to ``executor=ray``, which ends the worker.
     """
     if timeout is None:
         return None
@@ -559,7 +665,8 @@ def watch_of(timeout: float | None) -> Callable[[], None] | None:
 
 
 def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
-    """What is called before every network evaluation: ``watch``, the signal that may have come, and progress."""
+    """What is called before every network evaluation: ``watch``, the signal that may have come, and
+    progress."""
 
     def look() -> None:
         stop.check()
@@ -571,23 +678,29 @@ def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
 
 
 def demand_real(x: Tensor) -> Tensor:
-    """``x``; TypeError unless it is a tensor of real floating numbers: anything else would be changed in silence."""
+    """``x``; TypeError unless it is a tensor of real floating numbers: anything else would be
+    changed in silence."""
     if not isinstance(x, Tensor):
         raise TypeError(f"the solver returned {type(x).__name__} in place of a tensor of images")
     if not x.is_floating_point():
-        raise TypeError(f"the solver returned images of {x.dtype}; give real ones of float32, with values in [-1, 1]")
+        raise TypeError(
+            f"the solver returned images of {x.dtype}; give real ones of float32, with values in "
+            f"[-1, 1]"
+        )
     return x
 
 
 def note_on(reach: float) -> str:
-    """What a reader of a good row should know of the largest value in its output; mostly nothing."""
+    """What a reader of a good row should know of the largest value in its output; mostly
+    nothing."""
     if reach <= FAR:
         return ""
     return f"values reach {reach:.3g}; images lie in [-1, 1], and what is outside was cut off"
 
 
 FAR = 8.0
-"""Values beyond this are no images in [-1, 1] with some noise; 0..255 and 0..65535 are usual mistakes."""
+"""Values beyond this are no images in [-1, 1] with some noise; 0..255 and 0..65535 are usual
+mistakes."""
 
 
 def status_of(error: Exception) -> str:
@@ -604,7 +717,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _blocks(draws: range, size: int) -> list[tuple[list[int], int]]:
-    """Draw indices in blocks of ``size``, the last filled up by repetition, with the number that counts."""
+    """Draw indices in blocks of ``size``, the last filled up by repetition, with the number that
+    counts."""
     blocks = [list(draws[i : i + size]) for i in range(0, len(draws), size)]
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 
@@ -628,7 +742,9 @@ def png(pixels: Tensor) -> bytes:
     """8-bit pixels ``(C, H, W)`` as PNG."""
     array = pixels.permute(1, 2, 0).cpu().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(
+        buffer, "PNG", compress_level=1
+    )
     return buffer.getvalue()
 
 

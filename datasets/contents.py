@@ -1,8 +1,9 @@
 """Hashes of what is stored of an image, so that other pictures under the same names are noticed.
 
-SHA-256, because processors compute it in hardware. Hashes of files are kept in the user's cache folder, each beside
-size, times and inode of the file at that moment, so that a large data set is read once. The cache is a convenience:
-where it cannot be read or written, files are hashed again, and nothing fails.
+SHA-256, because processors compute it in hardware. Hashes of files are kept in the user's cache
+folder, each beside size, times and inode of the file at that moment, so that a large data set is
+read once. The cache is a convenience: where it cannot be read or written, files are hashed again,
+and nothing fails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from datasets.source import Source
+from posterior_bench.datasets.source import Source
 
 _DIGITS = 32
 _SETTLED_NS = 3 * 10**9
@@ -37,7 +38,8 @@ def content_hash(*parts: bytes | str) -> str:
 
 
 def stored_hashes(source: Source, ids: Sequence[str], root: Path) -> list[str]:
-    """The hash of what is stored of every image, in the order of ``ids``; files that are as before are not read.
+    """The hash of what is stored of every image, in the order of ``ids``; files that are as before
+    are not read.
 
     Raises OSError or ValueError for an image that cannot be read, as ``source.stored`` does.
     """
@@ -48,10 +50,11 @@ def stored_hashes(source: Source, ids: Sequence[str], root: Path) -> list[str]:
 
 
 class Cache:
-    """Hashes of one data set, in one file of the cache folder; processes that write at once replace each other's.
+    """Hashes of one data set, in one file of the cache folder; processes that write at once replace
+    each other's.
 
-    A file that was changed within the last seconds is never kept: it may be written again at the same size, and within
-    the resolution of the clock of its file system.
+    A file that was changed within the last seconds is never kept: it may be written again at the
+    same size, and within the resolution of the clock of its file system.
     """
 
     def __init__(self, root: Path):
@@ -85,10 +88,14 @@ class Cache:
             descriptor, part = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
             try:
                 now = os.stat(part).st_mtime_ns
-                settled = {k: e for k, e in self._new.items() if max(e[1], e[2]) < now - _SETTLED_NS}
+                settled = {
+                    k: e for k, e in self._new.items() if max(e[1], e[2]) < now - _SETTLED_NS
+                }
                 merged = {**_read(self._path), **settled}
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(json.dumps(merged if len(merged) <= _LARGEST else settled))  # dump is slow
+                    file.write(
+                        json.dumps(merged if len(merged) <= _LARGEST else settled)
+                    )  # dump is slow
                 if settled:
                     os.replace(part, self._path)
             finally:
@@ -99,7 +106,11 @@ class Cache:
 def _folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or ""
     with suppress(RuntimeError):  # a user without a home
-        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "posterior-bench" / "contents"
+        return (
+            (Path(base) if os.path.isabs(base) else Path.home() / ".cache")
+            / "posterior-bench"
+            / "contents"
+        )
     return Path(tempfile.gettempdir()) / "posterior-bench-none"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import scipy.io
 
-from datasets.limits import demand_text
-from datasets.text import decoded
+from posterior_bench.datasets.limits import demand_text
+from posterior_bench.datasets.text import decoded
 
 _NAMES = ("ILSVRC2012_devkit_t12", "devkit", "ILSVRC2012_devkit_t12.tar.gz")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -23,7 +23,8 @@ CLASSES = 1000
 class Devkit:
     """``ILSVRC2012_devkit_t12``, unpacked or not.
 
-    Its labels are ILSVRC ids, 1 to 1000, in an order of their own: neither the wnids' nor the classes' of any network.
+    Its labels are ILSVRC ids, 1 to 1000, in an order of their own: neither the wnids' nor the
+    classes' of any network.
     """
 
     path: Path
@@ -47,7 +48,9 @@ class Devkit:
         try:
             truth = [int(line) for line in decoded(self._read(_TRUTH)).split()]
         except ValueError as error:
-            raise ValueError(f"{_TRUTH} in {self.path} holds something other than numbers: {error}") from None
+            raise ValueError(
+                f"{_TRUTH} in {self.path} holds something other than numbers: {error}"
+            ) from None
         if not truth or not (min(truth) >= 1 and max(truth) <= CLASSES):
             raise ValueError(f"{_TRUTH} in {self.path} must hold ILSVRC ids from 1 to {CLASSES}")
         return truth
@@ -58,10 +61,16 @@ class Devkit:
         try:
             table = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
             # inner nodes of the hierarchy have children, and numbers above 1000
-            leaves = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table if int(row["num_children"]) == 0}
+            leaves = {
+                int(row["ILSVRC2012_ID"]): str(row["WNID"])
+                for row in table
+                if int(row["num_children"]) == 0
+            }
             return [leaves[k] for k in range(1, CLASSES + 1)]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{_META} in {self.path} does not name the {CLASSES} classes of ILSVRC 2012") from error
+            raise ValueError(
+                f"{_META} in {self.path} does not name the {CLASSES} classes of ILSVRC 2012"
+            ) from error
 
     def _read(self, name: str) -> bytes:
         try:
@@ -75,4 +84,6 @@ class Devkit:
                     raise FileNotFoundError(name)
                 return file.read()
         except (OSError, ValueError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise ValueError(f"{self.path} is not ILSVRC2012_devkit_t12: cannot read {name} in it ({error})") from None
+            raise ValueError(
+                f"{self.path} is not ILSVRC2012_devkit_t12: cannot read {name} in it ({error})"
+            ) from None

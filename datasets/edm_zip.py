@@ -1,4 +1,5 @@
-"""ZIP files as the tools of EDM and StyleGAN write them (Karras et al. 2022, ``dataset_tool.py``)."""
+"""ZIP files as the tools of EDM and StyleGAN write them (Karras et al. 2022,
+``dataset_tool.py``)."""
 
 from __future__ import annotations
 
@@ -10,16 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.limits import demand_moderate, demand_text
-from datasets.source import Layout, Naming, Source, by_id, members, only_file
-from datasets.text import decoded
+from posterior_bench.datasets.limits import demand_moderate, demand_text
+from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, only_file
+from posterior_bench.datasets.text import decoded
 
 
 class Zip(Source):
-    """Images in a ZIP file, with the labels of its ``dataset.json``: ``{"labels": [[file name, class], ...]}``.
+    """Images in a ZIP file, with the labels of its ``dataset.json``: ``{"labels": [[file name,
+    class], ...]}``.
 
-    Labels count the sorted class folders the file was made from, so those of ImageNet follow the sorted wnids. A file
-    made without class folders says ``null`` and has no labels.
+    Labels count the sorted class folders the file was made from, so those of ImageNet follow the
+    sorted wnids. A file made without class folders says ``null`` and has no labels.
     """
 
     def __init__(self, path: Path, naming: Naming):
@@ -28,8 +30,18 @@ class Zip(Source):
             self._zip = zipfile.ZipFile(path)
             names = self._zip.namelist()
             self._labels = _labels(self._json()) if "dataset.json" in names else {}
-        except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"cannot read {path} as a ZIP file of EDM or StyleGAN: {error}") from error
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise ValueError(
+                f"cannot read {path} as a ZIP file of EDM or StyleGAN: {error}"
+            ) from error
         left_out = self.left_out = Counter[str]()
         self._names = by_id(members(names, left_out, (".json",)), naming)
         self.ids = tuple(sorted(self._names))
@@ -56,7 +68,9 @@ class Zip(Source):
         try:
             return self._labels[self._names[image]]
         except KeyError:
-            raise ValueError(f"dataset.json in {self.path} has no label for '{self._names[image]}'") from None
+            raise ValueError(
+                f"dataset.json in {self.path} has no label for '{self._names[image]}'"
+            ) from None
 
 
 def edm_zip(naming: Naming) -> Layout:

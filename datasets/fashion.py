@@ -16,14 +16,30 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.base import ImageSet
+from posterior_bench.datasets.base import ImageSet
 
 _ASSETS = Path(__file__).parent / "assets"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 # rows of the files each split reads; the prior never sees validation, tune or test
-_ROWS = {"test": (0, 512), "tune": (59_000, 60_000), "validation": (58_000, 59_000), "train": (0, 58_000)}
+_ROWS = {
+    "test": (0, 512),
+    "tune": (59_000, 60_000),
+    "validation": (58_000, 59_000),
+    "train": (0, 58_000),
+}
 _EMBEDDED = ("fashion-test512-images-idx3-ubyte", "fashion-test512-labels-idx1-ubyte")
 _TRAINING = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _LARGEST = 48_000_000
@@ -37,19 +53,21 @@ _SHA256 = {  # of the uncompressed files
 
 @dataclass
 class Fashion(ImageSet):
-    """One split of Fashion-MNIST: images ``(1, 28, 28)``, larger with ``pad``, ten classes, ids such as ``test-00000``.
+    """One split of Fashion-MNIST: images ``(1, 28, 28)``, larger with ``pad``, ten classes, ids
+    such as ``test-00000``.
 
     Parameters
     ----------
-    split: ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of the 60 000 training
-    images: ``train`` (rows 0 to 57999), ``validation`` (58000 to 58999), ``tune`` (59000 to 59999). Ids count within
-    the split. root: a folder with the training files, compressed or not, or with torchvision's ``FashionMNIST/raw``;
-    None is where the Debian package ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels
-    added at every border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with that
-    name.
+    split: ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of the
+    60 000 training images: ``train`` (rows 0 to 57999), ``validation`` (58000 to 58999), ``tune``
+    (59000 to 59999). Ids count within the split. root: a folder with the training files, compressed
+    or not, or with torchvision's ``FashionMNIST/raw``; None is where the Debian package
+    ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels added at every
+    border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with
+    that name.
 
-    Raises ValueError for an unknown split or id, a negative pad and files with other contents, FileNotFoundError for
-    missing files.
+    Raises ValueError for an unknown split or id, a negative pad and files with other contents,
+    FileNotFoundError for missing files.
     """
 
     split: str = "test"
@@ -60,7 +78,9 @@ class Fashion(ImageSet):
         if self.split not in _ROWS:
             raise ValueError(f"unknown split '{self.split}'; valid: {', '.join(_ROWS)}")
         if self.pad < 0:
-            raise ValueError(f"pad={self.pad}: give the number of black pixels to add at every border, 0 or more")
+            raise ValueError(
+                f"pad={self.pad}: give the number of black pixels to add at every border, 0 or more"
+            )
         side = 28 + 2 * self.pad
         name = f"fashion{side}" if self.pad else "fashion"
         self.name = name if self.split == "test" else f"{name}-{self.split}"
@@ -82,7 +102,10 @@ class Fashion(ImageSet):
     def _rows(self, ids: Sequence[str]) -> list[int]:
         unknown = [name for name in ids if name not in self._row]
         if unknown:
-            raise ValueError(f"{self.name} has no image '{unknown[0]}'; ids run from {self.ids[0]} to {self.ids[-1]}")
+            raise ValueError(
+                f"{self.name} has no image '{unknown[0]}'; ids run from {self.ids[0]} to "
+                f"{self.ids[-1]}"
+            )
         return [self._row[name] for name in ids]
 
     @cached_property
@@ -105,7 +128,8 @@ def _find(split: str, root: str | None) -> tuple[Path, Path]:
             return images, labels
     raise FileNotFoundError(
         f"{_TRAINING[0]}.gz and {_TRAINING[1]}.gz are not in {base}; install the Debian package "
-        "dataset-fashion-mnist, or run torchvision.datasets.FashionMNIST(DIR, download=True) and set data.root=DIR"
+        "dataset-fashion-mnist, or run torchvision.datasets.FashionMNIST(DIR, download=True) and "
+        "set data.root=DIR"
     )
 
 
@@ -118,12 +142,18 @@ def _read(path: Path) -> NDArray[np.uint8]:
     """The array in an idx file, after comparing its checksum."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(_LARGEST)  # of another file, whose checksum differs, no more than that
+            content = file.read(
+                _LARGEST
+            )  # of another file, whose checksum differs, no more than that
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"cannot read {path}: {error}; fetch it again") from error
     if hashlib.sha256(content).hexdigest() != _SHA256[path.name.removesuffix(".gz")]:
-        raise ValueError(f"{path} is not the Fashion-MNIST file of that name (its sha256 differs); fetch it again")
-    # idx: two zero bytes, the type, the number of dimensions, each dimension as big-endian int32, then the values
+        raise ValueError(
+            f"{path} is not the Fashion-MNIST file of that name (its sha256 differs); fetch it "
+            f"again"
+        )
+    # idx: two zero bytes, the type, the number of dimensions, each dimension as big-endian int32,
+    # then the values
     start = 4 + 4 * content[3]
     shape = np.frombuffer(content[4:start], dtype=">u4").astype(int)
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

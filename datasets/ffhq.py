@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from datasets.celebahq import numbered
-from datasets.edm_zip import edm_zip
-from datasets.parquet import parquet
-from datasets.source import Files, Layout, Source, by_id, walk_named
-from datasets.stored import Stored
-from datasets.webdataset import webdataset
+from posterior_bench.datasets.celebahq import numbered
+from posterior_bench.datasets.edm_zip import edm_zip
+from posterior_bench.datasets.parquet import parquet
+from posterior_bench.datasets.source import Files, Layout, Source, by_id, walk_named
+from posterior_bench.datasets.stored import Stored
+from posterior_bench.datasets.webdataset import webdataset
 
 _FOLDERS = ("images1024x1024", "thumbnails128x128")
 
@@ -21,13 +21,15 @@ _FOLDERS = ("images1024x1024", "thumbnails128x128")
 class FFHQ(Stored):
     """FFHQ; ids are the numbers of the images, ``00000`` to ``69999``, in every layout; no labels.
 
-    Layouts: ``folders`` (``images1024x1024``, ``thumbnails128x128`` or any folder of files called by their number, with
-    or without folders of a thousand), ``zip`` (``00000/img00000000.png``), ``parquet`` and ``webdataset``; docs/data.md
-    describes them. Settings, errors and the name are those of :class:`datasets.stored.Stored`.
+    Layouts: ``folders`` (``images1024x1024``, ``thumbnails128x128`` or any folder of files called
+    by their number, with or without folders of a thousand), ``zip`` (``00000/img00000000.png``),
+    ``parquet`` and ``webdataset``; docs/data.md describes them. Settings, errors and the name are
+    those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
-    root: the folder or file. layout, size, mode, crop, part, id_list, subset, subset_seed, protocol: as there.
+    root: the folder or file. layout, size, mode, crop, part, id_list, subset, subset_seed,
+    protocol: as there.
     """
 
     kind: ClassVar[str] = "ffhq"

@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from datasets.pixels import EXTENSIONS as EXTENSIONS
-from datasets.source import Files, Layout, Source, walk
-from datasets.stored import Stored
+from posterior_bench.datasets.pixels import EXTENSIONS as EXTENSIONS
+from posterior_bench.datasets.source import Files, Layout, Source, walk
+from posterior_bench.datasets.stored import Stored
 
 
 @dataclass
 class Folder(Stored):
-    """Every image below a folder, cropped and resized to one size; ids are POSIX paths relative to the folder.
+    """Every image below a folder, cropped and resized to one size; ids are POSIX paths relative to
+    the folder.
 
-    Ids are in string order, in which ``10.png`` comes before ``2.png``. Hidden files and thumbnails are left out, links
-    to folders are not followed. EXIF tags turn the photographs upright. No labels. Settings, errors and the name are
-    those of :class:`datasets.stored.Stored`.
+    Ids are in string order, in which ``10.png`` comes before ``2.png``. Hidden files and thumbnails
+    are left out, links to folders are not followed. EXIF tags turn the photographs upright. No
+    labels. Settings, errors and the name are those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
-    root: the folder. size: both sides of the images, in pixels; None is 64. mode: ``rgb`` or ``grey``; None is ``rgb``.
-    In a run, None of either is what the prior is made for. crop: ``guided``, ``edm`` or ``bicubic``, see
-    datasets/crops.py. part, id_list, subset, subset_seed, protocol: which of the images; docs/data.md.
+    root: the folder. size: both sides of the images, in pixels; None is 64. mode: ``rgb`` or
+    ``grey``; None is ``rgb``. In a run, None of either is what the prior is made for. crop:
+    ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py. part, id_list, subset, subset_seed,
+    protocol: which of the images; docs/data.md.
     """
 
     kind: ClassVar[str] = "folder"

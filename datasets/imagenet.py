@@ -1,4 +1,5 @@
-"""ImageNet, the validation images of ILSVRC 2012 (Russakovsky et al. 2015), in the layouts people keep them in."""
+"""ImageNet, the validation images of ILSVRC 2012 (Russakovsky et al. 2015), in the layouts people
+keep them in."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
-from datasets.devkit import Devkit
-from datasets.edm_zip import edm_zip
-from datasets.npz import npz
-from datasets.parquet import parquet
-from datasets.source import Files, Layout, LeftOut, Source, by_id, stem, walk
-from datasets.stored import Stored
-from datasets.text import read_text
-from datasets.webdataset import webdataset
+from posterior_bench.datasets.devkit import Devkit
+from posterior_bench.datasets.edm_zip import edm_zip
+from posterior_bench.datasets.npz import npz
+from posterior_bench.datasets.parquet import parquet
+from posterior_bench.datasets.source import Files, Layout, LeftOut, Source, by_id, stem, walk
+from posterior_bench.datasets.stored import Stored
+from posterior_bench.datasets.text import read_text
+from posterior_bench.datasets.webdataset import webdataset
 
 _WNIDS = Path(__file__).parent / "assets" / "imagenet-wnids.txt"
 _VALIDATION = re.compile(r"ILSVRC2012_val_\d{8}")
@@ -29,17 +30,20 @@ _KAGGLE = Path("ILSVRC", "Data", "CLS-LOC", "val")
 
 @dataclass
 class ImageNet(Stored):
-    """Validation images of ILSVRC 2012, with labels 0 to 999: the places of the sorted wnids (``n01440764`` is 0).
+    """Validation images of ILSVRC 2012, with labels 0 to 999: the places of the sorted wnids
+    (``n01440764`` is 0).
 
-    Ids are ``ILSVRC2012_val_00000001`` and so on in every layout that keeps the files' names, so the same images, masks
-    and noise come of a folder, of Parquet and of shards. Their numbers do not follow the classes. Layouts: ``folders``,
-    ``kaggle``, ``devkit``, ``parquet``, ``webdataset``, ``zip``, ``npz``; docs/data.md describes them. Other settings,
-    errors and the name are those of :class:`datasets.stored.Stored`.
+    Ids are ``ILSVRC2012_val_00000001`` and so on in every layout that keeps the files' names, so
+    the same images, masks and noise come of a folder, of Parquet and of shards. Their numbers do
+    not follow the classes. Layouts: ``folders``, ``kaggle``, ``devkit``, ``parquet``,
+    ``webdataset``, ``zip``, ``npz``; docs/data.md describes them. Other settings, errors and the
+    name are those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
-    devkit: the folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of images; None looks in and
-    beside the root. root, layout, size, mode, crop, part, id_list, subset, subset_seed, protocol: as there.
+    devkit: the folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of
+    images; None looks in and beside the root. root, layout, size, mode, crop, part, id_list,
+    subset, subset_seed, protocol: as there.
     """
 
     kind: ClassVar[str] = "imagenet"
@@ -50,7 +54,8 @@ class ImageNet(Stored):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the labels, as torchvision records them with its classifiers."""
+        """The names of the classes in the order of the labels, as torchvision records them with its
+        classifiers."""
         from torchvision.models import ResNet50_Weights
 
         return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
@@ -59,7 +64,9 @@ class ImageNet(Stored):
         return {
             "folders": Layout("val/<wnid>/*.JPEG, or <wnid>/*.JPEG", self._folders),
             "kaggle": Layout(f"LOC_val_solution.csv and {_KAGGLE.as_posix()}/*.JPEG", self._kaggle),
-            "devkit": Layout("ILSVRC2012_val_*.JPEG, flat or in val/, and ILSVRC2012_devkit_t12", self._flat),
+            "devkit": Layout(
+                "ILSVRC2012_val_*.JPEG, flat or in val/, and ILSVRC2012_devkit_t12", self._flat
+            ),
             "parquet": parquet(self.id_of),
             "webdataset": webdataset(self.id_of),
             "zip": edm_zip(self.id_of),
@@ -77,7 +84,9 @@ class ImageNet(Stored):
             if wnids:
                 _demand_known(wnids, folder)
                 left_out = Counter[str]()
-                names = (f"{wnid}/{path}" for wnid in wnids for path in walk(folder / wnid, left_out))
+                names = (
+                    f"{wnid}/{path}" for wnid in wnids for path in walk(folder / wnid, left_out)
+                )
                 paths = by_id(names, self.id_of)
                 return Files(folder, paths, partial(_labels_by_folder, paths), left_out)
         return None
@@ -91,7 +100,12 @@ class ImageNet(Stored):
         if not folder.is_dir():
             raise ValueError(f"there is {table}, but no folder {folder} with the images")
         left_out = Counter[str]()
-        return Files(folder, by_id(_flat(folder, left_out), self.id_of), partial(_labels_by_table, table), left_out)
+        return Files(
+            folder,
+            by_id(_flat(folder, left_out), self.id_of),
+            partial(_labels_by_table, table),
+            left_out,
+        )
 
     def _flat(self, root: Path) -> Source | None:
         """The validation images as they come, in one folder; the labels stand in the devkit."""
@@ -105,12 +119,18 @@ class ImageNet(Stored):
         return None
 
     def _labels_by_number(self, highest: int) -> dict[str, int]:
-        """The labels of the validation images 1 to ``highest``; a wrong devkit is noticed here, before any work."""
+        """The labels of the validation images 1 to ``highest``; a wrong devkit is noticed here,
+        before any work."""
         devkit = self._devkit()
         classes, truth = self._class_of_ilsvrc_ids(), devkit.ground_truth()
         if highest > len(truth):
-            raise ValueError(f"{devkit.path} has labels of {len(truth)} images, but there is number {highest}")
-        return {f"ILSVRC2012_val_{number:08d}": classes[label - 1] for number, label in enumerate(truth, 1)}
+            raise ValueError(
+                f"{devkit.path} has labels of {len(truth)} images, but there is number {highest}"
+            )
+        return {
+            f"ILSVRC2012_val_{number:08d}": classes[label - 1]
+            for number, label in enumerate(truth, 1)
+        }
 
     def _class_of_ilsvrc_ids(self) -> Sequence[int]:
         """The class of the ILSVRC ids 1 to 1000, which are in another order."""
@@ -118,7 +138,10 @@ class ImageNet(Stored):
         devkit = self._devkit()
         wnids = devkit.wnids()
         if sorted(wnids) != sorted(index):
-            raise ValueError(f"the classes in {devkit.path} are not those of ILSVRC 2012; give ILSVRC2012_devkit_t12")
+            raise ValueError(
+                f"the classes in {devkit.path} are not those of ILSVRC 2012; give "
+                f"ILSVRC2012_devkit_t12"
+            )
         return [index[wnid] for wnid in wnids]
 
     def _devkit(self) -> Devkit:
@@ -146,7 +169,8 @@ def _labels_by_table(table: Path) -> dict[str, int]:
         raise ValueError(f"cannot read the labels in {table}: {error}") from None
     except (KeyError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of ILSVRC 2012; "
+            f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of "
+            f"ILSVRC 2012; "
             f"wrong: {error}"
         ) from None
 
@@ -154,7 +178,9 @@ def _labels_by_table(table: Path) -> dict[str, int]:
 def _demand_known(wnids: Sequence[str], folder: Path) -> None:
     unknown = sorted(set(wnids) - _class_of_wnids().keys())
     if unknown:
-        raise ValueError(f"'{folder / unknown[0]}' is not one of the 1000 classes of ILSVRC 2012; remove it")
+        raise ValueError(
+            f"'{folder / unknown[0]}' is not one of the 1000 classes of ILSVRC 2012; remove it"
+        )
 
 
 def _folders(root: Path) -> list[Path]:

@@ -9,27 +9,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets.source import Files, Layout, Source, by_id, stem, walk_named
-from datasets.stored import Stored
-from datasets.webdataset import webdataset
+from posterior_bench.datasets.source import Files, Layout, Source, by_id, stem, walk_named
+from posterior_bench.datasets.stored import Stored
+from posterior_bench.datasets.webdataset import webdataset
 
 _KEY = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
 class LSUN(Stored):
-    """One category of LSUN; ids are its keys of 40 hexadecimal digits, sorted, in every layout; no labels.
+    """One category of LSUN; ids are its keys of 40 hexadecimal digits, sorted, in every layout; no
+    labels.
 
-    Layouts: ``lmdb``, as downloaded (optional package ``lmdb``; nothing is written beside the files), ``exported``
-    images, and ``webdataset``; docs/data.md describes them. The official validation split has 300 images; that of
-    latent diffusion is a list of others, for ``id_list``. Settings, errors and the name are those of
-    :class:`datasets.stored.Stored`; ImportError where a database is found without the package.
+    Layouts: ``lmdb``, as downloaded (optional package ``lmdb``; nothing is written beside the
+    files), ``exported`` images, and ``webdataset``; docs/data.md describes them. The official
+    validation split has 300 images; that of latent diffusion is a list of others, for ``id_list``.
+    Settings, errors and the name are those of :class:`datasets.stored.Stored`; ImportError where a
+    database is found without the package.
 
     Parameters
     ----------
-    category: ``church_outdoor``, ``bedroom`` or another. split: ``val`` or ``train``. root: the database or folder
-    ``<category>_<split>_lmdb``, or the folder that holds it. layout, size, mode, crop, part, id_list, subset,
-    subset_seed, protocol: as there.
+    category: ``church_outdoor``, ``bedroom`` or another. split: ``val`` or ``train``. root: the
+    database or folder ``<category>_<split>_lmdb``, or the folder that holds it. layout, size, mode,
+    crop, part, id_list, subset, subset_seed, protocol: as there.
     """
 
     kind: ClassVar[str] = "lsun"
@@ -44,7 +46,9 @@ class LSUN(Stored):
         return {
             "lmdb": Layout(f"{name}_lmdb/data.mdb, or data.mdb", self._lmdb),
             "webdataset": webdataset(self.id_of),
-            "exported": Layout("<key>.webp at any depth, keys of 40 hexadecimal digits", self._exported),
+            "exported": Layout(
+                "<key>.webp at any depth, keys of 40 hexadecimal digits", self._exported
+            ),
         }
 
     def id_of(self, name: str) -> str:
@@ -64,12 +68,16 @@ class LSUN(Stored):
 
 
 class Database(Source):
-    """An LMDB of encoded images by key, opened to read and without a lock: nothing is written beside it."""
+    """An LMDB of encoded images by key, opened to read and without a lock: nothing is written
+    beside it."""
 
     def __init__(self, folder: Path):
         self.folder, self._environment = folder, _open(folder.resolve())
         with self._environment.begin() as transaction:
-            self.ids = tuple(key.decode("ascii", "replace") for key in transaction.cursor().iternext(values=False))
+            self.ids = tuple(
+                key.decode("ascii", "replace")
+                for key in transaction.cursor().iternext(values=False)
+            )
 
     def stored(self, image: str) -> bytes:
         with self._environment.begin() as transaction:
@@ -88,7 +96,9 @@ def _open(folder: Path) -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise ImportError(f'lmdb cannot be imported ({error}); pip install "posterior-bench[lsun]"') from None
+        raise ImportError(
+            f'lmdb cannot be imported ({error}); pip install "posterior-bench[lsun]"'
+        ) from None
     try:
         return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:

@@ -14,19 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.limits import demand_array
-from datasets.source import Layout, Source, only_file
+from posterior_bench.datasets.limits import demand_array
+from posterior_bench.datasets.source import Layout, Source, only_file
 
 _LABELS = {"images": "labels", "arr_0": "arr_1", "data": "labels"}
 
 
 class NPZ(Source):
-    """Images of one NPZ file, with their row as id; an array is read when first needed, and then whole.
+    """Images of one NPZ file, with their row as id; an array is read when first needed, and then
+    whole.
 
-    Three kinds are known by the name of their array: ``images`` (N, 3, H, W) in 0..255 with ``labels``, of VIPaint;
-    ``arr_0`` (N, H, W, 3) uint8, of ADM; ``data`` (N, 3 H W) uint8 with ``labels``, of downsampled ImageNet
-    (Chrabaszcz, Loshchilov, Hutter 2017). The labels of the last one are ILSVRC ids, from 1, and need ``classes``, the
-    class index of each such id; the others are class indices.
+    Three kinds are known by the name of their array: ``images`` (N, 3, H, W) in 0..255 with
+    ``labels``, of VIPaint; ``arr_0`` (N, H, W, 3) uint8, of ADM; ``data`` (N, 3 H W) uint8 with
+    ``labels``, of downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter 2017). The labels of the
+    last one are ILSVRC ids, from 1, and need ``classes``, the class index of each such id; the
+    others are class indices.
     """
 
     def __init__(self, path: Path, classes: Callable[[], Sequence[int]]):
@@ -35,19 +37,31 @@ class NPZ(Source):
         shapes = {name: shape for name, (shape, _) in headers.items()}
         self._key = next((key for key in _LABELS if key in shapes), "")
         if not self._key:
-            raise ValueError(f"{path} holds the arrays {', '.join(shapes)}; needed: {', '.join(_LABELS)}")
+            raise ValueError(
+                f"{path} holds the arrays {', '.join(shapes)}; needed: {', '.join(_LABELS)}"
+            )
         shape = shapes[self._key]
         side = round((shape[-1] / 3) ** 0.5)
-        fits = {"images": len(shape) == 4 and shape[1] == 3, "arr_0": len(shape) == 4 and shape[3] == 3}
+        fits = {
+            "images": len(shape) == 4 and shape[1] == 3,
+            "arr_0": len(shape) == 4 and shape[3] == 3,
+        }
         if not fits.get(self._key, len(shape) == 2 and 3 * side**2 == shape[-1]):
-            raise ValueError(f"the array '{self._key}' in {path} has the shape {shape}; give {_WANTED}")
+            raise ValueError(
+                f"the array '{self._key}' in {path} has the shape {shape}; give {_WANTED}"
+            )
         labels = _LABELS[self._key]
         if labels in shapes and shapes[labels] != shape[:1]:
-            raise ValueError(f"the array '{labels}' in {path} has the shape {shapes[labels]} for {shape[0]} images")
+            raise ValueError(
+                f"the array '{labels}' in {path} has the shape {shapes[labels]} for {shape[0]} "
+                f"images"
+            )
         wanted = ((self._key, "buif", "numbers"), (labels, "iuf", "whole numbers"))
         for name, kinds, words in wanted:
             if name in headers and headers[name][1].kind not in kinds:
-                raise ValueError(f"the array '{name}' in {path} holds {headers[name][1]}; give {words}")
+                raise ValueError(
+                    f"the array '{name}' in {path} holds {headers[name][1]}; give {words}"
+                )
         self.ids = tuple(f"{i:08d}" for i in range(shape[0]))
         self.labelled = labels in shapes
 
@@ -68,13 +82,18 @@ class NPZ(Source):
     def label(self, image: str) -> int:
         number = self._numbers[int(image)]
         if not np.isfinite(number) or number != np.rint(number):
-            raise ValueError(f"image '{self.where(image)}' has the label {number}, not a whole number")
+            raise ValueError(
+                f"image '{self.where(image)}' has the label {number}, not a whole number"
+            )
         label = int(number)
         if self._key != "data":
             return label
         classes = self._classes()
         if not 1 <= label <= len(classes):
-            raise ValueError(f"'{self.where(image)}' has the label {label}; ILSVRC ids run from 1 to {len(classes)}")
+            raise ValueError(
+                f"'{self.where(image)}' has the label {label}; ILSVRC ids run from 1 to "
+                f"{len(classes)}"
+            )
         return classes[label - 1]
 
     @cached_property
@@ -86,7 +105,9 @@ class NPZ(Source):
             array = array.reshape(-1, 3, side, side)
         if array.dtype != np.uint8:
             if not (np.isfinite(array).all() and array.min() >= 0 and 1 < array.max() <= 255):
-                raise ValueError(f"the values of '{self._key}' in {self.path} must be grey levels from 0 to 255")
+                raise ValueError(
+                    f"the values of '{self._key}' in {self.path} must be grey levels from 0 to 255"
+                )
             array = np.rint(array).astype(np.uint8)
         return np.ascontiguousarray(array if self._key == "arr_0" else array.transpose(0, 2, 3, 1))
 
@@ -106,7 +127,8 @@ _WANTED = "images (N, 3, H, W), arr_0 (N, H, W, 3) or data (N, 3 H W)"
 
 
 def npz(classes: Callable[[], Sequence[int]]) -> Layout:
-    """An NPZ file, or a folder that holds one; ``classes`` is called where labels are ILSVRC ids."""
+    """An NPZ file, or a folder that holds one; ``classes`` is called where labels are ILSVRC
+    ids."""
 
     def find(root: Path) -> Source | None:
         path = only_file(root, "*.npz")

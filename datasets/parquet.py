@@ -1,4 +1,5 @@
-"""Parquet files of the Hugging Face hub: a column ``image`` of encoded files, and a column ``label``."""
+"""Parquet files of the Hugging Face hub: a column ``image`` of encoded files, and a column
+``label``."""
 
 from __future__ import annotations
 
@@ -10,14 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.limits import available_memory
-from datasets.source import Layout, Naming, Source, by_id
+from posterior_bench.datasets.limits import available_memory
+from posterior_bench.datasets.source import Layout, Naming, Source, by_id
 
 
 class Parquet(Source):
-    """Rows of Parquet files. The id is made from the file name in ``image.path``, or else from the number of the row.
+    """Rows of Parquet files. The id is made from the file name in ``image.path``, or else from the
+    number of the row.
 
-    Only names are read to list them, and one group of rows at a time for images; labels when first needed.
+    Only names are read to list them, and one group of rows at a time for images; labels when first
+    needed.
     """
 
     def __init__(self, files: list[Path], naming: Naming):
@@ -48,13 +51,17 @@ class Parquet(Source):
 
     def where(self, image: str) -> str:
         file, group, row = self._rows[image]
-        return f"{self._paths[file]}, group {group}, row {row}" + (f" ({image})" if not image.isdigit() else "")
+        return f"{self._paths[file]}, group {group}, row {row}" + (
+            f" ({image})" if not image.isdigit() else ""
+        )
 
     def label(self, image: str) -> int:
         file, group, row = self._rows[image]
         value = self._labels(file, group)[row].as_py()
         if type(value) is not int:
-            raise ValueError(f"image '{self.where(image)}' has the label {value}, not a whole number")
+            raise ValueError(
+                f"image '{self.where(image)}' has the label {value}, not a whole number"
+            )
         return value
 
     def _names(self, count: int) -> list[str]:
@@ -69,12 +76,16 @@ class Parquet(Source):
         return [f"{row:08d}" for row in range(count)]
 
     def _demand_moderate(self, file: int, group: int) -> None:
-        """ValueError where the group of rows, which is read whole, unpacks to more than the memory that is free."""
+        """ValueError where the group of rows, which is read whole, unpacks to more than the memory
+        that is free."""
         there = self._files[file].metadata.row_group(group)
         columns = map(there.column, range(there.num_columns))
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
         if size > (free := available_memory()):
-            raise ValueError(f"its group of rows takes {size / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free")
+            raise ValueError(
+                f"its group of rows takes {size / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are "
+                f"free"
+            )
 
     def _read_group(self, file: int, group: int) -> pa.ChunkedArray:
         return self._files[file].read_row_group(group, columns=["image.bytes"])["image"]
@@ -84,10 +95,15 @@ class Parquet(Source):
 
 
 def parquet(naming: Naming) -> Layout:
-    """A Parquet file, or a folder of them or of folders of them; of several splits, the files of the validation one."""
+    """A Parquet file, or a folder of them or of folders of them; of several splits, the files of
+    the validation one."""
 
     def find(root: Path) -> Source | None:
-        files = [root] if root.suffix == ".parquet" else sorted(p for g in _PLACES for p in root.glob(g))
+        files = (
+            [root]
+            if root.suffix == ".parquet"
+            else sorted(p for g in _PLACES for p in root.glob(g))
+        )
         files = [f for f in files if f.relative_to(root.parent).as_posix().count("val")] or files
         _demand_all(files)
         return Parquet(files, naming) if files else None
@@ -103,20 +119,32 @@ def _open(path: Path) -> pq.ParquetFile:
     names = file.schema_arrow.names
     image = file.schema_arrow.field("image").type if "image" in names else pa.null()
     if file.metadata.num_rows > path.stat().st_size:  # of every image there is at least a byte
-        raise ValueError(f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} bytes; fetch it again")
+        raise ValueError(
+            f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} bytes; fetch it "
+            f"again"
+        )
     if not pa.types.is_struct(image) or "bytes" not in [field.name for field in image]:
-        raise ValueError(f"{path} needs a column 'image' with bytes and path, as on the hub; it has {', '.join(names)}")
+        raise ValueError(
+            f"{path} needs a column 'image' with bytes and path, as on the hub; it has "
+            f"{', '.join(names)}"
+        )
     return file
 
 
 def _demand_all(files: Iterable[Path]) -> None:
     """ValueError where files called ``...-00003-of-00014`` are not all there."""
-    parts = [(m.group(1), int(m.group(2)), int(m.group(3))) for f in files if (m := _PART.match(f.stem))]
+    parts = [
+        (m.group(1), int(m.group(2)), int(m.group(3))) for f in files if (m := _PART.match(f.stem))
+    ]
     for name, total in sorted({(name, total) for name, _, total in parts}):
-        missing = sorted(set(range(total)) - {part for n, part, t in parts if (n, t) == (name, total)})
+        missing = sorted(
+            set(range(total)) - {part for n, part, t in parts if (n, t) == (name, total)}
+        )
         if missing:
             wanted = f"{name}-{missing[0]:05d}-of-{total:05d}.parquet"
-            raise ValueError(f"{wanted} is missing ({len(missing)} of {total} files are); fetch it as well")
+            raise ValueError(
+                f"{wanted} is missing ({len(missing)} of {total} files are); fetch it as well"
+            )
 
 
 _PLACES = ("*.parquet", "*/*.parquet", "default/*/*.parquet")

@@ -1,7 +1,8 @@
 """Which images the papers used, with what is known of it and what is not.
 
-A protocol is a slice of the ids in their order, or one image per class. Where the authors published a list, give it as
-``data.id_list`` beside the protocol; no list and no image is shipped. docs/data.md says the same in words.
+A protocol is a slice of the ids in their order, or one image per class. Where the authors published
+a list, give it as ``data.id_list`` beside the protocol; no list and no image is shipped.
+docs/data.md says the same in words.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published choice of images: ``first`` to ``last`` (excluded) of the ids, for images of the kind ``data``.
+    """A published choice of images: ``first`` to ``last`` (excluded) of the ids, for images of the
+    kind ``data``.
 
-    ``one_per_class`` keeps the first image of every class, sorted by class, before slicing; ``text_order`` sorts
-    numbers as text, 10 before 2. ``known`` is stated by a paper or its code, ``unknown`` is not.
+    ``one_per_class`` keeps the first image of every class, sorted by class, before slicing;
+    ``text_order`` sorts numbers as text, 10 before 2. ``known`` is stated by a paper or its code,
+    ``unknown`` is not.
     """
 
     data: str
@@ -28,17 +31,21 @@ class Protocol:
 
 
 def choose(protocol: str, ids: Sequence[str], label: Callable[[str], int] | None) -> list[str]:
-    """The ids of a protocol of this name; ValueError where there are too few, or no labels where it needs them."""
+    """The ids of a protocol of this name; ValueError where there are too few, or no labels where it
+    needs them."""
     wanted = PROTOCOLS[protocol]
     if wanted.text_order:
         ids = sorted(ids, key=lambda image: str(int(image)))
     if wanted.one_per_class:
         if label is None:
-            raise ValueError(f"protocol={protocol} takes one image per class, but these images have no labels")
+            raise ValueError(
+                f"protocol={protocol} takes one image per class, but these images have no labels"
+            )
         ids = _one_per_class(ids, label)
     if len(ids) < wanted.last:
         raise ValueError(
-            f"protocol={protocol} takes images {wanted.first} to {wanted.last - 1} of a list, but there are only "
+            f"protocol={protocol} takes images {wanted.first} to {wanted.last - 1} of a list, but "
+            f"there are only "
             f"{len(ids)}; known of it: {wanted.known}"
         )
     return list(ids[wanted.first : wanted.last])
@@ -57,8 +64,10 @@ def _vipaint(first: int, last: int, note: str = "") -> Protocol:
         "imagenet",
         first,
         last,
-        f"released code: rows {first} to {last - 1} of one NPZ file of 500 validation images{note}; 10 draws each",
-        "which 500 images: the file is not published, so this is a slice of data.root or data.id_list; for "
+        f"released code: rows {first} to {last - 1} of one NPZ file of 500 validation "
+        f"images{note}; 10 draws each",
+        "which 500 images: the file is not published, so this is a slice of data.root or "
+        "data.id_list; for "
         "ImageNet-64, neither split nor images are stated",
     )
 
@@ -68,7 +77,8 @@ def _vipaint_lsun(first: int, last: int) -> Protocol:
         "lsun",
         first,
         last,
-        f"released code: entries {first} to {last - 1} of a reordering of church_outdoor_val.txt, the validation list "
+        f"released code: entries {first} to {last - 1} of a reordering of church_outdoor_val.txt, "
+        f"the validation list "
         "of latent diffusion, which is not LSUN's own",
         "the reordering: it is not published, so this is a slice of data.id_list as it stands",
     )
@@ -88,9 +98,11 @@ PROTOCOLS: dict[str, Protocol] = {
         "imagenet",
         0,
         1000,
-        "the list of RED-diff (Mardani et al. 2023), first used by DGP: of each class the validation image with the "
+        "the list of RED-diff (Mardani et al. 2023), first used by DGP: of each class the "
+        "validation image with the "
         "lowest number",
-        "the order of the list, which matters for its first 10 and 100 lines (dgp_top10, dgp_top100): by class here",
+        "the order of the list, which matters for its first 10 and 100 lines (dgp_top10, "
+        "dgp_top100): by class here",
         one_per_class=True,
     ),
     "daps100": Protocol(
@@ -118,8 +130,10 @@ PROTOCOLS: dict[str, Protocol] = {
         "celebahq",
         0,
         100,
-        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, val_shuffled.flist, by file name as text",
-        "nothing, given that file as data.id_list; its images were squashed to size, which differs where they are no "
+        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, val_shuffled.flist, by "
+        "file name as text",
+        "nothing, given that file as data.id_list; its images were squashed to size, which differs "
+        "where they are no "
         "squares",
         text_order=True,
     ),
@@ -128,6 +142,7 @@ PROTOCOLS: dict[str, Protocol] = {
         0,
         1000,
         "DPS (Chung et al. 2023): 1000 images of FFHQ at 256 pixels, by sorted name",
-        "the split behind them: that of the pretrained prior is not stated; here the first 1000 of data.root",
+        "the split behind them: that of the pretrained prior is not stated; here the first 1000 of "
+        "data.root",
     ),
 }

@@ -1,4 +1,5 @@
-"""Where the images of a data set lie: one source per layout, found on disk and read one image at a time."""
+"""Where the images of a data set lie: one source per layout, found on disk and read one image at a
+time."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from datasets.limits import demand_moderate
-from datasets.pixels import EXTENSIONS
+from posterior_bench.datasets.limits import demand_moderate
+from posterior_bench.datasets.pixels import EXTENSIONS
 
 Naming = Callable[[str], str]
 """From the name of a file in its layout to the id of its image."""
@@ -25,10 +26,20 @@ LeftOut = Counter[str]
 """How many files were left out, by reason: an ending, or words such as ``broken link``."""
 
 _SYSTEM = {
-    *("@eadir", "@__thumb", "__macosx", "thumbs.db", "desktop.ini", "#recycle", "@recycle", "$recycle.bin"),
+    *(
+        "@eadir",
+        "@__thumb",
+        "__macosx",
+        "thumbs.db",
+        "desktop.ini",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+    ),
     *("lost+found", "system volume information"),
 }
-"""Files and folders that storage boxes and operating systems put beside pictures: thumbnails and bins."""
+"""Files and folders that storage boxes and operating systems put beside pictures: thumbnails and
+bins."""
 
 _SEVERAL = {
     "broken link": "broken links",
@@ -52,19 +63,23 @@ class Source:
     left_out: Mapping[str, int] = MappingProxyType({})
 
     def open(self, image: str) -> Image.Image:
-        """The image, not yet decoded where its format allows; OSError or ValueError for one that cannot be read."""
+        """The image, not yet decoded where its format allows; OSError or ValueError for one that
+        cannot be read."""
         return Image.open(io.BytesIO(self.stored(image)))
 
     def head(self, image: str) -> Image.Image:
-        """The image to look at its size and tags, without reading more than that where it is possible."""
+        """The image to look at its size and tags, without reading more than that where it is
+        possible."""
         return self.open(image)
 
     def stored(self, image: str) -> bytes:
-        """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as for :meth:`open`."""
+        """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as
+        for :meth:`open`."""
         raise NotImplementedError
 
     def file(self, image: str) -> tuple[str, str]:
-        """The path of the file that holds it, and its place within; empty where it is the whole file."""
+        """The path of the file that holds it, and its place within; empty where it is the whole
+        file."""
         raise NotImplementedError
 
     def where(self, image: str) -> str:
@@ -80,7 +95,8 @@ class Source:
 class Layout:
     """A way to lay out files: what it looks for, in words, and how to find it.
 
-    ``find`` gives None where a folder holds no such thing, and raises ValueError where it does but is incomplete.
+    ``find`` gives None where a folder holds no such thing, and raises ValueError where it does but
+    is incomplete.
     """
 
     wanted: str
@@ -90,11 +106,16 @@ class Layout:
 class Files(Source):
     """Loose image files. ``paths`` has the path below ``root`` of every id.
 
-    ``labels`` has the class of every id, or is called for it when a label is first wanted; None: there are none.
+    ``labels`` has the class of every id, or is called for it when a label is first wanted; None:
+    there are none.
     """
 
     def __init__(
-        self, root: Path, paths: Mapping[str, str], labels: Labels | None = None, left_out: LeftOut | None = None
+        self,
+        root: Path,
+        paths: Mapping[str, str],
+        labels: Labels | None = None,
+        left_out: LeftOut | None = None,
     ):
         self.root, self.paths, self._given = root, paths, labels
         self.left_out = left_out or {}
@@ -103,7 +124,8 @@ class Files(Source):
         self.labelled = labels is not None
 
     def stored(self, image: str) -> bytes:
-        # read at once: a file that stays open until it is decoded would be one too many in a large batch
+        # read at once: a file that stays open until it is decoded would be one too many in a large
+        # batch
         with open(self._folder + self.paths[image], "rb", buffering=0) as file:
             demand_moderate(os.fstat(file.fileno()).st_size, "it")
             return file.read()
@@ -131,8 +153,9 @@ class Files(Source):
 def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iterator[str]:
     """POSIX paths of all image files below ``root``, or unless ``deep`` of those directly in it.
 
-    Hidden files and folders and those of :data:`_SYSTEM` are left out, links to folders are not followed; ``left_out``
-    counts them and all other files. Only the folders are read, not the files. ValueError for one that cannot be.
+    Hidden files and folders and those of :data:`_SYSTEM` are left out, links to folders are not
+    followed; ``left_out`` counts them and all other files. Only the folders are read, not the
+    files. ValueError for one that cannot be.
     """
     counts = Counter[str]() if left_out is None else left_out
     folders = [""]
@@ -142,7 +165,9 @@ def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iter
             with os.scandir(root / folder) as listing:
                 entries = list(listing)
         except OSError as error:
-            raise ValueError(f"cannot read the folder '{root / folder}': {error.strerror or error}") from None
+            raise ValueError(
+                f"cannot read the folder '{root / folder}': {error.strerror or error}"
+            ) from None
         for entry in entries:
             reason = why_left_out(entry.name)
             if reason is None:
@@ -157,7 +182,8 @@ def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iter
 
 
 def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> list[str]:
-    """The image files below ``root`` whose name without folders and ending fits; none where there is no such folder."""
+    """The image files below ``root`` whose name without folders and ending fits; none where there
+    is no such folder."""
     names = list(walk(root, left_out)) if root.is_dir() else []
     found = [name for name in names if fits(stem(name))]
     if found and len(found) < len(names):
@@ -166,7 +192,8 @@ def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> li
 
 
 def why_left_out(name: str) -> str | None:
-    """Why a file or folder of this name holds no image of the user's; None where it may, '' where nobody asks."""
+    """Why a file or folder of this name holds no image of the user's; None where it may, '' where
+    nobody asks."""
     if name.lower() in (*_SYSTEM, ".thumbnails"):
         return name
     if name.startswith("."):
@@ -179,7 +206,8 @@ def why_left_out(name: str) -> str | None:
 
 
 def _why_not_read(entry: os.DirEntry[str]) -> str | None:
-    """Why an entry of a folder is neither a folder to go into nor an image; None where it is one."""
+    """Why an entry of a folder is neither a folder to go into nor an image; None where it is
+    one."""
     try:
         if entry.is_dir(follow_symlinks=False):
             return None
@@ -193,7 +221,8 @@ def _why_not_read(entry: os.DirEntry[str]) -> str | None:
 
 
 def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = ()) -> list[str]:
-    """The names of the images in an archive; ``left_out`` counts the others but those that end like ``beside``."""
+    """The names of the images in an archive; ``left_out`` counts the others but those that end like
+    ``beside``."""
     found = []
     for name in names:
         reasons = [reason for part in name.split("/") if (reason := why_left_out(part)) is not None]
@@ -207,9 +236,12 @@ def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = (
 
 
 def in_words(left_out: Mapping[str, int]) -> str:
-    """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent first."""
+    """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent
+    first."""
     counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{n} {_SEVERAL.get(reason, reason) if n > 1 else reason}" for reason, n in counts)
+    return ", ".join(
+        f"{n} {_SEVERAL.get(reason, reason) if n > 1 else reason}" for reason, n in counts
+    )
 
 
 def _ending_of(name: str) -> str:
@@ -228,7 +260,9 @@ def by_id(names: Iterable[str], naming: Naming) -> dict[str, str]:
         image = naming(name)
         if image in found:
             first, second = sorted((found[image], name))
-            raise ValueError(f"'{first}' and '{second}' would both be the image '{image}'; remove one of them")
+            raise ValueError(
+                f"'{first}' and '{second}' would both be the image '{image}'; remove one of them"
+            )
         found[image] = name
     return found
 
@@ -239,12 +273,14 @@ def stem(name: str) -> str:
 
 
 def only_file(root: Path, pattern: str) -> Path | None:
-    """``root`` itself, or the one file directly in it, that matches; ValueError where there are several."""
+    """``root`` itself, or the one file directly in it, that matches; ValueError where there are
+    several."""
     if root.is_file():
         return root if root.match(pattern) else None
     found = sorted(root.glob(pattern))
     if len(found) > 1:
         raise ValueError(
-            f"'{root}' holds {', '.join(path.name for path in found)}; set data.root to one of these files"
+            f"'{root}' holds {', '.join(path.name for path in found)}; set data.root to one of "
+            f"these files"
         )
     return found[0] if found else None

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from datasets.base import Frame, ImageSet
-from datasets.contents import content_hash, stored_hashes
-from datasets.crops import CROPS, places
-from datasets.pixels import MODES, UNREADABLE, eight_bit, is_animated, skim
-from datasets.protocols import PROTOCOLS, choose
-from datasets.selection import PARTS, belongs, read_list, shuffled
-from datasets.source import Layout, LeftOut, Source, in_words
-from datasets.turns import UPRIGHT, turn_of, turned_image, turned_size
+from posterior_bench.datasets.base import Frame, ImageSet
+from posterior_bench.datasets.contents import content_hash, stored_hashes
+from posterior_bench.datasets.crops import CROPS, places
+from posterior_bench.datasets.pixels import MODES, UNREADABLE, eight_bit, is_animated, skim
+from posterior_bench.datasets.protocols import PROTOCOLS, choose
+from posterior_bench.datasets.selection import PARTS, belongs, read_list, shuffled
+from posterior_bench.datasets.source import Layout, LeftOut, Source, in_words
+from posterior_bench.datasets.turns import UPRIGHT, turn_of, turned_image, turned_size
 
 _TRAINING, _HELD_OUT = ("train", "training"), ("val", "validation", "valid", "test")
 
@@ -31,21 +31,24 @@ _TRAINING, _HELD_OUT = ("train", "training"), ("val", "validation", "valid", "te
 class Stored(ImageSet):
     """Image files of one layout, cropped and resized to one size, and the ids a study uses of them.
 
-    Ids are in string order. ``name`` is a hash of the ids in use, so noise and masks stay the same when the files move
-    or come in another layout. A subclass names its layouts; see docs/data.md for them, for the crops, and for how files
-    that are not 8-bit RGB are read.
+    Ids are in string order. ``name`` is a hash of the ids in use, so noise and masks stay the same
+    when the files move or come in another layout. A subclass names its layouts; see docs/data.md
+    for them, for the crops, and for how files that are not 8-bit RGB are read.
 
     Parameters
     ----------
-    root: the folder or file that holds the images. layout: ``auto`` or the name of a layout. size: both sides of the
-    images, in pixels. mode: ``rgb`` (3, size, size) or ``grey`` (1, size, size; luma of ITU-R 601). crop: ``guided``,
-    ``edm`` or ``bicubic``, see datasets/crops.py. part: ``validation`` (a tenth of all) or ``test`` (the others); an
-    image belongs to one of them by its id alone, so no two settings mix them; None is both. id_list: a text file
-    with one id per line, taken in its order. subset: how many images to choose at random, None is all. subset_seed:
-    seed of that choice. protocol: a published choice of images, see datasets/protocols.py. They apply in this order.
+    root: the folder or file that holds the images. layout: ``auto`` or the name of a layout. size:
+    both sides of the images, in pixels. mode: ``rgb`` (3, size, size) or ``grey`` (1, size, size;
+    luma of ITU-R 601). crop: ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py. part:
+    ``validation`` (a tenth of all) or ``test`` (the others); an image belongs to one of them by its
+    id alone, so no two settings mix them; None is both. id_list: a text file with one id per line,
+    taken in its order. subset: how many images to choose at random, None is all. subset_seed: seed
+    of that choice. protocol: a published choice of images, see datasets/protocols.py. They apply in
+    this order.
 
-    Raises FileNotFoundError for a missing root; ValueError, in one line, where no layout fits or files are missing, for
-    unknown settings and ids, and, naming the file, for an image or label that cannot be read.
+    Raises FileNotFoundError for a missing root; ValueError, in one line, where no layout fits or
+    files are missing, for unknown settings and ids, and, naming the file, for an image or label
+    that cannot be read.
     """
 
     kind: ClassVar[str]
@@ -81,7 +84,11 @@ class Stored(ImageSet):
         if self.part is not None:
             _one_of("part", self.part, PARTS)
         if self.protocol is not None:
-            _one_of("protocol", self.protocol, [name for name, p in PROTOCOLS.items() if p.data in (self.kind, "any")])
+            _one_of(
+                "protocol",
+                self.protocol,
+                [name for name, p in PROTOCOLS.items() if p.data in (self.kind, "any")],
+            )
         self._frames: dict[str, Frame] = {}
         self._animated: set[str] = set()
         self._source = self._find()
@@ -89,7 +96,9 @@ class Stored(ImageSet):
         self.shape = (len(MODES[self.mode]), self.size, self.size)
         self.num_classes = self.classes if self._source.labelled else 0
         self.ids = self._choose()
-        self.name = f"{self.kind}:{hashlib.sha256(chr(10).join(self.ids).encode()).hexdigest()[:12]}"
+        self.name = (
+            f"{self.kind}:{hashlib.sha256(chr(10).join(self.ids).encode()).hexdigest()[:12]}"
+        )
 
     @property
     def known(self) -> Collection[str]:
@@ -104,24 +113,32 @@ class Stored(ImageSet):
         return torch.tensor([self._label(name) for name in ids], dtype=torch.int64)
 
     def content(self, ids: Sequence[str]) -> list[str]:
-        """A hash of the bytes of every image's file, or of its part of a larger one, with its label."""
+        """A hash of the bytes of every image's file, or of its part of a larger one, with its
+        label."""
         hashes = []
         for name in ids:
             self._demand(name)
         try:
             hashes = stored_hashes(self._source, ids, Path(self.root))
         except UNREADABLE as error:
-            raise ValueError(f"cannot read the images in '{self.root}': {error}; repair or remove them") from error
+            raise ValueError(
+                f"cannot read the images in '{self.root}': {error}; repair or remove them"
+            ) from error
         if self.upright:
             turns = {name: self._turn(name) for name in ids}
             # the bytes of a file with a tag once meant the picture as it is stored
             hashes = [
-                found if turns[name] == UPRIGHT else content_hash(found, f"orientation {turns[name]}")
+                found
+                if turns[name] == UPRIGHT
+                else content_hash(found, f"orientation {turns[name]}")
                 for found, name in zip(hashes, ids, strict=True)
             ]
         if not self.num_classes:
             return hashes
-        return [content_hash(found, str(self._label(name))) for found, name in zip(hashes, ids, strict=True)]
+        return [
+            content_hash(found, str(self._label(name)))
+            for found, name in zip(hashes, ids, strict=True)
+        ]
 
     def check(self, ids: Sequence[str]) -> list[str]:
         problems = []
@@ -157,21 +174,34 @@ class Stored(ImageSet):
     def notes(self) -> list[str]:
         notes = []
         if self._source.left_out:
-            notes.append(f"{self.root}: left out beside {len(self._source.ids)} images: {self._left_out()}")
+            notes.append(
+                f"{self.root}: left out beside {len(self._source.ids)} images: {self._left_out()}"
+            )
         if beside := self._held_out():
-            notes.append(f"{self.root}: '{beside}' lies beside this folder, which is called like training images")
+            notes.append(
+                f"{self.root}: '{beside}' lies beside this folder, which is called like training "
+                f"images"
+            )
         if self._animated:
             first = self._source.where(min(self._animated))
-            notes.append(f"{first}: of this animation the first picture is used" + _others(len(self._animated)))
+            notes.append(
+                f"{first}: of this animation the first picture is used"
+                + _others(len(self._animated))
+            )
         return notes
 
     def _left_out(self) -> str:
         words = in_words(self._source.left_out)
         links = "link to a folder" in self._source.left_out
-        return words + (" (links to folders are not followed; copy such a folder, or set data.root)" if links else "")
+        return words + (
+            " (links to folders are not followed; copy such a folder, or set data.root)"
+            if links
+            else ""
+        )
 
     def _held_out(self) -> str:
-        """The name of a folder with validation images beside the root, if the root is called like training ones."""
+        """The name of a folder with validation images beside the root, if the root is called like
+        training ones."""
         root = Path(self.root).expanduser().absolute()
         if root.name.lower() not in _TRAINING or not root.is_dir():
             return ""
@@ -188,8 +218,14 @@ class Stored(ImageSet):
             _one_of("layout", self.layout, ["auto", *layouts])
             layouts = {self.layout: layouts[self.layout]}
         if not _is_there(root):
-            elsewhere = "" if self.kind == "folder" else " (docs/downloads.md says where they are published)"
-            raise FileNotFoundError(f"there is no folder '{root}'; set data.root to the {self.what}{elsewhere}")
+            elsewhere = (
+                ""
+                if self.kind == "folder"
+                else " (docs/downloads.md says where they are published)"
+            )
+            raise FileNotFoundError(
+                f"there is no folder '{root}'; set data.root to the {self.what}{elsewhere}"
+            )
         others: LeftOut = Counter()
         for layout in layouts.values():
             source = layout.find(root)
@@ -208,12 +244,17 @@ class Stored(ImageSet):
             ids = [i for i in listed if belongs(i, self.part)]
         if self.subset is not None:
             if not 0 < self.subset <= len(ids):
-                raise ValueError(f"subset={self.subset}: choose from 1 to {len(ids)} images, as many as there are")
+                raise ValueError(
+                    f"subset={self.subset}: choose from 1 to {len(ids)} images, as many as there "
+                    f"are"
+                )
             ids = shuffled(ids, self.subset_seed)[: self.subset]
         if self.protocol is not None:
             ids = choose(self.protocol, ids, self._label if self.num_classes else None)
         if not ids:
-            raise ValueError(f"no image of '{self.root}' is left; part={self.part}, id_list={self.id_list}")
+            raise ValueError(
+                f"no image of '{self.root}' is left; part={self.part}, id_list={self.id_list}"
+            )
         return tuple(ids)
 
     def _demand(self, name: str) -> None:

@@ -1,4 +1,5 @@
-"""Text files and names as a person sees them: without byte order marks, whatever form their letters are stored in."""
+"""Text files and names as a person sees them: without byte order marks, whatever form their letters
+are stored in."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ def read_text(path: Path) -> str:
 
 
 def as_seen(name: str) -> str:
-    """A file's name in composed letters (NFC), its ending in small ones: names that look alike are equal."""
+    """A file's name in composed letters (NFC), its ending in small ones: names that look alike are
+    equal."""
     stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{ending.lower()}"

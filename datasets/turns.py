@@ -20,7 +20,8 @@ UPRIGHT = 1
 
 
 def turn_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image that is opened and not yet decoded, 1 to 8; 1 where it has none.
+    """The EXIF orientation of an image that is opened and not yet decoded, 1 to 8; 1 where it has
+    none.
 
     TIFF files count as upright: Pillow turns them itself.
     """

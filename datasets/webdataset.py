@@ -1,4 +1,5 @@
-"""Webdataset shards: tar files in which the files of one sample follow each other and share a key."""
+"""Webdataset shards: tar files in which the files of one sample follow each other and share a
+key."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.limits import LARGEST, demand_moderate
-from datasets.source import Layout, Naming, Source, by_id, members, stem
-from datasets.text import decoded
+from posterior_bench.datasets.limits import LARGEST, demand_moderate
+from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, stem
+from posterior_bench.datasets.text import decoded
 
 _LABELS = (".cls", ".json")
 _BESIDE = (*_LABELS, ".txt")
@@ -37,9 +38,11 @@ class _Member:
 
 
 class Shards(Source):
-    """Images of tar shards: ``<key>.jpg`` with ``<key>.cls``, a number, or ``<key>.json`` with ``label`` or ``cls``.
+    """Images of tar shards: ``<key>.jpg`` with ``<key>.cls``, a number, or ``<key>.json`` with
+    ``label`` or ``cls``.
 
-    Only headers are read to list them. Ids are made from the keys and sorted; the order of the shards does not matter.
+    Only headers are read to list them. Ids are made from the keys and sorted; the order of the
+    shards does not matter.
     """
 
     def __init__(self, shards: list[Path], naming: Naming):
@@ -53,7 +56,10 @@ class Shards(Source):
         names = by_id(found, naming)
         self._images = {image: found[name] for image, name in names.items()}
         self._keyed = {
-            f"{m.shard}/{m.name}": m for there in every.values() for m in there.values() if m.name.endswith(_LABELS)
+            f"{m.shard}/{m.name}": m
+            for there in every.values()
+            for m in there.values()
+            if m.name.endswith(_LABELS)
         }
         self.ids = tuple(sorted(names))
         self.labelled = bool(self._keyed)
@@ -75,11 +81,15 @@ class Shards(Source):
             content = json.loads(decoded(self._keyed[f"{key}.json"].read(_SIDECAR)))
             label = content["label"] if "label" in content else content["cls"]
         except (KeyError, ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"image '{self.where(image)}' has no label: neither .cls nor label in .json") from error
+            raise ValueError(
+                f"image '{self.where(image)}' has no label: neither .cls nor label in .json"
+            ) from error
         if isinstance(label, str) and label.strip().isdecimal():
             return int(label)
         if type(label) is not int:
-            raise ValueError(f"image '{self.where(image)}' has the label {label!r:.40}, not a whole number")
+            raise ValueError(
+                f"image '{self.where(image)}' has the label {label!r:.40}, not a whole number"
+            )
         return label
 
 
@@ -87,7 +97,9 @@ def webdataset(naming: Naming) -> Layout:
     """One tar file, or a folder of them; of several splits, the files that say ``val``."""
 
     def find(root: Path) -> Source | None:
-        shards = [root] if root.suffix == ".tar" else sorted(root.glob("*.tar")) if root.is_dir() else []
+        shards = (
+            [root] if root.suffix == ".tar" else sorted(root.glob("*.tar")) if root.is_dir() else []
+        )
         shards = [s for s in shards if "val" in stem(s.name).lower()] or shards
         return Shards(shards, naming) if shards else None
 

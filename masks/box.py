@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
+from posterior_bench.masks.base import MaskGenerator
 
 POSITIONS = ("centre", "random")
 OBSERVED = ("outside", "inside")
@@ -16,17 +16,19 @@ OBSERVED = ("outside", "inside")
 
 @dataclass(frozen=True)
 class Box(MaskGenerator):
-    """One axis-aligned box, as in DPS (Chung et al. 2023), and its complement, known as expand or uncropping.
+    """One axis-aligned box, as in DPS (Chung et al. 2023), and its complement, known as expand or
+    uncropping.
 
     Parameters
     ----------
-    side: a fraction of each image side if below 1, otherwise whole pixels. margin: the least distance to the border, a
-    fraction or whole pixels alike. position: ``random``, uniform over every place inside the margin, or ``centre``.
-    observed: ``outside`` makes the box the hole, ``inside`` hides everything else.
+    side: a fraction of each image side if below 1, otherwise whole pixels. margin: the least
+    distance to the border, a fraction or whole pixels alike. position: ``random``, uniform over
+    every place inside the margin, or ``centre``. observed: ``outside`` makes the box the hole,
+    ``inside`` hides everything else.
 
-    The defaults hide a quarter of the image, 16 of 256 pixels or more away from the border. (The released code of DPS
-    leaves out the last row and column of places.)
-    Raises ValueError for sizes below zero, unknown names, and a box that does not fit.
+    The defaults hide a quarter of the image, 16 of 256 pixels or more away from the border. (The
+    released code of DPS leaves out the last row and column of places.) Raises ValueError for sizes
+    below zero, unknown names, and a box that does not fit.
     """
 
     side: float = 0.5
@@ -36,20 +38,31 @@ class Box(MaskGenerator):
 
     def __post_init__(self) -> None:
         if not (0 < self.side < math.inf and 0 <= self.margin < math.inf):
-            raise ValueError(f"a box needs side > 0 and margin >= 0, not side={self.side} and margin={self.margin}")
-        for name, given, valid in (("position", self.position, POSITIONS), ("observed", self.observed, OBSERVED)):
+            raise ValueError(
+                f"a box needs side > 0 and margin >= 0, not side={self.side} and "
+                f"margin={self.margin}"
+            )
+        for name, given, valid in (
+            ("position", self.position, POSITIONS),
+            ("observed", self.observed, OBSERVED),
+        ):
             if given not in valid:
                 raise ValueError(f"unknown {name} '{given}'; valid: {', '.join(valid)}")
         for name, size in (("side", self.side), ("margin", self.margin)):
             if size >= 1 and size != int(size):
-                raise ValueError(f"{name}={size}: from 1 on it counts whole pixels, below 1 it is a fraction")
+                raise ValueError(
+                    f"{name}={size}: from 1 on it counts whole pixels, below 1 it is a fraction"
+                )
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         rows, columns = self._extent(rng, height), self._extent(rng, width)
         inside = np.zeros((height, width), dtype=bool)
         inside[rows, columns] = True
         if inside.all():
-            raise ValueError(f"a box with side={self.side} fills the whole {height} x {width} image; make it smaller")
+            raise ValueError(
+                f"a box with side={self.side} fills the whole {height} x {width} image; make it "
+                f"smaller"
+            )
         return inside if self.observed == "inside" else ~inside
 
     def _extent(self, rng: np.random.Generator, length: int) -> slice:
@@ -58,7 +71,8 @@ class Box(MaskGenerator):
         room = length - side - 2 * margin
         if room < 0:
             raise ValueError(
-                f"a box of {side} pixels with a margin of {margin} does not fit into {length}; make one of them smaller"
+                f"a box of {side} pixels with a margin of {margin} does not fit into {length}; "
+                f"make one of them smaller"
             )
         start = margin + (int(rng.integers(room + 1)) if self.position == "random" else room // 2)
         return slice(start, start + side)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
-from masks.rejection import check_range, until_within
-from masks.strokes import Brush, Canvas, check_scale
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.rejection import check_range, until_within
+from posterior_bench.masks.strokes import Brush, Canvas, check_scale
 
 _BRUSH = Brush(segments=(4, 17), thickness=(12, 47))
 
@@ -21,10 +21,11 @@ class CoMod(MaskGenerator):
 
     Parameters
     ----------
-    low, high: the hole fraction lies strictly between them; VIPaint says (0.4, 0.8), its released configuration
-    (0.3, 0.7). scale: ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native`` keeps
-    boxes relative to the image and stroke widths at 12 to 47 pixels, as released, whatever the size. strokes: False
-    draws boxes only, as the generator that VIPaint's released script imports.
+    low, high: the hole fraction lies strictly between them; VIPaint says (0.4, 0.8), its released
+    configuration (0.3, 0.7). scale: ``proportional`` draws the mask of a 256-pixel image at the
+    size asked for; ``native`` keeps boxes relative to the image and stroke widths at 12 to 47
+    pixels, as released, whatever the size. strokes: False draws boxes only, as the generator that
+    VIPaint's released script imports.
 
     Raises ValueError for an impossible range, an unknown scale, and a range no mask was found for.
     """
@@ -49,10 +50,14 @@ class CoMod(MaskGenerator):
         _boxes(rng, canvas, math.floor(5 * amount), canvas.span_x, canvas.span_y)
         if not self.strokes:
             return canvas.hole
-        return canvas.hole | _strokes(rng, Canvas(height, width, self.scale), math.floor(20 * amount))
+        return canvas.hole | _strokes(
+            rng, Canvas(height, width, self.scale), math.floor(20 * amount)
+        )
 
 
-def _boxes(rng: np.random.Generator, canvas: Canvas, fewer_than: int, narrower_than: int, lower_than: int) -> None:
+def _boxes(
+    rng: np.random.Generator, canvas: Canvas, fewer_than: int, narrower_than: int, lower_than: int
+) -> None:
     """Boxes that may lie up to half outside of the canvas."""
     for _ in range(rng.integers(max(fewer_than, 1))):
         width, height = int(rng.integers(narrower_than)), int(rng.integers(lower_than))

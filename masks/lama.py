@@ -1,4 +1,5 @@
-"""LaMa masks: thin, medium and thick strokes, or boxes, redrawn until they hide at most half of the image."""
+"""LaMa masks: thin, medium and thick strokes, or boxes, redrawn until they hide at most half of the
+image."""
 
 from __future__ import annotations
 
@@ -8,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
-from masks.rejection import until_within
-from masks.strokes import Canvas, check_scale
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.rejection import until_within
+from posterior_bench.masks.strokes import Canvas, check_scale
 
 
 @dataclass(frozen=True)
 class Strokes:
-    """Ranges of the strokes; both bounds are included. Widths and lengths are those of a single segment."""
+    """Ranges of the strokes; both bounds are included. Widths and lengths are those of a single
+    segment."""
 
     count: tuple[int, int]
     width: tuple[int, int]
@@ -24,14 +26,16 @@ class Strokes:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Ranges of the boxes; both bounds are included. ``margin``: the least distance to the border."""
+    """Ranges of the boxes; both bounds are included. ``margin``: the least distance to the
+    border."""
 
     count: tuple[int, int]
     side: tuple[int, int]
     margin: int
 
 
-# The generator adds 1 to the largest number of strokes and then includes it; 5 and 10 are its least width and length.
+# The generator adds 1 to the largest number of strokes and then includes it; 5 and 10 are its least
+# width and length.
 _SETTINGS: dict[tuple[str, int], tuple[Strokes, Boxes | None]] = {
     ("thin", 256): (Strokes((4, 51), (5, 14), (10, 49)), None),
     ("medium", 256): (Strokes((4, 6), (5, 54), (10, 109)), Boxes((1, 5), (10, 50), 0)),
@@ -48,20 +52,24 @@ _LARGEST_HOLE = 0.5
 
 @dataclass(frozen=True)
 class LaMa(MaskGenerator):
-    """The test masks of LaMa (Suvorov et al., WACV 2022), which LatentPaint (Corneanu et al., WACV 2024) reports on.
+    """The test masks of LaMa (Suvorov et al., WACV 2022), which LatentPaint (Corneanu et al., WACV
+    2024) reports on.
 
-    Strokes of one to five segments, or, for medium and thick masks in 3 of 13 draws, a few boxes. "Thin", "medium" and
-    "thick" name the strokes, not the hole: at 256 pixels the three hide 29, 24 and 27 % on average.
+    Strokes of one to five segments, or, for medium and thick masks in 3 of 13 draws, a few boxes.
+    "Thin", "medium" and "thick" name the strokes, not the hole: at 256 pixels the three hide 29, 24
+    and 27 % on average.
 
     Parameters
     ----------
-    width: ``thin``, ``medium`` or ``thick``. resolution: whose settings count, those of ``256`` or of ``512`` pixels,
-    which are not each other's double; null takes 512 from images of 512 x 512 pixels on, and else 256. scale:
-    ``proportional`` draws the mask of an image of that resolution at the size asked for, ``native`` counts widths and
-    lengths in pixels whatever the size, which hides most of a small image.
+    width: ``thin``, ``medium`` or ``thick``. resolution: whose settings count, those of ``256`` or
+    of ``512`` pixels, which are not each other's double; null takes 512 from images of 512 x 512
+    pixels on, and else 256. scale: ``proportional`` draws the mask of an image of that resolution
+    at the size asked for, ``native`` counts widths and lengths in pixels whatever the size, which
+    hides most of a small image.
 
-    The smallest masks of 28 or 32 pixels have strokes thinner than a pixel, of which specks are left.
-    Raises ValueError for unknown names, and where the boxes or no mask that hides at most half fit into the image.
+    The smallest masks of 28 or 32 pixels have strokes thinner than a pixel, of which specks are
+    left. Raises ValueError for unknown names, and where the boxes or no mask that hides at most
+    half fit into the image.
     """
 
     width: str = "medium"
@@ -72,7 +80,10 @@ class LaMa(MaskGenerator):
         if self.width not in WIDTHS:
             raise ValueError(f"unknown width '{self.width}'; valid: {', '.join(WIDTHS)}")
         if self.resolution not in (None, *RESOLUTIONS):
-            raise ValueError(f"resolution={self.resolution}: LaMa has settings for 256 and 512; null chooses by size")
+            raise ValueError(
+                f"resolution={self.resolution}: LaMa has settings for 256 and 512; null chooses by "
+                f"size"
+            )
         check_scale(self.scale)
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
@@ -91,7 +102,8 @@ class LaMa(MaskGenerator):
 
 
 def _draw_strokes(rng: np.random.Generator, canvas: Canvas, strokes: Strokes) -> None:
-    """Strokes from uniform starts; every other one turns the other way. Each segment has its own width."""
+    """Strokes from uniform starts; every other one turns the other way. Each segment has its own
+    width."""
     for index in range(_integer(rng, strokes.count)):
         start = int(rng.integers(canvas.span_x)), int(rng.integers(canvas.span_y))
         for _ in range(_integer(rng, (1, 5))):
@@ -102,7 +114,9 @@ def _draw_strokes(rng: np.random.Generator, canvas: Canvas, strokes: Strokes) ->
                 int(min(max(start[0] + length * math.sin(angle), 0), canvas.span_x)),
                 int(min(max(start[1] + length * math.cos(angle), 0), canvas.span_y)),
             )
-            canvas.polyline([start, end], thickness + 1)  # a line of OpenCV is that much wider than asked for
+            canvas.polyline(
+                [start, end], thickness + 1
+            )  # a line of OpenCV is that much wider than asked for
             start = end
 
 
@@ -112,11 +126,15 @@ def _draw_boxes(rng: np.random.Generator, canvas: Canvas, boxes: Boxes) -> None:
     least, most = boxes.side
     if min(room_x, room_y) < least:
         raise ValueError(
-            f"boxes of {least} to {most} pixels with a margin of {boxes.margin} do not fit into {canvas.span_y} x "
+            f"boxes of {least} to {most} pixels with a margin of {boxes.margin} do not fit into "
+            f"{canvas.span_y} x "
             f"{canvas.span_x} pixels; use scale=proportional"
         )
     for _ in range(_integer(rng, boxes.count)):
-        width, height = _integer(rng, (least, min(most, room_x))), _integer(rng, (least, min(most, room_y)))
+        width, height = (
+            _integer(rng, (least, min(most, room_x))),
+            _integer(rng, (least, min(most, room_y))),
+        )
         x = boxes.margin + int(rng.integers(room_x - width + 1))
         y = boxes.margin + int(rng.integers(room_y - height + 1))
         canvas.box(x, y, width, height)

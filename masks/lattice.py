@@ -7,23 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
+from posterior_bench.masks.base import MaskGenerator
 
 
 @dataclass(frozen=True)
 class Lattice(MaskGenerator):
-    """Pixels of every n-th row and column are observed: alternating lines, and nearest-neighbour subsampling.
+    """Pixels of every n-th row and column are observed: alternating lines, and nearest-neighbour
+    subsampling.
 
-    The masks ``line`` and ``sr2`` of CoPaint (Zhang et al., ICML 2023), ``ev2li`` and ``nn2`` of RePaint (Lugmayr et
-    al., CVPR 2022). Which of the lines are observed is written down in CoPaint's code alone: the odd ones, from 0.
+    The masks ``line`` and ``sr2`` of CoPaint (Zhang et al., ICML 2023), ``ev2li`` and ``nn2`` of
+    RePaint (Lugmayr et al., CVPR 2022). Which of the lines are observed is written down in
+    CoPaint's code alone: the odd ones, from 0.
 
     Parameters
     ----------
-    rows, columns: one row of so many, and one column of so many, is observed; 1 takes all of them. first_row,
-    first_column: the first observed one, counted from 0; null = the last of its group.
+    rows, columns: one row of so many, and one column of so many, is observed; 1 takes all of them.
+    first_row, first_column: the first observed one, counted from 0; null = the last of its group.
 
-    Raises ValueError for steps below 1, a first one outside its group, a lattice that hides nothing, and images so
-    small that nothing is left.
+    Raises ValueError for steps below 1, a first one outside its group, a lattice that hides
+    nothing, and images so small that nothing is left.
     """
 
     rows: int = 2
@@ -32,11 +34,16 @@ class Lattice(MaskGenerator):
     first_column: int | None = None
 
     def __post_init__(self) -> None:
-        for name, step, first in (("row", self.rows, self.first_row), ("column", self.columns, self.first_column)):
+        for name, step, first in (
+            ("row", self.rows, self.first_row),
+            ("column", self.columns, self.first_column),
+        ):
             if step < 1:
                 raise ValueError(f"{name}s={step}: give 1 for every {name}, 2 for every other one")
             if first is not None and not 0 <= first < step:
-                raise ValueError(f"first_{name}={first} is not below {name}s={step}; count from 0, or give null")
+                raise ValueError(
+                    f"first_{name}={first} is not below {name}s={step}; count from 0, or give null"
+                )
         if self.rows == self.columns == 1:
             raise ValueError("rows=1 and columns=1 hide nothing; give 2 or more for one of them")
 
@@ -44,7 +51,10 @@ class Lattice(MaskGenerator):
         row = self.rows - 1 if self.first_row is None else self.first_row
         column = self.columns - 1 if self.first_column is None else self.first_column
         if row >= height or column >= width:
-            raise ValueError(f"no pixel of {height} x {width} lies on this lattice; make rows and columns smaller")
+            raise ValueError(
+                f"no pixel of {height} x {width} lies on this lattice; make rows and columns "
+                f"smaller"
+            )
         mask = np.zeros((height, width), dtype=bool)
         mask[row :: self.rows, column :: self.columns] = True
         return mask

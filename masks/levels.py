@@ -1,4 +1,5 @@
-"""Files of a mask as two levels: which pixels are the white ones, whatever values a program has written for them."""
+"""Files of a mask as two levels: which pixels are the white ones, whatever values a program has
+written for them."""
 
 from __future__ import annotations
 
@@ -12,17 +13,20 @@ from PIL import Image, ImageOps
 Array = NDArray[Any]
 
 MARGIN = 0.1
-"""How near to black or to white, as a share of the way between them, a value of neither still belongs to it."""
+"""How near to black or to white, as a share of the way between them, a value of neither still
+belongs to it."""
 
 GREY = 0.1
-"""Share of pixels that may be near to neither: the soft edges of a drawn mask stay below, photographs do not."""
+"""Share of pixels that may be near to neither: the soft edges of a drawn mask stay below,
+photographs do not."""
 
 _FEW, _COMMON = 8, 0.01
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def colours_of(path: Path) -> tuple[Array, Array | None]:
-    """Colours ``(H, W)`` or ``(H, W, 3)`` of a PNG file and, where it has one, its opacity ``(H, W)``.
+    """Colours ``(H, W)`` or ``(H, W, 3)`` of a PNG file and, where it has one, its opacity ``(H,
+    W)``.
 
     Raises ValueError, naming the file, for one that cannot be read.
     """
@@ -42,17 +46,21 @@ def colours_of(path: Path) -> tuple[Array, Array | None]:
 
 
 def white_of(colours: Array, opacity: Array | None, lossy: bool = False) -> NDArray[np.bool_]:
-    """The white pixels ``(H, W)``, True. Raises ValueError for what is no mask, in words that follow its name.
+    """The white pixels ``(H, W)``, True. Raises ValueError for what is no mask, in words that
+    follow its name.
 
-    Of two colours the brighter one is white. Where every pixel has one colour, the mask is in the transparency, and
-    what is opaque is white. ``lossy`` says that the file was compressed like a photograph, so that levels are noisy.
+    Of two colours the brighter one is white. Where every pixel has one colour, the mask is in the
+    transparency, and what is opaque is white. ``lossy`` says that the file was compressed like a
+    photograph, so that levels are noisy.
     """
     if opacity is None or opacity.min() == opacity.max():
         return split(colours, lossy)
     opaque = split(opacity)
     if (colours == colours[:1, :1]).all() or _says(colours, opaque):
         return opaque
-    raise ValueError("its colours and its transparency say different things; save it in black and white alone")
+    raise ValueError(
+        "its colours and its transparency say different things; save it in black and white alone"
+    )
 
 
 def _says(colours: Array, white: NDArray[np.bool_]) -> bool:
@@ -65,27 +73,41 @@ def _says(colours: Array, white: NDArray[np.bool_]) -> bool:
 def split(values: Array, lossy: bool = False) -> NDArray[np.bool_]:
     """True where a value ``(H, W)`` or colour ``(H, W, 3)`` is the white one.
 
-    Two values are told apart whatever they are. Of more, white is what lies above the middle between the lowest and
-    the highest. Raises ValueError for a single value, for many pixels between the two, and for label numbers.
+    Two values are told apart whatever they are. Of more, white is what lies above the middle
+    between the lowest and the highest. Raises ValueError for a single value, for many pixels
+    between the two, and for label numbers.
     """
     brightness = (values @ _LUMA if values.ndim == 3 else values).astype(np.float64)
     if not np.isfinite(brightness).all():
-        raise ValueError(f"its values run from {float(values.min())} to {float(values.max())}; give 0 and 1")
-    numbers = values.astype(np.int64) @ np.array([65536, 256, 1]) if values.ndim == 3 else brightness
+        raise ValueError(
+            f"its values run from {float(values.min())} to {float(values.max())}; give 0 and 1"
+        )
+    numbers = (
+        values.astype(np.int64) @ np.array([65536, 256, 1]) if values.ndim == 3 else brightness
+    )
     distinct, first, counts = np.unique(numbers, return_index=True, return_counts=True)
     if len(distinct) == 1:
-        raise ValueError("all of its pixels are equal, so that it hides everything or nothing; give two values")
+        raise ValueError(
+            "all of its pixels are equal, so that it hides everything or nothing; give two values"
+        )
     least, most = brightness.min(), brightness.max()
     if len(distinct) == 2 and least == most:
         raise ValueError("its two colours are equally bright; save it in black and white")
     if len(distinct) > 2:
-        _check_two_levels(values.reshape(len(brightness.flat), -1), brightness.ravel(), first, counts, lossy)
+        _check_two_levels(
+            values.reshape(len(brightness.flat), -1), brightness.ravel(), first, counts, lossy
+        )
     return brightness > (least + most) / 2
 
 
-def _check_two_levels(values: Array, brightness: Array, first: Array, counts: Array, lossy: bool) -> None:
-    """``values`` ``(n, C)`` lie near two of them, the darkest and the brightest; else ValueError."""
-    dark, bright = (values[i].astype(np.float64) for i in (brightness.argmin(), brightness.argmax()))
+def _check_two_levels(
+    values: Array, brightness: Array, first: Array, counts: Array, lossy: bool
+) -> None:
+    """``values`` ``(n, C)`` lie near two of them, the darkest and the brightest; else
+    ValueError."""
+    dark, bright = (
+        values[i].astype(np.float64) for i in (brightness.argmin(), brightness.argmax())
+    )
     way = bright - dark
     offset = values[first] - dark
     along = offset @ way / (way @ way)
@@ -95,10 +117,12 @@ def _check_two_levels(values: Array, brightness: Array, first: Array, counts: Ar
     grey = counts[~near].sum() / counts.sum()
     if grey > GREY:
         raise ValueError(
-            f"{grey:.0%} of its pixels are neither black nor white, as in a photograph; give a mask of two values"
+            f"{grey:.0%} of its pixels are neither black nor white, as in a photograph; give a "
+            f"mask of two values"
         )
     common = counts >= _COMMON * counts.sum()
     if not lossy and len(counts) <= _FEW and max((common & low).sum(), (common & high).sum()) > 1:
         raise ValueError(
-            f"it holds {len(counts)} values, as label numbers do; give a mask of two, or use mask=semantic"
+            f"it holds {len(counts)} values, as label numbers do; give a mask of two, or use "
+            f"mask=semantic"
         )

@@ -1,4 +1,5 @@
-"""Small masks: a few free-form brush strokes, and the other definitions of "small" that are in use."""
+"""Small masks: a few free-form brush strokes, and the other definitions of "small" that are in
+use."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
-from masks.comod import CoMod
-from masks.rejection import until_within
-from masks.strokes import Brush, Canvas, check_scale
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.comod import CoMod
+from posterior_bench.masks.rejection import until_within
+from posterior_bench.masks.strokes import Brush, Canvas, check_scale
 
 VARIANTS = ("palette_20_30", "vipaint_release", "palette_raw")
 _BRUSH = Brush(segments=(4, 11), thickness=(12, 39))
@@ -22,11 +23,11 @@ class Palette(MaskGenerator):
 
     Parameters
     ----------
-    variant: ``palette_20_30``, one to three strokes that hide 20 to 30 % of the image, Palette's free-form test setting
-    and what the paper describes; ``vipaint_release``, boxes that hide 20 to 21 %, which is what the released generator
-    draws with the released range; ``palette_raw``, the strokes as they come, 15 % on average and up to 46 %.
-    scale: ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native`` keeps stroke widths at
-    12 to 39 pixels.
+    variant: ``palette_20_30``, one to three strokes that hide 20 to 30 % of the image, Palette's
+    free-form test setting and what the paper describes; ``vipaint_release``, boxes that hide 20 to
+    21 %, which is what the released generator draws with the released range; ``palette_raw``, the
+    strokes as they come, 15 % on average and up to 46 %. scale: ``proportional`` draws the mask of
+    a 256-pixel image at the size asked for; ``native`` keeps stroke widths at 12 to 39 pixels.
 
     Raises ValueError for an unknown variant or scale, and for a size no mask was found for.
     """
@@ -41,7 +42,9 @@ class Palette(MaskGenerator):
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         if self.variant == "vipaint_release":
-            return CoMod(low=0.20, high=0.21, scale=self.scale, strokes=False).generate(rng, height, width)
+            return CoMod(low=0.20, high=0.21, scale=self.scale, strokes=False).generate(
+                rng, height, width
+            )
         low, high = (0.2, 0.3) if self.variant == "palette_20_30" else (0.0, 1.0)
         return ~until_within(lambda: self.draw(rng, height, width), low, high)
 

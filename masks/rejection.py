@@ -16,7 +16,9 @@ def check_range(low: float, high: float) -> None:
         raise ValueError(f"hole fractions need 0 <= low < high <= 1, not low={low} and high={high}")
 
 
-def until_within(draw: Callable[[], NDArray[np.bool_]], low: float, high: float) -> NDArray[np.bool_]:
+def until_within(
+    draw: Callable[[], NDArray[np.bool_]], low: float, high: float
+) -> NDArray[np.bool_]:
     """The first hole drawn whose fraction lies strictly between ``low`` and ``high``.
 
     Everything is drawn anew after a rejection. Raises ValueError after :data:`TRIES` rejections.
@@ -30,6 +32,8 @@ def until_within(draw: Callable[[], NDArray[np.bool_]], low: float, high: float)
         smallest, largest = min(smallest, fraction), max(largest, fraction)
     height, width = hole.shape
     raise ValueError(
-        f"none of {TRIES} masks of {height} x {width} pixels has a hole fraction between {low} and {high} "
-        f"(they lie in {smallest:.3f} to {largest:.3f}); widen the range, or change the scale of the strokes"
+        f"none of {TRIES} masks of {height} x {width} pixels has a hole fraction between {low} and "
+        f"{high} "
+        f"(they lie in {smallest:.3f} to {largest:.3f}); widen the range, or change the scale of "
+        f"the strokes"
     )

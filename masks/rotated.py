@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
+from posterior_bench.masks.base import MaskGenerator
 
 
 @dataclass(frozen=True)
 class RotatedWindow(MaskGenerator):
-    """VIPaint's rotated window (Agarwal et al. 2025), in closed form: the upper half-plane, rotated about the centre.
+    """VIPaint's rotated window (Agarwal et al. 2025), in closed form: the upper half-plane, rotated
+    about the centre.
 
-    A pixel whose centre lies ``(dx, dy)`` right of and below the image centre is observed iff
-    ``dx sin(angle) + dy cos(angle) < 0``. Exactly half of the pixels are hidden, the centre pixel included where there
-    is one.
+    A pixel whose centre lies ``(dx, dy)`` right of and below the image centre is observed iff ``dx
+    sin(angle) + dy cos(angle) < 0``. Exactly half of the pixels are hidden, the centre pixel
+    included where there is one.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ class RotatedWindow(MaskGenerator):
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         angle = float(rng.integers(360)) if self.angle is None else self.angle
-        # far less than the distance between pixels, far more than rounding errors: pixels on the line split evenly
+        # far less than the distance between pixels, far more than rounding errors: pixels on the
+        # line split evenly
         radians = math.radians(angle + 1e-9)
         dy = np.arange(height)[:, None] + 0.5 - height / 2
         dx = np.arange(width)[None, :] + 0.5 - width / 2

@@ -10,11 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from masks.sources import Array, ReadMasks, check_pair, file_of, pixels_of, stack_of
+from posterior_bench.masks.sources import Array, ReadMasks, check_pair, file_of, pixels_of, stack_of
 
-# The parts of CelebAMask-HQ in the order of its label maps; where two overlap, the later one counts. 0 is background.
+# The parts of CelebAMask-HQ in the order of its label maps; where two overlap, the later one
+# counts. 0 is background.
 PARTS = (
-    *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip"),
+    *(
+        "skin",
+        "nose",
+        "eye_g",
+        "l_eye",
+        "r_eye",
+        "l_brow",
+        "r_brow",
+        "l_ear",
+        "r_ear",
+        "mouth",
+        "u_lip",
+        "l_lip",
+    ),
     *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 LABELLED = ("observed", "hole")
@@ -23,22 +37,26 @@ _PER_FOLDER = 2000  # annotations of CelebAMask-HQ lie in folders of so many ima
 
 @dataclass(frozen=True)
 class Semantic(ReadMasks):
-    """An object is kept and the rest generated, as in LatentPaint (Corneanu et al., WACV 2024), or the reverse.
+    """An object is kept and the rest generated, as in LatentPaint (Corneanu et al., WACV 2024), or
+    the reverse.
 
     Parameters
     ----------
-    path: a folder of label maps, ``.png`` or ``.npy`` of whole numbers, one number a pixel; one ``.npy`` or ``.npz``
-    file with a stack of them; or the folder ``CelebAMask-HQ-mask-anno`` of CelebAMask-HQ (Lee et al., CVPR 2020), whose
-    parts are put together for images with ids such as ``12.jpg``. labels: numbers (of ADE20K counted from 0, a bed is 7
-    and a sofa 23), or names of the 18 parts of CelebAMask-HQ, such as ``hair``. labelled: ``observed`` keeps the
-    object, ``hole`` hides it. pair: ``id`` matches maps with images by name, ``order`` by sorted file names. dilate:
-    the object grows by so many pixels of the image in every direction. min_area, max_area: an image whose object,
-    grown, does not cover more than the one and less than the other share of it is refused, and so is one without the
-    object. sha256: content of the masks; the plan fills it in, and refuses other masks than the one given.
+    path: a folder of label maps, ``.png`` or ``.npy`` of whole numbers, one number a pixel; one
+    ``.npy`` or ``.npz`` file with a stack of them; or the folder ``CelebAMask-HQ-mask-anno`` of
+    CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are put together for images with ids such as
+    ``12.jpg``. labels: numbers (of ADE20K counted from 0, a bed is 7 and a sofa 23), or names of
+    the 18 parts of CelebAMask-HQ, such as ``hair``. labelled: ``observed`` keeps the object,
+    ``hole`` hides it. pair: ``id`` matches maps with images by name, ``order`` by sorted file
+    names. dilate: the object grows by so many pixels of the image in every direction. min_area,
+    max_area: an image whose object, grown, does not cover more than the one and less than the other
+    share of it is refused, and so is one without the object. sha256: content of the masks; the plan
+    fills it in, and refuses other masks than the one given.
 
-    Maps of the size of a photograph are turned, cropped and resized as it was; those of another size than photograph
-    and image, but of the proportions of one, are reduced or enlarged. Both to the nearest pixels.
-    Raises ValueError for unknown names and impossible ranges, missing or unreadable files, and refused images.
+    Maps of the size of a photograph are turned, cropped and resized as it was; those of another
+    size than photograph and image, but of the proportions of one, are reduced or enlarged. Both to
+    the nearest pixels. Raises ValueError for unknown names and impossible ranges, missing or
+    unreadable files, and refused images.
     """
 
     path: str
@@ -55,14 +73,18 @@ class Semantic(ReadMasks):
             raise ValueError(f"unknown labelled '{self.labelled}'; valid: {', '.join(LABELLED)}")
         check_pair(self.pair)
         if isinstance(self.labels, str) or not isinstance(self.labels, Sequence) or not self.labels:
-            raise ValueError(f"labels={self.labels}: give a list of numbers or names, for example [hair,hat]")
+            raise ValueError(
+                f"labels={self.labels}: give a list of numbers or names, for example [hair,hat]"
+            )
         self._numbers()
         if self.dilate < 0 or not 0 <= self.min_area < self.max_area <= 1:
             raise ValueError("semantic masks need dilate >= 0 and 0 <= min_area < max_area <= 1")
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         try:
-            labels = self.fitted(self._map(image_id, index, height, width), image_id, height, width, resize=True)
+            labels = self.fitted(
+                self._map(image_id, index, height, width), image_id, height, width, resize=True
+            )
         except ValueError as error:
             raise ValueError(f"label map of image '{image_id}': {error}") from None
         region = np.isin(labels, self._numbers())
@@ -71,7 +93,8 @@ class Semantic(ReadMasks):
         share = float(region.mean())
         if not self.min_area < share < self.max_area:
             raise ValueError(
-                f"labels {', '.join(map(str, self.labels))} cover {share:.4f} of image '{image_id}', not between "
+                f"labels {', '.join(map(str, self.labels))} cover {share:.4f} of image "
+                f"'{image_id}', not between "
                 f"{self.min_area} and {self.max_area}; leave it out, or choose other labels"
             )
         return region if self.labelled == "observed" else ~region
@@ -80,7 +103,9 @@ class Semantic(ReadMasks):
         unknown = [name for name in self.labels if isinstance(name, str) and name not in PARTS]
         if unknown:
             raise ValueError(f"unknown label '{unknown[0]}'; valid: numbers, {', '.join(PARTS)}")
-        return [PARTS.index(name) + 1 if isinstance(name, str) else int(name) for name in self.labels]
+        return [
+            PARTS.index(name) + 1 if isinstance(name, str) else int(name) for name in self.labels
+        ]
 
     def _map(self, image_id: str, index: int, height: int, width: int) -> Array:
         path = Path(self.path).expanduser()
@@ -97,7 +122,8 @@ class Semantic(ReadMasks):
 
 
 def _parts(folder: Path, image_id: str) -> dict[int, Path]:
-    """The files of CelebAMask-HQ with the parts of one image, by label number; none in other folders."""
+    """The files of CelebAMask-HQ with the parts of one image, by label number; none in other
+    folders."""
     number = Path(image_id).stem
     if not (number.isascii() and number.isdecimal()):
         return {}

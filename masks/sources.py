@@ -18,12 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from masks.base import MaskGenerator, Pictures
+from posterior_bench.masks.base import MaskGenerator, Pictures
 
 Array = NDArray[Any]
 PAIRS = ("id", "order")
 _ENDINGS = (".png", ".npy")
-_IMAGE_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jfif", ".avif")
+_IMAGE_ENDINGS = (
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".webp",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".avif",
+)
 _MASK_ENDINGS = tuple(dict.fromkeys((*_ENDINGS, *_IMAGE_ENDINGS)))
 """In the order in which they are looked for."""
 
@@ -45,9 +56,9 @@ class ReadMasks(MaskGenerator):
     def fitted(self, plane: Array, image_id: str, height: int, width: int, resize: bool) -> Array:
         """A plane ``(H, W)`` of a file at the size of the image.
 
-        One of that size stays as it is. One of the size of its photograph goes the way of the photograph. With
-        ``resize``, others are first brought to one of these sizes, if they have its proportions. Raises ValueError for
-        those that fit neither.
+        One of that size stays as it is. One of the size of its photograph goes the way of the
+        photograph. With ``resize``, others are first brought to one of these sizes, if they have
+        its proportions. Raises ValueError for those that fit neither.
         """
         if plane.shape == (height, width):
             return plane
@@ -63,18 +74,27 @@ class ReadMasks(MaskGenerator):
             known = f"its photograph {_size(*frame.seen)} and {known}"
         if resize:
             remedy = "save it at one of these sizes, or with the proportions of one"
-        elif plane.shape[0] * width == plane.shape[1] * height or (frame and _alike_in_shape(plane.shape, frame.seen)):
+        elif plane.shape[0] * width == plane.shape[1] * height or (
+            frame and _alike_in_shape(plane.shape, frame.seen)
+        ):
             remedy = "set mask.resize=true to take the nearest pixels"
         else:
-            remedy = "save it at one of these sizes; mask.resize=true serves other sizes of their proportions alone"
+            remedy = (
+                "save it at one of these sizes; mask.resize=true serves other sizes of their "
+                "proportions alone"
+            )
         raise ValueError(f"it has {_size(*plane.shape)} pixels (width x height), {known}; {remedy}")
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in one line."""
+        """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in
+        one line."""
         raise NotImplementedError
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
-        raise ValueError("these masks are read from files and belong to images; there is none to draw without one")
+        raise ValueError(
+            "these masks are read from files and belong to images; there is none to draw without "
+            "one"
+        )
 
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
         return _OfImage(self, image_id, index)
@@ -88,7 +108,10 @@ class ReadMasks(MaskGenerator):
 
     def hidden(self, ids: Sequence[str], height: int, width: int) -> list[float]:
         """The share of pixels that is hidden in each of the images."""
-        return [1 - float(self.read(image_id, i, height, width).mean()) for i, image_id in enumerate(ids)]
+        return [
+            1 - float(self.read(image_id, i, height, width).mean())
+            for i, image_id in enumerate(ids)
+        ]
 
 
 @dataclass(frozen=True)
@@ -108,12 +131,14 @@ def check_pair(pair: str) -> None:
 
 
 def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
-    """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place in the order.
+    """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place
+    in the order.
 
-    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, or else ends like another image; an image's
-    ending of the id may be left out, the case of the ending does not matter, and letters with accents may be composed
-    or not. With ``"order"`` the ``.png`` and ``.npy`` files, or else the other images, are taken in string order of
-    their names, from the first again when they run out.
+    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, or else ends like another
+    image; an image's ending of the id may be left out, the case of the ending does not matter, and
+    letters with accents may be composed or not. With ``"order"`` the ``.png`` and ``.npy`` files,
+    or else the other images, are taken in string order of their names, from the first again when
+    they run out.
     """
     if path.is_file():
         return path
@@ -125,16 +150,23 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
             raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}, and no other image")
         return files[index % len(files)]
     known = Path(image_id)
-    names = [image_id, *([known.with_suffix("").as_posix()] if known.suffix.lower() in _IMAGE_ENDINGS else [])]
+    names = [
+        image_id,
+        *([known.with_suffix("").as_posix()] if known.suffix.lower() in _IMAGE_ENDINGS else []),
+    ]
     for name in names:
         for ending in _ENDINGS:
             if (path / f"{name}{ending}").is_file():
                 return path / f"{name}{ending}"
-    # the same name to a person: endings in any case, accents composed (Linux, Windows) or not (macOS)
+    # the same name to a person: endings in any case, accents composed (Linux, Windows) or not
+    # (macOS)
     for name in names:
         if (found := _alike(path, name)) is not None:
             return found
-    raise ValueError(f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, or set pair=order")
+    raise ValueError(
+        f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, or set "
+        f"pair=order"
+    )
 
 
 def _alike(folder: Path, name: str) -> Path | None:
@@ -151,7 +183,9 @@ def _alike(folder: Path, name: str) -> Path | None:
     for ending in _MASK_ENDINGS:
         found = [path for path in listed.get(_shown(f"{last}{ending}"), ()) if path.is_file()]
         if len(found) > 1:
-            raise ValueError(f"{found[0].name!a} and {found[1].name!a} in {folder} look like one name; keep one")
+            raise ValueError(
+                f"{found[0].name!a} and {found[1].name!a} in {folder} look like one name; keep one"
+            )
         if found:
             return found[0]
     return None
@@ -183,9 +217,11 @@ def _sorted_files(folder: Path, _changed: int) -> tuple[Path, ...]:
 
 
 def pixels_of(path: Path, indexed: bool = False) -> Array:
-    """A PNG file as ``(H, W)`` numbers, grey values or, if ``indexed``, the numbers of a palette's entries.
+    """A PNG file as ``(H, W)`` numbers, grey values or, if ``indexed``, the numbers of a palette's
+    entries.
 
-    Raises ValueError for a file that cannot be read and for transparency, and for colour if ``indexed``.
+    Raises ValueError for a file that cannot be read and for transparency, and for colour if
+    ``indexed``.
     """
     try:
         with Image.open(path) as image:
@@ -205,14 +241,16 @@ def pixels_of(path: Path, indexed: bool = False) -> Array:
 def stack_of(path: Path, height: int, width: int) -> Array:
     """Planes ``(n, H, W)`` of a NumPy file.
 
-    Read are ``.npy`` of shape ``(H, W)``, ``(n, H, W)``, ``(n, 1, H, W)`` or, for images of this very ``height`` and
-    ``width``, ``(n, H W)`` (VIPaint); ``.npz`` with ``masks``, or ``m`` and ``shape`` for packed bits of three equal
-    channels (RED-diff), or a single array.
+    Read are ``.npy`` of shape ``(H, W)``, ``(n, H, W)``, ``(n, 1, H, W)`` or, for images of this
+    very ``height`` and ``width``, ``(n, H W)`` (VIPaint); ``.npz`` with ``masks``, or ``m`` and
+    ``shape`` for packed bits of three equal channels (RED-diff), or a single array.
     """
     try:
         array = _load(path, path.stat().st_mtime_ns)
     except Exception as error:  # damaged bytes surface as almost any error of the decoder
-        raise ValueError(f"cannot read '{path}': {error or type(error).__name__}; repair it") from error
+        raise ValueError(
+            f"cannot read '{path}': {error or type(error).__name__}; repair it"
+        ) from error
     if array.dtype.kind not in "buif":
         raise ValueError(f"'{path}' holds values of type {array.dtype}; give numbers or booleans")
     if array.ndim == 4 and array.shape[1] == 1:
@@ -222,12 +260,15 @@ def stack_of(path: Path, height: int, width: int) -> Array:
     elif array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or array.shape[-1] <= 4 < array.shape[1] or 0 in array.shape:
-        raise ValueError(f"'{path}' has the shape {array.shape}; give (H, W), (n, H, W) or (n, 1, H, W)")
+        raise ValueError(
+            f"'{path}' has the shape {array.shape}; give (H, W), (n, H, W) or (n, 1, H, W)"
+        )
     return array
 
 
 def _demand_sound(path: Path) -> None:
-    """ValueError where an array is not there as its header claims, or unpacks to more than masks or memory can be."""
+    """ValueError where an array is not there as its header claims, or unpacks to more than masks or
+    memory can be."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             claimed = _claimed(file)
@@ -240,10 +281,13 @@ def _demand_sound(path: Path) -> None:
             with whole.open(info) as member:
                 claimed = _claimed(member)
             if claimed > info.file_size:
-                raise ValueError(f"the header of '{info.filename}' claims {claimed} bytes of {info.file_size}")
+                raise ValueError(
+                    f"the header of '{info.filename}' claims {claimed} bytes of {info.file_size}"
+                )
             if info.file_size > (most := min(_LARGEST, _free_memory())):
                 raise ValueError(
-                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to {most / 2**30:.1f} GiB "
+                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to "
+                    f"{most / 2**30:.1f} GiB "
                     "are read; split it"
                 )
 
@@ -251,14 +295,20 @@ def _demand_sound(path: Path) -> None:
 def _claimed(file: IO[bytes]) -> int:
     """How many bytes the header of an array says that it has."""
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, _, dtype = read(file)
     return math.prod(shape) * int(dtype.itemsize)
 
 
 def _free_memory() -> int:
     try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
+        found = re.search(
+            r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8")
+        )
     except OSError:
         found = None
     return 1024 * int(found.group(1)) if found else _LARGEST
@@ -274,7 +324,9 @@ def _load(path: Path, _changed: int) -> Array:
         if "m" in loaded.files and "shape" in loaded.files:
             shape = np.asarray(loaded["shape"])
             if shape.ndim != 1 or shape.dtype.kind not in "iu":
-                raise ValueError(f"its array 'shape' holds {shape.dtype} values; give a list of whole numbers")
+                raise ValueError(
+                    f"its array 'shape' holds {shape.dtype} values; give a list of whole numbers"
+                )
             return _unpacked(loaded["m"], tuple(shape.tolist()))
         names = ["masks"] if "masks" in loaded.files else loaded.files
         if len(names) != 1:
@@ -296,11 +348,13 @@ def _unpacked(bits: Array, shape: tuple[int, ...]) -> Array:
 
 
 def nearest(array: Array, height: int, width: int) -> Array:
-    """``(H, W)`` at another size: of every new pixel, the old one its centre lies in. Raises for other proportions."""
+    """``(H, W)`` at another size: of every new pixel, the old one its centre lies in. Raises for
+    other proportions."""
     old_height, old_width = array.shape
     if old_height * width != old_width * height:
         raise ValueError(
-            f"{old_height} x {old_width} pixels cannot become {height} x {width}, which is of other proportions; "
+            f"{old_height} x {old_width} pixels cannot become {height} x {width}, which is of "
+            f"other proportions; "
             "crop the file as the images are cropped"
         )
     return _nearest(array, height, width)
@@ -314,7 +368,8 @@ def _nearest(array: Array, height: int, width: int) -> Array:
 
 
 def _alike_in_shape(size: tuple[int, ...], other: tuple[int, int]) -> bool:
-    """Whether a size has the proportions of a larger or smaller one, but for rounding to whole pixels."""
+    """Whether a size has the proportions of a larger or smaller one, but for rounding to whole
+    pixels."""
     height, width = size
     return abs(height * other[1] - width * other[0]) < max(other)
 

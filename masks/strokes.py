@@ -1,7 +1,8 @@
-"""Boxes and brush strokes in closed form, so that a mask does not depend on the version of a drawing library.
+"""Boxes and brush strokes in closed form, so that a mask does not depend on the version of a
+drawing library.
 
-Shapes live in *reference units* on integer corners and vertices. A :class:`Canvas` says where the pixel centres of an
-image lie in these units, and a pixel is covered when its centre is.
+Shapes live in *reference units* on integer corners and vertices. A :class:`Canvas` says where the
+pixel centres of an image lie in these units, and a pixel is covered when its centre is.
 """
 
 from __future__ import annotations
@@ -16,23 +17,29 @@ from numpy.typing import NDArray
 SCALES = ("native", "proportional")
 REFERENCE_SIDE = 256  # the image side the stroke widths of CoModGAN and Palette were chosen for
 
-# both generators: segments leave at 2/5 pi, give or take at most 2/15 pi, and every other one turns back
+# both generators: segments leave at 2/5 pi, give or take at most 2/15 pi, and every other one turns
+# back
 _MEAN_ANGLE = 2 * math.pi / 5
 _ANGLE_RANGE = 2 * math.pi / 15
 
 
 class Canvas:
-    """An empty hole to draw in: ``height x width`` pixels, spanning ``(span_y, span_x)`` reference units.
+    """An empty hole to draw in: ``height x width`` pixels, spanning ``(span_y, span_x)`` reference
+    units.
 
-    With ``scale="native"`` a unit is a pixel. With ``"proportional"`` the image's diagonal is that of a square image of
-    ``reference`` pixels a side, so a mask has the same look at every resolution. ``hole``: bool ``(height, width)``,
-    True = covered.
+    With ``scale="native"`` a unit is a pixel. With ``"proportional"`` the image's diagonal is that
+    of a square image of ``reference`` pixels a side, so a mask has the same look at every
+    resolution. ``hole``: bool ``(height, width)``, True = covered.
     """
 
-    def __init__(self, height: int, width: int, scale: str = "native", reference: int = REFERENCE_SIDE):
+    def __init__(
+        self, height: int, width: int, scale: str = "native", reference: int = REFERENCE_SIDE
+    ):
         check_scale(scale)
         if min(height, width) < 2:
-            raise ValueError(f"a mask of {height} x {width} pixels is too small; both sides need at least 2")
+            raise ValueError(
+                f"a mask of {height} x {width} pixels is too small; both sides need at least 2"
+            )
         unit = 1.0 if scale == "native" else math.sqrt((height**2 + width**2) / 2) / reference
         self.span_y, self.span_x = max(round(height / unit), 2), max(round(width / unit), 2)
         self._y = _centres(height, self.span_y)
@@ -45,28 +52,37 @@ class Canvas:
         return math.hypot(self.span_y, self.span_x)
 
     def box(self, x: int, y: int, width: int, height: int) -> None:
-        """Cover ``width x height`` units with the upper left corner at ``(x, y)``; what lies outside is cut off."""
+        """Cover ``width x height`` units with the upper left corner at ``(x, y)``; what lies
+        outside is cut off."""
         self.hole[_between(self._y, y, y + height - 1), _between(self._x, x, x + width - 1)] = True
 
     def disc(self, x: int, y: int, diameter: int) -> None:
         """Cover a disc."""
         reach = diameter / 2
-        rows, columns = _between(self._y, y - reach, y + reach), _between(self._x, x - reach, x + reach)
+        rows, columns = (
+            _between(self._y, y - reach, y + reach),
+            _between(self._x, x - reach, x + reach),
+        )
         u, v = self._x[columns] - x, self._y[rows, None] - y
         self.hole[rows, columns] |= 4 * (u * u + v * v) <= diameter * diameter
 
     def band(self, start: tuple[int, int], end: tuple[int, int], thickness: int) -> None:
-        """Cover a straight line ``thickness`` wide with square ends; with a disc at each end it is a capsule."""
+        """Cover a straight line ``thickness`` wide with square ends; with a disc at each end it is
+        a capsule."""
         reach, (x, y), (dx, dy) = thickness / 2, start, (end[0] - start[0], end[1] - start[1])
         rows = _between(self._y, min(y, end[1]) - reach, max(y, end[1]) + reach)
         columns = _between(self._x, min(x, end[0]) - reach, max(x, end[0]) + reach)
         u, v = self._x[columns] - x, self._y[rows, None] - y
         along, across, length2 = u * dx + v * dy, u * dy - v * dx, dx * dx + dy * dy
-        # squared and without a division: exact for whole numbers, so ties fall the same way on every machine
-        self.hole[rows, columns] |= (along >= 0) & (along < length2) & (4 * across * across <= thickness**2 * length2)
+        # squared and without a division: exact for whole numbers, so ties fall the same way on
+        # every machine
+        self.hole[rows, columns] |= (
+            (along >= 0) & (along < length2) & (4 * across * across <= thickness**2 * length2)
+        )
 
     def polyline(self, points: list[tuple[int, int]], thickness: int) -> None:
-        """Cover every point nearer than ``thickness / 2`` to the line through ``points``: a union of capsules."""
+        """Cover every point nearer than ``thickness / 2`` to the line through ``points``: a union
+        of capsules."""
         for x, y in points:
             self.disc(x, y, thickness)
         for start, end in pairwise(points):
@@ -77,17 +93,19 @@ class Canvas:
 class Brush:
     """How strokes are drawn; both bounds of each range are included.
 
-    ``segments``: straight pieces per stroke; ``thickness``: width in reference units, constant within a stroke.
+    ``segments``: straight pieces per stroke; ``thickness``: width in reference units, constant
+    within a stroke.
     """
 
     segments: tuple[int, int]
     thickness: tuple[int, int]
 
     def stroke(self, rng: np.random.Generator, canvas: Canvas) -> None:
-        """One zig-zag stroke from a uniform start, as in gated convolution (Yu et al. 2019), CoModGAN and Palette.
+        """One zig-zag stroke from a uniform start, as in gated convolution (Yu et al. 2019),
+        CoModGAN and Palette.
 
-        Lengths are normal with mean R = diagonal / 8 and deviation floor(R / 2), clipped to [0, 2R]; vertices are
-        clipped to the canvas and truncated to whole units.
+        Lengths are normal with mean R = diagonal / 8 and deviation floor(R / 2), clipped to [0,
+        2R]; vertices are clipped to the canvas and truncated to whole units.
         """
         count = int(rng.integers(self.segments[0], self.segments[1] + 1))
         least = _MEAN_ANGLE - rng.uniform(0, _ANGLE_RANGE)
@@ -113,10 +131,13 @@ def check_scale(scale: str) -> None:
 
 
 def _centres(pixels: int, span: int) -> NDArray[np.float64]:
-    """Where pixel centres lie when ``pixels`` of them fill ``span`` units; the whole numbers if both agree."""
+    """Where pixel centres lie when ``pixels`` of them fill ``span`` units; the whole numbers if
+    both agree."""
     return (np.arange(pixels, dtype=np.float64) + 0.5) * (span / pixels) - 0.5
 
 
 def _between(centres: NDArray[np.float64], low: float, high: float) -> slice:
     """The pixels whose centres lie in ``[low, high]``."""
-    return slice(int(np.searchsorted(centres, low, "left")), int(np.searchsorted(centres, high, "right")))
+    return slice(
+        int(np.searchsorted(centres, low, "left")), int(np.searchsorted(centres, high, "right"))
+    )

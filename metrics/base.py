@@ -1,7 +1,7 @@
 """Metrics: numbers with a card that says exactly which number each is.
 
-A :class:`Metric` scores one image, a :class:`DrawMetric` all draws of an image together, and a :class:`SetMetric` all
-images of a cell together, from a few numbers that every image leaves behind.
+A :class:`Metric` scores one image, a :class:`DrawMetric` all draws of an image together, and a
+:class:`SetMetric` all images of a cell together, from a few numbers that every image leaves behind.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ Region = Literal["whole", "hole", "known"]
 
 
 class MissingWeights(RuntimeError):
-    """The weights of a metric are not on this machine; the message names the file and where it is looked for."""
+    """The weights of a metric are not on this machine; the message names the file and where it is
+    looked for."""
 
 
 @dataclass(frozen=True)
 class MetricCard:
-    """What must be known to compare a number. ``id`` is the column name of the rows and of the leaderboard.
+    """What must be known to compare a number. ``id`` is the column name of the rows and of the
+    leaderboard.
 
-    ``level`` says what one value is computed from: an image, all draws of an image, or all images of a cell. Of a set
-    metric, ``features`` names the column with its feature vectors where other metrics share them; ``resampled`` is
-    False where resampling images would shift the value, so that it has no interval; with at most ``small`` images a
-    table warns that it is ``caution``. ``version`` counts changes of the definition: values of different versions are
-    different numbers and must not be compared.
+    ``level`` says what one value is computed from: an image, all draws of an image, or all images
+    of a cell. Of a set metric, ``features`` names the column with its feature vectors where other
+    metrics share them; ``resampled`` is False where resampling images would shift the value, so
+    that it has no interval; with at most ``small`` images a table warns that it is ``caution``.
+    ``version`` counts changes of the definition: values of different versions are different numbers
+    and must not be compared.
     """
 
     id: str
@@ -55,11 +58,13 @@ class MetricCard:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a metric may look at. All images float32 ``(N, C, H, W)`` in [-1, 1], already rounded to 8 bits.
+    """What a metric may look at. All images float32 ``(N, C, H, W)`` in [-1, 1], already rounded to
+    8 bits.
 
-    ``raw``: the solver's output; ``pasted``: the same with observed pixels put back; ``truth``; ``mask``: bool
-    ``(N, 1, H, W)``, True = observed (all True where the operator has none); ``y`` and ``Ax``: the measurement and
-    the operator applied to the unrounded raw output; ``sigma``: the standard deviation of the noise in ``y``.
+    ``raw``: the solver's output; ``pasted``: the same with observed pixels put back; ``truth``;
+    ``mask``: bool ``(N, 1, H, W)``, True = observed (all True where the operator has none); ``y``
+    and ``Ax``: the measurement and the operator applied to the unrounded raw output; ``sigma``: the
+    standard deviation of the noise in ``y``.
     """
 
     raw: Tensor
@@ -75,10 +80,11 @@ class Batch:
 class Draws:
     """The draws of one image as vectors of ``d = C H W`` values, float64 on the CPU.
 
-    ``x`` ``(D, d)``; ``truth`` ``(d,)``; ``hidden``: bool ``(d,)``, what was not observed directly; ``guess``: what the
-    measurement alone suggests, ``(d,)``; ``reference`` ``(R, d)`` and ``mode_weights`` ``(K,)``: independent draws and
-    the weights of the modes of the exact posterior; ``assign`` gives ``responsibilities`` ``(D, K)``: the probability
-    that a draw came from a mode.
+    ``x`` ``(D, d)``; ``truth`` ``(d,)``; ``hidden``: bool ``(d,)``, what was not observed directly;
+    ``guess``: what the measurement alone suggests, ``(d,)``; ``reference`` ``(R, d)`` and
+    ``mode_weights`` ``(K,)``: independent draws and the weights of the modes of the exact
+    posterior; ``assign`` gives ``responsibilities`` ``(D, K)``: the probability that a draw came
+    from a mode.
     """
 
     x: Tensor
@@ -98,7 +104,8 @@ class Draws:
 
     @cached_property
     def gram(self) -> Tensor:
-        """Inner products of the draws, then the reference, about the reference's mean: ``(D + R, D + R)``."""
+        """Inner products of the draws, then the reference, about the reference's mean: ``(D + R, D
+        + R)``."""
         both = torch.cat([self.x, self.exact]) - self.exact.mean(0)
         return both @ both.T
 
@@ -117,12 +124,13 @@ class Draws:
 class DrawSet:
     """All draws of every image of a batch: what a posterior is judged by.
 
-    ``x`` ``(N, D, C, H, W)`` float32, raw and neither rounded nor clipped; ``truth`` ``(N, C, H, W)``; ``mask``: bool
-    ``(N, 1, H, W)``, True = observed, None where the operator observes no pixel directly, and then all are hidden;
-    ``y`` ``(N, ...)``, the measurement, or a first guess of the image from one of another shape. Where the exact
-    posterior is known: ``reference`` ``(N, R, C, H, W)``, independent draws of it; ``mode_weights`` ``(N, K)``, the
-    weights of its components; ``assign``, which maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that each
-    came from each component. A draw that is not finite must not get here.
+    ``x`` ``(N, D, C, H, W)`` float32, raw and neither rounded nor clipped; ``truth`` ``(N, C, H,
+    W)``; ``mask``: bool ``(N, 1, H, W)``, True = observed, None where the operator observes no
+    pixel directly, and then all are hidden; ``y`` ``(N, ...)``, the measurement, or a first guess
+    of the image from one of another shape. Where the exact posterior is known: ``reference`` ``(N,
+    R, C, H, W)``, independent draws of it; ``mode_weights`` ``(N, K)``, the weights of its
+    components; ``assign``, which maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that
+    each came from each component. A draw that is not finite must not get here.
     """
 
     x: Tensor
@@ -135,7 +143,8 @@ class DrawSet:
 
     @cached_property
     def images(self) -> list[Draws]:
-        """One image at a time: a score must not depend on its neighbours. Metrics share what is computed once."""
+        """One image at a time: a score must not depend on its neighbours. Metrics share what is
+        computed once."""
         return [self._image(i) for i in range(len(self.x))]
 
     def _image(self, i: int) -> Draws:
@@ -155,7 +164,8 @@ class DrawSet:
 
 
 def _guess(y: Tensor, observed: Tensor) -> Tensor:
-    """``(C, H, W)``: each hidden pixel takes the value of the observed one nearest to it; zero where there is none.
+    """``(C, H, W)``: each hidden pixel takes the value of the observed one nearest to it; zero
+    where there is none.
 
     A measurement under a mask is filled so, another one of the image's shape is taken as it is.
     """
@@ -177,9 +187,10 @@ def _vectors(x: Tensor, first: int) -> Tensor:
 class Measure:
     """What all kinds have in common: a card, a check, and what they need.
 
-    ``needs``: capabilities of the prior and the operator (``exact``, ``linear``) without which there is nothing to
-    compare with; a cell that lacks one is refused before any work. ``unrounded``: it looks at what 8-bit images do not
-    hold, so it cannot be computed from stored ones.
+    ``needs``: capabilities of the prior and the operator (``exact``, ``linear``) without which
+    there is nothing to compare with; a cell that lacks one is refused before any work.
+    ``unrounded``: it looks at what 8-bit images do not hold, so it cannot be computed from stored
+    ones.
     """
 
     card: MetricCard
@@ -193,14 +204,17 @@ class Measure:
 
     @property
     def pinned(self) -> Mapping[str, str]:
-        """Settings to be recorded with a cell so that they mean the same later: the content of a file."""
+        """Settings to be recorded with a cell so that they mean the same later: the content of a
+        file."""
         return {}
 
     def admit(self, shape: tuple[int, int, int]) -> None:
-        """Raises ValueError in one line where images of this shape ``(C, H, W)`` cannot be scored."""
+        """Raises ValueError in one line where images of this shape ``(C, H, W)`` cannot be
+        scored."""
 
     def check(self) -> None:
-        """Compare a reference value; raises RuntimeError where this installation gives another number."""
+        """Compare a reference value; raises RuntimeError where this installation gives another
+        number."""
 
     def to(self, device: torch.device | str) -> Measure:
         """Move feature networks; metrics without one return themselves."""
@@ -220,7 +234,8 @@ class DrawMetric(Measure):
 
     unrounded: ClassVar[bool] = True
     reference: ClassVar[float] = float("nan")
-    """The value for the first image of ``reference_draws()``, from another implementation than ours."""
+    """The value for the first image of ``reference_draws()``, from another implementation than
+    ours."""
 
     def score(self, draws: Draws) -> float:
         """The value for one image; NaN where it is undefined (too few draws, no hidden pixel)."""
@@ -237,8 +252,9 @@ class DrawMetric(Measure):
 class SetMetric(Measure):
     """One number for all images of a cell.
 
-    The rows hold ``features``, a few numbers an image, and the leaderboard reduces them to the value and resamples
-    images for its interval; so the value is never computed twice from images, and shards can be added in any order.
+    The rows hold ``features``, a few numbers an image, and the leaderboard reduces them to the
+    value and resamples images for its interval; so the value is never computed twice from images,
+    and shards can be added in any order.
     """
 
     unrounded: ClassVar[bool] = True
@@ -246,24 +262,34 @@ class SetMetric(Measure):
     """The value for ``reference_draws()``, from another implementation than ours."""
 
     def features(self, draws: DrawSet) -> Tensor:
-        """float ``(N, F)``, a vector per image, or ``(N, D, F)``, one per draw; a NaN in it: nothing is stored."""
+        """float ``(N, F)``, a vector per image, or ``(N, D, F)``, one per draw; a NaN in it:
+        nothing is stored."""
         raise NotImplementedError
 
-    def reduce(self, features: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The value ``(B,)`` for every row of ``weights`` ``(B, n)``: how often each of ``n`` images counts.
+    def reduce(
+        self, features: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The value ``(B,)`` for every row of ``weights`` ``(B, n)``: how often each of ``n``
+        images counts.
 
-        ``features`` ``(n, F)`` or ``(n, D, F)``, finite. Ones give the value itself, the counts of a bootstrap resample
-        a resampled value, and ones with a zero the value without that image. NaN where undefined.
+        ``features`` ``(n, F)`` or ``(n, D, F)``, finite. Ones give the value itself, the counts of
+        a bootstrap resample a resampled value, and ones with a zero the value without that image.
+        NaN where undefined.
         """
         raise NotImplementedError
 
     def check(self) -> None:
         features = self.features(reference_draws()).double().numpy()
-        expect(self.card.id, float(self.reduce(features, np.ones((1, len(features))))[0]), self.reference)
+        expect(
+            self.card.id,
+            float(self.reduce(features, np.ones((1, len(features))))[0]),
+            self.reference,
+        )
 
 
 class ValueMetric(Measure):
-    """One number per image from the values that another metric gave its draws. Every row of the image holds it.
+    """One number per image from the values that another metric gave its draws. Every row of the
+    image holds it.
 
     ``of``: the id of that metric, which the rows must hold.
     """
@@ -281,15 +307,16 @@ AnyMetric = Metric | DrawMetric | SetMetric | ValueMetric
 class FullReference(Metric):
     """A metric that compares an image with the truth, in one region, one image at a time.
 
-    Images are never batched: the sums and convolutions of a batch may run in another order than those of one image,
-    and a score must not depend on its neighbours.
+    Images are never batched: the sums and convolutions of a batch may run in another order than
+    those of one image, and a score must not depend on its neighbours.
     """
 
     reference: ClassVar[Mapping[str, float]] = {}
     """The value for ``reference_images()`` by region, from another implementation than ours."""
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
-        """The value for one image: ``x`` and ``truth`` ``(1, C, H, W)``, ``region`` bool ``(1, 1, H, W)``."""
+        """The value for one image: ``x`` and ``truth`` ``(1, C, H, W)``, ``region`` bool ``(1, 1,
+        H, W)``."""
         raise NotImplementedError
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -305,9 +332,12 @@ class FullReference(Metric):
 
 
 def column_id(name: str, region: Region = "whole", pasted: bool = False) -> str:
-    """The id of a card: ``psnr``, ``psnr_hole``, ``psnr_pasted``, ``psnr_hole_pasted``; ValueError otherwise."""
+    """The id of a card: ``psnr``, ``psnr_hole``, ``psnr_pasted``, ``psnr_hole_pasted``; ValueError
+    otherwise."""
     if region not in get_args(Region):
-        raise ValueError(f"unknown region '{region}' of metric '{name}'; valid: {', '.join(get_args(Region))}")
+        raise ValueError(
+            f"unknown region '{region}' of metric '{name}'; valid: {', '.join(get_args(Region))}"
+        )
     return name + ("" if region == "whole" else f"_{region}") + ("_pasted" if pasted else "")
 
 
@@ -325,30 +355,41 @@ def expect(name: str, value: float, expected: float, tolerance: float = 1e-4) ->
     """Raises RuntimeError where a reference value is missed by more than ``tolerance``."""
     if not abs(value - expected) <= tolerance:
         raise RuntimeError(
-            f"metric '{name}' gives {value:.6f} for its reference images, {expected:.6f} is right: the installed "
+            f"metric '{name}' gives {value:.6f} for its reference images, {expected:.6f} is right: "
+            f"the installed "
             "libraries compute another number; reinstall the versions that pyproject.toml names"
         )
 
 
 def reference_images() -> tuple[Tensor, Tensor, Tensor]:
-    """Closed-form 8-bit images: ``x`` and ``truth`` ``(1, 3, 64, 64)``, and a mask with the left half known.
+    """Closed-form 8-bit images: ``x`` and ``truth`` ``(1, 3, 64, 64)``, and a mask with the left
+    half known.
 
-    ``truth`` holds one tilted wave per channel, ``x`` the same with a weaker contrast and a second wave on top, which
-    grows to the right: the three regions have different scores.
+    ``truth`` holds one tilted wave per channel, ``x`` the same with a weaker contrast and a second
+    wave on top, which grows to the right: the three regions have different scores.
     """
     pixel = torch.arange(64, dtype=torch.float64)
     row, column = torch.meshgrid(pixel, pixel, indexing="ij")
     channel = torch.arange(3).view(-1, 1, 1)
-    # float64, and offsets that keep away from ties: the rounding to 8 bits falls the same way on every machine
+    # float64, and offsets that keep away from ties: the rounding to 8 bits falls the same way on
+    # every machine
     wave = torch.cos(torch.pi / 32 * ((channel + 1) * row + 2 * column))
     ripple = torch.cos(torch.pi / 32 * (11 * row - 7 * column) + 0.3)
     x, truth = 0.5 * wave + 0.45 * column / 64 * ripple + 0.02, 0.95 * wave + 0.013
-    return from_uint8(to_uint8(x))[None], from_uint8(to_uint8(truth))[None], (column < 32)[None, None]
+    return (
+        from_uint8(to_uint8(x))[None],
+        from_uint8(to_uint8(truth))[None],
+        (column < 32)[None, None],
+    )
 
 
 def reference_draws() -> DrawSet:
-    """Closed-form sets: six images of 2 x 3 pixels, the first column known, 8 draws, 12 exact ones, three modes."""
-    wave = lambda *shape, pace: torch.cos(pace * torch.arange(1, 1 + torch.Size(shape).numel()).double()).view(shape)  # noqa: E731
+    """Closed-form sets: six images of 2 x 3 pixels, the first column known, 8 draws, 12 exact ones,
+    three modes."""
+
+    def wave(*shape: int, pace: float) -> Tensor:
+        return torch.cos(pace * torch.arange(1, 1 + torch.Size(shape).numel()).double()).view(shape)
+
     truth, centres = wave(6, 1, 2, 3, pace=1.9), wave(3, 6, pace=2.3)
     mask = (torch.arange(3) < 1).expand(6, 1, 2, 3)
     weights = wave(6, 3, pace=0.7) + 1.5
@@ -364,17 +405,21 @@ def reference_draws() -> DrawSet:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, shape kept: values outside are clamped, the rest rounded to the nearest, ties to even.
+    """[-1, 1] to 0..255, shape kept: values outside are clamped, the rest rounded to the nearest,
+    ties to even.
 
-    Truncation would darken 95 of the 256 grey levels of an exact image by one. NaN becomes 0, so that the result is
-    defined; find non-finite images before.
+    Truncation would darken 95 of the 256 grey levels of an exact image by one. NaN becomes 0, so
+    that the result is defined; find non-finite images before.
     """
     x = torch.nan_to_num(x.to(torch.promote_types(x.dtype, torch.float32)), nan=-1.0)
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_uint8(x: Tensor) -> Tensor:
-    """0..255 to float32 in [-1, 1], shape kept; ``to_uint8`` gives the same levels back. ValueError unless uint8."""
+    """0..255 to float32 in [-1, 1], shape kept; ``to_uint8`` gives the same levels back. ValueError
+    unless uint8."""
     if x.dtype != torch.uint8:
-        raise ValueError(f"from_uint8 takes uint8 grey levels, got {x.dtype}; use to_uint8 for images in [-1, 1]")
+        raise ValueError(
+            f"from_uint8 takes uint8 grey levels, got {x.dtype}; use to_uint8 for images in [-1, 1]"
+        )
     return x.to(torch.float32) / 127.5 - 1

@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from metrics.base import DrawMetric, Draws, MetricCard
+from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
 FOLDS = 4
 
 
 class C2ST(DrawMetric):
-    """How often a classifier tells draws from exact draws it was not trained on: 0.5 is chance, 1 is always.
+    """How often a classifier tells draws from exact draws it was not trained on: 0.5 is chance, 1
+    is always.
 
-    The classifier is the witness of the energy distance, ``f(z) = E|z - Z| - E|z - X|``, with the threshold halfway
-    between its means over both training sets. It has nothing to train but averages, so it is deterministic and works
-    with 16 draws in 784 dimensions, where a neural network only memorises; unlike nearest neighbours it sees draws that
-    are too narrow in many dimensions. Four-fold cross-validation, balanced accuracy: exact draws get 0.5 on average,
-    whatever their number. A stronger classifier could give more; differences of high order are not its strength. NaN
-    for fewer than four draws.
+    The classifier is the witness of the energy distance, ``f(z) = E|z - Z| - E|z - X|``, with the
+    threshold halfway between its means over both training sets. It has nothing to train but
+    averages, so it is deterministic and works with 16 draws in 784 dimensions, where a neural
+    network only memorises; unlike nearest neighbours it sees draws that are too narrow in many
+    dimensions. Four-fold cross-validation, balanced accuracy: exact draws get 0.5 on average,
+    whatever their number. A stronger classifier could give more; differences of high order are not
+    its strength. NaN for fewer than four draws.
     """
 
     card = MetricCard(
@@ -30,7 +32,8 @@ class C2ST(DrawMetric):
         direction="down",
         unit="",
         range="[0, 1]; 0.5 on average for exact draws",
-        preprocessing=f"raw output, not rounded; energy witness, {FOLDS} folds, balanced accuracy; float64",
+        preprocessing=f"raw output, not rounded; energy witness, {FOLDS} folds, balanced accuracy; "
+        f"float64",
         source="Lopez-Paz, Oquab: Revisiting Classifier Two-Sample Tests, ICLR 2017; "
         "Kubler et al.: A Witness Two-Sample Test, AISTATS 2022",
         level="draws",
@@ -47,7 +50,8 @@ class C2ST(DrawMetric):
         folds, is_draw = one_hot(fold, FOLDS).double(), torch.arange(total) < count
         to_draws, within_draws = _means(draws.distances, folds * is_draw[:, None])
         to_exact, within_exact = _means(draws.distances, folds * ~is_draw[:, None])
-        # halfway between the means of f over the training sets, pairs of a point with itself left out
+        # halfway between the means of f over the training sets, pairs of a point with itself left
+        # out
         threshold = (within_exact - within_draws) / 2
         witness = (to_exact - to_draws - threshold).gather(1, fold[:, None])[:, 0].sign()
         return ((2 + witness[:count].mean() - witness[count:].mean()) / 4).item()

@@ -7,15 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import Batch, Metric, MetricCard, expect
+from posterior_bench.metrics.base import Batch, Metric, MetricCard, expect
 
 
 class Consistency(Metric):
-    """Root mean square of ``A(x) - y`` over the measured values, ``x`` the unrounded raw output, in units of ``y``.
+    """Root mean square of ``A(x) - y`` over the measured values, ``x`` the unrounded raw output, in
+    units of ``y``.
 
-    For measurements without noise only, where 0 is right; NaN on noisy ones, where a small residual means that the
-    noise was fitted (``consistency_ratio`` judges those). Where the measurement is an image under a mask, only observed
-    pixels count; otherwise every value of ``y`` does. NaN where nothing was measured.
+    For measurements without noise only, where 0 is right; NaN on noisy ones, where a small residual
+    means that the noise was fitted (``consistency_ratio`` judges those). Where the measurement is
+    an image under a mask, only observed pixels count; otherwise every value of ``y`` does. NaN
+    where nothing was measured.
     """
 
     card = MetricCard(
@@ -24,12 +26,17 @@ class Consistency(Metric):
         direction="down",
         unit="[-1, 1] units",
         range="[0, inf)",
-        preprocessing="raw output, not rounded, through the operator; observed values only; no noise; float64",
+        preprocessing="raw output, not rounded, through the operator; observed values only; no "
+        "noise; float64",
     )
     unrounded: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
-        return _residuals(batch) if batch.sigma == 0 else torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
+        return (
+            _residuals(batch)
+            if batch.sigma == 0
+            else torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
+        )
 
     def check(self) -> None:
         """Residuals 3 and 4 where observed, 100 in the hole: ``sqrt((9 + 16) / 2)``."""
@@ -39,10 +46,12 @@ class Consistency(Metric):
 
 
 class ConsistencyRatio(Metric):
-    """``consistency`` of a noisy measurement over the standard deviation of its noise: about 1 is right.
+    """``consistency`` of a noisy measurement over the standard deviation of its noise: about 1 is
+    right.
 
-    The truth has 1, and so have exact posterior draws on average (of the square). Far below 1 the noise was fitted, far
-    above 1 the measurement was ignored; so it has no better end and ranks nothing. NaN without noise.
+    The truth has 1, and so have exact posterior draws on average (of the square). Far below 1 the
+    noise was fitted, far above 1 the measurement was ignored; so it has no better end and ranks
+    nothing. NaN without noise.
     """
 
     card = MetricCard(
@@ -51,18 +60,26 @@ class ConsistencyRatio(Metric):
         direction="none",
         unit="",
         range="[0, inf); about 1 for the truth and for exact draws",
-        preprocessing="raw output, not rounded, through the operator; observed values only; noisy data; float64",
+        preprocessing="raw output, not rounded, through the operator; observed values only; noisy "
+        "data; float64",
     )
     unrounded: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
-        return _residuals(batch) / batch.sigma if batch.sigma > 0 else torch.full_like(_residuals(batch), torch.nan)
+        return (
+            _residuals(batch) / batch.sigma
+            if batch.sigma > 0
+            else torch.full_like(_residuals(batch), torch.nan)
+        )
 
     def check(self) -> None:
-        """Residuals 3 and 4 where observed, 100 in the hole, noise of 5: ``sqrt((9 + 16) / 2) / 5``."""
+        """Residuals 3 and 4 where observed, 100 in the hole, noise of 5: ``sqrt((9 + 16) / 2) /
+        5``."""
         Ax = torch.tensor([3.0, 4.0, 100.0]).view(1, 1, 1, 3)
         observed, zero = torch.tensor([True, True, False]).view(1, 1, 1, 3), torch.zeros_like(Ax)
-        expect(self.card.id, self(Batch(zero, zero, zero, observed, zero, Ax, 5.0)).item(), 0.5**0.5)
+        expect(
+            self.card.id, self(Batch(zero, zero, zero, observed, zero, Ax, 5.0)).item(), 0.5**0.5
+        )
 
 
 def _residuals(batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from metrics.base import (
+from posterior_bench.metrics.base import (
     DrawMetric,
     Draws,
     DrawSet,
@@ -20,25 +20,28 @@ from metrics.base import (
     reference_draws,
     to_uint8,
 )
-from metrics.lpips_metric import LPIPS
-from metrics.perceptual import Perceptual
-from metrics.stlpips import STLPIPS
+from posterior_bench.metrics.lpips_metric import LPIPS
+from posterior_bench.metrics.perceptual import Perceptual
+from posterior_bench.metrics.stlpips import STLPIPS
 
 PairRegion = Literal["whole", "hole"]
 
 
 class Diversity(DrawMetric):
-    """Root mean square difference of two draws over the pixels of the region, averaged over all pairs.
+    """Root mean square difference of two draws over the pixels of the region, averaged over all
+    pairs.
 
-    Computed from 8-bit images in [-1, 1]. A large value is no merit by itself: noise is diverse too; calibration tells
-    whether the spread is right. NaN for one draw and for an empty region.
+    Computed from 8-bit images in [-1, 1]. A large value is no merit by itself: noise is diverse
+    too; calibration tells whether the spread is right. NaN for one draw and for an empty region.
     """
 
     unrounded: ClassVar[bool] = False
     references: ClassVar[dict[str, float]] = {"whole": 0.684835, "hole": 0.677728}
 
     def __init__(self, region: PairRegion = "whole") -> None:
-        self.card = _card("diversity", "Diversity", "[-1, 1] units", region, "8-bit images, float64")
+        self.card = _card(
+            "diversity", "Diversity", "[-1, 1] units", region, "8-bit images, float64"
+        )
 
     def score(self, draws: Draws) -> float:
         chosen = draws.hidden if self.card.region == "hole" else torch.ones_like(draws.hidden)
@@ -48,25 +51,41 @@ class Diversity(DrawMetric):
         return (torch.pdist(x).mean() / int(chosen.sum()) ** 0.5).item()
 
     def check(self) -> None:
-        expect(self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region])
+        expect(
+            self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
+        )
 
 
 class PerceptualDiversity(DrawMetric):
-    """Mean perceptual distance of two draws over all pairs, as published for LPIPS (Zhu et al., BicycleGAN, 2017).
+    """Mean perceptual distance of two draws over all pairs, as published for LPIPS (Zhu et al.,
+    BicycleGAN, 2017).
 
-    ``distance``: ``stlpips``, ``lpips_alex`` or ``lpips_vgg``. In the hole, the truth stands everywhere else in both
-    draws. From 8-bit images. NaN for one draw, and for the hole where nothing is hidden.
+    ``distance``: ``stlpips``, ``lpips_alex`` or ``lpips_vgg``. In the hole, the truth stands
+    everywhere else in both draws. From 8-bit images. NaN for one draw, and for the hole where
+    nothing is hidden.
     """
 
     unrounded: ClassVar[bool] = False
 
     def __init__(
-        self, distance: Literal["stlpips", "lpips_alex", "lpips_vgg"] = "stlpips", region: PairRegion = "whole"
+        self,
+        distance: Literal["stlpips", "lpips_alex", "lpips_vgg"] = "stlpips",
+        region: PairRegion = "whole",
     ) -> None:
         self.network = _distance(distance)
         of = self.network.card
-        how = f"{of.preprocessing}; 8-bit images" + ("; the truth outside the hole" if region == "hole" else "")
-        self.card = _card(f"diversity_{distance}", f"Diversity ({of.title})", "", region, how, of.backbone, of.weights)
+        how = f"{of.preprocessing}; 8-bit images" + (
+            "; the truth outside the hole" if region == "hole" else ""
+        )
+        self.card = _card(
+            f"diversity_{distance}",
+            f"Diversity ({of.title})",
+            "",
+            region,
+            how,
+            of.backbone,
+            of.weights,
+        )
 
     def to(self, device: torch.device | str) -> PerceptualDiversity:
         self.network.to(device)
@@ -103,11 +122,19 @@ def _distance(name: str) -> Perceptual:
         return LPIPS("alex")
     if name == "lpips_vgg":
         return LPIPS("vgg")
-    raise ValueError(f"unknown distance '{name}' for diversity; valid: stlpips, lpips_alex, lpips_vgg")
+    raise ValueError(
+        f"unknown distance '{name}' for diversity; valid: stlpips, lpips_alex, lpips_vgg"
+    )
 
 
 def _card(
-    name: str, title: str, unit: str, region: Region, preprocessing: str, backbone: str = "", weights: str = ""
+    name: str,
+    title: str,
+    unit: str,
+    region: Region,
+    preprocessing: str,
+    backbone: str = "",
+    weights: str = "",
 ) -> MetricCard:
     if region not in ("whole", "hole"):
         raise ValueError(f"unknown region '{region}' of metric '{name}'; valid: whole, hole")
@@ -121,7 +148,8 @@ def _card(
         backbone=backbone,
         weights=weights,
         preprocessing=f"{preprocessing}; mean over all pairs of draws",
-        source="Zhu, Zhang, Pathak, Darrell, Efros, Wang, Shechtman: Toward Multimodal Image-to-Image Translation, "
+        source="Zhu, Zhang, Pathak, Darrell, Efros, Wang, Shechtman: Toward Multimodal "
+        "Image-to-Image Translation, "
         "NeurIPS 2017",
         level="draws",
     )

@@ -7,20 +7,34 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import DrawMetric, Draws, MetricCard, Region, column_id, expect, reference_draws
+from posterior_bench.metrics.base import (
+    DrawMetric,
+    Draws,
+    MetricCard,
+    Region,
+    column_id,
+    expect,
+    reference_draws,
+)
 
 _SOURCE = "Gneiting, Raftery: Strictly Proper Scoring Rules, Prediction, and Estimation, JASA 2007"
 
 
 class EnergyScore(DrawMetric):
-    """``E|X - truth| - 1/2 E|X - X'|`` with Euclidean norms, unbiased; it needs draws and truth only.
+    """``E|X - truth| - 1/2 E|X - X'|`` with Euclidean norms, unbiased; it needs draws and truth
+    only.
 
-    A strictly proper score: its expectation is smallest for the exact posterior and for nothing else, whatever the
-    number of draws. One value at a time is not a distance, because it holds the posterior's own spread; compare methods
-    on the same images. In one dimension it is the CRPS. NaN for one draw and for an empty region.
+    A strictly proper score: its expectation is smallest for the exact posterior and for nothing
+    else, whatever the number of draws. One value at a time is not a distance, because it holds the
+    posterior's own spread; compare methods on the same images. In one dimension it is the CRPS. NaN
+    for one draw and for an empty region.
     """
 
-    references: ClassVar[dict[str, float]] = {"whole": 0.702051, "hole": 0.632316, "known": 0.203396}
+    references: ClassVar[dict[str, float]] = {
+        "whole": 0.702051,
+        "hole": 0.632316,
+        "known": 0.203396,
+    }
 
     def __init__(self, region: Region = "whole") -> None:
         self.card = MetricCard(
@@ -36,10 +50,16 @@ class EnergyScore(DrawMetric):
         )
 
     def check(self) -> None:
-        expect(self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region])
+        expect(
+            self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
+        )
 
     def score(self, draws: Draws) -> float:
-        inside = {"whole": torch.ones_like(draws.hidden), "hole": draws.hidden, "known": ~draws.hidden}
+        inside = {
+            "whole": torch.ones_like(draws.hidden),
+            "hole": draws.hidden,
+            "known": ~draws.hidden,
+        }
         chosen = inside[self.card.region]
         if len(draws.x) < 2 or not chosen.any():
             return float("nan")
@@ -48,10 +68,11 @@ class EnergyScore(DrawMetric):
 
 
 class EnergyDistance(DrawMetric):
-    """``2 E|X - Z| - E|X - X'| - E|Z - Z'|`` with exact draws ``Z``, unbiased: pairs of different draws only.
+    """``2 E|X - Z| - E|X - X'| - E|Z - Z'|`` with exact draws ``Z``, unbiased: pairs of different
+    draws only.
 
-    0 on average for exact draws of any number, so it may fall below 0 by chance; positive for every other distribution.
-    NaN for one draw.
+    0 on average for exact draws of any number, so it may fall below 0 by chance; positive for every
+    other distribution. NaN for one draw.
     """
 
     card = MetricCard(
@@ -72,16 +93,19 @@ class EnergyDistance(DrawMetric):
         own, exact = draws.distances[:count, :count], draws.distances[count:, count:]
         if count < 2:
             return float("nan")
-        return (2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)).item()
+        return (
+            2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)
+        ).item()
 
 
 class RelativeEnergyDistance(DrawMetric):
     """The energy distance in units of the exact posterior's own spread, ``E|Z - Z'|``.
 
-    0 on average for independent exact draws of any number, and 1 for draws whose excess over the posterior is as large
-    as the distance of two exact draws; so images and problems of different difficulty can be averaged. Draws that
-    repel each other (one per mode, say) look further apart than independent ones and can fall below 0, by at most
-    ``1 / (D - 1)`` of their own mean distance. NaN for one draw, and where the exact posterior has no spread.
+    0 on average for independent exact draws of any number, and 1 for draws whose excess over the
+    posterior is as large as the distance of two exact draws; so images and problems of different
+    difficulty can be averaged. Draws that repel each other (one per mode, say) look further apart
+    than independent ones and can fall below 0, by at most ``1 / (D - 1)`` of their own mean
+    distance. NaN for one draw, and where the exact posterior has no spread.
     """
 
     card = MetricCard(
@@ -90,7 +114,8 @@ class RelativeEnergyDistance(DrawMetric):
         direction="down",
         unit="",
         range="(-inf, inf); 0 on average for exact draws",
-        preprocessing="energy_distance over the mean distance of two exact draws of the same image; float64",
+        preprocessing="energy_distance over the mean distance of two exact draws of the same "
+        "image; float64",
         source="Szekely, Rizzo: Energy statistics, 2013",
         level="draws",
     )
@@ -110,6 +135,7 @@ SMALLEST = 1e-6
 
 
 def pair_mean(distances: Tensor) -> Tensor:
-    """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the diagonal."""
+    """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the
+    diagonal."""
     n = distances.shape[-1]
     return distances.sum((-2, -1)) / (n * (n - 1))

@@ -16,9 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metrics.base import DrawSet, MissingWeights, SetMetric, expect, from_uint8, reference_draws, to_uint8
-from metrics.perceptual import as_rgb, verify
-from metrics.stlpips import SHA256, STLPIPS
+from posterior_bench.metrics.base import (
+    DrawSet,
+    MissingWeights,
+    SetMetric,
+    expect,
+    from_uint8,
+    reference_draws,
+    to_uint8,
+)
+from posterior_bench.metrics.perceptual import as_rgb, verify
+from posterior_bench.metrics.stlpips import SHA256, STLPIPS
 
 Array = NDArray[np.float64]
 Setting = str | bool
@@ -28,15 +36,19 @@ TRUTH = "_truth"
 """Ends the name of the column with the features of the original images."""
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_URL = (
+    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+)
 
 RANGES = ("signed", "unit", "levels")
 
 
 class FeatureNetwork(Protocol):
-    """Images to vectors. ``column``: where the rows keep them, the same for the same network and weights only.
+    """Images to vectors. ``column``: where the rows keep them, the same for the same network and
+    weights only.
 
-    ``width``: a typical squared distance of two vectors, None where their scale is that of Inception (or unknown).
+    ``width``: a typical squared distance of two vectors, None where their scale is that of
+    Inception (or unknown).
     """
 
     device: torch.device
@@ -58,7 +70,8 @@ class FeatureNetwork(Protocol):
     def pinned(self) -> Mapping[str, str]: ...
 
     def check(self, metric: str) -> None:
-        """Raises MissingWeights, or RuntimeError, where the features cannot be had; ``metric`` wants them."""
+        """Raises MissingWeights, or RuntimeError, where the features cannot be had; ``metric``
+        wants them."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """``(1, 1 or 3, H, W)`` with 8-bit levels in [-1, 1] to ``(1, F)``."""
@@ -66,15 +79,19 @@ class FeatureNetwork(Protocol):
 
 @dataclass
 class STLPIPSTrunk:
-    """The deepest layer of the shift-tolerant AlexNet of ST-LPIPS, averaged over positions: 256 numbers."""
+    """The deepest layer of the shift-tolerant AlexNet of ST-LPIPS, averaged over positions: 256
+    numbers."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     column: ClassVar[str] = "features_stlpips"
     title: ClassVar[str] = "ST-LPIPS trunk"
     weights: ClassVar[str] = f"alex_shift_tolerant.pth of stlpips-pytorch 0.0.2, sha256 {SHA256}"
-    preprocessing: ClassVar[str] = "8-bit images at native size; not comparable with any Inception value"
+    preprocessing: ClassVar[str] = (
+        "8-bit images at native size; not comparable with any Inception value"
+    )
     pinned: ClassVar[Mapping[str, str]] = {}
-    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test computes it again
+    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test computes it
+    # again
     width: ClassVar[float | None] = 0.0048415
 
     def check(self, metric: str) -> None:
@@ -86,7 +103,8 @@ class STLPIPSTrunk:
 
 @dataclass
 class Inception:
-    """``pool_3`` of Inception v3 as torch-fidelity computes it, 2048 numbers; imported when asked, never downloaded."""
+    """``pool_3`` of Inception v3 as torch-fidelity computes it, 2048 numbers; imported when asked,
+    never downloaded."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     column: ClassVar[str] = "features_inception"
@@ -101,12 +119,14 @@ class Inception:
     def check(self, metric: str) -> None:
         if find_spec("torch_fidelity") is None:
             raise MissingWeights(
-                f"metric '{metric}' needs the library torch-fidelity; pip install torch-fidelity==0.4.0"
+                f"metric '{metric}' needs the library torch-fidelity; pip install "
+                f"torch-fidelity==0.4.0"
             )
         path = _inception_file()
         if not path.is_file():
             raise MissingWeights(
-                f"metric '{metric}' needs {path.name}, looked for in {path.parent} (TORCH_HOME moves it); "
+                f"metric '{metric}' needs {path.name}, looked for in {path.parent} (TORCH_HOME "
+                f"moves it); "
                 f"download {INCEPTION_URL} into that folder"
             )
         verify(path, "6726825d", f"download {INCEPTION_URL} again")
@@ -119,13 +139,15 @@ class Inception:
 
 @dataclass
 class TorchScriptFeatures:
-    """A network of the user's own: TorchScript from RGB images ``(N, 3, H, W)`` to vectors ``(N, F)``.
+    """A network of the user's own: TorchScript from RGB images ``(N, 3, H, W)`` to vectors ``(N,
+    F)``.
 
     Parameters
     ----------
-    path: the file. trust_file: must be true, because a TorchScript file is a program. sha256: content of the file; it
-    is recorded with a cell, and another file is then refused. input_range: what the network takes, ``signed``
-    [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all float32. The network resizes and normalises by itself.
+    path: the file. trust_file: must be true, because a TorchScript file is a program. sha256:
+    content of the file; it is recorded with a cell, and another file is then refused. input_range:
+    what the network takes, ``signed`` [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all float32.
+    The network resizes and normalises by itself.
 
     Raises ValueError for an unknown range and a file that cannot be read.
     """
@@ -140,7 +162,9 @@ class TorchScriptFeatures:
 
     def __post_init__(self) -> None:
         if self.input_range not in RANGES:
-            raise ValueError(f"unknown input_range '{self.input_range}'; valid: {', '.join(RANGES)}")
+            raise ValueError(
+                f"unknown input_range '{self.input_range}'; valid: {', '.join(RANGES)}"
+            )
         if self.path and not self.sha256:
             self.sha256 = hashlib.sha256(_bytes(self.path)).hexdigest()
 
@@ -154,7 +178,9 @@ class TorchScriptFeatures:
 
     @property
     def preprocessing(self) -> str:
-        return f"8-bit images at native size, grey repeated to RGB, float32, range: {self.input_range}"
+        return (
+            f"8-bit images at native size, grey repeated to RGB, float32, range: {self.input_range}"
+        )
 
     @property
     def pinned(self) -> Mapping[str, str]:
@@ -162,7 +188,9 @@ class TorchScriptFeatures:
 
     def check(self, metric: str) -> None:
         if not self.path:
-            raise MissingWeights(f"metric '{metric}' needs a TorchScript file; set metrics.{metric}.path=FILE")
+            raise MissingWeights(
+                f"metric '{metric}' needs a TorchScript file; set metrics.{metric}.path=FILE"
+            )
         if self.trust_file is not True:
             raise RuntimeError(
                 f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
@@ -170,17 +198,22 @@ class TorchScriptFeatures:
             )
         found = self(torch.zeros(1, 3, 64, 64))
         if found.ndim != 2 or len(found) != 1:
-            raise RuntimeError(f"{self.path} gives {tuple(found.shape)} for one image of 64 px, not (1, features)")
+            raise RuntimeError(
+                f"{self.path} gives {tuple(found.shape)} for one image of 64 px, not (1, features)"
+            )
 
     def __call__(self, image: Tensor) -> Tensor:
         image = as_rgb(image, 1).float().to(self.device)
-        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}[self.input_range]
+        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}[
+            self.input_range
+        ]
         vectors: Tensor = _script(self.path, self.sha256, self.device)(scaled)
         return vectors
 
 
 def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNetwork:
-    """The network of a name; ``settings`` are those of :class:`TorchScriptFeatures`. ValueError for what is unknown."""
+    """The network of a name; ``settings`` are those of :class:`TorchScriptFeatures`. ValueError for
+    what is unknown."""
     if network not in NETWORKS:
         raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
     if network == "torchscript":
@@ -191,10 +224,12 @@ def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNet
 
 
 class FeatureMetric(SetMetric):
-    """A metric of two sets of feature vectors: draw ``j`` of every image against the originals, averaged over ``j``.
+    """A metric of two sets of feature vectors: draw ``j`` of every image against the originals,
+    averaged over ``j``.
 
-    Vectors are computed from 8-bit images one at a time, kept as float32 (a half would round away what tells good
-    solvers apart, and saves little beside the image), and shared by all metrics of one network.
+    Vectors are computed from 8-bit images one at a time, kept as float32 (a half would round away
+    what tells good solvers apart, and saves little beside the image), and shared by all metrics of
+    one network.
     """
 
     unrounded: ClassVar[bool] = False
@@ -216,7 +251,10 @@ class FeatureMetric(SetMetric):
 
     def admit(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
-            raise ValueError(f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} channels")
+            raise ValueError(
+                f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} "
+                f"channels"
+            )
 
     def features(self, draws: DrawSet) -> Tensor:
         """``(N, 1 + D, F)``: of the original, then of every draw."""
@@ -230,7 +268,11 @@ class FeatureMetric(SetMetric):
     def check(self) -> None:
         """The network, and the value for the closed-form vectors of ``reference_draws()``."""
         self.network.check(self.card.id)
-        expect(self.card.id, float(self.reduce(self.known_features(), np.ones((1, 6)))[0]), self.expected)
+        expect(
+            self.card.id,
+            float(self.reduce(self.known_features(), np.ones((1, 6)))[0]),
+            self.expected,
+        )
 
     def known_features(self) -> Array:
         """Closed-form vectors for which ``expected`` is the value."""
@@ -243,7 +285,8 @@ class FeatureMetric(SetMetric):
 
 
 def reference_features() -> Array:
-    """``(6, 1 + 8, 6)``: the images of ``reference_draws()`` and its draws, twice as far apart, as vectors."""
+    """``(6, 1 + 8, 6)``: the images of ``reference_draws()`` and its draws, twice as far apart, as
+    vectors."""
     draws = reference_draws()
     return torch.cat([draws.truth[:, None], 2 * draws.x], dim=1).flatten(2).double().numpy()
 
@@ -269,13 +312,16 @@ def _inception(device: torch.device) -> torch.nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = str(_inception_file())
-    network: torch.nn.Module = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
+    network: torch.nn.Module = FeatureExtractorInceptionV3(
+        "inception", ["2048"], feature_extractor_weights_path=path
+    )
     return network.to(device).eval()
 
 
 @cache
 def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a file, loaded once; RuntimeError where the file is another than recorded or no TorchScript."""
+    """The network of a file, loaded once; RuntimeError where the file is another than recorded or
+    no TorchScript."""
     data = _bytes(path)
     found = hashlib.sha256(data).hexdigest()
     if found != content:
@@ -284,7 +330,9 @@ def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptMo
         network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
-        raise RuntimeError(f"{path} cannot be loaded as TorchScript ({reason}); write it with torch.jit.save") from None
+        raise RuntimeError(
+            f"{path} cannot be loaded as TorchScript ({reason}); write it with torch.jit.save"
+        ) from None
     return network.eval()
 
 

@@ -6,37 +6,47 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from metrics.base import MetricCard
-from metrics.features import Array, FeatureMetric, Setting, identified
+from posterior_bench.metrics.base import MetricCard
+from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
 
 Variant = Literal["mean", "std", "vipaint"]
-_TITLES = {"mean": "KID x 1000", "std": "KID x 1000, spread over draws", "vipaint": "KID x 1000, references repeated"}
+_TITLES = {
+    "mean": "KID x 1000",
+    "std": "KID x 1000, spread over draws",
+    "vipaint": "KID x 1000, references repeated",
+}
 _SETS = {
     "mean": "draw j of all images against the originals of other images, mean over j",
     "std": "draw j of all images against the originals of other images, standard deviation over j",
-    "vipaint": "all draws together against each original repeated as often, as VIPaint's released code does: biased up",
+    "vipaint": "all draws together against each original repeated as often, as VIPaint's released "
+    "code does: biased up",
 }
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Shapes of the rational quadratic kernels that are averaged, so that no single width has to fit."""
+"""Shapes of the rational quadratic kernels that are averaged, so that no single width has to fit.
+"""
 
 SMALL = 50
-"""Up to so many images the value of two halves of one data set varies more than most solvers differ."""
+"""Up to so many images the value of two halves of one data set varies more than most solvers
+differ."""
 
 
 class KID(FeatureMetric):
     """Squared maximum mean discrepancy of draws and originals, unbiased, times 1000.
 
-    The kernel is ``(f . g / d + 1)^3`` as in published values, with Inception and with a network of your own, whose
-    features must then be of that scale: where ``f . g / d`` is far below 1 the kernel is linear and sees only the mean.
-    The features of the ST-LPIPS trunk are that small, so ``kid_stlpips`` averages the rational quadratic kernels
-    ``(1 + |f - g|^2 / (2 a w))^-a`` instead, with a fixed width ``w``. Values of different networks are not comparable.
+    The kernel is ``(f . g / d + 1)^3`` as in published values, with Inception and with a network of
+    your own, whose features must then be of that scale: where ``f . g / d`` is far below 1 the
+    kernel is linear and sees only the mean. The features of the ST-LPIPS trunk are that small, so
+    ``kid_stlpips`` averages the rational quadratic kernels ``(1 + |f - g|^2 / (2 a w))^-a``
+    instead, with a fixed width ``w``. Values of different networks are not comparable.
 
-    All images are used, without subsets. A draw holds pixels of its own original, so a draw and its original are no
-    pair of the mean: else a solver would gain by resembling the originals, and perfect draws would fall below 0.
-    ``variant``: ``mean`` over draws, each against the originals; ``std`` of these values over draws (NaN for one draw);
-    ``vipaint``, which repeats each original for every draw, counts a vector's kernel with itself and pairs draws with
-    their own originals. In resamples two copies of an image are no pair either; a resample would else be biased. NaN
-    for one image. Version 1 paired draws with their own originals and used the cubic kernel for every network.
+    All images are used, without subsets. A draw holds pixels of its own original, so a draw and its
+    original are no pair of the mean: else a solver would gain by resembling the originals, and
+    perfect draws would fall below 0. ``variant``: ``mean`` over draws, each against the originals;
+    ``std`` of these values over draws (NaN for one draw); ``vipaint``, which repeats each original
+    for every draw, counts a vector's kernel with itself and pairs draws with their own originals.
+    In resamples two copies of an image are no pair either; a resample would else be biased. NaN for
+    one image. Version 1 paired draws with their own originals and used the cubic kernel for every
+    network.
     """
 
     references: ClassVar[dict[str, dict[str, float]]] = {
@@ -44,17 +54,23 @@ class KID(FeatureMetric):
         "rational quadratic": {"mean": 60.292096, "std": 9.126544, "vipaint": 179.013519},
     }
 
-    def __init__(self, network: str = "stlpips", variant: Variant = "mean", **settings: Setting) -> None:
+    def __init__(
+        self, network: str = "stlpips", variant: Variant = "mean", **settings: Setting
+    ) -> None:
         super().__init__(network, settings)
         if variant not in get_args(Variant):
-            raise ValueError(f"unknown variant '{variant}' of KID; valid: {', '.join(get_args(Variant))}")
+            raise ValueError(
+                f"unknown variant '{variant}' of KID; valid: {', '.join(get_args(Variant))}"
+            )
         self.variant, self.width = variant, self.network.width
         self.card = MetricCard(
             id=identified("kid", network) + ("" if variant == "mean" else f"_{variant}"),
             title=f"{_TITLES[variant]} ({self.network.title})",
             direction="none" if variant == "std" else "down",
             unit="1e-3",
-            range="[0, inf)" if variant == "std" else "(-inf, inf); 0 on average for equal distributions",
+            range="[0, inf)"
+            if variant == "std"
+            else "(-inf, inf); 0 on average for equal distributions",
             backbone=self.network.title,
             weights=self.network.weights,
             preprocessing=f"{self.network.preprocessing}; {self.kernel}; {_SETS[variant]}",
@@ -72,14 +88,19 @@ class KID(FeatureMetric):
         """What the card says of the kernel."""
         if self.width is None:
             return "cubic kernel (f . g / d + 1)^3"
-        return f"rational quadratic kernels, shapes {', '.join(map(str, ALPHAS))}, width {self.width}"
+        return (
+            f"rational quadratic kernels, shapes {', '.join(map(str, ALPHAS))}, width {self.width}"
+        )
 
     @property
     def expected(self) -> float:
-        return self.references["cubic" if self.width is None else "rational quadratic"][self.variant]
+        return self.references["cubic" if self.width is None else "rational quadratic"][
+            self.variant
+        ]
 
     def known_features(self) -> Array:
-        """Moved to the scale of the kernel, which would else see every pair as infinitely far apart."""
+        """Moved to the scale of the kernel, which would else see every pair as infinitely far
+        apart."""
         return super().known_features() * (1 if self.width is None else self.width**0.5)
 
     def reduce(self, features: Array, weights: Array) -> Array:
@@ -90,12 +111,19 @@ class KID(FeatureMetric):
             return 1000 * self._repeated(truth, draws, weights)
         if self.variant == "std":
             values = [self._unbiased(truth, draw[None], weights) for draw in draws]
-            return 1000 * np.std(values, axis=0, ddof=1) if len(draws) > 1 else np.full(len(weights), np.nan)
+            return (
+                1000 * np.std(values, axis=0, ddof=1)
+                if len(draws) > 1
+                else np.full(len(weights), np.nan)
+            )
         return 1000 * self._unbiased(truth, draws, weights)
 
     def _unbiased(self, truth: Array, draws: Array, weights: Array) -> Array:
-        """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``: pairs of other images."""
-        own = self._kernel(truth, truth) + np.mean([self._kernel(draw, draw) for draw in draws], axis=0)
+        """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``: pairs of
+        other images."""
+        own = self._kernel(truth, truth) + np.mean(
+            [self._kernel(draw, draw) for draw in draws], axis=0
+        )
         cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
         return _pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
 
@@ -125,7 +153,8 @@ class KID(FeatureMetric):
 
 
 def _pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:
-    """``(B,)``: the mean over pairs of different images, and with weight ``share`` that of ``same`` over images."""
+    """``(B,)``: the mean over pairs of different images, and with weight ``share`` that of ``same``
+    over images."""
     total, squares = weights.sum(1), weights**2
     different = np.einsum("bi,bi->b", weights @ kernel, weights) - squares @ np.diagonal(kernel)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,5 @@
-"""LPIPS with the networks of its authors (the file is not called lpips.py, which is the library's name)."""
+"""LPIPS with the networks of its authors (the file is not called lpips.py, which is the library's
+name)."""
 
 from __future__ import annotations
 
@@ -14,15 +15,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metrics.base import MetricCard, MissingWeights, Region, column_id, expect, reference_images
-from metrics.perceptual import Perceptual, preprocessing, verify
+from posterior_bench.metrics.base import (
+    MetricCard,
+    MissingWeights,
+    Region,
+    column_id,
+    expect,
+    reference_images,
+)
+from posterior_bench.metrics.perceptual import Perceptual, preprocessing, verify
 
 DOWNLOADS = "https://download.pytorch.org/models"
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchvision classifier: its weight file, whose name ends in the first digits of its sha256."""
+    """A torchvision classifier: its weight file, whose name ends in the first digits of its
+    sha256."""
 
     title: str
     file: str
@@ -47,13 +56,17 @@ CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781}
 
 
 class LPIPS(Perceptual):
-    """Learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1. 0 = identical.
+    """Learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1. 0 =
+    identical.
 
-    ``net``: ``alex`` or ``vgg``; the two are different metrics and never comparable. The linear weights come with the
-    library ``lpips``; the classifier's are read from the torch hub cache and never downloaded.
+    ``net``: ``alex`` or ``vgg``; the two are different metrics and never comparable. The linear
+    weights come with the library ``lpips``; the classifier's are read from the torch hub cache and
+    never downloaded.
     """
 
-    def __init__(self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False, region: Region = "whole") -> None:
+    def __init__(
+        self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False, region: Region = "whole"
+    ) -> None:
         if net not in BACKBONES:
             raise ValueError(f"unknown network '{net}' for LPIPS; valid: {', '.join(BACKBONES)}")
         self.net, self.min_side = net, BACKBONES[net].min_side
@@ -66,17 +79,22 @@ class LPIPS(Perceptual):
             region=region,
             pasted=pasted,
             backbone=BACKBONES[net].title,
-            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), torchvision; linear weights lpips 0.1",
+            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), torchvision; "
+            f"linear weights lpips 0.1",
             preprocessing=preprocessing(self.min_side, region),
-            source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features, CVPR 2018",
+            source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep "
+            "Features, CVPR 2018",
         )
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
-        value: Tensor = _network(self.net, _weight_file(self.card.id, self.net), self.device)(x, truth)
+        value: Tensor = _network(self.net, _weight_file(self.card.id, self.net), self.device)(
+            x, truth
+        )
         return value.flatten()
 
     def check(self) -> None:
-        """The classifier's file by its hash; the rest by the value that closed-form classifier weights give."""
+        """The classifier's file by its hash; the rest by the value that closed-form classifier
+        weights give."""
         _network(self.net, _weight_file(self.card.id, self.net), self.device)
         x, truth, _ = (image.to(self.device) for image in reference_images())
         with torch.no_grad():
@@ -91,7 +109,8 @@ def _weight_file(metric: str, net: str) -> Path:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not (folder / backbone.file).is_file():
         raise MissingWeights(
-            f"metric '{metric}' needs {backbone.file}, looked for in {folder} (TORCH_HOME moves it); "
+            f"metric '{metric}' needs {backbone.file}, looked for in {folder} (TORCH_HOME moves "
+            f"it); "
             f"download {backbone.url} into that folder"
         )
     return folder / backbone.file
@@ -104,16 +123,20 @@ def _network(net: str, path: Path, device: torch.device) -> nn.Module:
 
 
 def empty(net: str) -> nn.Module:
-    """The library's module without storage: nothing is downloaded, and no random numbers are drawn to fill it."""
+    """The library's module without storage: nothing is downloaded, and no random numbers are drawn
+    to fill it."""
     import lpips
 
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the library calls torchvision in a deprecated way
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # the library calls torchvision in a deprecated way
         return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
 def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
-    """The library's module with ``classifier`` (torchvision's names) below its own linear weights."""
+    """The library's module with ``classifier`` (torchvision's names) below its own linear
+    weights."""
     import lpips
 
     module = empty(net)
@@ -132,8 +155,11 @@ def _torchvision_name(name: str) -> str:
 
 
 def _closed_form(net: str) -> dict[str, Tensor]:
-    """Classifier weights from a formula, of the size that keeps activations alive: no biases, cosines of an index."""
-    shapes = {name: v.shape for name, v in empty(net).state_dict().items() if name.startswith("net.")}
+    """Classifier weights from a formula, of the size that keeps activations alive: no biases,
+    cosines of an index."""
+    shapes = {
+        name: v.shape for name, v in empty(net).state_dict().items() if name.startswith("net.")
+    }
     weights = {}
     for name, shape in shapes.items():
         wave = torch.cos(torch.arange(shape.numel(), dtype=torch.float64).square() * 0.1)

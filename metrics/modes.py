@@ -6,18 +6,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metrics.base import DrawMetric, Draws, MetricCard
+from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
-_PREPROCESSING = "raw output, not rounded; a draw belongs to the mixture's components by their probabilities given it"
+_PREPROCESSING = (
+    "raw output, not rounded; a draw belongs to the mixture's components by their "
+    "probabilities given it"
+)
 
 
 class ModeCoverage(DrawMetric):
     """The posterior weight of the modes that at least one draw reached.
 
-    A draw reaches component ``k`` with the probability ``r_k`` that it came from it, so ``k`` counts with
-    ``1 - prod(1 - r_k)``; components that overlap are treated fairly. ``D`` exact draws cover ``sum w (1 - (1 - w)^D)``
-    on average, which is what to compare with: more than that is too even a spread, not a better method. Draws between
-    modes count for the nearest ones. NaN for a posterior of one component.
+    A draw reaches component ``k`` with the probability ``r_k`` that it came from it, so ``k``
+    counts with ``1 - prod(1 - r_k)``; components that overlap are treated fairly. ``D`` exact draws
+    cover ``sum w (1 - (1 - w)^D)`` on average, which is what to compare with: more than that is too
+    even a spread, not a better method. Draws between modes count for the nearest ones. NaN for a
+    posterior of one component.
     """
 
     card = MetricCard(
@@ -38,12 +42,13 @@ class ModeCoverage(DrawMetric):
 
 
 class ModeWeightsError(DrawMetric):
-    """Total variation distance ``1/2 sum |w - exact w|`` of the draws' mode weights from the posterior's.
+    """Total variation distance ``1/2 sum |w - exact w|`` of the draws' mode weights from the
+    posterior's.
 
-    The draws' weights are the mean probabilities that a draw came from each component, which has the right expectation
-    for exact draws also where components overlap. Few draws scatter: ``D`` exact ones get about
-    ``sum sqrt(w (1 - w) / (2 pi D))``, the value in the line of the solver ``exact``. NaN for a posterior of one
-    component.
+    The draws' weights are the mean probabilities that a draw came from each component, which has
+    the right expectation for exact draws also where components overlap. Few draws scatter: ``D``
+    exact ones get about ``sum sqrt(w (1 - w) / (2 pi D))``, the value in the line of the solver
+    ``exact``. NaN for a posterior of one component.
     """
 
     card = MetricCard(
@@ -60,11 +65,18 @@ class ModeWeightsError(DrawMetric):
 
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
-        return ((shares.mean(0) - weights).abs().sum() / 2).item() if len(weights) > 1 else float("nan")
+        return (
+            ((shares.mean(0) - weights).abs().sum() / 2).item()
+            if len(weights) > 1
+            else float("nan")
+        )
 
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:
-    """Exact weights ``(K,)`` and the responsibilities of the draws ``(D, K)``; ValueError without them."""
+    """Exact weights ``(K,)`` and the responsibilities of the draws ``(D, K)``; ValueError without
+    them."""
     if draws.mode_weights is None or draws.responsibilities is None:
-        raise ValueError("this metric compares modes of a mixture, and there are none; choose a mixture prior")
+        raise ValueError(
+            "this metric compares modes of a mixture, and there are none; choose a mixture prior"
+        )
     return draws.mode_weights, draws.responsibilities

@@ -7,19 +7,27 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, column_id, expect, reference_images, unit
+from posterior_bench.metrics.base import (
+    FullReference,
+    MetricCard,
+    column_id,
+    expect,
+    reference_images,
+    unit,
+)
 
 MIN_SIDE = 176
 """The window of 11 pixels must fit into the image halved four times: 11 x 16."""
 
 
 class MSSSIM(FullReference):
-    """SSIM's contrast and structure at five scales and its luminance at the coarsest, with the paper's weights.
+    """SSIM's contrast and structure at five scales and its luminance at the coarsest, with the
+    paper's weights.
 
-    Of the whole image only: a region would vanish at the coarse scales. Window, constants and the range [0, 1]
-    are those of ``ssim``; a scale whose similarity is negative counts as zero. Images need 176 pixels a side
-    and are refused below: to enlarge them would be another metric. Computed in float64 on the CPU.
-    Version 1 was computed on [-1, 1].
+    Of the whole image only: a region would vanish at the coarse scales. Window, constants and the
+    range [0, 1] are those of ``ssim``; a scale whose similarity is negative counts as zero. Images
+    need 176 pixels a side and are refused below: to enlarge them would be another metric. Computed
+    in float64 on the CPU. Version 1 was computed on [-1, 1].
     """
 
     reference: ClassVar[Mapping[str, float]] = {"whole": 0.690069}
@@ -32,8 +40,10 @@ class MSSSIM(FullReference):
             unit="",
             range="[0, 1]",
             pasted=pasted,
-            preprocessing=f"8-bit images in [0, 1], data range 1, five scales, sides of {MIN_SIDE} px or more",
-            source="Wang, Simoncelli, Bovik: Multi-Scale Structural Similarity for Image Quality Assessment, 2003; "
+            preprocessing=f"8-bit images in [0, 1], data range 1, five scales, sides of {MIN_SIDE} "
+            f"px or more",
+            source="Wang, Simoncelli, Bovik: Multi-Scale Structural Similarity for Image Quality "
+            "Assessment, 2003; "
             "torchmetrics multiscale_structural_similarity_index_measure",
             version=2,
         )
@@ -41,7 +51,8 @@ class MSSSIM(FullReference):
     def admit(self, shape: tuple[int, int, int]) -> None:
         if min(shape[1:]) < MIN_SIDE:
             raise ValueError(
-                f"metric '{self.card.id}' needs images of at least {MIN_SIDE} pixels a side, and these have "
+                f"metric '{self.card.id}' needs images of at least {MIN_SIDE} pixels a side, and "
+                f"these have "
                 f"{shape[1]} x {shape[2]}; choose ssim"
             )
 
@@ -56,5 +67,7 @@ class MSSSIM(FullReference):
 
     def check(self) -> None:
         """The reference images, each pixel repeated to a block of 3 x 3."""
-        x, truth, mask = (image.repeat_interleave(3, 2).repeat_interleave(3, 3) for image in reference_images())
+        x, truth, mask = (
+            image.repeat_interleave(3, 2).repeat_interleave(3, 3) for image in reference_images()
+        )
         expect(self.card.id, self.compare(x, truth, mask), self.reference["whole"])

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from metrics.base import MetricCard
-from metrics.features import Array, FeatureMetric, Setting, identified
+from posterior_bench.metrics.base import MetricCard
+from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
 
 NEIGHBOURS = 3
 _MEANING = {
@@ -18,18 +18,23 @@ _MEANING = {
 
 
 class PrecisionRecall(FeatureMetric):
-    """Share of draws on the originals' manifold (``precision``) or of originals on the draws' (``recall``), k = 3.
+    """Share of draws on the originals' manifold (``precision``) or of originals on the draws'
+    (``recall``), k = 3.
 
-    The manifold of a set is the union of balls about its vectors, each as large as the distance to the third nearest
-    other one. Draw ``j`` of all images against the originals, mean over ``j``. An image that shares its known pixels
-    with its original is close to it: values are higher than for images made from nothing, and rise as N falls.
-    Intervals resample images with the manifolds held fixed. NaN for three images or fewer.
+    The manifold of a set is the union of balls about its vectors, each as large as the distance to
+    the third nearest other one. Draw ``j`` of all images against the originals, mean over ``j``. An
+    image that shares its known pixels with its original is close to it: values are higher than for
+    images made from nothing, and rise as N falls. Intervals resample images with the manifolds held
+    fixed. NaN for three images or fewer.
     """
 
     references: ClassVar[dict[str, float]] = {"precision": 0.9375, "recall": 1.0}
 
     def __init__(
-        self, half: Literal["precision", "recall"] = "precision", network: str = "stlpips", **settings: Setting
+        self,
+        half: Literal["precision", "recall"] = "precision",
+        network: str = "stlpips",
+        **settings: Setting,
     ) -> None:
         super().__init__(network, settings)
         if half not in _MEANING:
@@ -44,7 +49,8 @@ class PrecisionRecall(FeatureMetric):
             backbone=self.network.title,
             weights=self.network.weights,
             preprocessing=f"{self.network.preprocessing}; k = {NEIGHBOURS}, {_MEANING[half]}",
-            source="Kynkaanniemi, Karras, Laine, Lehtinen, Aila: Improved Precision and Recall Metric for Assessing "
+            source="Kynkaanniemi, Karras, Laine, Lehtinen, Aila: Improved Precision and Recall "
+            "Metric for Assessing "
             "Generative Models, NeurIPS 2019 (there with VGG16 and 50000 images)",
             level="set",
             features=self.network.column,

@@ -7,18 +7,24 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, Region, column_id
+from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id
 
 
 class PSNR(FullReference):
-    """``10 log10(2^2 / MSE)`` in dB, the MSE over the pixels and channels of the region, on 8-bit images in [-1, 1].
+    """``10 log10(2^2 / MSE)`` in dB, the MSE over the pixels and channels of the region, on 8-bit
+    images in [-1, 1].
 
-    Identical images give ``inf``, an empty region NaN. Averages of this metric are means of dB over images, which is
-    not the dB of a pooled MSE. The peak is 2, the width of [-1, 1]; published values computed with a peak of 1 on
-    such images are 6.02 dB lower. Computed in float64 on the CPU: the same number whatever device solved the problem.
+    Identical images give ``inf``, an empty region NaN. Averages of this metric are means of dB over
+    images, which is not the dB of a pooled MSE. The peak is 2, the width of [-1, 1]; published
+    values computed with a peak of 1 on such images are 6.02 dB lower. Computed in float64 on the
+    CPU: the same number whatever device solved the problem.
     """
 
-    reference: ClassVar[Mapping[str, float]] = {"whole": 14.734354, "hole": 13.996432, "known": 15.623850}
+    reference: ClassVar[Mapping[str, float]] = {
+        "whole": 14.734354,
+        "hole": 13.996432,
+        "known": 15.623850,
+    }
 
     def __init__(self, region: Region = "whole", pasted: bool = False) -> None:
         self.card = MetricCard(
@@ -40,4 +46,6 @@ class PSNR(FullReference):
         if not inside.any():
             return float("nan")
         # a selection is a flat list of values, so the library averages over the region alone
-        return peak_signal_noise_ratio(x.cpu().double()[inside], truth.cpu().double()[inside], data_range=2.0).item()
+        return peak_signal_noise_ratio(
+            x.cpu().double()[inside], truth.cpu().double()[inside], data_range=2.0
+        ).item()

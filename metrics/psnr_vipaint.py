@@ -7,13 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, column_id
+from posterior_bench.metrics.base import FullReference, MetricCard, column_id
 
 
 class PSNRVIPaint(FullReference):
-    """``10 log10(1 / (MSE + 1e-10))`` on images in [-1, 1]: 6.02 dB below the PSNR, for comparison with printed tables.
+    """``10 log10(1 / (MSE + 1e-10))`` on images in [-1, 1]: 6.02 dB below the PSNR, for comparison
+    with printed tables.
 
-    The released evaluation takes a peak of 1 for images whose width is 2. Never compare it with ``psnr``.
+    The released evaluation takes a peak of 1 for images whose width is 2. Never compare it with
+    ``psnr``.
     """
 
     reference: ClassVar[Mapping[str, float]] = {"whole": 14.734354 - 6.020600}
@@ -26,7 +28,8 @@ class PSNRVIPaint(FullReference):
             unit="dB",
             range="(-inf, 100]; 100 for identical images",
             pasted=pasted,
-            preprocessing="8-bit images in [-1, 1], peak 1 instead of 2, 1e-10 added to the MSE, float64",
+            preprocessing="8-bit images in [-1, 1], peak 1 instead of 2, 1e-10 added to the MSE, "
+            "float64",
             source="VIPaint, released evaluation code; its Tables 5 to 7",
         )
 

@@ -8,19 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.base import Draws, DrawSet, MetricCard, SetMetric
-from metrics.ranks import FUNCTIONS, Array, comparable, rank_intervals, share_below, unpack
+from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
+from posterior_bench.metrics.ranks import (
+    FUNCTIONS,
+    Array,
+    comparable,
+    rank_intervals,
+    share_below,
+    unpack,
+)
 
 BINS = 10
 
 
 class RankHistogram(SetMetric):
-    """Unevenness of the histogram of the truth's ranks among the draws, in units of what chance alone gives.
+    """Unevenness of the histogram of the truth's ranks among the draws, in units of what chance
+    alone gives.
 
-    ``delta = |sum_i (m_i - 1/B)|^2 / sum_i |m_i - 1/B|^2`` with the share ``m_i`` of image ``i`` in each of ten bins,
-    per pixel, averaged over 16 hidden pixels evenly spread: 1 on average for calibrated draws, and growing with the
-    number of images for others. It is a test, not a distance: compare at equal numbers of images. It needs draws and
-    truth only, and is passed by a method that ignores the measurement.
+    ``delta = |sum_i (m_i - 1/B)|^2 / sum_i |m_i - 1/B|^2`` with the share ``m_i`` of image ``i`` in
+    each of ten bins, per pixel, averaged over 16 hidden pixels evenly spread: 1 on average for
+    calibrated draws, and growing with the number of images for others. It is a test, not a
+    distance: compare at equal numbers of images. It needs draws and truth only, and is passed by a
+    method that ignores the measurement.
     """
 
     card = MetricCard(
@@ -30,8 +39,10 @@ class RankHistogram(SetMetric):
         unit="x chance",
         range="[0, n] for n images; 1 on average for exact draws",
         region="hole",
-        preprocessing=f"raw output, rounded only where the truth has 8 bits; {FUNCTIONS} hidden pixels, {BINS} bins",
-        source="Candille, Talagrand: Evaluation of probabilistic prediction systems for a scalar variable, 2005",
+        preprocessing=f"raw output, rounded only where the truth has 8 bits; {FUNCTIONS} hidden "
+        f"pixels, {BINS} bins",
+        source="Candille, Talagrand: Evaluation of probabilistic prediction systems for a scalar "
+        "variable, 2005",
         level="set",
     )
     reference: ClassVar[float] = 0.840736
@@ -44,7 +55,8 @@ class RankHistogram(SetMetric):
         m = np.diff(share_below(unpack(features), np.arange(BINS + 1) / BINS), axis=2) - 1 / BINS
         squares = (m**2).sum(axis=2)
         sums = (weights @ m.reshape(len(m), -1)).reshape(-1, *m.shape[1:])
-        # pairs of different images: a resample that holds an image twice must not look uneven for that
+        # pairs of different images: a resample that holds an image twice must not look uneven for
+        # that
         pairs = (sums**2).sum(axis=2) - weights**2 @ squares
         chance = weights @ squares
         ratio = np.divide(pairs, chance, out=np.full_like(pairs, np.nan), where=chance > 0)

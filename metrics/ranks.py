@@ -1,12 +1,13 @@
 """What the calibration metrics share: where the truth falls among the draws.
 
-If truth and draws come from one posterior they can be exchanged, so the truth's rank in any quantity that does not look
-at them is uniform on ``0..D``: for every number of draws and images, exactly (Talts et al. 2018). A rank is kept as an
-interval of [0, 1], of width ``1 / (D + 1)``, wider by one such step for every draw that equals the truth: what a random
-tie-break would give on average, without the randomness.
+If truth and draws come from one posterior they can be exchanged, so the truth's rank in any
+quantity that does not look at them is uniform on ``0..D``: for every number of draws and images,
+exactly (Talts et al. 2018). A rank is kept as an interval of [0, 1], of width ``1 / (D + 1)``,
+wider by one such step for every draw that equals the truth: what a random tie-break would give on
+average, without the randomness.
 
-Draws of the prior are calibrated too, in every quantity that does not follow the measurement (Lemos et al. 2023,
-Section 3; Modrak et al. 2023). SBC and TARP therefore use quantities that do.
+Draws of the prior are calibrated too, in every quantity that does not follow the measurement (Lemos
+et al. 2023, Section 3; Modrak et al. 2023). SBC and TARP therefore use quantities that do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metrics.base import Draws
+from posterior_bench.metrics.base import Draws
 
 Array = NDArray[np.float64]
 
@@ -28,12 +29,16 @@ FUNCTIONS = 16
 LEVELS = np.arange(1, 20) / 20
 """Where the distribution of ranks is compared with the uniform one."""
 
-SOURCE = "Talts, Betancourt, Simpson, Vehtari, Gelman: Validating Bayesian Inference Algorithms with SBC, 2018"
+SOURCE = (
+    "Talts, Betancourt, Simpson, Vehtari, Gelman: Validating Bayesian Inference Algorithms "
+    "with SBC, 2018"
+)
 _GREY_LEVELS = 127.5
 
 
 def rank_intervals(values: Tensor, truth: Tensor) -> Tensor:
-    """``(F, 2)``: the lower and upper end of the truth's rank; ``values`` ``(D, F)``, ``truth`` ``(F,)``."""
+    """``(F, 2)``: the lower and upper end of the truth's rank; ``values`` ``(D, F)``, ``truth``
+    ``(F,)``."""
     below, up_to = (values < truth).sum(0), (values <= truth).sum(0)
     return torch.stack([below, up_to + 1], dim=1).double() / (len(values) + 1)
 
@@ -50,14 +55,18 @@ def unpack(features: Array) -> Array:
 
 
 def comparable(draws: Draws) -> tuple[Tensor, Tensor]:
-    """Hidden values of draws ``(D, h)`` and truth ``(h,)``, both rounded to grey levels where the truth was.
+    """Hidden values of draws ``(D, h)`` and truth ``(h,)``, both rounded to grey levels where the
+    truth was.
 
-    An 8-bit image holds its background exactly, a network only nearly: without this the truth would always rank first.
-    Rounding both keeps them exchangeable. A truth that lies on no grid of grey levels is left as it is.
+    An 8-bit image holds its background exactly, a network only nearly: without this the truth would
+    always rank first. Rounding both keeps them exchangeable. A truth that lies on no grid of grey
+    levels is left as it is.
     """
     x, truth = draws.x[:, draws.hidden], draws.truth[draws.hidden]
     levels = (draws.truth + 1) * _GREY_LEVELS
-    is_8_bit = bool(((levels - levels.round()).abs() < 1e-3).all() and (draws.truth.abs() <= 1).all())
+    is_8_bit = bool(
+        ((levels - levels.round()).abs() < 1e-3).all() and (draws.truth.abs() <= 1).all()
+    )
     return (_rounded(x), _rounded(truth)) if is_8_bit else (x, truth)
 
 
@@ -66,23 +75,29 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 def squared_gap(below: Array, weights: Array) -> Array:
-    """Mean squared gap ``(B,)`` between ranks and uniform ones, 1 for the worst, without bias: 0 on average by chance.
+    """Mean squared gap ``(B,)`` between ranks and uniform ones, 1 for the worst, without bias: 0 on
+    average by chance.
 
-    ``below`` ``(n, F, L)`` is :func:`share_below` of ``LEVELS``. Only pairs of different images are multiplied, also in
-    a resample that holds an image twice.
+    ``below`` ``(n, F, L)`` is :func:`share_below` of ``LEVELS``. Only pairs of different images are
+    multiplied, also in a resample that holds an image twice.
     """
     gap = below - LEVELS
     flat = gap.reshape(len(gap), -1)
     pairs = (weights @ flat) ** 2 - weights**2 @ flat**2
     count = weights.sum(1) ** 2 - (weights**2).sum(1)
     worst = np.mean((1 - LEVELS) ** 2)
-    return np.divide(pairs.mean(1), count * worst, out=np.full(len(weights), np.nan), where=count > 0)
+    return np.divide(
+        pairs.mean(1), count * worst, out=np.full(len(weights), np.nan), where=count > 0
+    )
 
 
 @cache
 def uniform_points(count: int, d: int) -> Tensor:
     """``(count, d)``: uniform on [-1, 1], the same in every run."""
-    return 2 * torch.rand(count, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64) - 1
+    return (
+        2 * torch.rand(count, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+        - 1
+    )
 
 
 @cache

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import Draws, DrawSet, MetricCard, SetMetric
-from metrics.ranks import (
+from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
+from posterior_bench.metrics.ranks import (
     FUNCTIONS,
     LEVELS,
     SOURCE,
@@ -23,12 +23,14 @@ from metrics.ranks import (
 
 
 class SBC(SetMetric):
-    """Mean squared gap between the distribution of the truth's ranks and the uniform one, over 16 projections.
+    """Mean squared gap between the distribution of the truth's ranks and the uniform one, over 16
+    projections.
 
-    The hidden pixels of truth and draws are projected on eight fixed directions, and on eight that follow the
-    measurement (each pixel's nearest observed value times a random factor), which find out a method that ignores it. 1
-    is the worst there is, 0 is calibrated, on average and for any number of draws and images: the estimate is unbiased
-    and may fall below 0 by chance. It needs draws and truth only. NaN for one image, and without hidden pixels.
+    The hidden pixels of truth and draws are projected on eight fixed directions, and on eight that
+    follow the measurement (each pixel's nearest observed value times a random factor), which find
+    out a method that ignores it. 1 is the worst there is, 0 is calibrated, on average and for any
+    number of draws and images: the estimate is unbiased and may fall below 0 by chance. It needs
+    draws and truth only. NaN for one image, and without hidden pixels.
     """
 
     card = MetricCard(
@@ -38,7 +40,8 @@ class SBC(SetMetric):
         unit="",
         range="(-inf, 1]; 0 on average for exact draws",
         region="hole",
-        preprocessing=f"raw output, not rounded; ranks of {FUNCTIONS} projections of the hidden pixels; all images",
+        preprocessing=f"raw output, not rounded; ranks of {FUNCTIONS} projections of the hidden "
+        f"pixels; all images",
         source=SOURCE,
         level="set",
     )
@@ -56,6 +59,12 @@ def _features(draws: Draws) -> Tensor:
     if not draws.hidden.any():
         return torch.full((2 * FUNCTIONS,), torch.nan)
     half, d = FUNCTIONS // 2, len(draws.truth)
-    follows = uniform_points(half, d).abs() * draws.guess if draws.guess.any() else uniform_points(half, d)
+    follows = (
+        uniform_points(half, d).abs() * draws.guess
+        if draws.guess.any()
+        else uniform_points(half, d)
+    )
     theta = torch.cat([directions(half, d), follows])[:, draws.hidden].T
-    return rank_intervals(draws.x[:, draws.hidden] @ theta, draws.truth[draws.hidden] @ theta).flatten()
+    return rank_intervals(
+        draws.x[:, draws.hidden] @ theta, draws.truth[draws.hidden] @ theta
+    ).flatten()

@@ -9,19 +9,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from metrics.base import Batch, FullReference, MetricCard, Region, column_id, expect, pixels_of, reference_images
+from posterior_bench.metrics.base import (
+    Batch,
+    FullReference,
+    MetricCard,
+    Region,
+    column_id,
+    expect,
+    pixels_of,
+    reference_images,
+)
 
 WIDTH = 3
 
 
 class Seam(FullReference):
-    """Root mean square error over the pixels at most 3 pixels (rows, columns or diagonals) from the other side.
+    """Root mean square error over the pixels at most 3 pixels (rows, columns or diagonals) from the
+    other side.
 
-    ``region``: ``whole`` = both sides of the border, ``hole`` or ``known`` = one side of it. A pasted image is exact on
-    the known side where the measurement is. NaN where there is no border.
+    ``region``: ``whole`` = both sides of the border, ``hole`` or ``known`` = one side of it. A
+    pasted image is exact on the known side where the measurement is. NaN where there is no border.
     """
 
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.355216, "hole": 0.358571, "known": 0.351829}
+    reference: ClassVar[Mapping[str, float]] = {
+        "whole": 0.355216,
+        "hole": 0.358571,
+        "known": 0.351829,
+    }
 
     def __init__(self, region: Region = "whole", pasted: bool = False) -> None:
         self.card = MetricCard(
@@ -32,7 +46,8 @@ class Seam(FullReference):
             range="[0, 2]",
             region=region,
             pasted=pasted,
-            preprocessing=f"8-bit images; band of {WIDTH} pixels on either side of the border of the hole; float64",
+            preprocessing=f"8-bit images; band of {WIDTH} pixels on either side of the border of "
+            f"the hole; float64",
         )
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -41,7 +56,8 @@ class Seam(FullReference):
         return torch.tensor([self.compare(*row) for row in rows], dtype=torch.float64)
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
-        """The value for one image; ``region`` is the mask here, because both sides of its border count."""
+        """The value for one image; ``region`` is the mask here, because both sides of its border
+        count."""
         inside = (_band(region) & pixels_of(self.card.region, region)).cpu().expand(x.shape)
         return (x - truth).cpu().double()[inside].square().mean().sqrt().item()
 
@@ -50,6 +66,9 @@ class Seam(FullReference):
 
 
 def _band(mask: Tensor) -> Tensor:
-    """Pixels from which the other side of the border of ``mask`` ``(1, 1, H, W)`` is at most ``WIDTH`` steps away."""
-    near_known, near_hole = (max_pool2d(side.float(), 2 * WIDTH + 1, 1, WIDTH) > 0 for side in (mask, ~mask))
+    """Pixels from which the other side of the border of ``mask`` ``(1, 1, H, W)`` is at most
+    ``WIDTH`` steps away."""
+    near_known, near_hole = (
+        max_pool2d(side.float(), 2 * WIDTH + 1, 1, WIDTH) > 0 for side in (mask, ~mask)
+    )
     return near_known & near_hole

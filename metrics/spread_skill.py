@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.base import Draws, DrawSet, MetricCard, SetMetric
-from metrics.ranks import Array
+from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
+from posterior_bench.metrics.ranks import Array
 
 
 class SpreadSkill(SetMetric):
-    """``sqrt((D + 1) / D) * spread / RMSE`` over the hidden pixels of all images: 1 for calibrated draws.
+    """``sqrt((D + 1) / D) * spread / RMSE`` over the hidden pixels of all images: 1 for calibrated
+    draws.
 
-    ``spread`` is the root mean variance of the draws (divisor ``D - 1``), ``RMSE`` the error of their mean, both pooled
-    over pixels and images before the root; the factor is exact for any number of draws. Below 1 the draws are too much
-    alike, above 1 too different. It needs draws and truth only. NaN for one draw, and without hidden pixels.
+    ``spread`` is the root mean variance of the draws (divisor ``D - 1``), ``RMSE`` the error of
+    their mean, both pooled over pixels and images before the root; the factor is exact for any
+    number of draws. Below 1 the draws are too much alike, above 1 too different. It needs draws and
+    truth only. NaN for one draw, and without hidden pixels.
     """
 
     card = MetricCard(
@@ -28,7 +30,8 @@ class SpreadSkill(SetMetric):
         range="[0, inf]; 1 is right",
         region="hole",
         preprocessing="raw output, not rounded; hidden pixels of all images; float64",
-        source="Fortin, Abaza, Anctil, Turcotte: Why Should Ensemble Spread Match the RMSE of the Ensemble Mean?, 2014",
+        source="Fortin, Abaza, Anctil, Turcotte: Why Should Ensemble Spread Match the RMSE of the "
+        "Ensemble Mean?, 2014",
         level="set",
     )
     reference: ClassVar[float] = 1.274550
@@ -47,4 +50,6 @@ def _features(draws: Draws) -> Tensor:
     x, truth = draws.x[:, draws.hidden], draws.truth[draws.hidden]
     if len(x) < 2 or not len(truth):
         return torch.full((2,), torch.nan)
-    return torch.stack([(len(x) + 1) / len(x) * x.var(0).mean(), (x.mean(0) - truth).square().mean()])
+    return torch.stack(
+        [(len(x) + 1) / len(x) * x.var(0).mean(), (x.mean(0) - truth).square().mean()]
+    )

@@ -8,24 +8,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import FullReference, MetricCard, Region, column_id, unit
+from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id, unit
 
 MIN_SIDE = 6
 
 
 class SSIM(FullReference):
-    """Structural similarity of Wang et al., 2004, with a Gaussian window of 11 x 11 pixels and sigma 1.5.
+    """Structural similarity of Wang et al., 2004, with a Gaussian window of 11 x 11 pixels and
+    sigma 1.5.
 
-    The map has one value per pixel and channel; a region averages the map over its pixels (NaN if it has none), so a
-    pixel next to the border of the region still sees up to 5 pixels beyond it. K1 = 0.01, K2 = 0.03, and images are
-    moved to [0, 1] with data range 1: SSIM compares mean grey levels, so it depends on where black is, and published
-    values have black at 0. (The range is never taken from the images: the score would then depend on what else is in
-    the batch. VIPaint's released evaluator does that, on [-1, 1]; its paper prints no SSIM.) Computed in float64 on
-    the CPU, because float32 loses the variances of flat regions to cancellation. Version 1 was
-    computed on [-1, 1] with data range 2.
+    The map has one value per pixel and channel; a region averages the map over its pixels (NaN if
+    it has none), so a pixel next to the border of the region still sees up to 5 pixels beyond it.
+    K1 = 0.01, K2 = 0.03, and images are moved to [0, 1] with data range 1: SSIM compares mean grey
+    levels, so it depends on where black is, and published values have black at 0. (The range is
+    never taken from the images: the score would then depend on what else is in the batch. VIPaint's
+    released evaluator does that, on [-1, 1]; its paper prints no SSIM.) Computed in float64 on the
+    CPU, because float32 loses the variances of flat regions to cancellation. Version 1 was computed
+    on [-1, 1] with data range 2.
     """
 
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.554886, "hole": 0.439842, "known": 0.669930}
+    reference: ClassVar[Mapping[str, float]] = {
+        "whole": 0.554886,
+        "hole": 0.439842,
+        "known": 0.669930,
+    }
 
     def __init__(self, region: Region = "whole", pasted: bool = False) -> None:
         self.card = MetricCard(
@@ -36,15 +42,18 @@ class SSIM(FullReference):
             range="[-1, 1]",
             region=region,
             pasted=pasted,
-            preprocessing="8-bit images in [0, 1], data range 1, mirrored borders, mean over pixels and channels",
-            source="Wang, Bovik, Sheikh, Simoncelli 2004; torchmetrics structural_similarity_index_measure",
+            preprocessing="8-bit images in [0, 1], data range 1, mirrored borders, mean over "
+            "pixels and channels",
+            source="Wang, Bovik, Sheikh, Simoncelli 2004; torchmetrics "
+            "structural_similarity_index_measure",
             version=2,
         )
 
     def admit(self, shape: tuple[int, int, int]) -> None:
         if min(shape[1:]) < MIN_SIDE:
             raise ValueError(
-                f"metric '{self.card.id}' mirrors 5 pixels at each border: images need {MIN_SIDE} pixels a side, and "
+                f"metric '{self.card.id}' mirrors 5 pixels at each border: images need {MIN_SIDE} "
+                f"pixels a side, and "
                 f"these have {shape[1]} x {shape[2]}; choose psnr"
             )
 

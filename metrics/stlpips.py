@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.base import MetricCard, MissingWeights, Region, column_id
-from metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
+from posterior_bench.metrics.base import MetricCard, MissingWeights, Region, column_id
+from posterior_bench.metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
 
 FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
@@ -25,14 +25,19 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class STLPIPS(Perceptual):
-    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with its anti-aliased AlexNet. 0 = identical.
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with its anti-aliased AlexNet. 0 =
+    identical.
 
-    Not comparable with LPIPS: another network and other linear weights. Only the weight file of the package
-    ``stlpips-pytorch`` is read; its code is not imported.
+    Not comparable with LPIPS: another network and other linear weights. Only the weight file of the
+    package ``stlpips-pytorch`` is read; its code is not imported.
     """
 
     min_side = 21
-    reference: ClassVar[Mapping[str, float]] = {"whole": 0.578610, "hole": 0.355563, "known": 0.150834}
+    reference: ClassVar[Mapping[str, float]] = {
+        "whole": 0.578610,
+        "hole": 0.355563,
+        "known": 0.150834,
+    }
 
     def __init__(self, pasted: bool = False, region: Region = "whole") -> None:
         self.card = MetricCard(
@@ -52,22 +57,30 @@ class STLPIPS(Perceptual):
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
         total = torch.zeros(len(x), device=self.device)
-        for layer, (a, b) in enumerate(zip(_features(x, weights), _truth_features(truth, weights), strict=True)):
+        for layer, (a, b) in enumerate(
+            zip(_features(x, weights), _truth_features(truth, weights), strict=True)
+        ):
             difference = (_unit(a) - b).square()
-            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean((1, 2, 3))
+            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean(
+                (1, 2, 3)
+            )
         return total
 
     def trunk(self, image: Tensor) -> Tensor:
-        """Mean over positions of the deepest layer, ``(N, 256)``, of images ``(N, 1 or 3, h, w)`` in [-1, 1]."""
+        """Mean over positions of the deepest layer, ``(N, 256)``, of images ``(N, 1 or 3, h, w)``
+        in [-1, 1]."""
         prepared = as_rgb(image.to(self.device, torch.float32), self.min_side)
         return _features(prepared, _weights(_weight_file(), self.device))[-1].mean((2, 3))
 
 
 def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """The five layers compared. Each stride of AlexNet became a blurred stride of 2; the first convolution has none."""
+    """The five layers compared. Each stride of AlexNet became a blurred stride of 2; the first
+    convolution has none."""
 
     def conv(z: Tensor, name: str, padding: int) -> Tensor:
-        return F.conv2d(z, weights[f"net.{name}.weight"], weights[f"net.{name}.bias"], padding=padding)
+        return F.conv2d(
+            z, weights[f"net.{name}.weight"], weights[f"net.{name}.bias"], padding=padding
+        )
 
     shift, scale = (image.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
     layers = [_halve(conv((image - shift) / scale, "slice1.0", 2)).relu()]
@@ -84,12 +97,16 @@ _LAST: dict[torch.device, tuple[Tensor, list[Tensor]]] = {}
 
 
 def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Normalised features of a truth; computed once for all the draws of an image, which come one after another."""
+    """Normalised features of a truth; computed once for all the draws of an image, which come one
+    after another."""
     if torch.is_grad_enabled():
         return [_unit(layer) for layer in _features(truth, weights)]
     last = _LAST.get(truth.device)
     if last is None or not torch.equal(last[0], truth):
-        last = _LAST[truth.device] = (truth.clone(), [_unit(layer) for layer in _features(truth, weights)])
+        last = _LAST[truth.device] = (
+            truth.clone(),
+            [_unit(layer) for layer in _features(truth, weights)],
+        )
     return last[1]
 
 
@@ -107,17 +124,21 @@ def _unit(z: Tensor) -> Tensor:
 
 
 def _weight_file() -> Path:
-    """Where the installed package keeps the weights; the package itself wants modules it does not declare."""
+    """Where the installed package keeps the weights; the package itself wants modules it does not
+    declare."""
     spec = find_spec("stlpips_pytorch")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise MissingWeights(
-            "metric 'stlpips' reads its weights from the package stlpips-pytorch, which is not installed; "
+            "metric 'stlpips' reads its weights from the package stlpips-pytorch, which is not "
+            "installed; "
             "pip install stlpips-pytorch==0.0.2"
         )
     path = Path(folders[0]) / FILE
     if not path.is_file():
-        raise MissingWeights(f"metric 'stlpips' needs {path.name}, looked for in {path.parent}; {REMEDY}")
+        raise MissingWeights(
+            f"metric 'stlpips' needs {path.name}, looked for in {path.parent}; {REMEDY}"
+        )
     return path
 
 

@@ -7,18 +7,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from metrics.base import Draws, DrawSet, MetricCard, SetMetric
-from metrics.ranks import FUNCTIONS, LEVELS, Array, rank_intervals, share_below, squared_gap, uniform_points, unpack
+from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
+from posterior_bench.metrics.ranks import (
+    FUNCTIONS,
+    LEVELS,
+    Array,
+    rank_intervals,
+    share_below,
+    squared_gap,
+    uniform_points,
+    unpack,
+)
 
 
 class TARP(SetMetric):
-    """Mean squared gap between the expected coverage and the diagonal, over credibility levels 5 % to 95 %.
+    """Mean squared gap between the expected coverage and the diagonal, over credibility levels 5 %
+    to 95 %.
 
-    Around a random reference point the region that holds a share ``alpha`` of the draws should hold the truth with
-    probability ``alpha``. Each image has 16 points: every hidden pixel takes its nearest observed value plus uniform
-    noise that grows to [-1, 1] from point to point. Points that follow the measurement find out a method that ignores
-    it. Coverage is pooled over points. 1 is the worst there is, 0 is calibrated, on average and for any number of draws
-    and images: the estimate is unbiased and may fall below 0 by chance. It needs draws and truth only. NaN for one
+    Around a random reference point the region that holds a share ``alpha`` of the draws should hold
+    the truth with probability ``alpha``. Each image has 16 points: every hidden pixel takes its
+    nearest observed value plus uniform noise that grows to [-1, 1] from point to point. Points that
+    follow the measurement find out a method that ignores it. Coverage is pooled over points. 1 is
+    the worst there is, 0 is calibrated, on average and for any number of draws and images: the
+    estimate is unbiased and may fall below 0 by chance. It needs draws and truth only. NaN for one
     image, and without hidden pixels.
     """
 
@@ -29,8 +40,10 @@ class TARP(SetMetric):
         unit="",
         range="(-inf, 1]; 0 on average for exact draws",
         region="hole",
-        preprocessing=f"raw output, not rounded; hidden pixels, Euclidean, {FUNCTIONS} reference points; all images",
-        source="Lemos, Coogan, Hezaveh, Perreault-Levasseur: Sampling-Based Accuracy Testing of Posterior Estimators, "
+        preprocessing=f"raw output, not rounded; hidden pixels, Euclidean, {FUNCTIONS} reference "
+        f"points; all images",
+        source="Lemos, Coogan, Hezaveh, Perreault-Levasseur: Sampling-Based Accuracy Testing of "
+        "Posterior Estimators, "
         "ICML 2023",
         level="set",
     )
@@ -41,7 +54,9 @@ class TARP(SetMetric):
         return torch.stack([_features(image) for image in draws.images])
 
     def reduce(self, features: Array, weights: Array) -> Array:
-        return squared_gap(share_below(unpack(features), LEVELS).mean(axis=1, keepdims=True), weights)
+        return squared_gap(
+            share_below(unpack(features), LEVELS).mean(axis=1, keepdims=True), weights
+        )
 
 
 def _features(draws: Draws) -> Tensor:

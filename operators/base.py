@@ -11,10 +11,11 @@ from torch import Tensor
 class Operator:
     """What a measurement did to the images of a batch.
 
-    ``caps`` names what holds for it: ``linear``, ``mask`` (keeps or drops pixels), ``projection`` (``At A`` is one),
-    ``pinv``, ``prox``, ``svd``, ``nonlinear``. ``takes_mask`` and ``takes_shape``: what the constructor is handed, the
-    masks of a batch as ``mask`` and ``(C, H, W)`` as ``shape``. ``sigma`` is the noise level in [-1, 1] units; ``mask``
-    is bool ``(N, 1, H, W)``, True = observed, or None.
+    ``caps`` names what holds for it: ``linear``, ``mask`` (keeps or drops pixels), ``projection``
+    (``At A`` is one), ``pinv``, ``prox``, ``svd``, ``nonlinear``. ``takes_mask`` and
+    ``takes_shape``: what the constructor is handed, the masks of a batch as ``mask`` and ``(C, H,
+    W)`` as ``shape``. ``sigma`` is the noise level in [-1, 1] units; ``mask`` is bool ``(N, 1, H,
+    W)``, True = observed, or None.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset()
@@ -26,7 +27,9 @@ class Operator:
     def check_sigma(self) -> None:
         """Raise ValueError unless ``sigma`` is a noise level."""
         if not self.sigma >= 0:
-            raise ValueError(f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units")
+            raise ValueError(
+                f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units"
+            )
 
     def A(self, x: Tensor) -> Tensor:
         """The noise-free measurement of ``x`` ``(N, C, H, W)``."""
@@ -45,7 +48,8 @@ class Operator:
         raise NotImplementedError
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """An image to start from: the pseudo-inverse or else the adjoint; nonlinear operators have one of their own."""
+        """An image to start from: the pseudo-inverse or else the adjoint; nonlinear operators have
+        one of their own."""
         return self.pinv(y) if "pinv" in self.caps else self.At(y)
 
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -57,7 +61,8 @@ class Operator:
         return y - self.A(x)
 
     def paste(self, x: Tensor, y: Tensor) -> Tensor:
-        """``x`` with directly observed pixels put back; ``x`` itself where the operator observes no pixel."""
+        """``x`` with directly observed pixels put back; ``x`` itself where the operator observes no
+        pixel."""
         return x
 
     def repeat(self, times: int) -> Operator:

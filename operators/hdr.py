@@ -1,4 +1,5 @@
-"""High dynamic range: the observation is the image overexposed, with its bright and dark ends cut off."""
+"""High dynamic range: the observation is the image overexposed, with its bright and dark ends cut
+off."""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class HDR(Operator):
-    """``A x = clip(scale x, -1, 1)`` for every value, as in RED-diff (Mardani et al., ICLR 2024). Noise is not clipped.
+    """``A x = clip(scale x, -1, 1)`` for every value, as in RED-diff (Mardani et al., ICLR 2024).
+    Noise is not clipped.
 
-    Gradients are zero where the image is saturated. The proximal step is exact although ``A`` is not linear.
+    Gradients are zero where the image is saturated. The proximal step is exact although ``A`` is
+    not linear.
 
     Parameters
     ----------
@@ -42,7 +45,8 @@ class HDR(Operator):
         return y / self.scale
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """The best of the best dark, the best middle and the best bright value, each a quadratic problem."""
+        """The best of the best dark, the best middle and the best bright value, each a quadratic
+        problem."""
         edge = 1 / self.scale
         middle = (self.scale * y + rho * x) / (self.scale**2 + rho)
         best = torch.stack([x.clamp(max=-edge), middle.clamp(-edge, edge), x.clamp(min=edge)])

@@ -8,17 +8,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class Inpainting(Operator):
-    """``A x = m x``: its own adjoint, pseudo-inverse and projection. Noise reaches observed pixels only.
+    """``A x = m x``: its own adjoint, pseudo-inverse and projection. Noise reaches observed pixels
+    only.
 
     ``mask``: bool ``(N, 1, H, W)``, True = observed; ``sigma``: noise level in [-1, 1] units.
     """
 
-    caps: ClassVar[frozenset[str]] = frozenset({"linear", "mask", "projection", "pinv", "prox", "svd"})
+    caps: ClassVar[frozenset[str]] = frozenset(
+        {"linear", "mask", "projection", "pinv", "prox", "svd"}
+    )
     takes_mask: ClassVar[bool] = True
 
     mask: Tensor = field()  # without a default: the base class has None

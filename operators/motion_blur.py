@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from operators.base import Operator
-from operators.separable import reflected, weighted
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.separable import reflected, weighted
 
 PUBLISHED = 61 / 256
 """Side of the kernel in DPS by the side of its images."""
@@ -22,21 +22,23 @@ PUBLISHED = 61 / 256
 
 @dataclass(frozen=True)
 class MotionBlur(Operator):
-    """``A x``: correlation with the path of a shaken camera, over images mirrored at their border pixels.
+    """``A x``: correlation with the path of a shaken camera, over images mirrored at their border
+    pixels.
 
-    The path is drawn as in the kernels of Borodenko that DPS (Chung et al., ICLR 2023) uses; all images share it. The
-    line stays one pixel wide on a canvas of twice the kernel, and its softening grows with the kernel. The
-    adjoint is exact, border included. The mirrored border keeps any transform from making it diagonal, so there is no
-    pseudo-inverse and no proximal step in closed form. Products are formed in float64, with Fourier transforms.
+    The path is drawn as in the kernels of Borodenko that DPS (Chung et al., ICLR 2023) uses; all
+    images share it. The line stays one pixel wide on a canvas of twice the kernel, and its
+    softening grows with the kernel. The adjoint is exact, border included. The mirrored border
+    keeps any transform from making it diagonal, so there is no pseudo-inverse and no proximal step
+    in closed form. Products are formed in float64, with Fourier transforms.
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. kernel: side of the kernel in pixels, odd; None is 61 at 256 pixels
-    and in proportion at other sizes. intensity: how shaky the path is, from 0, a straight line, to 1. sigma: noise
-    level, in [-1, 1] units. seed: of the path.
+    shape: ``(C, H, W)`` of the images, handed in. kernel: side of the kernel in pixels, odd; None
+    is 61 at 256 pixels and in proportion at other sizes. intensity: how shaky the path is, from 0,
+    a straight line, to 1. sigma: noise level, in [-1, 1] units. seed: of the path.
 
-    Raises ValueError for a ``kernel`` that is not odd and at least 3, an ``intensity`` outside [0, 1] and a negative
-    ``sigma``.
+    Raises ValueError for a ``kernel`` that is not odd and at least 3, an ``intensity`` outside [0,
+    1] and a negative ``sigma``.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear"})
@@ -84,7 +86,9 @@ class MotionBlur(Operator):
     def _borders(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices that extend columns and rows of pixels by half a kernel on either end."""
         _, height, width = self.shape
-        return _border(height, self.side // 2, like.device), _border(width, self.side // 2, like.device)
+        return _border(height, self.side // 2, like.device), _border(
+            width, self.side // 2, like.device
+        )
 
     def _spectrum(self, like: Tensor) -> Tensor:
         around = self.side - 1
@@ -106,8 +110,12 @@ def _kernel(side: int, intensity: float, seed: int) -> Tensor:
     points = path + (1 + 1j) * canvas / 2
     picture = Image.new("L", (canvas, canvas))
     ImageDraw.Draw(picture).line([(point.real, point.imag) for point in points], fill=255)
-    softened = picture.filter(ImageFilter.GaussianBlur(canvas / 122))  # one pixel at the published size
-    weights = torch.from_numpy(np.array(softened.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64))
+    softened = picture.filter(
+        ImageFilter.GaussianBlur(canvas / 122)
+    )  # one pixel at the published size
+    weights = torch.from_numpy(
+        np.array(softened.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
+    )
     return weights / weights.sum()
 
 

@@ -12,26 +12,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class NonlinearBlur(Operator):
-    """``A x = clip(2 G((x + 1) / 2, k) - 1)`` with a blur network ``G`` and one latent kernel ``k = scale N(0, I)``.
+    """``A x = clip(2 G((x + 1) / 2, k) - 1)`` with a blur network ``G`` and one latent kernel ``k =
+    scale N(0, I)``.
 
-    The network is that of Tran et al. (CVPR 2021, "Explore image deblurring via encoded blur kernel space"), exported
-    to TorchScript as ``G(image, kernel)`` with images ``(N, C, H, W)`` in [0, 1]; its weights come from its authors.
-    DPS (Chung et al., ICLR 2023) draws a new kernel at every call, so that the residual of the truth is not zero; here,
-    as in ReSample and DAPS, the kernel is drawn once from ``seed`` and shared by all images.
+    The network is that of Tran et al. (CVPR 2021, "Explore image deblurring via encoded blur kernel
+    space"), exported to TorchScript as ``G(image, kernel)`` with images ``(N, C, H, W)`` in [0, 1];
+    its weights come from its authors. DPS (Chung et al., ICLR 2023) draws a new kernel at every
+    call, so that the residual of the truth is not zero; here, as in ReSample and DAPS, the kernel
+    is drawn once from ``seed`` and shared by all images.
 
     Parameters
     ----------
-    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program. sha256: content of
-    the file; the plan fills it in. kernel: shape of the latent kernel without its first axis; (512, 2, 2) is that of
-    256 pixels. scale: its standard deviation. seed: of the kernel. sigma: noise level, in [-1, 1] units.
+    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program.
+    sha256: content of the file; the plan fills it in. kernel: shape of the latent kernel without
+    its first axis; (512, 2, 2) is that of 256 pixels. scale: its standard deviation. seed: of the
+    kernel. sigma: noise level, in [-1, 1] units.
 
-    Raises ValueError for a file that is not trusted, cannot be read, is no TorchScript or another than ``sha256`` says,
-    and for a negative ``sigma``.
+    Raises ValueError for a file that is not trusted, cannot be read, is no TorchScript or another
+    than ``sha256`` says, and for a negative ``sigma``.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"nonlinear"})
@@ -49,15 +52,22 @@ class NonlinearBlur(Operator):
     def __post_init__(self) -> None:
         if self.trust_file is not True:
             raise ValueError(
-                f"a TorchScript file is a program, and loading {self.path} can run any code in it; if you trust "
+                f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
+                f"if you trust "
                 "whoever made it, set operator.trust_file=true"
             )
         self.check_sigma()
         if self.sha256 not in (None, self.content):
-            raise ValueError(f"{self.path} is not the file it was: its sha256 is {self.content}, not {self.sha256}")
+            raise ValueError(
+                f"{self.path} is not the file it was: its sha256 is {self.content}, not "
+                f"{self.sha256}"
+            )
         out = self.A(torch.zeros(1, *self.shape))
         if out.shape != (1, *self.shape):
-            raise ValueError(f"{self.path} makes {tuple(out.shape)} of an image {self.shape}; it must keep the size")
+            raise ValueError(
+                f"{self.path} makes {tuple(out.shape)} of an image {self.shape}; it must keep the "
+                f"size"
+            )
 
     @property
     def content(self) -> str:
@@ -65,13 +75,17 @@ class NonlinearBlur(Operator):
         return sha256(_bytes(self.path)).hexdigest()
 
     def A(self, x: Tensor) -> Tensor:
-        network, kernel = _network(self.path, self.sha256 or self.content, x.device), self._latent_kernel(x)
+        network, kernel = (
+            _network(self.path, self.sha256 or self.content, x.device),
+            self._latent_kernel(x),
+        )
         try:
             blurred: Tensor = network((x + 1) / 2, kernel.expand(len(x), *self.kernel))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"{self.path} does not work on images {self.shape} and kernels {self.kernel}: {reason}"
+                f"{self.path} does not work on images {self.shape} and kernels {self.kernel}: "
+                f"{reason}"
             ) from None
         return (2 * blurred - 1).clamp(-1, 1)
 
@@ -96,9 +110,13 @@ def _bytes(path: str) -> bytes:
 def _network(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
     """The network of a file with this content on a device, loaded once and frozen."""
     try:
-        network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(_bytes(path)), map_location=device)
+        network: torch.jit.ScriptModule = torch.jit.load(
+            io.BytesIO(_bytes(path)), map_location=device
+        )
     except RuntimeError:
-        raise ValueError(f"{path} cannot be loaded as TorchScript; write it with torch.jit.save") from None
+        raise ValueError(
+            f"{path} cannot be loaded as TorchScript; write it with torch.jit.save"
+        ) from None
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)

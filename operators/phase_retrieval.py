@@ -1,4 +1,5 @@
-"""Phase retrieval: the observation is how strong each frequency of the image is, not where it sits."""
+"""Phase retrieval: the observation is how strong each frequency of the image is, not where it
+sits."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 OFFSETS = {"signed": 0.0, "unit": 1.0}
 """What is added to an image in [-1, 1] before it is surrounded by zeros."""
@@ -16,18 +17,21 @@ OFFSETS = {"signed": 0.0, "unit": 1.0}
 
 @dataclass(frozen=True)
 class PhaseRetrieval(Operator):
-    """``A x = |F P x|``: modulus of the centred orthonormal Fourier transform of the image with zeros around it.
+    """``A x = |F P x|``: modulus of the centred orthonormal Fourier transform of the image with
+    zeros around it.
 
-    Every side gets ``int(oversample / 8 * length)`` zeros, 64 of them for ``oversample`` 2 and 256 pixels, which gives
-    2.25 times as many values as pixels. DPS (Chung et al., ICLR 2023) surrounds the image in [-1, 1], DAPS (Zhang et
-    al., CVPR 2025) the one in [0, 1]: other problems, with grey or black around the image. Amplitudes stay those of the
-    [-1, 1] scale in both, so a noise level given for [0, 1] doubles. The image turned by 180 degrees measures the same
-    in both, and in ``signed`` its negative too: a solver may rightly return either.
+    Every side gets ``int(oversample / 8 * length)`` zeros, 64 of them for ``oversample`` 2 and 256
+    pixels, which gives 2.25 times as many values as pixels. DPS (Chung et al., ICLR 2023) surrounds
+    the image in [-1, 1], DAPS (Zhang et al., CVPR 2025) the one in [0, 1]: other problems, with
+    grey or black around the image. Amplitudes stay those of the [-1, 1] scale in both, so a noise
+    level given for [0, 1] doubles. The image turned by 180 degrees measures the same in both, and
+    in ``signed`` its negative too: a solver may rightly return either.
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. oversample: how much is added around the image. domain: ``signed``,
-    zero is mid-grey, or ``unit``, zero is black. sigma: noise level, in [-1, 1] units.
+    shape: ``(C, H, W)`` of the images, handed in. oversample: how much is added around the image.
+    domain: ``signed``, zero is mid-grey, or ``unit``, zero is black. sigma: noise level, in [-1, 1]
+    units.
 
     Raises ValueError for a negative ``oversample``, an unknown ``domain`` and a negative ``sigma``.
     """
@@ -53,11 +57,14 @@ class PhaseRetrieval(Operator):
         return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho"), dim=(-2, -1)).abs()
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """The image in [-1, 1] whose frequencies are as strong as ``y`` and all peak at the centre."""
+        """The image in [-1, 1] whose frequencies are as strong as ``y`` and all peak at the
+        centre."""
         _, height, width = self.shape
         down, across = self._padding
         wide = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(-2, -1)), norm="ortho").real
-        centred = torch.fft.fftshift(wide, dim=(-2, -1))[..., down : down + height, across : across + width]
+        centred = torch.fft.fftshift(wide, dim=(-2, -1))[
+            ..., down : down + height, across : across + width
+        ]
         return (centred - OFFSETS[self.domain]).clamp(-1, 1)
 
     @property

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 
 class _Matrix(NamedTuple):
@@ -24,20 +24,21 @@ class _Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Projection(Operator):
-    """``A x = G x`` with a matrix ``G`` of independent ``N(0, 1/d)`` entries, the same for all images.
+    """``A x = G x`` with a matrix ``G`` of independent ``N(0, 1/d)`` entries, the same for all
+    images.
 
-    Measured values, ``(N, M)``, are then of the size of a pixel, so ``sigma`` means what it means for masks. Random
-    matrices are those of compressed sensing and of the synthetic posteriors of Cardoso et al. (MCG-Diff, ICLR 2024).
-    Products are formed in float64.
+    Measured values, ``(N, M)``, are then of the size of a pixel, so ``sigma`` means what it means
+    for masks. Random matrices are those of compressed sensing and of the synthetic posteriors of
+    Cardoso et al. (MCG-Diff, ICLR 2024). Products are formed in float64.
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. rows: a fraction of the number ``d = C H W`` of values of an image if
-    below 1 (rounded, but one row at least), otherwise how many. sigma: noise level, in [-1, 1] units. seed: of the
-    matrix.
+    shape: ``(C, H, W)`` of the images, handed in. rows: a fraction of the number ``d = C H W`` of
+    values of an image if below 1 (rounded, but one row at least), otherwise how many. sigma: noise
+    level, in [-1, 1] units. seed: of the matrix.
 
-    Raises ValueError for ``rows`` that are not positive, not whole from 1 on or more than ``d``, and for a negative
-    ``sigma``.
+    Raises ValueError for ``rows`` that are not positive, not whole from 1 on or more than ``d``,
+    and for a negative ``sigma``.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "prox", "svd"})
@@ -51,9 +52,13 @@ class Projection(Operator):
     def __post_init__(self) -> None:
         values = math.prod(self.shape)
         if not 0 < self.rows < math.inf or (self.rows >= 1 and self.rows != int(self.rows)):
-            raise ValueError(f"rows={self.rows}: give a fraction between 0 and 1, or a whole number of rows")
+            raise ValueError(
+                f"rows={self.rows}: give a fraction between 0 and 1, or a whole number of rows"
+            )
         if self.rows > values:
-            raise ValueError(f"{int(self.rows)} rows are more than the {values} values of an image; give fewer")
+            raise ValueError(
+                f"{int(self.rows)} rows are more than the {values} values of an image; give fewer"
+            )
         self.check_sigma()
 
     def A(self, x: Tensor) -> Tensor:
@@ -85,6 +90,8 @@ class Projection(Operator):
 @cache
 def _matrix(rows: int, values: int, seed: int, device: torch.device) -> _Matrix:
     # drawn and decomposed on the CPU: other devices have other random numbers and other signs
-    entries = torch.randn(rows, values, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    entries = torch.randn(
+        rows, values, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     G = entries / math.sqrt(values)
     return _Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G, full_matrices=False))))

@@ -1,4 +1,5 @@
-"""Linear operators that measure rows and columns alike, so that two small matrices say all about them."""
+"""Linear operators that measure rows and columns alike, so that two small matrices say all about
+them."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from operators.base import Operator
+from posterior_bench.operators.base import Operator
 
 
 class _Factors(NamedTuple):
-    """The matrix ``M`` ``(m, n)`` of a line of pixels and its thin decomposition ``M = U diag(S) V``; float64."""
+    """The matrix ``M`` ``(m, n)`` of a line of pixels and its thin decomposition ``M = U diag(S)
+    V``; float64."""
 
     M: Tensor
     U: Tensor
@@ -21,11 +23,12 @@ class _Factors(NamedTuple):
 
 
 class Separable(Operator):
-    """``A x = R x C^T`` for every channel, with a matrix ``R`` for the columns of pixels and ``C`` for the rows.
+    """``A x = R x C^T`` for every channel, with a matrix ``R`` for the columns of pixels and ``C``
+    for the rows.
 
-    The singular values of ``A`` are the products of those of ``R`` and ``C``, so the proximal step is exact. Products
-    are formed in float64. Subclasses are frozen dataclasses with the fields ``shape`` ``(C, H, W)`` and ``sigma``, and
-    say what :meth:`line` is.
+    The singular values of ``A`` are the products of those of ``R`` and ``C``, so the proximal step
+    is exact. Products are formed in float64. Subclasses are frozen dataclasses with the fields
+    ``shape`` ``(C, H, W)`` and ``sigma``, and say what :meth:`line` is.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "prox", "svd"})
@@ -34,7 +37,8 @@ class Separable(Operator):
     shape: tuple[int, int, int]
 
     def line(self, size: int) -> Tensor:
-        """The matrix ``(m, size)`` that measures one line of ``size`` pixels, float64 on the CPU."""
+        """The matrix ``(m, size)`` that measures one line of ``size`` pixels, float64 on the
+        CPU."""
         raise NotImplementedError
 
     def A(self, x: Tensor) -> Tensor:
@@ -63,23 +67,28 @@ class Separable(Operator):
 def _factors(operator: Separable, size: int, device: torch.device) -> _Factors:
     # decomposed on the CPU: other devices have other signs
     matrix = operator.line(size)
-    return _Factors(*(part.to(device) for part in (matrix, *torch.linalg.svd(matrix, full_matrices=False))))
+    return _Factors(
+        *(part.to(device) for part in (matrix, *torch.linalg.svd(matrix, full_matrices=False)))
+    )
 
 
 def weighted(pixels: Tensor, weights: Tensor, size: int) -> Tensor:
-    """The matrix ``(m, size)`` whose row ``i`` has ``weights`` ``(k,)`` at ``pixels[i]`` ``(k,)``; repeats add up."""
+    """The matrix ``(m, size)`` whose row ``i`` has ``weights`` ``(k,)`` at ``pixels[i]`` ``(k,)``;
+    repeats add up."""
     matrix = torch.zeros(len(pixels), size, dtype=torch.float64)
     return matrix.scatter_add_(1, pixels, weights.double().expand(pixels.shape))
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Places of a line mirrored at its border pixels, as often as it takes: -1 is 1 (``reflect`` of numpy)."""
+    """Places of a line mirrored at its border pixels, as often as it takes: -1 is 1 (``reflect`` of
+    numpy)."""
     period = 2 * (size - 1)
     folded = index.remainder(max(period, 1))
     return torch.minimum(folded, period - folded)
 
 
 def mirrored(index: Tensor, size: int) -> Tensor:
-    """Places of a line mirrored at its outer edges, as often as it takes: -1 is 0 (``symmetric`` of numpy)."""
+    """Places of a line mirrored at its outer edges, as often as it takes: -1 is 0 (``symmetric`` of
+    numpy)."""
     folded = index.remainder(2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)

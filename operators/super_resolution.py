@@ -8,24 +8,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.separable import Separable, mirrored, weighted
+from posterior_bench.operators.separable import Separable, mirrored, weighted
 
 
 @dataclass(frozen=True)
 class SuperResolution(Separable):
-    """``A x``: bicubic reduction by ``factor`` as of MATLAB's ``imresize``, neither clipped nor rounded.
+    """``A x``: bicubic reduction by ``factor`` as of MATLAB's ``imresize``, neither clipped nor
+    rounded.
 
-    The cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing, pixels are centred at halves,
-    and images are mirrored at their edges. DPS (Chung et al., ICLR 2023) and most later work reduce images so. Bicubic
-    resizing of PyTorch and Pillow differs at the border, where it renormalises the kernel, and a block average, also
-    called "sr4", everywhere. Measurements are ``(N, C, H / factor, W / factor)``.
+    The cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing, pixels are
+    centred at halves, and images are mirrored at their edges. DPS (Chung et al., ICLR 2023) and
+    most later work reduce images so. Bicubic resizing of PyTorch and Pillow differs at the border,
+    where it renormalises the kernel, and a block average, also called "sr4", everywhere.
+    Measurements are ``(N, C, H / factor, W / factor)``.
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. factor: by how much either side is reduced. sigma: noise level, in
-    [-1, 1] units.
+    shape: ``(C, H, W)`` of the images, handed in. factor: by how much either side is reduced.
+    sigma: noise level, in [-1, 1] units.
 
-    Raises ValueError for a ``factor`` below 1 or that does not divide both sides, and for a negative ``sigma``.
+    Raises ValueError for a ``factor`` below 1 or that does not divide both sides, and for a
+    negative ``sigma``.
     """
 
     caps: ClassVar[frozenset[str]] = Separable.caps | {"pinv"}
@@ -39,7 +42,9 @@ class SuperResolution(Separable):
         if self.factor < 1:
             raise ValueError(f"factor {self.factor} reduces nothing; give a whole number from 1 on")
         if height % self.factor or width % self.factor:
-            raise ValueError(f"factor {self.factor} does not divide the {height} x {width} pixels of an image")
+            raise ValueError(
+                f"factor {self.factor} does not divide the {height} x {width} pixels of an image"
+            )
         self.check_sigma()
 
     def pinv(self, y: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 
-from priors.execution import Execution
-from priors.latents import Latent
-from priors.nets import Contexts, Inpainter, UNet2D
-from priors.process import CLEAN, Level, Process, Rescaled
+from posterior_bench.priors.execution import Execution
+from posterior_bench.priors.latents import Latent
+from posterior_bench.priors.nets import Contexts, Inpainter, UNet2D
+from posterior_bench.priors.process import CLEAN, Level, Process, Rescaled
 
 Shape = tuple[int, int, int]
 
@@ -31,17 +31,20 @@ class BudgetExceeded(RuntimeError):
 
 @dataclass
 class Meter:
-    """Evaluations counted in samples (rows times calls): what a method costs, measured where it is spent.
+    """Evaluations counted in samples (rows times calls): what a method costs, measured where it is
+    spent.
 
-    ``nfe``: forward passes of the network; a guided one counts 2. ``nge``: its backward passes. Every time a gradient
-    is taken through a forward pass counts 1 (a guided one 2), also when several forward passes are chained or the same
-    graph is used again. A gradient of a gradient counts 1 more, for its own pass through the network, and so does a
-    tangent that is carried along forwards (jvp). What checkpointing computes again is not counted. Gradients batched by
-    ``is_grads_batched`` count as one, because torch does not tell how many there are. ``passes``: the sum of both.
-    ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards: they are no passes of the network.
+    ``nfe``: forward passes of the network; a guided one counts 2. ``nge``: its backward passes.
+    Every time a gradient is taken through a forward pass counts 1 (a guided one 2), also when
+    several forward passes are chained or the same graph is used again. A gradient of a gradient
+    counts 1 more, for its own pass through the network, and so does a tangent that is carried along
+    forwards (jvp). What checkpointing computes again is not counted. Gradients batched by
+    ``is_grads_batched`` count as one, because torch does not tell how many there are. ``passes``:
+    the sum of both. ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards:
+    they are no passes of the network.
 
-    ``limit`` bounds what ``unit`` names, ``nfe`` or ``passes``; ``watch`` is called before every evaluation and may
-    raise, which is how whoever runs a solver can end it.
+    ``limit`` bounds what ``unit`` names, ``nfe`` or ``passes``; ``watch`` is called before every
+    evaluation and may raise, which is how whoever runs a solver can end it.
     """
 
     nfe: int = 0
@@ -69,10 +72,16 @@ class Meter:
             self.watch()
         setattr(self, name, getattr(self, name) + count)
         if self.spent > self.limit:
-            raise BudgetExceeded(f"the solver used {self.spent} {UNITS[self.unit]}; its budget is {self.limit:.0f}")
+            raise BudgetExceeded(
+                f"the solver used {self.spent} {UNITS[self.unit]}; its budget is {self.limit:.0f}"
+            )
 
     def counts(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name not in ("limit", "watch", "unit")}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("limit", "watch", "unit")
+        }
 
 
 class _Backward(torch.autograd.Function):
@@ -90,10 +99,11 @@ class _Backward(torch.autograd.Function):
 
 
 class _Entered(torch.autograd.Function):
-    """The identity, where a state enters; the gradient that leaves here counts when a gradient is taken of it.
+    """The identity, where a state enters; the gradient that leaves here counts when a gradient is
+    taken of it.
 
-    A second derivative enters the graph of the first one at this place, whatever it is taken by: the counter at the
-    output would miss it where the loss is linear.
+    A second derivative enters the graph of the first one at this place, whatever it is taken by:
+    the counter at the output would miss it where the loss is linear.
     """
 
     @staticmethod
@@ -108,7 +118,8 @@ class _Entered(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Condition:
-    """Per-sample conditioning tensors (first axis N) and the values a network was trained to read as 'none'.
+    """Per-sample conditioning tensors (first axis N) and the values a network was trained to read
+    as 'none'.
 
     ``null = None`` means the network has no unconditional branch: guidance other than 1 is refused.
     """
@@ -131,14 +142,15 @@ class Prior:
 
     Parameters
     ----------
-    process: the noise process of the checkpoint.
-    net: backbone adapter of :mod:`priors.nets`; None for closed-form priors that override :meth:`denoise`.
-    shape: ``(C, H, W)`` of the images. latent: the autoencoder of a latent prior, whose network denoises states of
-    ``latent.shape(shape)``; None where it denoises the images themselves.
-    parameterization: what the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``.
-    num_classes: number of labels of a class-conditional prior; ``null_label`` is the label read as 'none'. Labels of a
-    text prior are numbers of prompts. ``class_names`` holds the name, or prompt, of every label, where they are known.
-    learned_var: whether the network puts out a variance behind its ``C`` channels; :meth:`denoise` leaves it out.
+    process: the noise process of the checkpoint. net: backbone adapter of :mod:`priors.nets`; None
+    for closed-form priors that override :meth:`denoise`. shape: ``(C, H, W)`` of the images.
+    latent: the autoencoder of a latent prior, whose network denoises states of
+    ``latent.shape(shape)``; None where it denoises the images themselves. parameterization: what
+    the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``. num_classes: number of labels
+    of a class-conditional prior; ``null_label`` is the label read as 'none'. Labels of a text prior
+    are numbers of prompts. ``class_names`` holds the name, or prompt, of every label, where they
+    are known. learned_var: whether the network puts out a variance behind its ``C`` channels;
+    :meth:`denoise` leaves it out.
     """
 
     def __init__(
@@ -174,7 +186,8 @@ class Prior:
 
     @property
     def caps(self) -> frozenset[str]:
-        """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and ``inpaint`` what it has."""
+        """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and
+        ``inpaint`` what it has."""
         caps = {"latent" if self.is_latent else "pixel"}
         if self.latent is None or self.latent.differentiable:
             caps.add("grad")
@@ -183,7 +196,11 @@ class Prior:
         if self.null_label is not None:
             caps.add("guidance")
         # hooks inside a network neither run compiled nor belong into a second forward pass
-        if isinstance(self.net, UNet2D) and not self.execution.compile and self.execution.checkpointing == "none":
+        if (
+            isinstance(self.net, UNet2D)
+            and not self.execution.compile
+            and self.execution.checkpointing == "none"
+        ):
             caps.add("features")
         if isinstance(self.net, Inpainter):
             caps.add("inpaint")
@@ -200,20 +217,23 @@ class Prior:
     def run_as(self, execution: Execution) -> Prior:
         """Run the network in this way from now on; results and counts mean the same.
 
-        Raises ValueError for a prior without a network, unless everything is left as it is by default.
+        Raises ValueError for a prior without a network, unless everything is left as it is by
+        default.
         """
         if execution == self.execution:
             return self
         if self.net is None:
             changed = ", ".join(f"{key}={value}" for key, value in execution.changed.items())
-            raise ValueError(f"{changed}: this prior is in closed form and runs no network; leave it out")
+            raise ValueError(
+                f"{changed}: this prior is in closed form and runs no network; leave it out"
+            )
         layout = torch.channels_last if execution.channels_last else torch.contiguous_format
         self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know no layout alone
         self._compiled = torch.compile(self.net, dynamic=False) if execution.compile else None
         self.execution = execution
         return self
 
-    # -- levels ---------------------------------------------------------------------------------------------------
+    # -- levels ------------------------------------------------------------------------------------
 
     def level(self, ratio: float) -> Level:
         """The level with ``sigma / alpha = ratio``."""
@@ -233,16 +253,17 @@ class Prior:
     ) -> list[Level]:
         """``n + 1`` levels that make ``n`` steps, noisiest first.
 
-        Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the cleanest level of the
-        network, so that ``n`` steps are ``n`` network calls. With ``end`` the levels run from ``start`` to ``end``.
+        Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the
+        cleanest level of the network, so that ``n`` steps are ``n`` network calls. With ``end`` the
+        levels run from ``start`` to ``end``.
 
-        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for flows),
-        ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln sigma/alpha), ``index`` (uniform in
-        the native index, rounded: the respaced grid of guided-diffusion), ``flow`` (uniform in
-        ``u = sigma / (alpha + sigma)``).
+        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for
+        flows), ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln
+        sigma/alpha), ``index`` (uniform in the native index, rounded: the respaced grid of
+        guided-diffusion), ``flow`` (uniform in ``u = sigma / (alpha + sigma)``).
 
-        Raises ValueError for an unknown kind, ``n < 1``, ``index`` without native indices, and ``karras`` or
-        ``logsnr`` from the infinite ratio at which a flow starts.
+        Raises ValueError for an unknown kind, ``n < 1``, ``index`` without native indices, and
+        ``karras`` or ``logsnr`` from the infinite ratio at which a flow starts.
         """
         if n < 1:
             raise ValueError(f"a grid needs at least 1 step, got {n}")
@@ -254,12 +275,17 @@ class Prior:
         if kind == "native":
             kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
         if kind in ("karras", "logsnr") and math.isinf(top.ratio):
-            raise ValueError(f"a {kind} grid needs a finite start; give start=level(ratio), or use kind flow")
+            raise ValueError(
+                f"a {kind} grid needs a finite start; give start=level(ratio), or use kind flow"
+            )
         if kind == "karras":
             roots = between(top.ratio ** (1 / rho), bottom.ratio ** (1 / rho))
             levels = [self.process.level(r**rho) for r in roots]
         elif kind == "logsnr":
-            levels = [self.process.level(math.exp(r)) for r in between(math.log(top.ratio), math.log(bottom.ratio))]
+            levels = [
+                self.process.level(math.exp(r))
+                for r in between(math.log(top.ratio), math.log(bottom.ratio))
+            ]
         elif kind == "index":
             indices = between(self.process.index(top), self.process.index(bottom))
             if math.isnan(indices[0]):
@@ -273,61 +299,86 @@ class Prior:
             raise ValueError(f"unknown grid '{kind}'; valid: native, karras, logsnr, index, flow")
         return levels if end is not None else [*levels, CLEAN]
 
-    # -- the one primitive ------------------------------------------------------------------------------------------
+    # -- the one primitive -------------------------------------------------------------------------
 
     def condition(self, labels: Tensor | None) -> Condition | None:
-        """The condition for integer labels ``(N,)`` in ``0..num_classes-1``; None for an unconditional prior."""
+        """The condition for integer labels ``(N,)`` in ``0..num_classes-1``; None for an
+        unconditional prior."""
         if labels is None or not self.num_classes:
             return None
-        null = None if self.null_label is None else {"label": torch.full_like(labels, self.null_label)}
+        null = (
+            None if self.null_label is None else {"label": torch.full_like(labels, self.null_label)}
+        )
         return Condition({"label": labels}, null)
 
     @property
     def reads_text(self) -> bool:
-        """Whether the network reads prompts: a context of several tokens. A class is a context of one."""
+        """Whether the network reads prompts: a context of several tokens. A class is a context of
+        one."""
         return isinstance(self.net, Contexts) and self.net.contexts.shape[1] > 1
 
     def prompt_rows(self, index: int) -> Mapping[str, Tensor]:
-        """What the network reads of its own prompt number ``index``; -1 is the empty one. Each ``(1, ...)``."""
+        """What the network reads of its own prompt number ``index``; -1 is the empty one. Each
+        ``(1, ...)``."""
         if not isinstance(self.net, Contexts) or not self.reads_text:
             raise ValueError("this prior reads no prompts")
         tables = {"contexts": self.net.contexts, "pooled": self.net.pooled}
-        return {name: table[index].detach()[None].float() for name, table in tables.items() if table is not None}
+        return {
+            name: table[index].detach()[None].float()
+            for name, table in tables.items()
+            if table is not None
+        }
 
     def prompted(self, rows: Sequence[Mapping[str, Tensor]]) -> Condition:
-        """The condition for one prompt a sample, each as :meth:`prompt_rows`; the null condition is the empty prompt.
+        """The condition for one prompt a sample, each as :meth:`prompt_rows`; the null condition is
+        the empty prompt.
 
         Raises ValueError for a prior that reads no prompts, and for embeddings of another shape.
         """
         null = self.prompt_rows(-1)
         for row in rows:
             if {k: v.shape for k, v in row.items()} != {k: v.shape for k, v in null.items()}:
-                found, wanted = (", ".join(f"{k} {tuple(v.shape)}" for k, v in of.items()) for of in (row, null))
+                found, wanted = (
+                    ", ".join(f"{k} {tuple(v.shape)}" for k, v in of.items()) for of in (row, null)
+                )
                 raise ValueError(f"a prompt is embedded as {found}, and the network wants {wanted}")
         values = {name: torch.cat([row[name].to(self.device) for row in rows]) for name in null}
-        return Condition(values, {k: v.to(self.device).expand(len(rows), *v.shape[1:]) for k, v in null.items()})
+        return Condition(
+            values, {k: v.to(self.device).expand(len(rows), *v.shape[1:]) for k, v in null.items()}
+        )
 
     def inpainting(
         self, y: Tensor, mask: Tensor, cond: Condition | None = None, noise: Tensor | None = None
     ) -> Condition:
-        """``cond`` and what an inpainting model must know of ``y`` ``(N, C, H, W)``, seen where ``mask`` is True.
+        """``cond`` and what an inpainting model must know of ``y`` ``(N, C, H, W)``, seen where
+        ``mask`` is True.
 
-        ``mask``: bool ``(N, 1, H, W)``. ``noise``, of the shape of the latents, makes the encoding of the masked image
-        a draw, as released pipelines do; without it, it is the mean. Mask and image stay in the null condition:
-        guidance is about labels and prompts alone. Raises ValueError for a prior that takes no such condition.
+        ``mask``: bool ``(N, 1, H, W)``. ``noise``, of the shape of the latents, makes the encoding
+        of the masked image a draw, as released pipelines do; without it, it is the mean. Mask and
+        image stay in the null condition: guidance is about labels and prompts alone. Raises
+        ValueError for a prior that takes no such condition.
         """
         if not isinstance(self.net, Inpainter):
-            raise ValueError("this prior takes no inpainting condition; choose one converted from an inpainting model")
+            raise ValueError(
+                "this prior takes no inpainting condition; choose one converted from an inpainting "
+                "model"
+            )
         inpaint = {"inpaint": self.net.inpainting(y, mask, lambda x: self.encode(x, noise))}
         if cond is None:
             return Condition(inpaint)
-        return Condition({**cond.values, **inpaint}, None if cond.null is None else {**cond.null, **inpaint})
+        return Condition(
+            {**cond.values, **inpaint}, None if cond.null is None else {**cond.null, **inpaint}
+        )
 
-    def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
-        """``E[x0 | z]``: the denoised state, same shape as ``z``, differentiable in ``z``, never clipped.
+    def denoise(
+        self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """``E[x0 | z]``: the denoised state, same shape as ``z``, differentiable in ``z``, never
+        clipped.
 
-        Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and Salimans 2022).
-        Raises ValueError where the network has no null condition and ``guidance != 1``.
+        Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and
+        Salimans 2022). Raises ValueError where the network has no null condition and ``guidance !=
+        1``.
         """
         return self._denoise(z, level, cond, guidance)[0]
 
@@ -336,16 +387,19 @@ class Prior:
     ) -> tuple[Tensor, Tensor]:
         """:meth:`denoise` and the network's own variance, from one evaluation.
 
-        The variance is a ``fraction`` of the shape of ``z``, without a gradient: of the way, in logarithms, from the
-        variance of the posterior to that of a renoising step (:meth:`Process.learned_step`). Under guidance it is that
-        of the given condition. Raises ValueError where the network has learned none (``learned_var`` is False).
+        The variance is a ``fraction`` of the shape of ``z``, without a gradient: of the way, in
+        logarithms, from the variance of the posterior to that of a renoising step
+        (:meth:`Process.learned_step`). Under guidance it is that of the given condition. Raises
+        ValueError where the network has learned none (``learned_var`` is False).
         """
         if not self.learned_var:
             raise ValueError("this prior has learned no variance; call denoise")
         x0, variance = self._denoise(z, level, cond, guidance)
         return x0, (variance.detach() + 1) / 2
 
-    def _denoise(self, z: Tensor, level: Level, cond: Condition | None, guidance: float) -> tuple[Tensor, Tensor]:
+    def _denoise(
+        self, z: Tensor, level: Level, cond: Condition | None, guidance: float
+    ) -> tuple[Tensor, Tensor]:
         """``x0``, and the output behind its channels (none, where no variance is learned)."""
         if self.net is None:
             raise NotImplementedError("a prior without a network overrides denoise")
@@ -361,16 +415,22 @@ class Prior:
             out = given = self._kept(self._raw, scaled, t, values)
         else:
             if cond is None or cond.null is None:
-                raise ValueError(f"guidance {guidance} needs a condition and a trained null condition; use guidance=1")
+                raise ValueError(
+                    f"guidance {guidance} needs a condition and a trained null condition; use "
+                    f"guidance=1"
+                )
             self.meter.add("nfe", 2 * len(z))
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
-            given, null = self._kept(self._raw, torch.cat([scaled, scaled]), torch.cat([t, t]), both).chunk(2)
+            given, null = self._kept(
+                self._raw, torch.cat([scaled, scaled]), torch.cat([t, t]), both
+            ).chunk(2)
             out = null + guidance * (given - null)
         x0 = self._to_x0(out[:, :channels], z, alpha, sigma)
         return self._counted(x0, "nge", backwards), given[:, z.shape[1] :]
 
     def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """The network's output, run as :attr:`execution` says and handed on in the precision of ``x``."""
+        """The network's output, run as :attr:`execution` says and handed on in the precision of
+        ``x``."""
         assert self.net is not None
         net = self.net if self._compiled is None else self._compiled
         if self.execution.channels_last:
@@ -381,7 +441,8 @@ class Prior:
         return out.to(x.dtype).contiguous()
 
     def _kept(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """``function(*inputs)``; under call checkpointing its gradient is computed from the inputs alone.
+        """``function(*inputs)``; under call checkpointing its gradient is computed from the inputs
+        alone.
 
         Nothing in ``function`` may count or draw: it is called once more for every gradient.
         """
@@ -392,7 +453,8 @@ class Prior:
 
     @staticmethod
     def _like(value: float | Tensor, z: Tensor) -> Tensor:
-        """A float64 tensor on the device of ``z``, so that coefficients are formed in double and cast last."""
+        """A float64 tensor on the device of ``z``, so that coefficients are formed in double and
+        cast last."""
         return torch.as_tensor(value, dtype=torch.float64, device=z.device)
 
     def _scaled_input(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -425,23 +487,28 @@ class Prior:
         if not self.num_classes:
             return {}
         if self.null_label is None:
-            raise ValueError("this prior is class-conditional and has no unconditional branch: give labels")
+            raise ValueError(
+                "this prior is class-conditional and has no unconditional branch: give labels"
+            )
         return {"label": torch.full((len(z),), self.null_label, device=z.device)}
 
     def _counted(self, x: Tensor, name: str, count: int) -> Tensor:
-        """``x``, with ``count`` added to the meter when a gradient is taken through it, and at once for a tangent."""
+        """``x``, with ``count`` added to the meter when a gradient is taken through it, and at once
+        for a tangent."""
         if unpack_dual(x).tangent is not None:
             self.meter.add(name, count)
         return _Backward.apply(x, self.meter, name, count) if x.requires_grad else x
 
     def _entered(self, z: Tensor, name: str, count: int) -> Tensor:
-        """``z``, with ``count`` added to the meter when a second derivative is taken through what is made of it."""
+        """``z``, with ``count`` added to the meter when a second derivative is taken through what
+        is made of it."""
         return _Entered.apply(z, self.meter, name, count) if z.requires_grad else z
 
-    # -- the latent space (the identity for pixel priors) -------------------------------------------------------------
+    # -- the latent space (the identity for pixel priors) ------------------------------------------
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Image to the state the network denoises: the mean of a KL encoder, or a draw of it with ``noise``."""
+        """Image to the state the network denoises: the mean of a KL encoder, or a draw of it with
+        ``noise``."""
         if self.latent is None:
             return x
         self.meter.add("encode", len(x))
@@ -454,21 +521,27 @@ class Prior:
         self.meter.add("decode", len(z))
         return self._counted(self._kept(self.latent.decode, z), "decode_grad", len(z))
 
-    # -- other coordinates ------------------------------------------------------------------------------------------
+    # -- other coordinates -------------------------------------------------------------------------
 
     def view(self, kind: str) -> Prior:
-        """The same denoiser in ``vp`` or ``ve`` coordinates (gradients in z depend on them; x0 does not)."""
+        """The same denoiser in ``vp`` or ``ve`` coordinates (gradients in z depend on them; x0 does
+        not)."""
         return self if kind in ("native", self.process.kind) else View(self, kind)
 
     @contextmanager
     def metered(
         self, limit: float = math.inf, watch: Callable[[], None] | None = None, unit: str = "nfe"
     ) -> Iterator[Meter]:
-        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the meter around it.
+        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the
+        meter around it.
 
-        ``limit`` bounds what ``unit`` names: ``nfe``, forward passes, or ``passes``, forward and backward ones.
+        ``limit`` bounds what ``unit`` names: ``nfe``, forward passes, or ``passes``, forward and
+        backward ones.
         """
-        outer, self.meter = self.meter, Meter(limit=limit, watch=watch or self.meter.watch, unit=unit)
+        outer, self.meter = (
+            self.meter,
+            Meter(limit=limit, watch=watch or self.meter.watch, unit=unit),
+        )
         try:
             yield self.meter
         finally:
@@ -492,7 +565,8 @@ class View(Prior):
 
     @property
     def meter(self) -> Meter:
-        """The meter of the viewed prior: a block metered through a view counts, and nothing counts twice."""
+        """The meter of the viewed prior: a block metered through a view counts, and nothing counts
+        twice."""
         return self.base.meter
 
     @meter.setter
@@ -507,7 +581,9 @@ class View(Prior):
     def caps(self) -> frozenset[str]:
         return self.base.caps
 
-    def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+    def denoise(
+        self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> Tensor:
         return self.base.denoise(*self._in_native(z, level), cond, guidance)
 
     def denoise_with_variance(
@@ -522,7 +598,12 @@ class View(Prior):
 
     def _native(self, level: Level) -> Level:
         if isinstance(level.alpha, Tensor):
-            return Level.stack([self.base.process.level(r) for r in torch.as_tensor(level.ratio).flatten().tolist()])
+            return Level.stack(
+                [
+                    self.base.process.level(r)
+                    for r in torch.as_tensor(level.ratio).flatten().tolist()
+                ]
+            )
         return self.base.process.level(float(level.ratio))
 
     @property

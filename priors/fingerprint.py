@@ -11,11 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package: relative paths of shipped priors start here."""
 
 CHECKPOINTS = "checkpoints"
-"""The folder, below the working directory or :data:`ROOT`, of published priors that a user has converted."""
+"""The folder, below the working directory or :data:`ROOT`, of published priors that a user has
+converted."""
 
 
 def resolve(path: str | Path) -> Path:
-    """The folder of a prior: as given, or below :data:`ROOT` where a relative path does not exist here.
+    """The folder of a prior: as given, or below :data:`ROOT` where a relative path does not exist
+    here.
 
     Raises FileNotFoundError where neither holds a ``prior.json``.
     """
@@ -27,13 +29,16 @@ def resolve(path: str | Path) -> Path:
     if given.parts[:1] == (CHECKPOINTS,):
         name = "/".join(given.parts[1:])
         raise FileNotFoundError(
-            f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY --to {given}` "
-            f"(`python -m bench show prior={name}` says which file and how, docs/downloads.md where it is published), "
+            f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY "
+            f"--to {given}` "
+            f"(`python -m bench show prior={name}` says which file and how, docs/downloads.md "
+            f"where it is published), "
             "or set prior.path"
         )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(
-        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or give prior=PATH, a folder "
+        f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or give "
+        f"prior=PATH, a folder "
         "with prior.json or one of diffusers"
     )
 
@@ -45,22 +50,29 @@ def read_spec(folder: Path) -> dict[str, object]:
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); restore or export it again") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); restore or export it again"
+        ) from None
     if not isinstance(spec, dict):
         raise ValueError(f"{path} must hold one JSON object; restore or export it again")
     return spec
 
 
 def weight_hashes(folder: Path, spec: dict[str, object]) -> dict[str, str]:
-    """What ``prior.json`` says of its weight files: name to sha256. ValueError where it says nothing usable."""
+    """What ``prior.json`` says of its weight files: name to sha256. ValueError where it says
+    nothing usable."""
     recorded = spec.get("sha256")
     if not isinstance(recorded, dict) or not recorded:
         raise ValueError(f"{folder / 'prior.json'}: 'sha256' must map each weight file to its hash")
     for name in recorded:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{folder / 'prior.json'}: '{name}' is no name of a safetensors file in this folder")
+            raise ValueError(
+                f"{folder / 'prior.json'}: '{name}' is no name of a safetensors file in this folder"
+            )
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing; restore it or export the prior again")
+            raise FileNotFoundError(
+                f"{folder / name} is missing; restore it or export the prior again"
+            )
     return {str(name): str(value) for name, value in recorded.items()}
 
 
@@ -68,7 +80,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """ValueError where a file is the note that git-lfs leaves in the place of a large file; others are not read."""
+    """ValueError where a file is the note that git-lfs leaves in the place of a large file; others
+    are not read."""
     try:
         with path.open("rb") as file:
             head = file.read(len(_POINTER))
@@ -76,7 +89,8 @@ def refuse_pointer(path: Path) -> None:
         return  # whoever reads the file says what is wrong with it
     if head == _POINTER:
         raise ValueError(
-            f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in {path.parent}, or download the "
+            f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in "
+            f"{path.parent}, or download the "
             "file"
         )
 
@@ -94,13 +108,17 @@ def _sha256(path: Path, modified: int, size: int) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """16 hexadecimal digits over ``prior.json`` (its meaning, not its layout) and the bytes of its weights.
+    """16 hexadecimal digits over ``prior.json`` (its meaning, not its layout) and the bytes of its
+    weights.
 
     It is part of a cell's hash: two priors with one fingerprint give the same numbers. Raises what
     :func:`resolve`, :func:`read_spec` and :func:`weight_hashes` raise.
     """
     folder = resolve(path)
     spec = read_spec(folder)
-    content = {"spec": spec, "files": {name: sha256(folder / name) for name in weight_hashes(folder, spec)}}
+    content = {
+        "spec": spec,
+        "files": {name: sha256(folder / name) for name in weight_hashes(folder, spec)},
+    }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -2,8 +2,9 @@
 
 A latent prior has a second file, ``latent.safetensors``, with its autoencoder.
 
-Reading is strict. A prior that loads is the one that was written: the hash of the weights is recorded, every key must
-be known, every tensor must be there with its shape and be finite. Nothing in the files can name code to run.
+Reading is strict. A prior that loads is the one that was written: the hash of the weights is
+recorded, every key must be known, every tensor must be there with its shape and be finite. Nothing
+in the files can name code to run.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from priors.base import Prior
-from priors.fingerprint import read_spec, refuse_pointer, resolve, sha256, weight_hashes
-from priors.latents import GRADIENTS, LATENTS, VQ, Latent
-from priors.nets import NETS, SD3Inpainting
-from priors.process import PROCESSES, Process
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.fingerprint import (
+    read_spec,
+    refuse_pointer,
+    resolve,
+    sha256,
+    weight_hashes,
+)
+from posterior_bench.priors.latents import GRADIENTS, LATENTS, VQ, Latent
+from posterior_bench.priors.nets import NETS, SD3Inpainting
+from posterior_bench.priors.process import PROCESSES, Process
 
 FORMAT = 1
 WEIGHTS = "net.safetensors"
@@ -42,19 +49,26 @@ _ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
     "null_label": (int, type(None)),
 }
 _OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {"latent": dict, "learned_var": bool}
-_META: dict[str, type | tuple[type, ...]] = {"name": str, "training": dict, "source": str, "licence": str}
+_META: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "training": dict,
+    "source": str,
+    "licence": str,
+}
 _OPTIONAL_META: dict[str, type | tuple[type, ...]] = {"class_names": list, "converted_from": dict}
 _FILE: dict[str, type | tuple[type, ...]] = {"format": int, "sha256": dict}
 
 
-def save(folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: torch.dtype = torch.float16) -> Path:
+def save(
+    folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: torch.dtype = torch.float16
+) -> Path:
     """Write a prior; returns the folder.
 
-    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and if there are any
-    ``class_names`` and ``converted_from`` (the sha256 of every file a converted prior was made of).
-    ``dtype`` of the weights on disk; they are always loaded as float32. ``prior.json`` is written last, so that an
-    interrupted save never looks whole. Raises ValueError for a prior or facts that cannot be written, and where a
-    weight is not finite or leaves the range of ``dtype``.
+    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and if there are
+    any ``class_names`` and ``converted_from`` (the sha256 of every file a converted prior was made
+    of). ``dtype`` of the weights on disk; they are always loaded as float32. ``prior.json`` is
+    written last, so that an interrupted save never looks whole. Raises ValueError for a prior or
+    facts that cannot be written, and where a weight is not finite or leaves the range of ``dtype``.
     """
     _check_keys("the facts of a prior", meta, _META, _OPTIONAL_META)
     architecture = architecture_of(prior)
@@ -64,7 +78,12 @@ def save(folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: to
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(folder / name, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
-    spec = {"format": FORMAT, **meta, **architecture, "sha256": {name: sha256(folder / name) for name in files}}
+    spec = {
+        "format": FORMAT,
+        **meta,
+        **architecture,
+        "sha256": {name: sha256(folder / name) for name in files},
+    }
     text = json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
     _replace(folder / "prior.json", lambda part: part.write_text(text, encoding="utf-8"))
     return folder
@@ -78,19 +97,24 @@ def _modules(prior: Prior) -> dict[str, nn.Module]:
 
 def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
     """The weights of a network as the bytes of a safetensors file."""
-    state = {key: value.detach().cpu().to(dtype).contiguous() for key, value in module.state_dict().items()}
+    state = {
+        key: value.detach().cpu().to(dtype).contiguous()
+        for key, value in module.state_dict().items()
+    }
     _check_finite(f"after the cast to {dtype} the weights for {name}", state)
     return to_bytes(state)
 
 
-def load(path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None) -> Prior:
+def load(
+    path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None
+) -> Prior:
     """The prior in a folder, on the CPU, frozen, in float32.
 
-    ``vq_gradient``, for a VQ autoencoder alone: ``straight_through`` (the default), ``unquantised`` or ``hard``.
-    ``control_scale``, for a ControlNet alone: the factor of what it adds (1 by default). A relative ``path`` that does
-    not exist in the working directory is looked for beside this package. No random number is drawn. Raises
-    FileNotFoundError for missing files and ValueError, one line each, for everything that is not exactly as it was
-    written.
+    ``vq_gradient``, for a VQ autoencoder alone: ``straight_through`` (the default), ``unquantised``
+    or ``hard``. ``control_scale``, for a ControlNet alone: the factor of what it adds (1 by
+    default). A relative ``path`` that does not exist in the working directory is looked for beside
+    this package. No random number is drawn. Raises FileNotFoundError for missing files and
+    ValueError, one line each, for everything that is not exactly as it was written.
     """
     folder = resolve(path)
     prior, modules = _described(folder)
@@ -101,15 +125,19 @@ def load(path: str | Path, vq_gradient: str | None = None, control_scale: float 
         _set_gradient(prior.latent, vq_gradient)
     if control_scale is not None:
         if not isinstance(prior.net, SD3Inpainting):
-            raise ValueError("control_scale is a setting of ControlNets, and this prior has none; leave it out")
+            raise ValueError(
+                "control_scale is a setting of ControlNets, and this prior has none; leave it out"
+            )
         prior.net.control_scale = float(control_scale)
     return prior
 
 
 def verify(path: str | Path) -> Prior:
-    """The prior in a folder on the meta device, which holds no weights, after all checks of :func:`load` but values.
+    """The prior in a folder on the meta device, which holds no weights, after all checks of
+    :func:`load` but values.
 
-    That is: the files, their sha256, and name and shape of every tensor. Raises what :func:`load` raises.
+    That is: the files, their sha256, and name and shape of every tensor. Raises what :func:`load`
+    raises.
     """
     folder = resolve(path)
     prior, modules = _described(folder)
@@ -118,62 +146,88 @@ def verify(path: str | Path) -> Prior:
             with safe_open(folder / name, "pt") as file:
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dict
         except SafetensorError as error:
-            raise ValueError(f"{folder / name} is not a safetensors file ({error}); export the prior again") from None
+            raise ValueError(
+                f"{folder / name} is not a safetensors file ({error}); export the prior again"
+            ) from None
         _check_shapes(str(folder / name), shapes, module, "prior.json describes another network")
     return prior
 
 
 def _described(folder: Path) -> tuple[Prior, dict[str, nn.Module]]:
-    """What ``prior.json`` describes, on the meta device, and its networks by file; the files have the right sha256."""
+    """What ``prior.json`` describes, on the meta device, and its networks by file; the files have
+    the right sha256."""
     where = str(folder / "prior.json")
     spec = read_spec(folder)
     if spec.get("format") != FORMAT:
-        raise ValueError(f"{where} has format {spec.get('format')}; this version reads format {FORMAT}")
-    _check_keys(where, spec, {**_FILE, **_META, **_ARCHITECTURE}, {**_OPTIONAL_META, **_OPTIONAL_ARCHITECTURE})
+        raise ValueError(
+            f"{where} has format {spec.get('format')}; this version reads format {FORMAT}"
+        )
+    _check_keys(
+        where,
+        spec,
+        {**_FILE, **_META, **_ARCHITECTURE},
+        {**_OPTIONAL_META, **_OPTIONAL_ARCHITECTURE},
+    )
     _check_values(where, spec)
     # on the meta device: no memory and no random numbers for weights that are replaced at once
     latent = untrained_latent(spec["latent"], where, "meta") if "latent" in spec else None
     prior = untrained(spec, where, "meta", latent)
     modules, recorded = _modules(prior), weight_hashes(folder, spec)
     if set(recorded) != set(modules):
-        raise ValueError(f"{where}: 'sha256' must name {' and '.join(modules)} alone, got {', '.join(recorded)}")
+        raise ValueError(
+            f"{where}: 'sha256' must name {' and '.join(modules)} alone, got {', '.join(recorded)}"
+        )
     for name in modules:
         refuse_pointer(folder / name)
         if sha256(folder / name) != recorded[name]:
-            raise ValueError(f"{folder / name} is not the file prior.json was written for (its sha256 differs)")
-    prior.class_names = tuple(map(str, names)) if isinstance(names := spec.get("class_names"), list) else ()
+            raise ValueError(
+                f"{folder / name} is not the file prior.json was written for (its sha256 differs)"
+            )
+    prior.class_names = (
+        tuple(map(str, names)) if isinstance(names := spec.get("class_names"), list) else ()
+    )
     return prior, modules
 
 
 def _set_gradient(latent: Latent | None, gradient: str) -> None:
     if not isinstance(latent, VQ):
-        raise ValueError("vq_gradient is a setting of VQ autoencoders, and this prior has none; leave it out")
+        raise ValueError(
+            "vq_gradient is a setting of VQ autoencoders, and this prior has none; leave it out"
+        )
     if gradient not in GRADIENTS:
         raise ValueError(f"unknown vq_gradient '{gradient}'; valid: {_or(GRADIENTS)}")
     latent.gradient = gradient
 
 
 def untrained(
-    spec: Mapping[str, object], where: str = "the prior", device: str = "cpu", latent: Latent | None = None
+    spec: Mapping[str, object],
+    where: str = "the prior",
+    device: str = "cpu",
+    latent: Latent | None = None,
 ) -> Prior:
-    """A prior with fresh weights from torch's global generator, built from the architecture keys of ``spec``.
+    """A prior with fresh weights from torch's global generator, built from the architecture keys of
+    ``spec``.
 
-    These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes`` and
-    ``null_label``, and ``learned_var`` where it is true; other keys are ignored. ``where`` names the source in error
-    messages, ``device`` the place of the weights, ``latent`` the autoencoder of a latent prior.
+    These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes``
+    and ``null_label``, and ``learned_var`` where it is true; other keys are ignored. ``where``
+    names the source in error messages, ``device`` the place of the weights, ``latent`` the
+    autoencoder of a latent prior.
     """
     with torch.device(device):
         net = _build(f"{where}, net", spec["net"], "class", NETS)
     process = _build(f"{where}, process", spec["process"], "kind", PROCESSES)
     assert isinstance(net, nn.Module) and isinstance(process, Process)
     keys = ("shape", "parameterization", "sigma_data", "num_classes", "null_label")
-    settings = {key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys}
+    settings = {
+        key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys
+    }
     settings["learned_var"] = spec.get("learned_var", False)
     return Prior(process, net, latent=latent, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
 
 
 def untrained_latent(spec: object, where: str = "the prior", device: str = "cpu") -> Latent:
-    """An autoencoder with fresh weights from torch's global generator, built from the ``latent`` node of a prior."""
+    """An autoencoder with fresh weights from torch's global generator, built from the ``latent``
+    node of a prior."""
     with torch.device(device):
         latent = _build(f"{where}, latent", spec, "class", LATENTS)
     assert isinstance(latent, Latent)
@@ -184,7 +238,10 @@ def architecture_of(prior: Prior) -> dict[str, object]:
     """What :func:`untrained` needs to build ``prior`` again, in plain JSON types."""
     name = next((name for name, cls in NETS.items() if type(prior.net) is cls), None)
     if name is None:
-        raise ValueError(f"a prior with the network {type(prior.net).__name__} cannot be written; valid: {_or(NETS)}")
+        raise ValueError(
+            f"a prior with the network {type(prior.net).__name__} cannot be written; valid: "
+            f"{_or(NETS)}"
+        )
     architecture = {
         "net": {"class": name, **getattr(prior.net, "settings")},  # noqa: B009 - an nn.Module types it as a Tensor
         "process": prior.process.spec,
@@ -202,8 +259,11 @@ def architecture_of(prior: Prior) -> dict[str, object]:
     return json.loads(json.dumps(architecture))
 
 
-def _build(where: str, spec: object, selector: str, table: Mapping[str, Callable[..., object]]) -> object:
-    """The entry of ``table`` that ``spec[selector]`` names, called with the other keys of ``spec``."""
+def _build(
+    where: str, spec: object, selector: str, table: Mapping[str, Callable[..., object]]
+) -> object:
+    """The entry of ``table`` that ``spec[selector]`` names, called with the other keys of
+    ``spec``."""
     assert isinstance(spec, Mapping)
     name = str(spec.get(selector))
     if name not in table:
@@ -211,7 +271,9 @@ def _build(where: str, spec: object, selector: str, table: Mapping[str, Callable
     settings = {key: value for key, value in spec.items() if key != selector}
     valid = inspect.signature(table[name]).parameters
     if unknown := settings.keys() - valid.keys():
-        raise ValueError(f"{where}: unknown key {_quoted(unknown)}; valid: {selector}, {', '.join(valid)}")
+        raise ValueError(
+            f"{where}: unknown key {_quoted(unknown)}; valid: {selector}, {', '.join(valid)}"
+        )
     try:
         return table[name](**settings)
     except (TypeError, ValueError) as error:
@@ -223,24 +285,30 @@ def _assign(path: Path, net: nn.Module) -> None:
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); export the prior again") from None
+        raise ValueError(
+            f"{path} is not a safetensors file ({error}); export the prior again"
+        ) from None
     fill(str(path), state, net, "prior.json describes another network")
 
 
 def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -> None:
     """Put tensors into a network built on the meta device, as float32; every one must be right.
 
-    Raises ValueError, one line with ``where`` and ``reason``, for a tensor that is missing, left over, of another shape
-    or not finite.
+    Raises ValueError, one line with ``where`` and ``reason``, for a tensor that is missing, left
+    over, of another shape or not finite.
     """
     _check_shapes(where, {name: tuple(value.shape) for name, value in state.items()}, net, reason)
     _check_finite(where, state)
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     if any(tensor.is_meta for tensor in chain(net.parameters(), net.buffers())):
-        raise ValueError(f"{type(net).__name__} has buffers that no file holds; register them as persistent")
+        raise ValueError(
+            f"{type(net).__name__} has buffers that no file holds; register them as persistent"
+        )
 
 
-def _check_shapes(where: str, shapes: Mapping[str, tuple[int, ...]], net: nn.Module, reason: str) -> None:
+def _check_shapes(
+    where: str, shapes: Mapping[str, tuple[int, ...]], net: nn.Module, reason: str
+) -> None:
     """ValueError, one line, unless the tensors have the names and shapes that the network wants."""
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
@@ -249,7 +317,9 @@ def _check_shapes(where: str, shapes: Mapping[str, tuple[int, ...]], net: nn.Mod
             raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
     for name, shape in expected.items():
         if shapes[name] != shape:
-            raise ValueError(f"{where}: '{name}' has shape {shapes[name]}, the network wants {shape}")
+            raise ValueError(
+                f"{where}: '{name}' has shape {shapes[name]}, the network wants {shape}"
+            )
 
 
 def _check_keys(
@@ -262,18 +332,30 @@ def _check_keys(
         raise ValueError(f"{where}: missing key {_quoted(missing)}")
     known = {**required, **optional}
     if unknown := found.keys() - known.keys():
-        raise ValueError(f"{where}: unknown key {_quoted(unknown)}; valid: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{where}: unknown key {_quoted(unknown)}; valid: {', '.join(sorted(known))}"
+        )
     for key, value in found.items():
-        if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
-            raise ValueError(f"{where}: '{key}' has a value of type {type(value).__name__}, which is not valid")
+        if not isinstance(value, known[key]) or (
+            isinstance(value, bool) and known[key] is not bool
+        ):
+            raise ValueError(
+                f"{where}: '{key}' has a value of type {type(value).__name__}, which is not valid"
+            )
 
 
 def _check_values(where: str, spec: Mapping[str, object]) -> None:
     """Values a type alone does not make valid."""
     if (kind := spec["parameterization"]) not in PARAMETERIZATIONS:
-        raise ValueError(f"{where}: unknown parameterization '{kind}'; valid: {_or(PARAMETERIZATIONS)}")
+        raise ValueError(
+            f"{where}: unknown parameterization '{kind}'; valid: {_or(PARAMETERIZATIONS)}"
+        )
     shape = spec["shape"]
-    if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 3
+        and all(isinstance(n, int) and n > 0 for n in shape)
+    ):
         raise ValueError(f"{where}: 'shape' must be three positive integers C, H, W, got {shape}")
     names, classes = spec.get("class_names"), spec["num_classes"]
     if isinstance(names, list) and len(names) != classes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from priors.base import Prior
+from posterior_bench.priors.base import Prior
 
 
 def weight_bytes(prior: Prior) -> int:

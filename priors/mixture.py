@@ -1,4 +1,5 @@
-"""The exact prior: a Gaussian mixture, where denoiser, score, log density and posterior are closed forms."""
+"""The exact prior: a Gaussian mixture, where denoiser, score, log density and posterior are closed
+forms."""
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from priors.base import Condition, Prior, Shape
-from priors.process import Level, Process
+from posterior_bench.priors.base import Condition, Prior, Shape
+from posterior_bench.priors.process import Level, Process
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """``S_k = B_k^T diag(values_k) B_k + floor_k (I - B_k^T B_k)``: eigenvalues equal to the smallest need no vectors.
+    """``S_k = B_k^T diag(values_k) B_k + floor_k (I - B_k^T B_k)``: eigenvalues equal to the
+    smallest need no vectors.
 
     ``basis`` ``(K, r, d)`` with orthonormal rows, ``values`` ``(K, r)``, ``floor`` ``(K,)``.
     """
@@ -43,7 +45,8 @@ class Spectrum:
 
 
 class _Joint(NamedTuple):
-    """What a noise level and a state say of every component; ``rest`` is everything outside its basis."""
+    """What a noise level and a state say of every component; ``rest`` is everything outside its
+    basis."""
 
     log_density: Tensor  # (N, K), of the state and the component together
     residual: Tensor  # (N, K, d)
@@ -55,18 +58,23 @@ class _Joint(NamedTuple):
 class MixturePrior(Prior):
     """``x0 ~ sum_k w_k N(mu_k, S_k)`` with full covariances, at any noise level of any process.
 
-    A component is decomposed once, when the first denoiser call needs it; a noise level then costs two products with
-    the eigenvectors whose eigenvalues differ from the smallest. Arithmetic is float64 whatever the dtype of ``z``.
+    A component is decomposed once, when the first denoiser call needs it; a noise level then costs
+    two products with the eigenvectors whose eigenvalues differ from the smallest. Arithmetic is
+    float64 whatever the dtype of ``z``.
 
     Parameters
     ----------
     weights ``(K,)``, means ``(K, d)``, covariances ``(K, d, d)`` with ``d = C H W``.
     """
 
-    def __init__(self, process: Process, weights: Tensor, means: Tensor, covariances: Tensor, shape: Shape):
+    def __init__(
+        self, process: Process, weights: Tensor, means: Tensor, covariances: Tensor, shape: Shape
+    ):
         super().__init__(process, None, shape, parameterization="x0")
         if math.prod(shape) != means.shape[1]:
-            raise ValueError(f"means of {means.shape[1]} dimensions do not fill images of shape {shape}")
+            raise ValueError(
+                f"means of {means.shape[1]} dimensions do not fill images of shape {shape}"
+            )
         self.weights = weights.double() / weights.double().sum()
         self.means, self.covariances = means.double(), covariances.double()
         self._spectrum: Spectrum | None = None
@@ -74,11 +82,19 @@ class MixturePrior(Prior):
 
     @classmethod
     def low_rank(
-        cls, process: Process, weights: Tensor, means: Tensor, factors: Tensor, floor: Tensor, shape: Shape
+        cls,
+        process: Process,
+        weights: Tensor,
+        means: Tensor,
+        factors: Tensor,
+        floor: Tensor,
+        shape: Shape,
     ) -> MixturePrior:
-        """Components ``S_k = F_k F_k^T + floor_k I`` with ``factors`` ``(K, d, r)`` and ``floor`` ``(K,)`` above 0.
+        """Components ``S_k = F_k F_k^T + floor_k I`` with ``factors`` ``(K, d, r)`` and ``floor``
+        ``(K,)`` above 0.
 
-        Mixtures of probabilistic principal component analysers (Tipping and Bishop 1999) have this form.
+        Mixtures of probabilistic principal component analysers (Tipping and Bishop 1999) have this
+        form.
         """
         vectors, scales, _ = torch.linalg.svd(factors.double(), full_matrices=False)
         floor = floor.double()
@@ -106,12 +122,16 @@ class MixturePrior(Prior):
         self._roots = {k: root.to(self.device) for k, root in self._roots.items()}
         return self
 
-    # -- closed forms -------------------------------------------------------------------------------------------------
+    # -- closed forms ------------------------------------------------------------------------------
 
-    def denoise(self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+    def denoise(
+        self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> Tensor:
         """``E[x0 | z]``, exactly: responsibilities times each component's Gaussian regression."""
         if guidance != 1.0:
-            raise ValueError(f"guidance {guidance} needs a class-conditional prior; a mixture has no classes")
+            raise ValueError(
+                f"guidance {guidance} needs a class-conditional prior; a mixture has no classes"
+            )
         self.meter.add("nfe", len(z))
         z = self._entered(z, "nge", len(z))
         joint = self._joint(z.flatten(1).double(), level)
@@ -122,7 +142,8 @@ class MixturePrior(Prior):
         return self._counted(x0.view_as(z).to(z.dtype), "nge", len(z))
 
     def log_prob(self, z: Tensor, level: Level) -> Tensor:
-        """``log p(z)`` at a noise level, ``(N,)`` nats; the density of the data itself at ``CLEAN``."""
+        """``log p(z)`` at a noise level, ``(N,)`` nats; the density of the data itself at
+        ``CLEAN``."""
         return self._joint(z.flatten(1).double(), level).log_density.logsumexp(1)
 
     def score(self, z: Tensor, level: Level) -> Tensor:
@@ -139,16 +160,21 @@ class MixturePrior(Prior):
         rotated = torch.einsum("nki,kji->nkj", residual, basis)
         outside = residual.square().sum(-1) - rotated.square().sum(-1)
         distance = (rotated**2 / variance).sum(-1) + outside / variance_rest
-        log_volume = variance.log().sum(-1) + (flat.shape[1] - values.shape[1]) * variance_rest.log()
+        log_volume = (
+            variance.log().sum(-1) + (flat.shape[1] - values.shape[1]) * variance_rest.log()
+        )
         log_density = -0.5 * (distance + log_volume + flat.shape[1] * math.log(2 * math.pi))
         gain, gain_rest = alpha[..., None] * values / variance, alpha * floor / variance_rest
         return _Joint(self.weights.log() + log_density, residual, rotated, gain, gain_rest)
 
-    # -- the data and its posterior ------------------------------------------------------------------------------------
+    # -- the data and its posterior ----------------------------------------------------------------
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Draws of ``x0``: ``uniform`` ``(N,)`` picks the component, ``normal`` ``(N, C, H, W)`` fills it."""
-        k = torch.searchsorted(self.weights.cumsum(0), uniform.double().contiguous()).clamp_max(len(self.weights) - 1)
+        """Draws of ``x0``: ``uniform`` ``(N,)`` picks the component, ``normal`` ``(N, C, H, W)``
+        fills it."""
+        k = torch.searchsorted(self.weights.cumsum(0), uniform.double().contiguous()).clamp_max(
+            len(self.weights) - 1
+        )
         x0, flat = self.means[k], normal.flatten(1).double()
         for component in k.unique().tolist():
             # all rows, so that the shape of the product does not depend on what the others picked
@@ -157,7 +183,8 @@ class MixturePrior(Prior):
         return x0.view_as(normal).to(normal.dtype)
 
     def _root(self, component: int) -> Tensor:
-        """A matrix ``F`` with ``F F^T = S_k``: Cholesky's where that is accurate, else from the eigenvectors."""
+        """A matrix ``F`` with ``F F^T = S_k``: Cholesky's where that is accurate, else from the
+        eigenvectors."""
         if component not in self._roots:
             covariance = self.covariances[component]
             root = _cholesky(covariance)
@@ -168,29 +195,38 @@ class MixturePrior(Prior):
         return self._roots[component]
 
     def posterior(self, A: Tensor, y: Tensor, sigma: float) -> MixturePrior:
-        """``p(x0 | y)`` for ``y = A x0 + sigma n`` with a matrix ``A`` ``(M, d)`` and one observation ``y`` ``(M,)``.
+        """``p(x0 | y)`` for ``y = A x0 + sigma n`` with a matrix ``A`` ``(M, d)`` and one
+        observation ``y`` ``(M,)``.
 
-        Exact for any linear operator (conjugacy, per component); the weights are reweighted by each component's
-        evidence. ``sigma = 0`` conditions on the observed values themselves; raises ValueError where no component
-        can produce them.
+        Exact for any linear operator (conjugacy, per component); the weights are reweighted by each
+        component's evidence. ``sigma = 0`` conditions on the observed values themselves; raises
+        ValueError where no component can produce them.
         """
         A, y = A.double(), y.double()
         cross = _measured(self.covariances, A)  # (K, M, d)
-        gram = _measured(cross, A).mT + sigma**2 * torch.eye(len(y), dtype=torch.float64, device=y.device)
+        gram = _measured(cross, A).mT + sigma**2 * torch.eye(
+            len(y), dtype=torch.float64, device=y.device
+        )
         gain, residual, log_volume, possible = _whitened(gram, cross, y - self.means @ A.T)
         if not possible.any():
-            raise ValueError("no component of this mixture can produce y without noise; use sigma > 0")
+            raise ValueError(
+                "no component of this mixture can produce y without noise; use sigma > 0"
+            )
         means = self.means + torch.einsum("kmd,km->kd", gain, residual)
         covariances = self.covariances - gain.mT @ gain
         log_evidence = -0.5 * (residual.square().sum(-1) + log_volume)
         weights = (self.weights.log() + log_evidence.masked_fill(~possible, -math.inf)).softmax(0)
-        return MixturePrior(self.process, weights, means, _symmetric(covariances), self.latent_shape)
+        return MixturePrior(
+            self.process, weights, means, _symmetric(covariances), self.latent_shape
+        )
 
     def responsibilities(self, x0: Tensor) -> Tensor:
-        """Probability ``(N, K)`` that each of the images ``(N, C, H, W)`` came from each component, float64.
+        """Probability ``(N, K)`` that each of the images ``(N, C, H, W)`` came from each component,
+        float64.
 
-        Whatever was measured of ``x0``, their expectation over the posterior is the posterior's weights. A component
-        is taken to spread by at least ``1e-3``, so that a degenerate one has a density.
+        Whatever was measured of ``x0``, their expectation over the posterior is the posterior's
+        weights. A component is taken to spread by at least ``1e-3``, so that a degenerate one has a
+        density.
         """
         return self._joint(x0.flatten(1).double(), Level(1.0, 1e-3)).log_density.softmax(1)
 
@@ -203,27 +239,38 @@ class MixturePrior(Prior):
     def covariance(self) -> Tensor:
         """``Cov[x0]``, ``(d, d)``."""
         centred = self.means - self.mean
-        return torch.einsum("k,kij->ij", self.weights, self.covariances + centred[:, :, None] * centred[:, None])
+        return torch.einsum(
+            "k,kij->ij", self.weights, self.covariances + centred[:, :, None] * centred[:, None]
+        )
 
 
 def _measured(matrices: Tensor, A: Tensor) -> Tensor:
-    """``A S`` of symmetric ``S`` ``(K, d, d)``, or ``A C^T`` of ``C`` ``(K, M, d)``: ``(K, M, ...)``."""
+    """``A S`` of symmetric ``S`` ``(K, d, d)``, or ``A C^T`` of ``C`` ``(K, M, d)``: ``(K, M,
+    ...)``."""
     picked = A.argmax(1)
     if ((A != 0).sum(1) == 1).all() and (A.gather(1, picked[:, None]) == 1).all():
         return matrices[..., picked].mT  # a mask only picks rows
     return A @ matrices.mT
 
 
-def _whitened(gram: Tensor, cross: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``cross`` and ``residual`` in units of the predicted measurement, its log volume, and which ``(K,)`` can be."""
+def _whitened(
+    gram: Tensor, cross: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``cross`` and ``residual`` in units of the predicted measurement, its log volume, and which
+    ``(K,)`` can be."""
     root = _cholesky(gram)
     if root is not None:
         both = torch.cat([cross, residual[..., None]], dim=-1)
         white = torch.linalg.solve_triangular(root, both, upper=False)
         log_volume = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return white[..., :-1], white[..., -1], log_volume, torch.ones_like(log_volume, dtype=torch.bool)
-    # without noise a degenerate component makes the Gram matrix singular: what it fixes beforehand carries no
-    # information, and rules the component out where y disagrees
+        return (
+            white[..., :-1],
+            white[..., -1],
+            log_volume,
+            torch.ones_like(log_volume, dtype=torch.bool),
+        )
+    # without noise a degenerate component makes the Gram matrix singular: what it fixes beforehand
+    # carries no information, and rules the component out where y disagrees
     values, vectors = torch.linalg.eigh(gram)
     free = values > 1e-12 * values.amax(-1, keepdim=True).clamp_min(1e-300)
     scale = torch.where(free, values.clamp_min(1e-300).rsqrt(), 0.0)

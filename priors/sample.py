@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from priors.base import Condition, Prior
-from priors.process import Level
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.process import Level
 
 METHODS = ("heun", "ddim", "ancestral")
 
@@ -31,11 +31,13 @@ def sample(
     guidance: float = 1.0,
     method: str = "heun",
 ) -> Tensor:
-    """Images ``(N, C, H, W)``, one per row of ``noise``, a function of ``noise`` alone; not clipped.
+    """Images ``(N, C, H, W)``, one per row of ``noise``, a function of ``noise`` alone; not
+    clipped.
 
-    ``levels``: a grid of :meth:`Prior.grid`, noisiest first; the chain starts at ``sigma`` times the first noise.
-    ``method``: ``heun`` (second order, Karras et al. 2022, Algorithm 1; two evaluations a step, one in the last),
-    ``ddim`` (deterministic) or ``ancestral`` (DDPM). Raises ValueError for another method.
+    ``levels``: a grid of :meth:`Prior.grid`, noisiest first; the chain starts at ``sigma`` times
+    the first noise. ``method``: ``heun`` (second order, Karras et al. 2022, Algorithm 1; two
+    evaluations a step, one in the last), ``ddim`` (deterministic) or ``ancestral`` (DDPM). Raises
+    ValueError for another method.
     """
     if method not in METHODS:
         raise ValueError(f"unknown sampler '{method}'; valid: {', '.join(METHODS)}")
@@ -43,7 +45,9 @@ def sample(
     for t, s in pairwise(levels):
         x0 = prior.denoise(z, t, cond, guidance)
         if method == "ancestral":
-            z = prior.process.bridge(z, x0, t, s, 1.0, noise.normal(prior.latent_shape).to(z) if s.sigma else None)
+            z = prior.process.bridge(
+                z, x0, t, s, 1.0, noise.normal(prior.latent_shape).to(z) if s.sigma else None
+            )
         else:
             step = prior.process.bridge(z, x0, t, s, 0.0, None)
             z = _corrected(prior, z, x0, step, t, s, cond, guidance) if method == "heun" else step
@@ -51,15 +55,26 @@ def sample(
 
 
 def _corrected(
-    prior: Prior, z: Tensor, x0: Tensor, step: Tensor, t: Level, s: Level, cond: Condition | None, guidance: float
+    prior: Prior,
+    z: Tensor,
+    x0: Tensor,
+    step: Tensor,
+    t: Level,
+    s: Level,
+    cond: Condition | None,
+    guidance: float,
 ) -> Tensor:
-    """Heun's correction of an Euler step: the mean of the slopes at both ends, in ``d(z / alpha) / d(sigma / alpha)``.
+    """Heun's correction of an Euler step: the mean of the slopes at both ends, in ``d(z / alpha) /
+    d(sigma / alpha)``.
 
-    The clean end has no network, and at ``alpha = 0`` that coordinate does not exist: both keep the Euler step.
+    The clean end has no network, and at ``alpha = 0`` that coordinate does not exist: both keep the
+    Euler step.
     """
     if s.sigma == 0 or t.alpha == 0:
         return step
     process = prior.process
-    slope = (process.eps(z, x0, t) + process.eps(step, prior.denoise(step, s, cond, guidance), s)) / 2
+    slope = (
+        process.eps(z, x0, t) + process.eps(step, prior.denoise(step, s, cond, guidance), s)
+    ) / 2
     a = s.alpha / t.alpha
     return a * z + (s.sigma - a * t.sigma) * slope

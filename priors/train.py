@@ -1,4 +1,5 @@
-"""Training of the embedded priors: the EDM objective with label dropout, and autoencoders for latent priors."""
+"""Training of the embedded priors: the EDM objective with label dropout, and autoencoders for
+latent priors."""
 
 from __future__ import annotations
 
@@ -11,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priors.base import Condition, Prior
-from priors.latents import KL
-from priors.process import Level
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.process import Level
 
 
 @dataclass
 class OptimizerConfig:
-    """How any network of ours is optimised: AdamW, linear warm-up, cosine to zero, averaged weights.
+    """How any network of ours is optimised: AdamW, linear warm-up, cosine to zero, averaged
+    weights.
 
     ``warmup`` in steps; ``ema``: decay of the averaged weights; ``bf16``: autocast of the network.
     """
@@ -34,9 +36,11 @@ class OptimizerConfig:
 
 @dataclass
 class TrainConfig(OptimizerConfig):
-    """Settings of a denoiser's training (Karras et al. 2022, Table 1 and Sec. 5 for the noise distribution).
+    """Settings of a denoiser's training (Karras et al. 2022, Table 1 and Sec. 5 for the noise
+    distribution).
 
-    ``label_dropout``: share of rows trained without their label; ``p_mean``, ``p_std`` of ``ln(sigma / alpha)``.
+    ``label_dropout``: share of rows trained without their label; ``p_mean``, ``p_std`` of
+    ``ln(sigma / alpha)``.
     """
 
     label_dropout: float = 0.1
@@ -46,22 +50,27 @@ class TrainConfig(OptimizerConfig):
 
 @dataclass
 class AutoencoderConfig(OptimizerConfig):
-    """Settings of an autoencoder's training; ``kl``: weight of the KL to a standard normal, per latent element."""
+    """Settings of an autoencoder's training; ``kl``: weight of the KL to a standard normal, per
+    latent element."""
 
     kl: float = 1e-4
 
 
 class Trainer:
-    """Optimises one network over rows of data in memory; subclasses say what the loss of some rows is.
+    """Optimises one network over rows of data in memory; subclasses say what the loss of some rows
+    is.
 
-    Everything random comes from one generator whose state is part of the checkpoint, so a resumed run equals an
-    unbroken one. ``average`` holds the moving average of the weights, which is what is kept.
+    Everything random comes from one generator whose state is part of the checkpoint, so a resumed
+    run equals an unbroken one. ``average`` holds the moving average of the weights, which is what
+    is kept.
     """
 
     def __init__(self, net: nn.Module, rows: int, config: OptimizerConfig):
         self.net, self.rows, self.config = net.train().requires_grad_(True), rows, config
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0
+        )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step_count = 0
 
@@ -87,7 +96,12 @@ class Trainer:
         """Linear warm-up, then a cosine to zero at the last step."""
         config = self.config
         warm = min(1.0, (self.step_count + 1) / config.warmup)
-        return config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(self.step_count / config.steps, 1.0)))
+        return (
+            config.lr
+            * warm
+            * 0.5
+            * (1 + math.cos(math.pi * min(self.step_count / config.steps, 1.0)))
+        )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -106,7 +120,8 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; raises RuntimeError or KeyError where it is of another network."""
+        """Continue from :meth:`state_dict`; raises RuntimeError or KeyError where it is of another
+        network."""
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -117,8 +132,8 @@ class Trainer:
 class DenoiserTrainer(Trainer):
     """Denoising score matching of one prior's network.
 
-    ``states``: float32 ``(M, C, H, W)`` in the space the network denoises; ``labels``: int64 ``(M,)`` or None.
-    ``averaged`` is the prior to keep: the same process over the averaged weights.
+    ``states``: float32 ``(M, C, H, W)`` in the space the network denoises; ``labels``: int64
+    ``(M,)`` or None. ``averaged`` is the prior to keep: the same process over the averaged weights.
     """
 
     config: TrainConfig
@@ -134,7 +149,9 @@ class DenoiserTrainer(Trainer):
     def loss(self, rows: Tensor) -> Tensor:
         labels = None if self.labels is None else self.labels[rows]
         config = self.config
-        return denoising_loss(self.prior, self.states[rows], labels, config, self.generator, config.label_dropout)
+        return denoising_loss(
+            self.prior, self.states[rows], labels, config, self.generator, config.label_dropout
+        )
 
     def validation_loss(self, states: Tensor, labels: Tensor | None) -> float:
         """:func:`validation_loss` of the averaged network."""
@@ -142,10 +159,12 @@ class DenoiserTrainer(Trainer):
 
 
 class AutoencoderTrainer(Trainer):
-    """Reconstruction of images ``(M, C, H, W)`` in [-1, 1] by a KL autoencoder: ``|x - x'| + (x - x')^2 + kl KL``.
+    """Reconstruction of images ``(M, C, H, W)`` in [-1, 1] by a KL autoencoder: ``|x - x'| + (x -
+    x')^2 + kl KL``.
 
-    Mean over pixels; the KL is a mean over latent elements. No adversarial or perceptual term, which small grey images
-    do not need to look right. ``average`` is the autoencoder to keep, still without shift and scale.
+    Mean over pixels; the KL is a mean over latent elements. No adversarial or perceptual term,
+    which small grey images do not need to look right. ``average`` is the autoencoder to keep, still
+    without shift and scale.
     """
 
     config: AutoencoderConfig
@@ -173,10 +192,13 @@ class AutoencoderTrainer(Trainer):
 
 @torch.no_grad()
 def reconstruction_errors(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
-    """Mean squared error ``(N,)`` between every image and what comes back through the encoder's mean."""
+    """Mean squared error ``(N,)`` between every image and what comes back through the encoder's
+    mean."""
     device = next(latent.parameters()).device
     parts = images.split(batch)
-    return torch.cat([(_round_trip(latent, x.to(device)).cpu() - x).square().flatten(1).mean(1) for x in parts])
+    return torch.cat(
+        [(_round_trip(latent, x.to(device)).cpu() - x).square().flatten(1).mean(1) for x in parts]
+    )
 
 
 def _round_trip(latent: KL, x: Tensor) -> Tensor:
@@ -191,7 +213,8 @@ def encode_all(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
 
 
 def standardise(latent: KL, images: Tensor) -> Tensor:
-    """Give a latent the shift and scale under which these images have mean 0 and variance 1 in every channel.
+    """Give a latent the shift and scale under which these images have mean 0 and variance 1 in
+    every channel.
 
     Returns their latents. The denoiser then sees unit-variance data, as ``sigma_data = 1`` says.
     """
@@ -212,9 +235,9 @@ def denoising_loss(
 ) -> Tensor:
     """Mean squared error of the denoiser in EDM's weights (Karras et al. 2022, Eq. 2 and Table 1).
 
-    At ``r = sigma / alpha`` the weight is ``(r^2 + sd^2) / (r sd)^2``, so a denoiser that only knows the scale ``sd``
-    of the data has a loss of 1 at every level; with ``sd = 1`` it is the plain loss of a v-prediction. Levels, noise
-    and dropped labels come from ``generator``.
+    At ``r = sigma / alpha`` the weight is ``(r^2 + sd^2) / (r sd)^2``, so a denoiser that only
+    knows the scale ``sd`` of the data has a loss of 1 at every level; with ``sd = 1`` it is the
+    plain loss of a v-prediction. Levels, noise and dropped labels come from ``generator``.
     """
     ratio = (config.p_mean + config.p_std * torch.randn(len(x0), generator=generator)).exp()
     noise = torch.randn(x0.shape, generator=generator).to(prior.device)
@@ -232,12 +255,17 @@ def denoising_loss(
 
 
 @torch.no_grad()
-def validation_loss(prior: Prior, states: Tensor, labels: Tensor | None, config: TrainConfig) -> float:
-    """Mean :func:`denoising_loss` on held-out states, with the same levels and noise at every call."""
+def validation_loss(
+    prior: Prior, states: Tensor, labels: Tensor | None, config: TrainConfig
+) -> float:
+    """Mean :func:`denoising_loss` on held-out states, with the same levels and noise at every
+    call."""
     generator = torch.Generator().manual_seed(1)
     blocks = torch.arange(len(states)).split(config.batch)
     losses = [
-        denoising_loss(prior, states[rows], None if labels is None else labels[rows], config, generator).item()
+        denoising_loss(
+            prior, states[rows], None if labels is None else labels[rows], config, generator
+        ).item()
         for rows in blocks
     ]
     return sum(loss * len(rows) for loss, rows in zip(losses, blocks, strict=True)) / len(states)

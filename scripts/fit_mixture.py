@@ -2,11 +2,12 @@
 
     python -m scripts.fit_mixture [FOLDER]
 
-Every component is a probabilistic principal component analyser in its maximum-likelihood form (Tipping and Bishop,
-"Mixtures of Probabilistic Principal Component Analysers", Neural Computation 1999): the leading eigenvectors of the
-class covariance, and the mean of the other eigenvalues as the variance of all other directions, which keeps it well
-conditioned. It is fitted to the rows that trained the embedded prior; validation, tuning and test images are never
-touched. What is written, rounded to half precision, is the prior: nothing is approximated later.
+Every component is a probabilistic principal component analyser in its maximum-likelihood form
+(Tipping and Bishop, "Mixtures of Probabilistic Principal Component Analysers", Neural Computation
+1999): the leading eigenvectors of the class covariance, and the mean of the other eigenvalues as
+the variance of all other directions, which keeps it well conditioned. It is fitted to the rows that
+trained the embedded prior; validation, tuning and test images are never touched. What is written,
+rounded to half precision, is the prior: nothing is approximated later.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from datasets.fashion import Fashion
-from priors.fingerprint import ROOT, sha256
-from priors.mixtures import MIXTURE_FILE
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.priors.fingerprint import ROOT, sha256
+from posterior_bench.priors.mixtures import MIXTURE_FILE
 
 FOLDER = ROOT / "priors" / "assets" / "fashion_mixture"
 RANK = 96
 
 
 def component(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(d,)``, factor ``(d, RANK)`` and floor (a variance) of one class of images ``(n, d)``."""
+    """Mean ``(d,)``, factor ``(d, RANK)`` and floor (a variance) of one class of images ``(n,
+    d)``."""
     mean = images.mean(0)
     values, vectors = torch.linalg.eigh((images - mean).T @ (images - mean) / len(images))
     floor = values[:-RANK].mean()
@@ -40,7 +42,9 @@ def main(folder: Path) -> None:
     data = Fashion("train")
     images, labels = data.images(data.ids).flatten(1).double(), data.labels(data.ids)
     classes = [images[labels == label] for label in range(data.num_classes)]
-    means, factors, floors = (torch.stack(part) for part in zip(*map(component, classes), strict=True))
+    means, factors, floors = (
+        torch.stack(part) for part in zip(*map(component, classes), strict=True)
+    )
     tensors = {
         "weights": torch.tensor([len(rows) / len(images) for rows in classes]),
         "means": means.half(),
@@ -55,7 +59,8 @@ def main(folder: Path) -> None:
         "kind": "mixture of probabilistic principal component analysers",
         "shape": list(data.shape),
         "class_names": list(data.class_names),
-        "source": "fitted by `python -m scripts.fit_mixture` to rows 0 to 57999 of the Fashion-MNIST training images",
+        "source": "fitted by `python -m scripts.fit_mixture` to rows 0 to 57999 of the "
+        "Fashion-MNIST training images",
         "licence": "MIT",
         "sha256": {MIXTURE_FILE: sha256(folder / MIXTURE_FILE)},
     }

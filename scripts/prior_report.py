@@ -1,11 +1,13 @@
-"""Numbers and pictures of a trained prior: ``python -m scripts.prior_report [prior.path]`` from the checkout.
+"""Numbers and pictures of a trained prior: ``python -m scripts.prior_report [prior.path]`` from the
+checkout.
 
-A small classifier is trained on the training split (the same one at every run on one machine). It says whether a
-sample shows the class it was asked for, and its last hidden layer is the space of a Fréchet distance between samples
-and held-out images; the distance between training and held-out images is the floor. Writes ``docs/priors/<name>.md``
-and ``docs/priors/<name>_samples.png``; for a latent prior the page also says how well its autoencoder reconstructs,
-and ``<name>_reconstructions.png`` shows it. Padded images are cropped to 28 x 28 before anything is measured. A few
-minutes on a CPU.
+A small classifier is trained on the training split (the same one at every run on one machine). It
+says whether a sample shows the class it was asked for, and its last hidden layer is the space of a
+Fréchet distance between samples and held-out images; the distance between training and held-out
+images is the floor. Writes ``docs/priors/<name>.md`` and ``docs/priors/<name>_samples.png``; for a
+latent prior the page also says how well its autoencoder reconstructs, and
+``<name>_reconstructions.png`` shows it. Padded images are cropped to 28 x 28 before anything is
+measured. A few minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.streams import Key, Noise
-from bench.train import sample_rows, sheet
-from datasets.base import ImageSet
-from datasets.fashion import Fashion
-from priors.base import Prior
-from priors.fingerprint import ROOT, fingerprint, read_spec, resolve
-from priors.load import load
-from priors.sample import sample
-from priors.train import TrainConfig, encode_all, validation_loss
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.train import sample_rows, sheet
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve
+from posterior_bench.priors.load import load
+from posterior_bench.priors.sample import sample
+from posterior_bench.priors.train import TrainConfig, encode_all, validation_loss
 
 FEATURES = 64
 Row = tuple[str, ...]
@@ -64,7 +66,9 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0)
     blocks = len(images) // 256
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, epochs * blocks)
     for _ in range(epochs):
-        for rows in torch.randperm(len(images), generator=generator)[: blocks * 256].view(blocks, 256):
+        for rows in torch.randperm(len(images), generator=generator)[: blocks * 256].view(
+            blocks, 256
+        ):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
             optimizer.step()
@@ -73,7 +77,8 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of two sets of features (Heusel et al. 2017, Eq. 6)."""
+    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of two sets of features (Heusel et al.
+    2017, Eq. 6)."""
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -114,15 +119,19 @@ def some(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
 
 
 def alike(images: ImageSet, labels: Tensor) -> Tensor:
-    """The first images of another set with these labels, in this order, so that class shares are no distance."""
+    """The first images of another set with these labels, in this order, so that class shares are no
+    distance."""
     _, available = some(images, len(images))
     queues = {int(k): iter((available == k).nonzero().flatten().tolist()) for k in labels.unique()}
     return images.images([images.ids[next(queues[k])] for k in labels.tolist()])
 
 
 @torch.no_grad()
-def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int) -> tuple[list[Row], list[Row]]:
-    """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of held-out images."""
+def measure(
+    prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int
+) -> tuple[list[Row], list[Row]]:
+    """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of
+    held-out images."""
     pad = padding(prior)
     real, labels = some(Fashion("validation", pad=pad), count)
     training, samples = alike(Fashion("train", pad=pad), labels), draw(prior, labels, steps)
@@ -130,37 +139,69 @@ def measure(prior: Prior, config: TrainConfig, net: Classifier, count: int, step
     loss = [validation_loss(prior, z, labels, config) for z in states]
     rows = reconstruction(prior, states, (real, training), labels, net)
     samples, real, training = (cropped(x) for x in (samples, real, training))
-    features, names = [net.body(x) for x in (samples, real, training)], Fashion("validation").class_names
+    features, names = (
+        [net.body(x) for x in (samples, real, training)],
+        Fashion("validation").class_names,
+    )
     distance = [frechet(features[0], features[1]), frechet(features[2], features[1])]
     right = [accuracy(net, x, labels) for x in (samples, real)]
     overall: list[Row] = [
         *rows,
         ("denoising loss, held-out images", f"{loss[0]:.4f}", f"{loss[1]:.4f} (training images)"),
-        ("Fréchet distance to held-out images", f"{distance[0]:.2f}", f"{distance[1]:.2f} (training images)"),
-        ("recognised as the class asked for", f"{right[0]:.3f}", f"{right[1]:.3f} (held-out images)"),
+        (
+            "Fréchet distance to held-out images",
+            f"{distance[0]:.2f}",
+            f"{distance[1]:.2f} (training images)",
+        ),
+        (
+            "recognised as the class asked for",
+            f"{right[0]:.3f}",
+            f"{right[1]:.3f} (held-out images)",
+        ),
     ]
     by_class: list[Row] = []
     for k, name in enumerate(names):
         rows = labels == k
-        by_class.append((name, *(f"{accuracy(net, x[rows], labels[rows]):.2f}" for x in (samples, real))))
+        by_class.append(
+            (name, *(f"{accuracy(net, x[rows], labels[rows]):.2f}" for x in (samples, real)))
+        )
     return overall, by_class
 
 
 def reconstruction(
-    prior: Prior, states: Sequence[Tensor], images: Sequence[Tensor], labels: Tensor, net: Classifier
+    prior: Prior,
+    states: Sequence[Tensor],
+    images: Sequence[Tensor],
+    labels: Tensor,
+    net: Classifier,
 ) -> list[Row]:
-    """What the autoencoder of a latent prior keeps, on held-out and on training images; nothing for a pixel prior."""
+    """What the autoencoder of a latent prior keeps, on held-out and on training images; nothing for
+    a pixel prior."""
     if prior.latent is None:
         return []
     back = [cropped(decoded(prior, z)) for z in states]
-    errors = [(a - cropped(b)).square().flatten(1).mean(1) for a, b in zip(back, images, strict=True)]
+    errors = [
+        (a - cropped(b)).square().flatten(1).mean(1) for a, b in zip(back, images, strict=True)
+    ]
     psnr = [(10 * torch.log10(4 / e)).mean().item() for e in errors]
     features = [net.body(x) for x in (back[0], cropped(images[0]))]
     right = accuracy(net, back[0], labels)
     return [
-        ("reconstruction PSNR, held-out images", f"{psnr[0]:.2f} dB", f"{psnr[1]:.2f} dB (training images)"),
-        ("Fréchet distance of reconstructions", f"{frechet(*features):.2f}", "0 (the images themselves)"),
-        ("reconstructions recognised", f"{right:.3f}", f"{accuracy(net, cropped(images[0]), labels):.3f} (the images)"),
+        (
+            "reconstruction PSNR, held-out images",
+            f"{psnr[0]:.2f} dB",
+            f"{psnr[1]:.2f} dB (training images)",
+        ),
+        (
+            "Fréchet distance of reconstructions",
+            f"{frechet(*features):.2f}",
+            "0 (the images themselves)",
+        ),
+        (
+            "reconstructions recognised",
+            f"{right:.3f}",
+            f"{accuracy(net, cropped(images[0]), labels):.3f} (the images)",
+        ),
     ]
 
 
@@ -210,11 +251,15 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def page(spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int) -> str:
+def page(
+    spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int
+) -> str:
     training = spec["training"]
     autoencoder = training.get("autoencoder")
     return PAGE.format(
-        latent="" if autoencoder is None else LATENT.format(autoencoder["parameters"], autoencoder["seconds"] / 60),
+        latent=""
+        if autoencoder is None
+        else LATENT.format(autoencoder["parameters"], autoencoder["seconds"] / 60),
         reconstructions="" if autoencoder is None else RECONSTRUCTIONS.format(name=spec["name"]),
         **{key: spec[key] for key in ("name", "licence", "parameterization")},
         source=spec["source"][0].upper() + spec["source"][1:],
@@ -235,8 +280,12 @@ def page(spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("path", nargs="?", default="priors/assets/fashion", help="folder of the prior")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "priors", help="folder of the page")
+    parser.add_argument(
+        "path", nargs="?", default="priors/assets/fashion", help="folder of the prior"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "priors", help="folder of the page"
+    )
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=18, help="steps of Heun's method")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the classifier")
@@ -252,7 +301,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = page(spec, measured, fingerprint(folder), options.samples, options.steps)
     (options.out / f"{spec['name']}.md").write_text(text, encoding="utf-8")
-    (options.out / f"{spec['name']}_samples.png").write_bytes(sheet(sample_rows(prior, 0, steps=options.steps), 8))
+    (options.out / f"{spec['name']}_samples.png").write_bytes(
+        sheet(sample_rows(prior, 0, steps=options.steps), 8)
+    )
     if prior.is_latent:
         with torch.no_grad():
             shown, _ = some(Fashion("validation", pad=padding(prior)), 16)

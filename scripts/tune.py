@@ -1,10 +1,12 @@
-"""Tune the ``fast`` presets of the embedded prior on held-out *training* images; the test images are never touched.
+"""Tune the ``fast`` presets of the embedded prior on held-out *training* images; the test images
+are never touched.
 
     python -m scripts.tune [SOLVER ...]
 
-Every solver's grid below is a sweep on the ``tune`` split of Fashion-MNIST (rows 59000 to 59999 of the training images,
-which the prior was not trained on), with a seed of its own. The table at the end ranks the settings by ST-LPIPS of the
-pasted images, averaged over the masks; what wins goes into ``conf/solver/<name>.yaml`` by hand.
+Every solver's grid below is a sweep on the ``tune`` split of Fashion-MNIST (rows 59000 to 59999 of
+the training images, which the prior was not trained on), with a seed of its own. The table at the
+end ranks the settings by ST-LPIPS of the pasted images, averaged over the masks; what wins goes
+into ``conf/solver/<name>.yaml`` by hand.
 """
 
 from __future__ import annotations
@@ -44,7 +46,11 @@ GRIDS = {
         ["solver.steps=40", "solver.lr_decay=1.077"],
         [LATENT, "solver.steps=40", "solver.lr_decay=1.077"],
     ],
-    "daps": [["solver.steps=25,40"], [LATENT, "solver.steps=15,25"], [LATENT, "solver.inner_steps=8"]],
+    "daps": [
+        ["solver.steps=25,40"],
+        [LATENT, "solver.steps=15,25"],
+        [LATENT, "solver.inner_steps=8"],
+    ],
     "mgdm": [["solver.levels=16,24"], ["solver.fit_steps=3,5"]],
     "psld": [[LATENT, "solver.steps=60,100"]],
     "reddiff": [["solver.steps=60,100"], [LATENT, "solver.steps=60,100"]],
@@ -74,7 +80,9 @@ def main(solvers: list[str]) -> None:
     board["solver"] = board["solver"].str.split().str[0]
     for solver in solvers:
         mine = board[board["solver"] == solver]
-        ranking = mine.groupby(["data", "variant"])[SHOWN].mean().sort_values(["data", "stlpips_pasted"])
+        ranking = (
+            mine.groupby(["data", "variant"])[SHOWN].mean().sort_values(["data", "stlpips_pasted"])
+        )
         print(f"\n{solver}\n{ranking.round(4).to_string()}")
 
 

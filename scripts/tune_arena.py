@@ -2,15 +2,16 @@
 
     python -m scripts.tune_arena [SOLVER ...]
 
-Every solver of ``study=arena`` tries as many settings, on the same problems: priors and masks of the
-arena, but truths of another data name, and masks and noise of another seed. The settings are the data
-of this file, :data:`GRIDS`. Their
-rows are those of any run, in ``runs/tune_arena``: interrupted, it goes on where it was.
+Every solver of ``study=arena`` tries as many settings, on the same problems: priors and masks of
+the arena, but truths of another data name, and masks and noise of another seed. The settings are
+the data of this file, :data:`GRIDS`. Their rows are those of any run, in ``runs/tune_arena``:
+interrupted, it goes on where it was.
 
 A setting is judged by the energy distance to the exact posterior, in units of the posterior's own
 spread, averaged over problems. The best one that costs no more network passes than ``fast`` is
-chosen if it is better than ``fast`` by more than two standard errors; else the solver keeps ``fast``.
-Two tables are printed for ``docs/tuning.md``; what was chosen goes into ``conf/solver`` by hand.
+chosen if it is better than ``fast`` by more than two standard errors; else the solver keeps
+``fast``. Two tables are printed for ``docs/tuning.md``; what was chosen goes into ``conf/solver``
+by hand.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from bench import leaderboard
-from bench.app import compose
-from bench.build import arguments
-from bench.catalog import option
-from bench.record import read_yaml
-from bench.run import run_job
-from bench.store import RowStore
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import arguments
+from posterior_bench.bench.catalog import option
+from posterior_bench.bench.record import read_yaml
+from posterior_bench.bench.run import run_job
+from posterior_bench.bench.store import RowStore
 
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0
@@ -40,16 +41,24 @@ IMAGES, DRAWS = 12, 8
 PROBLEMS = tuple(  # arena and operator: few and many pixels, one mode and several
     product(("g2", "gauss8", "gauss64", "modes2", "modes16"), ("inpainting", "projection"))
 )
-MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}  # with noise on the measurement
+MASKS_ONLY = {
+    "blended",
+    "ddnm",
+    "ddrm",
+    "ding",
+    "pigdm",
+    "repaint",
+}  # with noise on the measurement
 BASE = "fast"
 OBJECTIVE = "energy_distance_rel"
 MARGIN = 2.0  # standard errors
 
 Block = Mapping[str, list[Any]]
 
-# A block is the product of its lists. Every block of a solver names the same keys, so that no setting
-# depends on a preset `fast_small` that is there already. One setting of each solver is `fast` itself.
-# its weight does nothing with one gradient step a level, which starts where that term has its minimum
+# A block is the product of its lists. Every block of a solver names the same keys, so that no
+# setting depends on a preset `fast_small` that is there already. One setting of each solver is
+# `fast` itself. its weight does nothing with one gradient step a level, which starts where that
+# term has its minimum
 _COPAINT: list[Block] = [{"lr": [0.01, 0.025, 0.05, 0.1, 0.2, 0.4]}]
 _REDDIFF: list[Block] = [{"lam": [0.25, 1.0, 4.0], "lr": [0.1, 0.2]}]
 GRIDS: dict[str, list[Block]] = {
@@ -71,8 +80,20 @@ GRIDS: dict[str, list[Block]] = {
     "ding": [{"skip": [2, 4, 8], "schedule": ["square", "default"]}],
     "dps": [{"zeta": [0.1, 0.2, 0.3, 0.5, 1.0, 4.0]}],
     "mgdm": [
-        {"levels": [16], "fit_steps": [5], "late_steps": [8], "inner_steps": [5], "lr": [0.03, 0.06, 0.12]},
-        {"levels": [24], "fit_steps": [3], "late_steps": [4], "inner_steps": [3], "lr": [0.06, 0.12, 0.25]},
+        {
+            "levels": [16],
+            "fit_steps": [5],
+            "late_steps": [8],
+            "inner_steps": [5],
+            "lr": [0.03, 0.06, 0.12],
+        },
+        {
+            "levels": [24],
+            "fit_steps": [3],
+            "late_steps": [4],
+            "inner_steps": [3],
+            "lr": [0.06, 0.12, 0.25],
+        },
     ],
     "mmps": [
         {"steps": [30], "iterations": [2, 3]},
@@ -93,8 +114,12 @@ GRIDS: dict[str, list[Block]] = {
         {"steps": [10], "particles": [8], "data_std": [0.3, 0.5]},
         {"steps": [40], "particles": [2], "data_std": [0.3, 0.5]},
     ],
-    "vipaint1": [{"iterations": [28], "refine_scale": [0.1, 0.3, 1.0], "keypoints": [[1.0], [0.5]]}],
-    "vipaint2": [{"iterations": [28], "refine_scale": [0.1, 0.3, 2.0], "keypoints": [[5.0, 1.0], [2.0, 0.5]]}],
+    "vipaint1": [
+        {"iterations": [28], "refine_scale": [0.1, 0.3, 1.0], "keypoints": [[1.0], [0.5]]}
+    ],
+    "vipaint2": [
+        {"iterations": [28], "refine_scale": [0.1, 0.3, 2.0], "keypoints": [[5.0, 1.0], [2.0, 0.5]]}
+    ],
     "vipaint4": [
         {
             "iterations": [14],
@@ -108,7 +133,11 @@ GRIDS: dict[str, list[Block]] = {
 def settings(solver: str) -> list[dict[str, Any]]:
     """What a solver tries, in the order of its grid."""
     blocks = GRIDS[solver]
-    return [dict(zip(block, values, strict=True)) for block in blocks for values in product(*block.values())]
+    return [
+        dict(zip(block, values, strict=True))
+        for block in blocks
+        for values in product(*block.values())
+    ]
 
 
 def shipped(solver: str) -> dict[str, Any]:
@@ -127,7 +156,12 @@ def problem(solver: str, prior: str, operator: str) -> list[str]:
     # a batch of just these rows: a larger one is filled up with copies
     speed = [f"batch={IMAGES * DRAWS}", "threads=1", f"metrics={OBJECTIVE}"]
     terse = ["sheet=false", "report=false", "quiet=true", f"out={STUDY / solver}"]
-    given = [f"solver={solver}", f"solver.preset={BASE}", f"data=arena/{prior}", f"operator={operator}"]
+    given = [
+        f"solver={solver}",
+        f"solver.preset={BASE}",
+        f"data=arena/{prior}",
+        f"operator={operator}",
+    ]
     return [*given, *truths, *speed, *terse]
 
 
@@ -135,7 +169,8 @@ Job = tuple[DictConfig, dict[str, object]]
 
 
 def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
-    """One job per setting: what the command line makes of ``solver.KEY=VALUE``, composed once for all."""
+    """One job per setting: what the command line makes of ``solver.KEY=VALUE``, composed once for
+    all."""
     cfg, choices = compose(problem(solver, prior, operator))
     for setting in settings(solver):
         job = cfg.copy()
@@ -164,7 +199,9 @@ class Tried:
     @classmethod
     def of(cls, setting: dict[str, Any], cells: Mapping[tuple[str, str], pd.DataFrame]) -> Tried:
         rows = pd.concat(cells.values())
-        objective = pd.DataFrame({" ".join(p): cell.groupby("image_id")[OBJECTIVE].mean() for p, cell in cells.items()})
+        objective = pd.DataFrame(
+            {" ".join(p): cell.groupby("image_id")[OBJECTIVE].mean() for p, cell in cells.items()}
+        )
         passes = float((rows["nfe"] + rows["nge"]).mean())
         return cls(setting, objective, passes, int((rows["status"] != "ok").sum()))
 
@@ -178,7 +215,8 @@ class Tried:
 
 
 def standard_error(values: pd.DataFrame) -> float:
-    """Of the mean, by images: problems share the noise that made an image, so they do not count apart."""
+    """Of the mean, by images: problems share the noise that made an image, so they do not count
+    apart."""
     per_image = values.mean(axis=1)
     return float(per_image.std(ddof=1) / sqrt(len(per_image)))
 
@@ -194,12 +232,16 @@ def read(study: Path, solver: str) -> list[Tried]:
         asked = (names["prior"].split()[0], names["operator"].split()[0])
         found[str({key: given[key] for key in keys}), asked] = rows
     wanted = problems(solver)
-    return [Tried.of(setting, {p: found[str(setting), p] for p in wanted}) for setting in settings(solver)]
+    return [
+        Tried.of(setting, {p: found[str(setting), p] for p in wanted})
+        for setting in settings(solver)
+    ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``fast`` does, the best setting that costs no more, and whether that is better for sure."""
+    """What ``fast`` does, the best setting that costs no more, and whether that is better for
+    sure."""
 
     solver: str
     fast: Tried
@@ -226,14 +268,17 @@ def choose(solver: str, tried: list[Tried]) -> Choice:
 
 def summary(choices: list[Choice], counts: list[int]) -> str:
     """One line per solver, as Markdown."""
-    head = "| solver | tried | `fast` | best | E of `fast` | E of the best | gain | passes | preset |"
+    head = (
+        "| solver | tried | `fast` | best | E of `fast` | E of the best | gain | passes | preset |"
+    )
     lines = [head, "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for c, count in zip(choices, counts, strict=True):
         same = c.best is c.fast
         varied = [k for k in c.fast.setting if same or c.fast.setting[k] != c.best.setting[k]]
         cells = [
             c.solver, str(count), words(c.fast.setting, varied), "the same" if same else words(c.best.setting, varied),
-            f"{c.fast.mean:.3f} ± {c.fast.error:.3f}", "" if same else f"{c.best.mean:.3f} ± {c.best.error:.3f}",
+            f"{c.fast.mean:.3f} ± "
+            f"{c.fast.error:.3f}", "" if same else f"{c.best.mean:.3f} ± {c.best.error:.3f}",
             "" if same else f"{c.gain:.3f} ± {c.gain_error:.3f}",
             f"{c.fast.passes:.0f}" if same else f"{c.fast.passes:.0f} → {c.best.passes:.0f}",
             "**fast_small**" if c.better else "fast",
@@ -244,12 +289,17 @@ def summary(choices: list[Choice], counts: list[int]) -> str:
 
 def details(solvers: list[str], tried: list[list[Tried]]) -> str:
     """One line per setting, as Markdown."""
-    lines = ["| solver | setting | E | passes | failed rows |", "| --- | --- | ---: | ---: | ---: |"]
+    lines = [
+        "| solver | setting | E | passes | failed rows |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
     for solver, mine in zip(solvers, tried, strict=True):
         for t in mine:
             value = "" if t.failed else f"{t.mean:.3f} ± {t.error:.3f}"
             mark = " (`fast`)" if t.setting == shipped(solver) else ""
-            lines.append(f"| {solver} | {words(t.setting)}{mark} | {value} | {t.passes:.1f} | {t.failed} |")
+            lines.append(
+                f"| {solver} | {words(t.setting)}{mark} | {value} | {t.passes:.1f} | {t.failed} |"
+            )
     return "\n".join(lines)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from priors.base import Condition, Prior
-from priors.process import Level, Process
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.process import Level, Process
 
 VARIANCES = ("fixed", "learned")
 
@@ -19,7 +19,8 @@ def check_variance(variance: str) -> None:
 def predict(
     prior: Prior, z: Tensor, level: Level, cond: Condition | None, guidance: float, variance: str
 ) -> tuple[Tensor, Tensor | None]:
-    """``x0`` and, where ``variance`` is ``learned`` and the network has learned one, its fraction; one evaluation."""
+    """``x0`` and, where ``variance`` is ``learned`` and the network has learned one, its fraction;
+    one evaluation."""
     if variance == "learned" and prior.learned_var:
         return prior.denoise_with_variance(z, level, cond, guidance)
     return prior.denoise(z, level, cond, guidance), None
@@ -35,7 +36,8 @@ def step_down(
     noise: Tensor,
     eta: float = 1.0,
 ) -> Tensor:
-    """One step from ``t`` down to ``s``: :meth:`Process.bridge`, or :meth:`Process.learned_step` with a fraction."""
+    """One step from ``t`` down to ``s``: :meth:`Process.bridge`, or :meth:`Process.learned_step`
+    with a fraction."""
     if fraction is None:
         return process.bridge(z_t, x0, t, s, eta, noise)
     return process.learned_step(z_t, x0, t, s, fraction, noise)

@@ -1,4 +1,5 @@
-"""What a solver is: it sees an observation, a prior and a source of noise, and gives back samples. Nothing else."""
+"""What a solver is: it sees an observation, a prior and a source of noise, and gives back samples.
+Nothing else."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from typing import ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from operators.base import Operator
-from priors.base import Condition, Prior
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.base import Condition, Prior
 
 
 class Noise(Protocol):
-    """The only source of randomness a solver has: row ``i`` is drawn by generator ``i``, whatever the batch."""
+    """The only source of randomness a solver has: row ``i`` is drawn by generator ``i``, whatever
+    the batch."""
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normals, float32, of shape ``(rows, *shape)``."""
@@ -31,11 +33,13 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Observation:
-    """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed; never the truth.
+    """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed;
+    never the truth.
 
-    ``perceptual``: a differentiable distance ``(N, C, H, W), (N, C, H, W) -> (N,)`` between images in [-1, 1], handed
-    to solvers whose setting ``perceptual`` names one. ``modules``: networks trained for this solver and prior, by name,
-    handed to solvers whose setting ``modules`` names a folder.
+    ``perceptual``: a differentiable distance ``(N, C, H, W), (N, C, H, W) -> (N,)`` between images
+    in [-1, 1], handed to solvers whose setting ``perceptual`` names one. ``modules``: networks
+    trained for this solver and prior, by name, handed to solvers whose setting ``modules`` names a
+    folder.
     """
 
     y: Tensor
@@ -52,15 +56,21 @@ class Observation:
     def repeat(self, times: int) -> Observation:
         """Every row ``times`` times, neighbours together."""
         cond = None if self.cond is None else self.cond.repeat(times)
-        return replace(self, y=self.y.repeat_interleave(times, 0), operator=self.operator.repeat(times), cond=cond)
+        return replace(
+            self,
+            y=self.y.repeat_interleave(times, 0),
+            operator=self.operator.repeat(times),
+            cond=cond,
+        )
 
 
 @dataclass(frozen=True)
 class Samples:
     """``x``: raw samples ``(N, D, C, H, W)`` in [-1, 1] units, not pasted, not clipped.
 
-    ``trace``: how the fit of every image went, for plots, as far as it costs nothing: ``loss`` ``(N, iterations)``, and
-    pictures ``progress`` ``(N, P, C, H, W)`` of it ``after`` ``(N, P)`` iterations.
+    ``trace``: how the fit of every image went, for plots, as far as it costs nothing: ``loss``
+    ``(N, iterations)``, and pictures ``progress`` ``(N, P, C, H, W)`` of it ``after`` ``(N, P)``
+    iterations.
     """
 
     x: Tensor
@@ -88,12 +98,14 @@ class Card:
 class Solver:
     """Base of all methods. Hyper-parameters are dataclass fields of the subclass.
 
-    ``needs``: capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior (``grad``,
-    ``pixel``, ``latent``, ...); a cell without them is refused before any work. ``version`` goes up with every
-    change of the numbers and is part of the cell's hash. ``work``: the settings, whole numbers, that say how much is
-    done, and lengths counted in them; ``budget=`` multiplies them all by one factor. Names that a class does not
-    have mean nothing. ``growth``: factors per step, whose growth over a whole run then stays what it was. ``margin``:
-    the share by which the calls of a run may go beyond those of another with the same settings; a budget leaves it.
+    ``needs``: capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior
+    (``grad``, ``pixel``, ``latent``, ...); a cell without them is refused before any work.
+    ``version`` goes up with every change of the numbers and is part of the cell's hash. ``work``:
+    the settings, whole numbers, that say how much is done, and lengths counted in them; ``budget=``
+    multiplies them all by one factor. Names that a class does not have mean nothing. ``growth``:
+    factors per step, whose growth over a whole run then stays what it was. ``margin``: the share by
+    which the calls of a run may go beyond those of another with the same settings; a budget leaves
+    it.
     """
 
     card: ClassVar[Card]
@@ -106,7 +118,11 @@ class Solver:
     @property
     def workload(self) -> dict[str, int]:
         """The settings named in :attr:`work` that this class has, and what they are."""
-        return {name: getattr(self, name) for name in self.work if name in getattr(self, "__dataclass_fields__", ())}
+        return {
+            name: getattr(self, name)
+            for name in self.work
+            if name in getattr(self, "__dataclass_fields__", ())
+        }
 
     def scaled(self, factor: float) -> Self:
         """These settings with ``factor`` times the work, in whole numbers of at least 1.
@@ -118,11 +134,13 @@ class Solver:
         return replace(self, **work, **kept)  # type: ignore[type-var]
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
-        """What these settings need and an operator of noise level ``sigma`` and a prior do not have."""
+        """What these settings need and an operator of noise level ``sigma`` and a prior do not
+        have."""
         return lacking(self.needs, has)
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
-        """Adapt to the observation, once for all draws of an image; ``noise`` has one row per image."""
+        """Adapt to the observation, once for all draws of an image; ``noise`` has one row per
+        image."""
         raise NotImplementedError
 
 
@@ -152,8 +170,9 @@ class _Draws:
 def lacking(needs: frozenset[str], has: frozenset[str]) -> frozenset[str]:
     """What is needed and not there.
 
-    A model trained for inpainting (``inpaint``) cannot be asked without a mask and a measurement, so it is no prior for
-    a method that does not ask for one: such a method also lacks ``unconditional``.
+    A model trained for inpainting (``inpaint``) cannot be asked without a mask and a measurement,
+    so it is no prior for a method that does not ask for one: such a method also lacks
+    ``unconditional``.
     """
     return (needs - has) | ({"unconditional"} if "inpaint" in has - needs else frozenset())
 

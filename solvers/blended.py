@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Blended(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM; the two are different baselines (DDIM couples the
-    hole less to its surroundings). grid: kind of :meth:`priors.base.Prior.grid`. clip: clip x0 to [-1, 1].
-    guidance: classifier-free guidance weight, 1 = none.
+    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM; the two are different baselines
+    (DDIM couples the hole less to its surroundings). grid: kind of :meth:`priors.base.Prior.grid`.
+    clip: clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none.
 
     Raises ValueError for ``eta`` outside [0, 1].
     """
@@ -30,10 +30,13 @@ class Blended(Sampler):
         paper="Song et al., Score-Based Generative Modeling through SDEs, ICLR 2021",
         equations="Appendix I.2: z_t[m] ~ q(z_t | y), then one unconditional step",
         deviations=(
-            "One ancestral or DDIM step per level instead of a predictor and a corrector: half the network calls.",
-            "The replacement comes before the network call, at the level of the state, and from the first level on; "
+            "One ancestral or DDIM step per level instead of a predictor and a corrector: half the "
+            "network calls.",
+            "The replacement comes before the network call, at the level of the state, and from "
+            "the first level on; "
             "the released code replaces after each update, with noise of the level before it.",
-            "The state starts as pure noise everywhere; the released code starts from clean observed pixels.",
+            "The state starts as pure noise everywhere; the released code starts from clean "
+            "observed pixels.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
         ),
     )
@@ -48,7 +51,9 @@ class Blended(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+            raise ValueError(
+                f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape

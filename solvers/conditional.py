@@ -1,4 +1,5 @@
-"""Conditional sampling: draws of a model that was trained to fill holes. Nothing is guided towards the measurement."""
+"""Conditional sampling: draws of a model that was trained to fill holes. Nothing is guided towards
+the measurement."""
 
 from __future__ import annotations
 
@@ -8,35 +9,44 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 
 @dataclass(frozen=True)
 class Conditional(Sampler):
-    """Generalised DDIM sampling from a network that reads mask and measurement; on a flow, eta = 0 is Euler's method.
+    """Generalised DDIM sampling from a network that reads mask and measurement; on a flow, eta = 0
+    is Euler's method.
 
-    What solvers with an ordinary prior are measured against: a network trained for this one task, with more data.
+    What solvers with an ordinary prior are measured against: a network trained for this one task,
+    with more data.
 
     Parameters
     ----------
-    steps: network calls. eta: 0 is DDIM, or Euler's method on a flow; 1 is the ancestral step. guidance:
-    classifier-free guidance weight towards the prompt, 1 = none; mask and measurement stand in both branches. grid:
-    kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable Diffusion 3.
+    steps: network calls. eta: 0 is DDIM, or Euler's method on a flow; 1 is the ancestral step.
+    guidance: classifier-free guidance weight towards the prompt, 1 = none; mask and measurement
+    stand in both branches. grid: kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted
+    steps of Stable Diffusion 3.
 
     Raises ValueError for ``eta`` outside [0, 1].
     """
 
     card: ClassVar[Card] = Card(
         title="Conditional sampling of an inpainting model",
-        paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022; "
+        paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR "
+        "2022; "
         "Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, ICCV 2023",
-        equations="Rombach et al., Section 4.5: the mask and the encoded masked image are further input channels",
+        equations="Rombach et al., Section 4.5: the mask and the encoded masked image are further "
+        "input channels",
         deviations=(
-            "DDIM steps where the released pipeline of Stable Diffusion 1.5 has the multistep method PNDM.",
-            "A label of the data chooses one of the prior's prompts; without one, the prompt is empty.",
-            "The observed pixels are those of the measurement, noise included: the network knows no noise level.",
-            "All pixels are decoded, observed ones too; the observed ones are put back in pasted scores alone.",
+            "DDIM steps where the released pipeline of Stable Diffusion 1.5 has the multistep "
+            "method PNDM.",
+            "A label of the data chooses one of the prior's prompts; without one, the prompt is "
+            "empty.",
+            "The observed pixels are those of the measurement, noise included: the network knows "
+            "no noise level.",
+            "All pixels are decoded, observed ones too; the observed ones are put back in pasted "
+            "scores alone.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"inpaint", "mask"})
@@ -49,7 +59,9 @@ class Conditional(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+            raise ValueError(
+                f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, mask = prior.process, prior.latent_shape, obs.operator.mask

@@ -1,4 +1,5 @@
-"""CoPaint: before every deterministic step down, the state is optimised until its prediction fits the observation."""
+"""CoPaint: before every deterministic step down, the state is optimised until its prediction fits
+the observation."""
 
 from __future__ import annotations
 
@@ -8,43 +9,54 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.likelihood import gradient
-from solvers.walk import walk
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.likelihood import gradient
+from posterior_bench.solvers.walk import walk
 
 VIEWS = ("native", "vp", "ve")
 
 
 @dataclass(frozen=True)
 class CoPaint(Sampler):
-    """CoPaint of Zhang et al. (2023), Algorithm 1, one-step predictions; CoPaint-TT with ``resamples`` above 1.
+    """CoPaint of Zhang et al. (2023), Algorithm 1, one-step predictions; CoPaint-TT with
+    ``resamples`` above 1.
 
-    Each level minimises ``|y - A x0(z)|^2 + weight |z - z_t|^2``, sums over an image, by gradient descent with step
-    ``lr lr_decay^k alpha_t / alpha_0`` at level ``k`` counted from the noisiest; the last level is not denoised.
+    Each level minimises ``|y - A x0(z)|^2 + weight |z - z_t|^2``, sums over an image, by gradient
+    descent with step ``lr lr_decay^k alpha_t / alpha_0`` at level ``k`` counted from the noisiest;
+    the last level is not denoised.
 
     Parameters
     ----------
-    steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and its growth per level;
-    scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull to the state before, and its growth.
-    line_search: how often a step that raises a row's loss is shrunk by 0.8 before the row stays; 0 accepts every step.
-    jump_length, resamples: time travel as in RePaint, 1 resample is none. view: coordinates of the state, ``native``,
-    ``vp`` or ``ve``; lr means something else in each. clip: clip x0 to [-1, 1], inside the gradient; latents never
-    are. guidance: classifier-free guidance weight, 1 = none, also inside. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and
+    its growth per level; scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull
+    to the state before, and its growth. line_search: how often a step that raises a row's loss is
+    shrunk by 0.8 before the row stays; 0 accepts every step. jump_length, resamples: time travel as
+    in RePaint, 1 resample is none. view: coordinates of the state, ``native``, ``vp`` or ``ve``; lr
+    means something else in each. clip: clip x0 to [-1, 1], inside the gradient; latents never are.
+    guidance: classifier-free guidance weight, 1 = none, also inside. grid: kind of
+    :meth:`priors.base.Prior.grid`.
 
-    Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative settings.
+    Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative
+    settings.
     """
 
     card: ClassVar[Card] = Card(
         title="CoPaint and CoPaint-TT",
-        paper="Zhang et al., Towards Coherent Image Inpainting Using Denoising Diffusion Implicit Models, ICML 2023",
-        equations="Algorithm 1 with the one-step prediction of the clean image; time travel for CoPaint-TT",
+        paper="Zhang et al., Towards Coherent Image Inpainting Using Denoising Diffusion Implicit "
+        "Models, ICML 2023",
+        equations="Algorithm 1 with the one-step prediction of the clean image; time travel for "
+        "CoPaint-TT",
         deviations=(
-            "Loss, step size and acceptance belong to a row; the released code shares them over the batch.",
-            "The line search is bounded (the released one loops for ever on a NaN); a try is one call for all rows.",
-            "The graph of the accepted step is kept: 1 + iterations network calls per level, not 1 + 2 iterations.",
-            "VP coordinates by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + sigma^2).",
+            "Loss, step size and acceptance belong to a row; the released code shares them over "
+            "the batch.",
+            "The line search is bounded (the released one loops for ever on a NaN); a try is one "
+            "call for all rows.",
+            "The graph of the accepted step is kept: 1 + iterations network calls per level, not 1 "
+            "+ 2 iterations.",
+            "VP coordinates by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + "
+            "sigma^2).",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
@@ -71,25 +83,45 @@ class CoPaint(Sampler):
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ValueError(f"unknown view '{self.view}'; valid: {', '.join(VIEWS)}")
-        least = {"steps": 2, "iterations": 0, "lr": 0, "lr_decay": 0, "weight": 0, "weight_decay": 0, "line_search": 0}
+        least = {
+            "steps": 2,
+            "iterations": 0,
+            "lr": 0,
+            "lr_decay": 0,
+            "weight": 0,
+            "weight_decay": 0,
+            "line_search": 0,
+        }
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be {bound} or more, got {getattr(self, name)}")
-        walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
+        walk(
+            self.steps, self.jump_length, self.resamples
+        )  # refuses an impossible schedule before any work
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view(self.view)
-        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)
+        process, shape, levels = (
+            prior.process,
+            prior.latent_shape,
+            prior.grid(self.steps, self.grid),
+        )
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.jump_length, self.resamples)[:-1]:
             t, s = levels[i], levels[j]
             # Optimise the state, so that its prediction fits the observation.
-            lr = self.lr * self.lr_decay**i * (float(t.alpha / levels[-2].alpha) if self.scale_lr else 1.0)
+            lr = (
+                self.lr
+                * self.lr_decay**i
+                * (float(t.alpha / levels[-2].alpha) if self.scale_lr else 1.0)
+            )
             z, x0 = self._optimise(z, t, lr, self.weight * self.weight_decay**i, obs, prior)
             # Step down with the noise of the network, or travel back up.
             if j > i:
-                z = process.bridge(z, self._clipped(x0, prior), t, s, 0.0, None, eps=process.eps(z, x0, t))
+                z = process.bridge(
+                    z, self._clipped(x0, prior), t, s, 0.0, None, eps=process.eps(z, x0, t)
+                )
             else:
                 z = process.renoise(z, t, s, noise.normal(shape))
         return prior.decode(z)
@@ -98,7 +130,9 @@ class CoPaint(Sampler):
         return x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
 
     @torch.enable_grad()
-    def _optimise(self, z_t: Tensor, t: Level, lr: float, w: float, obs: Observation, prior: Prior) -> list[Tensor]:
+    def _optimise(
+        self, z_t: Tensor, t: Level, lr: float, w: float, obs: Observation, prior: Prior
+    ) -> list[Tensor]:
         """The optimised state and its prediction."""
 
         def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,10 +143,20 @@ class CoPaint(Sampler):
 
         z, x0, value = loss(z_t)
         for _ in range(self.iterations):
-            here, before, slope, length = z.detach(), value.detach(), gradient(value, z), torch.full_like(z, lr)
-            for factor in [*[0.8] * self.line_search, 0.0, 0.0]:  # of the step, where a try has failed
+            here, before, slope, length = (
+                z.detach(),
+                value.detach(),
+                gradient(value, z),
+                torch.full_like(z, lr),
+            )
+            for factor in [
+                *[0.8] * self.line_search,
+                0.0,
+                0.0,
+            ]:  # of the step, where a try has failed
                 z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
-                # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody waits for it.
+                # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody
+                # waits for it.
                 worse = ~(value <= before) & before.isfinite()
                 if self.line_search == 0 or not worse.any():
                     break

@@ -1,4 +1,5 @@
-"""DAPS: at every level, solve the flow to the data, sample around its end given y, and add fresh noise."""
+"""DAPS: at every level, solve the flow to the data, sample around its end given y, and add fresh
+noise."""
 
 from __future__ import annotations
 
@@ -10,36 +11,41 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import CLEAN, Level
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.likelihood import gaussian_nll, gradient
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import CLEAN, Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.likelihood import gaussian_nll, gradient
 
 COMPAT = ("none", "released")
 
 
 @dataclass(frozen=True)
 class DAPS(Sampler):
-    """Decoupled annealing posterior sampling of Zhang et al. (2025), Algorithm 1, in pixels or in a latent space.
+    """Decoupled annealing posterior sampling of Zhang et al. (2025), Algorithm 1, in pixels or in a
+    latent space.
 
     Parameters
     ----------
-    steps: annealing levels. ode_steps: Euler steps of the probability flow at each of them, so that there are
-    ``steps * ode_steps`` network calls. inner_steps: of the dynamics at each level, no network call; on a latent prior
-    each has a backward pass through the decoder. lr: their step size at the first level. lr_end: the last level's, as a
-    share of that. momentum: of the inner dynamics, in [0, 1); 0 = Langevin, above it the released HMC for latents. tau:
-    standard deviation of the likelihood, in [-1, 1] units, whatever the noise of the measurement. ratio_max, ratio_min:
-    first and last annealing level. ode_ratio: where the flow stops. guidance: classifier-free guidance weight, 1 =
-    none. compat: ``none`` or ``released``.
+    steps: annealing levels. ode_steps: Euler steps of the probability flow at each of them, so that
+    there are ``steps * ode_steps`` network calls. inner_steps: of the dynamics at each level, no
+    network call; on a latent prior each has a backward pass through the decoder. lr: their step
+    size at the first level. lr_end: the last level's, as a share of that. momentum: of the inner
+    dynamics, in [0, 1); 0 = Langevin, above it the released HMC for latents. tau: standard
+    deviation of the likelihood, in [-1, 1] units, whatever the noise of the measurement. ratio_max,
+    ratio_min: first and last annealing level. ode_ratio: where the flow stops. guidance:
+    classifier-free guidance weight, 1 = none. compat: ``none`` or ``released``.
 
-    Without momentum the inner steps are stable for ``lr |A|^2 / tau^2`` below 2 (1 in the released code), with the
-    decoder in ``A``. Raises ValueError for counts below 1, settings out of range and an unknown compat.
+    Without momentum the inner steps are stable for ``lr |A|^2 / tau^2`` below 2 (1 in the released
+    code), with the decoder in ``A``. Raises ValueError for counts below 1, settings out of range
+    and an unknown compat.
     """
 
     card: ClassVar[Card] = Card(
         title="DAPS",
-        paper="Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, CVPR 2025",
-        equations="Algorithm 1: probability flow, Langevin dynamics or HMC on p(x0 | z_t, y) with p(x0 | z_t) taken as "
+        paper="Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled Noise "
+        "Annealing, CVPR 2025",
+        equations="Algorithm 1: probability flow, Langevin dynamics or HMC on p(x0 | z_t, y) with "
+        "p(x0 | z_t) taken as "
         "N(x0(z_t), sigma_t^2 I), then z_s ~ N(x0, sigma_s^2 I)",
         deviations=(
             "The data term is the Gaussian log likelihood with standard deviation tau.",
@@ -48,7 +54,8 @@ class DAPS(Sampler):
             "Over-dispersed even with an exact inner sampler, because of the isotropic p(x0 | z_t).",
         ),
         compat={
-            "released": "The data term without its factor 1/2: the standard deviation is tau / sqrt(2). On a latent "
+            "released": "The data term without its factor 1/2: the standard deviation is tau / "
+            "sqrt(2). On a latent "
             "prior the gradient of the squared residual is clamped to [-1, 1], entry by entry."
         },
     )
@@ -75,7 +82,9 @@ class DAPS(Sampler):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not (0 <= self.momentum < 1 and self.ode_ratio <= self.ratio_min < self.ratio_max):
-            raise ValueError("need 0 <= momentum < 1 and levels in order: ode_ratio <= ratio_min < ratio_max")
+            raise ValueError(
+                "need 0 <= momentum < 1 and levels in order: ode_ratio <= ratio_min < ratio_max"
+            )
         if self.compat not in COMPAT:
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
 
@@ -89,29 +98,45 @@ class DAPS(Sampler):
             # Where the probability flow leads.
             x0 = self._flow(z, t, obs, prior)
             # A sample around it, given the measurement.
-            x0 = self._inner(x0, t, self.lr * (1 + k / self.steps * (self.lr_end - 1)), obs, prior, noise)
-            # Fresh noise of the next level: the next state depends on this one through the sample alone.
+            x0 = self._inner(
+                x0, t, self.lr * (1 + k / self.steps * (self.lr_end - 1)), obs, prior, noise
+            )
+            # Fresh noise of the next level: the next state depends on this one through the sample
+            # alone.
             z = prior.process.add_noise(x0, s, noise.normal(shape))
         return prior.decode(z)
 
     def _flow(self, z: Tensor, start: Level, obs: Observation, prior: Prior) -> Tensor:
-        """The end of the probability-flow ODE from ``z``, by Euler steps in sigma, which are DDIM steps."""
-        for t, s in pairwise(prior.grid(self.ode_steps, "karras", start, prior.level(self.ode_ratio))):
-            z = prior.process.bridge(z, prior.denoise(z, t, obs.cond, self.guidance), t, s, eta=0.0, noise=None)
+        """The end of the probability-flow ODE from ``z``, by Euler steps in sigma, which are DDIM
+        steps."""
+        for t, s in pairwise(
+            prior.grid(self.ode_steps, "karras", start, prior.level(self.ode_ratio))
+        ):
+            z = prior.process.bridge(
+                z, prior.denoise(z, t, obs.cond, self.guidance), t, s, eta=0.0, noise=None
+            )
         return z
 
-    def _inner(self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        """Langevin dynamics with momentum on ``N(z; centre, sigma_t^2 I) p(y | z)``, started at ``centre``."""
+    def _inner(
+        self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise
+    ) -> Tensor:
+        """Langevin dynamics with momentum on ``N(z; centre, sigma_t^2 I) p(y | z)``, started at
+        ``centre``."""
         z, shape, mu = centre, centre.shape[1:], self.momentum
         velocity = noise.normal(shape) if mu else torch.zeros_like(z)
         for _ in range(self.inner_steps):
             slope = self._data_slope(z, obs, prior) + (z - centre) / t.sigma**2
-            velocity = mu * velocity - math.sqrt(lr) * slope + math.sqrt(2 * (1 - mu)) * noise.normal(shape)
+            velocity = (
+                mu * velocity
+                - math.sqrt(lr) * slope
+                + math.sqrt(2 * (1 - mu)) * noise.normal(shape)
+            )
             z = z + math.sqrt(lr) * velocity
         return z
 
     def _data_slope(self, z: Tensor, obs: Observation, prior: Prior) -> Tensor:
-        """The gradient of ``-log p(y | z)``, through operator and decoder and not through the network."""
+        """The gradient of ``-log p(y | z)``, through operator and decoder and not through the
+        network."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             slope = gradient(gaussian_nll(prior.decode(z), obs, self.tau), z)

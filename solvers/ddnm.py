@@ -1,4 +1,5 @@
-"""DDNM: the prediction's range-space part is replaced by the measurement; its null-space part is the prior's."""
+"""DDNM: the prediction's range-space part is replaced by the measurement; its null-space part is
+the prior's."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler, lacking
-from solvers.walk import walk
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
+from posterior_bench.solvers.walk import walk
 
 COMPAT = ("none", "released")
 
@@ -22,29 +23,38 @@ class DDNM(Sampler):
 
     Parameters
     ----------
-    steps: levels of the grid; without time travel as many network calls. eta: share of fresh noise, 0 is DDIM.
-    travel_length, travel_repeat: time travel, levels climbed and how often each stretch is walked (1, 1: none). plus:
-    DDNM+ where the measurement has noise, for masks; false takes a noisy measurement at its word. clip: clip x0 to
-    [-1, 1]. guidance: classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat:
-    ``none`` or ``released``.
+    steps: levels of the grid; without time travel as many network calls. eta: share of fresh noise,
+    0 is DDIM. travel_length, travel_repeat: time travel, levels climbed and how often each stretch
+    is walked (1, 1: none). plus: DDNM+ where the measurement has noise, for masks; false takes a
+    noisy measurement at its word. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance
+    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
+    ``released``.
 
-    Raises ValueError for ``eta`` outside [0, 1], an impossible schedule, an unknown compat, and for DDNM+ with an
-    operator that is not a mask.
+    Raises ValueError for ``eta`` outside [0, 1], an impossible schedule, an unknown compat, and for
+    DDNM+ with an operator that is not a mask.
     """
 
     card: ClassVar[Card] = Card(
         title="DDNM and DDNM+",
-        paper="Wang et al., Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, ICLR 2023",
+        paper="Wang et al., Zero-Shot Image Restoration Using Denoising Diffusion Null-Space "
+        "Model, ICLR 2023",
         equations="Eq. 13 and Algorithm 1; Section 3.3 and Algorithm 2 for DDNM+ and time travel",
         deviations=(
-            "DDNM+ for masks only: other operators need their singular values and are refused where sigma > 0.",
-            "A measurement without noise always takes the plain DDNM step, as released; the limit of DDNM+ would use "
+            "DDNM+ for masks only: other operators need their singular values and are refused "
+            "where sigma > 0.",
+            "A measurement without noise always takes the plain DDNM step, as released; the limit "
+            "of DDNM+ would use "
             "fresh noise alone on observed pixels, which differs for eta < 1.",
-            "Levels run evenly from the noisiest to the cleanest of the prior; the released code takes every "
+            "Levels run evenly from the noisiest to the cleanest of the prior; the released code "
+            "takes every "
             "(1000 / steps)-th training step.",
-            "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not ancestral sampling.",
+            "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not "
+            "ancestral sampling.",
         ),
-        compat={"released": "Time travel renoises the uncorrected prediction of the last step instead of its state."},
+        compat={
+            "released": "Time travel renoises the uncorrected prediction of the last step instead "
+            "of its state."
+        },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "pixel"})
     version: ClassVar[int] = 1
@@ -64,7 +74,9 @@ class DDNM(Sampler):
             raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is fresh noise alone, 0 is DDIM")
         if self.compat not in COMPAT:
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
-        walk(self.steps, self.travel_length, self.travel_repeat)  # refuses an impossible schedule before any work
+        walk(
+            self.steps, self.travel_length, self.travel_repeat
+        )  # refuses an impossible schedule before any work
 
     @property
     def workload(self) -> dict[str, int]:
@@ -76,10 +88,16 @@ class DDNM(Sampler):
         return lacking(needs, has)
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)
+        process, shape, levels = (
+            prior.process,
+            prior.latent_shape,
+            prior.grid(self.steps, self.grid),
+        )
         noisy = self.plus and obs.operator.sigma > 0
         if noisy and obs.operator.mask is None:
-            raise ValueError("DDNM+ knows masks only; for another noisy operator set solver.plus=false")
+            raise ValueError(
+                "DDNM+ knows masks only; for another noisy operator set solver.plus=false"
+            )
         # Start from pure noise.
         z = x0 = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.travel_length, self.travel_repeat):
@@ -93,22 +111,29 @@ class DDNM(Sampler):
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
             x0 = x0.clamp(-1, 1) if self.clip else x0
             eps = process.eps(z, x0, t)
-            # Replace what the operator sees by the measurement, then step down with the noise of the prediction.
+            # Replace what the operator sees by the measurement, then step down with the noise of
+            # the prediction.
             missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
             z = self._step(x0 + missing, eps, s, fresh)
             if noisy:
-                z = obs.operator.paste(z, self._noisy_step(x0, missing, s, obs.operator.sigma, fresh))
+                z = obs.operator.paste(
+                    z, self._noisy_step(x0, missing, s, obs.operator.sigma, fresh)
+                )
         return z
 
     def _step(self, x: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
         """``x`` at level ``s``, its noise a mixture of the prediction's and of fresh noise."""
         return s.alpha * x + s.sigma * (self.eta * fresh + math.sqrt(1 - self.eta**2) * eps)
 
-    def _noisy_step(self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor) -> Tensor:
-        """The DDNM+ step of observed pixels: the noise that the measurement brings along is not added again."""
+    def _noisy_step(
+        self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor
+    ) -> Tensor:
+        """The DDNM+ step of observed pixels: the noise that the measurement brings along is not
+        added again."""
         carried = s.alpha * sigma_y
         if s.sigma >= carried:
             return s.alpha * (x0 + missing) + math.sqrt(s.sigma**2 - carried**2) * fresh
-        # Below the noise of the measurement only part of the correction fits, and the rest is fresh noise.
+        # Below the noise of the measurement only part of the correction fits, and the rest is fresh
+        # noise.
         share = math.sqrt(1 - self.eta**2) * s.sigma / carried
         return s.alpha * (x0 + share * missing) + self.eta * s.sigma * fresh

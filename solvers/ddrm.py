@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,29 @@ class DDRM(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: share of fresh noise where nothing is observed, and where the state is already cleaner
-    than the measurement; 0 is DDIM. eta_b: weight of the measurement against the prediction in the next state, 1 in the
-    paper's experiments. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none. grid: kind of
-    :meth:`priors.base.Prior.grid`.
+    steps: network calls. eta: share of fresh noise where nothing is observed, and where the state
+    is already cleaner than the measurement; 0 is DDIM. eta_b: weight of the measurement against the
+    prediction in the next state, 1 in the paper's experiments. clip: clip x0 to [-1, 1]. guidance:
+    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
 
-    Raises ValueError for ``eta`` or ``eta_b`` outside [0, 1], and for a measurement noisier than the first level.
+    Raises ValueError for ``eta`` or ``eta_b`` outside [0, 1], and for a measurement noisier than
+    the first level.
     """
 
     card: ClassVar[Card] = Card(
         title="DDRM",
         paper="Kawar et al., Denoising Diffusion Restoration Models, NeurIPS 2022",
-        equations="Eq. 7 (start) and Eq. 8 (step), with the singular values 1 (observed) and 0 (hidden) of a mask",
+        equations="Eq. 7 (start) and Eq. 8 (step), with the singular values 1 (observed) and 0 "
+        "(hidden) of a mask",
         deviations=(
-            "Masks only. Their spectral space is the image itself, so this case is exact; other linear operators need "
+            "Masks only. Their spectral space is the image itself, so this case is exact; other "
+            "linear operators need "
             "their singular value decomposition and are refused.",
-            "Levels run evenly from the noisiest to the cleanest of the prior; the released code takes every "
+            "Levels run evenly from the noisiest to the cleanest of the prior; the released code "
+            "takes every "
             "(1000 / steps)-th training step and starts below the noisiest.",
-            "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not ancestral sampling.",
+            "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not "
+            "ancestral sampling.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
@@ -60,24 +65,29 @@ class DDRM(Sampler):
         top, sigma_y = levels[0], obs.operator.sigma
         if top.ratio < sigma_y:
             raise ValueError(
-                f"the measurement noise {sigma_y} exceeds the noisiest level of the prior, {top.ratio:.4g}; "
+                f"the measurement noise {sigma_y} exceeds the noisiest level of the prior, "
+                f"{top.ratio:.4g}; "
                 "DDRM has no start for it: give a smaller operator.sigma"
             )
         # Start from pure noise, and from the measurement noised further where there is one.
         fresh = noise.normal(shape)
-        z = obs.operator.paste(top.sigma * fresh, self._observed(obs.y, obs.y, top, sigma_y, fresh, weight=1.0))
+        z = obs.operator.paste(
+            top.sigma * fresh, self._observed(obs.y, obs.y, top, sigma_y, fresh, weight=1.0)
+        )
         for t, s in pairwise(levels):
             # Predict the clean image.
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
             x0 = x0.clamp(-1, 1) if self.clip else x0
-            # Step down in the hole, and around it towards the measurement, with the same fresh noise.
+            # Step down in the hole, and around it towards the measurement, with the same fresh
+            # noise.
             fresh = noise.normal(shape)
             hidden = self._mixed(x0, prior.process.eps(z, x0, t), s, fresh)
             z = obs.operator.paste(hidden, self._measured(x0, obs, s, fresh))
         return z
 
     def _measured(self, x0: Tensor, obs: Observation, s: Level, fresh: Tensor) -> Tensor:
-        """The next state of observed pixels: drawn towards the measurement, or below its noise, past it."""
+        """The next state of observed pixels: drawn towards the measurement, or below its noise,
+        past it."""
         sigma_y = obs.operator.sigma
         if s.ratio >= sigma_y:
             return self._observed(x0, obs.y, s, sigma_y, fresh, self.eta_b)
@@ -85,10 +95,15 @@ class DDRM(Sampler):
 
     def _mixed(self, x0: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
         """``x0`` at level ``s``, its noise a mixture of the given and of fresh noise."""
-        return s.alpha * x0 + math.sqrt(1 - self.eta**2) * s.sigma * eps + self.eta * s.sigma * fresh
+        return (
+            s.alpha * x0 + math.sqrt(1 - self.eta**2) * s.sigma * eps + self.eta * s.sigma * fresh
+        )
 
     @staticmethod
-    def _observed(x0: Tensor, y: Tensor, s: Level, sigma_y: float, fresh: Tensor, weight: float) -> Tensor:
-        """``(1 - weight) x0 + weight y`` at level ``s``; the noise that ``y`` brings along is not added again."""
+    def _observed(
+        x0: Tensor, y: Tensor, s: Level, sigma_y: float, fresh: Tensor, weight: float
+    ) -> Tensor:
+        """``(1 - weight) x0 + weight y`` at level ``s``; the noise that ``y`` brings along is not
+        added again."""
         left = max(s.sigma**2 - (s.alpha * weight * sigma_y) ** 2, 0.0)
         return s.alpha * ((1 - weight) * x0 + weight * y) + math.sqrt(left) * fresh

@@ -11,38 +11,48 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from priors.base import Condition, Prior
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.seeding import Seeded, seeds
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.seeding import Seeded, seeds
 
 SAMPLERS = ("DDRM", "DiffPIR", "DPS")
 
 
 @dataclass(frozen=True)
 class Deepinv(Sampler):
-    """A sampler of ``deepinv.sampling`` (Tachella et al. 2025), as that library implements it, on one image at a time.
+    """A sampler of ``deepinv.sampling`` (Tachella et al. 2025), as that library implements it, on
+    one image at a time.
 
     Parameters
     ----------
-    sampler: its name in deepinv, ``DDRM``, ``DiffPIR`` or ``DPS``. steps: network calls. sigma_floor: noise the sampler
-    is told the measurement has at least, in [-1, 1] units; DiffPIR divides by it. guidance: classifier-free guidance
-    weight, 1 = none. options: further arguments of the sampler's constructor, by their names in deepinv.
+    sampler: its name in deepinv, ``DDRM``, ``DiffPIR`` or ``DPS``. steps: network calls.
+    sigma_floor: noise the sampler is told the measurement has at least, in [-1, 1] units; DiffPIR
+    divides by it. guidance: classifier-free guidance weight, 1 = none. options: further arguments
+    of the sampler's constructor, by their names in deepinv.
 
-    Raises ImportError without deepinv; ValueError for an unknown sampler or option, and a negative ``sigma_floor``.
+    Raises ImportError without deepinv; ValueError for an unknown sampler or option, and a negative
+    ``sigma_floor``.
     """
 
     card: ClassVar[Card] = Card(
         title="deepinv sampler",
-        paper="Tachella et al., DeepInverse: A Python package for solving imaging inverse problems with deep learning, "
+        paper="Tachella et al., DeepInverse: A Python package for solving imaging inverse problems "
+        "with deep learning, "
         "JOSS 2025; and the paper of the sampler that is named",
         equations="As released in deepinv 0.5; the loop is theirs",
         deviations=(
-            "deepinv works on images in [0, 1]: noise levels are halved on the way in and doubled on the way out.",
-            "Its random numbers come from a generator of our own per sample, which replaces torch's global one.",
-            "Samples are computed one by one, so none depends on its neighbours and large batches bring no speed.",
-            "DDRM runs on deepinv's default levels, `steps` of them evenly from 1 to 0 in its units, and starts from "
-            "black, not from grey. deepinv divides its noise by sqrt(2), so samples vary less than those of our DDRM.",
-            "DPS asks for levels above the noisiest of the prior; there the state is shrunk to that level.",
+            "deepinv works on images in [0, 1]: noise levels are halved on the way in and doubled "
+            "on the way out.",
+            "Its random numbers come from a generator of our own per sample, which replaces "
+            "torch's global one.",
+            "Samples are computed one by one, so none depends on its neighbours and large batches "
+            "bring no speed.",
+            "DDRM runs on deepinv's default levels, `steps` of them evenly from 1 to 0 in its "
+            "units, and starts from "
+            "black, not from grey. deepinv divides its noise by sqrt(2), so samples vary less than "
+            "those of our DDRM.",
+            "DPS asks for levels above the noisiest of the prior; there the state is shrunk to "
+            "that level.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel", "grad"})
@@ -58,15 +68,22 @@ class Deepinv(Sampler):
         if self.sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler '{self.sampler}'; valid: {', '.join(SAMPLERS)}")
         if not self.sigma_floor >= 0:
-            raise ValueError(f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] units")
+            raise ValueError(
+                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] "
+                f"units"
+            )
         try:
             import deepinv
         except ImportError as error:
-            raise ImportError(f'deepinv cannot be imported ({error}); pip install "posterior-bench[deepinv]"') from None
+            raise ImportError(
+                f'deepinv cannot be imported ({error}); pip install "posterior-bench[deepinv]"'
+            ) from None
         valid = signature(getattr(deepinv.sampling, self.sampler)).parameters
         unknown = sorted(self.options.keys() - valid)
         if unknown:
-            raise ValueError(f"deepinv's {self.sampler} has no option '{unknown[0]}'; valid: {', '.join(valid)}")
+            raise ValueError(
+                f"deepinv's {self.sampler} has no option '{unknown[0]}'; valid: {', '.join(valid)}"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         return torch.cat([self._row(obs, i, prior, seed) for i, seed in enumerate(seeds(noise))])
@@ -82,7 +99,9 @@ class Deepinv(Sampler):
         mask = obs.operator.mask[i : i + 1].expand_as(y)
         y01 = torch.where(mask, (y + 1) / 2, 0)
         told = deepinv.physics.GaussianNoise(max(obs.operator.sigma, self.sigma_floor) / 2)
-        physics = deepinv.physics.Inpainting(tuple(y.shape[1:]), mask.to(y), device=y.device, noise_model=told)
+        physics = deepinv.physics.Inpainting(
+            tuple(y.shape[1:]), mask.to(y), device=y.device, noise_model=told
+        )
         # Run the sampler on our denoiser, its noise drawn from a generator of this sample.
         cond = None if obs.cond is None else obs.cond.map(lambda value: value[i : i + 1])
         sampler = self._sampler(_Denoiser(prior, cond, self.guidance), y.device)
@@ -100,12 +119,15 @@ class Deepinv(Sampler):
             own |= {"max_iter": self.steps, "data_fidelity": optim.data_fidelity.L2()}
         else:
             own |= {"num_steps": self.steps + 1}  # n + 1 times make n steps
-        sampler: Callable[..., Tensor] = getattr(sampling, self.sampler)(denoiser, **{**own, **self.options})
+        sampler: Callable[..., Tensor] = getattr(sampling, self.sampler)(
+            denoiser, **{**own, **self.options}
+        )
         return sampler
 
 
 class _Denoiser(nn.Module):
-    """The prior as deepinv's denoiser: images in [0, 1] with Gaussian noise of deviation ``sigma``."""
+    """The prior as deepinv's denoiser: images in [0, 1] with Gaussian noise of deviation
+    ``sigma``."""
 
     def __init__(self, prior: Prior, cond: Condition | None, guidance: float):
         super().__init__()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from priors.process import Scalar
+from posterior_bench.priors.process import Scalar
 
 
 class Diagonal:
-    """``N(mean + shift, var exp(2 stretch))``, elementwise, with parameters ``shift`` and ``stretch`` started at zero.
+    """``N(mean + shift, var exp(2 stretch))``, elementwise, with parameters ``shift`` and
+    ``stretch`` started at zero.
 
-    So a step of Adam is one on mean and log deviation, and at the start the gradient of the KL is zero in any
-    precision. ``mean``: ``(N, C, H, W)``; ``var``: a positive number, or one per row ``(N, 1, 1, 1)``.
+    So a step of Adam is one on mean and log deviation, and at the start the gradient of the KL is
+    zero in any precision. ``mean``: ``(N, C, H, W)``; ``var``: a positive number, or one per row
+    ``(N, 1, 1, 1)``.
     """
 
     def __init__(self, mean: Tensor, var: Scalar):

@@ -1,4 +1,5 @@
-"""DiffPIR: every prediction is pulled to the measurement by a proximal step, and its noise is derived again."""
+"""DiffPIR: every prediction is pulled to the measurement by a proximal step, and its noise is
+derived again."""
 
 from __future__ import annotations
 
@@ -9,37 +10,45 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 COMPAT = ("none", "released")
 
 
 @dataclass(frozen=True)
 class DiffPIR(Sampler):
-    """Denoising diffusion models for plug-and-play image restoration, Zhu et al. (2023), Algorithm 1.
+    """Denoising diffusion models for plug-and-play image restoration, Zhu et al. (2023), Algorithm
+    1.
 
     Parameters
     ----------
-    steps: network calls. lam: weight of the prediction against the measurement in the proximal step. zeta: share of
-    fresh noise, 0 is DDIM. sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. clip: clip
-    x0 to [-1, 1], before the proximal step. guidance: classifier-free guidance weight, 1 = none. grid: kind of
-    :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``.
+    steps: network calls. lam: weight of the prediction against the measurement in the proximal
+    step. zeta: share of fresh noise, 0 is DDIM. sigma_floor: noise the measurement is taken to have
+    at least, in [-1, 1] units. clip: clip x0 to [-1, 1], before the proximal step. guidance:
+    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat:
+    ``none`` or ``released``.
 
-    Raises ValueError for ``zeta`` outside [0, 1], ``lam`` or ``sigma_floor`` not positive, and an unknown compat.
+    Raises ValueError for ``zeta`` outside [0, 1], ``lam`` or ``sigma_floor`` not positive, and an
+    unknown compat.
     """
 
     card: ClassVar[Card] = Card(
         title="DiffPIR",
-        paper="Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, CVPRW NTIRE 2023",
-        equations="Algorithm 1: proximal step with rho_t = lam sigma_n^2 / (sigma_t / alpha_t)^2, then Eq. 14",
+        paper="Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, CVPRW "
+        "NTIRE 2023",
+        equations="Algorithm 1: proximal step with rho_t = lam sigma_n^2 / (sigma_t / alpha_t)^2, "
+        "then Eq. 14",
         deviations=(
-            "The grid is the prior's own; the released code takes the square root of evenly spaced squared training "
+            "The grid is the prior's own; the released code takes the square root of evenly spaced "
+            "squared training "
             "steps (its 'quad' skip), which a prior without training steps does not have.",
-            "The output is not pasted; the released code pastes the measurement after it has kept the image it scores.",
+            "The output is not pasted; the released code pastes the measurement after it has kept "
+            "the image it scores.",
         ),
         compat={
-            "released": "Start from the noised first guess (y for a mask) instead of pure noise, and leave out the "
+            "released": "Start from the noised first guess (y for a mask) instead of pure noise, "
+            "and leave out the "
             "proximal step of the last network call."
         },
     )
@@ -57,7 +66,9 @@ class DiffPIR(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.zeta <= 1:
-            raise ValueError(f"zeta {self.zeta} is outside [0, 1]; 1 is fresh noise alone, 0 is DDIM")
+            raise ValueError(
+                f"zeta {self.zeta} is outside [0, 1]; 1 is fresh noise alone, 0 is DDIM"
+            )
         for name in ("lam", "sigma_floor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -65,7 +76,11 @@ class DiffPIR(Sampler):
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)
+        process, shape, levels = (
+            prior.process,
+            prior.latent_shape,
+            prior.grid(self.steps, self.grid),
+        )
         released = self.compat == "released"
         sigma_n = max(self.sigma_floor, obs.operator.sigma)
         # Start from pure noise.
@@ -79,7 +94,10 @@ class DiffPIR(Sampler):
             # Pull it to the measurement, the less the noisier the state.
             if not (released and s is levels[-1]):
                 x0 = obs.operator.prox(x0, obs.y, self.lam * (sigma_n / t.ratio) ** 2)
-            # Step down with the noise that leads from the corrected prediction to the state, and with fresh noise.
-            mixed = math.sqrt(1 - self.zeta) * process.eps(z, x0, t) + math.sqrt(self.zeta) * noise.normal(shape)
+            # Step down with the noise that leads from the corrected prediction to the state, and
+            # with fresh noise.
+            mixed = math.sqrt(1 - self.zeta) * process.eps(z, x0, t) + math.sqrt(
+                self.zeta
+            ) * noise.normal(shape)
             z = process.add_noise(x0, s, mixed)
         return z

@@ -1,4 +1,5 @@
-"""DING: every step is a Gaussian product of the bridge to the next level and the measurement noised to it."""
+"""DING: every step is a Gaussian product of the bridge to the next level and the measurement noised
+to it."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level, Process
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level, Process
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 SCHEDULES = ("square", "default")
 
@@ -22,26 +23,32 @@ class DING(Sampler):
 
     Parameters
     ----------
-    steps: steps of the grid. skip: how many of the cleanest are replaced by one last prediction. schedule: standard
-    deviation of a step, ``square``: ``sigma (1 - alpha)``, or ``default``: ``sigma sqrt(1 - alpha)``. delayed: noise
-    the measurement with the noise of the present level instead of a second network call at the next one. sigma_floor:
-    noise the measurement is taken to have at least, in [-1, 1] units. clip: clip x0 to [-1, 1]. guidance:
-    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps: steps of the grid. skip: how many of the cleanest are replaced by one last prediction.
+    schedule: standard deviation of a step, ``square``: ``sigma (1 - alpha)``, or ``default``:
+    ``sigma sqrt(1 - alpha)``. delayed: noise the measurement with the noise of the present level
+    instead of a second network call at the next one. sigma_floor: noise the measurement is taken to
+    have at least, in [-1, 1] units. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance
+    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
 
-    Takes ``2 (steps - skip) + 1`` network calls, delayed ``steps - skip + 1``. Raises ValueError unless
-    ``1 <= skip < steps``, for a negative floor, and for an unknown schedule.
+    Takes ``2 (steps - skip) + 1`` network calls, delayed ``steps - skip + 1``. Raises ValueError
+    unless ``1 <= skip < steps``, for a negative floor, and for an unknown schedule.
     """
 
     card: ClassVar[Card] = Card(
         title="DING",
-        paper="Moufad et al., Efficient Zero-Shot Inpainting with Decoupled Diffusion Guidance, ICLR 2026",
-        equations="z_s ~ N(bridge mean, sd^2) N(alpha_s y + sigma_s eps(z~), alpha_s^2 sigma_y^2) with z~ a draw of "
+        paper="Moufad et al., Efficient Zero-Shot Inpainting with Decoupled Diffusion Guidance, "
+        "ICLR 2026",
+        equations="z_s ~ N(bridge mean, sd^2) N(alpha_s y + sigma_s eps(z~), alpha_s^2 sigma_y^2) "
+        "with z~ a draw of "
         "the bridge",
         deviations=(
-            "In pixels, on the observation itself. The released benchmark masks the encoding of the whole image, so "
+            "In pixels, on the observation itself. The released benchmark masks the encoding of "
+            "the whole image, so "
             "hidden pixels reach its measurement.",
-            "The step deviation depends on the coordinates: native for VP and flows, VP for VE, where it would vanish.",
-            "The grid is even in sigma / (alpha + sigma), the time of a flow, for which the method was published.",
+            "The step deviation depends on the coordinates: native for VP and flows, VP for VE, "
+            "where it would vanish.",
+            "The grid is even in sigma / (alpha + sigma), the time of a flow, for which the method "
+            "was published.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
@@ -58,7 +65,9 @@ class DING(Sampler):
 
     def __post_init__(self) -> None:
         if not 1 <= self.skip < self.steps:
-            raise ValueError(f"skip must be at least 1 and below steps, got {self.skip} of {self.steps}")
+            raise ValueError(
+                f"skip must be at least 1 and below steps, got {self.skip} of {self.steps}"
+            )
         if self.sigma_floor < 0:
             raise ValueError(f"sigma_floor must not be negative, got {self.sigma_floor}")
         if self.schedule not in SCHEDULES:
@@ -78,8 +87,11 @@ class DING(Sampler):
             if not self.delayed:
                 guess = mean + sd * noise.normal(shape)
                 eps = prior.process.eps(guess, self._predict(guess, s, obs, prior), s)
-            # The measurement carried to the next level by that noise, times the bridge: a Gaussian product.
-            z = self._product(mean, sd, Process.add_noise(obs.y, s, eps), s, obs, noise.normal(shape))
+            # The measurement carried to the next level by that noise, times the bridge: a Gaussian
+            # product.
+            z = self._product(
+                mean, sd, Process.add_noise(obs.y, s, eps), s, obs, noise.normal(shape)
+            )
         return self._predict(z, levels[-1], obs, prior)
 
     def _predict(self, z: Tensor, t: Level, obs: Observation, prior: Prior) -> Tensor:
@@ -88,9 +100,13 @@ class DING(Sampler):
 
     def _deviation(self, s: Level) -> float:
         """Standard deviation of a step to ``s``; zero where ``alpha`` is 1."""
-        return float(s.sigma * (1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha)))
+        return float(
+            s.sigma * (1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha))
+        )
 
-    def _product(self, mean: Tensor, sd: float, y_s: Tensor, s: Level, obs: Observation, fresh: Tensor) -> Tensor:
+    def _product(
+        self, mean: Tensor, sd: float, y_s: Tensor, s: Level, obs: Observation, fresh: Tensor
+    ) -> Tensor:
         """A draw of ``N(mean, sd^2)``, on observed pixels times ``N(y_s, (alpha_s sigma_y)^2)``."""
         var = (s.alpha * max(self.sigma_floor, obs.operator.sigma)) ** 2
         gain = sd**2 / (sd**2 + var)

@@ -9,11 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.ancestral import check_variance, predict, step_down
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.likelihood import gradient, perceptual_distance, residual_mean, residual_norm
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.likelihood import (
+    gradient,
+    perceptual_distance,
+    residual_mean,
+    residual_norm,
+)
 
 LOSSES = {"norm": residual_norm, "l1": residual_mean}
 VIEWS = ("native", "vp", "ve")
@@ -22,39 +27,47 @@ COMPAT = ("none", "released")
 
 @dataclass(frozen=True)
 class DPS(Sampler):
-    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1; latent DPS where the prior has a decoder.
+    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1; latent DPS where the prior
+    has a decoder.
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass. zeta: step along the gradient of the loss, in units of the state
-    (of the latent, where there is one; the loss is always that of images). loss: ``norm``, the *unsquared* residual
-    norm as in the released code (half the step of ``zeta / |r|`` times the gradient of ``|r|^2``), or ``l1``, the mean
-    of ``|r|`` over all pixels, hidden ones too. perceptual: a distance added to the loss, of prediction and measurement
-    with hidden pixels at zero: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor.
-    view: coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else in each. clip: clip
-    x0 to [-1, 1], inside the gradient; latents are never clipped. guidance: classifier-free guidance weight, 1 = none;
-    the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
-    ``released``. variance: of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own, where
-    it has one).
+    steps: network calls, each with a backward pass. zeta: step along the gradient of the loss, in
+    units of the state (of the latent, where there is one; the loss is always that of images). loss:
+    ``norm``, the *unsquared* residual norm as in the released code (half the step of ``zeta / |r|``
+    times the gradient of ``|r|^2``), or ``l1``, the mean of ``|r|`` over all pixels, hidden ones
+    too. perceptual: a distance added to the loss, of prediction and measurement with hidden pixels
+    at zero: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor.
+    view: coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else
+    in each. clip: clip x0 to [-1, 1], inside the gradient; latents are never clipped. guidance:
+    classifier-free guidance weight, 1 = none; the gradient goes through both branches. grid: kind
+    of :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``. variance: of a step down,
+    ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
 
-    A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta / (2 sqrt(M))`` per
-    observed scalar. Raises ValueError for an unknown loss, view, compat or variance, and for ``released`` with
-    another loss.
+    A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta /
+    (2 sqrt(M))`` per observed scalar. Raises ValueError for an unknown loss, view, compat or
+    variance, and for ``released`` with another loss.
     """
 
     card: ClassVar[Card] = Card(
         title="DPS",
-        paper="Chung et al., Diffusion Posterior Sampling for General Noisy Inverse Problems, ICLR 2023",
+        paper="Chung et al., Diffusion Posterior Sampling for General Noisy Inverse Problems, ICLR "
+        "2023",
         equations="Algorithm 1 and Section 3.2: z_s = ancestral(z_t) - zeta grad |y - A(x0(z_t))|",
         deviations=(
-            "The residual norm is taken per sample, so a result does not depend on its neighbours in the batch.",
-            "With variance=fixed, and where the network has learned none, steps use the small posterior variance; the "
+            "The residual norm is taken per sample, so a result does not depend on its neighbours "
+            "in the batch.",
+            "With variance=fixed, and where the network has learned none, steps use the small "
+            "posterior variance; the "
             "released code reads a learned one from its networks.",
-            "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with such a latent DPS.",
-            "Hidden pixels carry no noise and no residual; in the released code their noise inflates the norm.",
+            "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with "
+            "such a latent DPS.",
+            "Hidden pixels carry no noise and no residual; in the released code their noise "
+            "inflates the norm.",
         ),
         compat={
-            "released": "One norm over the whole batch, as released: the result then depends on the batch; each of B "
+            "released": "One norm over the whole batch, as released: the result then depends on "
+            "the batch; each of B "
             "samples gets about 1/sqrt(B) of the step."
         },
     )
@@ -77,7 +90,9 @@ class DPS(Sampler):
         check_variance(self.variance)
         for name, valid in (("loss", tuple(LOSSES)), ("view", VIEWS), ("compat", COMPAT)):
             if getattr(self, name) not in valid:
-                raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
+                raise ValueError(
+                    f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
+                )
         if self.compat == "released" and (self.loss, self.perceptual) != ("norm", "none"):
             raise ValueError("compat=released knows loss=norm and perceptual=none alone")
 
@@ -94,8 +109,11 @@ class DPS(Sampler):
             z = step_down(process, z, x0, fraction, t, s, noise.normal(shape)) - self.zeta * slope
         return prior.decode(z)
 
-    def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor | None, Tensor]:
-        """``x0(z_t)``, the learned variance, and the gradient of the loss with respect to ``z_t``."""
+    def _predict(
+        self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """``x0(z_t)``, the learned variance, and the gradient of the loss with respect to
+        ``z_t``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0, fraction = predict(prior, z_t, t, obs.cond, self.guidance, self.variance)

@@ -1,4 +1,5 @@
-"""Exact posterior draws of a closed-form prior: the reference every other method is measured against."""
+"""Exact posterior draws of a closed-form prior: the reference every other method is measured
+against."""
 
 from __future__ import annotations
 
@@ -10,29 +11,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from priors.base import Prior
-from priors.mixture import MixturePrior
-from solvers.base import Card, Noise, Observation, Samples, Solver
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.solvers.base import Card, Noise, Observation, Samples, Solver
 
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """Independent draws from ``p(x0 | y)`` of a Gaussian mixture under a linear operator; no network call.
+    """Independent draws from ``p(x0 | y)`` of a Gaussian mixture under a linear operator; no
+    network call.
 
     Parameters
     ----------
-    sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. A prior whose covariance is nearly
-    singular gives no image that equals a measurement from elsewhere, an 8-bit one for instance, and needs more than 0.
+    sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. A prior whose
+    covariance is nearly singular gives no image that equals a measurement from elsewhere, an 8-bit
+    one for instance, and needs more than 0.
 
     Raises ValueError for a negative ``sigma_floor``, and where no component can produce ``y``.
     """
 
     card: ClassVar[Card] = Card(
         title="Exact posterior",
-        paper="Conjugacy of Gaussian mixtures; Bishop, Pattern Recognition and Machine Learning, Section 2.3",
-        equations="Eq. 2.116 and 2.117 for every component, whose weight is multiplied by its evidence p(y)",
-        deviations=("Only for priors in closed form: the upper bracket of a comparison, not a method for images.",),
+        paper="Conjugacy of Gaussian mixtures; Bishop, Pattern Recognition and Machine Learning, "
+        "Section 2.3",
+        equations="Eq. 2.116 and 2.117 for every component, whose weight is multiplied by its "
+        "evidence p(y)",
+        deviations=(
+            "Only for priors in closed form: the upper bracket of a comparison, not a method for "
+            "images.",
+        ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     version: ClassVar[int] = 2
@@ -41,21 +49,30 @@ class Exact(Solver):
 
     def __post_init__(self) -> None:
         if not self.sigma_floor >= 0:
-            raise ValueError(f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] units")
+            raise ValueError(
+                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] "
+                f"units"
+            )
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> ExactPosterior:
         if not isinstance(prior, MixturePrior):
-            raise ValueError(f"exact draws need a Gaussian mixture, not a {type(prior).__name__}; choose another prior")
+            raise ValueError(
+                f"exact draws need a Gaussian mixture, not a {type(prior).__name__}; choose "
+                f"another prior"
+            )
         sigma = max(self.sigma_floor, obs.operator.sigma)
         seen = zip(obs.y.flatten(1), _matrices(obs.operator, obs.n, prior), strict=True)
         return ExactPosterior([_condition(prior, A, y, sigma) for y, A in seen], noise)
 
 
 def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
-    """The operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``, one basis image at a time."""
+    """The operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``, one basis image at a
+    time."""
     basis = torch.eye(math.prod(prior.image_shape), dtype=torch.float64)
     images = basis.to(prior.device).view(-1, 1, *prior.image_shape)
-    return torch.stack([operator.A(image.expand(n, -1, -1, -1)).flatten(1) for image in images], dim=2)
+    return torch.stack(
+        [operator.A(image.expand(n, -1, -1, -1)).flatten(1) for image in images], dim=2
+    )
 
 
 def _condition(prior: MixturePrior, A: Tensor, y: Tensor, sigma: float) -> MixturePrior:

@@ -1,4 +1,5 @@
-"""Features inside a U-Net: where they are, and hooks that read and replace them (LatentPaint, WACV 2024).
+"""Features inside a U-Net: where they are, and hooks that read and replace them (LatentPaint, WACV
+2024).
 
 Hooks live as long as a ``with`` block and no longer, whatever happens inside it.
 """
@@ -12,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors.base import Prior
-from priors.nets import UNet2D
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.nets import UNet2D
 
 Sites = Mapping[str, nn.Module]
 Features = dict[str, Tensor]
@@ -22,12 +23,15 @@ Features = dict[str, Tensor]
 def feature_sites(prior: Prior) -> Sites:
     """Every module whose output travels on, by name and in the order of the forward pass.
 
-    They are the first convolution, the last of (resnet, attention) of every layer, every down- and upsampler and the
-    middle block: all that the skip connections store, so that what replaces a feature also travels along them. A whole
-    block is no site, because it puts out a tuple. Raises ValueError for a network other than ``UNet2D``.
+    They are the first convolution, the last of (resnet, attention) of every layer, every down- and
+    upsampler and the middle block: all that the skip connections store, so that what replaces a
+    feature also travels along them. A whole block is no site, because it puts out a tuple. Raises
+    ValueError for a network other than ``UNet2D``.
     """
     if not isinstance(prior.net, UNet2D):
-        raise ValueError(f"features can be read inside a UNet2D alone, not inside {type(prior.net).__name__}")
+        raise ValueError(
+            f"features can be read inside a UNet2D alone, not inside {type(prior.net).__name__}"
+        )
     unet = prior.net.unet
     sites: dict[str, nn.Module] = {"conv_in": unet.conv_in}
     for i, block in enumerate(unet.down_blocks):
@@ -39,22 +43,32 @@ def feature_sites(prior: Prior) -> Sites:
 
 
 def _block_sites(name: str, block: nn.Module, samplers: str) -> dict[str, nn.Module]:
-    """The sites of one block; blocks without attention, or without a sampler, lack the attribute or hold None."""
+    """The sites of one block; blocks without attention, or without a sampler, lack the attribute or
+    hold None."""
     layers = list(getattr(block, "attentions", None) or block.get_submodule("resnets").children())
     sites = {f"{name}_layer{i}": layer for i, layer in enumerate(layers)}
-    return sites | {f"{name}_sampler{i}": sampler for i, sampler in enumerate(getattr(block, samplers, None) or ())}
+    return sites | {
+        f"{name}_sampler{i}": sampler
+        for i, sampler in enumerate(getattr(block, samplers, None) or ())
+    }
 
 
 def propagation_sites(prior: Prior) -> tuple[str, str]:
-    """Where Explicit Propagation acts: after the last layer of the last down block, and after the middle block."""
-    return [name for name in feature_sites(prior) if name.startswith("down") and "_layer" in name][-1], "middle"
+    """Where Explicit Propagation acts: after the last layer of the last down block, and after the
+    middle block."""
+    return [name for name in feature_sites(prior) if name.startswith("down") and "_layer" in name][
+        -1
+    ], "middle"
 
 
 @contextmanager
 def edited(sites: Sites, edit: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Within the block, ``edit(name, feature)`` replaces every site's output; None leaves it as it is."""
+    """Within the block, ``edit(name, feature)`` replaces every site's output; None leaves it as it
+    is."""
     handles = [
-        module.register_forward_hook(lambda _module, _inputs, feature, name=name: edit(name, feature))
+        module.register_forward_hook(
+            lambda _module, _inputs, feature, name=name: edit(name, feature)
+        )
         for name, module in sites.items()
     ]
     try:
@@ -65,15 +79,18 @@ def edited(sites: Sites, edit: Callable[[str, Tensor], Tensor | None]) -> Iterat
 
 
 class Conditioning:
-    """Latent-space conditioning: features of the state mixed with features of the noised observation.
+    """Latent-space conditioning: features of the state mixed with features of the noised
+    observation.
 
-    At every site ``h <- (1 - D) h + D h_cond`` with ``D`` the share of every cell that is observed; then, where there
-    is an Explicit Propagation module, ``h <- EP(h, D)``. All state is in the arguments: one object serves all steps.
+    At every site ``h <- (1 - D) h + D h_cond`` with ``D`` the share of every cell that is observed;
+    then, where there is an Explicit Propagation module, ``h <- EP(h, D)``. All state is in the
+    arguments: one object serves all steps.
 
     Parameters
     ----------
-    prior: its network is the one that is hooked. mask: bool ``(N, 1, h, w)`` in the space the network denoises, True =
-    observed. modules: Explicit Propagation modules by the name of their site.
+    prior: its network is the one that is hooked. mask: bool ``(N, 1, h, w)`` in the space the
+    network denoises, True = observed. modules: Explicit Propagation modules by the name of their
+    site.
     """
 
     def __init__(self, prior: Prior, mask: Tensor, modules: Mapping[str, nn.Module] | None = None):
@@ -81,7 +98,8 @@ class Conditioning:
 
     @contextmanager
     def recorded(self) -> Iterator[Features]:
-        """Within the block the network is left alone; its features are in the mapping afterwards."""
+        """Within the block the network is left alone; its features are in the mapping
+        afterwards."""
         features: Features = {}
 
         def keep(name: str, h: Tensor) -> None:
@@ -98,7 +116,8 @@ class Conditioning:
 
     @contextmanager
     def stacked(self) -> Iterator[None]:
-        """Within the block the network takes ``[conditions; states]``: the first half mixes into the second."""
+        """Within the block the network takes ``[conditions; states]``: the first half mixes into
+        the second."""
         rows = len(self.mask)
 
         def edit(name: str, h: Tensor) -> Tensor:
@@ -118,11 +137,12 @@ class Conditioning:
 
 
 def masked_state(prior: Prior, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The observed part of ``y`` in the space the network denoises, zero where hidden, and its mask there.
+    """The observed part of ``y`` in the space the network denoises, zero where hidden, and its mask
+    there.
 
-    ``y``: images ``(N, C, H, W)``, mid-grey (zero) where ``mask`` ``(N, 1, H, W)`` is False. For a pixel prior these
-    are returned. A latent cell counts as observed where all of its pixels are; its value is that of the encoded ``y``,
-    which near the hole has seen some grey.
+    ``y``: images ``(N, C, H, W)``, mid-grey (zero) where ``mask`` ``(N, 1, H, W)`` is False. For a
+    pixel prior these are returned. A latent cell counts as observed where all of its pixels are;
+    its value is that of the encoded ``y``, which near the hole has seen some grey.
     """
     if not prior.is_latent:
         return y, mask

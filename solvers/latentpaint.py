@@ -9,49 +9,61 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Condition, Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.hooks import Conditioning, Features, masked_state
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.hooks import Conditioning, Features, masked_state
 
 FEATURES = ("every_step", "every_k", "once")
 
 
 @dataclass(frozen=True)
 class LatentPaint(Sampler):
-    """LatentPaint of Corneanu, Gadde and Martinez (2024): Algorithm 1, with or without Explicit Propagation.
+    """LatentPaint of Corneanu, Gadde and Martinez (2024): Algorithm 1, with or without Explicit
+    Propagation.
 
     Parameters
     ----------
-    steps: levels of the chain. features: how often the network is run on the noised observation to get its features:
-    ``every_step`` (two network calls a step), ``every_k`` or ``once`` (at the first step). every: the k of every_k.
-    modules: folder, from the root of the checkout, with the Explicit Propagation modules of each prior; null = none,
-    the training-free variant.
-    clip: clip x0 to [-1, 1]; latents are never clipped. guidance: classifier-free guidance weight, 1 = none. grid:
-    kind of :meth:`priors.base.Prior.grid`.
+    steps: levels of the chain. features: how often the network is run on the noised observation to
+    get its features: ``every_step`` (two network calls a step), ``every_k`` or ``once`` (at the
+    first step). every: the k of every_k. modules: folder, from the root of the checkout, with the
+    Explicit Propagation modules of each prior; null = none, the training-free variant. clip: clip
+    x0 to [-1, 1]; latents are never clipped. guidance: classifier-free guidance weight, 1 = none.
+    grid: kind of :meth:`priors.base.Prior.grid`.
 
     Raises ValueError for an unknown name in features, and for ``every`` below 1.
     """
 
     card: ClassVar[Card] = Card(
         title="LatentPaint",
-        paper="Corneanu et al., LatentPaint: Image Inpainting in Latent Space with Diffusion Models, WACV 2024",
+        paper="Corneanu et al., LatentPaint: Image Inpainting in Latent Space with Diffusion "
+        "Models, WACV 2024",
         equations="Algorithm 1 and Eq. 12, in our reading; no code was published",
         deviations=(
-            "Algorithm 1 prints the mixing of features after the step it should change. Here features are mixed inside "
+            "Algorithm 1 prints the mixing of features after the step it should change. Here "
+            "features are mixed inside "
             "the network call, which then makes the step.",
-            "The observation is noised with the noise of the state, so both agree where the mask is observed.",
-            "The paper does not say how often the observation's features are computed. Its times (55 s for 250 steps) "
-            "fit once; features that follow the noise level need every_step, our default: 2 x steps network calls.",
-            "Masks are averaged where features are mixed, and thresholded at 1/2 where regions are pooled.",
-            "Explicit Propagation adds to the features and starts as the identity: two numbers per channel cannot "
-            "replace a pretrained bottleneck. It pools the mixed features, because those of the hidden part of the "
+            "The observation is noised with the noise of the state, so both agree where the mask "
+            "is observed.",
+            "The paper does not say how often the observation's features are computed. Its times "
+            "(55 s for 250 steps) "
+            "fit once; features that follow the noise level need every_step, our default: 2 x "
+            "steps network calls.",
+            "Masks are averaged where features are mixed, and thresholded at 1/2 where regions are "
+            "pooled.",
+            "Explicit Propagation adds to the features and starts as the identity: two numbers per "
+            "channel cannot "
+            "replace a pretrained bottleneck. It pools the mixed features, because those of the "
+            "hidden part of the "
             "observation are features of grey noise. A region without cells has the value 0.",
-            "Its perceptron is 2C, C/4, 2C with SiLU and no time embedding; it acts after the last layer of the last "
+            "Its perceptron is 2C, C/4, 2C with SiLU and no time embedding; it acts after the last "
+            "layer of the last "
             "down block and after the middle block.",
-            "The paper does not say how the modules were trained. Ours minimise the denoising loss of the hidden part "
+            "The paper does not say how the modules were trained. Ours minimise the denoising loss "
+            "of the hidden part "
             "with the network frozen.",
-            "Latent priors: a cell is observed where all of its pixels are, and has the value of the encoded "
+            "Latent priors: a cell is observed where all of its pixels are, and has the value of "
+            "the encoded "
             "observation, whose hole is grey.",
             "The output is not pasted, so observed pixels are network outputs in the raw sample.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
@@ -72,11 +84,15 @@ class LatentPaint(Sampler):
         if self.features not in FEATURES:
             raise ValueError(f"unknown features '{self.features}'; valid: {', '.join(FEATURES)}")
         if self.every < 1:
-            raise ValueError(f"every={self.every}: features are computed every so many steps, 1 or more")
+            raise ValueError(
+                f"every={self.every}: features are computed every so many steps, 1 or more"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         if (self.modules is None) != (obs.modules is None):
-            raise ValueError("modules are handed in where, and only where, the setting 'modules' names a folder")
+            raise ValueError(
+                "modules are handed in where, and only where, the setting 'modules' names a folder"
+            )
         assert obs.operator.mask is not None
         process, shape = prior.process, prior.latent_shape
         observed, mask = masked_state(prior, obs.operator.At(obs.y), obs.operator.mask)
@@ -90,9 +106,12 @@ class LatentPaint(Sampler):
             z_cond = process.add_noise(observed, t, noise.normal(shape))
             z = torch.where(mask, z_cond, z)
             if self.features == "every_step":
-                # Denoise both in one batch, the features of the first mixed into those of the second.
+                # Denoise both in one batch, the features of the first mixed into those of the
+                # second.
                 with conditioning.stacked():
-                    x0 = self._denoise(prior, torch.cat([z_cond, z]), t, _twice(obs.cond)).chunk(2)[1]
+                    x0 = self._denoise(prior, torch.cat([z_cond, z]), t, _twice(obs.cond)).chunk(2)[
+                        1
+                    ]
             else:
                 if i == 0 or (self.features == "every_k" and i % self.every == 0):
                     # Keep the features of the noised observation.

@@ -1,7 +1,8 @@
-"""Data terms shared by the solvers: one number per sample; likelihoods are summed over what was observed.
+"""Data terms shared by the solvers: one number per sample; likelihoods are summed over what was
+observed.
 
-A sum is the negative log likelihood itself, in nats; a mean would silently rescale every guidance strength with the
-image size, the size of the hole or the batch.
+A sum is the negative log likelihood itself, in nats; a mean would silently rescale every guidance
+strength with the image size, the size of the hole or the batch.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.base import Observation, norm
+from posterior_bench.solvers.base import Observation, norm
 
 
 def residual_norm(x: Tensor, obs: Observation) -> Tensor:
-    """``|y - A(x)|_2`` of every sample, shape ``(N,)``, for images ``x`` ``(N, C, H, W)`` in [-1, 1] units.
+    """``|y - A(x)|_2`` of every sample, shape ``(N,)``, for images ``x`` ``(N, C, H, W)`` in [-1,
+    1] units.
 
     Its gradient is a unit vector pulled back through ``A``, and zero where the residual is zero.
     """
@@ -23,7 +25,8 @@ def residual_norm(x: Tensor, obs: Observation) -> Tensor:
 
 
 def residual_mean(x: Tensor, obs: Observation) -> Tensor:
-    """The mean of ``|y - A(x)|`` over all scalars of ``y``, shape ``(N,)``; hidden ones count as zeros.
+    """The mean of ``|y - A(x)|`` over all scalars of ``y``, shape ``(N,)``; hidden ones count as
+    zeros.
 
     Only for loss weights that were published for this mean, as those of latent codes often are.
     """
@@ -31,7 +34,8 @@ def residual_mean(x: Tensor, obs: Observation) -> Tensor:
 
 
 def perceptual_distance(x: Tensor, obs: Observation) -> Tensor:
-    """The perceptual distance of ``A(x)`` and ``y``, images with their hidden pixels at zero, shape ``(N,)``.
+    """The perceptual distance of ``A(x)`` and ``y``, images with their hidden pixels at zero, shape
+    ``(N,)``.
 
     Raises ValueError where the observation came without a distance.
     """
@@ -41,7 +45,8 @@ def perceptual_distance(x: Tensor, obs: Observation) -> Tensor:
 
 
 def laplace_nll(x: Tensor, obs: Observation, scale: float) -> Tensor:
-    """``sum |y - A(x)| / scale + n log(2 scale)`` in nats, shape ``(N,)``, over the ``n`` observed scalars.
+    """``sum |y - A(x)| / scale + n log(2 scale)`` in nats, shape ``(N,)``, over the ``n`` observed
+    scalars.
 
     ``scale`` is the Laplace parameter b in [-1, 1] units; the standard deviation is ``sqrt(2) b``.
     Raises ValueError unless ``scale > 0``.
@@ -52,7 +57,8 @@ def laplace_nll(x: Tensor, obs: Observation, scale: float) -> Tensor:
 
 
 def gaussian_nll(x: Tensor, obs: Observation, sigma: float) -> Tensor:
-    """``sum (y - A(x))^2 / (2 sigma^2) + n/2 log(2 pi sigma^2)`` in nats, shape ``(N,)``, over ``n`` observed scalars.
+    """``sum (y - A(x))^2 / (2 sigma^2) + n/2 log(2 pi sigma^2)`` in nats, shape ``(N,)``, over
+    ``n`` observed scalars.
 
     ``sigma`` is a standard deviation in [-1, 1] units. Raises ValueError unless ``sigma > 0``.
     """
@@ -74,7 +80,8 @@ def observed_count(obs: Observation) -> Tensor:
 
 
 def gradient(loss: Tensor, z: Tensor) -> Tensor:
-    """The gradient of every row's own loss ``(N,)`` with respect to its own row of ``z``; the graph is freed.
+    """The gradient of every row's own loss ``(N,)`` with respect to its own row of ``z``; the graph
+    is freed.
 
     Summing first is what keeps rows apart: a row's loss does not depend on any other row of ``z``.
     """
@@ -83,4 +90,6 @@ def gradient(loss: Tensor, z: Tensor) -> Tensor:
 
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
-        raise ValueError(f"{name} {value} is not a noise level; give a positive number in [-1, 1] image units")
+        raise ValueError(
+            f"{name} {value} is not a noise level; give a positive number in [-1, 1] image units"
+        )

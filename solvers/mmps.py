@@ -1,4 +1,5 @@
-"""MMPS: the prediction given the measurement too, with the covariance that the denoiser's own Jacobian tells."""
+"""MMPS: the prediction given the measurement too, with the covariance that the denoiser's own
+Jacobian tells."""
 
 from __future__ import annotations
 
@@ -10,40 +11,49 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
-RATIO_MAX = 1e3  # Cov[x0 | z] = sigma^2 / alpha J is 0 / 0 at the alpha = 0 from which a flow starts
+RATIO_MAX = (
+    1e3  # Cov[x0 | z] = sigma^2 / alpha J is 0 / 0 at the alpha = 0 from which a flow starts
+)
 
 
 @dataclass(frozen=True)
 class MMPS(Sampler):
     """Moment matching posterior sampling of Rozet et al. (2024), Section 4.2.
 
-    ``p(x0 | z_t)`` is taken as a Gaussian with mean ``D(z_t)`` and covariance ``C = sigma_t^2 / alpha_t J``, so that
-    ``E[x0 | z_t, y] = D + C At (sigma_y^2 I + A C At)^-1 (y - A D)``: exact for every Gaussian prior and linear ``A``.
+    ``p(x0 | z_t)`` is taken as a Gaussian with mean ``D(z_t)`` and covariance ``C = sigma_t^2 /
+    alpha_t J``, so that ``E[x0 | z_t, y] = D + C At (sigma_y^2 I + A C At)^-1 (y - A D)``: exact
+    for every Gaussian prior and linear ``A``.
 
     Parameters
     ----------
-    steps: network calls. iterations: conjugate gradient steps at each of them, one backward pass each; as many as
-    there are observed scalars are exact. tolerance: a row stands still once its residual has shrunk by this factor.
-    sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. eta: 1 is the ancestral step, 0 is
-    DDIM. clip: clip the corrected x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none; the gradient
-    goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps: network calls. iterations: conjugate gradient steps at each of them, one backward pass
+    each; as many as there are observed scalars are exact. tolerance: a row stands still once its
+    residual has shrunk by this factor. sigma_floor: noise the measurement is taken to have at
+    least, in [-1, 1] units. eta: 1 is the ancestral step, 0 is DDIM. clip: clip the corrected x0 to
+    [-1, 1]. guidance: classifier-free guidance weight, 1 = none; the gradient goes through both
+    branches. grid: kind of :meth:`priors.base.Prior.grid`.
 
-    Raises ValueError for ``eta`` outside [0, 1], fewer than one iteration, and a floor or tolerance out of range.
+    Raises ValueError for ``eta`` outside [0, 1], fewer than one iteration, and a floor or tolerance
+    out of range.
     """
 
     card: ClassVar[Card] = Card(
         title="MMPS",
-        paper="Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, NeurIPS 2024",
+        paper="Rozet et al., Learning Diffusion Priors from Observations by Expectation "
+        "Maximization, NeurIPS 2024",
         equations="Section 4.2: E[x0 | z_t, y] by Tweedie's covariance and conjugate gradients",
         deviations=(
-            "C At v is summed up along the conjugate gradients: k of them cost k backward passes, not k + 1.",
-            "Conjugate gradients need a symmetric positive J, which a trained network has only nearly: a row stops at "
+            "C At v is summed up along the conjugate gradients: k of them cost k backward passes, "
+            "not k + 1.",
+            "Conjugate gradients need a symmetric positive J, which a trained network has only "
+            "nearly: a row stops at "
             "the first direction of non-positive curvature. Inner products are per sample.",
-            "A measurement without noise is given a floor (its system is singular), and a flow starts at ratio 1000.",
+            "A measurement without noise is given a floor (its system is singular), and a flow "
+            "starts at ratio 1000.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "linear", "pixel"})
@@ -60,17 +70,24 @@ class MMPS(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+            raise ValueError(
+                f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
+            )
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
         if not self.sigma_floor > 0:
             raise ValueError(f"sigma_floor must be positive, got {self.sigma_floor}")
         if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance {self.tolerance} is outside [0, 1); it is a fraction of the first residual")
+            raise ValueError(
+                f"tolerance {self.tolerance} is outside [0, 1); it is a fraction of the first "
+                f"residual"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX)))
+        levels = prior.grid(
+            self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX))
+        )
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
@@ -90,10 +107,15 @@ class MMPS(Sampler):
         def covariance(u: Tensor) -> Tensor:
             return t.sigma**2 / t.alpha * torch.autograd.grad(x0, z_t, u, retain_graph=True)[0]
 
-        return x0.detach() + self._correction(covariance, obs.operator.residual(x0.detach(), obs.y), obs)
+        return x0.detach() + self._correction(
+            covariance, obs.operator.residual(x0.detach(), obs.y), obs
+        )
 
-    def _correction(self, covariance: Callable[[Tensor], Tensor], r: Tensor, obs: Observation) -> Tensor:
-        """``C At v`` with ``(sigma_y^2 I + A C At) v = r``, by conjugate gradients on every row of its own."""
+    def _correction(
+        self, covariance: Callable[[Tensor], Tensor], r: Tensor, obs: Observation
+    ) -> Tensor:
+        """``C At v`` with ``(sigma_y^2 I + A C At) v = r``, by conjugate gradients on every row of
+        its own."""
         operator, variance = obs.operator, max(self.sigma_floor, obs.operator.sigma) ** 2
         correction, p, rr = torch.zeros_like(operator.At(r)), r, _dot(r, r)
         goal = self.tolerance**2 * rr
@@ -101,7 +123,8 @@ class MMPS(Sampler):
             Cp = covariance(operator.At(p))
             q = variance * p + operator.A(Cp)
             curvature = _dot(p, q)
-            # A row that is done, or that has left the cone where the system is positive, stands still.
+            # A row that is done, or that has left the cone where the system is positive, stands
+            # still.
             moves = (rr > goal) & (curvature > 0)
             step = torch.where(moves, rr / curvature, 0.0)
             correction, r = correction + _column(step, Cp) * Cp, r - _column(step, r) * q

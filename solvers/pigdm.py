@@ -1,4 +1,5 @@
-"""PiGDM: guidance by a Gaussian around the prediction, with a variance taken from the noise level alone."""
+"""PiGDM: guidance by a Gaussian around the prediction, with a variance taken from the noise level
+alone."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level, Scalar
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level, Scalar
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 WEIGHTS = ("exact", "practical")
 RATIO_MAX = 1e3  # the guided prediction is 0 / 0 at the alpha = 0 from which a flow starts
@@ -21,29 +22,35 @@ RATIO_MAX = 1e3  # the guided prediction is 0 / 0 at the alpha = 0 from which a 
 class PiGDM(Sampler):
     """Pseudoinverse-guided diffusion models of Song et al. (2023).
 
-    ``p(x0 | z_t)`` is taken as ``N(D(z_t), r_t^2 I)``, so that the likelihood has the score
-    ``J^T At (r_t^2 A At + sigma_y^2 I)^-1 (y - A D)``; for a mask the solve divides by ``r_t^2 + sigma_y^2``.
+    ``p(x0 | z_t)`` is taken as ``N(D(z_t), r_t^2 I)``, so that the likelihood has the score ``J^T
+    At (r_t^2 A At + sigma_y^2 I)^-1 (y - A D)``; for a mask the solve divides by ``r_t^2 +
+    sigma_y^2``.
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass. data_std: standard deviation of the data, which gives
-    ``r_t^2 = data_std^2 sigma^2 / (data_std^2 alpha^2 + sigma^2)``; the paper has 1, EDM priors 0.5. weight: ``exact``
-    corrects the prediction by ``sigma_t^2 / alpha_t`` times the score; ``practical`` adds ``alpha_s alpha_t r_t^2``
-    times the score to the next state, in the prior's own coordinates. eta: 1 is the ancestral step, 0 is DDIM. clip:
-    clip the prediction to [-1, 1] before the correction, outside the gradient. guidance: classifier-free guidance
-    weight, 1 = none; the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps: network calls, each with a backward pass. data_std: standard deviation of the data, which
+    gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2 alpha^2 + sigma^2)``; the paper has 1, EDM
+    priors 0.5. weight: ``exact`` corrects the prediction by ``sigma_t^2 / alpha_t`` times the
+    score; ``practical`` adds ``alpha_s alpha_t r_t^2`` times the score to the next state, in the
+    prior's own coordinates. eta: 1 is the ancestral step, 0 is DDIM. clip: clip the prediction to
+    [-1, 1] before the correction, outside the gradient. guidance: classifier-free guidance weight,
+    1 = none; the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
 
-    Raises ValueError for ``eta`` outside [0, 1], an unknown weight and a ``data_std`` that is not positive.
+    Raises ValueError for ``eta`` outside [0, 1], an unknown weight and a ``data_std`` that is not
+    positive.
     """
 
     card: ClassVar[Card] = Card(
         title="PiGDM",
         paper="Song et al., Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023",
-        equations="Section 3 and Algorithm 1: the likelihood N(y; A D, r_t^2 A At + sigma_y^2 I) and its score",
+        equations="Section 3 and Algorithm 1: the likelihood N(y; A D, r_t^2 A At + sigma_y^2 I) "
+        "and its score",
         deviations=(
-            "No code was released with the paper; the practical weight is that of later ports, among them RED-diff.",
+            "No code was released with the paper; the practical weight is that of later ports, "
+            "among them RED-diff.",
             "The start is pure noise; those ports start from the noised first guess.",
-            "Operators whose At A is a projection only: others need a linear solve at every step (see MMPS).",
+            "Operators whose At A is a projection only: others need a linear solve at every step "
+            "(see MMPS).",
             "A flow starts at ratio 1000, not at pure noise.",
         ),
     )
@@ -60,7 +67,9 @@ class PiGDM(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+            raise ValueError(
+                f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
+            )
         if self.weight not in WEIGHTS:
             raise ValueError(f"unknown weight '{self.weight}'; valid: {', '.join(WEIGHTS)}")
         if not self.data_std > 0:
@@ -68,7 +77,9 @@ class PiGDM(Sampler):
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX)))
+        levels = prior.grid(
+            self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX))
+        )
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
@@ -77,12 +88,19 @@ class PiGDM(Sampler):
             x0, score = self._predict(z, t, r2, obs, prior)
             # Correct the prediction or the state, and step down.
             if self.weight == "exact":
-                z = process.bridge(z, x0 + t.sigma**2 / t.alpha * score, t, s, self.eta, noise.normal(shape))
+                z = process.bridge(
+                    z, x0 + t.sigma**2 / t.alpha * score, t, s, self.eta, noise.normal(shape)
+                )
             else:
-                z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape)) + s.alpha * t.alpha * r2 * score
+                z = (
+                    process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+                    + s.alpha * t.alpha * r2 * score
+                )
         return z
 
-    def _predict(self, z_t: Tensor, t: Level, r2: Scalar, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor]:
+    def _predict(
+        self, z_t: Tensor, t: Level, r2: Scalar, obs: Observation, prior: Prior
+    ) -> tuple[Tensor, Tensor]:
         """``x0(z_t)`` and ``grad log p(y | z_t)``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()

@@ -1,7 +1,9 @@
-"""Explicit Propagation: small trained modules that carry information from the observed region into the hole.
+"""Explicit Propagation: small trained modules that carry information from the observed region into
+the hole.
 
-Corneanu, Gadde, Martinez: LatentPaint, WACV 2024, Eq. 12. No code was published and the paper leaves open how the
-modules are trained; what is ours is said on the card of :class:`solvers.latentpaint.LatentPaint`.
+Corneanu, Gadde, Martinez: LatentPaint, WACV 2024, Eq. 12. No code was published and the paper
+leaves open how the modules are trained; what is ours is said on the card of
+:class:`solvers.latentpaint.LatentPaint`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
-from priors.process import Level
-from priors.train import OptimizerConfig, Trainer
-from solvers.hooks import Conditioning, masked_state, propagation_sites
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.priors.train import OptimizerConfig, Trainer
+from posterior_bench.solvers.hooks import Conditioning, masked_state, propagation_sites
 
 
 def region_max(h: Tensor, inside: Tensor) -> Tensor:
-    """``gamma``: the largest value of every channel in either region, ``(N, C, 2)``: inside, then outside.
+    """``gamma``: the largest value of every channel in either region, ``(N, C, 2)``: inside, then
+    outside.
 
     ``h``: ``(N, C, h, w)``, ``inside``: bool ``(N, 1, h, w)``. An empty region has the value 0.
     """
@@ -33,13 +36,15 @@ def _max_over(h: Tensor, region: Tensor) -> Tensor:
 
 
 def fill_regions(values: Tensor, inside: Tensor) -> Tensor:
-    """``gamma^-1``: features ``(N, C, h, w)`` that are constant in either region, from values ``(N, C, 2)``."""
+    """``gamma^-1``: features ``(N, C, h, w)`` that are constant in either region, from values ``(N,
+    C, 2)``."""
     first, second = values[..., None, None].unbind(2)
     return torch.where(inside, first, second)
 
 
 class Propagation(nn.Module):
-    """``h + gamma^-1(phi(gamma(h)))`` with ``phi`` a perceptron ``2C -> C / 4 -> 2C`` (LatentPaint, Eq. 12).
+    """``h + gamma^-1(phi(gamma(h)))`` with ``phi`` a perceptron ``2C -> C / 4 -> 2C`` (LatentPaint,
+    Eq. 12).
 
     Its last layer starts at zero, so an untrained module is the identity.
     """
@@ -48,13 +53,16 @@ class Propagation(nn.Module):
         super().__init__()
         self.channels = channels
         self.phi = nn.Sequential(
-            nn.Linear(2 * channels, channels // 4), nn.SiLU(), nn.Linear(channels // 4, 2 * channels)
+            nn.Linear(2 * channels, channels // 4),
+            nn.SiLU(),
+            nn.Linear(channels // 4, 2 * channels),
         )
         for parameter in self.phi[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor, share: Tensor) -> Tensor:
-        """``h``: ``(N, C, h, w)``; ``share``: the observed share of every cell, ``(N, 1, h, w)`` in [0, 1]."""
+        """``h``: ``(N, C, h, w)``; ``share``: the observed share of every cell, ``(N, 1, h, w)`` in
+        [0, 1]."""
         inside = share >= 0.5
         values = self.phi(region_max(h, inside).flatten(1)).unflatten(1, (self.channels, 2))
         return h + fill_regions(values, inside).to(h)
@@ -66,9 +74,12 @@ def propagation_modules(channels: Mapping[str, int]) -> nn.ModuleDict:
 
 
 def propagation_channels(prior: Prior) -> dict[str, int]:
-    """The number of channels at every site of Explicit Propagation, seen by running the network once on zeros."""
+    """The number of channels at every site of Explicit Propagation, seen by running the network
+    once on zeros."""
     z = torch.zeros(1, *prior.latent_shape, device=prior.device)
-    conditioning = Conditioning(prior, torch.ones(1, 1, *prior.latent_shape[-2:], device=prior.device))
+    conditioning = Conditioning(
+        prior, torch.ones(1, 1, *prior.latent_shape[-2:], device=prior.device)
+    )
     labels = torch.zeros(1, dtype=torch.long, device=prior.device) if prior.num_classes else None
     with torch.no_grad(), prior.metered(), conditioning.recorded() as features:
         prior.denoise(z, prior.level(1.0), prior.condition(labels))
@@ -79,8 +90,8 @@ def propagation_channels(prior: Prior) -> dict[str, int]:
 class PropagationConfig(OptimizerConfig):
     """Settings of the modules' training.
 
-    ``label_dropout``: share of rows trained without their label; ``p_mean``, ``p_std`` of ``ln(sigma / alpha)`` in
-    units of the prior's ``sigma_data``.
+    ``label_dropout``: share of rows trained without their label; ``p_mean``, ``p_std`` of
+    ``ln(sigma / alpha)`` in units of the prior's ``sigma_data``.
     """
 
     batch: int = 32
@@ -91,10 +102,11 @@ class PropagationConfig(OptimizerConfig):
 
 
 class PropagationTrainer(Trainer):
-    """Denoising of the hidden part with a frozen network, whose features are mixed as :class:`Conditioning` does.
+    """Denoising of the hidden part with a frozen network, whose features are mixed as
+    :class:`Conditioning` does.
 
-    ``images``: float32 ``(M, C, H, W)`` in [-1, 1]; ``labels``: int64 ``(M,)`` or None; ``masks``: bool
-    ``(K, 1, H, W)``, True = observed. ``average`` holds the modules to keep.
+    ``images``: float32 ``(M, C, H, W)`` in [-1, 1]; ``labels``: int64 ``(M,)`` or None; ``masks``:
+    bool ``(K, 1, H, W)``, True = observed. ``average`` holds the modules to keep.
     """
 
     config: PropagationConfig
@@ -117,11 +129,22 @@ class PropagationTrainer(Trainer):
         masks = self.masks[torch.randint(len(self.masks), (len(rows),), generator=self.generator)]
         labels = None if self.labels is None else self.labels[rows]
         modules, dropout = dict(self.net.items()), self.config.label_dropout
-        return hidden_loss(self.prior, modules, self.images[rows], labels, masks, self.config, self.generator, dropout)
+        return hidden_loss(
+            self.prior,
+            modules,
+            self.images[rows],
+            labels,
+            masks,
+            self.config,
+            self.generator,
+            dropout,
+        )
 
     def validation_loss(self, images: Tensor, labels: Tensor | None, masks: Tensor) -> float:
         """:func:`hidden_validation_loss` of the averaged modules."""
-        return hidden_validation_loss(self.prior, dict(self.average.items()), images, labels, masks, self.config)
+        return hidden_validation_loss(
+            self.prior, dict(self.average.items()), images, labels, masks, self.config
+        )
 
 
 def hidden_loss(
@@ -136,10 +159,13 @@ def hidden_loss(
 ) -> Tensor:
     """Mean squared error over the hidden part, in EDM's weights (Karras et al. 2022, Table 1).
 
-    State and observation share their noise, as they do in the sampler. Levels, noise and dropped labels come from
-    ``generator``; gradients reach the modules alone.
+    State and observation share their noise, as they do in the sampler. Levels, noise and dropped
+    labels come from ``generator``; gradients reach the modules alone.
     """
-    ratio = prior.sigma_data * (config.p_mean + config.p_std * torch.randn(len(images), generator=generator)).exp()
+    ratio = (
+        prior.sigma_data
+        * (config.p_mean + config.p_std * torch.randn(len(images), generator=generator)).exp()
+    )
     noise = torch.randn(len(images), *prior.latent_shape, generator=generator).to(prior.device)
     drop = torch.rand(len(images), generator=generator) < label_dropout
     if labels is not None and prior.null_label is not None:
@@ -171,12 +197,19 @@ def hidden_validation_loss(
     masks: Tensor,
     config: PropagationConfig,
 ) -> float:
-    """Mean :func:`hidden_loss` on held-out images, image ``i`` with mask ``i``; always the same levels and noise."""
+    """Mean :func:`hidden_loss` on held-out images, image ``i`` with mask ``i``; always the same
+    levels and noise."""
     generator = torch.Generator().manual_seed(1)
     blocks = torch.arange(len(images)).split(config.batch)
     losses = [
         hidden_loss(
-            prior, modules, images[rows], None if labels is None else labels[rows], masks[rows], config, generator
+            prior,
+            modules,
+            images[rows],
+            None if labels is None else labels[rows],
+            masks[rows],
+            config,
+            generator,
         ).item()
         for rows in blocks
     ]

@@ -1,4 +1,5 @@
-"""PSLD: latent DPS with a second gradient, which glues the observed part to what the autoencoder can represent."""
+"""PSLD: latent DPS with a second gradient, which glues the observed part to what the autoencoder
+can represent."""
 
 from __future__ import annotations
 
@@ -9,42 +10,50 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler, norm
-from solvers.likelihood import gradient, residual_norm
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, norm
+from posterior_bench.solvers.likelihood import gradient, residual_norm
 
 VIEWS = ("native", "vp", "ve")
 
 
 @dataclass(frozen=True)
 class PSLD(Sampler):
-    """Posterior sampling with latent diffusion of Rout et al. (2023), Algorithm 2, for projections such as masks.
+    """Posterior sampling with latent diffusion of Rout et al. (2023), Algorithm 2, for projections
+    such as masks.
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass through network, decoder and encoder. weight_data: step along the
-    gradient of the residual norm ``|y - A x|`` of the decoded prediction ``x`` (the code's omega, the paper's eta).
-    weight_glue: step along the gradient of ``|E(At y + x - At A x) - x0|``, which vanishes where the prediction with
-    the measurement put in encodes to itself (the code's gamma). Both norms are unsquared; steps are in units of the
-    latent. eta: share of fresh noise, 0 = DDIM, 1 = ancestral. view: coordinates of the state, ``native``, ``vp`` or
-    ``ve``; the same weights mean something else in each. guidance: classifier-free guidance weight, 1 = none; the
-    gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps: network calls, each with a backward pass through network, decoder and encoder.
+    weight_data: step along the gradient of the residual norm ``|y - A x|`` of the decoded
+    prediction ``x`` (the code's omega, the paper's eta). weight_glue: step along the gradient of
+    ``|E(At y + x - At A x) - x0|``, which vanishes where the prediction with the measurement put in
+    encodes to itself (the code's gamma). Both norms are unsquared; steps are in units of the
+    latent. eta: share of fresh noise, 0 = DDIM, 1 = ancestral. view: coordinates of the state,
+    ``native``, ``vp`` or ``ve``; the same weights mean something else in each. guidance:
+    classifier-free guidance weight, 1 = none; the gradient goes through both branches. grid: kind
+    of :meth:`priors.base.Prior.grid`.
 
     Raises ValueError for an unknown view and for eta outside [0, 1].
     """
 
     card: ClassVar[Card] = Card(
         title="PSLD",
-        paper="Rout et al., Solving Linear Inverse Problems Provably via Posterior Sampling with Latent Diffusion "
+        paper="Rout et al., Solving Linear Inverse Problems Provably via Posterior Sampling with "
+        "Latent Diffusion "
         "Models, NeurIPS 2023",
-        equations="Algorithm 2, with the unsquared norms of the released code: z_s = DDIM(z_t) - grad [weight_data "
+        equations="Algorithm 2, with the unsquared norms of the released code: z_s = DDIM(z_t) - "
+        "grad [weight_data "
         "|y - A D(x0)| + weight_glue |E(At y + D(x0) - At A D(x0)) - x0|]",
         deviations=(
-            "Norms are taken per sample, so a result does not depend on its neighbours in the batch.",
-            "The released code adds fresh noise to A D(x0) at every step, hidden pixels included; here there is none.",
+            "Norms are taken per sample, so a result does not depend on its neighbours in the "
+            "batch.",
+            "The released code adds fresh noise to A D(x0) at every step, hidden pixels included; "
+            "here there is none.",
             "The encoder gives the mean of its Gaussian; the released code draws from it.",
-            "The chain ends at zero noise; the released code's ends at the cleanest level of its network.",
+            "The chain ends at zero noise; the released code's ends at the cleanest level of its "
+            "network.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "latent", "linear", "projection"})
@@ -77,13 +86,18 @@ class PSLD(Sampler):
             z = prior.process.bridge(z, x0, t, s, self.eta, noise.normal(shape)) - slope
         return prior.decode(z)
 
-    def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and the gradient of the weighted sum of both losses with respect to ``z_t``."""
+    def _predict(
+        self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
+    ) -> tuple[Tensor, Tensor]:
+        """``x0(z_t)`` and the gradient of the weighted sum of both losses with respect to
+        ``z_t``."""
         operator = obs.operator
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
             x = prior.decode(x0)
             glued = operator.At(obs.y) + x - operator.At(operator.A(x))
-            loss = self.weight_data * residual_norm(x, obs) + self.weight_glue * norm(prior.encode(glued) - x0)
+            loss = self.weight_data * residual_norm(x, obs) + self.weight_glue * norm(
+                prior.encode(glued) - x0
+            )
             return x0.detach(), gradient(loss, z_t)

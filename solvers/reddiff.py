@@ -1,4 +1,5 @@
-"""RED-Diff: an image is fitted to the measurement while every noise level's denoiser pulls it to the prior."""
+"""RED-Diff: an image is fitted to the measurement while every noise level's denoiser pulls it to
+the prior."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.likelihood import gradient
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.likelihood import gradient
 
 TIMES = ("annealed", "random")
 REDUCTIONS = ("mean", "sum")
 COMPAT = ("none", "released")
-# The paper's weight w_t of the noise residual, times alpha / sigma: the weight of x - D(z_t). Read at sigma / alpha.
+# The paper's weight w_t of the noise residual, times alpha / sigma: the weight of x - D(z_t). Read
+# at sigma / alpha.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": torch.ones_like,
     "sqrt": lambda ratio: ratio**-0.5,
@@ -29,35 +31,47 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class REDDiff(Sampler):
-    """RED-Diff of Mardani et al. (2024), Algorithm 1; RED-Diff-V where the noise levels are drawn at random.
+    """RED-Diff of Mardani et al. (2024), Algorithm 1; RED-Diff-V where the noise levels are drawn
+    at random.
 
-    The prior's loss ``lam w_t <eps - xi, x>`` has the gradient ``lam w_t (alpha / sigma) (x - D(z_t))`` exactly, so no
-    gradient enters the network.
+    The prior's loss ``lam w_t <eps - xi, x>`` has the gradient ``lam w_t (alpha / sigma) (x -
+    D(z_t))`` exactly, so no gradient enters the network.
 
     Parameters
     ----------
-    steps: Adam steps, one network call each, and levels of the grid. lam: weight of the prior. times: ``annealed``
-    walks once down the grid, ``random`` draws a level per image and step. lr, betas: of Adam, whose state belongs to
-    each image. weight: law of ``w_t`` in ``sigma / alpha``, ``linear``, ``sqrt``, ``log``, ``square`` or ``const``.
-    reduction: losses are a ``mean`` over an image's scalars, hidden ones included, or a ``sum``; to Adam only their
-    relation to its 1e-8 differs. sigma0: noise on the image before it is diffused. guidance: classifier-free guidance
-    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``.
+    steps: Adam steps, one network call each, and levels of the grid. lam: weight of the prior.
+    times: ``annealed`` walks once down the grid, ``random`` draws a level per image and step. lr,
+    betas: of Adam, whose state belongs to each image. weight: law of ``w_t`` in ``sigma / alpha``,
+    ``linear``, ``sqrt``, ``log``, ``square`` or ``const``. reduction: losses are a ``mean`` over an
+    image's scalars, hidden ones included, or a ``sum``; to Adam only their relation to its 1e-8
+    differs. sigma0: noise on the image before it is diffused. guidance: classifier-free guidance
+    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
+    ``released``.
 
     Raises ValueError for an unknown name and settings out of range.
     """
 
     card: ClassVar[Card] = Card(
         title="RED-Diff and RED-Diff-V",
-        paper="Mardani et al., A Variational Perspective on Solving Inverse Problems with Diffusion Models, ICLR 2024",
+        paper="Mardani et al., A Variational Perspective on Solving Inverse Problems with "
+        "Diffusion Models, ICLR 2024",
         equations="Algorithm 1, in the form lam w_t (alpha / sigma) (x - D(z_t)) + At (A x - y)",
         deviations=(
-            "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes its size matter.",
-            "Random levels are drawn evenly over the grid, one per image; the released code has no such mode.",
-            "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th training step.",
-            "On a latent prior the latent is fitted through the decoder; each loss is a mean over its own scalars.",
-            "Mode seeking: the spread of draws comes from xi alone and is far below that of the posterior.",
+            "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes "
+            "its size matter.",
+            "Random levels are drawn evenly over the grid, one per image; the released code has no "
+            "such mode.",
+            "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th "
+            "training step.",
+            "On a latent prior the latent is fitted through the decoder; each loss is a mean over "
+            "its own scalars.",
+            "Mode seeking: the spread of draws comes from xi alone and is far below that of the "
+            "posterior.",
         ),
-        compat={"released": "Means run over the batch too, and the output is the image before the last Adam step."},
+        compat={
+            "released": "Means run over the batch too, and the output is the image before the last "
+            "Adam step."
+        },
     )
     version: ClassVar[int] = 1
 
@@ -74,14 +88,27 @@ class REDDiff(Sampler):
     compat: str = "none"
 
     def __post_init__(self) -> None:
-        for name, valid in {"times": TIMES, "weight": WEIGHTS, "reduction": REDUCTIONS, "compat": COMPAT}.items():
+        for name, valid in {
+            "times": TIMES,
+            "weight": WEIGHTS,
+            "reduction": REDUCTIONS,
+            "compat": COMPAT,
+        }.items():
             if getattr(self, name) not in valid:
-                raise ValueError(f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}")
+                raise ValueError(
+                    f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
+                )
         if not (self.lam >= 0 and self.sigma0 >= 0 and self.lr > 0):
-            raise ValueError(f"lam {self.lam} and sigma0 {self.sigma0} must be 0 or more, lr {self.lr} positive")
+            raise ValueError(
+                f"lam {self.lam} and sigma0 {self.sigma0} must be 0 or more, lr {self.lr} positive"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        process, shape, levels = prior.process, prior.latent_shape, prior.grid(self.steps, self.grid)[:-1]
+        process, shape, levels = (
+            prior.process,
+            prior.latent_shape,
+            prior.grid(self.steps, self.grid)[:-1],
+        )
         # Start from the first guess, which leaves the hole empty.
         x = mu = prior.encode(obs.operator.first_guess(obs.y)).clone()
         adam = torch.optim.Adam([mu], lr=self.lr, betas=self.betas)

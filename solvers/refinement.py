@@ -1,4 +1,5 @@
-"""The second half of VIPaint: draws from a fitted chain, refined down to the image by guided steps."""
+"""The second half of VIPaint: draws from a fitted chain, refined down to the image by guided
+steps."""
 
 from __future__ import annotations
 
@@ -9,19 +10,20 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Noise, Observation, Samples
-from solvers.chain import Chain
-from solvers.likelihood import gradient, residual_norm
-from solvers.vipaint_settings import Settings
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Noise, Observation, Samples
+from posterior_bench.solvers.chain import Chain
+from posterior_bench.solvers.likelihood import gradient, residual_norm
+from posterior_bench.solvers.vipaint_settings import Settings
 
 
 @dataclass(frozen=True)
 class Refinement:
     """The fitted posterior of a batch of images.
 
-    ``losses``: ``(N,)`` of every iteration of the fit; ``progress``: images ``(N, C, H, W)`` of some, by their number.
+    ``losses``: ``(N,)`` of every iteration of the fit; ``progress``: images ``(N, C, H, W)`` of
+    some, by their number.
     """
 
     settings: Settings
@@ -42,7 +44,9 @@ class Refinement:
 
         def denoise(z: Tensor, level: Level) -> Tensor:
             guided = chain.sampling_guidance_from_top
-            return prior.denoise(z, level, obs.cond, settings.guidance_sample if guided else settings.guidance_fit)
+            return prior.denoise(
+                z, level, obs.cond, settings.guidance_sample if guided else settings.guidance_fit
+            )
 
         # Draw the keypoints from the top down.
         z = chain.top(xi())
@@ -65,11 +69,16 @@ class Refinement:
 
     @property
     def trace(self) -> dict[str, Tensor]:
-        """How the fit went: ``loss`` by iteration, and what a draw looked like ``after`` so many of them."""
+        """How the fit went: ``loss`` by iteration, and what a draw looked like ``after`` so many of
+        them."""
         if not self.losses:
             return {}
         after = torch.tensor([*self.progress]).expand(self.obs.n, -1)
-        pictures = {"after": after, "progress": torch.stack([*self.progress.values()], 1)} if self.progress else {}
+        pictures = (
+            {"after": after, "progress": torch.stack([*self.progress.values()], 1)}
+            if self.progress
+            else {}
+        )
         return {"loss": torch.stack(list(self.losses), 1), **pictures}
 
     def _predict(self, z: Tensor, t: Level, obs: Observation) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""RePaint: blended ancestral sampling that jumps back up and resamples, so that hole and surroundings agree."""
+"""RePaint: blended ancestral sampling that jumps back up and resamples, so that hole and
+surroundings agree."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.ancestral import check_variance, predict, step_down
-from solvers.base import Card, Noise, Observation, Sampler
-from solvers.walk import walk
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.walk import walk
 
 
 @dataclass(frozen=True)
@@ -19,28 +20,34 @@ class RePaint(Sampler):
 
     Parameters
     ----------
-    steps: levels of the grid, not network calls (see :func:`solvers.walk.walk`). jump_length: levels a jump climbs.
-    resamples: how often each stretch is walked in all; 1 is Blended. clip: clip x0 to [-1, 1]. guidance:
-    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. variance: of a step down,
-    ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
+    steps: levels of the grid, not network calls (see :func:`solvers.walk.walk`). jump_length:
+    levels a jump climbs. resamples: how often each stretch is walked in all; 1 is Blended. clip:
+    clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none. grid: kind of
+    :meth:`priors.base.Prior.grid`. variance: of a step down, ``fixed`` (that of the posterior) or
+    ``learned`` (the network's own, where it has one).
 
     Raises ValueError for a schedule argument below 1, and for an unknown variance.
     """
 
     card: ClassVar[Card] = Card(
         title="RePaint",
-        paper="Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, CVPR 2022",
+        paper="Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, "
+        "CVPR 2022",
         equations="Algorithm 1, Eq. 8; jump schedule of the released code",
         deviations=(
-            "A jump is one draw of q(z_t | z_s) over all its levels; the released code climbs one level at a time. "
+            "A jump is one draw of q(z_t | z_s) over all its levels; the released code climbs one "
+            "level at a time. "
             "Nothing happens in between, so the law is the same.",
-            "With variance=fixed, and where the network has learned none, steps use the small posterior variance; the "
+            "With variance=fixed, and where the network has learned none, steps use the small "
+            "posterior variance; the "
             "released code reads a learned one from its networks.",
             "No classifier guidance and no random class: the condition is the observation's.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
-            "Kept from the released code: the first step does not blend, and the output is not pasted, so observed "
+            "Kept from the released code: the first step does not blend, and the output is not "
+            "pasted, so observed "
             "pixels are network outputs in the raw sample.",
-            "(250, 10, 10) is 2410 network calls; the 4570 often quoted counts transitions, noise-only ones included.",
+            "(250, 10, 10) is 2410 network calls; the 4570 often quoted counts transitions, "
+            "noise-only ones included.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
@@ -57,7 +64,9 @@ class RePaint(Sampler):
 
     def __post_init__(self) -> None:
         check_variance(self.variance)
-        walk(self.steps, self.jump_length, self.resamples)  # refuses an impossible schedule before any work
+        walk(
+            self.steps, self.jump_length, self.resamples
+        )  # refuses an impossible schedule before any work
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from solvers.base import Noise
+from posterior_bench.solvers.base import Noise
 
 _BITS = 24  # of a float32 uniform
 
@@ -21,9 +21,11 @@ def seeds(noise: Noise) -> list[int]:
 
 
 class Seeded(TorchFunctionMode):
-    """Within the block, normals that torch would draw from its global generator come from ``generator``.
+    """Within the block, normals that torch would draw from its global generator come from
+    ``generator``.
 
-    Covers ``randn``, ``randn_like`` and ``normal_``; the global generator is neither read nor moved.
+    Covers ``randn``, ``randn_like`` and ``normal_``; the global generator is neither read nor
+    moved.
     """
 
     def __init__(self, generator: torch.Generator):

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.ancestral import check_variance, predict, step_down
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,20 @@ class PriorSamples(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM. clip: clip x0 to [-1, 1]; latents are never clipped.
-    guidance: classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. variance: of an
-    ancestral step, ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
+    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM. clip: clip x0 to [-1, 1]; latents
+    are never clipped. guidance: classifier-free guidance weight, 1 = none. grid: kind of
+    :meth:`priors.base.Prior.grid`. variance: of an ancestral step, ``fixed`` (that of the
+    posterior) or ``learned`` (the network's own, where it has one).
 
-    Raises ValueError for ``eta`` outside [0, 1], an unknown variance, and a learned one where eta is not 1.
+    Raises ValueError for ``eta`` outside [0, 1], an unknown variance, and a learned one where eta
+    is not 1.
     """
 
     card: ClassVar[Card] = Card(
         title="Prior samples",
         paper="Song et al., Denoising Diffusion Implicit Models, ICLR 2021",
-        equations="Eq. 12; eta = 1 is the ancestral sampler of Ho et al. (2020) with the small posterior variance",
+        equations="Eq. 12; eta = 1 is the ancestral sampler of Ho et al. (2020) with the small "
+        "posterior variance",
         deviations=("Not a solver: what any method must beat outside the observed pixels.",),
     )
     version: ClassVar[int] = 1
@@ -43,10 +46,14 @@ class PriorSamples(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM")
+            raise ValueError(
+                f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
+            )
         check_variance(self.variance)
         if self.variance == "learned" and self.eta != 1:
-            raise ValueError(f"a learned variance is that of ancestral steps, eta=1; this is eta={self.eta}")
+            raise ValueError(
+                f"a learned variance is that of ancestral steps, eta=1; this is eta={self.eta}"
+            )
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape

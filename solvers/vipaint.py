@@ -1,4 +1,5 @@
-"""VIPaint: a variational posterior at a few noise levels, fitted once per image, then guided refinement."""
+"""VIPaint: a variational posterior at a few noise levels, fitted once per image, then guided
+refinement."""
 
 from __future__ import annotations
 
@@ -8,38 +9,43 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.process import Level
-from solvers.base import Card, Noise, Observation
-from solvers.chain import Chain
-from solvers.intervals import Intervals
-from solvers.refinement import Refinement
-from solvers.vipaint_released import Released
-from solvers.vipaint_settings import SWITCHES, Settings, parse
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Card, Noise, Observation
+from posterior_bench.solvers.chain import Chain
+from posterior_bench.solvers.intervals import Intervals
+from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint_released import Released
+from posterior_bench.solvers.vipaint_settings import SWITCHES, Settings, parse
 
 
 @dataclass(frozen=True)
 class VIPaint(Settings):
-    """VIPaint of Agarwal, Hope and Sudderth (2025): fit :mod:`solvers.chain`, then refine its draws.
+    """VIPaint of Agarwal, Hope and Sudderth (2025): fit :mod:`solvers.chain`, then refine its
+    draws.
 
     Parameters
     ----------
-    keypoints: noise levels sigma/alpha of the posterior, noisiest first; [] for indices. keypoint_indices: the same as
-    native indices of the checkpoint. eta: share of the reverse variance between keypoints. mean_noise: initial noise on
-    the means (top, lower), in sigma. spread: initial lower tau, in reverse standard deviations. gamma: initial weight
-    of the prior. iterations: optimiser steps. monte_carlo: rows per image in each. lr: of mu, gamma, tau. beta: weight
-    of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars of the image. scale: its b
-    or sigma, in [-1, 1] units. perceptual: a distance between image and measurement, hidden pixels at zero, that joins
-    the likelihood: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor beside the
-    mean of the other term over all scalars of the image. prior_levels: levels above the top keypoint. prior_law: how
-    the prior term draws one of them, ``importance`` or ``uniform``. full_bound: count the interval next to the top
-    keypoint and the noisiest level, so that the loss is a bound. refine_steps: levels below the last keypoint.
-    refine_scale: factor of the guiding gradient. refine_eta: factor of the standard deviation of a step's noise.
-    refine_term: ``norm`` of the residual, without the perceptual distance, or ``nll``. refine_order: the guiding step
-    comes ``after`` the prior's step, or ``before`` it, which then starts from a second network call. guidance_fit,
+    keypoints: noise levels sigma/alpha of the posterior, noisiest first; [] for indices.
+    keypoint_indices: the same as native indices of the checkpoint. eta: share of the reverse
+    variance between keypoints. mean_noise: initial noise on the means (top, lower), in sigma.
+    spread: initial lower tau, in reverse standard deviations. gamma: initial weight of the prior.
+    iterations: optimiser steps. monte_carlo: rows per image in each. lr: of mu, gamma, tau. beta:
+    weight of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars
+    of the image. scale: its b or sigma, in [-1, 1] units. perceptual: a distance between image and
+    measurement, hidden pixels at zero, that joins the likelihood: ``none``, ``stlpips``,
+    ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor beside the mean of the other term
+    over all scalars of the image. prior_levels: levels above the top keypoint. prior_law: how the
+    prior term draws one of them, ``importance`` or ``uniform``. full_bound: count the interval next
+    to the top keypoint and the noisiest level, so that the loss is a bound. refine_steps: levels
+    below the last keypoint. refine_scale: factor of the guiding gradient. refine_eta: factor of the
+    standard deviation of a step's noise. refine_term: ``norm`` of the residual, without the
+    perceptual distance, or ``nll``. refine_order: the guiding step comes ``after`` the prior's
+    step, or ``before`` it, which then starts from a second network call. guidance_fit,
     guidance_sample: classifier-free, 1 = none. compat: ``none``, ``released``, switches.
 
-    Where the prior has a decoder, all of this is in its latent space and the likelihood sees decoded images.
+    Where the prior has a decoder, all of this is in its latent space and the likelihood sees
+    decoded images.
     """
 
     card: ClassVar[Card] = Card(
@@ -47,16 +53,24 @@ class VIPaint(Settings):
         paper="Agarwal, Hope, Sudderth, VIPaint, 2025 (arXiv:2411.18929)",
         equations="Eq. 7, 8, 17 to 24 (family), Eq. 33 to 37 (bound), Appendix E (settings)",
         deviations=(
-            "The KL has its closed form; the released code multiplies the mean term by sigma^2/2 instead of dividing.",
-            "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where alpha(t|s) belongs.",
+            "The KL has its closed form; the released code multiplies the mean term by sigma^2/2 "
+            "instead of dividing.",
+            "q(z_s | z_t, z_Te) follows from Bayes' rule; Eq. 41 to 46 have alpha(s|Te) where "
+            "alpha(t|s) belongs.",
             "The entropy of q(z_Te) is kept; without it tau at the top collapses to zero.",
-            "The prior term has unbiased weights instead of (T - T_e) / 2; in nats, so beta = 1 is the bound.",
+            "The prior term has unbiased weights instead of (T - T_e) / 2; in nats, so beta = 1 is "
+            "the bound.",
             "Refinement adds its noise and takes gradients per sample.",
-            "The perceptual network is a setting: the paper says Inception, the released code has LPIPS-VGG.",
-            "Levels above the top keypoint are a rho grid in sigma/alpha; the released code has one in the index.",
+            "The perceptual network is a setting: the paper says Inception, the released code has "
+            "LPIPS-VGG.",
+            "Levels above the top keypoint are a rho grid in sigma/alpha; the released code has "
+            "one in the index.",
             "VIPaint-4 on EDM has five keypoints, four transitions: the paper lists five times.",
         ),
-        compat={"released": "All that follow: the released latent code, errors included.", **SWITCHES},
+        compat={
+            "released": "All that follow: the released latent code, errors included.",
+            **SWITCHES,
+        },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     version: ClassVar[int] = 1
@@ -64,7 +78,12 @@ class VIPaint(Settings):
 
     @torch.enable_grad()
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Refinement:
-        chain, rows, losses, progress = self._start(obs, prior, noise), obs.repeat(self.monte_carlo), [], {}
+        chain, rows, losses, progress = (
+            self._start(obs, prior, noise),
+            obs.repeat(self.monte_carlo),
+            [],
+            {},
+        )
         parameters = [chain.mu, chain.logit, chain.log_var]
         rates = zip(parameters, self.lr, strict=True)
         adam = torch.optim.Adam([{"params": [p], "lr": lr} for p, lr in rates], betas=(0.9, 0.99))
@@ -72,7 +91,9 @@ class VIPaint(Settings):
         for i in range(self.iterations):
             loss, x = self._loss(chain, rows, prior, noise)
             adam.zero_grad()
-            loss.sum().backward(inputs=parameters)  # over images: Adam is elementwise, so none sees another
+            loss.sum().backward(
+                inputs=parameters
+            )  # over images: Adam is elementwise, so none sees another
             adam.step()
             decay.step()
             losses.append(loss.detach())
@@ -82,7 +103,9 @@ class VIPaint(Settings):
 
     def _start(self, obs: Observation, prior: Prior, noise: Noise) -> Chain:
         """The initial posterior, around the encoded observation with its hole at zero."""
-        levels = [prior.level(k) for k in self.keypoints] or [prior.level_at_index(k) for k in self.keypoint_indices]
+        levels = [prior.level(k) for k in self.keypoints] or [
+            prior.level_at_index(k) for k in self.keypoint_indices
+        ]
         # from EDM's noisiest level: a flow's own is infinite
         above = prior.grid(self.prior_levels, "karras", start=prior.level(80.0), end=levels[0])
         intervals = Intervals(prior.process, levels[0], above, self.prior_law, self.full_bound)
@@ -91,13 +114,18 @@ class VIPaint(Settings):
             chain = Released(prior.process, levels, self.eta, intervals, switches, self.monte_carlo)
         clean = prior.encode(obs.operator.first_guess(obs.y)).detach()
         xi = noise.normal((2, len(levels), *prior.latent_shape)).to(clean)
-        if prior.latent is not None:  # the released noise is on what the encoder puts out, before its scale
+        if (
+            prior.latent is not None
+        ):  # the released noise is on what the encoder puts out, before its scale
             xi[:, 1] *= torch.as_tensor(prior.latent.settings["scale"]).to(xi).view(-1, 1, 1)
         chain.start(clean, xi, self.mean_noise, self.spread, self.gamma)
         return chain
 
-    def _loss(self, chain: Chain, obs: Observation, prior: Prior, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The negative evidence lower bound of every image ``(N,)``, averaged over its rows, and the rows' images."""
+    def _loss(
+        self, chain: Chain, obs: Observation, prior: Prior, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """The negative evidence lower bound of every image ``(N,)``, averaged over its rows, and
+        the rows' images."""
 
         def xi() -> Tensor:
             return noise.normal((self.monte_carlo, *prior.latent_shape)).flatten(0, 1).to(chain.mu)

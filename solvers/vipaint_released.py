@@ -1,4 +1,5 @@
-"""The released latent code of VIPaint: named switches over the corrected chain that show what each difference does."""
+"""The released latent code of VIPaint: named switches over the corrected chain that show what each
+difference does."""
 
 from __future__ import annotations
 
@@ -8,13 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from priors.process import Level, Process, Scalar
-from solvers.chain import Chain, Denoiser, rows
-from solvers.intervals import Intervals, seen_from
+from posterior_bench.priors.process import Level, Process, Scalar
+from posterior_bench.solvers.chain import Chain, Denoiser, rows
+from posterior_bench.solvers.intervals import Intervals, seen_from
 
 
 class Released(Chain):
-    """A chain with some of the released code's differences switched on; ``batch``: rows per image in the fit."""
+    """A chain with some of the released code's differences switched on; ``batch``: rows per image
+    in the fit."""
 
     def __init__(
         self,
@@ -26,11 +28,15 @@ class Released(Chain):
         batch: int,
     ):
         if "top_param" in switches and levels[0].sigma >= 1:
-            raise ValueError("compat top_param needs a prior with sigma below 1 (VP or flow); leave it out for VE")
+            raise ValueError(
+                "compat top_param needs a prior with sigma below 1 (VP or flow); leave it out for "
+                "VE"
+            )
         super().__init__(process, levels, eta, intervals)
         self.switches = switches
         self.refine_noise = 0.0 if "refine_noise" in switches else 1.0
-        # the mean over a batch as large as the fit's: every sample gets its share, and none depends on the others
+        # the mean over a batch as large as the fit's: every sample gets its share, and none depends
+        # on the others
         self.refine_share = 1 / batch if "refine_grad" in switches else 1.0
         self.sampling_guidance_from_top = "cfg_stage_a" in switches
 
@@ -41,7 +47,8 @@ class Released(Chain):
         return super().start_mean(i, clean, xi, scale)
 
     def top(self, xi: Tensor) -> Tensor:
-        """``sqrt(1 - tau^2) mu + tau xi``: mu in clean units; NaN once tau exceeds 1, as in the released code."""
+        """``sqrt(1 - tau^2) mu + tau xi``: mu in clean units; NaN once tau exceeds 1, as in the
+        released code."""
         if "top_param" not in self.switches:
             return super().top(xi)
         var = rows(self.log_var[:, 0], xi).exp()
@@ -68,15 +75,19 @@ class Released(Chain):
         return weight.to(z) * self.kl(mean_q - mean_p, var_q, var_p) - self.entropy(z)
 
     def _kept_intervals(self, u: Tensor) -> Tensor:
-        """Probabilities ``(N, count)``: with ``prior_grid`` only of the intervals noisier than the image's tau.
+        """Probabilities ``(N, count)``: with ``prior_grid`` only of the intervals noisier than the
+        image's tau.
 
-        The two lowest of those are never drawn. The released code may fall below the top keypoint: NaN; this does not.
+        The two lowest of those are never drawn. The released code may fall below the top keypoint:
+        NaN; this does not.
         """
         uniform = self.intervals.probabilities.expand(len(u), -1)
         if "prior_grid" not in self.switches:
             return uniform
         tau = self.log_var[:, 0].detach().flatten(1).amax(1).mul(0.5).exp().double().cpu()
-        sigmas = torch.tensor([level.sigma for level in self.intervals.levels[:-1]], dtype=torch.float64)
+        sigmas = torch.tensor(
+            [level.sigma for level in self.intervals.levels[:-1]], dtype=torch.float64
+        )
         kept = ((sigmas > tau[:, None]).sum(1, keepdim=True) - 2).clamp_min(1)
         return (torch.arange(uniform.shape[1]) < kept) / kept.double()
 
@@ -85,8 +96,11 @@ class Released(Chain):
         index, ratio = self.process.index(self.levels[0]), float(self.levels[0].ratio)
         return (self.process.ratio_max - ratio) / 2 if math.isnan(index) else (1000 - index) / 2
 
-    def _seen_from_top(self, t: Level, z: Tensor, tau2: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Coefficient and variance of ``q(z_t | z_top)``: the schedule's, or with ``tau2`` in the place of its own."""
+    def _seen_from_top(
+        self, t: Level, z: Tensor, tau2: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficient and variance of ``q(z_t | z_top)``: the schedule's, or with ``tau2`` in the
+        place of its own."""
         if tau2 is None:
             level = seen_from(self.levels[0], t)
             return torch.as_tensor(level.alpha).to(z), torch.as_tensor(level.sigma**2).to(z)
@@ -96,18 +110,22 @@ class Released(Chain):
     def _conditional(
         self, z_t: Tensor, z_top: Tensor, s: Level, t: Level, alpha_s: Tensor, var_s: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """``q(z_s | z_t, z_top)``; with ``prior_cond`` alpha(s|top) stands where alpha(t|s) belongs (Eq. 41 to 46)."""
+        """``q(z_s | z_t, z_top)``; with ``prior_cond`` alpha(s|top) stands where alpha(t|s) belongs
+        (Eq. 41 to 46)."""
         step = self.process.transition(s, t)
         a, v = torch.as_tensor(step.a).to(z_t), torch.as_tensor(step.v).to(z_t)
         total = v + (alpha_s if "prior_cond" in self.switches else a).square() * var_s
         return (alpha_s * v * z_top + a * var_s * z_t) / total, v * var_s / total
 
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
-        """With ``kl_mean_term`` the squared shift is multiplied by var_p / 2; with ``reduction`` it is a mean."""
+        """With ``kl_mean_term`` the squared shift is multiplied by var_p / 2; with ``reduction`` it
+        is a mean."""
         total = super().kl(shift, var_q, var_p)
         if "kl_mean_term" in self.switches:
             var = torch.as_tensor(var_p, dtype=torch.float64).to(shift)
-            total = super().kl(torch.zeros_like(shift), var_q, var_p) + 0.5 * (var * shift.square()).flatten(1).sum(1)
+            total = super().kl(torch.zeros_like(shift), var_q, var_p) + 0.5 * (
+                var * shift.square()
+            ).flatten(1).sum(1)
         return total / shift[0].numel() if "reduction" in self.switches else total
 
     def entropy(self, z: Tensor) -> Tensor:

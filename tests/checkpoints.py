@@ -20,7 +20,8 @@ GOLDEN = Path(__file__).resolve().parent / "golden" / "priors_golden.npz"
 
 
 class Golden:
-    """Configurations, inputs and outputs of upstream networks, and weights made from parameter names alone."""
+    """Configurations, inputs and outputs of upstream networks, and weights made from parameter
+    names alone."""
 
     def __init__(self) -> None:
         self.arrays = np.load(GOLDEN)
@@ -36,7 +37,9 @@ class Golden:
         """Fresh copies, to be damaged at will."""
         if network not in self._made:
             shapes = self._meta(network)["shapes"]
-            self._made[network] = {name: self._weight(name, shape) for name, shape in shapes.items()}
+            self._made[network] = {
+                name: self._weight(name, shape) for name, shape in shapes.items()
+            }
         return {name: value.clone() for name, value in self._made[network].items()}
 
     def _meta(self, network: str) -> dict:
@@ -55,11 +58,12 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-# -- EDM ---------------------------------------------------------------------------------------------------------------
+# -- EDM -------------------------------------------------------------------------------------------
 
 
 class _Upstream(nn.Module):
-    """A module that pickles itself as NVlabs' persistent classes do: its source, its class name and its state."""
+    """A module that pickles itself as NVlabs' persistent classes do: its source, its class name and
+    its state."""
 
     source = ""
 
@@ -69,13 +73,20 @@ class _Upstream(nn.Module):
 
     def __reduce__(self):
         meta = {"type": "class", "version": 6, "module_src": self.source, "class_name": self.cls}
-        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, ({**meta, "state": self.__dict__},)
+        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (
+            {**meta, "state": self.__dict__},
+        )
 
 
 def write_edm(
-    path: Path, kwargs: Mapping[str, object], weights: Mapping[str, Tensor], protocol: int = 2, **more
+    path: Path,
+    kwargs: Mapping[str, object],
+    weights: Mapping[str, Tensor],
+    protocol: int = 2,
+    **more,
 ) -> Path:
-    """An EDM pickle of given tensors. Executing the source it embeds would leave a file ``executed`` beside it."""
+    """An EDM pickle of given tensors. Executing the source it embeds would leave a file
+    ``executed`` beside it."""
     persistence = types.ModuleType("torch_utils.persistence")
     exec("def _reconstruct_persistent_obj(meta): raise AssertionError", persistence.__dict__)
     names = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": persistence}
@@ -84,12 +95,15 @@ def write_edm(
         net = _Upstream("EDMPrecond", kwargs)
         for name, value in weights.items():
             _register(net, name.split("."), value)
-        path.write_bytes(pickle.dumps({"ema": net, "dataset_kwargs": {"path": "x"}, **more}, protocol))
+        path.write_bytes(
+            pickle.dumps({"ema": net, "dataset_kwargs": {"path": "x"}, **more}, protocol)
+        )
     return path
 
 
 def _register(module: nn.Module, path: list[str], value: Tensor) -> None:
-    """Hang a tensor below ``module``, with containers of torch in between where upstream has them."""
+    """Hang a tensor below ``module``, with containers of torch in between where upstream has
+    them."""
     if len(path) == 1:
         if path[0] == "resample_filter":
             module.register_buffer(path[0], value)
@@ -97,11 +111,13 @@ def _register(module: nn.Module, path: list[str], value: Tensor) -> None:
             module.register_parameter(path[0], nn.Parameter(value))
         return
     if path[0] not in module._modules:
-        module.add_module(path[0], nn.ModuleDict() if path[0] in ("enc", "dec") else _Upstream("Layer", {}))
+        module.add_module(
+            path[0], nn.ModuleDict() if path[0] in ("enc", "dec") else _Upstream("Layer", {})
+        )
     _register(module._modules[path[0]], path[1:], value)
 
 
-# -- ADM ---------------------------------------------------------------------------------------------------------------
+# -- ADM -------------------------------------------------------------------------------------------
 
 FLAGS = {
     "image_size": 16,
@@ -117,18 +133,26 @@ FLAGS = {
 }
 
 
-# -- CompVis -----------------------------------------------------------------------------------------------------------
+# -- CompVis ---------------------------------------------------------------------------------------
 
 
-def ckpt(golden, unet: str, autoencoder: str, *, ema: bool = True, classes: Tensor | None = None, **more) -> dict:
-    """A Lightning checkpoint of a latent diffusion model; the raw weights are off by one in one bias."""
+def ckpt(
+    golden, unet: str, autoencoder: str, *, ema: bool = True, classes: Tensor | None = None, **more
+) -> dict:
+    """A Lightning checkpoint of a latent diffusion model; the raw weights are off by one in one
+    bias."""
     weights = golden.weights(unet)
     state = {f"model.diffusion_model.{name}": value.clone() for name, value in weights.items()}
     if ema:
         state["model.diffusion_model.out.2.bias"] += 1.0
-        state |= {f"model_ema.{f'diffusion_model.{name}'.replace('.', '')}": value for name, value in weights.items()}
+        state |= {
+            f"model_ema.{f'diffusion_model.{name}'.replace('.', '')}": value
+            for name, value in weights.items()
+        }
         state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(3)}
-    state |= {f"first_stage_model.{name}": value for name, value in golden.weights(autoencoder).items()}
+    state |= {
+        f"first_stage_model.{name}": value for name, value in golden.weights(autoencoder).items()
+    }
     if classes is not None:
         state["cond_stage_model.embedding.weight"] = classes
     return {"state_dict": {**state, **more}, "global_step": 5}
@@ -137,7 +161,9 @@ def ckpt(golden, unet: str, autoencoder: str, *, ema: bool = True, classes: Tens
 def upstream_config(golden, unet: str, autoencoder: str, **more: object) -> dict:
     network = golden.config(unet)
     params = {
-        key: value for key, value in network.items() if key not in ("attention_ds", "context_dim") and value != -1
+        key: value
+        for key, value in network.items()
+        if key not in ("attention_ds", "context_dim") and value != -1
     }
     params["attention_resolutions"] = network["attention_ds"]
     if "context_dim" in network:
@@ -149,7 +175,10 @@ def upstream_config(golden, unet: str, autoencoder: str, **more: object) -> dict
                 "linear_start": 0.0015,
                 "linear_end": 0.0155,
                 "unet_config": {"target": "ldm.UNetModel", "params": params},
-                "first_stage_config": {"target": f"ldm.{target}", "params": golden.config(autoencoder)},
+                "first_stage_config": {
+                    "target": f"ldm.{target}",
+                    "params": golden.config(autoencoder),
+                },
                 "cond_stage_config": "__is_unconditional__",
                 **more,
             }
@@ -157,7 +186,7 @@ def upstream_config(golden, unet: str, autoencoder: str, **more: object) -> dict
     }
 
 
-# -- folders of the hub ------------------------------------------------------------------------------------------------
+# -- folders of the hub ----------------------------------------------------------------------------
 
 BLOCKS = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
 AUTOENCODER = {
@@ -177,7 +206,9 @@ def made(cls: type, **config: object):
 def edit(path: Path, **changes: object) -> None:
     """Set keys of a JSON file; None removes one."""
     content = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in content.items() if k not in changes or v is not None}))
+    path.write_text(
+        json.dumps({k: v for k, v in content.items() if k not in changes or v is not None})
+    )
 
 
 def prompts_file(path: Path, prompts: list[str], **tables: Tensor) -> Path:
@@ -250,7 +281,9 @@ def write_stable_diffusion(folder: Path, kind: str = "epsilon", channels: int = 
     unet.save_pretrained(folder / "unet")
     made(AutoencoderKL, **AUTOENCODER, latent_channels=4).save_pretrained(folder / "vae")
     edit(folder / "vae" / "config.json", scaling_factor=None)
-    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind)
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind
+    )
     scheduler.save_pretrained(folder / "scheduler")
     return unet
 

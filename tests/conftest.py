@@ -6,7 +6,8 @@ import os
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
 os.environ.update(
-    # the tests' tensors are small: a second thread costs more than it saves, and far more on a busy machine
+    # the tests' tensors are small: a second thread costs more than it saves, and far more on a busy
+    # machine
     OMP_NUM_THREADS="1",
     HF_HUB_OFFLINE="1",
     MPLBACKEND="Agg",

@@ -1,4 +1,5 @@
-"""Hosts for tests of clusters: network namespaces on a bridge, each with an address of its own. Root only."""
+"""Hosts for tests of clusters: network namespaces on a bridge, each with an address of its own.
+Root only."""
 
 from __future__ import annotations
 
@@ -24,10 +25,20 @@ def unavailable() -> str:
     if os.geteuid() != 0:
         return "network namespaces need root"
     if shutil.which("ip") is None or shutil.which("nsenter") is None:
-        return "network namespaces need ip and nsenter; on Debian: apt-get install iproute2 util-linux"
+        return (
+            "network namespaces need ip and nsenter; on Debian: apt-get install iproute2 util-linux"
+        )
     probe = f"{_MARK}probe"
-    probes = (f"netns add {probe}", f"link add {probe} type bridge", f"netns delete {probe}", f"link delete {probe}")
-    worked = [not subprocess.run(["ip", *words.split()], capture_output=True).returncode for words in probes]
+    probes = (
+        f"netns add {probe}",
+        f"link add {probe} type bridge",
+        f"netns delete {probe}",
+        f"link delete {probe}",
+    )
+    worked = [
+        not subprocess.run(["ip", *words.split()], capture_output=True).returncode
+        for words in probes
+    ]
     return "" if all(worked) else "this machine does not allow network namespaces and bridges"
 
 
@@ -42,12 +53,15 @@ def network() -> Iterator[None]:
     finally:
         for path in Path("/run/netns").glob(f"{_MARK}h*"):
             subprocess.run(["ip", "netns", "delete", path.name], check=False)
-            subprocess.run(["ip", "link", "delete", f"{path.name}o"], check=False, capture_output=True)
+            subprocess.run(
+                ["ip", "link", "delete", f"{path.name}o"], check=False, capture_output=True
+            )
         subprocess.run(["ip", "link", "delete", _MARK], check=False)
 
 
 class Host:
-    """A namespace with the address ``NETWORK``.``number``; file system and processes are this machine's."""
+    """A namespace with the address ``NETWORK``.``number``; file system and processes are this
+    machine's."""
 
     def __init__(self, number: int):
         self.name, self.address = f"{_MARK}h{number}", f"{NETWORK}.{number}"
@@ -60,11 +74,14 @@ class Host:
 
     @property
     def inside(self) -> list[str]:
-        """What a command begins with that is to run there. (``ip netns exec`` would mount another /sys.)"""
+        """What a command begins with that is to run there. (``ip netns exec`` would mount another
+        /sys.)"""
         return ["nsenter", f"--net=/run/netns/{self.name}"]
 
     def processes(self) -> list[int]:
-        listed = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True
+        )
         return [int(pid) for pid in listed.stdout.split()]
 
     def cut(self) -> None:
@@ -74,7 +91,11 @@ class Host:
 
 def processes() -> list[int]:
     """Every process of this machine but this one."""
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and int(path.name) != os.getpid()]
+    return [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and int(path.name) != os.getpid()
+    ]
 
 
 def read(pid: int, name: str) -> bytes:
@@ -96,7 +117,8 @@ def parent(pid: int) -> int:
 
 
 def session(pid: int) -> int:
-    """The session of a process, which the children of its leader keep, whatever they call themselves."""
+    """The session of a process, which the children of its leader keep, whatever they call
+    themselves."""
     return _stat(pid, 3)
 
 

@@ -1,4 +1,5 @@
-"""Ray clusters for tests: nodes started and killed by process id, each on a host of its own if wanted."""
+"""Ray clusters for tests: nodes started and killed by process id, each on a host of its own if
+wanted."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ START_SECONDS = 300
 
 
 class Rays:
-    """Nodes of one cluster. Each is started in a session of its own, by which its processes are found and ended."""
+    """Nodes of one cluster. Each is started in a session of its own, by which its processes are
+    found and ended."""
 
     def __init__(self, folder: Path):
         self.address = ""
@@ -23,7 +25,8 @@ class Rays:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_health_check_failure_threshold": "3",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a run in this process may have asked for the loopback alone
+            # a run in this process may have asked for the loopback alone
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         }
         self.folder = folder
 
@@ -44,7 +47,14 @@ class Rays:
         hosts.kill([pid for pid in hosts.processes() if hosts.session(pid) in self._sessions])
 
     def _ray(self, *arguments: str, inside: list[str] | None = None) -> None:
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--num-cpus=2"]
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--disable-usage-stats",
+            "--num-cpus=2",
+        ]
         start = subprocess.Popen(
             [*(inside or []), *ray, *arguments],
             env=self.environment,

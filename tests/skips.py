@@ -1,7 +1,8 @@
-"""Tests that are skipped where they should run: with ``--skips-fail`` the run fails; ``.ci/run`` gives it.
+"""Tests that are skipped where they should run: with ``--skips-fail`` the run fails; ``.ci/run``
+gives it.
 
-A skipped test says nothing, and nobody reads that it was skipped. Every reason for which a test may be
-skipped all the same is listed here, with why.
+A skipped test says nothing, and nobody reads that it was skipped. Every reason for which a test may
+be skipped all the same is listed here, with why.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import re
 import pytest
 
 ALLOWED: dict[str, str] = {
-    "without a null condition there is no guidance": "not all combinations of a table of networks exist",
+    "without a null condition there is no "
+    "guidance": "not all combinations of a table of networks exist",
     "deepinv": "an extra that is not in requirements.lock",
     "No module named 'lmdb'": "the extra 'lsun', which is not in requirements.lock",
     "No module named 'transformers'": "the extra 'text', which is not in requirements.lock",
     "Slurm's daemons are started as root": "a user of a shared machine cannot start them",
     "network namespaces need root": "a user of a shared machine cannot make them",
-    "this machine does not allow network namespaces": "containers often forbid them, and no package helps",
+    "this machine does not allow network "
+    "namespaces": "containers often forbid them, and no package helps",
 }
 """What the reason of a skip contains, and why the test may be skipped."""
 
-_HEADING = "skipped, but --skips-fail says that nothing may be skipped for this reason (tests/skips.py)"
+_HEADING = (
+    "skipped, but --skips-fail says that nothing may be skipped for this reason (tests/skips.py)"
+)
 _seen = pytest.StashKey[list[tuple[str, str]]]()
 
 
@@ -36,7 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--skips-fail",
         action="store_true",
         default=os.environ.get("CI") == "true",
-        help="fail where a test is skipped for a reason that tests/skips.py does not list; CI=true does the same",
+        help="fail where a test is skipped for a reason that tests/skips.py does not list; CI=true "
+        "does the same",
     )
 
 
@@ -67,11 +73,17 @@ class _Recorder:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("--skips-fail") and session.config.stash[_seen] and not session.exitstatus:
+    if (
+        session.config.getoption("--skips-fail")
+        and session.config.stash[_seen]
+        and not session.exitstatus
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     if config.getoption("--skips-fail") and config.stash[_seen]:
         terminalreporter.section(_HEADING, red=True)
         for place, reason in config.stash[_seen]:

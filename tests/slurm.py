@@ -1,4 +1,5 @@
-"""A private Slurm of two nodes on this machine: its own key, ports and folder, started and stopped by process id."""
+"""A private Slurm of two nodes on this machine: its own key, ports and folder, started and stopped
+by process id."""
 
 from __future__ import annotations
 
@@ -55,14 +56,18 @@ _ENTER = """\
 hostname "$0" && mount --bind "$1" /etc/hosts && mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && shift || exit
 "$@" & wait $!
 """
-"""What becomes of a shell in namespaces of its own: a host's first process, which also sees to orphans."""
+"""What becomes of a shell in namespaces of its own: a host's first process, which also sees to
+orphans."""
 
 
 def unavailable() -> str:
     """Why there can be no cluster here; empty where there can."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if missing:
-        return f"Slurm is not installed ({', '.join(missing)}); on Debian: apt-get install slurm-wlm munge"
+        return (
+            f"Slurm is not installed ({', '.join(missing)}); on Debian: apt-get install "
+            f"slurm-wlm munge"
+        )
     return "" if os.geteuid() == 0 else "Slurm's daemons are started as root"
 
 
@@ -78,7 +83,8 @@ def wait_for(what: str, happened: Callable[[], object], seconds: float) -> None:
 class Cluster:
     """Two nodes of two jobs each. ``environment`` is what a program needs to submit here.
 
-    With ``separate`` a node is a host of its own by all that programs see: name, network, processes, /tmp/ray.
+    With ``separate`` a node is a host of its own by all that programs see: name, network,
+    processes, /tmp/ray.
     """
 
     def __init__(self, folder: Path, separate: bool = False):
@@ -96,13 +102,19 @@ class Cluster:
         (munge / "key").chmod(0o400)
         host = socket.gethostname().partition(".")[0]
         conf = self.folder / "slurm.conf"
-        addresses = {node: self._hosts[node].address if self._hosts else "127.0.0.1" for node in NODES}
+        addresses = {
+            node: self._hosts[node].address if self._hosts else "127.0.0.1" for node in NODES
+        }
         here = hosts.HERE if self._hosts else "127.0.0.1"
         conf.write_text(
-            _CONF.format(host=host, here=here, addresses=addresses, folder=self.folder, ports=_free_ports(3))
+            _CONF.format(
+                host=host, here=here, addresses=addresses, folder=self.folder, ports=_free_ports(3)
+            )
         )
         names = {"localhost": "127.0.0.1", host: here, **addresses}
-        (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+        (self.folder / "hosts").write_text(
+            "".join(f"{address} {name}\n" for name, address in names.items())
+        )
         files = [f"--{kind}-file={munge / kind}" for kind in ("key", "pid", "log", "seed")]
         self._launch("munged", "munged", "-F", "--force", f"--socket={munge / 'sock'}", *files)
         wait_for("munged", (munge / "sock").exists, SECONDS)
@@ -115,12 +127,26 @@ class Cluster:
         inside: tuple[str, ...] = ()
         if self._hosts:
             own = ("--pid", "--fork", "--kill-child", "--mount-proc", "--uts")
-            inside = (*self._hosts[node].inside, "unshare", *own, "sh", "-c", _ENTER, node, str(self.folder / "hosts"))
-        self._launch(node, *inside, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"))
+            inside = (
+                *self._hosts[node].inside,
+                "unshare",
+                *own,
+                "sh",
+                "-c",
+                _ENTER,
+                node,
+                str(self.folder / "hosts"),
+            )
+        self._launch(
+            node, *inside, "slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf")
+        )
 
     def kill_node(self, node: str) -> None:
-        """What a power cut leaves: the node's daemon, its job managers and its jobs are gone at once."""
-        jobs = [pid for pid in self._ours() if hosts.environment(pid).get("SLURMD_NODENAME") == node]
+        """What a power cut leaves: the node's daemon, its job managers and its jobs are gone at
+        once."""
+        jobs = [
+            pid for pid in self._ours() if hosts.environment(pid).get("SLURMD_NODENAME") == node
+        ]
         managers = {hosts.parent(pid) for pid in jobs} - {*jobs}
         self._daemons.pop(node).kill()
         # managers first, or they would report their jobs' deaths
@@ -130,7 +156,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """The output of a Slurm program; a failure or a long silence is an error."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=SECONDS
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
@@ -168,13 +196,21 @@ class Cluster:
     def _launch(self, name: str, *command: str) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _ours(self) -> list[int]:
-        """Processes that run under this cluster's configuration, this one's children that submit included."""
+        """Processes that run under this cluster's configuration, this one's children that submit
+        included."""
         conf = self.environment["SLURM_CONF"]
-        return [pid for pid in hosts.processes() if hosts.environment(pid).get("SLURM_CONF") == conf]
+        return [
+            pid for pid in hosts.processes() if hosts.environment(pid).get("SLURM_CONF") == conf
+        ]
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from priors.base import Prior
-from priors.convert.base import Converted, network
-from priors.convert.readers import read_checkpoint
-from priors.convert.unet import UNetLayout, convert_unet
-from priors.convert.wrappers import weights_of
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert.base import Converted, network
+from posterior_bench.priors.convert.readers import read_checkpoint
+from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.convert.wrappers import weights_of
+from posterior_bench.priors.process import VP
 
 LICENCE = "MIT"
 CLASSES = 1000
@@ -41,8 +41,8 @@ LAYOUTS: dict[str, Mapping[str, object]] = {
         "noise_schedule": "cosine",
     },
 }
-"""The flags of the published checkpoints: 256x256_diffusion_uncond.pt, celeba256_250000.pt, ffhq_10m.pt and
-64x64_diffusion.pt."""
+"""The flags of the published checkpoints: 256x256_diffusion_uncond.pt, celeba256_250000.pt,
+ffhq_10m.pt and 64x64_diffusion.pt."""
 
 _DEFAULTS: dict[str, object] = {
     "image_size": 64,
@@ -102,10 +102,14 @@ class _Flags:
             raise ValueError(f"the flag {key} must list whole numbers, got {text!r}") from None
 
 
-def convert(path: Path, layout: str | None = None, flags: Mapping[str, object] | None = None) -> Converted:
-    """The prior in a guided-diffusion checkpoint, whose ``layout`` is named or whose ``flags`` are given.
+def convert(
+    path: Path, layout: str | None = None, flags: Mapping[str, object] | None = None
+) -> Converted:
+    """The prior in a guided-diffusion checkpoint, whose ``layout`` is named or whose ``flags`` are
+    given.
 
-    Raises what the reader raises, and ValueError for an unknown layout or flag and for another network.
+    Raises what the reader raises, and ValueError for an unknown layout or flag and for another
+    network.
     """
     chosen = _flags(layout, flags)
     unet = adm_layout(chosen.values)
@@ -113,7 +117,9 @@ def convert(path: Path, layout: str | None = None, flags: Mapping[str, object] |
     settings: dict[str, object] = {"config": unet.config}
     if unet.constant_heads is not None:
         settings["heads"] = unet.constant_heads
-    net = network("UNet2D", settings, {f"unet.{name}": value for name, value in state.items()}, path)
+    net = network(
+        "UNet2D", settings, {f"unet.{name}": value for name, value in state.items()}, path
+    )
     prior = Prior(
         _process(chosen),
         net,
@@ -127,17 +133,23 @@ def convert(path: Path, layout: str | None = None, flags: Mapping[str, object] |
 
 def _flags(layout: str | None, flags: Mapping[str, object] | None) -> _Flags:
     if (layout is None) == (flags is None):
-        raise ValueError(f"an ADM checkpoint does not say its layout; give one of {', '.join(LAYOUTS)}, or its flags")
+        raise ValueError(
+            f"an ADM checkpoint does not say its layout; give one of {', '.join(LAYOUTS)}, or its "
+            f"flags"
+        )
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout '{layout}'; valid: {', '.join(LAYOUTS)}")
     given = LAYOUTS[layout] if layout is not None else flags or {}
     if unknown := given.keys() - _DEFAULTS.keys() - _WITHOUT_EFFECT:
-        raise ValueError(f"unknown flag {', '.join(sorted(unknown))}; valid: {', '.join(_DEFAULTS)}")
+        raise ValueError(
+            f"unknown flag {', '.join(sorted(unknown))}; valid: {', '.join(_DEFAULTS)}"
+        )
     return _Flags({**_DEFAULTS, **given})
 
 
 def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
-    """The U-Net that the flags of guided-diffusion describe; ValueError for a value that is none of theirs."""
+    """The U-Net that the flags of guided-diffusion describe; ValueError for a value that is none of
+    theirs."""
     known = _Flags({**_DEFAULTS, **flags})
     size = known.number("image_size")
     multipliers = known.values["channel_mult"] or _MULTIPLIERS.get(size)

@@ -1,4 +1,5 @@
-"""CompVis' ``AutoencoderKL`` and ``VQModel`` as diffusers' (Rombach et al. 2022; Esser et al. 2021)."""
+"""CompVis' ``AutoencoderKL`` and ``VQModel`` as diffusers' (Rombach et al. 2022; Esser et al.
+2021)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from priors.convert.renaming import to_linear
+from posterior_bench.priors.convert.renaming import to_linear
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
@@ -54,13 +55,19 @@ class AutoencoderLayout:
 
 
 def autoencoder_layout(params: Mapping[str, object], kind: str) -> AutoencoderLayout:
-    """The layout in the ``params`` of an upstream configuration; ValueError for what diffusers has no class for."""
+    """The layout in the ``params`` of an upstream configuration; ValueError for what diffusers has
+    no class for."""
     inner = params["ddconfig"]
     assert isinstance(inner, Mapping)
     if inner.get("attn_resolutions"):
-        raise ValueError("an autoencoder with attention inside its levels is not supported; the kl-f8 and vq-f4 are")
+        raise ValueError(
+            "an autoencoder with attention inside its levels is not supported; the kl-f8 and vq-f4 "
+            "are"
+        )
     if kind == "KL" and params["embed_dim"] != inner["z_channels"]:
-        raise ValueError("a KL autoencoder whose embed_dim differs from its z_channels is not supported")
+        raise ValueError(
+            "a KL autoencoder whose embed_dim differs from its z_channels is not supported"
+        )
     number = lambda node, key: int(str(node[key]))  # noqa: E731
     return AutoencoderLayout(
         kind,
@@ -76,10 +83,14 @@ def autoencoder_layout(params: Mapping[str, object], kind: str) -> AutoencoderLa
     )
 
 
-def convert_autoencoder(source: Mapping[str, Tensor], layout: AutoencoderLayout) -> dict[str, Tensor]:
-    """The tensors of an autoencoder under diffusers' names; those of its training loss are left out.
+def convert_autoencoder(
+    source: Mapping[str, Tensor], layout: AutoencoderLayout
+) -> dict[str, Tensor]:
+    """The tensors of an autoencoder under diffusers' names; those of its training loss are left
+    out.
 
-    Names the rules do not know stay as they are, so that the strict filling of the network reports them.
+    Names the rules do not know stay as they are, so that the strict filling of the network reports
+    them.
     """
     last = len(layout.channel_mult) - 1
     state: dict[str, Tensor] = {}
@@ -93,10 +104,16 @@ def convert_autoencoder(source: Mapping[str, Tensor], layout: AutoencoderLayout)
 def _renamed(name: str, last: int) -> str:
     level = lambda found: f"{found[1]}.up_blocks.{last - int(found[2])}"  # noqa: E731
     name = re.sub(r"^(encoder)\.down\.(\d+)", r"\1.down_blocks.\2", name)
-    name = re.sub(r"^(decoder)\.up\.(\d+)", level, name)  # upstream counts decoder levels from the finest
+    name = re.sub(
+        r"^(decoder)\.up\.(\d+)", level, name
+    )  # upstream counts decoder levels from the finest
     name = re.sub(r"(_blocks\.\d+)\.block\.", r"\1.resnets.", name)
     name = re.sub(r"\.(down|up)sample\.conv\.", r".\1samplers.0.conv.", name)
-    name = re.sub(r"\.mid\.block_([12])\.", lambda found: f".mid_block.resnets.{int(found[1]) - 1}.", name)
+    name = re.sub(
+        r"\.mid\.block_([12])\.", lambda found: f".mid_block.resnets.{int(found[1]) - 1}.", name
+    )
     inner = lambda found: f".mid_block.attentions.0.{_ATTENTION[found[1]]}."  # noqa: E731
     name = re.sub(r"\.mid\.attn_1\.(norm|q|k|v|proj_out)\.", inner, name)
-    return name.replace(".nin_shortcut.", ".conv_shortcut.").replace(".norm_out.", ".conv_norm_out.")
+    return name.replace(".nin_shortcut.", ".conv_shortcut.").replace(
+        ".norm_out.", ".conv_norm_out."
+    )

@@ -1,7 +1,8 @@
 """CompVis latent diffusion checkpoints: LSUN-churches, cin256-v2, celeba256 (Rombach et al. 2022).
 
-One ``model.ckpt`` holds the U-Net, its moving average, the autoencoder and the class embedding. What the tensors do not
-say is in the ``config.yaml`` upstream ships beside it; that of the published checkpoints is known here by name.
+One ``model.ckpt`` holds the U-Net, its moving average, the autoencoder and the class embedding.
+What the tensors do not say is in the ``config.yaml`` upstream ships beside it; that of the
+published checkpoints is known here by name.
 """
 
 from __future__ import annotations
@@ -13,18 +14,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.convert.autoencoder import AutoencoderLayout, autoencoder_layout, convert_autoencoder
-from priors.convert.base import Converted, latent, network
-from priors.convert.readers import read_checkpoint, tensors
-from priors.convert.unet import UNetLayout, convert_unet
-from priors.convert.wrappers import INSIDE, unwrapped
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert.autoencoder import (
+    AutoencoderLayout,
+    autoencoder_layout,
+    convert_autoencoder,
+)
+from posterior_bench.priors.convert.base import Converted, latent, network
+from posterior_bench.priors.convert.readers import read_checkpoint, tensors
+from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.convert.wrappers import INSIDE, unwrapped
+from posterior_bench.priors.process import VP
 
 Node = Mapping[str, object]
 
 LICENCE = "MIT"
-UNET, EMA, AUTOENCODER, CLASSES = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
+UNET, EMA, AUTOENCODER, CLASSES = (
+    "model.diffusion_model.",
+    "model_ema.",
+    "first_stage_model.",
+    "cond_stage_model.",
+)
 WEIGHTS = ("ema", "raw")
 
 _VQ_F4: Node = {
@@ -62,11 +72,16 @@ _KL_F8: Node = {
 }
 
 
-def _model(beta_end: float, unet: Node, first_stage: Node, cond_stage: object, **more: object) -> Node:
+def _model(
+    beta_end: float, unet: Node, first_stage: Node, cond_stage: object, **more: object
+) -> Node:
     return {
         "linear_start": 0.0015,
         "linear_end": beta_end,
-        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
+        "unet_config": {
+            "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+            "params": unet,
+        },
         "first_stage_config": first_stage,
         "cond_stage_config": cond_stage,
         **more,
@@ -108,7 +123,10 @@ LAYOUTS: dict[str, Node] = {
             "context_dim": 512,
         },
         _VQ_F4,
-        {"target": "ldm.modules.encoders.modules.ClassEmbedder", "params": {"n_classes": 1001, "embed_dim": 512}},
+        {
+            "target": "ldm.modules.encoders.modules.ClassEmbedder",
+            "params": {"n_classes": 1001, "embed_dim": 512},
+        },
     ),
     "celeba256": _model(
         0.0195,
@@ -131,7 +149,8 @@ LAYOUTS: dict[str, Node] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What a configuration says: both networks, ``classes`` (rows, width) of the class embedding, process and scale."""
+    """What a configuration says: both networks, ``classes`` (rows, width) of the class embedding,
+    process and scale."""
 
     unet: UNetLayout
     autoencoder: AutoencoderLayout
@@ -150,16 +169,19 @@ def convert(
 ) -> Converted:
     """The latent prior in a latent diffusion checkpoint.
 
-    ``layout`` names a published one; ``config`` is the content of another's ``config.yaml``. ``weights``: ``ema`` or
-    ``raw``; None takes the moving average where the file has one. ``autoencoder``: a file to read the autoencoder from
-    instead. Raises what the reader raises, and ValueError for anything missing, left over or of another shape.
+    ``layout`` names a published one; ``config`` is the content of another's ``config.yaml``.
+    ``weights``: ``ema`` or ``raw``; None takes the moving average where the file has one.
+    ``autoencoder``: a file to read the autoencoder from instead. Raises what the reader raises, and
+    ValueError for anything missing, left over or of another shape.
     """
     known = compvis_layout(layout, config)
     state = _state(path)
     unet, chosen = _unet(state, weights, path)
     context, own = _part(state, CLASSES), _part(state, AUTOENCODER)
     _check_rest(state, known, path)
-    net_state = {f"unet.{name}": value for name, value in convert_unet(unet, known.unet, path).items()}
+    net_state = {
+        f"unet.{name}": value for name, value in convert_unet(unet, known.unet, path).items()
+    }
     if known.classes is None:
         settings: dict[str, object] = {"config": known.unet.config}
         if known.unet.constant_heads is not None:
@@ -169,7 +191,9 @@ def convert(
         rows, width = known.classes
         table = context.pop("embedding.weight", torch.empty(0)).reshape(-1, 1, width)
         settings = {"config": known.unet.config, "contexts": [rows, 1, width]}
-        net = network("UNet2DCondition", settings, {**net_state, **context, "contexts": table}, path)
+        net = network(
+            "UNet2DCondition", settings, {**net_state, **context, "contexts": table}, path
+        )
     other = _state(autoencoder) if autoencoder is not None else None
     first_stage = own if other is None else _part(other, AUTOENCODER) or other
     prior = Prior(
@@ -188,11 +212,14 @@ def convert(
         ),
     )
     files = [path] if autoencoder is None else [path, autoencoder]
-    return Converted(prior, files, LICENCE, {"layout": layout or "from its config", "weights": chosen})
+    return Converted(
+        prior, files, LICENCE, {"layout": layout or "from its config", "weights": chosen}
+    )
 
 
 def compvis_layout(name: str | None, config: Node | None) -> Layout:
-    """The layout called ``name``, or that of a ``config.yaml``; ValueError for what is not supported."""
+    """The layout called ``name``, or that of a ``config.yaml``; ValueError for what is not
+    supported."""
     if (name is None) == (config is None):
         raise ValueError(
             "a latent diffusion checkpoint does not say its layout; "
@@ -201,7 +228,9 @@ def compvis_layout(name: str | None, config: Node | None) -> Layout:
     if name is not None and name not in LAYOUTS:
         raise ValueError(f"unknown layout '{name}'; valid: {', '.join(LAYOUTS)}")
     try:
-        params = LAYOUTS[name] if name is not None else _node(_node(config or {}, "model"), "params")
+        params = (
+            LAYOUTS[name] if name is not None else _node(_node(config or {}, "model"), "params")
+        )
         return _layout(params)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the configuration is no latent diffusion config.yaml: {error}") from None
@@ -209,17 +238,27 @@ def compvis_layout(name: str | None, config: Node | None) -> Layout:
 
 def _layout(params: Node) -> Layout:
     first, cond = _node(params, "first_stage_config"), params["cond_stage_config"]
-    kind = {"AutoencoderKL": "KL", "VQModelInterface": "VQ", "VQModel": "VQ"}.get(str(first["target"]).split(".")[-1])
+    kind = {"AutoencoderKL": "KL", "VQModelInterface": "VQ", "VQModel": "VQ"}.get(
+        str(first["target"]).split(".")[-1]
+    )
     if kind is None:
-        raise ValueError(f"the autoencoder {first['target']} is not supported; valid: AutoencoderKL, VQModelInterface")
+        raise ValueError(
+            f"the autoencoder {first['target']} is not supported; valid: AutoencoderKL, "
+            f"VQModelInterface"
+        )
     classes = None
     if isinstance(cond, Mapping):
         if not str(cond["target"]).endswith(".ClassEmbedder"):
-            raise ValueError(f"the condition {cond['target']} is not supported; convert a diffusers folder instead")
+            raise ValueError(
+                f"the condition {cond['target']} is not supported; convert a diffusers folder "
+                f"instead"
+            )
         inner = _node(cond, "params")
         classes = int(str(inner.get("n_classes", 1000))), int(str(inner["embed_dim"]))
     if params.get("beta_schedule", "linear") != "linear":
-        raise ValueError(f"the beta_schedule {params['beta_schedule']} is not supported; valid: linear")
+        raise ValueError(
+            f"the beta_schedule {params['beta_schedule']} is not supported; valid: linear"
+        )
     # upstream's 'linear' is linear in sqrt(beta)
     start, end = float(str(params["linear_start"])), float(str(params["linear_end"]))
     return Layout(
@@ -251,13 +290,16 @@ _UNET_OTHER_KEYS = {"attention_resolutions", "use_spatial_transformer", "use_che
 
 def _unet_layout(params: Node) -> UNetLayout:
     if unknown := params.keys() - _UNET_KEYS - _UNET_OTHER_KEYS:
-        raise ValueError(f"the U-Net has settings that are not supported: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"the U-Net has settings that are not supported: {', '.join(sorted(unknown))}"
+        )
     if bool(params.get("use_spatial_transformer")) != (params.get("context_dim") is not None):
         raise ValueError("use_spatial_transformer and context_dim belong together")
     given = {key: params[key] for key in params.keys() & _UNET_KEYS}
     multipliers, factors = given.pop("channel_mult"), params["attention_resolutions"]
     assert isinstance(multipliers, list) and isinstance(factors, list)
-    return UNetLayout(channel_mult=tuple(multipliers), attention_factors=frozenset(factors), **given)  # type: ignore[arg-type]
+    shape = {"channel_mult": tuple(multipliers), "attention_factors": frozenset(factors)}
+    return UNetLayout(**shape, **given)  # type: ignore[arg-type]
 
 
 def _node(node: Node, key: str) -> Node:
@@ -267,7 +309,7 @@ def _node(node: Node, key: str) -> Node:
     return inner
 
 
-# -- the parts of one file ---------------------------------------------------------------------------------------------
+# -- the parts of one file -------------------------------------------------------------------------
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -275,14 +317,20 @@ def _state(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: 'state_dict' is no dict of tensors")
-    return unwrapped(tensors(state, path), path, around=())  # upstream's own prefixes say which network it is
+    return unwrapped(
+        tensors(state, path), path, around=()
+    )  # upstream's own prefixes say which network it is
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
 
 
-def _unet(state: Mapping[str, Tensor], weights: str | None, path: Path) -> tuple[dict[str, Tensor], str]:
+def _unet(
+    state: Mapping[str, Tensor], weights: str | None, path: Path
+) -> tuple[dict[str, Tensor], str]:
     """The tensors of the U-Net, raw or averaged, and which they are."""
     if weights is not None and weights not in WEIGHTS:
         raise ValueError(f"unknown weights '{weights}'; valid: {', '.join(WEIGHTS)}")
@@ -294,7 +342,9 @@ def _unet(state: Mapping[str, Tensor], weights: str | None, path: Path) -> tuple
     names = {f"diffusion_model.{name}".replace(".", ""): name for name in raw}
     averaged = {_bare(short): value for short, value in averaged.items()}
     if missing := names.keys() - averaged.keys():
-        raise ValueError(f"{path} has no averaged weights for {min(missing)}; convert with weights 'raw'")
+        raise ValueError(
+            f"{path} has no averaged weights for {min(missing)}; convert with weights 'raw'"
+        )
     if left := averaged.keys() - names.keys() - {"decay", "num_updates"}:
         raise ValueError(f"{path} has averaged weights left over: {min(left)}")
     return {name: averaged[short] for short, name in names.items()}, chosen
@@ -308,20 +358,32 @@ def _bare(short: str) -> str:
 
 
 def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:
-    """Nothing else but the tables of the schedule may be in the file, and they must be those of the layout."""
+    """Nothing else but the tables of the schedule may be in the file, and they must be those of the
+    layout."""
     parts = (UNET, EMA, AUTOENCODER, CLASSES)
     if left := [name for name in state if "." in name and not name.startswith(parts)]:
-        raise ValueError(f"{path} has '{left[0]}' left over; it is no latent diffusion checkpoint of this kind")
+        raise ValueError(
+            f"{path} has '{left[0]}' left over; it is no latent diffusion checkpoint of this kind"
+        )
     table = state.get("alphas_cumprod")
     expected = torch.sigmoid(-2 * known.process.log_ratio)
-    if table is not None and (table.shape != expected.shape or not torch.allclose(table.double(), expected, atol=1e-5)):
-        raise ValueError(f"{path} was trained with another noise schedule than this layout's; choose its own layout")
+    if table is not None and (
+        table.shape != expected.shape or not torch.allclose(table.double(), expected, atol=1e-5)
+    ):
+        raise ValueError(
+            f"{path} was trained with another noise schedule than this layout's; choose its own "
+            f"layout"
+        )
 
 
 def _scale(state: Mapping[str, Tensor], known: Layout, path: Path) -> float:
-    """The scale of the latents: a buffer where it was measured in training, else the configuration's."""
+    """The scale of the latents: a buffer where it was measured in training, else the
+    configuration's."""
     if "scale_factor" in state:
         return state["scale_factor"].item()
     if known.scale is None:
-        raise ValueError(f"{path} lacks 'scale_factor', which training measured (scale_by_std) and no config holds")
+        raise ValueError(
+            f"{path} lacks 'scale_factor', which training measured (scale_by_std) and no config "
+            f"holds"
+        )
     return known.scale

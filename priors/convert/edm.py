@@ -1,4 +1,5 @@
-"""NVlabs EDM pickles with the ``DhariwalUNet`` (ImageNet-64) as a ``UNet2DModel`` (Karras et al. 2022)."""
+"""NVlabs EDM pickles with the ``DhariwalUNet`` (ImageNet-64) as a ``UNet2DModel`` (Karras et al.
+2022)."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.convert.base import Converted, network
-from priors.convert.readers import read_nvlabs
-from priors.convert.renaming import Renaming, split_qkv, to_linear
-from priors.convert.wrappers import unwrapped
-from priors.process import VE
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert.base import Converted, network
+from posterior_bench.priors.convert.readers import read_nvlabs
+from posterior_bench.priors.convert.renaming import Renaming, split_qkv, to_linear
+from posterior_bench.priors.convert.wrappers import unwrapped
+from posterior_bench.priors.process import VE
 
 LICENCE = "CC BY-NC-SA 4.0"
 HEAD = 64
@@ -38,9 +39,11 @@ _DEFAULTS: dict[str, object] = {
 
 
 def convert(path: Path) -> Converted:
-    """The prior in an EDM pickle; raises what the reader raises, and ValueError for another network.
+    """The prior in an EDM pickle; raises what the reader raises, and ValueError for another
+    network.
 
-    Labels are trained without a null label unless the network says ``label_dropout``, so guidance is refused.
+    Labels are trained without a null label unless the network says ``label_dropout``, so guidance
+    is refused.
     """
     pickled = read_nvlabs(path)
     if pickled.cls != "EDMPrecond":
@@ -49,24 +52,38 @@ def convert(path: Path) -> Converted:
     tensors = unwrapped(pickled.tensors, path, around=())  # upstream's own names begin with 'model'
     state = {f"unet.{name}": value for name, value in convert_edm(tensors, settings, path).items()}
     net = network("UNet2D", {"config": edm_config(settings)}, state, path)
-    classes, size, channels = (int(str(settings[key])) for key in ("label_dim", "img_resolution", "img_channels"))
+    classes, size, channels = (
+        int(str(settings[key])) for key in ("label_dim", "img_resolution", "img_channels")
+    )
     null = classes if classes and settings["label_dropout"] else None
-    prior = Prior(VE(), net, (channels, size, size), "edm", float(str(settings["sigma_data"])), classes, null)
+    prior = Prior(
+        VE(), net, (channels, size, size), "edm", float(str(settings["sigma_data"])), classes, null
+    )
     return Converted(prior, [path], LICENCE, {"weights": "ema"})
 
 
 def _settings(path: Path, kwargs: Mapping[str, object]) -> dict[str, object]:
-    """Every argument of the network with its default; ValueError for what a ``UNet2DModel`` cannot express."""
+    """Every argument of the network with its default; ValueError for what a ``UNet2DModel`` cannot
+    express."""
     known = {*_DEFAULTS, "img_resolution", "img_channels"}
     if unknown := kwargs.keys() - known:
-        raise ValueError(f"{path}: the network has settings that are not known here: {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{path}: the network has settings that are not known here: "
+            f"{', '.join(sorted(unknown))}"
+        )
     if missing := known - _DEFAULTS.keys() - kwargs.keys():
         raise ValueError(f"{path}: the network does not say its {', '.join(sorted(missing))}")
     settings = {**_DEFAULTS, **kwargs}
     if settings["model_type"] != "DhariwalUNet":
-        raise ValueError(f"{path} holds a {settings['model_type']}; only the DhariwalUNet (ImageNet-64) is supported")
+        raise ValueError(
+            f"{path} holds a {settings['model_type']}; only the DhariwalUNet (ImageNet-64) is "
+            f"supported"
+        )
     if any(width < 128 for width in _widths(settings)):
-        raise ValueError(f"{path}: levels of fewer than 128 channels have another group norm, which is not supported")
+        raise ValueError(
+            f"{path}: levels of fewer than 128 channels have another group norm, which is not "
+            f"supported"
+        )
     return settings
 
 
@@ -82,11 +99,14 @@ def _widths(settings: Mapping[str, object]) -> list[int]:
 
 def _resolutions(settings: Mapping[str, object]) -> list[int]:
     """Sides of the levels, finest first."""
-    return [int(str(settings["img_resolution"])) >> level for level in range(len(_widths(settings)))]
+    return [
+        int(str(settings["img_resolution"])) >> level for level in range(len(_widths(settings)))
+    ]
 
 
 def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
-    """Arguments of ``UNet2DModel``. The last row of the label table is the zero vector, EDM's 'no label'."""
+    """Arguments of ``UNet2DModel``. The last row of the label table is the zero vector, EDM's 'no
+    label'."""
     attention = [side in _list(settings, "attn_resolutions") for side in _resolutions(settings)]
     classes = int(str(settings["label_dim"]))
     return {
@@ -95,8 +115,12 @@ def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
         "out_channels": settings["img_channels"],
         "block_out_channels": _widths(settings),
         "layers_per_block": settings["num_blocks"],
-        "down_block_types": ["AttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in attention],
-        "up_block_types": ["AttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in reversed(attention)],
+        "down_block_types": [
+            "AttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in attention
+        ],
+        "up_block_types": [
+            "AttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in reversed(attention)
+        ],
         "attention_head_dim": HEAD,
         "norm_num_groups": 32,
         "attn_norm_num_groups": 32,  # else there is no norm before the middle attention
@@ -110,10 +134,14 @@ def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def convert_edm(source: Mapping[str, Tensor], settings: Mapping[str, object], where: object) -> dict[str, Tensor]:
-    """The tensors of an ``EDMPrecond`` under diffusers' names; ValueError where one is missing or left over.
+def convert_edm(
+    source: Mapping[str, Tensor], settings: Mapping[str, object], where: object
+) -> dict[str, Tensor]:
+    """The tensors of an ``EDMPrecond`` under diffusers' names; ValueError where one is missing or
+    left over.
 
-    EDM resamples at the start of a level, diffusers at the end of the one before: the same sequence.
+    EDM resamples at the start of a level, diffusers at the end of the one before: the same
+    sequence.
     """
     moving = _Moving({name.removeprefix("model."): value for name, value in source.items()}, where)
     sides, blocks = _resolutions(settings), int(str(settings["num_blocks"]))
@@ -122,7 +150,9 @@ def convert_edm(source: Mapping[str, Tensor], settings: Mapping[str, object], wh
         for j in range(blocks):
             moving.block(f"down_blocks.{level}", j, f"enc.{side}x{side}_block{j}")
         if level < len(sides) - 1:
-            moving.residual(f"down_blocks.{level}.downsamplers.0", f"enc.{side // 2}x{side // 2}_down")
+            moving.residual(
+                f"down_blocks.{level}.downsamplers.0", f"enc.{side // 2}x{side // 2}_down"
+            )
     coarse = f"dec.{sides[-1]}x{sides[-1]}"
     moving.block("mid_block", 0, f"{coarse}_in0")
     moving.residual("mid_block.resnets.1", f"{coarse}_in1")
@@ -152,7 +182,13 @@ class _Moving(Renaming):
         if self.has(f"{old}.qkv.weight"):
             attention = f"{new}.attentions.{j}"
             self.move(f"{attention}.group_norm", f"{old}.norm2")
-            split_qkv(self, attention, f"{old}.qkv", len(self.take(f"{old}.norm2.weight")) // HEAD, "head dim qkv")
+            split_qkv(
+                self,
+                attention,
+                f"{old}.qkv",
+                len(self.take(f"{old}.norm2.weight")) // HEAD,
+                "head dim qkv",
+            )
             self.move(f"{attention}.to_out.0", f"{old}.proj", to_linear)
 
     def residual(self, new: str, old: str) -> None:

@@ -1,8 +1,10 @@
-"""Folders in the layout of the diffusers hub, read by file: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2 and 3.5.
+"""Folders in the layout of the diffusers hub, read by file: pixel DDPM, LDM, DiT, Stable Diffusion
+1.5, 2 and 3.5.
 
-Of Stable Diffusion also the models for inpainting: a U-Net with nine input channels, and version 3 with a ControlNet.
-No pipeline and no scheduler is built: of a scheduler only the numbers count. Weights in safetensors or, through the
-restricted reader, in ``.bin`` files. What a configuration may say is listed in :mod:`priors.convert.served`.
+Of Stable Diffusion also the models for inpainting: a U-Net with nine input channels, and version 3
+with a ControlNet. No pipeline and no scheduler is built: of a scheduler only the numbers count.
+Weights in safetensors or, through the restricted reader, in ``.bin`` files. What a configuration
+may say is listed in :mod:`priors.convert.served`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from priors.base import Prior
-from priors.convert.base import Converted, latent, network
-from priors.convert.readers import read_checkpoint
-from priors.convert.served import ANY, check_network, check_scheduler, defaults, is_default
-from priors.convert.wrappers import unwrapped, weights_of
-from priors.fingerprint import refuse_pointer
-from priors.latents import Latent
-from priors.nets import DiT
-from priors.process import VP, Flow, Process
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert.base import Converted, latent, network
+from posterior_bench.priors.convert.readers import read_checkpoint
+from posterior_bench.priors.convert.served import (
+    ANY,
+    check_network,
+    check_scheduler,
+    defaults,
+    is_default,
+)
+from posterior_bench.priors.convert.wrappers import unwrapped, weights_of
+from posterior_bench.priors.fingerprint import refuse_pointer
+from posterior_bench.priors.latents import Latent
+from posterior_bench.priors.nets import DiT
+from posterior_bench.priors.process import VP, Flow, Process
 
 Config = Mapping[str, object]
 
@@ -36,14 +44,16 @@ DENOISERS = ("unet", "transformer", ".")
 PARAMETERIZATIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 SD_SCALE = 0.18215
-"""The scale of KL latents where a folder says none: that of kl-f8, for which it became the library's default."""
+"""The scale of KL latents where a folder says none: that of kl-f8, for which it became the
+library's default."""
 
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One component of a folder: its class, its configuration without remarks, its tensors, and the files of all."""
+    """One component of a folder: its class, its configuration without remarks, its tensors, and the
+    files of all."""
 
     cls: str
     config: Config
@@ -60,11 +70,11 @@ class Part:
 def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None = None) -> Converted:
     """The prior in a diffusers folder.
 
-    ``prompts``: for Stable Diffusion, a safetensors file with ``context`` (K, L, D), for version 3 also ``pooled``
-    (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty one must be among them
-    (`python -m bench embed-prompts` writes it). ``controlnet``: for version 3, the folder of a ControlNet for
-    inpainting that goes with it. Raises FileNotFoundError for missing files and ValueError, one line, for everything
-    that does not fit exactly.
+    ``prompts``: for Stable Diffusion, a safetensors file with ``context`` (K, L, D), for version 3
+    also ``pooled`` (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty
+    one must be among them (`python -m bench embed-prompts` writes it). ``controlnet``: for version
+    3, the folder of a ControlNet for inpainting that goes with it. Raises FileNotFoundError for
+    missing files and ValueError, one line, for everything that does not fit exactly.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give a downloaded diffusers repository")
@@ -72,7 +82,8 @@ def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None =
     make = _FAMILIES.get(denoiser.cls)
     if make is None:
         raise ValueError(
-            f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; valid: {', '.join(_FAMILIES)}"
+            f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; valid: "
+            f"{', '.join(_FAMILIES)}"
         )
     takes_prompts = make in (_stable_diffusion, _stable_diffusion_3)
     if takes_prompts != (prompts is not None):
@@ -80,17 +91,24 @@ def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None =
         raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; mind --prompts")
     if controlnet is not None:
         if make is not _stable_diffusion_3:
-            raise ValueError(f"{folder} holds a {denoiser.cls}, which takes no ControlNet; leave --controlnet out")
+            raise ValueError(
+                f"{folder} holds a {denoiser.cls}, which takes no ControlNet; leave --controlnet "
+                f"out"
+            )
         converted = _stable_diffusion_3(folder, denoiser, prompts, controlnet)
     else:
         converted = make(folder, denoiser, prompts)
     extra = [] if prompts is None else [prompts]
     return Converted(
-        converted.prior, [*converted.files, *extra], _licence(folder), converted.facts, converted.class_names
+        converted.prior,
+        [*converted.files, *extra],
+        _licence(folder),
+        converted.facts,
+        converted.class_names,
     )
 
 
-# -- families ----------------------------------------------------------------------------------------------------------
+# -- families --------------------------------------------------------------------------------------
 
 
 def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
@@ -106,8 +124,11 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
         net,
         (channels, size, size) if made is None else _image(made, size),
         _parameterization(schedule, file),
-        # which label means 'none', if one does, stands nowhere: all are classes, and there is no guidance
-        num_classes=0 if unet.config.get("num_class_embeds") is None else unet.number("num_class_embeds"),
+        # which label means 'none', if one does, stands nowhere: all are classes, and there is no
+        # guidance
+        num_classes=0
+        if unet.config.get("num_class_embeds") is None
+        else unet.number("num_class_embeds"),
         latent=made,
         learned_var=_learned_variance(unet, schedule),
     )
@@ -115,12 +136,14 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
 
 
 def _learned_variance(unet: Part, schedule: Config) -> bool:
-    """Whether a variance lies behind the channels of the output; ValueError for outputs that are neither."""
+    """Whether a variance lies behind the channels of the output; ValueError for outputs that are
+    neither."""
     inputs, outputs = unet.number("in_channels"), unet.number("out_channels")
     learned = schedule.get("variance_type") == "learned_range" and outputs == 2 * inputs
     if outputs != inputs and not learned:
         raise ValueError(
-            f"{unet.files[0]}: UNet2DModel with out_channels={outputs} is not served; valid: {inputs}, or {2 * inputs} "
+            f"{unet.files[0]}: UNet2DModel with out_channels={outputs} is not served; valid: "
+            f"{inputs}, or {2 * inputs} "
             "with variance_type=learned_range in the scheduler"
         )
     return learned
@@ -151,7 +174,8 @@ def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Convert
     channels, inputs = unet.number("out_channels"), unet.number("in_channels")
     if inputs not in (channels, 2 * channels + 1):
         raise ValueError(
-            f"{folder} has {inputs} input channels for latents of {channels}; a model for text alone has {channels}, "
+            f"{folder} has {inputs} input channels for latents of {channels}; a model for text "
+            f"alone has {channels}, "
             f"one for inpainting {2 * channels + 1}"
         )
     names, tables = _prompts(prompts, ("context",))
@@ -160,10 +184,14 @@ def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Convert
     settings = {"config": unet.config, "contexts": list(tables["context"].shape)}
     _check_width(prompts, tables["context"], unet.number("cross_attention_dim"))
     adapter = "UNet2DCondition" if inputs == channels else "UNet2DInpainting"
-    net = network(adapter, settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder)
+    net = network(
+        adapter, settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder
+    )
     image = _image(made, unet.number("sample_size"))
     kind, (classes, null) = _parameterization(schedule, file), _labels(names)
-    prior = Prior(_vp(schedule, file), net, image, kind, num_classes=classes, null_label=null, latent=made)
+    prior = Prior(
+        _vp(schedule, file), net, image, kind, num_classes=classes, null_label=null, latent=made
+    )
     return Converted(prior, [*unet.files, file, *more], "", {}, names)
 
 
@@ -176,7 +204,11 @@ def _stable_diffusion_3(
     context, pooled = tables["context"], tables["pooled"]
     _check_width(prompts, context, transformer.number("joint_attention_dim"))
     _check_width(prompts, pooled, transformer.number("pooled_projection_dim"))
-    settings = {"config": transformer.config, "contexts": list(context.shape), "pooled": pooled.shape[1]}
+    settings = {
+        "config": transformer.config,
+        "contexts": list(context.shape),
+        "pooled": pooled.shape[1],
+    }
     state = {**_below("transformer", transformer.state), "contexts": context, "pooled": pooled}
     image = _image(made, transformer.number("sample_size"))
     if controlnet is None:
@@ -185,25 +217,40 @@ def _stable_diffusion_3(
         control = _control(controlnet, transformer)
         more = [*more, *control.files]
         both = {**state, **_below("controlnet", control.state)}
-        net = network("SD3Inpainting", {**settings, "control": control.config}, both, f"{folder} with {controlnet}")
+        net = network(
+            "SD3Inpainting",
+            {**settings, "control": control.config},
+            both,
+            f"{folder} with {controlnet}",
+        )
     classes, null = _labels(names)
-    prior = Prior(_flow(schedule, file), net, image, "flow", num_classes=classes, null_label=null, latent=made)
+    prior = Prior(
+        _flow(schedule, file), net, image, "flow", num_classes=classes, null_label=null, latent=made
+    )
     return Converted(prior, [*transformer.files, file, *more], "", {}, names)
 
 
 def _control(folder: Path, transformer: Part) -> Part:
-    """A ControlNet for inpainting: it reads one channel more than the transformer, and is as wide."""
+    """A ControlNet for inpainting: it reads one channel more than the transformer, and is as
+    wide."""
     part = _part(folder, (".", "controlnet"))
     if part.cls != "SD3ControlNetModel":
         raise ValueError(f"{part.files[0]} is a {part.cls}; a SD3ControlNetModel is wanted")
-    entry, channels = part.state.get("pos_embed_input.proj.weight"), transformer.number("in_channels")
+    entry, channels = (
+        part.state.get("pos_embed_input.proj.weight"),
+        transformer.number("in_channels"),
+    )
     read = 0 if entry is None or entry.ndim != 4 else entry.shape[1]
     if read != channels + 1:
-        raise ValueError(f"{folder} reads {read} channels and not {channels} + 1: it was not trained for inpainting")
+        raise ValueError(
+            f"{folder} reads {read} channels and not {channels} + 1: it was not trained for "
+            f"inpainting"
+        )
     for key in ("num_attention_heads", "attention_head_dim"):
         if part.number(key) != transformer.number(key):
             raise ValueError(
-                f"{folder} has {key} {part.number(key)}, and the transformer {transformer.number(key)}: it belongs to "
+                f"{folder} has {key} {part.number(key)}, and the transformer "
+                f"{transformer.number(key)}: it belongs to "
                 "another model"
             )
     # published configurations leave the extra channel out, and their users pass it when they load
@@ -219,7 +266,8 @@ _FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
 
 
 def _labels(names: list[str]) -> tuple[int, int | None]:
-    """Number of labels, and the null label: a label chooses a prompt, and the empty one is last in the table."""
+    """Number of labels, and the null label: a label chooses a prompt, and the empty one is last in
+    the table."""
     return len(names), len(names) or None
 
 
@@ -230,26 +278,33 @@ def _image(made: Latent, size: int) -> tuple[int, int, int]:
     return int(config["in_channels"]), size * made.factor, size * made.factor
 
 
-# -- components --------------------------------------------------------------------------------------------------------
+# -- components ------------------------------------------------------------------------------------
 
 
 def _part(folder: Path, places: tuple[str, ...]) -> Part:
     """The component in the first of ``places`` that has one."""
-    place, cls, config = _described(folder, places)  # first: it is read at once, and weights are not
+    place, cls, config = _described(
+        folder, places
+    )  # first: it is read at once, and weights are not
     files, state = _weights(place)
     return Part(cls, config, state, [place / "config.json", *files])
 
 
 def check_settings(folder: Path) -> None:
-    """ValueError where the network of a folder has a setting that is not served; weights are not looked at."""
+    """ValueError where the network of a folder has a setting that is not served; weights are not
+    looked at."""
     _described(folder, DENOISERS)
 
 
 def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config]:
     """Place, class and configuration of the component in the first of ``places`` that has one."""
-    place = next((folder / name for name in places if (folder / name / "config.json").is_file()), None)
+    place = next(
+        (folder / name for name in places if (folder / name / "config.json").is_file()), None
+    )
     if place is None:
-        raise FileNotFoundError(f"{folder} has no config.json in {' or '.join(places)}; give a diffusers folder")
+        raise FileNotFoundError(
+            f"{folder} has no config.json in {' or '.join(places)}; give a diffusers folder"
+        )
     raw = _json(place / "config.json")
     cls = str(raw.get("_class_name"))
     if cls == "Transformer2DModel" and raw.get("norm_type") == "ada_norm_zero":
@@ -258,12 +313,19 @@ def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config
 
 
 def _config(cls: str, raw: Config, place: Path) -> Config:
-    """The arguments of the class; a setting it does not know, or that is not served, is refused unless it is off."""
+    """The arguments of the class; a setting it does not know, or that is not served, is refused
+    unless it is off."""
     if cls not in ANY:
         return raw
-    where, known, standard = place / "config.json", defaults(cls), defaults(str(raw.get("_class_name")))
+    where, known, standard = (
+        place / "config.json",
+        defaults(cls),
+        defaults(str(raw.get("_class_name"))),
+    )
     given = {key: value for key, value in raw.items() if not key.startswith("_")}
-    unknown = [key for key in given if key not in known and not is_default(given[key], standard.get(key))]
+    unknown = [
+        key for key in given if key not in known and not is_default(given[key], standard.get(key))
+    ]
     if unknown:
         raise ValueError(f"{where}: {cls} has no setting {', '.join(sorted(unknown))}")
     config = {key: value for key, value in given.items() if key in known}
@@ -272,42 +334,59 @@ def _config(cls: str, raw: Config, place: Path) -> Config:
 
 
 def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
-    """The weight files of a component and their tensors, under today's names and without the names of wrappers."""
+    """The weight files of a component and their tensors, under today's names and without the names
+    of wrappers."""
     found = _weight_file(place)
     files = _shards(found) if ".index." in found.name else [found]
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= weights_of(read_checkpoint(file), file) if file.suffix == ".bin" else _safetensors(file)
+        state |= (
+            weights_of(read_checkpoint(file), file) if file.suffix == ".bin" else _safetensors(file)
+        )
     return files, {_today(name): value for name, value in unwrapped(state, found).items()}
 
 
 def _weight_file(place: Path) -> Path:
-    """The file with the weights, or with the list of its shards: safetensors before ``.bin``, whole before shards.
+    """The file with the weights, or with the list of its shards: safetensors before ``.bin``, whole
+    before shards.
 
-    Variants, whose word stands before the ending (``.fp16.safetensors``, ``.safetensors.index.fp16.json``), are taken
-    where there is nothing else. ValueError where two are there and neither is the more precise one.
+    Variants, whose word stands before the ending (``.fp16.safetensors``,
+    ``.safetensors.index.fp16.json``), are taken where there is nothing else. ValueError where two
+    are there and neither is the more precise one.
     """
     endings = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
-    plain = next((place / f"{WEIGHTS}{end}" for end in endings if (place / f"{WEIGHTS}{end}").is_file()), None)
+    plain = next(
+        (place / f"{WEIGHTS}{end}" for end in endings if (place / f"{WEIGHTS}{end}").is_file()),
+        None,
+    )
     if plain is not None:
         return plain
     for kind in ("safetensors", "bin"):
         pattern = re.compile(rf"{WEIGHTS}(?:\.(\w+)\.{kind}|\.{kind}\.index\.(\w+)\.json)")
-        matches = [(found, path) for path in sorted(place.iterdir()) if (found := pattern.fullmatch(path.name))]
+        matches = [
+            (found, path)
+            for path in sorted(place.iterdir())
+            if (found := pattern.fullmatch(path.name))
+        ]
         variants = {found[1] or found[2]: path for found, path in reversed(matches)}
         word = next((word for word in ("fp32", "fp16", "bf16") if word in variants), None)
         if word is None and len(variants) > 1:
-            raise ValueError(f"{place} has the variants {', '.join(sorted(variants))}; leave the files of one of them")
+            raise ValueError(
+                f"{place} has the variants {', '.join(sorted(variants))}; leave the files of one "
+                f"of them"
+            )
         if variants:
             return variants[word or next(iter(variants))]
     raise FileNotFoundError(
-        f"{place} has neither {WEIGHTS}.safetensors nor {WEIGHTS}.bin, whole or in shards, and no variant of them; "
+        f"{place} has neither {WEIGHTS}.safetensors nor {WEIGHTS}.bin, whole or in shards, and no "
+        f"variant of them; "
         "download the folder again"
     )
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index lists; ValueError for one outside the folder, FileNotFoundError for one not there."""
+    """The files that an index lists; ValueError for one outside the folder, FileNotFoundError for
+    one not there."""
     listed = _json(index).get("weight_map")
     names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
     if not names:
@@ -318,7 +397,8 @@ def _shards(index: Path) -> list[Path]:
         raise ValueError(f"{index}: the shard {wrong[0]} is neither a .safetensors nor a .bin file")
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise FileNotFoundError(
-            f"{index} lists {missing[0]}, which is not there ({len(missing)} of {len(names)}); download the folder "
+            f"{index} lists {missing[0]}, which is not there ({len(missing)} of {len(names)}); "
+            f"download the folder "
             "again"
         )
     return [index.parent / name for name in names]
@@ -335,7 +415,9 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 def _today(name: str) -> str:
     """A name of diffusers before 0.13 as it is now."""
     return re.sub(
-        r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.", name
+        r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
+        lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.",
+        name,
     )
 
 
@@ -346,12 +428,16 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
     """The autoencoder of a folder with its scale.
 
-    That of a ``VQModel`` is 1 whatever its file says: the library fills in, and saves, 0.18215, which is wrong.
+    That of a ``VQModel`` is 1 whatever its file says: the library fills in, and saves, 0.18215,
+    which is wrong.
     """
     part = _part(folder, (name,))
     kind = {"AutoencoderKL": "KL", "VQModel": "VQ"}.get(part.cls)
     if kind is None:
-        raise ValueError(f"{part.files[0]} is a {part.cls}, which is not supported; valid: AutoencoderKL, VQModel")
+        raise ValueError(
+            f"{part.files[0]} is a {part.cls}, which is not supported; valid: AutoencoderKL, "
+            f"VQModel"
+        )
     scale = part.config.get("scaling_factor", SD_SCALE) if kind == "KL" else 1.0
     config = {**part.config, "scaling_factor": scale}
     shift, factor = _affine(part, scale)
@@ -361,19 +447,25 @@ def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
 def _affine(part: Part, scale: object) -> tuple[float | list[float], float | list[float]]:
     """Shift and scale of the latents: ``(h - shift) * scale``.
 
-    With ``latents_mean`` and ``latents_std`` they are one number per channel, ``(h - mean) / std * scaling_factor``.
+    With ``latents_mean`` and ``latents_std`` they are one number per channel, ``(h - mean) / std *
+    scaling_factor``.
     """
     mean, std = part.config.get("latents_mean"), part.config.get("latents_std")
     shift = part.config.get("shift_factor") or 0.0
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (scale, shift)):
-        raise ValueError(f"{part.files[0]}: scaling_factor={scale} and shift_factor={shift} must be numbers")
+    if not all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in (scale, shift)
+    ):
+        raise ValueError(
+            f"{part.files[0]}: scaling_factor={scale} and shift_factor={shift} must be numbers"
+        )
     assert isinstance(scale, int | float) and isinstance(shift, int | float)
     if mean is None and std is None:
         return float(shift), float(scale)
     channels = part.number("latent_channels")
     if not (_numbers(mean, channels) and _numbers(std, channels)) or shift:
         raise ValueError(
-            f"{part.files[0]}: latents_mean={mean} with latents_std={std} and shift_factor={shift} is not served; "
+            f"{part.files[0]}: latents_mean={mean} with latents_std={std} and shift_factor={shift} "
+            f"is not served; "
             f"valid: both with {channels} numbers, and no shift_factor"
         )
     assert isinstance(mean, list) and isinstance(std, list)
@@ -381,17 +473,23 @@ def _affine(part: Part, scale: object) -> tuple[float | list[float], float | lis
 
 
 def _numbers(values: object, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(isinstance(v, int | float) for v in values)
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(v, int | float) for v in values)
+    )
 
 
-# -- the numbers of a scheduler ----------------------------------------------------------------------------------------
+# -- the numbers of a scheduler --------------------------------------------------------------------
 
 
 def _schedule(folder: Path) -> tuple[Config, Path]:
     for path in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
         if path.is_file():
             return _json(path), path
-    raise FileNotFoundError(f"{folder} has no scheduler/scheduler_config.json, which holds the noise schedule")
+    raise FileNotFoundError(
+        f"{folder} has no scheduler/scheduler_config.json, which holds the noise schedule"
+    )
 
 
 def _vp(schedule: Config, file: Path) -> Process:
@@ -399,21 +497,29 @@ def _vp(schedule: Config, file: Path) -> Process:
         if schedule.get(key):
             raise ValueError(f"{file}: {key} is not supported")
     check_scheduler("vp", schedule, file)
-    kind, steps = SCHEDULES.get(str(schedule.get("beta_schedule"))), int(str(schedule.get("num_train_timesteps")))
+    kind, steps = (
+        SCHEDULES.get(str(schedule.get("beta_schedule"))),
+        int(str(schedule.get("num_train_timesteps"))),
+    )
     if kind is None:
         raise ValueError(
-            f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; valid: {', '.join(SCHEDULES)}"
+            f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; valid: "
+            f"{', '.join(SCHEDULES)}"
         )
     if kind == "cosine":
         return VP.scheduled("cosine", steps=steps)
-    return VP.scheduled(kind, float(str(schedule["beta_start"])), float(str(schedule["beta_end"])), steps)
+    return VP.scheduled(
+        kind, float(str(schedule["beta_start"])), float(str(schedule["beta_end"])), steps
+    )
 
 
 def _flow(schedule: Config, file: Path) -> Process:
     if "FlowMatch" not in str(schedule.get("_class_name")) or schedule.get("use_dynamic_shifting"):
         raise ValueError(f"{file}: a flow with a fixed shift is wanted")
     if schedule.get("num_train_timesteps", 1000) != 1000:
-        raise ValueError(f"{file}: num_train_timesteps must be 1000, the scale of the network's time")
+        raise ValueError(
+            f"{file}: num_train_timesteps must be 1000, the scale of the network's time"
+        )
     check_scheduler("flow", schedule, file)
     shift = float(str(schedule.get("shift", 1.0)))
     return Flow(shift, u_min=shift / 1000 / (1 + (shift - 1) / 1000))
@@ -422,11 +528,13 @@ def _flow(schedule: Config, file: Path) -> Process:
 def _parameterization(schedule: Config, file: Path) -> str:
     kind = str(schedule.get("prediction_type", "epsilon"))
     if kind not in PARAMETERIZATIONS:
-        raise ValueError(f"{file}: unknown prediction_type '{kind}'; valid: {', '.join(PARAMETERIZATIONS)}")
+        raise ValueError(
+            f"{file}: unknown prediction_type '{kind}'; valid: {', '.join(PARAMETERIZATIONS)}"
+        )
     return PARAMETERIZATIONS[kind]
 
 
-# -- prompts and other files -------------------------------------------------------------------------------------------
+# -- prompts and other files -----------------------------------------------------------------------
 
 
 def _prompts(path: Path | None, wanted: tuple[str, ...]) -> tuple[list[str], dict[str, Tensor]]:
@@ -442,17 +550,26 @@ def _prompts(path: Path | None, wanted: tuple[str, ...]) -> tuple[list[str], dic
     except json.JSONDecodeError:
         prompts = None
     if not isinstance(prompts, list) or prompts.count("") != 1:
-        raise ValueError(f"{path}: the metadata 'prompts' must be a JSON list with the empty prompt once in it")
+        raise ValueError(
+            f"{path}: the metadata 'prompts' must be a JSON list with the empty prompt once in it"
+        )
     if set(tables) != set(wanted) or any(len(table) != len(prompts) for table in tables.values()):
-        raise ValueError(f"{path} must hold {' and '.join(wanted)} with one row for each of {len(prompts)} prompts")
+        raise ValueError(
+            f"{path} must hold {' and '.join(wanted)} with one row for each of {len(prompts)} "
+            f"prompts"
+        )
     null = prompts.index("")
     order = [*(i for i in range(len(prompts)) if i != null), null]
-    return [str(prompts[i]) for i in order[:-1]], {name: table[torch.tensor(order)] for name, table in tables.items()}
+    return [str(prompts[i]) for i in order[:-1]], {
+        name: table[torch.tensor(order)] for name, table in tables.items()
+    }
 
 
 def _check_width(path: Path | None, table: Tensor, width: int) -> None:
     if table.shape[-1] != width:
-        raise ValueError(f"{path}: embeddings of width {table.shape[-1]}, and the network wants {width}")
+        raise ValueError(
+            f"{path}: embeddings of width {table.shape[-1]}, and the network wants {width}"
+        )
 
 
 def _json(path: Path) -> dict[str, object]:

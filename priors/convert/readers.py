@@ -1,8 +1,9 @@
 """Reading pickled checkpoints without executing them.
 
-A pickle is a program: it imports names and calls them. The readers here resolve a fixed list of names, hold what they
-need of foreign objects in inert stand-ins, and refuse every other name before it is looked up. They return plain
-dicts and tensors. Size is not bounded: a hostile file can still ask for much memory, so check its sha256 first.
+A pickle is a program: it imports names and calls them. The readers here resolve a fixed list of
+names, hold what they need of foreign objects in inert stand-ins, and refuse every other name before
+it is looked up. They return plain dicts and tensors. Size is not bounded: a hostile file can still
+ask for much memory, so check its sha256 first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priors.fingerprint import refuse_pointer
+from posterior_bench.priors.fingerprint import refuse_pointer
 
 FOREIGN = (
     "argparse",
@@ -42,23 +43,30 @@ FOREIGN = (
     "typing",
     "wandb",
 )
-"""Packages whose objects training checkpoints carry along; they become inert, and are never imported."""
+"""Packages whose objects training checkpoints carry along; they become inert, and are never
+imported."""
 
 
 def read_checkpoint(path: Path) -> dict[str, object]:
     """The content of a ``torch.save`` file, zip or legacy, as plain containers and CPU tensors.
 
-    Objects of the packages in :data:`FOREIGN` become inert stand-ins. Raises FileNotFoundError, and ValueError in one
-    line for a damaged file, a TorchScript or tar archive, and for any other name the file wants to import.
+    Objects of the packages in :data:`FOREIGN` become inert stand-ins. Raises FileNotFoundError, and
+    ValueError in one line for a damaged file, a TorchScript or tar archive, and for any other name
+    the file wants to import.
     """
     with _one_line(path):
         _check_container(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # foreign objects, or an attack: our own list decides
-            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted)
+            content = torch.load(
+                path, map_location="cpu", weights_only=False, pickle_module=_restricted
+            )
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dict of tensors; give the checkpoint itself")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not a dict of tensors; give the checkpoint "
+            f"itself"
+        )
     return content
 
 
@@ -72,7 +80,8 @@ def tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Pickled:
-    """A network of an NVlabs pickle: its class, the keyword arguments it was built with, and its tensors by name."""
+    """A network of an NVlabs pickle: its class, the keyword arguments it was built with, and its
+    tensors by name."""
 
     cls: str
     kwargs: Mapping[str, object]
@@ -82,8 +91,9 @@ class Pickled:
 def read_nvlabs(path: Path, key: str = "ema") -> Pickled:
     """The network under ``key`` of an NVlabs pickle (``torch_utils.persistence``).
 
-    Such a file carries the source of its classes to be executed on loading; here it stays a string. Raises
-    FileNotFoundError, and ValueError in one line for a damaged file and for any name that is not on the list.
+    Such a file carries the source of its classes to be executed on loading; here it stays a string.
+    Raises FileNotFoundError, and ValueError in one line for a damaged file and for any name that is
+    not on the list.
     """
     with _one_line(path), path.open("rb") as file:
         content = _NVlabsUnpickler(file).load()
@@ -91,14 +101,16 @@ def read_nvlabs(path: Path, key: str = "ema") -> Pickled:
         if not isinstance(net, _Node):
             raise ValueError(f"holds no network under '{key}'")
         if net.state.get("_init_args"):
-            raise ValueError("the network was built with positional arguments, which no published file is")
+            raise ValueError(
+                "the network was built with positional arguments, which no published file is"
+            )
         kwargs = net.state.get("_init_kwargs") or {}
         if not isinstance(kwargs, dict):
             raise ValueError("the network does not say how it was built")
         return Pickled(net.cls, dict(kwargs), dict(_named_tensors(net)))
 
 
-# -- what every reader shares ------------------------------------------------------------------------------------------
+# -- what every reader shares ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -115,7 +127,8 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _check_container(path: Path) -> None:
-    """Refuse the containers that ``torch.load`` hands to other loaders, and zip files without their end."""
+    """Refuse the containers that ``torch.load`` hands to other loaders, and zip files without their
+    end."""
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
@@ -123,22 +136,32 @@ def _check_container(path: Path) -> None:
             raise ValueError("the zip archive is truncated; copy the file again")
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise ValueError("it is a TorchScript archive, which holds code; give a checkpoint of weights")
+                raise ValueError(
+                    "it is a TorchScript archive, which holds code; give a checkpoint of weights"
+                )
     elif tarfile.is_tarfile(path):
         raise ValueError("it is a tar archive; unpack it and give the checkpoint itself")
 
 
 def _refuse(module: str, name: str) -> pickle.UnpicklingError:
-    return pickle.UnpicklingError(f"it wants to import {module}.{name}, which no checkpoint of this kind needs")
+    return pickle.UnpicklingError(
+        f"it wants to import {module}.{name}, which no checkpoint of this kind needs"
+    )
 
 
 def _tensor(
-    storage: torch.TypedStorage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+    storage: torch.TypedStorage,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    *_: object,
 ) -> Tensor:
     """torch's own, without the hooks and metadata a file may add; it checks the bounds."""
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError("a tensor has no storage")
-    tensor: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+    tensor: Tensor = torch._utils._rebuild_tensor_v2(
+        storage, offset, size, stride, False, OrderedDict()
+    )
     return tensor
 
 
@@ -155,11 +178,12 @@ _PLAIN: dict[tuple[str, str], object] = {
 }
 
 
-# -- torch.save --------------------------------------------------------------------------------------------------------
+# -- torch.save ------------------------------------------------------------------------------------
 
 
 class _Inert:
-    """Stands for an object of a training framework: takes whatever a pickle does to it, and does nothing."""
+    """Stands for an object of a training framework: takes whatever a pickle does to it, and does
+    nothing."""
 
     def __init__(self, *_: object, **__: object): ...
     def __new__(cls, *_: object, **__: object) -> _Inert:
@@ -179,7 +203,10 @@ class _CheckpointUnpickler(pickle.Unpickler):
             return _PLAIN[module, name]
         if any(module == package or module.startswith(f"{package}.") for package in FOREIGN):
             return type(name, (_Inert,), {})
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes; only foreign objects use it here
+        if (module, name) == (
+            "_codecs",
+            "encode",
+        ):  # how protocol 2 writes bytes; only foreign objects use it here
             return _Inert
         raise _refuse(module, name)
 
@@ -192,7 +219,7 @@ _restricted = SimpleNamespace(Unpickler=_CheckpointUnpickler, load=_load, __name
 """What ``torch.load`` takes for a pickle module."""
 
 
-# -- NVlabs pickles ----------------------------------------------------------------------------------------------------
+# -- NVlabs pickles --------------------------------------------------------------------------------
 
 
 class _Node:
@@ -201,7 +228,9 @@ class _Node:
     cls: str
     state: dict[str, object]
 
-    def __new__(cls, *_: object, **__: object) -> _Node:  # unpickling makes objects without their __init__
+    def __new__(
+        cls, *_: object, **__: object
+    ) -> _Node:  # unpickling makes objects without their __init__
         node = object.__new__(cls)
         node.cls, node.state = "", {}
         return node
@@ -236,7 +265,8 @@ def _reconstruct(meta: Mapping[str, object]) -> _Node:
 
 
 def _storage(content: bytes) -> torch.TypedStorage:
-    """In place of ``torch.storage._load_from_bytes``, which would unpickle ``content`` without any restriction."""
+    """In place of ``torch.storage._load_from_bytes``, which would unpickle ``content`` without any
+    restriction."""
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError("the bytes of a tensor hold something else")
@@ -273,7 +303,9 @@ class _NVlabsUnpickler(pickle.Unpickler):
             return _NVLABS[module, name]
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
-        if module.startswith("training."):  # the loss and augmentation of the training run: held, never used
+        if module.startswith(
+            "training."
+        ):  # the loss and augmentation of the training run: held, never used
             return _Node
         raise _refuse(module, name)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 class Renaming:
     """Takes tensors out of ``source`` one by one and gathers them in ``state`` under new names.
 
-    ``source`` maps upstream names to tensors; ``where`` names the file in errors. :meth:`finish` raises ValueError
-    where a tensor was never taken.
+    ``source`` maps upstream names to tensors; ``where`` names the file in errors. :meth:`finish`
+    raises ValueError where a tensor was never taken.
     """
 
     def __init__(self, source: Mapping[str, Tensor], where: object):
@@ -26,12 +26,16 @@ class Renaming:
     def take(self, name: str) -> Tensor:
         """The tensor called ``name``; ValueError where there is none."""
         if name not in self.source:
-            raise ValueError(f"{self.where} lacks '{name}'; it holds another network, or another layout was meant")
+            raise ValueError(
+                f"{self.where} lacks '{name}'; it holds another network, or another layout was "
+                f"meant"
+            )
         self._taken.add(name)
         return self.source[name]
 
     def move(self, new: str, old: str, change: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Weight and, where there is one, bias of the layer ``old``; ``change`` is applied to the weight."""
+        """Weight and, where there is one, bias of the layer ``old``; ``change`` is applied to the
+        weight."""
         weight = self.take(f"{old}.weight")
         self.state[f"{new}.weight"] = weight if change is None else change(weight)
         if self.has(f"{old}.bias"):
@@ -47,21 +51,26 @@ class Renaming:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""
             names = ", ".join(f"'{name}'" for name in left[:3]) + more
             raise ValueError(
-                f"{self.where} has {names} left over; it holds another network, or another layout was meant"
+                f"{self.where} has {names} left over; it holds another network, or another layout "
+                f"was meant"
             )
         return self.state
 
 
 def split_qkv(renaming: Renaming, new: str, old: str, heads: int, order: str) -> None:
-    """One projection ``old`` of ``3 C`` rows into the three of diffusers' ``Attention``, whose rows are (head, dim).
+    """One projection ``old`` of ``3 C`` rows into the three of diffusers' ``Attention``, whose rows
+    are (head, dim).
 
-    ``order`` of the rows upstream: ``head dim qkv`` (EDM), ``head qkv dim`` (guided-diffusion, legacy), or
-    ``qkv head dim`` (guided-diffusion with ``use_new_attention_order``).
+    ``order`` of the rows upstream: ``head dim qkv`` (EDM), ``head qkv dim`` (guided-diffusion,
+    legacy), or ``qkv head dim`` (guided-diffusion with ``use_new_attention_order``).
     """
     weight, bias = renaming.take(f"{old}.weight"), renaming.take(f"{old}.bias")
     rows, channels = weight.shape[:2]
     if rows != 3 * channels or channels % heads:
-        raise ValueError(f"{renaming.where}: '{old}' of shape {tuple(weight.shape)} is no attention of {heads} heads")
+        raise ValueError(
+            f"{renaming.where}: '{old}' of shape {tuple(weight.shape)} is no attention of {heads} "
+            f"heads"
+        )
     sizes = {"head": heads, "dim": channels // heads, "qkv": 3}
     axes = order.split()
     for name, part in (("weight", weight.reshape(rows, channels)), ("bias", bias)):

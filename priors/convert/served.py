@@ -1,7 +1,9 @@
-"""Settings of diffusers configurations: which are served, at which values, and which change nothing here.
+"""Settings of diffusers configurations: which are served, at which values, and which change nothing
+here.
 
-A setting in no list may stand at the library's default alone. One that the library adds later is refused by its name
-until it is listed here, and so nothing that a network needs is left out without a word.
+A setting in no list may stand at the library's default alone. One that the library adds later is
+refused by its name until it is listed here, and so nothing that a network needs is left out without
+a word.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _UNET = _words(
-    "act_fn attention_head_dim block_out_channels center_input_sample down_block_types downsample_padding "
-    "flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor mid_block_type norm_eps "
-    "norm_num_groups out_channels resnet_time_scale_shift sample_size time_embedding_dim up_block_types"
+    "act_fn attention_head_dim block_out_channels center_input_sample down_block_types "
+    "downsample_padding "
+    "flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor mid_block_type "
+    "norm_eps "
+    "norm_num_groups out_channels resnet_time_scale_shift sample_size time_embedding_dim "
+    "up_block_types"
 )
 _SD3 = _words(
-    "attention_head_dim caption_projection_dim dual_attention_layers in_channels joint_attention_dim "
-    "num_attention_heads num_layers out_channels patch_size pooled_projection_dim pos_embed_max_size qk_norm "
+    "attention_head_dim caption_projection_dim dual_attention_layers in_channels "
+    "joint_attention_dim "
+    "num_attention_heads num_layers out_channels patch_size pooled_projection_dim "
+    "pos_embed_max_size qk_norm "
     "sample_size"
 )
 _AUTOENCODER = _words(
@@ -34,18 +41,29 @@ _AUTOENCODER = _words(
 ANY: Mapping[str, Collection[str]] = {
     "UNet2DModel": (
         *_UNET,
-        *_words("add_attention attn_norm_num_groups downsample_type upsample_type num_class_embeds"),
+        *_words(
+            "add_attention attn_norm_num_groups downsample_type upsample_type num_class_embeds"
+        ),
     ),
     "UNet2DConditionModel": (
         *_UNET,
         *_words("conv_in_kernel conv_out_kernel cross_attention_dim cross_attention_norm"),
-        *_words("mid_block_only_cross_attention only_cross_attention resnet_out_scale_factor resnet_skip_time_act"),
+        *_words(
+            "mid_block_only_cross_attention only_cross_attention resnet_out_scale_factor "
+            "resnet_skip_time_act"
+        ),
         *_words("reverse_transformer_layers_per_block time_embedding_act_fn timestep_post_act"),
         *_words("transformer_layers_per_block use_linear_projection"),
     ),
     "DiTTransformer2DModel": (
-        *_words("activation_fn attention_bias attention_head_dim in_channels norm_elementwise_affine norm_eps"),
-        *_words("norm_num_groups num_attention_heads num_embeds_ada_norm num_layers out_channels patch_size"),
+        *_words(
+            "activation_fn attention_bias attention_head_dim in_channels norm_elementwise_affine "
+            "norm_eps"
+        ),
+        *_words(
+            "norm_num_groups num_attention_heads num_embeds_ada_norm num_layers out_channels "
+            "patch_size"
+        ),
         "sample_size",
     ),
     "SD3Transformer2DModel": _SD3,
@@ -59,7 +77,8 @@ ANY: Mapping[str, Collection[str]] = {
     ),
     "VQModel": (*_AUTOENCODER, *_words("norm_type num_vq_embeddings vq_embed_dim")),
 }
-"""Settings served at every value: the library's class builds what they say, and it is called in the same way."""
+"""Settings served at every value: the library's class builds what they say, and it is called in the
+same way."""
 
 HARMLESS: Mapping[str, Collection[str]] = {
     # attention is computed in float32 anyway, and dropout is off outside training
@@ -67,7 +86,10 @@ HARMLESS: Mapping[str, Collection[str]] = {
     "UNet2DConditionModel": (
         *_words("dropout upcast_attention"),
         # without effect beside the settings that are refused
-        *_words("addition_embed_type_num_heads addition_time_embed_dim projection_class_embeddings_input_dim"),
+        *_words(
+            "addition_embed_type_num_heads addition_time_embed_dim "
+            "projection_class_embeddings_input_dim"
+        ),
     ),
     "DiTTransformer2DModel": ("dropout", "upcast_attention"),
     "AutoencoderKL": ("force_upcast", "sample_size"),
@@ -79,16 +101,22 @@ _SCHEDULE = _words("beta_end beta_schedule beta_start num_train_timesteps predic
 _SAMPLING = _words(
     "algorithm_type base_image_seq_len base_shift clip_sample clip_sample_range disable_corrector "
     "dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type "
-    "lambda_min_clipped lower_order_final max_image_seq_len max_shift predict_x0 sample_max_value set_alpha_to_one "
-    "sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type steps_offset stochastic_sampling "
-    "thresholding time_shift_type timestep_spacing timestep_type use_beta_sigmas use_exponential_sigmas "
+    "lambda_min_clipped lower_order_final max_image_seq_len max_shift predict_x0 sample_max_value "
+    "set_alpha_to_one "
+    "sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type steps_offset "
+    "stochastic_sampling "
+    "thresholding time_shift_type timestep_spacing timestep_type use_beta_sigmas "
+    "use_exponential_sigmas "
     "use_karras_sigmas use_lu_lambdas variance_type rho eta"
 )
-"""How a pipeline of theirs would walk through the noise levels; the solvers here choose their own."""
+"""How a pipeline of theirs would walk through the noise levels; the solvers here choose their own.
+"""
 
 _BETAS = _words(
-    "DDPM DDIM DDIMInverse DDIMParallel DDPMParallel DEISMultistep DPMSolverMultistep DPMSolverMultistepInverse "
-    "DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete HeunDiscrete IPNDM KDPM2AncestralDiscrete "
+    "DDPM DDIM DDIMInverse DDIMParallel DDPMParallel DEISMultistep DPMSolverMultistep "
+    "DPMSolverMultistepInverse "
+    "DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete HeunDiscrete IPNDM "
+    "KDPM2AncestralDiscrete "
     "KDPM2Discrete LMSDiscrete PNDM SASolver UniPCMultistep"
 )
 SCHEDULERS = {
@@ -99,15 +127,19 @@ SCHEDULERS = {
 
 
 def check_network(cls: str, config: Config, where: object) -> None:
-    """ValueError, naming setting and value, where a network or autoencoder has a setting that is not served."""
+    """ValueError, naming setting and value, where a network or autoencoder has a setting that is
+    not served."""
     _check(cls, config, {*ANY[cls], *HARMLESS.get(cls, ())}, where)
 
 
 def check_scheduler(kind: str, config: Config, where: object) -> None:
-    """ValueError unless the numbers of a scheduler mean what they mean here; ``kind`` is ``vp`` or ``flow``."""
+    """ValueError unless the numbers of a scheduler mean what they mean here; ``kind`` is ``vp`` or
+    ``flow``."""
     cls = str(config.get("_class_name", SCHEDULERS[kind][0]))
     if cls not in SCHEDULERS[kind]:
-        raise ValueError(f"{where}: the scheduler {cls} is not served; valid: {', '.join(SCHEDULERS[kind])}")
+        raise ValueError(
+            f"{where}: the scheduler {cls} is not served; valid: {', '.join(SCHEDULERS[kind])}"
+        )
     _check(cls, config, {*_SCHEDULE, *_SAMPLING}, where)
 
 
@@ -121,17 +153,23 @@ def _check(cls: str, config: Config, served: Collection[str], where: object) -> 
 
 
 def defaults(cls: str) -> dict[str, object]:
-    """The settings of a class of the library and their defaults; empty where it has no such class."""
+    """The settings of a class of the library and their defaults; empty where it has no such
+    class."""
     import diffusers
 
     made = getattr(diffusers, cls, None)
     if made is None:
         return {}
-    return {name: p.default for name, p in inspect.signature(made.__init__).parameters.items() if name != "self"}
+    return {
+        name: p.default
+        for name, p in inspect.signature(made.__init__).parameters.items()
+        if name != "self"
+    }
 
 
 def is_default(value: object, standard: object) -> bool:
-    """Whether a value of a JSON file is the default. Nothing, false and an empty list all mean: off."""
+    """Whether a value of a JSON file is the default. Nothing, false and an empty list all mean:
+    off."""
     if value is False or (not value and not isinstance(value, int | float)):
         return not standard
     return value == (list(standard) if isinstance(standard, tuple) else standard)

@@ -1,4 +1,5 @@
-"""One call of a converted prior, so that a network that cannot be called is refused before anything is written."""
+"""One call of a converted prior, so that a network that cannot be called is refused before anything
+is written."""
 
 from __future__ import annotations
 
@@ -7,17 +8,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.nets import Inpainter
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.nets import Inpainter
 
 SMALL = 8
 """Side of the states of the trial, where the network takes one so small."""
 
 
 def call_once(prior: Prior, where: object) -> None:
-    """Denoise and decode one small state; ValueError, one line, where that fails or gives anything but finite images.
+    """Denoise and decode one small state; ValueError, one line, where that fails or gives anything
+    but finite images.
 
-    A network that fails at the small size is called at its own, and what that call raises is what is said.
+    A network that fails at the small size is called at its own, and what that call raises is what
+    is said.
     """
     full = prior.latent_shape[-2:]
     small = tuple(min(side, _side(prior)) for side in full)
@@ -29,7 +32,8 @@ def call_once(prior: Prior, where: object) -> None:
         except Exception as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise ValueError(
-                f"{where}: the network cannot be called, so nothing is written: {reason} ({type(error).__name__})"
+                f"{where}: the network cannot be called, so nothing is written: {reason} "
+                f"({type(error).__name__})"
             ) from None
 
 

@@ -1,7 +1,8 @@
 """The U-Net of guided-diffusion and of CompVis latent diffusion, as diffusers modules.
 
-Both projects number their blocks (``input_blocks.4.1``); diffusers nests them by level. The networks are the same
-functions, and so the conversion is exact (Dhariwal and Nichol 2021; Rombach et al. 2022).
+Both projects number their blocks (``input_blocks.4.1``); diffusers nests them by level. The
+networks are the same functions, and so the conversion is exact (Dhariwal and Nichol 2021; Rombach
+et al. 2022).
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from priors.convert.renaming import Renaming, split_qkv, to_linear
+from posterior_bench.priors.convert.renaming import Renaming, split_qkv, to_linear
 
 
 @dataclass(frozen=True)
 class UNetLayout:
     """What the tensors of a ``UNetModel`` do not all say themselves, in upstream's words.
 
-    ``attention_factors``: downsampling factors of the levels with attention. ``num_head_channels`` wins over
-    ``num_heads`` where it is positive. ``context_dim``: width of the cross attention; None for plain attention.
+    ``attention_factors``: downsampling factors of the levels with attention. ``num_head_channels``
+    wins over ``num_heads`` where it is positive. ``context_dim``: width of the cross attention;
+    None for plain attention.
     """
 
     image_size: int
@@ -57,7 +59,8 @@ class UNetLayout:
 
     @property
     def config(self) -> dict[str, object]:
-        """Arguments of ``UNet2DModel``, or of ``UNet2DConditionModel`` where there is cross attention."""
+        """Arguments of ``UNet2DModel``, or of ``UNet2DConditionModel`` where there is cross
+        attention."""
         shared: dict[str, object] = {
             "sample_size": self.image_size,
             "in_channels": self.in_channels,
@@ -92,7 +95,9 @@ class UNetLayout:
 
     def _blocks(self, side: str) -> list[str]:
         if self.context_dim is not None:
-            return [f"CrossAttn{side}Block2D" if has else f"{side}Block2D" for has in self.attention]
+            return [
+                f"CrossAttn{side}Block2D" if has else f"{side}Block2D" for has in self.attention
+            ]
         plain = {"Down": "ResnetDownsampleBlock2D", "Up": "ResnetUpsampleBlock2D"}[side]
         return [
             f"Attn{side}Block2D" if has else plain if self.resblock_updown else f"{side}Block2D"
@@ -100,8 +105,11 @@ class UNetLayout:
         ]
 
 
-def convert_unet(source: Mapping[str, Tensor], layout: UNetLayout, where: object) -> dict[str, Tensor]:
-    """The tensors of a ``UNetModel`` under diffusers' names; ValueError where one is missing or left over."""
+def convert_unet(
+    source: Mapping[str, Tensor], layout: UNetLayout, where: object
+) -> dict[str, Tensor]:
+    """The tensors of a ``UNetModel`` under diffusers' names; ValueError where one is missing or
+    left over."""
     moving = _Moving(source, layout, where)
     moving.ends()
     moving.down()
@@ -131,7 +139,9 @@ class _Moving(Renaming):
                 self.block(f"down_blocks.{level}", j, f"input_blocks.{number}", has_attention)
                 number += 1
             if level < last:
-                self.resample(f"down_blocks.{level}.downsamplers.0", f"input_blocks.{number}.0", "op")
+                self.resample(
+                    f"down_blocks.{level}.downsamplers.0", f"input_blocks.{number}.0", "op"
+                )
                 number += 1
 
     def middle(self) -> None:

@@ -1,4 +1,5 @@
-"""A small study that runs in a second: 8 x 8 images of the user's own, an exact prior, real solvers."""
+"""A small study that runs in a second: 8 x 8 images of the user's own, an exact prior, real
+solvers."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from tests.bench.harness import FAST
 
 

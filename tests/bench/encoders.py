@@ -32,7 +32,9 @@ class Words:
     def num_special_tokens_to_add(self) -> int:
         return 1
 
-    def __call__(self, texts: list[str], padding: str, max_length: int, truncation: bool, return_tensors: str) -> Any:
+    def __call__(
+        self, texts: list[str], padding: str, max_length: int, truncation: bool, return_tensors: str
+    ) -> Any:
         assert (padding, truncation, return_tensors) == ("max_length", True, "pt")
         rows = [[*map(ord, text[: max_length - 1]), 1] for text in texts]
         ids = torch.tensor([row + [0] * (max_length - len(row)) for row in rows])
@@ -44,7 +46,8 @@ class Output(tuple):
 
 
 def text_model(width: int, kind: str) -> type:
-    """A text encoder whose states are multiples of the letters; ``kind``: last, pooled, or words (T5)."""
+    """A text encoder whose states are multiples of the letters; ``kind``: last, pooled, or words
+    (T5)."""
 
     class Model(nn.Module):
         asked: ClassVar[list[dict[str, Any]]] = []
@@ -57,7 +60,9 @@ def text_model(width: int, kind: str) -> type:
             made.scale = json.loads((place / "config.json").read_text())["scale"]
             return made
 
-        def forward(self, ids: Tensor, attention_mask: Tensor | None, output_hidden_states: bool) -> Output:
+        def forward(
+            self, ids: Tensor, attention_mask: Tensor | None, output_hidden_states: bool
+        ) -> Output:
             assert attention_mask is None
             state = self.scale * ids[..., None].double() * torch.arange(1, width + 1)
             out = Output([state[:, 0] + 0.5 if kind == "pooled" else state])

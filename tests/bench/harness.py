@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.app import compose
-from bench.plan import CellPlan
-from bench.run import Outcome, prepare, run_job
-from bench.store import TIMINGS
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.run import Outcome, prepare, run_job
+from posterior_bench.bench.store import TIMINGS
 
 FAST = {
     "blended": ["solver.steps=12"],
@@ -35,4 +35,6 @@ def rows(plan: CellPlan) -> pd.DataFrame:
 
 
 def assert_same_rows(a: CellPlan, b: CellPlan, but: Sequence[str] = ()) -> None:
-    pd.testing.assert_frame_equal(rows(a).drop(columns=list(but)), rows(b).drop(columns=list(but)), check_exact=True)
+    pd.testing.assert_frame_equal(
+        rows(a).drop(columns=list(but)), rows(b).drop(columns=list(but)), check_exact=True
+    )

@@ -1,4 +1,5 @@
-"""What the tests of clusters share: a sweep in a process of its own, and when two studies are the same."""
+"""What the tests of clusters share: a sweep in a process of its own, and when two studies are the
+same."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.store import TIMINGS, read_study
+from posterior_bench.bench.store import TIMINGS, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300  # the most that a sweep here may take: ten times what it does where nothing else runs
 SLEEPING = {"BENCH_TEST_SLEEP": "0.5"}
-"""An environment in which the solver takes its time over a chunk, so that there is something to interrupt."""
+"""An environment in which the solver takes its time over a chunk, so that there is something to
+interrupt."""
 
 SOLVER = '''\
 """Draws from the prior, slowly if the environment says so."""
@@ -28,7 +30,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from solvers.base import Card, Sampler
+from posterior_bench.solvers.base import Card, Sampler
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,26 @@ class Slow(Sampler):
 
 def sweep(study: Path, *overrides: str) -> list[str]:
     """The command of a sweep of four cells with three chunks each."""
-    small = ("data=arena/g2", "data.images=6", "draws=2", "batch=4", "metrics=[psnr]", "threads=1", "sheet=false")
-    return [sys.executable, "-m", "bench", "-m", "seed=0,1", *small, "quiet=true", f"out={study}", *overrides]
+    small = (
+        "data=arena/g2",
+        "data.images=6",
+        "draws=2",
+        "batch=4",
+        "metrics=[psnr]",
+        "threads=1",
+        "sheet=false",
+    )
+    return [
+        sys.executable,
+        "-m",
+        "bench",
+        "-m",
+        "seed=0,1",
+        *small,
+        "quiet=true",
+        f"out={study}",
+        *overrides,
+    ]
 
 
 def slow_study(folder: Path, *overrides: str) -> tuple[Path, tuple[str, ...]]:
@@ -101,7 +121,8 @@ def launched(command: list[str], environment: Mapping[str, str] | None = None) -
 
 
 def rows(study: Path) -> pd.DataFrame:
-    """Every stored value but timings, images included. Raises if a row is stored twice and differs."""
+    """Every stored value but timings, images included. Raises if a row is stored twice and
+    differs."""
     names = [name for name in read_study(study).columns if name not in TIMINGS]
     return read_study(study, [*names, "png"])
 
@@ -110,12 +131,15 @@ def board(study: Path) -> list[str]:
     """The leaderboard's text, cell by cell, timings left out."""
     with (study / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    return [",".join(value for name, value in line.items() if name not in TIMINGS) for line in lines]
+    return [
+        ",".join(value for name, value in line.items() if name not in TIMINGS) for line in lines
+    ]
 
 
 def assert_same_study(study: Path, serial: Path) -> None:
     pd.testing.assert_frame_equal(rows(study), rows(serial), check_exact=True)
-    # as many shards as the serial run has, with the same names: nothing is lost, nothing is stored twice
+    # as many shards as the serial run has, with the same names: nothing is lost, nothing is stored
+    # twice
     assert shards(study) == shards(serial)
     assert board(study) == board(serial)
 

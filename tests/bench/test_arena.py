@@ -7,19 +7,19 @@ import math
 import pandas as pd
 import pytest
 import torch
-
-from bench.app import compose
-from bench.arena import PriorDraws, build_images
-from bench.catalog import option, options
-from bench.errors import UserError
-from bench.run import plain
-from bench.streams import Noise
-from bench.worker import Session
-from priors.base import Prior
-from priors.mixtures import g2, modes25
-from priors.process import VE
-from solvers.base import Observation
 from tests.bench.harness import planned, rows, run
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.arena import PriorDraws, build_images
+from posterior_bench.bench.catalog import option, options
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.streams import Noise
+from posterior_bench.bench.worker import Session
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.mixtures import g2, modes25
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Observation
 
 ARENAS = [name for name in options("data") if name.startswith("arena/")]
 
@@ -43,12 +43,18 @@ def test_an_image_depends_on_its_name_alone() -> None:
 
 
 def test_the_study_seed_moves_the_measurement_and_the_truth() -> None:
-    """A replicate with another seed is one with other images; those of seed 0 are what they were in version 0.1.0."""
-    one, two = (session("data=arena/gauss8", "solver=exact", f"seed={seed}").measure(["draw-00000"]) for seed in (0, 1))
+    """A replicate with another seed is one with other images; those of seed 0 are what they were in
+    version 0.1.0."""
+    one, two = (
+        session("data=arena/gauss8", "solver=exact", f"seed={seed}").measure(["draw-00000"])
+        for seed in (0, 1)
+    )
     assert not torch.equal(one.truth, two.truth) and not torch.equal(one.y, two.y)
     assert one.truth.flatten()[:3].tolist() == pytest.approx(GAUSS8, abs=1e-6)
     # the noise of seed 0 is not the noise that made the truth
-    assert not torch.allclose((one.y / 0.05)[one.operator.A(torch.ones(1, 1, 1, 8)) > 0], one.truth.flatten()[:4])
+    assert not torch.allclose(
+        (one.y / 0.05)[one.operator.A(torch.ones(1, 1, 1, 8)) > 0], one.truth.flatten()[:4]
+    )
 
 
 def test_draws_have_the_moments_of_the_prior() -> None:
@@ -82,8 +88,16 @@ def test_every_arena_measures_something_and_leaves_something_open(name: str, ope
 
 
 def test_exact_draws_and_truth_are_exchangeable(tmp_path) -> None:
-    """The rank of the truth among exact draws is uniform: its mean over 60 images and 8 pixels is near a half."""
-    common = ["data=arena/gauss8", "metrics=[consistency]", "threads=1", "quiet=true", "sheet=false", f"out={tmp_path}"]
+    """The rank of the truth among exact draws is uniform: its mean over 60 images and 8 pixels is
+    near a half."""
+    common = [
+        "data=arena/gauss8",
+        "metrics=[consistency]",
+        "threads=1",
+        "quiet=true",
+        "sheet=false",
+        f"out={tmp_path}",
+    ]
     plan = run(["solver=exact", "data.images=60", "draws=9", *common]).plan
     assert (rows(plan)["status"] == "ok").all()
     arena = Session(plan.cell.config, "cpu")
@@ -98,7 +112,14 @@ def test_exact_draws_and_truth_are_exchangeable(tmp_path) -> None:
 
 
 def test_the_same_images_for_every_chunking(tmp_path) -> None:
-    common = ["data=arena/modes16", "solver=exact", "data.images=5", "draws=2", "metrics=[consistency]", "threads=1"]
+    common = [
+        "data=arena/modes16",
+        "solver=exact",
+        "data.images=5",
+        "draws=2",
+        "metrics=[consistency]",
+        "threads=1",
+    ]
     tables = []
     for batch in (2, 64):
         more = [f"batch={batch}", "quiet=true", "sheet=false", f"out={tmp_path / str(batch)}"]

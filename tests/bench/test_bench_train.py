@@ -16,11 +16,11 @@ import torch
 import yaml
 from PIL import Image
 
-from bench import train, training
-from bench.errors import UserError
-from datasets.base import ImageSet
-from priors.load import load
-from priors.train import TrainConfig, Trainer
+from posterior_bench.bench import train, training
+from posterior_bench.bench.errors import UserError
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.priors.load import load
+from posterior_bench.priors.train import TrainConfig, Trainer
 
 CONF = Path(__file__).parents[2] / "conf" / "prior"
 NET = {
@@ -52,12 +52,19 @@ class Patches(ImageSet):
 
 @pytest.fixture(autouse=True)
 def patches(monkeypatch):
-    monkeypatch.setattr(train, "_image_sets", lambda node: (Patches("train"), Patches("validation")))
+    monkeypatch.setattr(
+        train, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
+    )
 
 
 def config(folder: Path, **changes: object) -> dict:
     block = yaml.safe_load((CONF / "fashion.yaml").read_text())["train"]
-    block |= {"net": {"class": "UNet2D", "unshuffle": 2, "config": NET}, "steps": 6, "batch": 4, "checkpoint_every": 2}
+    block |= {
+        "net": {"class": "UNet2D", "unshuffle": 2, "config": NET},
+        "steps": 6,
+        "batch": 4,
+        "checkpoint_every": 2,
+    }
     block |= {"validation_images": 8, "bf16": False, **changes}
     prior = {"_target_": "priors.load.load", "path": str(folder / "asset"), "train": block}
     return {"prior": prior, "out": str(folder / "run"), "threads": None}
@@ -82,7 +89,11 @@ def weights(folder: Path) -> bytes:
 def test_a_whole_run(tmp_path):
     assert train.train_prior(config(tmp_path), quiet=True) == tmp_path / "asset"
     facts = json.loads((tmp_path / "asset" / "prior.json").read_text())
-    assert (facts["name"], facts["class_names"], facts["null_label"]) == ("asset", ["dark", "bright"], 2)
+    assert (facts["name"], facts["class_names"], facts["null_label"]) == (
+        "asset",
+        ["dark", "bright"],
+        2,
+    )
     assert (facts["training"]["data"], facts["training"]["images"]) == ("patches-train", 16)
     assert facts["training"]["settings"]["steps"] == 6
     prior = load(tmp_path / "asset")
@@ -90,7 +101,9 @@ def test_a_whole_run(tmp_path):
     with (tmp_path / "run" / "loss.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
-    assert float(rows[-1]["validation_loss"]) == pytest.approx(facts["training"]["validation_loss"], abs=2e-6)
+    assert float(rows[-1]["validation_loss"]) == pytest.approx(
+        facts["training"]["validation_loss"], abs=2e-6
+    )
     # two classes, eight columns, every pixel doubled, two pixels between
     assert Image.open(tmp_path / "run" / "samples.png").size == (8 * 18 + 2, 2 * 18 + 2)
 
@@ -131,7 +144,12 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, monkeypatch):
     assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "2", "4", "6"]
     assert "9.0" not in log.read_text().split()[-1]
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
-    assert {f.name for f in log.parent.iterdir()} == {"settings.json", "checkpoint.pt", "loss.csv", "samples.png"}
+    assert {f.name for f in log.parent.iterdir()} == {
+        "settings.json",
+        "checkpoint.pt",
+        "loss.csv",
+        "samples.png",
+    }
 
 
 def test_a_finished_run_is_exported_again(tmp_path, monkeypatch):
@@ -145,19 +163,25 @@ def test_a_finished_run_is_exported_again(tmp_path, monkeypatch):
 
 def test_other_settings_do_not_continue_a_run(tmp_path):
     train.train_prior(config(tmp_path), quiet=True)
-    with pytest.raises(UserError, match=r"holds a training with another lr, steps; give its settings again"):
+    with pytest.raises(
+        UserError, match=r"holds a training with another lr, steps; give its settings again"
+    ):
         train.train_prior(config(tmp_path, lr=1e-3, steps=8), quiet=True)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"cannot continue from .*checkpoint\.pt .*remove it to start anew"):
+    with pytest.raises(
+        UserError, match=r"cannot continue from .*checkpoint\.pt .*remove it to start anew"
+    ):
         train.train_prior(config(tmp_path), quiet=True)
 
 
 def test_wrong_settings_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"prior\.train does not know learning_rate; its keys are .*lr"):
+    with pytest.raises(
+        UserError, match=r"prior\.train does not know learning_rate; its keys are .*lr"
+    ):
         train.Job.of(config(tmp_path, learning_rate=1))
     lacking = config(tmp_path)
     del lacking["prior"]["train"]["lr"]
@@ -172,7 +196,9 @@ def test_wrong_settings_are_refused(tmp_path):
 def test_initial_weights_follow_the_seed_alone(tmp_path):
     job, other = (train.Job.of(config(tmp_path, seed=seed)) for seed in (0, 1))
     state = torch.get_rng_state()
-    first, again, different = (j.prior(Patches("train")).net.state_dict() for j in (job, job, other))
+    first, again, different = (
+        j.prior(Patches("train")).net.state_dict() for j in (job, job, other)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["unet.conv_in.weight"], different["unet.conv_in.weight"])
@@ -206,11 +232,15 @@ def test_sheet_places_images_row_by_row():
 @pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
 def test_shipped_training_settings_are_complete(name):
     job = train.Job.of({"prior": yaml.safe_load((CONF / f"{name}.yaml").read_text())})
-    assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == ("priors", "assets", name)
+    assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == (
+        "priors",
+        "assets",
+        name,
+    )
     assert job.folder == Path(f"runs/train/{name}") and job.is_latent == (name == "fashion_latent")
 
 
-# -- latent priors ---------------------------------------------------------------------------------------------------
+# -- latent priors ---------------------------------------------------------------------------------
 
 AUTOENCODER = {
     "config": {
@@ -222,12 +252,26 @@ AUTOENCODER = {
         "up_block_types": ["UpDecoderBlock2D"] * 2,
         "norm_num_groups": 2,
     },
-    **{"steps": 4, "batch": 4, "lr": 1e-3, "warmup": 2, "ema": 0.9, "kl": 1e-4, "bf16": False, "seed": 0},
+    **{
+        "steps": 4,
+        "batch": 4,
+        "lr": 1e-3,
+        "warmup": 2,
+        "ema": 0.9,
+        "kl": 1e-4,
+        "bf16": False,
+        "seed": 0,
+    },
 }
 # an autoencoder of factor 2 leaves 4 x 4 latents of one channel
 LATENT = {
     "autoencoder": AUTOENCODER,
-    "process": {"kind": "vp", "schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "process": {
+        "kind": "vp",
+        "schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+    },
     "parameterization": "v",
     "sigma_data": 1.0,
 }
@@ -242,7 +286,9 @@ def test_a_latent_prior_is_trained_in_two_stages(tmp_path):
     assert (z.mean().item(), z.std().item()) == pytest.approx((0, 1), abs=0.01)
     facts = json.loads((tmp_path / "asset" / "prior.json").read_text())["training"]["autoencoder"]
     mse = (prior.decode(z[:8]).clamp(-1, 1) - x[:8]).square().mean((1, 2, 3))
-    assert facts["reconstruction_psnr"] == pytest.approx((10 * torch.log10(4 / mse)).mean().item(), abs=0.05)
+    assert facts["reconstruction_psnr"] == pytest.approx(
+        (10 * torch.log10(4 / mse)).mean().item(), abs=0.05
+    )
     assert {f.name for f in (tmp_path / "run" / "autoencoder").iterdir()} == {
         "settings.json",
         "checkpoint.pt",
@@ -269,12 +315,22 @@ def test_a_latent_training_continues_bit_for_bit(tmp_path, monkeypatch, steps):
             train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
     train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
-    latents = [(tmp_path / run / "asset" / "latent.safetensors").read_bytes() for run in ("halves", "whole")]
+    latents = [
+        (tmp_path / run / "asset" / "latent.safetensors").read_bytes()
+        for run in ("halves", "whole")
+    ]
     assert latents[0] == latents[1]
 
 
 def test_wrong_settings_of_an_autoencoder_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"prior\.train\.autoencoder does not know gan; its keys are .*kl"):
+    with pytest.raises(
+        UserError, match=r"prior\.train\.autoencoder does not know gan; its keys are .*kl"
+    ):
         train.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}}))
     with pytest.raises(UserError, match=r"prior\.train\.autoencoder lacks kl"):
-        train.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {k: v for k, v in AUTOENCODER.items() if k != "kl"}}))
+        train.Job.of(
+            config(
+                tmp_path,
+                **{**LATENT, "autoencoder": {k: v for k, v in AUTOENCODER.items() if k != "kl"}},
+            )
+        )

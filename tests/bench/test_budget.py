@@ -14,21 +14,21 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bench.app import compose
-from bench.budget import Trial, _largest, weightless, within_budget
-from bench.build import build
-from bench.catalog import options
-from bench.errors import Inapplicable, UserError
-from bench.overrides import check
-from bench.rig import Rig, small_prior, snapshot
-from bench.run import plain
-from bench.worker import Session, Worker
-from datasets.base import ImageSet
-from priors.base import BudgetExceeded, Prior
-from priors.process import Level
-from solvers.base import Sampler, Solver
 from tests.bench.harness import planned, rows, run
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.budget import Trial, _largest, weightless, within_budget
+from posterior_bench.bench.build import build
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.rig import Rig, small_prior, snapshot
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.priors.base import BudgetExceeded, Prior
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Sampler, Solver
 
 N, PASSES, DRAWS = 24, 60, 2
 
@@ -55,8 +55,12 @@ def vipaint(s: Any, draws: int = DRAWS) -> float:
 
 
 BY_HAND: Mapping[str, Callable[[Any], float]] = {
-    **dict.fromkeys(["blended", "conditional", "ddrm", "diffpir", "dps", "mmps"], lambda s: s.steps),
-    **dict.fromkeys(["pigdm", "prior", "psld", "reddiff", "reddiff_v", "deepinv"], lambda s: s.steps),
+    **dict.fromkeys(
+        ["blended", "conditional", "ddrm", "diffpir", "dps", "mmps"], lambda s: s.steps
+    ),
+    **dict.fromkeys(
+        ["pigdm", "prior", "psld", "reddiff", "reddiff_v", "deepinv"], lambda s: s.steps
+    ),
     **dict.fromkeys(["latentpaint", "latentpaint_free"], lambda s: 2 * s.steps),
     **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], vipaint),
     "daps": lambda s: s.steps * s.ode_steps,
@@ -95,9 +99,12 @@ WITHOUT_WORK = ("exact", "folder", "torchscript")
 
 @pytest.fixture
 def cell():
-    """Configuration, choices and session of a cell on one of the small priors: ``cell("dps", "budget=nfe:9")``."""
+    """Configuration, choices and session of a cell on one of the small priors: ``cell("dps",
+    "budget=nfe:9")``."""
 
-    def make(solver: str, *more: str, kind: str = "network") -> tuple[dict[str, Any], dict[str, Any], Session]:
+    def make(
+        solver: str, *more: str, kind: str = "network"
+    ) -> tuple[dict[str, Any], dict[str, Any], Session]:
         prior = small_prior(kind)
         lines = [f"solver={solver}", f"draws={DRAWS}", "metrics=[psnr]", *more]
         cfg, choices = compose(check(lines))
@@ -125,17 +132,23 @@ class Flat(ImageSet):
         return torch.zeros(len(ids), *self.shape)
 
 
-def chosen(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
+def chosen(
+    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
+) -> tuple[Solver, float]:
     """The solver that the budget leads to, and the network evaluations of a real row of it."""
     solver, found = a_row(config, choices, session)
     return solver, found["nfe"]
 
 
-def a_row(config: Mapping[str, Any], choices: Mapping[str, Any], session: Session) -> tuple[Solver, Mapping[str, Any]]:
+def a_row(
+    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
+) -> tuple[Solver, Mapping[str, Any]]:
     """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
     real = on_flat(config, session.prior)
-    found = Worker()._solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
+    found = Worker()._solve(
+        real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None
+    )
     return real.solver, found[0]
 
 
@@ -160,7 +173,9 @@ def test_rows_cost_what_was_asked_for_and_one_step_more_would_be_too_much(cell, 
 def test_a_budget_of_passes_counts_backwards_too(cell, name: str) -> None:
     if name == "deepinv":
         pytest.importorskip("deepinv")
-    config, choices, session = cell(name, f"budget=passes:{PASSES}", kind=ELSEWHERE.get(name, "network"))
+    config, choices, session = cell(
+        name, f"budget=passes:{PASSES}", kind=ELSEWHERE.get(name, "network")
+    )
     preset = session.solver
     solver, row = a_row(config, choices, session)
     assert row["nfe"] + row["nge"] == passes(name, solver) <= PASSES
@@ -169,7 +184,9 @@ def test_a_budget_of_passes_counts_backwards_too(cell, name: str) -> None:
     assert passes(name, preset.scaled((max(solver.workload.values()) + 1) / size)) > PASSES
 
 
-@pytest.mark.parametrize(("name", "steps"), [("dps", 50), ("ddnm", 100), ("mmps", 25), ("repaint", 34)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("dps", 50), ("ddnm", 100), ("mmps", 25), ("repaint", 34)]
+)
 def test_a_hundred_passes(cell, name: str, steps: int) -> None:
     """RePaint's 34 steps are 33 forward jumps of two more calls each: 34 + 33 * 2 = 100."""
     assert a_row(*cell(name, "budget=passes:100", kind="exact"))[0].steps == steps
@@ -181,11 +198,14 @@ def test_a_hundred_passes(cell, name: str, steps: int) -> None:
         ("dps", ["steps=100"], 100, 100),
         ("ddnm", ["steps=100"], 100, 0),
         ("mmps", ["steps=30", "iterations=3"], 30, 90),
-        # 4 iterations of 2 samples at 3 levels, shared by two draws; then 1 + 8 steps, 7 of them guided
+        # 4 iterations of 2 samples at 3 levels, shared by two draws; then 1 + 8 steps, 7 of them
+        # guided
         ("vipaint2", ["iterations=4", "monte_carlo=2", "refine_steps=8"], 12 + 9, 12 + 7),
     ],
 )
-def test_rows_hold_forwards_and_backwards(cell, name: str, settings: list[str], forwards: int, backwards: int) -> None:
+def test_rows_hold_forwards_and_backwards(
+    cell, name: str, settings: list[str], forwards: int, backwards: int
+) -> None:
     _, row = a_row(*cell(name, *(f"solver.{setting}" for setting in settings), kind="exact"))
     assert (row["nfe"], row["nge"]) == (forwards, backwards)
 
@@ -197,7 +217,9 @@ def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
     config = {**config, "solver": {**config["solver"], **work}}
     real = on_flat(config, session.prior)
-    with pytest.raises(BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"):
+    with pytest.raises(
+        BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"
+    ):
         Worker()._solve(real, real.measure(real.images.ids[:1]), DRAWS, DRAWS, None)
 
 
@@ -211,18 +233,28 @@ def test_a_line_search_stays_within_its_passes(cell, name: str, kind: str) -> No
 @pytest.mark.parametrize("kind", ["exact", "network"])
 @pytest.mark.parametrize("name", LINE_SEARCH)
 def test_a_line_search_stays_within_the_budget_and_near_it(cell, name: str, kind: str) -> None:
-    """Without a try that fails, CoPaint makes a call and one per iteration at every step of its walk but the last."""
+    """Without a try that fails, CoPaint makes a call and one per iteration at every step of its
+    walk but the last."""
     solver, nfe = chosen(*cell(name, "budget=nfe:40", kind=kind))
-    tries = (walked(solver.steps, solver.jump_length, solver.resamples) - 1) * (1 + solver.iterations)
+    tries = (walked(solver.steps, solver.jump_length, solver.resamples) - 1) * (
+        1 + solver.iterations
+    )
     assert max(tries, 26) <= nfe <= 40
 
 
 @pytest.mark.parametrize(("draws", "budget"), [(1, 60), (2, 60), (8, 60), (3, 41)])
 def test_draws_share_the_fit(cell, draws: int, budget: int) -> None:
-    config, choices, session = cell("vipaint2", f"budget=nfe:{budget}", f"draws={draws}", kind="exact")
+    config, choices, session = cell(
+        "vipaint2", f"budget=nfe:{budget}", f"draws={draws}", kind="exact"
+    )
     solver, nfe = chosen(config, choices, session)
     assert nfe == pytest.approx(vipaint(solver, draws)) and nfe <= budget
-    assert vipaint(session.solver.scaled((solver.refine_steps + 1) / session.solver.refine_steps), draws) > budget
+    assert (
+        vipaint(
+            session.solver.scaled((solver.refine_steps + 1) / session.solver.refine_steps), draws
+        )
+        > budget
+    )
 
 
 def trial(kind: str, draws: int = DRAWS) -> Trial:
@@ -242,7 +274,10 @@ def test_a_dry_run_counts_and_leaves_the_prior_as_it_was(kind: str) -> None:
 
 
 def test_guidance_counts_twice() -> None:
-    assert trial("network").cost(build({"_target_": "solvers.dps.DPS", "steps": 5, "guidance": 2.0})) == 10
+    assert (
+        trial("network").cost(build({"_target_": "solvers.dps.DPS", "steps": 5, "guidance": 2.0}))
+        == 10
+    )
 
 
 @dataclass(frozen=True)
@@ -256,14 +291,19 @@ class Hasty(Sampler):
 def test_a_solver_that_fails_is_one_line() -> None:
     found = trial("network")
     before = snapshot(found.prior)
-    with pytest.raises(UserError, match=r"Hasty failed while .*: ArithmeticError: the first step") as error:
+    with pytest.raises(
+        UserError, match=r"Hasty failed while .*: ArithmeticError: the first step"
+    ) as error:
         found.cost(Hasty())
     assert len(str(error.value).splitlines()) == 1 and snapshot(found.prior) == before
 
 
 @pytest.mark.parametrize("kind", ["network", "latent"])
-def test_the_stand_in_denoises_and_runs_no_network(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no noise the state is the image; in pure noise it is the mean of the stand-in, zero."""
+def test_the_stand_in_denoises_and_runs_no_network(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no noise the state is the image; in pure noise it is the mean of the stand-in,
+    zero."""
     prior, z = small_prior(kind), torch.full((2, *small_prior(kind).latent_shape), 0.3)
     monkeypatch.setattr(prior.net, "forward", lambda *_: pytest.fail("the network was run"))
     with weightless(prior, whole=False):
@@ -275,10 +315,15 @@ def test_the_stand_in_denoises_and_runs_no_network(kind: str, monkeypatch: pytes
     torch.testing.assert_close(noisy, torch.zeros_like(z))
 
 
-# -- the search -------------------------------------------------------------------------------------------------------
+# -- the search ------------------------------------------------------------------------------------
 
 
-@given(a=st.integers(1, 40), b=st.integers(0, 60), usual=st.integers(1, 1000), limit=st.integers(1, 2000))
+@given(
+    a=st.integers(1, 40),
+    b=st.integers(0, 60),
+    usual=st.integers(1, 1000),
+    limit=st.integers(1, 2000),
+)
 def test_the_most_of_an_affine_count(a: int, b: int, usual: int, limit: int) -> None:
     runs: list[int] = []
     found = _largest(lambda k: runs.append(k) or a * k + b, usual, limit)
@@ -286,8 +331,14 @@ def test_the_most_of_an_affine_count(a: int, b: int, usual: int, limit: int) -> 
     assert len(runs) <= 14
 
 
-@given(rises=st.lists(st.integers(1, 30), min_size=1), usual=st.integers(1, 1000), limit=st.integers(1, 300))
-def test_the_most_of_an_uneven_count_is_within_the_limit_and_near_it(rises: list[int], usual: int, limit: int) -> None:
+@given(
+    rises=st.lists(st.integers(1, 30), min_size=1),
+    usual=st.integers(1, 1000),
+    limit=st.integers(1, 300),
+)
+def test_the_most_of_an_uneven_count_is_within_the_limit_and_near_it(
+    rises: list[int], usual: int, limit: int
+) -> None:
     """Rises that come again and again, up to 30 beyond any limit."""
     counts = [0, *accumulate(rises * 331)]
     found = _largest(lambda k: counts[k] if k < len(counts) else math.inf, usual, limit)
@@ -307,13 +358,15 @@ def test_where_more_work_counts_no_more_it_stays(most: int) -> None:
     assert len(runs) <= 9
 
 
-# -- cells ------------------------------------------------------------------------------------------------------------
+# -- cells -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def plain_command(command):
     """The small cell of the other tests with the preset's own settings."""
-    return lambda *more, **where: [line for line in command("dps", *more, **where) if not line.startswith("solver.")]
+    return lambda *more, **where: [
+        line for line in command("dps", *more, **where) if not line.startswith("solver.")
+    ]
 
 
 def test_what_was_chosen_is_in_the_plan_and_the_rows(plain_command) -> None:
@@ -329,7 +382,9 @@ def test_what_was_chosen_is_in_the_plan_and_the_rows(plain_command) -> None:
 def test_chunks_workers_and_images_change_nothing(plain_command) -> None:
     cells = {
         planned([*plain_command("budget=nfe:20", out=f"study{i}"), *more]).cell.name
-        for i, more in enumerate([[], ["batch=1"], ["batch=64"], ["threads=2"], ["solver.steps=20"]])
+        for i, more in enumerate(
+            [[], ["batch=1"], ["batch=64"], ["threads=2"], ["solver.steps=20"]]
+        )
     }
     assert len(cells) == 1
     assert planned(plain_command("budget=nfe:21")).cell.name not in cells
@@ -349,8 +404,11 @@ def test_without_a_budget_nothing_is_chosen(cell) -> None:
 
 
 def test_growth_over_the_whole_run_stays(cell) -> None:
-    """CoPaint's step size grows by a factor per level, and its presets by their number of levels."""
-    config, choices, session = cell("copaint", "solver.preset=authors_faces", "budget=nfe:60", kind="exact")
+    """CoPaint's step size grows by a factor per level, and its presets by their number of
+    levels."""
+    config, choices, session = cell(
+        "copaint", "solver.preset=authors_faces", "budget=nfe:60", kind="exact"
+    )
     preset, (solver, _) = session.solver, chosen(config, choices, session)
     assert solver.steps < preset.steps
     for name in ("lr_decay", "weight_decay"):
@@ -361,13 +419,25 @@ def test_growth_over_the_whole_run_stays(cell) -> None:
 @pytest.mark.parametrize(
     ("name", "budget", "message"),
     [
-        ("tds", "nfe:3", "TDS takes at least 4 network evaluations per draw with this preset, more than budget=nfe:3"),
+        (
+            "tds",
+            "nfe:3",
+            "TDS takes at least 4 network evaluations per draw with this preset, more than "
+            "budget=nfe:3",
+        ),
         ("copaint", "nfe:2", "CoPaint takes at least 3 network"),
-        ("dps", "passes:1", r"DPS takes at least 2 network passes \(forward \+ backward\) .*; give budget=passes:2 or"),
+        (
+            "dps",
+            "passes:1",
+            r"DPS takes at least 2 network passes \(forward \+ backward\) .*; give budget=passes:2 "
+            r"or",
+        ),
         ("exact", "nfe:100", "Exact has no setting for how much work it does"),
     ],
 )
-def test_a_solver_that_cannot_meet_the_budget_does_not_apply(cell, name: str, budget: str, message: str) -> None:
+def test_a_solver_that_cannot_meet_the_budget_does_not_apply(
+    cell, name: str, budget: str, message: str
+) -> None:
     config, choices, session = cell(name, f"budget={budget}", kind="exact")
     with pytest.raises(Inapplicable, match=message) as refusal:
         within_budget(config, choices, session)
@@ -377,7 +447,7 @@ def test_a_solver_that_cannot_meet_the_budget_does_not_apply(cell, name: str, bu
 FILE = """
 from dataclasses import dataclass
 from typing import ClassVar
-from solvers.base import Sampler
+from posterior_bench.solvers.base import Sampler
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The conformance suite finds what it claims to find: a solver that breaks one promise fails that one and no other."""
+"""The conformance suite finds what it claims to find: a solver that breaks one promise fails that
+one and no other."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-import bench.check
-from bench.__main__ import main
-from bench.app import compose
-from bench.build import build, target
-from bench.catalog import options
-from bench.check import (
+from posterior_bench.bench import check
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import build, target
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.check import (
     FAIL,
     PASS,
     RUNNING,
@@ -38,15 +39,23 @@ from bench.check import (
     examine,
     summary,
 )
-from bench.errors import UserError
-from bench.rig import PRIORS, GlobalRandomness, Rig, global_generators, poisoned, reduced, small_prior
-from bench.worker import Measurement
-from operators.inpainting import Inpainting
-from priors.base import BudgetExceeded, Prior
-from priors.mixtures import smooth
-from priors.process import Flow
-from solvers.base import Card, Noise, Observation, Sampler, Samples, Solver
-from solvers.ddnm import DDNM
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.rig import (
+    PRIORS,
+    GlobalRandomness,
+    Rig,
+    global_generators,
+    poisoned,
+    reduced,
+    small_prior,
+)
+from posterior_bench.bench.worker import Measurement
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import BudgetExceeded, Prior
+from posterior_bench.priors.mixtures import smooth
+from posterior_bench.priors.process import Flow
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, Samples, Solver
+from posterior_bench.solvers.ddnm import DDNM
 
 INPAINTING = options("operator")["inpainting"].content
 CARD = Card("A title", "a paper", "an equation")
@@ -69,7 +78,9 @@ class Honest(Sampler):
         levels = prior.grid(self.steps)
         z = self.start(obs, prior, noise) * levels[0].sigma
         for t, s in pairwise(levels):
-            z = prior.process.bridge(z, prior.denoise(z, t, obs.cond), t, s, 1.0, noise.normal(prior.latent_shape))
+            z = prior.process.bridge(
+                z, prior.denoise(z, t, obs.cond), t, s, 1.0, noise.normal(prior.latent_shape)
+            )
         return self.finish(obs.operator.paste(z, obs.y), obs, prior)
 
     def start(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
@@ -100,7 +111,9 @@ def after(act: Callable[[Observation, Prior], object]) -> Honest:
 
 
 def results(solver: Solver, prior: str = "exact") -> dict[str, Result]:
-    return {r.name: r for r in examine(RUNNING, Subject(solver, Rig(small_prior(prior), INPAINTING)))}
+    return {
+        r.name: r for r in examine(RUNNING, Subject(solver, Rig(small_prior(prior), INPAINTING)))
+    }
 
 
 def failed(found: dict[str, Result]) -> list[str]:
@@ -116,7 +129,7 @@ def test_an_honest_solver_keeps_every_promise(prior):
     assert list(found) == [promise.name for promise in RUNNING]
 
 
-# -- one broken solver for every promise ------------------------------------------------------------------------------
+# -- one broken solver for every promise -----------------------------------------------------------
 
 
 def _fails(*_arguments: object) -> Tensor:
@@ -159,7 +172,8 @@ def _normalised(x: Tensor, obs: Observation, prior: Prior) -> Tensor:
 
 
 def _mixed(x: Tensor, obs: Observation, prior: Prior) -> Tensor:
-    """The mean of an image and of a product, which autocast makes half as wide: they no longer mix."""
+    """The mean of an image and of a product, which autocast makes half as wide: they no longer
+    mix."""
     return torch.lerp(x, x @ torch.eye(x.shape[-1]), 0.5)
 
 
@@ -198,7 +212,11 @@ class OneStream(Solver):
 
         def sample(self, draws: Sequence[int]) -> Samples:
             z = [self.noise.normal(self.prior.latent_shape) for _ in draws]
-            return Samples(torch.stack([self.prior.denoise(x, self.prior.level(1.0), self.obs.cond) for x in z], 1))
+            return Samples(
+                torch.stack(
+                    [self.prior.denoise(x, self.prior.level(1.0), self.obs.cond) for x in z], 1
+                )
+            )
 
 
 _runs_so_far = count()
@@ -209,7 +227,10 @@ BROKEN = {
     "float64": ("output", finishing(lambda x, *_: x.double())),
     "with a graph": ("output", finishing(lambda x, *_: x.requires_grad_())),
     "one infinity": ("finite", finishing(lambda x, *_: x / (x != x.amax((1, 2, 3), keepdim=True)))),
-    "torch.randn": ("randomness", starting(lambda obs, prior, noise: torch.randn(obs.n, *prior.latent_shape))),
+    "torch.randn": (
+        "randomness",
+        starting(lambda obs, prior, noise: torch.randn(obs.n, *prior.latent_shape)),
+    ),
     "dropout": ("randomness", finishing(lambda x, *_: nn.functional.dropout(x))),
     "torch.randn, state restored": ("randomness", starting(_with_state_restored)),
     "torch.manual_seed": ("randomness", after(lambda *_: torch.manual_seed(0))),
@@ -220,7 +241,10 @@ BROKEN = {
     "memory": ("repeat", finishing(lambda x, *_: x + next(_runs_so_far))),
     "batch norm": ("batch", finishing(_normalised)),
     "a glance at the neighbour": ("batch", finishing(lambda x, *_: x + 1e-6 * x.roll(1, 0))),
-    "the place in the batch": ("batch", finishing(lambda x, *_: x + 1e-3 * torch.arange(len(x)).view(-1, 1, 1, 1))),
+    "the place in the batch": (
+        "batch",
+        finishing(lambda x, *_: x + 1e-3 * torch.arange(len(x)).view(-1, 1, 1, 1)),
+    ),
     "one stream for all draws": ("draws", OneStream()),
     "the same noise for all": (
         "noise",
@@ -239,7 +263,10 @@ BROKEN = {
     "a meter of its own": ("budget", Hidden()),
     "the truth on the stack": ("truth", finishing(_of_the_truth)),
     "a division by the observed": ("masks", finishing(_scaled_by_the_observed)),
-    "a pseudo-inverse nobody promised": ("needs", after(lambda obs, prior: obs.operator.pinv(obs.y))),
+    "a pseudo-inverse nobody promised": (
+        "needs",
+        after(lambda obs, prior: obs.operator.pinv(obs.y)),
+    ),
     "no half precision": ("bfloat16", finishing(_mixed)),
 }
 
@@ -309,12 +336,17 @@ def test_y_changed_in_place_is_named():
 
 def test_a_network_call_past_the_meter_is_seen():
     def call(obs: Observation, prior: Prior) -> None:
-        prior.net(torch.zeros(2, 1, 8, 12), torch.zeros(2), {"label": torch.zeros(2, dtype=torch.long)})
+        prior.net(
+            torch.zeros(2, 1, 8, 12), torch.zeros(2), {"label": torch.zeros(2, dtype=torch.long)}
+        )
 
     found = results(after(call), "network")
     assert failed(found) == ["budget"]
     rows = 4 * 2
-    assert found["budget"].reason == f"the meter counts {3 * rows} network evaluations, but {3 * rows + 2} were made"
+    assert (
+        found["budget"].reason
+        == f"the meter counts {3 * rows} network evaluations, but {3 * rows + 2} were made"
+    )
 
 
 def test_a_solver_without_noise_is_called_deterministic_and_one_without_network_calls_is_free():
@@ -329,7 +361,7 @@ def test_a_solver_without_noise_is_called_deterministic_and_one_without_network_
     assert found["budget"] == Result("budget", SKIPPED, "it makes no network call")
 
 
-# -- the code ---------------------------------------------------------------------------------------------------------
+# -- the code --------------------------------------------------------------------------------------
 
 
 def static(cls: Any, **node: Any) -> dict[str, Result]:
@@ -339,9 +371,14 @@ def static(cls: Any, **node: Any) -> dict[str, Result]:
 def test_an_honest_class_keeps_the_static_promises():
     presets = {"fast": {"steps": 2}, "slow": {"steps": 9}}
     found = static(Honest, _target_="bench.check.Code", preset="fast", presets=presets, steps=None)
-    assert failed(found) == ["presets"]  # bench.check.Code takes no steps
+    assert failed(found) == ["presets"]  # check.Code takes no steps
     found = static(Honest)
-    assert [found[name].status for name in ("card", "settings", "presets", "length")] == [PASS, PASS, SKIPPED, SKIPPED]
+    assert [found[name].status for name in ("card", "settings", "presets", "length")] == [
+        PASS,
+        PASS,
+        SKIPPED,
+        SKIPPED,
+    ]
 
 
 def test_a_class_without_card_or_that_can_change_is_refused():
@@ -384,7 +421,10 @@ def test_an_undescribed_setting_is_named():
 
 @pytest.mark.parametrize(
     ("values", "reason"),
-    [({"steps": 3, "zeta": 1}, "preset odd sets zeta"), ({"eta": 7.0}, "eta 7.0 is outside [0, 1]")],
+    [
+        ({"steps": 3, "zeta": 1}, "preset odd sets zeta"),
+        ({"eta": 7.0}, "eta 7.0 is outside [0, 1]"),
+    ],
 )
 def test_a_preset_that_does_not_build_is_named(values, reason):
     node = options("solver")["ddnm"].content
@@ -398,17 +438,25 @@ def test_a_preset_that_does_not_build_is_named(values, reason):
 def test_a_long_file_is_refused(blank, status, tmp_path, monkeypatch):
     path = tmp_path / "solvers" / "long.py"
     path.parent.mkdir()
-    lines = ["from solvers.base import Card, Sampler", "from dataclasses import dataclass", "@dataclass(frozen=True)"]
-    path.write_text("\n".join([*lines, "class Long(Sampler):", "    card = Card('a', 'b', 'c')", *["#"] * blank]))
+    lines = [
+        "from posterior_bench.solvers.base import Card, Sampler",
+        "from dataclasses import dataclass",
+        "@dataclass(frozen=True)",
+    ]
+    path.write_text(
+        "\n".join(
+            [*lines, "class Long(Sampler):", "    card = Card('a', 'b', 'c')", *["#"] * blank]
+        )
+    )
     spec = spec_from_file_location("long", path)
     module = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "long", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(bench.check, "ROOT", tmp_path)
+    monkeypatch.setattr(check, "ROOT", tmp_path)
     assert static(module.Long)["length"].status == status
 
 
-# -- what is odd, and no broken promise -------------------------------------------------------------------------------
+# -- what is odd, and no broken promise ------------------------------------------------------------
 
 
 def _inverted(x: Tensor, obs: Observation, prior: Prior) -> Tensor:
@@ -432,18 +480,26 @@ def test_what_few_solvers_mean_is_a_warning(finish, name, words):
 
 
 def test_a_transposed_image_has_another_shape():
-    assert "shape (4, 2, 1, 12, 8)" in results(finishing(lambda x, obs, prior: x.transpose(-1, -2)))["output"].reason
+    assert (
+        "shape (4, 2, 1, 12, 8)"
+        in results(finishing(lambda x, obs, prior: x.transpose(-1, -2)))["output"].reason
+    )
 
 
 def test_a_warning_is_said_and_no_failure():
     report = check_solver("prior", config_of("prior"), priors=["exact"])
-    assert report.failures == [] and {result.name for _, result in report.warnings} == {"heeds", "agrees"}
+    assert report.failures == [] and {result.name for _, result in report.warnings} == {
+        "heeds",
+        "agrees",
+    }
     said = summary([report]).splitlines()
     assert said[0] == "every promise that could be checked here is kept"
-    assert said[1].startswith("warning: solver=prior heeds (exact): another measurement gives the same samples")
+    assert said[1].startswith(
+        "warning: solver=prior heeds (exact): another measurement gives the same samples"
+    )
 
 
-# -- the solvers we ship ----------------------------------------------------------------------------------------------
+# -- the solvers we ship ---------------------------------------------------------------------------
 
 
 def config_of(name: str, *overrides: str) -> dict[str, Any]:
@@ -451,9 +507,14 @@ def config_of(name: str, *overrides: str) -> dict[str, Any]:
 
 
 def taking(caps: frozenset[str]) -> list[str]:
-    """The solvers that a prior with these capabilities is enough for, and no file of the user's is missing for."""
+    """The solvers that a prior with these capabilities is enough for, and no file of the user's is
+    missing for."""
     complete = [name for name, o in options("solver").items() if "???" not in o.content.values()]
-    return [name for name in complete if target(options("solver")[name].content).needs <= caps | Inpainting.caps]
+    return [
+        name
+        for name in complete
+        if target(options("solver")[name].content).needs <= caps | Inpainting.caps
+    ]
 
 
 @pytest.mark.parametrize("name", options("solver"))
@@ -479,7 +540,15 @@ def test_every_solver_of_images_runs_with_the_other_processes(name, process):
 @pytest.mark.parametrize("name", taking(frozenset({"grad", "latent", "features"})))
 def test_every_solver_of_latents_keeps_its_promises_with_a_flow(name):
     latent = small_prior("latent")
-    prior = Prior(Flow(), latent.net, latent.image_shape, "flow", num_classes=3, null_label=3, latent=latent.latent)
+    prior = Prior(
+        Flow(),
+        latent.net,
+        latent.image_shape,
+        "flow",
+        num_classes=3,
+        null_label=3,
+        latent=latent.latent,
+    )
     assert check_solver(name, config_of(name), prior=prior).failures == []
 
 
@@ -519,7 +588,9 @@ class Filling(nn.Module):
 
     def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         seen = 1 - hole
-        mean = (image * seen).sum((1, 2, 3), keepdim=True) / seen.sum((1, 2, 3), keepdim=True).clamp(min=1)
+        mean = (image * seen).sum((1, 2, 3), keepdim=True) / seen.sum(
+            (1, 2, 3), keepdim=True
+        ).clamp(min=1)
         return torch.where(hole > 0.5, mean, image)
 
 
@@ -529,7 +600,9 @@ def test_a_network_from_a_file_is_checked_like_any_other(tmp_path):
     untrusted = check_solver("torchscript", config_of("torchscript", path))
     assert [r.name for _, r in untrusted.failures] == ["presets"]
     assert "solver.trust_file=true" in untrusted.failures[0][1].reason
-    report = check_solver("torchscript", config_of("torchscript", path, "++solver.trust_file=true"), priors=["exact"])
+    report = check_solver(
+        "torchscript", config_of("torchscript", path, "++solver.trust_file=true"), priors=["exact"]
+    )
     assert report.failures == []
     assert Result("noise", SKIPPED, "deterministic: it draws no noise") in report.columns["exact"]
 
@@ -539,7 +612,10 @@ def test_another_operator_checks_what_it_can():
     report = check_solver("ddnm", config, priors=["exact"])
     assert report.failures == []
     assert Result("masks", SKIPPED, "the operator takes no mask") in report.columns["exact"]
-    noisy = {**config, "operator": {**config["operator"], "sigma": 0.1}}  # its DDNM+ form knows masks alone
+    noisy = {
+        **config,
+        "operator": {**config["operator"], "sigma": 0.1},
+    }  # its DDNM+ form knows masks alone
     (refused,) = check_solver("ddnm", noisy, priors=["exact"]).columns["run"]
     assert refused.status == SKIPPED
     assert refused.reason.startswith("it needs mask, ")
@@ -567,7 +643,7 @@ def test_steps_are_cut_but_for_those_the_user_gives():
     assert reduced(DDNM(steps=2)) == DDNM(steps=2)
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 def test_the_command_prints_a_line_for_every_promise_and_ends_with_zero(capsys):
@@ -580,7 +656,9 @@ def test_the_command_prints_a_line_for_every_promise_and_ends_with_zero(capsys):
 
 
 def test_the_command_ends_with_one_where_a_promise_is_broken(capsys, monkeypatch):
-    monkeypatch.setattr(DDNM, "draw", lambda self, obs, prior, noise: torch.full_like(obs.y, torch.nan))
+    monkeypatch.setattr(
+        DDNM, "draw", lambda self, obs, prior, noise: torch.full_like(obs.y, torch.nan)
+    )
     with pytest.raises(SystemExit) as stop:
         main(["check", "solver=ddnm", "prior=g2"])
     assert stop.value.code == 1
@@ -595,7 +673,7 @@ def test_bad_input_ends_with_two_and_one_line(arguments, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-# -- the poison -------------------------------------------------------------------------------------------------------
+# -- the poison ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

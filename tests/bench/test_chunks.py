@@ -8,18 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-import bench.worker
-import solvers.blended
-from bench.app import compose
-from bench.plan import plan_cell, slices
-from bench.reference import SIGMA_FLOOR, exact_reference
-from bench.run import plain
-from bench.streams import Noise
-from bench.worker import Session
-from solvers.base import Observation
-from solvers.exact import Exact
 from tests.bench.harness import assert_same_rows, planned, run
+
+from posterior_bench.bench import worker
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.plan import plan_cell, slices
+from posterior_bench.bench.reference import SIGMA_FLOOR, exact_reference
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.streams import Noise
+from posterior_bench.bench.worker import Session
+from posterior_bench.solvers import blended
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.exact import Exact
 
 
 def test_a_chunk_is_named_by_its_images_their_order_and_their_draws() -> None:
@@ -29,7 +29,12 @@ def test_a_chunk_is_named_by_its_images_their_order_and_their_draws() -> None:
         return tuple(chunk.name for chunk in slices(images, draws, 2 * draws)[0])
 
     assert names("a", "b", "c") == names("a", "b", "c")
-    others = [names("a", "b", "c"), names("a", "b", "d"), names("x", "b", "c"), names("b", "a", "c")]
+    others = [
+        names("a", "b", "c"),
+        names("a", "b", "d"),
+        names("x", "b", "c"),
+        names("b", "a", "c"),
+    ]
     others.append(names("a", "b", "c", draws=2))
     first, last = ({name[i] for name in others} for i in (0, -1))
     assert len(first) == 4  # two of the five begin with the same images
@@ -45,9 +50,11 @@ def test_images_stay_in_the_order_of_the_data(command, tmp_path: Path) -> None:
     assert [image for chunk in slices(ids, 1, 3)[0] for image in chunk.images] == ids
 
 
-def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy = run(command(out="healthy")).plan
-    draw, calls = solvers.blended.Blended.draw, iter(range(99))
+    draw, calls = blended.Blended.draw, iter(range(99))
 
     def sick(self, obs, prior, noise):
         x = draw(self, obs, prior, noise)
@@ -56,7 +63,7 @@ def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(command, mon
         return x
 
     with monkeypatch.context() as patch:
-        patch.setattr(solvers.blended.Blended, "draw", sick)
+        patch.setattr(blended.Blended, "draw", sick)
         outcome = run(command(out="sick"))
     (bad,) = outcome.plan.missing(retry=True)
     statuses = outcome.plan.store.read(["status"])
@@ -67,11 +74,14 @@ def test_retry_redoes_a_chunk_with_one_failed_image_among_good_ones(command, mon
     assert_same_rows(healthy, outcome.plan)
 
 
-def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 images with 2 draws: 12 seconds of a fit are 3 a row, 6 of sampling 1.5; padding pays too."""
+def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 images with 2 draws: 12 seconds of a fit are 3 a row, 6 of sampling 1.5; padding pays
+    too."""
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
-    fit, draw = Session.fit, solvers.blended.Blended.draw
+    fit, draw = Session.fit, blended.Blended.draw
 
     def slow_fit(*arguments):
         now[0] += 12
@@ -81,16 +91,17 @@ def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(command, m
         now[0] += 6
         return draw(*arguments)
 
-    monkeypatch.setattr(bench.worker, "time", clock)
+    monkeypatch.setattr(worker, "time", clock)
     monkeypatch.setattr(Session, "fit", slow_fit)
-    monkeypatch.setattr(solvers.blended.Blended, "draw", slow_draw)
+    monkeypatch.setattr(blended.Blended, "draw", slow_draw)
     rows = run(command()).plan.store.read(["seconds_fit", "seconds_sample"])
     assert rows["seconds_fit"].tolist() == pytest.approx([3.0] * 14)
     assert rows["seconds_sample"].tolist() == pytest.approx([1.5] * 14)
 
 
 def test_exact_draws_for_metrics_are_none_that_a_solver_has_seen(command) -> None:
-    """Their stream is ``metric``; that of ``solver`` would give the very draws of ``solver=exact``."""
+    """Their stream is ``metric``; that of ``solver`` would give the very draws of
+    ``solver=exact``."""
     session = Session(plain(compose(command())[0]), "cpu")
     measured = session.measure(session.images.ids[:2])
     reference = exact_reference(session.config, session.prior, measured).x[:, :4]

@@ -1,4 +1,5 @@
-"""Help, version, completion, suggestions and exit codes: what somebody sees who does not know the program yet."""
+"""Help, version, completion, suggestions and exit codes: what somebody sees who does not know the
+program yet."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import errors
-from bench.__main__ import VERBS, main
-from bench.catalog import options
-from bench.completion import SCRIPT, candidates
-from bench.convert import _parser
-from bench.errors import BAD_INPUT, UserError, mistakes, nearest
-from bench.overrides import check
-from bench.verbs import EXIT_CODES, HELP
+from posterior_bench.bench import errors
+from posterior_bench.bench.__main__ import VERBS, main
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.completion import SCRIPT, candidates
+from posterior_bench.bench.convert import _parser
+from posterior_bench.bench.errors import BAD_INPUT, UserError, mistakes, nearest
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.verbs import EXIT_CODES, HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return int(end.value.code or 0), capsys.readouterr().out
 
 
-# -- help -------------------------------------------------------------------------------------------------------------
+# -- help ------------------------------------------------------------------------------------------
 
 
 def test_every_verb_has_a_row_in_the_table_of_help() -> None:
@@ -45,7 +46,9 @@ def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture
     assert f"bench {verb}" in HELP[verb].example
 
 
-def test_the_help_of_all_has_a_line_per_verb_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_all_has_a_line_per_verb_and_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, text = said(capsys, "--help")
     assert code == 0 and text == said(capsys, "-h")[1] == said(capsys, "help")[1]
     for verb in VERBS:
@@ -61,7 +64,8 @@ def test_the_options_of_convert_are_those_that_it_parses() -> None:
 def test_help_and_version_load_neither_torch_nor_hydra() -> None:
     code = (
         "import sys, contextlib\nfrom bench.__main__ import main\n"
-        "for words in (['--help'], ['score', '--help'], ['--version'], ['completion', 'words', 'bench solver=']):\n"
+        "for words in (['--help'], ['score', '--help'], ['--version'], ['completion', 'words', "
+        "'bench solver=']):\n"
         "    with contextlib.suppress(SystemExit):\n        main(words)\n"
         "assert not {'torch', 'numpy', 'hydra'} & sys.modules.keys(), sys.modules.keys()\n"
     )
@@ -76,7 +80,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "--version")[1].startswith(f"posterior-bench {project['version']}")
 
 
-# -- exit codes -------------------------------------------------------------------------------------------------------
+# -- exit codes ------------------------------------------------------------------------------------
 
 
 def test_the_page_has_every_exit_code_with_its_meaning() -> None:
@@ -87,7 +91,7 @@ def test_the_page_has_every_exit_code_with_its_meaning() -> None:
     assert {0, *(getattr(errors, name) for name in names)} == EXIT_CODES.keys()
 
 
-# -- suggestions ------------------------------------------------------------------------------------------------------
+# -- suggestions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,8 @@ def test_the_page_has_every_exit_code_with_its_meaning() -> None:
     ],
 )
 def test_mistakes_counted_by_hand(a: str, b: str, count: int) -> None:
-    """``ca`` to ``abc`` takes three where a swapped pair is not edited again (optimal string alignment)."""
+    """``ca`` to ``abc`` takes three where a swapped pair is not edited again (optimal string
+    alignment)."""
     assert mistakes(a, b) == mistakes(b, a) == count
 
 
@@ -155,7 +160,7 @@ def test_a_key_says_where_it_belongs(line: str, said: str) -> None:
     assert said in str(refusal.value)
 
 
-# -- completion -------------------------------------------------------------------------------------------------------
+# -- completion ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,7 +185,8 @@ def test_what_may_follow(line: str, there: set[str], not_there: set[str]) -> Non
 def test_bash_completes_with_the_script() -> None:
     typed = (
         f'bench() {{ "{sys.executable}" -m bench "$@"; }}\n{SCRIPT}'
-        'COMP_LINE="bench solver=vipaint"; COMP_POINT=${#COMP_LINE}; _bench; printf "%s " "${COMPREPLY[@]}"'
+        'COMP_LINE="bench solver=vipaint"; COMP_POINT=${#COMP_LINE}; _bench; printf "%s " '
+        '"${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["vipaint1", "vipaint2", "vipaint4"], done.stderr

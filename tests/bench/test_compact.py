@@ -1,4 +1,5 @@
-"""Merged shards: nothing is lost or counted twice, wherever the merging stops; resume, retry and scoring go on."""
+"""Merged shards: nothing is lost or counted twice, wherever the merging stops; resume, retry and
+scoring go on."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
-from bench import compact as compacting
-from bench import status, store
-from bench.__main__ import main
-from bench.app import compose
-from bench.compact import compact
-from bench.errors import UserError
-from bench.score import _plain, score
-from bench.store import DifferentCopies, RowStore
 from tests.bench.harness import planned, rows, run
 from tests.bench.test_store import row
+
+from posterior_bench.bench import compact as compacting
+from posterior_bench.bench import status, store
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.compact import compact
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.score import _plain, score
+from posterior_bench.bench.store import DifferentCopies, RowStore
 
 
 @pytest.fixture
@@ -64,7 +65,9 @@ def test_packs_are_bounded(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(files(cell)) == 1 + 3
 
 
-def test_small_chunks_share_row_groups_and_are_found_there(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_share_row_groups_and_are_found_there(
+    cell: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "_GROUP_ROWS", 3)
     chunks = [f"0000{i}" for i in (0, 1, 2, 4, 5)]
     before = {chunk: RowStore(cell).table(chunk) for chunk in chunks}
@@ -88,7 +91,9 @@ def test_packs_with_a_row_group_for_each_chunk_are_read(cell: Path) -> None:
     for chunk in chunks:
         (cell / "rows" / f"{chunk}.parquet").unlink()
     pd.testing.assert_frame_equal(rows.read(), expected, check_exact=True)
-    assert [rows.table(chunk).equals(table) for chunk, table in zip(chunks, tables, strict=True)] == [True] * 3
+    assert [
+        rows.table(chunk).equals(table) for chunk, table in zip(chunks, tables, strict=True)
+    ] == [True] * 3
     compact(cell.parents[1])
     assert len(files(cell)) == 2
     pd.testing.assert_frame_equal(rows.read(), expected, check_exact=True)
@@ -128,7 +133,9 @@ def test_a_crash_at_any_point_loses_nothing(cell: Path, monkeypatch: pytest.Monk
     pd.testing.assert_frame_equal(RowStore(cell).read(), expected, check_exact=True)
 
 
-def test_copies_that_differ_are_reported_and_left(cell: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_that_differ_are_reported_and_left(
+    cell: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     compact(cell.parents[1])
     RowStore(cell).write("00001", [row("1a", psnr=1.0), row("1b", psnr=9.0)])
     with pytest.raises(DifferentCopies, match="'1b' draw 0"):
@@ -176,7 +183,9 @@ def test_chunk_names_cannot_be_those_of_packs(cell: Path) -> None:
         RowStore(cell).write("packed-x", [row("a")])
 
 
-def test_a_reader_finds_what_is_merged_while_it_reads(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_finds_what_is_merged_while_it_reads(
+    cell: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, decode = RowStore(cell).read(), store._decode
     calls = iter(range(99))
 
@@ -197,7 +206,9 @@ def test_status_counts_packed_rows(cell: Path) -> None:
     assert (found.rows, found.planned, found.failed, found.state) == (12, 12, 1, "done")
 
 
-def test_a_compacted_study_is_finished_retried_and_scored(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compacted_study_is_finished_retried_and_scored(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = run(command()).plan
     whole, study = rows(plan), plan.folder.parents[1]
     compact(study)

@@ -13,10 +13,10 @@ import scipy.stats
 import yaml
 from PIL import Image
 
-from bench import compare, leaderboard, paired, paper, paper_table
-from bench.__main__ import main
-from bench.errors import UserError
-from bench.store import RowStore
+from posterior_bench.bench import compare, leaderboard, paired, paper, paper_table
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.store import RowStore
 
 CARDS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
@@ -27,23 +27,42 @@ IMAGES = 20
 HEADING = "imagenet64 · comod · inpainting · prior imagenet64_edm · seed 0"
 
 
-def cell(study: Path, name: str, shift: float, images: int = IMAGES, failed: int = 0, **identity: object) -> np.ndarray:
-    """A cell with two draws an image; returns LPIPS per image. Images differ more than solvers do."""
+def cell(
+    study: Path, name: str, shift: float, images: int = IMAGES, failed: int = 0, **identity: object
+) -> np.ndarray:
+    """A cell with two draws an image; returns LPIPS per image. Images differ more than solvers
+    do."""
     shared, own = np.random.default_rng(0), np.random.default_rng(sum(name.encode()))
     lpips = 0.3 + 0.1 * shared.normal(size=images) + 0.01 * own.normal(size=images) + shift
     line = {
-        **{"solver": name, "data": "imagenet64", "mask": "comod", "operator": "inpainting", "prior": "imagenet64_edm"},
+        **{
+            "solver": name,
+            "data": "imagenet64",
+            "mask": "comod",
+            "operator": "inpainting",
+            "prior": "imagenet64_edm",
+        },
         **{"seed": 0, "images": images, "draws": 2, "variant": "", **identity},
     }
     ids = [f"{i:03d}" for i in range(images)]
     folder = study / "cells" / name
     folder.mkdir(parents=True)
     config = {"cell": name, "identity": line, "chunks": {"one": ids}, "metrics": CARDS}
-    config |= {"provenance": {"commit": "c0ffee", "dirty": False}, "config": {"metrics": {"sbc": {}}}}
+    config |= {
+        "provenance": {"commit": "c0ffee", "dirty": False},
+        "config": {"metrics": {"sbc": {}}},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [
         {
-            **{"cell": name, "image_id": image, "draw": draw, "status": "ok", "nfe": 100.0, "peak_mib": 1.0},
+            **{
+                "cell": name,
+                "image_id": image,
+                "draw": draw,
+                "status": "ok",
+                "nfe": 100.0,
+                "peak_mib": 1.0,
+            },
             **{"lpips_vgg": lpips[i] + 0.02 * (draw - 0.5), "psnr": 40 - 50 * lpips[i]},
         }
         for i, image in enumerate(ids)
@@ -87,7 +106,9 @@ def test_a_paragraph_says_who_is_better(tmp_path: Path, capsys: pytest.CaptureFi
     # up is better for PSNR, which falls with LPIPS here: the same images are won
     text = said(capsys, tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
     assert "vipaint2 is better than dps." in text
-    assert f"vipaint2 wins in {np.sum(a < b)} of 20 images" in text and " dB for vipaint2 and " in text
+    assert (
+        f"vipaint2 wins in {np.sum(a < b)} of 20 images" in text and " dB for vipaint2 and " in text
+    )
 
 
 def test_a_plot_has_a_point_for_every_image(tmp_path: Path) -> None:
@@ -97,7 +118,9 @@ def test_a_plot_has_a_point_for_every_image(tmp_path: Path) -> None:
     assert Image.open(path).width > 400 and path.with_suffix(".svg").read_text().startswith("<?xml")
     (panel,) = report.figure().axes
     drawn = {line.get_label(): np.asarray(line.get_xydata()) for line in panel.lines}
-    assert len(drawn["vipaint2 better"]) == np.sum(a < b) and len(drawn["dps better"]) == np.sum(a > b)
+    assert len(drawn["vipaint2 better"]) == np.sum(a < b) and len(drawn["dps better"]) == np.sum(
+        a > b
+    )
     points = np.concatenate([drawn["vipaint2 better"], drawn["dps better"]])
     assert np.sort(points, axis=0) == pytest.approx(np.sort(np.stack([a, b], 1), axis=0))
     assert (drawn["vipaint2 better"][:, 1] > drawn["vipaint2 better"][:, 0]).all()
@@ -118,9 +141,14 @@ def test_a_paragraph_and_a_panel_for_every_lineup(tmp_path: Path) -> None:
 
 def test_few_images_and_equal_solvers_get_no_verdict(tmp_path: Path) -> None:
     for name, images in (("few", 5), ("enough", 6)):
-        cell(tmp_path / name, "vipaint2", 0.0, images=images), cell(tmp_path / name, "dps", 0.5, images=images)
+        (
+            cell(tmp_path / name, "vipaint2", 0.0, images=images),
+            cell(tmp_path / name, "dps", 0.5, images=images),
+        )
     arguments = ["a=vipaint2", "b=dps", "metric=lpips_vgg"]
-    few, enough = (compare.compare([str(tmp_path / name), *arguments])[0].text() for name in ("few", "enough"))
+    few, enough = (
+        compare.compare([str(tmp_path / name), *arguments])[0].text() for name in ("few", "enough")
+    )
     assert "Fewer than 6 images cannot say" in few and "vipaint2 is better than dps" in enough
     assert "interval" not in few and "p = " not in few and "simultaneous 95 % interval [-" in enough
     cell(tmp_path / "same", "vipaint2", 0.0), cell(tmp_path / "same", "dps", 0.0)
@@ -148,11 +176,14 @@ def test_what_does_not_exist_is_one_line_with_what_does(tmp_path: Path) -> None:
 def test_no_common_lineup_says_what_each_has(tmp_path: Path) -> None:
     cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, mask="rotated")
     message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
-    assert "vipaint2 has imagenet64 · comod" in message and "dps has imagenet64 · rotated" in message
+    assert (
+        "vipaint2 has imagenet64 · comod" in message and "dps has imagenet64 · rotated" in message
+    )
 
 
 def break_rows(study: Path, name: str, images: list[str], how: str) -> None:
-    """The second draw of these images failed or is missing; each image still has a value, of its other draw."""
+    """The second draw of these images failed or is missing; each image still has a value, of its
+    other draw."""
     store = RowStore(study / "cells" / name)
     rows = store.read().dropna(axis=1).to_dict("records")
     broken = [row for row in rows if row["image_id"] in images and row["draw"] == 1]
@@ -161,8 +192,12 @@ def break_rows(study: Path, name: str, images: list[str], how: str) -> None:
     store.write("one", rows if how == "failed" else [row for row in rows if row not in broken])
 
 
-@pytest.mark.parametrize(("how", "words"), [("failed", "dps has 1 failed row,"), ("missing", "dps has 1 missing row,")])
-def test_failed_and_missing_rows_are_treated_as_by_the_leaderboard(tmp_path: Path, how: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "words"), [("failed", "dps has 1 failed row,"), ("missing", "dps has 1 missing row,")]
+)
+def test_failed_and_missing_rows_are_treated_as_by_the_leaderboard(
+    tmp_path: Path, how: str, words: str
+) -> None:
     """No verdict and no letters, although every image has a value of both."""
     for name, shift in (("vipaint2", 0.0), ("dps", 0.5), ("repaint", 0.2)):
         cell(tmp_path, name, shift)
@@ -197,28 +232,44 @@ def test_images_without_a_value_are_refused(tmp_path: Path) -> None:
         row["psnr"] = math.nan
     store.write("one", rows)
     message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
-    assert "image ids differ: 3 only in the first, 0 only in the second, for example '000'" in message
+    assert (
+        "image ids differ: 3 only in the first, 0 only in the second, for example '000'" in message
+    )
 
 
 def test_different_draws_get_no_verdict(tmp_path: Path) -> None:
     cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.5, draws=1)
     store = RowStore(tmp_path / "cells" / "dps")
-    store.write("one", [row for row in store.read().dropna(axis=1).to_dict("records") if row["draw"] == 0])
+    store.write(
+        "one", [row for row in store.read().dropna(axis=1).to_dict("records") if row["draw"] == 0]
+    )
     text = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=psnr"])[0].text()
-    assert "No verdict: vipaint2 has draws=2 and dps has draws=1" in text and "is better than" not in text
+    assert (
+        "No verdict: vipaint2 has draws=2 and dps has draws=1" in text
+        and "is better than" not in text
+    )
     assert not [name for name in leaderboard.build(tmp_path) if name.endswith("_rank")]
 
 
 def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path) -> None:
-    """Twelve equal solvers: a pair whose own p is below 5 % is not told apart, as 66 pairs were looked at."""
+    """Twelve equal solvers: a pair whose own p is below 5 % is not told apart, as 66 pairs were
+    looked at."""
     values = {f"s{i:02d}": cell(tmp_path, f"s{i:02d}", 0.0) for i in range(12)}
-    alone = {(i, j): float(paired.sign_flip(values[i] - values[j], HEADING)) for i in values for j in values if i < j}
+    alone = {
+        (i, j): float(paired.sign_flip(values[i] - values[j], HEADING))
+        for i in values
+        for j in values
+        if i < j
+    }
     (a, b), p = min(alone.items(), key=lambda item: item[1])
     assert 0.05 / 66 < p < 0.05
     report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
     verdict = report.matches[0].verdict
     assert verdict is not None and verdict.p > 0.05 and verdict.lo < 0 < verdict.hi
-    assert f"{a} and {b} cannot be told apart" in report.text() and "all 66 pairs of the 12 solvers" in report.text()
+    assert (
+        f"{a} and {b} cannot be told apart" in report.text()
+        and "all 66 pairs of the 12 solvers" in report.text()
+    )
     assert f"sign-flip p = {p:.2g}" in report.text()
     board = leaderboard.build(tmp_path).set_index("solver")["lpips_vgg_rank"]
     assert paired.share(board[a], board[b])
@@ -226,7 +277,10 @@ def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path)
     for name in values:
         if name not in (a, b):
             (tmp_path / "cells" / name / "config.yaml").unlink()
-    assert "is better than" in compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])[0].text()
+    assert (
+        "is better than"
+        in compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])[0].text()
+    )
 
 
 def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
@@ -238,7 +292,11 @@ def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
                 report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
                 verdict = report.matches[0].verdict
                 assert verdict is not None and verdict.differ != paired.share(board[a], board[b])
-                assert verdict.differ == (verdict.lo > 0 or verdict.hi < 0) == ("is better than" in report.text())
+                assert (
+                    verdict.differ
+                    == (verdict.lo > 0 or verdict.hi < 0)
+                    == ("is better than" in report.text())
+                )
                 assert f"[{verdict.lo:+.3g}, {verdict.hi:+.3g}]" in report.text()
 
 
@@ -248,7 +306,9 @@ def test_variants_are_named_by_their_label(tmp_path: Path) -> None:
     cell(tmp_path, "two", 0.03, solver="dps", variant="zeta=0.7")
     message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
     assert "2 cells match 'dps'" in message and "'dps zeta=0.5' (20 images x 2 draws)" in message
-    report, path = compare.compare([str(tmp_path), "a=dps zeta=0.7", "b=dps zeta=0.5", "metric=psnr"])
+    report, path = compare.compare(
+        [str(tmp_path), "a=dps zeta=0.7", "b=dps zeta=0.5", "metric=psnr"]
+    )
     assert len(report.matches) == 1 and path.exists()
 
 
@@ -257,7 +317,13 @@ def test_variants_are_named_by_their_label(tmp_path: Path) -> None:
 
 def ranked(study: Path) -> None:
     """Two equal leaders, one clearly behind them, and two equal ones at the end."""
-    for name, shift in (("best", 0.0), ("tied", 0.001), ("behind", 0.05), ("last", 0.1), ("lost", 0.101)):
+    for name, shift in (
+        ("best", 0.0),
+        ("tied", 0.001),
+        ("behind", 0.05),
+        ("last", 0.1),
+        ("lost", 0.101),
+    ):
         cell(study, name, shift)
 
 
@@ -274,7 +340,9 @@ def test_rank_letters_in_all_tables(tmp_path: Path) -> None:
         long = [line for line in csv.DictReader(file) if line["metric"] == "lpips_vgg"]
     assert {line["solver"]: line["rank"] for line in long} == wanted
     assert {line["paper"] + line["paper_flag"] for line in long} == {""}
-    assert {(line["n"], line["n_failed"], line["direction"]) for line in long} == {("20", "0", "down")}
+    assert {(line["n"], line["n_failed"], line["direction"]) for line in long} == {
+        ("20", "0", "down")
+    }
     text = (tmp_path / "leaderboard.md").read_text()
     head, body = table(text)
     place = head.index("LPIPS ↓")
@@ -285,7 +353,11 @@ def test_rank_letters_in_all_tables(tmp_path: Path) -> None:
     assert {name for name, style in styles.items() if style == "<u"} == {"behind"}
     assert "share a letter cannot be told apart at 5 %" in text
     latex = (tmp_path / "leaderboard.tex").read_text()
-    lines = {line.split(" & ")[0]: line.split(" & ") for line in latex.splitlines() if line.count(" & ") > 3}
+    lines = {
+        line.split(" & ")[0]: line.split(" & ")
+        for line in latex.splitlines()
+        if line.count(" & ") > 3
+    }
     place = lines["solver"].index(r"LPIPS $\downarrow$")
     assert {name: line[place + 1] for name, line in lines.items() if name in wanted} == wanted
     bold = {name for name, line in lines.items() if r"\textbf" in line[place]}
@@ -294,7 +366,11 @@ def test_rank_letters_in_all_tables(tmp_path: Path) -> None:
 
 
 def table(markdown: str) -> tuple[list[str], list[list[str]]]:
-    grid = [[c.strip() for c in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("|")]
+    grid = [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in markdown.splitlines()
+        if line.startswith("|")
+    ]
     return grid[0], grid[2:]
 
 
@@ -359,15 +435,27 @@ def test_printed_numbers_stand_beside_measured_ones_where_declared(tmp_path: Pat
     leaderboard.write(tmp_path)
     long = pd.read_csv(tmp_path / "leaderboard_long.csv").set_index(["solver", "metric"])
     # VIPaint, Table 6: ImageNet-64, random masks
-    assert long["paper"].dropna().to_dict() == {("vipaint2", "lpips_vgg"): 0.227, ("copaint_tt", "lpips_vgg"): 0.245}
+    assert long["paper"].dropna().to_dict() == {
+        ("vipaint2", "lpips_vgg"): 0.227,
+        ("copaint_tt", "lpips_vgg"): 0.245,
+    }
     line = long.loc["vipaint2", "lpips_vgg"]
     assert line["value"] > 0.227, "so the lower end counts"
-    assert line["deviation"] == pytest.approx((line["value"] - 0.227) / (line["value"] - line["lo"]))
+    assert line["deviation"] == pytest.approx(
+        (line["value"] - 0.227) / (line["value"] - line["lo"])
+    )
     assert math.isnan(long.loc["ddrm", "lpips_vgg"]["deviation"])
     head, body = table((tmp_path / "leaderboard.md").read_text())
     place = head.index("paper")
-    assert {line[0]: line[place] for line in body} == {"vipaint2": "0.227", "copaint_tt": "0.245", "ddrm": ""}
-    assert "Paper: 2 numbers of vipaint-table6 as printed" in (tmp_path / "leaderboard.tex").read_text()
+    assert {line[0]: line[place] for line in body} == {
+        "vipaint2": "0.227",
+        "copaint_tt": "0.245",
+        "ddrm": "",
+    }
+    assert (
+        "Paper: 2 numbers of vipaint-table6 as printed"
+        in (tmp_path / "leaderboard.tex").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -405,10 +493,30 @@ def test_a_doubtful_number_keeps_its_flag(tmp_path: Path) -> None:
     ("table", "metric", "line", "value"),
     [
         ("vipaint-table6", "lpips_vgg", "psld lsun_church rotated inpainting lsun_church", "0.541"),
-        ("vipaint-table7", "lpips_vgg", "dps imagenet256 none super_resolution imagenet256", "0.579"),
-        ("vipaint-table7", "psnr_vipaint", "vipaint2 imagenet64 none gaussian_blur imagenet64_edm", "13.60"),
-        ("latentpaint-table1", "fid", "repaint celebahq lama_thick inpainting celeba256_adm", "7.74"),
-        ("latentpaint-table3", "lpips_alex", "latentpaint_free celebahq lama_thick inpainting celebahq_ddpm", "0.341"),
+        (
+            "vipaint-table7",
+            "lpips_vgg",
+            "dps imagenet256 none super_resolution imagenet256",
+            "0.579",
+        ),
+        (
+            "vipaint-table7",
+            "psnr_vipaint",
+            "vipaint2 imagenet64 none gaussian_blur imagenet64_edm",
+            "13.60",
+        ),
+        (
+            "latentpaint-table1",
+            "fid",
+            "repaint celebahq lama_thick inpainting celeba256_adm",
+            "7.74",
+        ),
+        (
+            "latentpaint-table3",
+            "lpips_alex",
+            "latentpaint_free celebahq lama_thick inpainting celebahq_ddpm",
+            "0.341",
+        ),
     ],
 )
 def test_values_as_printed(table: str, metric: str, line: str, value: str) -> None:
@@ -418,18 +526,36 @@ def test_values_as_printed(table: str, metric: str, line: str, value: str) -> No
 
 
 def test_other_priors_metrics_and_empty_cells_have_no_printed_number() -> None:
-    line = {"solver": "dps", "data": "imagenet64", "mask": "comod", "operator": "inpainting", "prior": "imagenet64_edm"}
+    line = {
+        "solver": "dps",
+        "data": "imagenet64",
+        "mask": "comod",
+        "operator": "inpainting",
+        "prior": "imagenet64_edm",
+    }
     assert paper.lookup("vipaint-table6", line, "lpips_vgg")
     assert paper.lookup("vipaint-table6", line, "lpips_alex") is None
     assert paper.lookup("vipaint-table6", {**line, "prior": "imagenet64_adm"}, "lpips_vgg") is None
-    assert paper.lookup("vipaint-table6", {**line, "operator": "gaussian_blur"}, "lpips_vgg") is None
-    assert paper.lookup("vipaint-table7", {**line, "solver": "psld", "operator": "gaussian_blur"}, "lpips_vgg") is None
+    assert (
+        paper.lookup("vipaint-table6", {**line, "operator": "gaussian_blur"}, "lpips_vgg") is None
+    )
+    assert (
+        paper.lookup(
+            "vipaint-table7", {**line, "solver": "psld", "operator": "gaussian_blur"}, "lpips_vgg"
+        )
+        is None
+    )
 
 
 def test_names_point_at_options_that_exist() -> None:
-    from bench.catalog import options
+    from posterior_bench.bench.catalog import options
 
-    groups = {"dataset": ("data",), "prior": ("prior",), "task": ("mask", "operator"), "method": ("solver",)}
+    groups = {
+        "dataset": ("data",),
+        "prior": ("prior",),
+        "task": ("mask", "operator"),
+        "method": ("solver",),
+    }
     for (column, printed), ours in paper.ours().items():
         valid = {name for group in groups.get(column, ()) for name in options(group)}
         assert column == "metric" or ours <= valid, f"{column} '{printed}' is called {ours}"
@@ -442,5 +568,7 @@ def test_every_table_is_whole_and_no_name_is_printed_twice() -> None:
         keys = [(p.dataset, p.prior, p.task, p.method, p.metric) for p in lines]
         assert len({*keys}) == len(keys) and all(p.value or p.flag == "not-reported" for p in lines)
         assert all(p.note for p in lines if p.flag), "a flag needs its reason"
-    with pytest.raises(UserError, match=r"unknown study.paper 'vipaint-table1'. Did you mean 'vipaint-table"):
+    with pytest.raises(
+        UserError, match=r"unknown study.paper 'vipaint-table1'. Did you mean 'vipaint-table"
+    ):
         paper.read("vipaint-table1")

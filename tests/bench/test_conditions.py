@@ -1,4 +1,5 @@
-"""What a network is told: labels that are its own, prompts, and the measurement where it was trained for inpainting."""
+"""What a network is told: labels that are its own, prompts, and the measurement where it was
+trained for inpainting."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from bench.__main__ import main
-from bench.catalog import options
-from bench.check import SKIPPED, check_solver
-from bench.docs import INPAINT, families, missing, pages
-from bench.errors import Inapplicable
-from bench.rig import PRIORS, small_prior
-from bench.worker import Session
-from priors.base import Prior
-from priors.load import load, save
 from tests.bench.harness import planned, rows, run
+
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.check import SKIPPED, check_solver
+from posterior_bench.bench.docs import INPAINT, families, missing, pages
+from posterior_bench.bench.errors import Inapplicable
+from posterior_bench.bench.rig import PRIORS, small_prior
+from posterior_bench.bench.worker import Session
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.load import load, save
 
 META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
 PROMPTS = ["a dog", "a cat", "a crane"]
@@ -46,13 +47,19 @@ def square(name: str) -> Prior:
 
 @pytest.fixture
 def cell(command: Command, folders: Path) -> Command:
-    """``cell(solver, prior)``: a small cell on 16 x 16 images, or on 8 x 8 ones for the prior ``network``."""
+    """``cell(solver, prior)``: a small cell on 16 x 16 images, or on 8 x 8 ones for the prior
+    ``network``."""
 
     def make(solver: str, prior: str, *more: str) -> list[str]:
         replaced = ("solver", "prior", "data.size", "mask", "data.images")
         kept = [o for o in command() if not o.startswith(replaced)]
         size = "8" if prior == "network" else "16"
-        chosen = [f"solver={solver}", "solver.steps=2", "prior=sd15_inpainting", f"prior.path={folders / prior}"]
+        chosen = [
+            f"solver={solver}",
+            "solver.steps=2",
+            "prior=sd15_inpainting",
+            f"prior.path={folders / prior}",
+        ]
         return [*kept, *chosen, f"data.size={size}", "data.images=2", "mask=box", *more]
 
     return make
@@ -68,7 +75,11 @@ def plan(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> tuple[int,
 def test_an_inpainting_model_runs_with_its_solver(cell):
     table = rows(run(cell("conditional", "inpainting")).plan)
     assert (table["status"] == "ok").all()
-    assert set(table["nfe"]) == {2.0} and set(table["encode"]) == {1.0} and set(table["decode"]) == {1.0}
+    assert (
+        set(table["nfe"]) == {2.0}
+        and set(table["encode"]) == {1.0}
+        and set(table["decode"]) == {1.0}
+    )
 
 
 def test_other_solvers_and_priors_are_refused_before_any_work(capsys, cell):
@@ -106,7 +117,9 @@ def test_a_prior_that_must_be_told_a_class_of_its_own_is_refused_without(cell, f
     prior = load(folders / "network")
     prior.null_label = None
     save(tmp_path / "told", prior, META, torch.float32)
-    with pytest.raises(Inapplicable, match="must be told one of its 3 classes, and the data has none"):
+    with pytest.raises(
+        Inapplicable, match="must be told one of its 3 classes, and the data has none"
+    ):
         planned(cell("prior", "network", f"prior.path={tmp_path / 'told'}"))
 
 
@@ -130,7 +143,10 @@ def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
     config = {"solver": option.content, "operator": operator.content, "prior": {}}
     report = check_solver("conditional", config, priors=["inpainting"])
     assert (
-        report.failures == [] and [r.status for r in report.columns["inpainting"]].count(SKIPPED) <= 2
+        report.failures == []
+        and [r.status for r in report.columns["inpainting"]].count(SKIPPED) <= 2
     )  # there may be no GPU, and its images are not known in closed form
-    elsewhere = check_solver("conditional", config, priors=[name for name in PRIORS if name != "inpainting"])
+    elsewhere = check_solver(
+        "conditional", config, priors=[name for name in PRIORS if name != "inpainting"]
+    )
     assert elsewhere.failures == [] and [r.status for r in elsewhere.columns["run"]] == [SKIPPED]

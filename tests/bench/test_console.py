@@ -9,24 +9,27 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-
-from bench import console, progress, pulse
-from bench.announce import first_line
-from bench.app import compose
-from bench.plan import Chunk
-from bench.worker import Worker
 from tests.bench.harness import planned
+
+from posterior_bench.bench import console, progress, pulse
+from posterior_bench.bench.announce import first_line
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.plan import Chunk
+from posterior_bench.bench.worker import Worker
 
 Command = Callable[..., list[str]]
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
-    """Makes ``console.out`` a terminal, or a pipe, whose text can be read; nothing counts as run before."""
+    """Makes ``console.out`` a terminal, or a pipe, whose text can be read; nothing counts as run
+    before."""
 
     def make(is_terminal: bool) -> io.StringIO:
         text = io.StringIO()
-        drawn = Console(file=text, force_terminal=is_terminal, width=140, highlight=False, color_system=None)
+        drawn = Console(
+            file=text, force_terminal=is_terminal, width=140, highlight=False, color_system=None
+        )
         monkeypatch.setattr(console, "out", drawn)
         monkeypatch.setattr(console, "SWEEP", console.Sweep())
         monkeypatch.setattr(console, "LINE_SECONDS", (math.inf, math.inf))
@@ -38,7 +41,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
 def ran(command: list[str], quiet: bool = False) -> None:
     """A cell of seven images and two draws, whose last chunk fails."""
     plan = planned(command)
-    rows = [{"cell": plan.cell.name, "image_id": i, "draw": 0, "status": "oom", "message": "no memory"} for i in "ab"]
+    rows = [
+        {"cell": plan.cell.name, "image_id": i, "draw": 0, "status": "oom", "message": "no memory"}
+        for i in "ab"
+    ]
     with console.progress(plan, plan.chunks, quiet) as advance:
         for chunk in plan.chunks[:-1]:
             advance(chunk, {"ok": 2 * len(chunk.images)})
@@ -58,7 +64,9 @@ def test_a_terminal_keeps_a_line_per_cell_with_the_reason(
     assert "blended" in line and "14 rows in" in line and line.rstrip().endswith("2 oom: no memory")
 
 
-def test_a_pipe_gets_one_plain_line_and_quiet_none(command: Command, terminal: Callable[[bool], io.StringIO]) -> None:
+def test_a_pipe_gets_one_plain_line_and_quiet_none(
+    command: Command, terminal: Callable[[bool], io.StringIO]
+) -> None:
     text = terminal(False)
     ran(command("blended"))
     (line,) = text.getvalue().splitlines()
@@ -75,7 +83,9 @@ def test_the_time_ahead_is_that_of_the_cells_so_far() -> None:
     assert console.Sweep(cells=3, took=[1.0, 1.0]).ahead() == ""
 
 
-def test_a_title_with_brackets_is_no_markup(terminal: Callable[[bool], io.StringIO], monkeypatch) -> None:
+def test_a_title_with_brackets_is_no_markup(
+    terminal: Callable[[bool], io.StringIO], monkeypatch
+) -> None:
     text = terminal(True)
     identity = {"solver": "dps", "variant": "betas=[0.9, 0.99]", "data": "fashion", "mask": "box"}
     cell = SimpleNamespace(identity=identity, draws=1)
@@ -87,22 +97,29 @@ def test_a_title_with_brackets_is_no_markup(terminal: Callable[[bool], io.String
     assert "✓ dps  betas=[0.9, 0.99]  fashion  box" in text.getvalue()
 
 
-# -- within a chunk ---------------------------------------------------------------------------------------------------
+# -- within a chunk --------------------------------------------------------------------------------
 
 
 def test_a_chunk_tells_its_passes_while_it_runs(command: Command) -> None:
-    """12 steps for each of 4 rows: before every call the worker tells what has been spent, and at the end all is."""
+    """12 steps for each of 4 rows: before every call the worker tells what has been spent, and at
+    the end all is."""
     plan = planned(command("blended"))
     heard: list[tuple[str, int]] = []
-    with pytest.MonkeyPatch.context() as patch, pulse.listening(lambda chunk, passes: heard.append((chunk, passes))):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pulse.listening(lambda chunk, passes: heard.append((chunk, passes))),
+    ):
         patch.setattr(pulse, "EVERY_SECONDS", 0.0)
         Worker("cpu", 1).run(plan, plan.chunks[1])
     assert heard == [(plan.chunks[1].name, 4 * call) for call in range(12)]
     assert pulse.passes() == 48
 
 
-def test_passes_of_a_row_are_known_before_the_first_chunk(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a dry run: 12 steps are 12 passes. Then by the rows themselves; never by a run that takes too long."""
+def test_passes_of_a_row_are_known_before_the_first_chunk(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a dry run: 12 steps are 12 passes. Then by the rows themselves; never by a run that takes
+    too long."""
     monkeypatch.setattr(progress, "DRY_SECONDS", math.inf)
     monkeypatch.setattr(progress, "_KNOWN", {})
     plan = planned(command("blended"))
@@ -117,7 +134,9 @@ def test_passes_of_a_row_are_known_before_the_first_chunk(command: Command, monk
     assert math.isnan(progress.position(other, other.chunks).cost)
 
 
-def test_a_position_counts_the_rows_that_fill_up_a_batch(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_position_counts_the_rows_that_fill_up_a_batch(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seven images, two at a time: the last chunk of one image runs as many rows as the others."""
     plan = planned(command("blended"))
     monkeypatch.setattr(progress, "_cost", lambda plan, stored: 12.0)
@@ -134,7 +153,9 @@ def test_a_position_counts_the_rows_that_fill_up_a_batch(command: Command, monke
     assert at.passes == 24
 
 
-def test_a_chunk_tells_what_a_row_takes_where_nobody_knew(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_tells_what_a_row_takes_where_nobody_knew(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = planned(command("blended"))
     monkeypatch.setattr(progress, "_KNOWN", {})
     monkeypatch.setattr(progress, "_cost", lambda plan, stored: math.nan)
@@ -167,10 +188,14 @@ def test_a_bar_moves_within_a_chunk_and_a_pipe_gets_lines(
     assert "3 of 14 rows, 36 passes of the chunk at hand, about 2 min left" in lines[1]
 
 
-def test_the_first_line_says_what_is_run_and_where(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_line_says_what_is_run_and_where(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg, choices = compose(command("blended", "executor.device=cpu"))
     said = first_line(cfg, choices, 1)
-    assert said.startswith("blended  folder  ") and said.endswith(", 14 rows (7 images x 2 draws) on the CPU; loading")
+    assert said.startswith("blended  folder  ") and said.endswith(
+        ", 14 rows (7 images x 2 draws) on the CPU; loading"
+    )
     assert first_line(cfg, choices, 3).startswith("3 cells; first blended  folder  ")
     cfg, choices = compose(command("blended", "executor=ray"))
     assert first_line(cfg, choices, 1).endswith(" on Ray workers of this machine; loading")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.__main__ import main
-from bench.catalog import option, options, show
-from priors.load import load
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.catalog import option, options, show
+from posterior_bench.priors.load import load
 
 
 class Touch:
@@ -60,10 +60,16 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_a_folder_is_converted_and_says_where_it_comes_from(folder, tmp_path):
-    assert run("convert", folder, "--as", "hub", "--to", tmp_path / "out" / "ddpm", "--licence", "MIT") == 0
+    assert (
+        run("convert", folder, "--as", "hub", "--to", tmp_path / "out" / "ddpm", "--licence", "MIT")
+        == 0
+    )
     spec = json.loads((tmp_path / "out" / "ddpm" / "prior.json").read_text())
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    assert spec["converted_from"][f"unet/{weights.name}"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert (
+        spec["converted_from"][f"unet/{weights.name}"]
+        == hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
     assert set(spec["converted_from"]) >= {"unet/config.json", "scheduler/scheduler_config.json"}
     assert (spec["name"], spec["licence"]) == ("ddpm", "MIT")
     assert load(tmp_path / "out" / "ddpm").image_shape == (3, 8, 8)
@@ -71,7 +77,21 @@ def test_a_folder_is_converted_and_says_where_it_comes_from(folder, tmp_path):
 
 def test_the_disk_may_hold_half_precision(folder, tmp_path):
     assert run("convert", folder, "--as", "hub", "--to", tmp_path / "full", "--name", "a") == 0
-    assert run("convert", folder, "--as", "hub", "--to", tmp_path / "half", "--name", "a", "--dtype", "fp16") == 0
+    assert (
+        run(
+            "convert",
+            folder,
+            "--as",
+            "hub",
+            "--to",
+            tmp_path / "half",
+            "--name",
+            "a",
+            "--dtype",
+            "fp16",
+        )
+        == 0
+    )
     full, half = (load(tmp_path / name).net.state_dict() for name in ("full", "half"))
     assert all(torch.equal(half[name], value.half().float()) for name, value in full.items())
 
@@ -79,7 +99,9 @@ def test_the_disk_may_hold_half_precision(folder, tmp_path):
 def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     to = ("--to", tmp_path / "out")
     (tmp_path / "model.pt").write_bytes(b"x")
-    assert "give --as edm, --as adm or --as compvis" in refusal(capsys, "convert", tmp_path / "model.pt", *to)
+    assert "give --as edm, --as adm or --as compvis" in refusal(
+        capsys, "convert", tmp_path / "model.pt", *to
+    )
     assert "give --as edm" in refusal(capsys, "convert", tmp_path, *to)
     assert "does not exist" in refusal(capsys, "convert", tmp_path / "none", *to)
     assert "invalid choice: 'keras'" in refusal(capsys, "convert", folder, "--as", "keras", *to)
@@ -103,15 +125,36 @@ def test_a_folder_that_is_there_is_kept(capsys, folder):
 
 def test_a_hostile_file_is_one_line_and_nothing_happens(capsys, tmp_path):
     torch.save({"w": torch.ones(1), "x": Touch(tmp_path / "executed")}, tmp_path / "model.pt")
-    for family, layout in (("edm", ()), ("adm", ("--layout", "ffhq")), ("compvis", ("--layout", "cin256"))):
-        arguments = ("convert", tmp_path / "model.pt", "--as", family, "--to", tmp_path / "out", *layout)
+    for family, layout in (
+        ("edm", ()),
+        ("adm", ("--layout", "ffhq")),
+        ("compvis", ("--layout", "cin256")),
+    ):
+        arguments = (
+            "convert",
+            tmp_path / "model.pt",
+            "--as",
+            family,
+            "--to",
+            tmp_path / "out",
+            *layout,
+        )
         assert "nothing of it was executed" in refusal(capsys, *arguments)
     assert not (tmp_path / "executed").exists() and not (tmp_path / "out").exists()
 
 
 def test_another_file_than_the_one_meant_is_refused(capsys, tmp_path):
     torch.save({"w": torch.ones(1)}, tmp_path / "model.pt")
-    arguments = ("convert", tmp_path / "model.pt", "--as", "adm", "--layout", "ffhq", "--to", tmp_path / "out")
+    arguments = (
+        "convert",
+        tmp_path / "model.pt",
+        "--as",
+        "adm",
+        "--layout",
+        "ffhq",
+        "--to",
+        tmp_path / "out",
+    )
     assert "has the sha256" in refusal(capsys, *arguments, "--sha256", "0" * 64)
     found = hashlib.sha256((tmp_path / "model.pt").read_bytes()).hexdigest()
     assert "lacks 'time_embed.0.weight'" in refusal(capsys, *arguments, "--sha256", found)
@@ -120,14 +163,24 @@ def test_another_file_than_the_one_meant_is_refused(capsys, tmp_path):
 def test_a_configuration_may_be_given(capsys, tmp_path):
     torch.save({"w": torch.ones(1)}, tmp_path / "model.pt")
     (tmp_path / "flags.yaml").write_text("colour: 1\n")
-    arguments = ("convert", tmp_path / "model.pt", "--as", "adm", "--to", tmp_path / "out", "--config")
+    arguments = (
+        "convert",
+        tmp_path / "model.pt",
+        "--as",
+        "adm",
+        "--to",
+        tmp_path / "out",
+        "--config",
+    )
     assert "unknown flag colour" in refusal(capsys, *arguments, tmp_path / "flags.yaml")
     (tmp_path / "flags.yaml").write_text("- a: [")
     assert "cannot be read" in refusal(capsys, *arguments, tmp_path / "flags.yaml")
 
 
 @pytest.mark.parametrize("family", [["--as", "diffusers"], []])
-def test_the_library_may_be_named_or_seen_and_the_next_command_is_said(capsys, folder, tmp_path, family):
+def test_the_library_may_be_named_or_seen_and_the_next_command_is_said(
+    capsys, folder, tmp_path, family
+):
     """The command that is printed is taken as it stands, but for the folder of photographs."""
     from PIL import Image
 
@@ -135,21 +188,30 @@ def test_the_library_may_be_named_or_seen_and_the_next_command_is_said(capsys, f
     said = capsys.readouterr().out.splitlines()[-1]
     typed = f"'prior={tmp_path / 'my prior'}' data=folder data.root=PHOTOS solver=dps"
     assert said == f"next: python -m bench {typed}"
-    assert json.loads((tmp_path / "my prior" / "prior.json").read_text())["source"].endswith("--as hub`")
+    assert json.loads((tmp_path / "my prior" / "prior.json").read_text())["source"].endswith(
+        "--as hub`"
+    )
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "photos" / "a.png")
     arguments = shlex.split(said.removeprefix("next: python -m bench "))
-    arguments = [f"data.root={tmp_path / 'photos'}" if a == "data.root=PHOTOS" else a for a in arguments]
+    arguments = [
+        f"data.root={tmp_path / 'photos'}" if a == "data.root=PHOTOS" else a for a in arguments
+    ]
     assert run("doctor", *arguments, "data.images=1", "data.size=8", "metrics=[psnr]") == 0
     assert f"{tmp_path / 'my prior'}: hashes, tensor names and shapes" in capsys.readouterr().out
 
 
 def test_the_next_command_uses_names_where_there_are_some(folder, tmp_path, monkeypatch):
-    """A published prior in its own folder has a name; any other folder is written so that it is read as a path."""
-    from bench.convert import next_command
+    """A published prior in its own folder has a name; any other folder is written so that it is
+    read as a path."""
+    from posterior_bench.bench.convert import next_command
 
     monkeypatch.chdir(tmp_path)
-    for to, prior in (("checkpoints/celebahq_ddpm", "celebahq_ddpm"), ("mine", "./mine"), ("a/b", "a/b")):
+    for to, prior in (
+        ("checkpoints/celebahq_ddpm", "celebahq_ddpm"),
+        ("mine", "./mine"),
+        ("a/b", "a/b"),
+    ):
         assert run("convert", folder, "--to", to) == 0
         assert next_command(Path(to)).startswith(f"python -m bench prior={prior} data=folder ")
     edit = json.loads(Path("mine/prior.json").read_text())
@@ -174,23 +236,38 @@ def test_pointers_of_git_lfs_are_called_so_before_their_hash_is(capsys, tmp_path
 
 
 def test_a_network_that_cannot_be_called_is_not_written(capsys, folder, tmp_path):
-    """Seven channels of latents are no image of three: seen by the call at the end, and by no check of files."""
+    """Seven channels of latents are no image of three: seen by the call at the end, and by no check
+    of files."""
     from diffusers import VQModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vq = VQModel(block_out_channels=[8], norm_num_groups=4, latent_channels=7, num_vq_embeddings=4)
+        vq = VQModel(
+            block_out_channels=[8], norm_num_groups=4, latent_channels=7, num_vq_embeddings=4
+        )
     vq.save_pretrained(folder / "vqvae")
     error = refusal(capsys, "convert", folder, "--as", "hub", "--to", tmp_path / "out")
     assert f"{folder}: the network cannot be called, so nothing is written: " in error
     assert not (tmp_path / "out").exists()
 
 
-PUBLISHED = [name for name in options("prior") if str(option("prior", name).content.get("path")).startswith("check")]
+PUBLISHED = [
+    name
+    for name in options("prior")
+    if str(option("prior", name).content.get("path")).startswith("check")
+]
 
 
 def test_the_priors_of_the_papers_are_listed():
-    assert {"imagenet64_edm", "imagenet256", "lsun_church", "celebahq", "ffhq_adm", "sd15", "sd35"} <= {*PUBLISHED}
+    assert {
+        "imagenet64_edm",
+        "imagenet256",
+        "lsun_church",
+        "celebahq",
+        "ffhq_adm",
+        "sd15",
+        "sd35",
+    } <= {*PUBLISHED}
     assert {"sd2", "sd15_inpainting", "sd3_inpainting"} <= {*PUBLISHED}
 
 
@@ -200,17 +277,23 @@ def test_a_published_prior_says_how_to_convert_it(name, tmp_path, monkeypatch):
     assert content["path"] == f"checkpoints/{name}"
     command = option("prior", name).summary.split("`")[1].split()
     assert command[:2] == ["bench", "convert"] and " ".join(command) in show(f"prior={name}")
-    from bench.convert import _OPTIONS, _parser
+    from posterior_bench.bench.convert import _OPTIONS, _parser
 
     given = _parser().parse_args(command[2:])
     assert str(given.to) == content["path"]
-    assert all(getattr(given, key) is None or given.family in families for key, families in _OPTIONS.items())
+    assert all(
+        getattr(given, key) is None or given.family in families
+        for key, families in _OPTIONS.items()
+    )
     if given.layout:
-        from priors.convert import adm, compvis
+        from posterior_bench.priors.convert import adm, compvis
 
         assert given.layout in {"adm": adm, "compvis": compvis}[given.family].LAYOUTS
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"python -m bench convert .*--to checkpoints/{name}` .*prior={name}`"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=f"python -m bench convert .*--to checkpoints/{name}` .*prior={name}`",
+    ):
         load(content["path"])
 
 

@@ -1,4 +1,5 @@
-"""``bench diff``: two studies, cells matched by content, what changed and what that did to the numbers."""
+"""``bench diff``: two studies, cells matched by content, what changed and what that did to the
+numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import pytest
 import scipy.stats
 import yaml
 
-from bench import diff
-from bench.__main__ import main
-from bench.errors import UserError
-from bench.store import RowStore
+from posterior_bench.bench import diff
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.store import RowStore
 
 CARDS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB", "version": 1},
@@ -43,7 +44,11 @@ def cell(
     ids = [f"{i:03d}" for i in range(images)]
     folder = study / "cells" / f"{name}{identity.get('mask', '')}{steps}"
     folder.mkdir(parents=True)
-    solver = {"_target_": "solvers.dps.DPS", "preset": "fast", "presets": {"fast": {"steps": steps}}}
+    solver = {
+        "_target_": "solvers.dps.DPS",
+        "preset": "fast",
+        "presets": {"fast": {"steps": steps}},
+    }
     solver |= {"steps": None, "path": f"{study}/x"}
     config = {"cell": folder.name, "identity": line, "chunks": {"one": ids}, "metrics": cards}
     config |= {"config": {"solver": solver, "metrics": {}, "draws": 1}}
@@ -94,7 +99,12 @@ def test_numbers_are_those_of_a_paired_test(tmp_path: Path) -> None:
     assert (line["a"], line["b"], line["n"]) == (first.mean(), second.mean(), IMAGES)
     assert line["lo"] < (second - first).mean() < line["hi"]
     signs = scipy.stats.permutation_test(
-        (second - first,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True, axis=-1
+        (second - first,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=np.inf,
+        vectorized=True,
+        axis=-1,
     )
     # the same test elsewhere, times three for the three cells of the metric (Holm)
     assert line["p"] == pytest.approx(3 * signs.pvalue, rel=1e-9)
@@ -113,9 +123,17 @@ def test_other_pictures_and_other_metrics_are_not_compared(tmp_path: Path) -> No
     newer = {**CARDS, "lpips": {**CARDS["lpips"], "version": 2}}
     cell(a, "pigdm"), cell(b, "pigdm", cards=newer)
     found = diff.diff(a, b)
-    assert found.pairs == 2 and set(found.table["solver"]) == {"pigdm"} and set(found.table["metric"]) == {"psnr"}
-    assert "dps · fashion · comod: 12 images are other pictures under the same name" in found.refused
-    assert "pigdm · fashion · comod: the two versions compute lpips in different ways" in found.refused
+    assert (
+        found.pairs == 2
+        and set(found.table["solver"]) == {"pigdm"}
+        and set(found.table["metric"]) == {"psnr"}
+    )
+    assert (
+        "dps · fashion · comod: 12 images are other pictures under the same name" in found.refused
+    )
+    assert (
+        "pigdm · fashion · comod: the two versions compute lpips in different ways" in found.refused
+    )
     assert found.changes["pictures (hash): c0ffee -> 0ther"] == 1
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import doctor as module
-from bench.__main__ import main
-from bench.catalog import option
-from bench.doctor import Finding, examine
-from bench.memory import Costs
-from priors.base import Prior
-from priors.convert.adm import LAYOUTS, adm_layout
-from priors.convert.compvis import compvis_layout
-from priors.fingerprint import sha256
-from priors.latents import LATENTS
-from priors.load import save, verify
-from priors.memory import weight_bytes
-from priors.nets import UNet2D, UNet2DCondition
-from priors.process import VP
+from posterior_bench.bench import doctor as module
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.catalog import option
+from posterior_bench.bench.doctor import Finding, examine
+from posterior_bench.bench.memory import Costs
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert.adm import LAYOUTS, adm_layout
+from posterior_bench.priors.convert.compvis import compvis_layout
+from posterior_bench.priors.fingerprint import sha256
+from posterior_bench.priors.latents import LATENTS
+from posterior_bench.priors.load import save, verify
+from posterior_bench.priors.memory import weight_bytes
+from posterior_bench.priors.nets import UNet2D, UNet2DCondition
+from posterior_bench.priors.process import VP
 
 ASSETS = Path(__file__).resolve().parents[2] / "priors" / "assets"
 CHEAP = "metrics=[psnr]"
@@ -52,7 +52,9 @@ def _without_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 def kept(prior: Prior) -> int:
     """What one call of the network keeps for a gradient of one row."""
     costs, number = Costs(prior), torch.float32
-    return costs._counted(costs.network, [((1, *prior.latent_shape), number), ((1,), number), {}]).kept
+    return costs._counted(
+        costs.network, [((1, *prior.latent_shape), number), ((1,), number), {}]
+    ).kept
 
 
 @pytest.fixture
@@ -75,15 +77,23 @@ def test_every_missing_thing_is_said_at_once_with_what_makes_it(tmp_path, capsys
     printed = capsys.readouterr().out
     assert "data.root is not set" in printed and "data.root=VALUE" in printed
     assert f"{folder}/prior.json" in printed
-    assert f"python -m bench convert model.ckpt --as compvis --layout cin256 --to {folder}" in printed
+    assert (
+        f"python -m bench convert model.ckpt --as compvis --layout cin256 --to {folder}" in printed
+    )
 
 
-@pytest.mark.parametrize("name", ["imagenet64_edm", "imagenet256_adm", "lsun_church", "sd35", "dit256"])
+@pytest.mark.parametrize(
+    "name", ["imagenet64_edm", "imagenet256_adm", "lsun_church", "sd35", "dit256"]
+)
 def test_the_command_is_the_one_of_the_priors_own_file(name) -> None:
-    remedy = by_check(f"prior={name}", "data.images=1", f"prior.path=elsewhere/{name}")[f"prior {name}"].remedy
+    remedy = by_check(f"prior={name}", "data.images=1", f"prior.path=elsewhere/{name}")[
+        f"prior {name}"
+    ].remedy
     family = option("prior", name).summary.partition("--as ")[2].split()[0]
     assert (
-        f"--as {family}" in remedy and f"--to elsewhere/{name}" in remedy and f"elsewhere/{name}/prior.json" in remedy
+        f"--as {family}" in remedy
+        and f"--to elsewhere/{name}" in remedy
+        and f"elsewhere/{name}/prior.json" in remedy
     )
 
 
@@ -122,8 +132,12 @@ def _other_tensors(folder: Path) -> None:
 )
 def test_damaged_priors_are_found_without_loading_them(harm, message, copied, monkeypatch) -> None:
     harm(copied)
-    monkeypatch.setattr("priors.load.load_file", lambda path: pytest.fail("weights were loaded"))
-    found = by_check("prior=fashion_latent", "data=fashion32", f"prior.path={copied}")["prior fashion_latent"]
+    monkeypatch.setattr(
+        "posterior_bench.priors.load.load_file", lambda path: pytest.fail("weights were loaded")
+    )
+    found = by_check("prior=fashion_latent", "data=fashion32", f"prior.path={copied}")[
+        "prior fashion_latent"
+    ]
     assert found.state == "missing" and message in found.found and "\n" not in found.found
 
 
@@ -145,7 +159,9 @@ def test_too_few_images_missing_masks_and_solvers_that_do_not_fit(tmp_path, comm
     found = by_check("data.images=513")
     assert found["data"].state == "missing" and found["data"].remedy == "data.images=512 or less"
     found = by_check("mask=files", f"mask.path={tmp_path}", "mask.white=hole")
-    assert found["mask"].state == "missing" and found["mask"].remedy.startswith("mask.path=PATH; docs/masks.md")
+    assert found["mask"].state == "missing" and found["mask"].remedy.startswith(
+        "mask.path=PATH; docs/masks.md"
+    )
     found = by_check("solver=psld")
     assert found["solver"].state == "missing" and "needs latent" in found["solver"].found
 
@@ -154,7 +170,9 @@ def test_missing_weights_of_a_metric_name_the_file(monkeypatch, tmp_path) -> Non
     pytest.importorskip("lpips")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    found = {finding.check: finding for finding in examine(["metrics=[lpips_vgg]"])}["metric lpips_vgg"]
+    found = {finding.check: finding for finding in examine(["metrics=[lpips_vgg]"])}[
+        "metric lpips_vgg"
+    ]
     assert found.state == "missing" and "vgg16-397923af.pth" in found.found
 
 
@@ -165,7 +183,9 @@ def test_memory_and_disk_are_compared_with_what_is_free(counted, monkeypatch) ->
     # 8 images of 4 draws, 28 x 28 bytes each and 2 KiB around them
     needed = 8 * 4 * (28 * 28 + 2048)
     for free, state in ((needed - 1, "missing"), (needed + 1, "warning"), (2 * needed, "ok")):
-        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(free, 0, free))
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(free, 0, free)
+        )
         assert by_check()["disk"].state == state
 
 
@@ -187,13 +207,20 @@ def said(capsys: pytest.CaptureFixture[str], check: str) -> list[str]:
 
 
 CELLS = [
-    *(("ddnm", "mask=rotated"), ("ddnm", "mask=comod"), ("blended", "mask=rotated"), ("blended", "mask=comod")),
+    *(
+        ("ddnm", "mask=rotated"),
+        ("ddnm", "mask=comod"),
+        ("blended", "mask=rotated"),
+        ("blended", "mask=comod"),
+    ),
     ("dps", "prior=fashion_latent", "data=fashion32", "mask=rotated"),
     ("psld", "prior=fashion_latent", "data=fashion32", "mask=rotated"),
 ]
 
 
-def test_a_study_is_examined_once_for_what_its_cells_share(counted, monkeypatch, tmp_path, capsys) -> None:
+def test_a_study_is_examined_once_for_what_its_cells_share(
+    counted, monkeypatch, tmp_path, capsys
+) -> None:
     calls: list[str] = []
     for name in ("_prior", "_images", "_mask", "_metrics", "_fit"):
         whole = getattr(module, name)
@@ -204,7 +231,9 @@ def test_a_study_is_examined_once_for_what_its_cells_share(counted, monkeypatch,
 
         counted.__name__ = name
         monkeypatch.setattr(module, name, counted)
-    cells = [[CHEAP, "draws=2", "data.images=4", f"solver={solver}", *rest] for solver, *rest in CELLS]
+    cells = [
+        [CHEAP, "draws=2", "data.images=4", f"solver={solver}", *rest] for solver, *rest in CELLS
+    ]
     monkeypatch.setattr(module, "_jobs", lambda arguments: cells)
     assert code(f"out={tmp_path}", "memory=80GiB") == 0
     # 2 priors, 2 data sets, 3 pairs of masks and data, one metric, 4 pairs of solver and prior
@@ -223,16 +252,25 @@ def test_a_study_is_examined_once_for_what_its_cells_share(counted, monkeypatch,
 
 
 def test_every_cell_of_a_study_is_examined(monkeypatch, tmp_path) -> None:
-    """VIPaint's Table 2: two solvers on two data sets with two masks each, and what they need is not here."""
+    """VIPaint's Table 2: two solvers on two data sets with two masks each, and what they need is
+    not here."""
     seen: list[list[str]] = []
-    monkeypatch.setattr(module.Visit, "cell", lambda self, overrides: seen.append(list(overrides)) or [])
+    monkeypatch.setattr(
+        module.Visit, "cell", lambda self, overrides: seen.append(list(overrides)) or []
+    )
     assert code("study=vipaint_table2", f"out={tmp_path}", "device=h100", "gpus=8") == 0
-    chosen = {tuple(line for line in cell if line.split("=")[0] in ("solver", "data", "mask")) for cell in seen}
+    chosen = {
+        tuple(line for line in cell if line.split("=")[0] in ("solver", "data", "mask"))
+        for cell in seen
+    }
     assert len(seen) == len(chosen) == 8
 
 
 def test_a_study_names_every_setting_and_prior_that_is_missing(tmp_path, capsys) -> None:
-    assert code("study=vipaint_table2", "metrics=[psnr]", f"out={tmp_path}", "memory=80GiB", "gpus=8") == 2
+    assert (
+        code("study=vipaint_table2", "metrics=[psnr]", f"out={tmp_path}", "memory=80GiB", "gpus=8")
+        == 2
+    )
     printed = capsys.readouterr().out
     for name in ("imagenet64", "imagenet256"):
         assert printed.count(f"data.root is not set for data={name}") == 1
@@ -263,7 +301,10 @@ def test_a_gpu_that_is_not_here(counted, monkeypatch, capsys) -> None:
     run = [CHEAP, "solver=blended", "executor.device=cuda"]
     assert code(*run) == 2
     printed = capsys.readouterr().out
-    assert "executor.device=cuda, but this machine has no GPU" in printed and "memory=80GiB gpus=8" in printed
+    assert (
+        "executor.device=cuda, but this machine has no GPU" in printed
+        and "memory=80GiB gpus=8" in printed
+    )
     assert code(*run, "device=h100") == 0
     assert "on one h100" in said(capsys, "memory")[0]
 
@@ -281,7 +322,17 @@ def test_gpus_that_would_have_nothing_to_do(capsys) -> None:
 
 @pytest.mark.slow  # calls the networks of cin256 without values, forwards and backwards
 def test_memory_of_a_prior_whose_weights_are_missing(counted, capsys) -> None:
-    assert code(CHEAP, "prior=imagenet256", "prior.path=nowhere", "solver=psld", "device=h100", "batch=4") == 2
+    assert (
+        code(
+            CHEAP,
+            "prior=imagenet256",
+            "prior.path=nowhere",
+            "solver=psld",
+            "device=h100",
+            "batch=4",
+        )
+        == 2
+    )
     (line,) = said(capsys, "memory")
     # 456 M parameters in float32
     assert line.startswith("ok") and "1.7 GiB of weights" in line
@@ -300,7 +351,8 @@ def test_a_wrong_command_line_is_one_line(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "millions", "gib"), [("imagenet256_uncond", 553, 4.6), ("ffhq", 94, 1.6), ("celeba256", 553, 4.6)]
+    ("layout", "millions", "gib"),
+    [("imagenet256_uncond", 553, 4.6), ("ffhq", 94, 1.6), ("celeba256", 553, 4.6)],
 )
 def test_what_adm_keeps_for_a_gradient(layout, millions, gib) -> None:
     """Against saved tensors counted once in another way, which left a part of attention out."""
@@ -320,11 +372,14 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
     costs = Costs(prior)
     assert kept(prior) / 2**30 == pytest.approx(0.51, rel=0.06)
     shape = (1, *prior.latent_shape)
-    assert costs._counted(costs.decode, [(shape, torch.float32)]).kept / 2**30 == pytest.approx(1.5, rel=0.1)
+    assert costs._counted(costs.decode, [(shape, torch.float32)]).kept / 2**30 == pytest.approx(
+        1.5, rel=0.1
+    )
 
 
 def test_a_prior_whose_network_wants_another_input_is_a_finding(counted, tmp_path, capsys) -> None:
-    """As one of Stable Diffusion XL, which earlier versions converted: it wants pooled embeddings and sizes."""
+    """As one of Stable Diffusion XL, which earlier versions converted: it wants pooled embeddings
+    and sizes."""
     config = {
         "sample_size": 8,
         "cross_attention_dim": 6,
@@ -340,7 +395,11 @@ def test_a_prior_whose_network_wants_another_input_is_a_finding(counted, tmp_pat
     with torch.random.fork_rng(devices=[]):
         net = UNet2DCondition(config, [1, 5, 6])
     prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (4, 8, 8), "eps")
-    save(tmp_path / "kept", prior, {"name": "tiny", "training": {}, "source": "test", "licence": "MIT"})
+    save(
+        tmp_path / "kept",
+        prior,
+        {"name": "tiny", "training": {}, "source": "test", "licence": "MIT"},
+    )
     assert code(CHEAP, f"prior.path={tmp_path / 'kept'}") == 2
     printed = capsys.readouterr().out
     assert "missing  network" in printed and "it cannot be called: TypeError" in printed

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-
-from bench.compact import compact
-from bench.store import RowStore, write_atomic
 from tests.bench.test_store import row
+
+from posterior_bench.bench.compact import compact
+from posterior_bench.bench.store import RowStore, write_atomic
 
 Events = list[tuple[str, int, int]]
 

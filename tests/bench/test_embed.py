@@ -1,4 +1,5 @@
-"""``python -m bench embed-prompts``: tables as the pipelines make them, in a file that ``convert`` reads."""
+"""``python -m bench embed-prompts``: tables as the pipelines make them, in a file that ``convert``
+reads."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-
-from bench.__main__ import main
-from bench.embed import T5_TOKENS, stable_diffusion, stable_diffusion_3
-from priors.convert.hub import _prompts
 from tests.bench.encoders import LENGTH, letters, pipeline, transformers
+
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.embed import T5_TOKENS, stable_diffusion, stable_diffusion_3
+from posterior_bench.priors.convert.hub import _prompts
 
 __all__ = ["transformers"]  # a fixture
 
@@ -42,7 +43,9 @@ def test_one_clip_gives_its_last_state_and_the_empty_prompt_is_added(transformer
     with safe_open(target, "pt") as opened:
         assert json.loads(opened.metadata()["prompts"]) == ["a dog", "ünder an umbrella", ""]
     names, read = _prompts(target, ("context",))
-    assert names == ["a dog", "ünder an umbrella"] and torch.equal(read["context"], tables["context"])
+    assert names == ["a dog", "ünder an umbrella"] and torch.equal(
+        read["context"], tables["context"]
+    )
     for asked in (*transformers.CLIPTokenizer.asked, *transformers.CLIPTextModel.asked):
         assert asked["local_files_only"] and not asked["trust_remote_code"]
     assert all(asked["use_safetensors"] for asked in transformers.CLIPTextModel.asked)
@@ -51,16 +54,26 @@ def test_one_clip_gives_its_last_state_and_the_empty_prompt_is_added(transformer
 @pytest.mark.parametrize("t5", [True, False])
 def test_version_3_puts_two_clips_side_by_side_and_t5_behind_them(transformers, tmp_path, t5):
     target = tmp_path / "p.safetensors"
-    lines = ["", *(f"prompt {i}" for i in range(20))]  # more than one batch; the empty one stays where it is
+    lines = [
+        "",
+        *(f"prompt {i}" for i in range(20)),
+    ]  # more than one batch; the empty one stays where it is
     folder = pipeline(tmp_path / "sd", 3, t5)
     assert run(folder, "--prompts", prompts(tmp_path / "prompts.txt", *lines), "--to", target) == 0
     tables = load_file(target)
-    assert tables["context"].shape == (21, LENGTH + T5_TOKENS, 8) and tables["pooled"].shape == (21, 6)
+    assert tables["context"].shape == (21, LENGTH + T5_TOKENS, 8) and tables["pooled"].shape == (
+        21,
+        6,
+    )
     for row in (0, 20):
         clip = letters(lines[row], LENGTH)[:, None] * torch.arange(1, 4)
         expected = torch.cat([clip - 1, 10 * clip - 1, torch.zeros(LENGTH, 2)], 1)
         assert torch.equal(tables["context"][row, :LENGTH], expected)
-        words = 100 * letters(lines[row], T5_TOKENS)[:, None] * torch.arange(1, 9) if t5 else torch.zeros(T5_TOKENS, 8)
+        words = (
+            100 * letters(lines[row], T5_TOKENS)[:, None] * torch.arange(1, 9)
+            if t5
+            else torch.zeros(T5_TOKENS, 8)
+        )
         assert torch.equal(tables["context"][row, LENGTH:], words)
         assert torch.equal(tables["pooled"][row], torch.cat([clip[0] + 0.5, 10 * clip[0] + 0.5]))
 
@@ -76,12 +89,16 @@ def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, 
         return error
 
     assert "--prompts" in refusal(folder, "--to", target)
-    assert "must end in .safetensors" in refusal(folder, "--prompts", file, "--to", tmp_path / "p.pt")
+    assert "must end in .safetensors" in refusal(
+        folder, "--prompts", file, "--to", tmp_path / "p.pt"
+    )
     assert "cannot be read" in refusal(folder, "--prompts", tmp_path / "none.txt", "--to", target)
     assert "has 2 empty lines" in refusal(
         folder, "--prompts", prompts(tmp_path / "two.txt", "", "a", ""), "--to", target
     )
-    assert "holds no Stable Diffusion pipeline" in refusal(tmp_path, "--prompts", file, "--to", target)
+    assert "holds no Stable Diffusion pipeline" in refusal(
+        tmp_path, "--prompts", file, "--to", target
+    )
     (folder / "text_encoder_2").mkdir()
     (folder / "text_encoder_2" / "config.json").write_text("{}")
     assert "holds another pipeline" in refusal(folder, "--prompts", file, "--to", target)
@@ -96,8 +113,14 @@ def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, 
 def test_without_transformers_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     file = prompts(tmp_path / "prompts.txt", "a dog")
-    assert run(pipeline(tmp_path / "sd", 1), "--prompts", file, "--to", tmp_path / "p.safetensors") == 2
-    assert 'need the package transformers: pip install "posterior-bench[text]"' in capsys.readouterr().err
+    assert (
+        run(pipeline(tmp_path / "sd", 1), "--prompts", file, "--to", tmp_path / "p.safetensors")
+        == 2
+    )
+    assert (
+        'need the package transformers: pip install "posterior-bench[text]"'
+        in capsys.readouterr().err
+    )
 
 
 def _tiny_clip(folder: Path, end: str, projected: bool, seed: int) -> None:
@@ -106,13 +129,27 @@ def _tiny_clip(folder: Path, end: str, projected: bool, seed: int) -> None:
 
     place = folder / f"tokenizer{end}"
     place.mkdir(parents=True)
-    signs = [*"abcdefgh", *(f"{sign}</w>" for sign in "abcdefgh"), "<|startoftext|>", "<|endoftext|>"]
+    signs = [
+        *"abcdefgh",
+        *(f"{sign}</w>" for sign in "abcdefgh"),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     (place / "vocab.json").write_text(json.dumps({sign: i for i, sign in enumerate(signs)}))
     (place / "merges.txt").write_text("#version: 0.2\n")
-    (place / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 12, "pad_token": "<|endoftext|>"}))
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (place / "tokenizer_config.json").write_text(
+        json.dumps({"model_max_length": 12, "pad_token": "<|endoftext|>"})
+    )
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     ids = {"bos_token_id": 16, "eos_token_id": 17, "pad_token_id": 17}
-    config = transformers.CLIPTextConfig(vocab_size=18, projection_dim=6, max_position_embeddings=12, **sizes, **ids)
+    config = transformers.CLIPTextConfig(
+        vocab_size=18, projection_dim=6, max_position_embeddings=12, **sizes, **ids
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
@@ -142,7 +179,10 @@ def test_the_embeddings_are_those_of_the_pipelines(tmp_path):
     loaded = {
         f"{name}{end}": cls.from_pretrained(three / f"{name}{end}")
         for end in ("", "_2")
-        for name, cls in (("tokenizer", real.CLIPTokenizer), ("text_encoder", real.CLIPTextModelWithProjection))
+        for name, cls in (
+            ("tokenizer", real.CLIPTokenizer),
+            ("text_encoder", real.CLIPTextModelWithProjection),
+        )
     }
     shape = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=20))
     stand_in = SimpleNamespace(
@@ -151,7 +191,9 @@ def test_the_embeddings_are_those_of_the_pipelines(tmp_path):
     for name in ("_get_clip_prompt_embeds", "_get_t5_prompt_embeds"):
         setattr(stand_in, name, getattr(StableDiffusion3Pipeline, name).__get__(stand_in))
     with torch.no_grad():
-        found = StableDiffusion3Pipeline.encode_prompt(stand_in, texts, texts, texts, "cpu", 1, False)
+        found = StableDiffusion3Pipeline.encode_prompt(
+            stand_in, texts, texts, texts, "cpu", 1, False
+        )
     ours = stable_diffusion_3(three, texts)
     torch.testing.assert_close(ours["context"], found[0])
     torch.testing.assert_close(ours["pooled"], found[2])

@@ -1,4 +1,5 @@
-"""Images made elsewhere: exported measurements come back and are scored as a person would score them by hand."""
+"""Images made elsewhere: exported measurements come back and are scored as a person would score
+them by hand."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-
-from bench import leaderboard
-from bench.__main__ import main
-from bench.app import compose
-from bench.errors import UserError
-from bench.export import export_masks
-from bench.external import answer_names
-from bench.run import plain
 from tests.bench.harness import planned, rows, run
+
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.export import export_masks
+from posterior_bench.bench.external import answer_names
+from posterior_bench.bench.run import plain
 
 IDS = [f"{i}.png" for i in range(7)]
 Make = Callable[..., list[str]]
@@ -74,17 +75,25 @@ def parquet(path: Path, **changed: object) -> Path:
         "draw": [d for _, d in made],
         "png": [encoded(pixels) for pixels in made.values()],
     }
-    pq.write_table(pa.table({k: v for k, v in {**columns, **changed}.items() if v is not None}), path, row_group_size=3)
+    pq.write_table(
+        pa.table({k: v for k, v in {**columns, **changed}.items() if v is not None}),
+        path,
+        row_group_size=3,
+    )
     return path
 
 
-def test_exported_measurements_come_back_and_are_scored_by_hand(scored, exported, photos, tmp_path) -> None:
+def test_exported_measurements_come_back_and_are_scored_by_hand(
+    scored, exported, photos, tmp_path
+) -> None:
     index = json.loads((exported / "index.json").read_text())
     answers = tmp_path / "answers"
     answers.mkdir()
     for line in index["images"]:
         mask = np.asarray(Image.open(exported / line["mask"])) == 255
-        pixels = np.where(mask, np.asarray(Image.open(exported / line["observed"])), 100).astype(np.uint8)
+        pixels = np.where(mask, np.asarray(Image.open(exported / line["observed"])), 100).astype(
+            np.uint8
+        )
         (answers / line["answer"]).write_bytes(encoded(pixels))
     outcome = run(scored(answers, "draws=1", "solver.label=grey", "metrics=[psnr,consistency]"))
     table = rows(outcome.plan).set_index("image_id")
@@ -102,13 +111,17 @@ def test_exported_measurements_come_back_and_are_scored_by_hand(scored, exported
         assert row["nfe"] == row["nge"] == 0
     line = leaderboard.build(outcome.study).iloc[0]
     assert line["solver"] == "grey" and line["variant"] == ""
-    assert math.isnan(line["seconds_sample"]), "the time it takes to read a file is not the method's"
+    assert math.isnan(line["seconds_sample"]), (
+        "the time it takes to read a file is not the method's"
+    )
 
 
 def test_names_and_containers_make_no_difference(scored, tmp_path) -> None:
     patterns = ["{stem}_{draw}.png", "{id}_{draw}.png", "{stem}/{draw}.png", "{id}/{draw}.png"]
     paths = [written(tmp_path / str(i), pattern) for i, pattern in enumerate(patterns)]
-    cells = {planned(scored(path)).cell.name for path in [*paths, parquet(tmp_path / "images.parquet")]}
+    cells = {
+        planned(scored(path)).cell.name for path in [*paths, parquet(tmp_path / "images.parquet")]
+    }
     assert len(cells) == 1
 
 
@@ -117,13 +130,17 @@ def test_stored_images_are_those_of_the_files(scored, tmp_path, pattern: str) ->
     made = images(draws=1)
     stored = rows(run(scored(written(tmp_path / "made", pattern, draws=1), "draws=1")).plan)
     for row in stored.itertuples():
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row.png))), made[row.image_id, row.draw])
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(row.png))), made[row.image_id, row.draw]
+        )
 
 
 def test_a_parquet_file_gives_every_draw_its_image(scored, tmp_path) -> None:
     made = images()
     for row in rows(run(scored(parquet(tmp_path / "made.parquet"))).plan).itertuples():
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row.png))), made[row.image_id, row.draw])
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(row.png))), made[row.image_id, row.draw]
+        )
 
 
 def test_changed_images_are_another_cell_and_a_moved_folder_is_not(scored, tmp_path) -> None:
@@ -229,7 +246,9 @@ def test_other_files_are_reported_and_not_fatal(scored, tmp_path, capsys) -> Non
         (["a.b", "v1.0.png"], {"a.b": ["a.b"], "v1.0.png": ["v1.0", "v1.0.png"]}),
     ],
 )
-def test_an_ending_may_be_left_out_where_names_stay_apart(ids: Sequence[str], names: dict[str, list[str]]) -> None:
+def test_an_ending_may_be_left_out_where_names_stay_apart(
+    ids: Sequence[str], names: dict[str, list[str]]
+) -> None:
     assert answer_names(ids) == names
 
 
@@ -242,7 +261,9 @@ def test_a_name_that_is_an_image_is_not_another_images_draw(scored, photos, tmp_
     made.mkdir()
     for name, value in (("a.png", 10), ("a_0.png", 20)):
         (made / name).write_bytes(encoded(np.full((8, 8), value, np.uint8)))
-    overrides = [o for o in scored(made, "draws=1", "data.images=2") if not o.startswith("data.root")]
+    overrides = [
+        o for o in scored(made, "draws=1", "data.images=2") if not o.startswith("data.root")
+    ]
     stored = rows(run([*overrides, f"data.root={data}"]).plan).set_index("image_id")["png"]
     assert {i: np.asarray(Image.open(io.BytesIO(png)))[0, 0] for i, png in stored.items()} == {
         "a.png": 10,
@@ -257,10 +278,15 @@ def test_a_name_that_is_an_image_is_not_another_images_draw(scored, photos, tmp_
         ({"png": ["x"] * 14}, "the column 'png' must hold bytes, but holds string"),
         ({"image_id": list(range(14))}, "the column 'image_id' must hold texts"),
         ({"draw": [0] * 14}, r"image_id 0\.png draw 0 is there twice \(and 13 more\)"),
-        ({"png": [None, *[b"x"] * 13]}, r"image_id 0\.png draw 0 cannot be read as a PNG file \(and 13 more\)"),
+        (
+            {"png": [None, *[b"x"] * 13]},
+            r"image_id 0\.png draw 0 cannot be read as a PNG file \(and 13 more\)",
+        ),
     ],
 )
-def test_an_unusable_parquet_file_is_refused(scored, tmp_path, changed: dict[str, object], message: str) -> None:
+def test_an_unusable_parquet_file_is_refused(
+    scored, tmp_path, changed: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         planned(scored(parquet(tmp_path / "made.parquet", **changed)))
 
@@ -274,7 +300,7 @@ def test_what_is_neither_directory_nor_parquet_is_refused(scored, tmp_path) -> N
 
 
 def test_images_that_change_after_the_plan_are_not_scored(scored, tmp_path) -> None:
-    from bench.worker import Worker
+    from posterior_bench.bench.worker import Worker
 
     made = written(tmp_path / "made", "{stem}_{draw}.png")
     plan = planned(scored(made))
@@ -295,7 +321,13 @@ def test_a_content_can_be_asked_for(scored, tmp_path) -> None:
 
 def test_without_a_prior_only_external_methods_run(scored, command, tmp_path) -> None:
     made = written(tmp_path / "made", "{stem}_{draw}.png")
-    assert run([*[o for o in scored(made) if not o.startswith("prior")], "prior=none", "prior.shape=[1,8,8]"]).good
+    assert run(
+        [
+            *[o for o in scored(made) if not o.startswith("prior")],
+            "prior=none",
+            "prior.shape=[1,8,8]",
+        ]
+    ).good
     kept = [o for o in command("dps") if not o.startswith("prior")]
     with pytest.raises(UserError, match="DPS needs grad"):
         planned([*kept, "prior=none", "prior.shape=[1,8,8]"])
@@ -308,11 +340,11 @@ def test_a_missing_optional_package_is_one_line(command, monkeypatch: pytest.Mon
         planned([*kept, "solver=deepinv"])
 
 
-# -- the export itself -------------------------------------------------------------------------------------------------
+# -- the export itself -----------------------------------------------------------------------------
 
 
 def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
-    from bench.worker import Session
+    from posterior_bench.bench.worker import Session
 
     index = pd.read_csv(exported / "index.csv")
     config = plain(compose(command("blended"))[0])
@@ -333,7 +365,7 @@ def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
 
 
 def test_noisy_measurements_are_exact_beside_the_picture(command, tmp_path) -> None:
-    from bench.worker import Session
+    from posterior_bench.bench.worker import Session
 
     noisy = [*command("blended", "operator.sigma=0.7", "seed=4", out="exported")]
     folder = export_masks(plain(compose(noisy)[0]))
@@ -355,8 +387,14 @@ def test_the_truth_is_there_only_when_asked_for(command, exported, photos, tmp_p
 
 
 def test_classes_are_exported_because_solvers_get_them(tmp_path) -> None:
-    folder = export_masks(plain(compose(["data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0]))
-    assert pd.read_csv(folder / "index.csv")["label"].tolist() == [9, 2, 1]  # boot, pullover, trousers
+    folder = export_masks(
+        plain(compose(["data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0])
+    )
+    assert pd.read_csv(folder / "index.csv")["label"].tolist() == [
+        9,
+        2,
+        1,
+    ]  # boot, pullover, trousers
 
 
 @pytest.mark.parametrize(
@@ -368,7 +406,9 @@ def test_classes_are_exported_because_solvers_get_them(tmp_path) -> None:
         (["operator=projection"], "this operator has none"),
     ],
 )
-def test_an_impossible_export_is_one_line(command, tmp_path, capsys, more: list[str], message: str) -> None:
+def test_an_impossible_export_is_one_line(
+    command, tmp_path, capsys, more: list[str], message: str
+) -> None:
     kept = [o for o in command() if o.split("=")[0] not in {m.split("=")[0] for m in more}]
     with pytest.raises(SystemExit) as stopped:
         main(["export-masks", *kept, *more])
@@ -379,4 +419,8 @@ def test_an_impossible_export_is_one_line(command, tmp_path, capsys, more: list[
 
 def test_an_export_replaces_nothing(command, exported) -> None:
     with pytest.raises(UserError, match="is there already"):
-        export_masks(plain(compose([o for o in command() if not o.startswith("out=")] + [f"out={exported}"])[0]))
+        export_masks(
+            plain(
+                compose([o for o in command() if not o.startswith("out=")] + [f"out={exported}"])[0]
+            )
+        )

@@ -14,17 +14,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-
-import solvers.blended
-from bench import leaderboard
-from bench.errors import DeviceLost, UserError
-from bench.overrides import check
-from bench.plan import CellPlan
-from bench.worker import Session, Worker
 from tests.bench.harness import assert_same_rows, planned, rows, run
 
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.errors import DeviceLost, UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.solvers import blended
+
 ROOT = Path(__file__).resolve().parents[2]
-BLENDED = solvers.blended.Blended
+BLENDED = blended.Blended
 DRAW = BLENDED.draw
 
 
@@ -58,12 +58,15 @@ def no_more_than(rows: int) -> Callable[..., None]:
     return act
 
 
-# -- memory -----------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fits", [1, 2])
-def test_a_batch_that_does_not_fit_gives_the_rows_of_a_smaller_one(command, drawing, fits: int) -> None:
-    """The very rows of an undisturbed run with ``batch=`` what fits, the recorded batch size included."""
+def test_a_batch_that_does_not_fit_gives_the_rows_of_a_smaller_one(
+    command, drawing, fits: int
+) -> None:
+    """The very rows of an undisturbed run with ``batch=`` what fits, the recorded batch size
+    included."""
     small = work(command("blended", f"batch={fits}", out="small"))
     drawing(no_more_than(fits))
     halved = work(command("blended", "batch=12", out="halved"))
@@ -73,7 +76,8 @@ def test_a_batch_that_does_not_fit_gives_the_rows_of_a_smaller_one(command, draw
 
 
 def test_every_chunk_begins_with_the_planned_batch(command, drawing) -> None:
-    """What one chunk could not hold decides nothing about the next, or rows would depend on their order."""
+    """What one chunk could not hold decides nothing about the next, or rows would depend on their
+    order."""
     calls = iter(range(99))
     drawing(lambda obs, prior: no_more_than(2)(obs, prior) if next(calls) == 0 else None)
     table = rows(work(command()))
@@ -84,12 +88,20 @@ def test_every_chunk_begins_with_the_planned_batch(command, drawing) -> None:
 def test_what_does_not_fit_alone_is_an_oom_row_and_its_neighbours_are_not(command, drawing) -> None:
     whole = work(command("blended", "batch=1", out="whole"))
     heavy = Session(whole.cell.config, "cpu").measure(["3.png"]).y[0]
-    drawing(lambda obs, prior: no_more_than(0 if any(torch.equal(y, heavy) for y in obs.y) else 4)(obs, prior))
+    drawing(
+        lambda obs, prior: no_more_than(0 if any(torch.equal(y, heavy) for y in obs.y) else 4)(
+            obs, prior
+        )
+    )
     table = rows(work(command("blended", "batch=8")))
     bad = table["image_id"] == "3.png"
-    assert (table[bad]["status"] == "oom").all() and table[bad]["message"].str.contains("1 rows").all()
+    assert (table[bad]["status"] == "oom").all() and table[bad]["message"].str.contains(
+        "1 rows"
+    ).all()
     table, whole = table[table["padded_batch"] == 1], rows(whole)[:8]
-    assert table["image_id"].tolist() == whole["image_id"].tolist(), "the chunk of four images and no other"
+    assert table["image_id"].tolist() == whole["image_id"].tolist(), (
+        "the chunk of four images and no other"
+    )
     good = ~bad[table.index]
     assert table[good].equals(whole[good])
 
@@ -97,28 +109,32 @@ def test_what_does_not_fit_alone_is_an_oom_row_and_its_neighbours_are_not(comman
 def test_host_memory_counts_too(command, drawing) -> None:
     def act(obs, prior):
         if obs.n > 1:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: ...")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: ..."
+            )
 
     drawing(act)
     assert (rows(work(command()))["padded_batch"] == 1).all()
 
 
 def test_the_leaderboard_says_that_a_batch_was_smaller(command, drawing) -> None:
-    assert not any("memory" in note for note in leaderboard.build(run(command()).study).attrs["notes"])
+    assert not any(
+        "memory" in note for note in leaderboard.build(run(command()).study).attrs["notes"]
+    )
     drawing(no_more_than(2))
     study = run(command("blended", out="halved")).study
     (note,) = (note for note in leaderboard.build(study).attrs["notes"] if "memory" in note)
     assert note.startswith("Memory ran out for 14 of 14 rows") and "not bit for bit" in note
 
 
-# -- time -------------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 def test_a_chunk_that_takes_too_long_becomes_timeout_rows(command, drawing, monkeypatch) -> None:
     """A clock that a test turns: every network evaluation of the second chunk takes an hour."""
     healthy = rows(work(command(out="healthy")))
     now, hours = [0.0], [0]
-    monkeypatch.setattr("bench.worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("posterior_bench.bench.worker.time.monotonic", lambda: now[0])
     calls = iter(range(99))
 
     def act(obs, prior):
@@ -139,7 +155,9 @@ def test_a_chunk_that_takes_too_long_becomes_timeout_rows(command, drawing, monk
     late = table["status"] == "timeout"
     # the third call is the first that begins too late
     assert late.sum() == 4 and hours[0] == 3
-    assert set(table[late]["message"]) == {"TimeoutExceeded: the chunk took longer than timeout=9000 seconds"}
+    assert set(table[late]["message"]) == {
+        "TimeoutExceeded: the chunk took longer than timeout=9000 seconds"
+    }
     assert table[~late].equals(healthy[~late])
 
 
@@ -149,7 +167,7 @@ def test_timeouts_that_mean_nothing_are_refused(command, timeout: str) -> None:
         run(check(command("blended", f"timeout={timeout}")))
 
 
-# -- workers that cannot start ----------------------------------------------------------------------------------------
+# -- workers that cannot start ---------------------------------------------------------------------
 
 
 def test_a_worker_that_cannot_load_stops_the_study(command, tmp_path, monkeypatch) -> None:
@@ -161,7 +179,10 @@ def test_a_worker_that_cannot_load_stops_the_study(command, tmp_path, monkeypatc
         load(self, config, device, prior)
 
     monkeypatch.setattr(Session, "__init__", broken)
-    with pytest.raises(UserError, match="no worker can start on cpu: RuntimeError: CUDA driver initialization failed"):
+    with pytest.raises(
+        UserError,
+        match="no worker can start on cpu: RuntimeError: CUDA driver initialization failed",
+    ):
         run(command("blended", "draws=3"))
     assert not list((tmp_path / "study").rglob("*.parquet"))
 
@@ -171,7 +192,9 @@ def test_a_lost_device_keeps_the_rows_and_stops(command, drawing) -> None:
 
     def act(obs, prior):
         if next(calls) >= 1:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+            raise RuntimeError(
+                "CUDA error: an illegal memory access was encountered\nCompile with ..."
+            )
 
     drawing(act)
     with pytest.raises(DeviceLost, match="illegal memory access"):
@@ -180,11 +203,13 @@ def test_a_lost_device_keeps_the_rows_and_stops(command, drawing) -> None:
     assert table["status"].value_counts().to_dict() == {"ok": 4, "error": 4}
 
 
-# -- the circuit breaker ----------------------------------------------------------------------------------------------
+# -- the circuit breaker ---------------------------------------------------------------------------
 
 
-def test_a_cell_whose_first_rows_fail_alike_is_stopped(command, drawing, monkeypatch, capsys) -> None:
-    from bench.finish import finish
+def test_a_cell_whose_first_rows_fail_alike_is_stopped(
+    command, drawing, monkeypatch, capsys
+) -> None:
+    from posterior_bench.bench.finish import finish
 
     calls = iter(range(99))
 
@@ -196,7 +221,12 @@ def test_a_cell_whose_first_rows_fail_alike_is_stopped(command, drawing, monkeyp
     assert len(rows(outcome.plan)) == 8 and not outcome.good
     assert not finish([outcome])
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "stopped after 8 rows" in said and "cursed 0" in said and "retry=true" in said
+    assert (
+        said.count("\n") == 1
+        and "stopped after 8 rows" in said
+        and "cursed 0" in said
+        and "retry=true" in said
+    )
     # the same command says so again and does nothing; the mistake mended, retry=true does all
     again = run(command())
     assert again.stopped == outcome.stopped and next(calls) == 2 and len(rows(again.plan)) == 8
@@ -207,7 +237,9 @@ def test_a_cell_whose_first_rows_fail_alike_is_stopped(command, drawing, monkeyp
 
 
 @pytest.mark.parametrize("messages", ["different", "one good", "accepted"])
-def test_a_cell_goes_on_where_failures_differ_or_are_accepted(command, drawing, messages: str) -> None:
+def test_a_cell_goes_on_where_failures_differ_or_are_accepted(
+    command, drawing, messages: str
+) -> None:
     calls = iter("abcdefgh")
 
     def act(obs, prior):
@@ -221,13 +253,13 @@ def test_a_cell_goes_on_where_failures_differ_or_are_accepted(command, drawing, 
     assert outcome.good == (messages == "accepted")
 
 
-# -- being stopped ----------------------------------------------------------------------------------------------------
+# -- being stopped ---------------------------------------------------------------------------------
 
 SLEEPY = '''
 import time
 from dataclasses import dataclass
 from typing import ClassVar
-from solvers.base import Card, Sampler
+from posterior_bench.solvers.base import Card, Sampler
 
 @dataclass(frozen=True)
 class Sleepy(Sampler):
@@ -277,26 +309,37 @@ def started(sleepy: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_a_run_which_says_how_to_continue(started, sleepy, number: int, code: int) -> None:
+def test_a_signal_stops_a_run_which_says_how_to_continue(
+    started, sleepy, number: int, code: int
+) -> None:
     started.send_signal(number)
     said = started.communicate(timeout=60)[1]
     assert started.returncode == code, said
     assert len(said.splitlines()) == 1
-    said_command = re.fullmatch(r"bench: interrupted; .* To continue: python -m bench (.*)\n", said)[1]
+    said_command = re.fullmatch(
+        r"bench: interrupted; .* To continue: python -m bench (.*)\n", said
+    )[1]
     plan = planned(check(sleepy))
     before = {path: path.stat().st_mtime_ns for path in plan.store.shards()}
     assert 1 <= len(before) < 7 and not list(plan.folder.rglob(".*.tmp"))
     assert not list((plan.folder / "alive").iterdir())
     done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m bench {said_command}"], cwd=ROOT, capture_output=True, text=True, timeout=120
+        ["sh", "-c", f"{sys.executable} -m bench {said_command}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert len(rows(plan)) == 7
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was stored was done again"
+    assert {path: path.stat().st_mtime_ns for path in before} == before, (
+        "what was stored was done again"
+    )
 
 
 def test_a_worker_on_a_signal_leaves_the_rows_of_others(command) -> None:
-    """Ctrl-C in the middle of a chunk: no row of it is stored, and none of an earlier one is lost."""
+    """Ctrl-C in the middle of a chunk: no row of it is stored, and none of an earlier one is
+    lost."""
     plan = planned(command())
     worker, stop = Worker("cpu", 1), KeyboardInterrupt()
     worker.run(plan, plan.chunks[0])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from bench import figures
+from posterior_bench.bench import figures
 
 COLUMNS = ["solver", "data", "mask", "operator", "nfe", "psnr", "psnr_lo", "psnr_hi"]
 
@@ -41,11 +41,15 @@ def test_points_and_intervals_are_those_of_the_table(frame: pd.DataFrame) -> Non
     # no end at infinity
     assert points[50.0, 25.0].lines[2][0].get_segments()[0].tolist() == [[50.0, 24.0], [50.0, 25.0]]
     # what costs nothing is a line across, on a logarithmic axis
-    assert [line.get_ydata()[0] for line in first.lines if list(line.get_xdata()) == [0, 1]] == [30.0]
-    assert [tuple(np.ravel(bars.lines[0].get_xydata())) for bars in second.containers] == [(10.0, 18.0)]
-    assert first.get_ylim()[0] < 19 and "PSNR in dB, higher is better" in {text.get_text() for text in figure.texts} | {
-        figure.get_supylabel()
-    }
+    assert [line.get_ydata()[0] for line in first.lines if list(line.get_xdata()) == [0, 1]] == [
+        30.0
+    ]
+    assert [tuple(np.ravel(bars.lines[0].get_xydata())) for bars in second.containers] == [
+        (10.0, 18.0)
+    ]
+    assert first.get_ylim()[0] < 19 and "PSNR in dB, higher is better" in {
+        text.get_text() for text in figure.texts
+    } | {figure.get_supylabel()}
 
 
 def test_a_solver_looks_the_same_in_every_panel(frame: pd.DataFrame) -> None:
@@ -61,12 +65,15 @@ def test_a_solver_looks_the_same_in_every_panel(frame: pd.DataFrame) -> None:
 
 
 def test_costs_are_passes_and_seconds(frame: pd.DataFrame) -> None:
-    """DDNM takes half the evaluations of MMPS, and MMPS four times the passes: only one of them is on the front."""
+    """DDNM takes half the evaluations of MMPS, and MMPS four times the passes: only one of them is
+    on the front."""
     lines = [
         ["mmps", "g2", "pixels", "inpainting", 30, 120, 22.0, 0.5],
         ["ddnm", "g2", "pixels", "inpainting", 60, 60, 25.0, 0.2],
     ]
-    frame = pd.DataFrame(lines, columns=["solver", *figures.GROUP, "nfe", "passes", "psnr", "seconds_sample"])
+    frame = pd.DataFrame(
+        lines, columns=["solver", *figures.GROUP, "nfe", "passes", "psnr", "seconds_sample"]
+    )
     frame = frame.assign(psnr_lo=frame["psnr"], psnr_hi=frame["psnr"], seconds_fit=0.0)
     frame.attrs = {"metrics": {"psnr": {"title": "PSNR", "direction": "up", "unit": "dB"}}}
     passes, seconds = figures.pareto(frame, "psnr").axes
@@ -74,8 +81,14 @@ def test_costs_are_passes_and_seconds(frame: pd.DataFrame) -> None:
     assert seconds.get_xlabel() == "seconds per draw"
     points = {tuple(np.ravel(bars.lines[0].get_xydata())) for bars in passes.containers}
     assert points == {(120.0, 22.0), (60.0, 25.0)}
-    fronts = [line.get_xydata().tolist() for line in passes.lines if line.get_color() == figures.FRONT["color"]]
-    assert fronts == [[[60.0, 25.0], [120.0, 25.0]]]  # by evaluations alone MMPS would be the cheapest
+    fronts = [
+        line.get_xydata().tolist()
+        for line in passes.lines
+        if line.get_color() == figures.FRONT["color"]
+    ]
+    assert fronts == [
+        [[60.0, 25.0], [120.0, 25.0]]
+    ]  # by evaluations alone MMPS would be the cheapest
 
 
 def test_many_solvers_have_different_looks() -> None:
@@ -86,7 +99,9 @@ def test_many_solvers_have_different_looks() -> None:
 
 def test_files_are_written_where_the_study_asks(frame: pd.DataFrame, tmp_path: Path) -> None:
     def asks(figure: object) -> Path | None:
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"study": {"name": "x", "figure": figure}}))
+        (tmp_path / "config.yaml").write_text(
+            yaml.safe_dump({"study": {"name": "x", "figure": figure}})
+        )
         return figures.write(tmp_path, frame)
 
     assert figures.write(tmp_path / "nowhere", frame) is None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bench.app import compose
-from bench.finish import finish, finish_elsewhere
 from tests.bench.harness import run
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.finish import finish, finish_elsewhere
 
 SMALL = ("data.images=2", "solver.steps=2")
 

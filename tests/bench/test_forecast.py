@@ -1,4 +1,5 @@
-"""What ``plan`` says against what a run then does: passes to the last one, bytes nearly, and nothing run for it."""
+"""What ``plan`` says against what a run then does: passes to the last one, bytes nearly, and
+nothing run for it."""
 
 from __future__ import annotations
 
@@ -10,27 +11,29 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-
-import bench.calls
-import bench.forecast
-from bench.__main__ import main
-from bench.app import compose
-from bench.build import build
-from bench.calls import TooMuch, measured
-from bench.catalog import options
-from bench.counts import SHORT, Counts, Kind, count
-from bench.errors import UserError
-from bench.forecast import Ask, _configurations, forecasted
-from bench.overrides import check
-from bench.studies import cells
-from bench.worker import Worker
-from priors.load import verify
-from priors.process import VE, VP
 from tests.bench.harness import rows, run
 from tests.bench.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE, cell  # noqa: F401 - a fixture
 
+from posterior_bench.bench import calls, forecast
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import build
+from posterior_bench.bench.calls import TooMuch, measured
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.counts import SHORT, Counts, Kind, count
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.forecast import Ask, _configurations, forecasted
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.studies import cells
+from posterior_bench.bench.worker import Worker
+from posterior_bench.priors.load import verify
+from posterior_bench.priors.process import VE, VP
+
 INPAINTING = {"_target_": "operators.inpainting.Inpainting"}
-KINDS = {"network": Kind(VE()), "latent": Kind(VP.scheduled("scaled_linear", 0.00085, 0.012), latent=True)}
+KINDS = {
+    "network": Kind(VE()),
+    "latent": Kind(VP.scheduled("scaled_linear", 0.00085, 0.012), latent=True),
+}
 
 
 @pytest.fixture
@@ -57,10 +60,12 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "_solve", refuse)
 
 
-# -- passes -----------------------------------------------------------------------------------------------------------
+# -- passes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in BY_HAND if name not in ("conditional", "latentpaint", "deepinv")])
+@pytest.mark.parametrize(
+    "name", [name for name in BY_HAND if name not in ("conditional", "latentpaint", "deepinv")]
+)
 def test_counted_calls_are_those_counted_by_hand(name: str) -> None:
     solver = build(options("solver")[name].content)
     found = count(solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0)
@@ -77,7 +82,9 @@ def test_exact_draws_take_no_pass() -> None:
     assert {*found.of_row(1).values()} == {0.0}
 
 
-@pytest.mark.parametrize("name", ["dps", "blended", "reddiff", "mmps", "psld", "resample", "diffpir"])
+@pytest.mark.parametrize(
+    "name", ["dps", "blended", "reddiff", "mmps", "psld", "resample", "diffpir"]
+)
 def test_long_runs_that_are_foretold_have_the_count_by_hand(name: str) -> None:
     solver = build({**options("solver")[name].content, "steps": 2 * sum(SHORT) + 13})
     found = count(solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0)
@@ -87,14 +94,24 @@ def test_long_runs_that_are_foretold_have_the_count_by_hand(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("dps", "network"), ("repaint", "network"), ("vipaint2", "network"), ("psld", "latent"), ("vipaint2", "latent")],
+    [
+        ("dps", "network"),
+        ("repaint", "network"),
+        ("vipaint2", "network"),
+        ("psld", "latent"),
+        ("vipaint2", "latent"),
+    ],
 )
 def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None:  # noqa: F811
     """Autoencoder calls and their gradients too; the network runs once for real."""
-    few = {"vipaint2": ["solver.iterations=3", "solver.refine_steps=4"]}.get(name, ["solver.steps=8"])
+    few = {"vipaint2": ["solver.iterations=3", "solver.refine_steps=4"]}.get(
+        name, ["solver.steps=8"]
+    )
     _, _, session = cell(name, *few, kind=kind)
     row = Worker()._solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
-    found = count(session.solver, Kind.of(session.prior), session.config["operator"], 60.0).of_row(DRAWS)
+    found = count(session.solver, Kind.of(session.prior), session.config["operator"], 60.0).of_row(
+        DRAWS
+    )
     assert found == {key: pytest.approx(row[key]) for key in found}
     assert found["nfe"] > 0
 
@@ -117,7 +134,7 @@ def test_a_budget_chooses_the_steps_before_they_are_counted(command) -> None:
     assert line.cost.passes == 30  # 15 steps, each with its gradient
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def test_a_sweep_is_planned_without_running_anything(command, plan, idle) -> None:
@@ -125,12 +142,17 @@ def test_a_sweep_is_planned_without_running_anything(command, plan, idle) -> Non
     code, out, _ = plan("-m", "solver=blended,dps", "mask=rotated,comod", "solver.steps=5", *lines)
     assert code == 0
     # 14 rows of five steps; DPS takes a gradient in each
-    assert "Estimate: 4 cells, 56 rows, 280 network evaluations, 420 passes (forward + backward), " in out
+    assert (
+        "Estimate: 4 cells, 56 rows, 280 network evaluations, 420 passes (forward + backward), "
+        in out
+    )
     assert "dps folder comod 14 70 140" in out and "(smooth: " in out
 
 
 def test_a_sweep_without_m_is_still_refused(command, plan) -> None:
-    code, _, err = plan("solver=blended,dps", *[line for line in command() if not line.startswith("solver")])
+    code, _, err = plan(
+        "solver=blended,dps", *[line for line in command() if not line.startswith("solver")]
+    )
     assert code == 2 and "add -m" in err
 
 
@@ -142,27 +164,45 @@ def test_one_cell_says_passes_hours_and_disk(command, plan, idle) -> None:
     assert "of one worker, from " in out and "on this CPU" in out and " MiB" in out
 
 
-def test_given_seconds_a_pass_need_no_network(command, plan, idle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.forecast, "measured", None)
+def test_given_seconds_a_pass_need_no_network(
+    command, plan, idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "measured", None)
     (line,) = forecasted([command("dps")], Ask(seconds_pass=0.5))
     assert line.cost.seconds == 8 * 2 * 0.5
     code, out, _ = plan("seconds_pass=36", *command("dps"))
-    assert code == 0 and "hours 2.2 of one worker, from seconds_pass" in out  # 224 passes at 36 s are 2.24 hours
+    assert (
+        code == 0 and "hours 2.2 of one worker, from seconds_pass" in out
+    )  # 224 passes at 36 s are 2.24 hours
 
 
-def test_another_study_tells_the_seconds_of_a_pass(command, tmp_path: Path, idle, monkeypatch) -> None:
+def test_another_study_tells_the_seconds_of_a_pass(
+    command, tmp_path: Path, idle, monkeypatch
+) -> None:
     monkeypatch.undo()
-    table = run(command("blended", out="timed")).plan.store.read(["nfe", "nge", "seconds_fit", "seconds_sample"])
-    pace = (table["seconds_fit"] + table["seconds_sample"]).mean() / (table["nfe"] + table["nge"]).mean()
+    table = run(command("blended", out="timed")).plan.store.read(
+        ["nfe", "nge", "seconds_fit", "seconds_sample"]
+    )
+    pace = (table["seconds_fit"] + table["seconds_sample"]).mean() / (
+        table["nfe"] + table["nge"]
+    ).mean()
     (line,) = forecasted([command("dps", out="new")], Ask(timings=str(tmp_path / "timed")))
     assert line.cost.source == "timings" and line.cost.seconds == pytest.approx(16 * pace)
 
 
-MISSING = ["data=imagenet64", "data.images=3", "draws=2", "solver.preset=vipaint_paper", "metrics=[psnr]"]
+MISSING = [
+    "data=imagenet64",
+    "data.images=3",
+    "draws=2",
+    "solver.preset=vipaint_paper",
+    "metrics=[psnr]",
+]
 
 
 def test_what_is_missing_is_said_once_and_the_rest_is_known(plan, idle, tmp_path: Path) -> None:
-    code, out, _ = plan("-m", "solver=dps,blended,reddiff_v", "mask=rotated,comod", *MISSING, f"out={tmp_path}")
+    code, out, _ = plan(
+        "-m", "solver=dps,blended,reddiff_v", "mask=rotated,comod", *MISSING, f"out={tmp_path}"
+    )
     assert code == 0
     assert "dps imagenet64 rotated 6 6 000 12 000" in out  # 1000 steps with gradients
     assert out.count("checkpoints/imagenet64_edm holds no prior.json") == 1
@@ -170,7 +210,9 @@ def test_what_is_missing_is_said_once_and_the_rest_is_known(plan, idle, tmp_path
     assert "VGG" not in out and not any(tmp_path.iterdir())
 
 
-def test_one_cell_with_missing_files_is_estimated_and_then_refused(plan, idle, tmp_path: Path) -> None:
+def test_one_cell_with_missing_files_is_estimated_and_then_refused(
+    plan, idle, tmp_path: Path
+) -> None:
     code, out, err = plan("solver=dps", "mask=rotated", *MISSING, f"out={tmp_path}")
     assert code == 2 and err.count("holds no prior.json") == 1
     assert "dps imagenet64 rotated 6 6 000 12 000" in out
@@ -197,29 +239,37 @@ def test_a_wrong_command_is_refused(command, wrong: str) -> None:
         forecasted([command("dps", wrong)], Ask())
 
 
-# -- limits -----------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def test_memory_is_looked_at_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the prior was loaded")
 
-    monkeypatch.setattr(bench.calls, "shared", refuse)
+    monkeypatch.setattr(calls, "shared", refuse)
     node = {"_target_": "priors.load.load", "path": "priors/assets/fashion"}
-    with pytest.raises(TooMuch, match=r"its weights \(0.0 GiB\) and the activations of one call do not fit"):
+    with pytest.raises(
+        TooMuch, match=r"its weights \(0.0 GiB\) and the activations of one call do not fit"
+    ):
         measured(node, verify(node["path"]), ["nfe"], 16, "cpu", 2**20, math.inf)
 
 
 def test_a_call_that_would_take_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.calls, "_speed", lambda device: 1e3)
-    monkeypatch.setattr(bench.calls, "shared", None)
-    with pytest.raises(TooMuch, match=r"one call takes about \d+ s on this CPU, more than \d+ s allow"):
-        measured({}, verify("priors/assets/fashion"), ["nfe"], 16, "cpu", 2**40, time.monotonic() + 60)
+    monkeypatch.setattr(calls, "_speed", lambda device: 1e3)
+    monkeypatch.setattr(calls, "shared", None)
+    with pytest.raises(
+        TooMuch, match=r"one call takes about \d+ s on this CPU, more than \d+ s allow"
+    ):
+        measured(
+            {}, verify("priors/assets/fashion"), ["nfe"], 16, "cpu", 2**40, time.monotonic() + 60
+        )
 
 
 def test_counting_ends_in_time_and_says_so() -> None:
     solver = build({**options("solver")["vipaint2"].content, "iterations": 10**6})
-    with pytest.raises(Exception, match="counting its passes takes more than 0 s; max_seconds=N allows more"):
+    with pytest.raises(
+        Exception, match="counting its passes takes more than 0 s; max_seconds=N allows more"
+    ):
         count(solver, KINDS["network"], INPAINTING, 0.2)
 
 
@@ -240,15 +290,29 @@ def test_settings_of_plan_are_checked(wrong: str, words: str) -> None:
 
 
 def test_settings_of_plan_are_told_from_those_of_a_run() -> None:
-    ask, rest = Ask.parted(["-m", "max_memory=1.5GiB", "solver=dps", "max_seconds=5", "study.name=measure"])
-    assert (ask.memory, ask.max_seconds, rest) == (3 * 2**29, 5.0, ["-m", "solver=dps", "study.name=measure"])
+    ask, rest = Ask.parted(
+        ["-m", "max_memory=1.5GiB", "solver=dps", "max_seconds=5", "study.name=measure"]
+    )
+    assert (ask.memory, ask.max_seconds, rest) == (
+        3 * 2**29,
+        5.0,
+        ["-m", "solver=dps", "study.name=measure"],
+    )
 
 
-# -- configurations without Hydra -------------------------------------------------------------------------------------
+# -- configurations without Hydra ------------------------------------------------------------------
 
 
 def test_cells_composed_together_are_those_of_hydra() -> None:
-    every = cells(["study=embedded", "solver=dps,blended", "solver.guidance=2", "mask=rotated", "data=fashion"])
+    every = cells(
+        [
+            "study=embedded",
+            "solver=dps,blended",
+            "solver.guidance=2",
+            "mask=rotated",
+            "data=fashion",
+        ]
+    )
     assert len(every) == 2
     for (config, choices, _), lines in zip(_configurations(every), every, strict=True):
         cfg, expected = compose(check(lines, study_sweep=True))

@@ -1,4 +1,5 @@
-"""Code of other people raises what it likes: a row says so, the rest goes on, and exit 0 means that all is good."""
+"""Code of other people raises what it likes: a row says so, the rest goes on, and exit 0 means that
+all is good."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-
-import solvers.blended
-from bench import stop
-from bench.errors import UserError
-from bench.foreign import MOST, Left, described, foreign
-from bench.worker import Worker
-from metrics.psnr import PSNR
 from tests.bench.harness import planned, rows, run
 
-BLENDED = solvers.blended.Blended
+from posterior_bench.bench import stop
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.foreign import MOST, Left, described, foreign
+from posterior_bench.bench.worker import Worker
+from posterior_bench.metrics.psnr import PSNR
+from posterior_bench.solvers import blended
+
+BLENDED = blended.Blended
 DRAW = BLENDED.draw
 
 
@@ -36,7 +37,8 @@ def heeding() -> Iterator[None]:
 
 @pytest.fixture
 def drawing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], None]:
-    """Lets a function of the observation stand in for the solver; what it gives back is the output, unless None."""
+    """Lets a function of the observation stand in for the solver; what it gives back is the output,
+    unless None."""
 
     def replace(act: Callable[..., object]) -> None:
         def draw(self, obs, prior, noise):
@@ -99,7 +101,9 @@ RAISED = {
 
 
 @pytest.mark.parametrize("kind", RAISED)
-def test_whatever_a_solver_raises_is_a_row_and_the_next_chunk_runs(command, drawing, heeding, kind: str) -> None:
+def test_whatever_a_solver_raises_is_a_row_and_the_next_chunk_runs(
+    command, drawing, heeding, kind: str
+) -> None:
     act, message = RAISED[kind]
     calls = iter(range(9))
     drawing(lambda obs: act(obs) if next(calls) == 0 else None)
@@ -116,15 +120,19 @@ def test_whatever_a_solver_raises_is_a_row_and_the_next_chunk_runs(command, draw
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
-def test_what_a_metric_or_a_data_set_raises_is_a_row_too(command, heeding, monkeypatch, error: BaseException) -> None:
-    for owner, name in ((PSNR, "__call__"), (solvers.blended.Blended, "fit")):
+def test_what_a_metric_or_a_data_set_raises_is_a_row_too(
+    command, heeding, monkeypatch, error: BaseException
+) -> None:
+    for owner, name in ((PSNR, "__call__"), (blended.Blended, "fit")):
         plan = planned(command("blended", "data.images=2", "solver.steps=2", out=name))
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, raising_method(error))
             assert Worker("cpu", 1).run(plan, plan.chunks[0]) == {"error": 4}
     plan = planned(command("blended", "data.images=2", "solver.steps=2", out="data"))
     worker = Worker("cpu", 1)
-    monkeypatch.setattr(type(worker.session(plan.cell.config).images), "images", raising_method(error))
+    monkeypatch.setattr(
+        type(worker.session(plan.cell.config).images), "images", raising_method(error)
+    )
     assert worker.run(plan, plan.chunks[0]) == {"error": 4}
 
 
@@ -150,7 +158,9 @@ def test_a_metric_that_gives_no_number_is_an_error_row(command, monkeypatch, val
     plan = planned(command("blended", "data.images=2", "solver.steps=2"))
     assert Worker("cpu", 1).run(plan, plan.chunks[0]) == {"error": 4}
     (said,) = set(rows(plan)["message"])
-    assert said.startswith(f"TypeError: metric 'psnr' gave {type(value).__name__} in place of a real number")
+    assert said.startswith(
+        f"TypeError: metric 'psnr' gave {type(value).__name__} in place of a real number"
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,15 +172,19 @@ def test_a_metric_that_gives_no_number_is_an_error_row(command, monkeypatch, val
         (lambda y: y.to(torch.uint8), "torch.uint8"),
     ],
 )
-def test_an_output_that_is_not_real_is_refused_by_its_type(command, drawing, make, said: str) -> None:
+def test_an_output_that_is_not_real_is_refused_by_its_type(
+    command, drawing, make, said: str
+) -> None:
     drawing(lambda obs: make(obs.y))
     plan = planned(command("blended", "data.images=2"))
     assert Worker("cpu", 1).run(plan, plan.chunks[0]) == {"error": 4}
-    assert set(rows(plan)["message"].str.contains(f"the solver returned images of {said}; ", regex=False)) == {True}
+    assert set(
+        rows(plan)["message"].str.contains(f"the solver returned images of {said}; ", regex=False)
+    ) == {True}
 
 
 def test_an_output_far_from_images_is_a_row_with_a_note(command, drawing, capsys) -> None:
-    from bench.finish import finish
+    from posterior_bench.bench.finish import finish
 
     drawing(lambda obs: torch.full_like(obs.y, 255.0))
     outcome = run(command("blended", "data.images=2"))
@@ -191,25 +205,30 @@ def test_a_constructor_that_exits_is_refused_and_no_good_end(command, monkeypatc
 
 
 def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> None:
-    from bench.overrides import check
+    from posterior_bench.bench.overrides import check
 
     (tmp_path / "own.py").write_text("import sys\nclass Own:\n    pass\nsys.exit(0)\n")
     rest = [line for line in command() if not line.startswith("solver")]
-    with pytest.raises(UserError, match=r"own.py fails when it is imported: Left: SystemExit: 0 \(own.py:4\)"):
+    with pytest.raises(
+        UserError, match=r"own.py fails when it is imported: Left: SystemExit: 0 \(own.py:4\)"
+    ):
         planned(check([f"solver={tmp_path / 'own.py'}:Own", *rest]))
 
 
 def test_a_check_of_a_solver_that_exits_is_no_good_end(monkeypatch) -> None:
-    from bench.check import FAIL, Promise, _examine
+    from posterior_bench.bench.check import FAIL, Promise, _examine
 
     def leaves(subject: object) -> None:
         sys.exit(0)
 
     result = _examine(Promise("stays", "it stays", leaves), None)
-    assert (result.status, result.name) == (FAIL, "stays") and "SystemExit: 0 (test_foreign.py:" in result.reason
+    assert (result.status, result.name) == (
+        FAIL,
+        "stays",
+    ) and "SystemExit: 0 (test_foreign.py:" in result.reason
 
 
-# -- signals ----------------------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 
 def test_an_interrupt_is_told_apart_from_one_that_code_raises(heeding) -> None:
@@ -221,7 +240,9 @@ def test_an_interrupt_is_told_apart_from_one_that_code_raises(heeding) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_solver_that_swallows_a_signal_stores_nothing(command, drawing, heeding, number: int, code: int) -> None:
+def test_a_solver_that_swallows_a_signal_stores_nothing(
+    command, drawing, heeding, number: int, code: int
+) -> None:
     def swallow(obs: object) -> None:
         with contextlib.suppress(BaseException):
             signal.raise_signal(number)
@@ -249,7 +270,9 @@ def test_the_signal_is_raised_again_in_a_loop_that_swallows_it(heeding, monkeypa
     assert swallowed == 3 and stop.exit_code() == 143
 
 
-def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(heeding, monkeypatch, capfd) -> None:
+def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(
+    heeding, monkeypatch, capfd
+) -> None:
     ended = threading.Event()
     codes = []
 
@@ -272,9 +295,11 @@ def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(heeding, mo
     assert codes == [143] and "did not end" in capfd.readouterr().err
 
 
-def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(monkeypatch, capsys) -> None:
+def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(
+    monkeypatch, capsys
+) -> None:
     """Libraries turn the exception into one of their own, into SystemExit, or into nothing."""
-    from bench import __main__ as bench
+    from posterior_bench.bench import __main__ as bench
 
     def verb(how: str) -> Callable[[list[str]], int]:
         def act(arguments: list[str]) -> int:
@@ -283,7 +308,11 @@ def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(mon
             except KeyboardInterrupt:
                 if how == "good":
                     return 0
-                raise {"exit": SystemExit(0), "error": RuntimeError("lost"), "user": UserError("bad")}[how] from None
+                raise {
+                    "exit": SystemExit(0),
+                    "error": RuntimeError("lost"),
+                    "user": UserError("bad"),
+                }[how] from None
             return 1
 
         return act
@@ -319,7 +348,8 @@ def test_a_forked_process_may_end_as_it_likes() -> None:
 
 
 def test_the_launcher_may_end_its_job_within_foreign_code() -> None:
-    """submitit's handler of the signal before a time limit queues the job again and raises SystemExit."""
+    """submitit's handler of the signal before a time limit queues the job again and raises
+    SystemExit."""
     namespace: dict[str, Callable[[], None]] = {}
     source = "import sys\ndef handler():\n    sys.exit(-1)\n"
     exec(compile(source, "/lib/submitit/core/job_environment.py", "exec"), namespace)

@@ -1,7 +1,9 @@
-"""Nobody's code runs because a study folder, an interpolation or a setting of Hydra's names it; no secret is recorded.
+"""Nobody's code runs because a study folder, an interpolation or a setting of Hydra's names it; no
+secret is recorded.
 
-A study can come from somebody else, and a command line from a page in the web. The code planted here leaves a mark
-where it is imported or called, and the secret is looked for in every file and in all that is printed.
+A study can come from somebody else, and a command line from a page in the web. The code planted
+here leaves a mark where it is imported or called, and the secret is looked for in every file and in
+all that is printed.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bench import plugins
-from bench.__main__ import main
-from bench.build import target
-from bench.errors import BAD_INPUT, UserError
-from bench.interpolation import refuse, refuse_calls
-from bench.overrides import check
 from tests.bench.harness import run
+
+from posterior_bench.bench import plugins
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.build import target
+from posterior_bench.bench.errors import BAD_INPUT, UserError
+from posterior_bench.bench.interpolation import refuse, refuse_calls
+from posterior_bench.bench.overrides import check
 
 SECRET = "s3cr3t-do-not-tell"
 Command = Callable[..., list[str]]
@@ -34,7 +36,7 @@ def ended(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-# -- a study of somebody else's ---------------------------------------------------------------------------------------
+# -- a study of somebody else's --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ def mark(tmp_path: Path) -> Path:
 def evil(tmp_path: Path, mark: Path) -> Path:
     """A Python file that leaves a mark when it is imported."""
     file = tmp_path / "evil.py"
-    file.write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n\n\nclass Evil:\n    pass\n")
+    file.write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n\n\nclass Evil:\n    pass\n"
+    )
     return file
 
 
@@ -61,7 +65,11 @@ def planted(command: Command, tmp_path: Path, evil: Path) -> Callable[..., Path]
             record = yaml.safe_load(path.read_text())
             record["config"]["plugins"] = [str(evil)]
             for group in groups:
-                record["config"][group] = {**record["config"][group], "_target_": f"{evil}:Evil", **node}
+                record["config"][group] = {
+                    **record["config"][group],
+                    "_target_": f"{evil}:Evil",
+                    **node,
+                }
             path.write_text(yaml.safe_dump(record))
         plugins.admit([])
         return tmp_path / "study"
@@ -84,7 +92,9 @@ def test_no_reading_verb_imports_what_a_study_names(
     assert not mark.exists()
 
 
-def test_it_is_imported_where_the_reader_types_it(planted: Callable[..., Path], mark: Path, evil: Path) -> None:
+def test_it_is_imported_where_the_reader_types_it(
+    planted: Callable[..., Path], mark: Path, evil: Path
+) -> None:
     assert ended("report", str(planted("solver")), f"plugins=[{evil}]") == 0
     assert mark.exists()
 
@@ -98,7 +108,9 @@ def test_what_an_earlier_run_of_this_process_admitted_does_not_count(
     assert not mark.exists()
 
 
-def test_a_helper_of_ours_is_no_class_for_a_configuration(planted: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_helper_of_ours_is_no_class_for_a_configuration(
+    planted: Callable[..., Path], tmp_path: Path
+) -> None:
     """``write_atomic(path, data)`` would write any file: YAML has bytes."""
     written = tmp_path / "written"
     study = planted("data", _target_="bench.store.write_atomic", path=str(written), data=b"x")
@@ -108,7 +120,13 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(planted: Callable[...,
 
 @pytest.mark.parametrize(
     "path",
-    ["bench.store.write_atomic", "bench.export.Path", "priors.load.save", "bench.plugins.import_module", "os.system"],
+    [
+        "bench.store.write_atomic",
+        "bench.export.Path",
+        "priors.load.save",
+        "bench.plugins.import_module",
+        "os.system",
+    ],
 )
 def test_targets_are_classes_of_their_module_or_what_an_option_names(path: str) -> None:
     with pytest.raises(UserError, match="_target_"):
@@ -118,14 +136,16 @@ def test_targets_are_classes_of_their_module_or_what_an_option_names(path: str) 
 def test_a_recorded_program_runs_only_where_the_reader_says_so() -> None:
     config = {"operator": {"path": "net.pt", "trust_file": True}, "solver": None, "seed": 0}
     plugins.admit_typed([])
-    with pytest.raises(UserError, match=r"net\.pt is a program .* add trust_file=true to this command"):
+    with pytest.raises(
+        UserError, match=r"net\.pt is a program .* add trust_file=true to this command"
+    ):
         plugins.demand_trusted(config)
     assert plugins.admit_typed(["study", "trust_file=true"]) == ["study"]
     plugins.demand_trusted(config)
     plugins.admit([])
 
 
-# -- interpolations ---------------------------------------------------------------------------------------------------
+# -- interpolations --------------------------------------------------------------------------------
 
 CALLS = [
     "${oc.env:SECRET}",
@@ -149,25 +169,39 @@ CALLS = [
     "${study_folder:null,${oc.env:SECRET}}",
     "${",
 ]
-WHERE = ["out={}", "out='{}'", 'out="{}"', "study.name={}", "data.root={}", "++budget={}", "data.root='{}',b"]
+WHERE = [
+    "out={}",
+    "out='{}'",
+    'out="{}"',
+    "study.name={}",
+    "data.root={}",
+    "++budget={}",
+    "data.root='{}',b",
+]
 
 
 @pytest.mark.parametrize("text", CALLS)
 @pytest.mark.parametrize("where", WHERE)
-def test_no_override_calls_a_resolver(text: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_override_calls_a_resolver(
+    text: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET", SECRET)
     with pytest.raises(UserError) as refusal:
         check([where.format(text)], sweep=True)
     assert SECRET not in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("line", ["data={{root: '{}'}}", "metrics=[psnr,'{}']", "accept=['{}']", "solver=glob('{}')"])
+@pytest.mark.parametrize(
+    "line", ["data={{root: '{}'}}", "metrics=[psnr,'{}']", "accept=['{}']", "solver=glob('{}')"]
+)
 def test_nor_does_one_in_nested_values(line: str) -> None:
     with pytest.raises(UserError, match="environment"):
         check([line.format("${ oc.env:SECRET}")], sweep=True)
 
 
-@pytest.mark.parametrize("text", ["a$b", "{oc.env:HOME}", "$HOME", "100 $", "a}b{c", "$ {oc.env:HOME}"])
+@pytest.mark.parametrize(
+    "text", ["a$b", "{oc.env:HOME}", "$HOME", "100 $", "a}b{c", "$ {oc.env:HOME}"]
+)
 def test_text_that_is_no_interpolation_is_left_alone(text: str) -> None:
     refuse(text, "it")
 
@@ -180,7 +214,9 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
 
     asked: list[str] = []
     for name in ("oc", "e", "oc.env", "env", "n"):
-        OmegaConf.register_new_resolver(name, lambda *_, name=name: asked.append(name) or "x", replace=True)
+        OmegaConf.register_new_resolver(
+            name, lambda *_, name=name: asked.append(name) or "x", replace=True
+        )
     try:
         OmegaConf.to_container(OmegaConf.create({"a": text}), resolve=True)
     except (OmegaConfBaseException, RecursionError):
@@ -189,7 +225,7 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
         OmegaConf.clear_resolvers()
         from hydra.core.utils import setup_globals
 
-        from bench.schema import register
+        from posterior_bench.bench.schema import register
 
         register()
         setup_globals()
@@ -201,7 +237,9 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
 def test_no_configuration_file_calls_a_resolver() -> None:
     from omegaconf import OmegaConf
 
-    refuse_calls(OmegaConf.create({"data": {"root": "${out}"}, "hydra": {"x": "${oc.env:HOME}"}, "out": "a"}))
+    refuse_calls(
+        OmegaConf.create({"data": {"root": "${out}"}, "hydra": {"x": "${oc.env:HOME}"}, "out": "a"})
+    )
     with pytest.raises(UserError, match=r"the setting data\.list\[1\] calls a resolver"):
         refuse_calls(OmegaConf.create({"data": {"list": ["a", "${ oc.env:HOME}"]}}))
 
@@ -216,10 +254,12 @@ def test_a_secret_stands_in_no_file_and_no_line(
             assert ended(verb, f"out={text}", "solver=dps", "prior=fashion") == BAD_INPUT
     said = "".join(capfd.readouterr())
     assert SECRET not in said and len(said.splitlines()) == 12
-    assert not any(SECRET in name for _, folders, files in os.walk(tmp_path) for name in (*folders, *files))
+    assert not any(
+        SECRET in name for _, folders, files in os.walk(tmp_path) for name in (*folders, *files)
+    )
 
 
-# -- Hydra's own node -------------------------------------------------------------------------------------------------
+# -- Hydra's own node ------------------------------------------------------------------------------
 
 REFUSED = [
     "+hydra.callbacks.e._target_=os.system",
@@ -280,7 +320,13 @@ def test_hydra_is_told_nothing_that_it_would_import(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["hydra.verbose=true", "hydra/launcher=basic", "hydra.launcher.partition=gpu", "hydra.job.name=x"]
+    "line",
+    [
+        "hydra.verbose=true",
+        "hydra/launcher=basic",
+        "hydra.launcher.partition=gpu",
+        "hydra.job.name=x",
+    ],
 )
 def test_what_launches_jobs_can_be_set(line: str) -> None:
     assert check([line]) == [line]
@@ -289,11 +335,21 @@ def test_what_launches_jobs_can_be_set(line: str) -> None:
 @pytest.mark.parametrize(
     "flag",
     [
-        *("--config-dir=x", "--config-d=x", "-cd=x", "--config-path=x", "-cp=x", "--config-name=x", "-cn=x"),
+        *(
+            "--config-dir=x",
+            "--config-d=x",
+            "-cd=x",
+            "--config-path=x",
+            "-cp=x",
+            "--config-name=x",
+            "-cn=x",
+        ),
         *("--experimental-rerun=x", "--exp=x", "--no-such-flag"),
     ],
 )
-def test_no_flag_brings_configurations_or_pickles(flag: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_flag_brings_configurations_or_pickles(
+    flag: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert ended("run", flag, "solver=dps") == BAD_INPUT
     said = capfd.readouterr().err
     assert len(said.splitlines()) == 1 and ("is not taken here" in said or "--help" in said)

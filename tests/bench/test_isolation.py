@@ -1,4 +1,5 @@
-"""What code of other people changes in the process is put back: the next cell's rows are what they are alone."""
+"""What code of other people changes in the process is put back: the next cell's rows are what they
+are alone."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-import solvers.blended
-from bench.isolation import NotPutBack, Setting, _put_back, isolated
-from bench.worker import Worker
 from tests.bench.harness import planned, rows
 
-BLENDED = solvers.blended.Blended
+from posterior_bench.bench.isolation import NotPutBack, Setting, _put_back, isolated
+from posterior_bench.bench.worker import Worker
+from posterior_bench.solvers import blended
+
+BLENDED = blended.Blended
 DRAW = BLENDED.draw
 
 
@@ -46,16 +47,24 @@ KEPT: list[object] = []
 
 CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "default dtype": (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype),
-    "tensor type": (lambda: torch.set_default_tensor_type(torch.DoubleTensor), lambda: torch.ones(1).dtype),
+    "tensor type": (
+        lambda: torch.set_default_tensor_type(torch.DoubleTensor),
+        lambda: torch.ones(1).dtype,
+    ),
     "default device": (lambda: torch.set_default_device("meta"), lambda: torch.ones(1).device),
     "threads": (lambda: torch.set_num_threads(torch.get_num_threads() + 1), torch.get_num_threads),
     "gradients": (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
     "inference": (_inference, torch.is_inference_mode_enabled),
     "autocast": (_autocast, lambda: (torch.ones(2, 2) @ torch.ones(2, 2)).dtype),
     "anomalies": (lambda: torch.autograd.set_detect_anomaly(True), torch.is_anomaly_enabled),
-    "determinism": (lambda: torch.use_deterministic_algorithms(True), torch.are_deterministic_algorithms_enabled),
+    "determinism": (
+        lambda: torch.use_deterministic_algorithms(True),
+        torch.are_deterministic_algorithms_enabled,
+    ),
     "cudnn": (
-        lambda: [setattr(torch.backends.cudnn, name, True) for name in ("benchmark", "deterministic")],
+        lambda: [
+            setattr(torch.backends.cudnn, name, True) for name in ("benchmark", "deterministic")
+        ],
         lambda: (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
     ),
     "tf32": (
@@ -66,12 +75,18 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         lambda: setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32),
         lambda: torch.backends.cudnn.allow_tf32,
     ),
-    "precision": (lambda: torch.set_float32_matmul_precision("medium"), torch.get_float32_matmul_precision),
+    "precision": (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        torch.get_float32_matmul_precision,
+    ),
     "precision by its newer name": (
         lambda: setattr(torch.backends, "fp32_precision", "tf32"),
         lambda: torch.backends.fp32_precision,
     ),
-    "attention": (lambda: torch.backends.cuda.enable_flash_sdp(False), torch.backends.cuda.flash_sdp_enabled),
+    "attention": (
+        lambda: torch.backends.cuda.enable_flash_sdp(False),
+        torch.backends.cuda.flash_sdp_enabled,
+    ),
     "hooks": (_hook, lambda: torch.nn.Identity()(torch.ones(1)).item()),
     "torch's numbers": (lambda: torch.manual_seed(1), lambda: torch.get_rng_state().tolist()),
     "numpy's numbers": (lambda: np.random.seed(1), lambda: np.random.get_state()[1].tolist()),
@@ -81,17 +96,29 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "folder": (lambda: os.chdir("/"), os.getcwd),
     "environment": (lambda: os.environ.update(HOME="/nowhere", NEW="1"), lambda: dict(os.environ)),
     "umask": (lambda: os.umask(0o777), lambda: [os.umask(mask := os.umask(0o22)), mask][1]),
-    "locale": (lambda: locale.setlocale(locale.LC_ALL, "C"), lambda: locale.setlocale(locale.LC_ALL)),
+    "locale": (
+        lambda: locale.setlocale(locale.LC_ALL, "C"),
+        lambda: locale.setlocale(locale.LC_ALL),
+    ),
     "warnings": (lambda: warnings.simplefilter("error"), lambda: list(warnings.filters)),
-    "handlers": (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), lambda: signal.getsignal(signal.SIGTERM)),
-    "alarm": (lambda: signal.setitimer(signal.ITIMER_PROF, 999), lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 0),
+    "handlers": (
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        lambda: signal.getsignal(signal.SIGTERM),
+    ),
+    "alarm": (
+        lambda: signal.setitimer(signal.ITIMER_PROF, 999),
+        lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 0,
+    ),
     "blocked signals": (
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
     ),
     "path": (lambda: sys.path.insert(0, "/nowhere"), lambda: list(sys.path)),
     "output": (lambda: setattr(sys, "stdout", None), lambda: sys.stdout),
-    "recursion": (lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 100), sys.getrecursionlimit),
+    "recursion": (
+        lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 100),
+        sys.getrecursionlimit,
+    ),
 }
 
 
@@ -128,20 +155,33 @@ def test_everything_is_put_back_after_an_error_too() -> None:
 def test_what_cannot_be_put_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     box = [1]
     stuck = Setting("the box", lambda: box[0], lambda value: None)
-    monkeypatch.setattr("bench.isolation.NUMBERS", (stuck,))
-    with pytest.raises(NotPutBack, match="the code changed the box, which cannot be put back"), isolated(numbers=True):
+    monkeypatch.setattr("posterior_bench.bench.isolation.NUMBERS", (stuck,))
+    with (
+        pytest.raises(NotPutBack, match="the code changed the box, which cannot be put back"),
+        isolated(numbers=True),
+    ):
         box[0] = 2
     assert _put_back([stuck], [2]) == []
 
 
-def test_a_cell_after_a_solver_that_changes_everything_has_the_rows_it_has_alone(command, monkeypatch) -> None:
+def test_a_cell_after_a_solver_that_changes_everything_has_the_rows_it_has_alone(
+    command, monkeypatch
+) -> None:
     alone = planned(command("blended", "solver.steps=3", "data.images=4", out="alone"))
     for chunk in alone.chunks:
         Worker("cpu", 1).run(alone, chunk)
     worker = Worker("cpu", 1)
 
     def spoil(self, obs, prior, noise):
-        for what in ("default dtype", "threads", "gradients", "numpy's errors", "folder", "environment", "handlers"):
+        for what in (
+            "default dtype",
+            "threads",
+            "gradients",
+            "numpy's errors",
+            "folder",
+            "environment",
+            "handlers",
+        ):
             CHANGES[what][0]()
         torch.manual_seed(3)
         return DRAW(self, obs, prior, noise)
@@ -151,7 +191,9 @@ def test_a_cell_after_a_solver_that_changes_everything_has_the_rows_it_has_alone
         spoiled = planned(command("blended", "solver.steps=4", "data.images=4", out="spoiled"))
         worker.run(spoiled, spoiled.chunks[0])
     table = rows(spoiled)
-    assert set(table["status"]) == {"ok"} and set(table["threads"]) == {2}, "the threads that were used, not those set"
+    assert set(table["status"]) == {"ok"} and set(table["threads"]) == {2}, (
+        "the threads that were used, not those set"
+    )
     after = planned(command("blended", "solver.steps=3", "data.images=4", out="after"))
     for chunk in after.chunks:
         worker.run(after, chunk)

@@ -1,4 +1,5 @@
-"""The bad day: whatever goes wrong in whatever verb, one line on standard error, and the exit code of the page."""
+"""The bad day: whatever goes wrong in whatever verb, one line on standard error, and the exit code
+of the page."""
 
 from __future__ import annotations
 
@@ -12,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import bench.__main__ as entry
-from bench import fault
-from bench.__main__ import VERBS, main
-from bench.errors import BAD_INPUT, BUG, UserError
-from bench.export import export_masks
-from bench.hydra_node import demand_launcher
-from bench.overrides import parse
-from bench.verbs import HELP
 from tests.bench.harness import run
+
+import posterior_bench.bench.__main__ as entry
+from posterior_bench.bench import fault
+from posterior_bench.bench.__main__ import VERBS, main
+from posterior_bench.bench.errors import BAD_INPUT, BUG, UserError
+from posterior_bench.bench.export import export_masks
+from posterior_bench.bench.hydra_node import demand_launcher
+from posterior_bench.bench.overrides import parse
+from posterior_bench.bench.verbs import HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., list[str]]
@@ -33,19 +34,43 @@ class Unreadable(Exception):
 
 
 FAULTS: list[tuple[BaseException, int, str]] = [
-    (OSError(errno.ENOSPC, "No space left on device", "rows/a.parquet"), BAD_INPUT, "rows/a.parquet"),
-    (OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left"), BAD_INPUT, "disk is full"),
+    (
+        OSError(errno.ENOSPC, "No space left on device", "rows/a.parquet"),
+        BAD_INPUT,
+        "rows/a.parquet",
+    ),
+    (
+        OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left"),
+        BAD_INPUT,
+        "disk is full",
+    ),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), BAD_INPUT, "quota"),
-    (PermissionError(errno.EACCES, "Permission denied", "runs"), BAD_INPUT, "change the permissions"),
+    (
+        PermissionError(errno.EACCES, "Permission denied", "runs"),
+        BAD_INPUT,
+        "change the permissions",
+    ),
     (OSError(errno.EROFS, "Read-only file system"), BAD_INPUT, "can be written to"),
     (OSError(errno.EMFILE, "Too many open files"), BAD_INPUT, "ulimit -n"),
     (OSError(errno.EIO, "Input/output error"), BAD_INPUT, "look at it"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), BAD_INPUT, "x"),
-    (ImportError("libx.so: cannot open shared object file: Too many open files"), BAD_INPUT, "ulimit -n"),
+    (
+        ImportError("libx.so: cannot open shared object file: Too many open files"),
+        BAD_INPUT,
+        "ulimit -n",
+    ),
     (MemoryError(), BAD_INPUT, "MemoryError"),
     (RecursionError("maximum recursion depth exceeded"), BAD_INPUT, "nested too deeply"),
-    (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), BAD_INPUT, "surrogates"),
-    (RuntimeError("two\nlines \ud800 and\ta tab"), BUG, "RuntimeError: two lines \\ud800 and a tab"),
+    (
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        BAD_INPUT,
+        "surrogates",
+    ),
+    (
+        RuntimeError("two\nlines \ud800 and\ta tab"),
+        BUG,
+        "RuntimeError: two lines \\ud800 and a tab",
+    ),
     (KeyError("x"), BUG, "KeyError: 'x'"),
     (ZeroDivisionError(), BUG, "ZeroDivisionError: no message"),
     (Unreadable(), BUG, "Unreadable: (its message cannot be read: RuntimeError)"),
@@ -60,7 +85,9 @@ def ended(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list
     return int(end.value.code or 0), capfd.readouterr().err.splitlines()
 
 
-@pytest.mark.parametrize(("error", "code", "said"), FAULTS, ids=[type(error).__name__ for error, _, _ in FAULTS])
+@pytest.mark.parametrize(
+    ("error", "code", "said"), FAULTS, ids=[type(error).__name__ for error, _, _ in FAULTS]
+)
 def test_any_error_is_one_line(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -80,13 +107,20 @@ def test_any_error_is_one_line(
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_says_it_so(verb: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_says_it_so(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def full(arguments: list[str]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "study/x")
 
     monkeypatch.setitem(VERBS, verb, full)
     code, lines = ended(capfd, verb)
-    assert code == BAD_INPUT and len(lines) == 1 and "study/x" in lines[0] and "disk is full" in lines[0]
+    assert (
+        code == BAD_INPUT
+        and len(lines) == 1
+        and "study/x" in lines[0]
+        and "disk is full" in lines[0]
+    )
 
 
 def test_a_traceback_that_cannot_be_written_is_said(
@@ -114,7 +148,7 @@ def test_a_job_under_hydra_too(
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("bench.run.run_job", planted)
+    monkeypatch.setattr("posterior_bench.bench.run.run_job", planted)
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     found, lines = ended(capfd, "run", *(["-m", "seed=1,2"] if sweep else []), *command())
@@ -122,14 +156,16 @@ def test_a_job_under_hydra_too(
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 
-# -- terminals --------------------------------------------------------------------------------------------------------
+# -- terminals -------------------------------------------------------------------------------------
 
 
 def bench(arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The program behind a shell, which closes and redirects as the test says."""
     start = f'"{sys.executable}" -m bench {arguments}'
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(["bash", "-c", start], capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run(
+        ["bash", "-c", start], capture_output=True, text=True, env=env, timeout=120
+    )
 
 
 def test_a_full_device_as_output() -> None:
@@ -138,7 +174,9 @@ def test_a_full_device_as_output() -> None:
     assert len(done.stderr.splitlines()) == 1 and "disk is full" in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "> /dev/null 2> /dev/full"])
+@pytest.mark.parametrize(
+    "closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "> /dev/null 2> /dev/full"]
+)
 def test_closed_streams(closed: str) -> None:
     done = bench(f"ls solver {closed}")
     assert done.returncode == 0 and done.stderr == ""
@@ -152,9 +190,14 @@ def test_a_reader_that_goes_away() -> None:
 def test_a_terminal_without_the_letter_gets_its_number() -> None:
     done = bench("show mask=nosuch\u2713; exit 0", PYTHONIOENCODING="ascii")
     assert "nosuch\\u2713" in done.stderr
-    code = "from bench.fault import prepare_streams as p; p(); print(chr(0x2713), chr(0xD800))"
+    code = (
+        "from posterior_bench.bench.fault import prepare_streams as p; p(); print(chr(0x2713), "
+        "chr(0xD800))"
+    )
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True
+    )
     assert done.stdout == "\\u2713 \\ud800\n"
 
 
@@ -191,7 +234,7 @@ def test_a_run_whose_reader_goes_away_does_not_end_with_0(
         assert (code, len(lines)) == ((0, 0) if HELP[verb].reads else (BAD_INPUT, 1)), verb
 
 
-# -- launchers --------------------------------------------------------------------------------------------------------
+# -- launchers -------------------------------------------------------------------------------------
 
 
 def test_slurm_without_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +247,7 @@ def test_slurm_without_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     demand_launcher(parse(["hydra/launcher=basic", "seed=1"]))
 
 
-# -- studies and metrics ----------------------------------------------------------------------------------------------
+# -- studies and metrics ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [None, "[" * 100_000, "", "- a\n", "\0", "a: b\n"])
@@ -217,9 +260,14 @@ def test_a_study_with_a_broken_plan_is_one_line(
         path.unlink() if content is None else path.write_text(content)
     capfd.readouterr()
     for verb in ("leaderboard", "report", "compact", "score", "compare", "status"):
-        more = {"score": ["metrics=[ssim]"], "compare": ["a=blended", "b=dps", "metric=psnr"]}.get(verb, [])
+        more = {"score": ["metrics=[ssim]"], "compare": ["a=blended", "b=dps", "metric=psnr"]}.get(
+            verb, []
+        )
         code, lines = ended(capfd, verb, str(study), *more)
-        assert code in (BAD_INPUT, BUG) and len(lines) == 1 and lines[0].startswith("bench: "), (verb, lines)
+        assert code in (BAD_INPUT, BUG) and len(lines) == 1 and lines[0].startswith("bench: "), (
+            verb,
+            lines,
+        )
 
 
 def test_a_metric_that_cannot_score_the_images_is_refused_before_anything_is_declared(
@@ -227,34 +275,53 @@ def test_a_metric_that_cannot_score_the_images_is_refused_before_anything_is_dec
 ) -> None:
     """The images of this arena have one row of two pixels, and SSIM mirrors five at each border."""
     monkeypatch.setattr(sys, "argv", ["bench"])
-    cell = ["data=arena/g2", "solver=prior", "data.images=2", "draws=1", "sheet=false", "report=false", "quiet=true"]
+    cell = [
+        "data=arena/g2",
+        "solver=prior",
+        "data.images=2",
+        "draws=1",
+        "sheet=false",
+        "report=false",
+        "quiet=true",
+    ]
     code, lines = ended(capfd, "run", *cell, "metrics=[ssim]", f"out={tmp_path / 'a'}")
-    assert code == BAD_INPUT and len(lines) == 1 and "metric 'ssim'" in lines[0] and "1 x 2" in lines[0]
+    assert (
+        code == BAD_INPUT
+        and len(lines) == 1
+        and "metric 'ssim'" in lines[0]
+        and "1 x 2" in lines[0]
+    )
     assert not (tmp_path / "a").exists()
     assert ended(capfd, "run", *cell, "metrics=[psnr]", f"out={tmp_path / 'b'}")[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
     code, lines = ended(capfd, "score", str(tmp_path / "b"), "metrics=[ssim]")
     assert code == BAD_INPUT and len(lines) == 1 and "metric 'ssim'" in lines[0]
-    assert before == {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()
+    }
 
 
-# -- exported files ---------------------------------------------------------------------------------------------------
+# -- exported files --------------------------------------------------------------------------------
 
 
 def exportable(command: Command, photos: Path, *more: str) -> dict[str, Any]:
-    from bench.app import compose
-    from bench.run import plain
+    from posterior_bench.bench.app import compose
+    from posterior_bench.bench.run import plain
 
     return plain(compose([*command("blended", "data.images=1"), *more])[0])
 
 
 @pytest.mark.parametrize("length", [1, 244, 251])
-def test_long_names_are_exported_whole(length: int, command: Command, photos: Path, tmp_path: Path) -> None:
+def test_long_names_are_exported_whole(
+    length: int, command: Command, photos: Path, tmp_path: Path
+) -> None:
     """File systems take 255 bytes, and ``.png`` needs four of them."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / f"{'x' * length}.png").write_bytes((photos / "0.png").read_bytes())
-    folder = export_masks(exportable(command, photos, f"data.root={mine}", f"out={tmp_path / 'new'}"))
+    folder = export_masks(
+        exportable(command, photos, f"data.root={mine}", f"out={tmp_path / 'new'}")
+    )
     assert [path.name for path in (folder / "mask").iterdir()] == [f"{'x' * length}.png"]
     assert (folder / "index.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
@@ -269,7 +336,9 @@ def test_an_export_that_fails_leaves_nothing(
 
     if there:
         (tmp_path / "new").mkdir()
-    monkeypatch.setattr("bench.export._index", full)  # the last step: the pictures are written by then
+    monkeypatch.setattr(
+        "posterior_bench.bench.export._index", full
+    )  # the last step: the pictures are written by then
     config = exportable(command, photos, f"out={tmp_path / 'new'}")
     with pytest.raises(OSError, match="No space"):
         export_masks(config)
@@ -280,7 +349,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work() -> None:
-    from bench.export import _demand_short
+    from posterior_bench.bench.export import _demand_short
 
     _demand_short(["a/" * 200 + "b" * 251])
     with pytest.raises(UserError, match="is 256 bytes long and file systems take 255"):

@@ -1,4 +1,5 @@
-"""Latent priors in a run: the preset meant for them, refusals, and perceptual distances handed to solvers."""
+"""Latent priors in a run: the preset meant for them, refusals, and perceptual distances handed to
+solvers."""
 
 from __future__ import annotations
 
@@ -7,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-from bench.__main__ import main
-from bench.build import suited
-from bench.catalog import show
-from bench.worker import Session, perceptual_distance, shared
-from priors.base import Prior
-from priors.latents import KL
-from priors.load import save
-from priors.nets import UNet2D
-from priors.process import VP
-from solvers.dps import DPS
 from tests.bench.harness import run
+
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.build import suited
+from posterior_bench.bench.catalog import show
+from posterior_bench.bench.worker import Session, perceptual_distance, shared
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.load import save
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VP
+from posterior_bench.solvers.dps import DPS
 
 META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
 
@@ -29,8 +30,17 @@ def latent_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     block = {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
     unet = {**block, "sample_size": 4, "in_channels": 2, "out_channels": 2}
     unet |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
-    coder = {**block, "block_out_channels": [4, 4], "in_channels": 1, "out_channels": 1, "latent_channels": 2}
-    coder |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    coder = {
+        **block,
+        "block_out_channels": [4, 4],
+        "in_channels": 1,
+        "out_channels": 1,
+        "latent_channels": 2,
+    }
+    coder |= {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net, latent = UNet2D(unet, 1), KL(coder)
@@ -65,11 +75,15 @@ def refusal(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> str:
     return line
 
 
-# -- presets of latent priors ----------------------------------------------------------------------------------------
+# -- presets of latent priors ----------------------------------------------------------------------
 
 
 def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
-    node = {"preset": "fast", "zeta": None, "presets": {"fast": {}, "fast_latent": {}, "authors": {}}}
+    node = {
+        "preset": "fast",
+        "zeta": None,
+        "presets": {"fast": {}, "fast_latent": {}, "authors": {}},
+    }
     latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
     assert suited(node, latent, {}) == {**node, "preset": "fast_latent"}
     assert suited(suited(node, latent, {}), latent, {}) == suited(node, latent, {})
@@ -104,25 +118,32 @@ def test_show_says_so() -> None:
     assert "NAME_latent" not in show("solver=psld")
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["psld", "resample"])
-def test_latent_solvers_refuse_pixel_priors(solver: str, command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latent_solvers_refuse_pixel_priors(
+    solver: str, command, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = [o for o in command() if not o.startswith("solver")]
     assert "needs latent, which this prior and operator do not have" in refusal(
         capsys, [f"solver={solver}", *overrides]
     )
 
 
-def test_an_unknown_perceptual_distance_is_refused(latent_command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_perceptual_distance_is_refused(
+    latent_command, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = refusal(capsys, latent_command("dps", "solver.perceptual=stlpip"))
     assert "unknown setting solver.perceptual 'stlpip'. Did you mean 'stlpips'?" in line
     assert "Valid: lpips_alex, lpips_vgg, none, stlpips" in line
 
 
 def test_missing_weights_are_refused_with_the_file_wanted(
-    latent_command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    latent_command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("lpips")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -131,7 +152,7 @@ def test_missing_weights_are_refused_with_the_file_wanted(
     assert "solver.perceptual=lpips_vgg" in line and "vgg16-397923af.pth" in line
 
 
-# -- perceptual distances --------------------------------------------------------------------------------------------
+# -- perceptual distances --------------------------------------------------------------------------
 
 
 def test_the_distance_is_the_metrics_own_and_loaded_once() -> None:
@@ -151,7 +172,9 @@ def test_a_perceptual_term_reaches_the_rows(latent_command) -> None:
     pytest.importorskip("stlpips_pytorch")
     small = ("data.images=2", "draws=1", "metrics=[consistency]")
     plain = run(latent_command("dps", *small)).plan.store.read()
-    with_term = run(latent_command("dps", *small, "solver.perceptual=stlpips", "solver.perceptual_weight=20")).plan
+    with_term = run(
+        latent_command("dps", *small, "solver.perceptual=stlpips", "solver.perceptual_weight=20")
+    ).plan
     rows = with_term.store.read()
     assert set(rows["status"]) == {"ok"}
     assert (rows["consistency"] - plain["consistency"]).abs().min() > 1e-6

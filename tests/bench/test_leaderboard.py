@@ -13,8 +13,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bench import leaderboard, tables
-from bench.store import RowStore
+from posterior_bench.bench import leaderboard, tables
+from posterior_bench.bench.store import RowStore
 
 METRICS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
@@ -33,8 +33,11 @@ IDENTITY = {
 }
 
 
-def make_cell(study: Path, name: str, scores: dict[tuple[str, int], dict[str, float] | None], **changes) -> None:
-    """A cell of images ``a`` and ``b`` with two draws; ``scores`` of None is a failed row, absent is a missing one."""
+def make_cell(
+    study: Path, name: str, scores: dict[tuple[str, int], dict[str, float] | None], **changes
+) -> None:
+    """A cell of images ``a`` and ``b`` with two draws; ``scores`` of None is a failed row, absent
+    is a missing one."""
     folder = study / "cells" / name
     provenance = {"commit": "c0ffee", "dirty": changes.pop("dirty", False)}
     metrics = changes.pop("metrics", METRICS)
@@ -49,13 +52,23 @@ def make_cell(study: Path, name: str, scores: dict[tuple[str, int], dict[str, fl
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     for chunk, image in (("one", "a"), ("two", "b")):
-        rows = [row(name, image, draw, scores[image, draw]) for draw in (0, 1) if (image, draw) in scores]
+        rows = [
+            row(name, image, draw, scores[image, draw])
+            for draw in (0, 1)
+            if (image, draw) in scores
+        ]
         if rows:
             RowStore(folder).write(chunk, rows)
 
 
 def row(cell: str, image: str, draw: int, scores: dict[str, float] | None) -> dict[str, object]:
-    costs = {"nfe": 100.0 + draw, "nge": 10.0, "decode": 1.0, "seconds_fit": 0.5, "seconds_sample": 1.0}
+    costs = {
+        "nfe": 100.0 + draw,
+        "nge": 10.0,
+        "decode": 1.0,
+        "seconds_fit": 0.5,
+        "seconds_sample": 1.0,
+    }
     key = {"cell": cell, "image_id": image, "draw": draw}
     if scores is None:
         return {**key, "status": "oom", "message": "out of memory", "psnr": 0.0}
@@ -82,12 +95,23 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
     leaderboard.write(tmp_path)
     lines = read(tmp_path / "leaderboard.csv")
     assert " ".join(lines[0]) == (
-        "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg lpips_vgg_lo "
+        "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg "
+        "lpips_vgg_lo "
         "lpips_vgg_hi nfe nge passes decode seconds_fit seconds_sample peak_mib"
     )
     assert len(lines) == 1
     line = lines[0]
-    assert list(line.values())[:9] == ["dps", "fashion", "box", "inpainting", "edm", "0", "2", "2", "0"]
+    assert list(line.values())[:9] == [
+        "dps",
+        "fashion",
+        "box",
+        "inpainting",
+        "edm",
+        "0",
+        "2",
+        "2",
+        "0",
+    ]
     assert float(line["psnr"]) == 21.0
     assert float(line["lpips_vgg"]) == pytest.approx(0.3), "over rows it would be 0.267"
     # two images claim no 95 % interval
@@ -103,7 +127,10 @@ def test_tables_show_passes_and_seconds_and_say_what_passes_are(tmp_path: Path) 
     note = "passes: forward + backward network evaluations per draw"
     for name, rule in (("leaderboard.md", " | "), ("leaderboard.tex", " & ")):
         text = (tmp_path / name).read_text()
-        head, line = (next(x for x in text.splitlines() if x.strip("| ").startswith(w)) for w in ("solver", "dps"))
+        head, line = (
+            next(x for x in text.splitlines() if x.strip("| ").startswith(w))
+            for w in ("solver", "dps")
+        )
         at = [cell.strip("| \\") for cell in head.split(rule)].index("passes")
         assert [cell.strip() for cell in line.split(rule)][at : at + 2] == ["110", "1.50"], name
         assert note in text and "NFE" not in text
@@ -117,7 +144,11 @@ def test_a_metric_without_a_value_has_no_column_in_the_tables_of_people(tmp_path
     metrics = {**METRICS, "ratio": {"title": "Residual / noise", "direction": "none", "unit": ""}}
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2), metrics=metrics)
     leaderboard.write(tmp_path)
-    assert "Residual" not in (tmp_path / "leaderboard.md").read_text() + (tmp_path / "leaderboard.tex").read_text()
+    assert (
+        "Residual"
+        not in (tmp_path / "leaderboard.md").read_text()
+        + (tmp_path / "leaderboard.tex").read_text()
+    )
     assert "ratio,ratio_lo,ratio_hi" in (tmp_path / "leaderboard.csv").read_text()
 
 
@@ -129,7 +160,9 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
         "solver data mask operator prior seed images draws metric value lo hi n direction "
         "n_failed rank paper paper_flag deviation n_infinite"
     )
-    assert [(line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines] == [
+    assert [
+        (line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines
+    ] == [
         ("psnr", 20.0, "2", "up"),
         ("lpips_vgg", 0.2, "2", "down"),
     ]
@@ -137,7 +170,10 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
 
 def test_rows_that_were_not_planned_do_not_make_up_for_missing_ones(tmp_path: Path) -> None:
     make_cell(tmp_path, "c0", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}})
-    more = [row("c0", image, draw, {"psnr": 1.0, "lpips_vgg": 0.1}) for image, draw in (("b", 0), ("b", 2), ("z", 0))]
+    more = [
+        row("c0", image, draw, {"psnr": 1.0, "lpips_vgg": 0.1})
+        for image, draw in (("b", 0), ("b", 2), ("z", 0))
+    ]
     RowStore(tmp_path / "cells" / "c0").write("three", more)
     assert leaderboard.build(tmp_path)["missing"].tolist() == [2]
 
@@ -146,7 +182,13 @@ def test_failed_and_missing_rows_never_count_as_zero(tmp_path: Path) -> None:
     # the failed row even carries a score of zero: its status alone decides
     make_cell(tmp_path, "c1", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}, ("a", 1): None})
     frame = leaderboard.write(tmp_path)
-    assert frame.loc[0, ["psnr", "lpips_vgg", "psnr_n", "failed", "missing"]].tolist() == [10.0, 0.5, 1, 1, 2]
+    assert frame.loc[0, ["psnr", "lpips_vgg", "psnr_n", "failed", "missing"]].tolist() == [
+        10.0,
+        0.5,
+        1,
+        1,
+        2,
+    ]
     assert math.isnan(frame.loc[0, "psnr_lo"])
     assert read(tmp_path / "leaderboard.csv")[0]["failed"] == "1"
     text = (tmp_path / "leaderboard.md").read_text()
@@ -165,7 +207,12 @@ def test_a_cell_without_rows_is_a_line_without_numbers(tmp_path: Path) -> None:
 
 
 def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
-    make_cell(tmp_path, "c1", {**all_ok(20.0, 0.2), ("a", 0): {"psnr": math.inf, "lpips_vgg": 0.0}}, solver="once")
+    make_cell(
+        tmp_path,
+        "c1",
+        {**all_ok(20.0, 0.2), ("a", 0): {"psnr": math.inf, "lpips_vgg": 0.0}},
+        solver="once",
+    )
     make_cell(tmp_path, "c2", all_ok(math.inf, 0.3), solver="always")
     make_cell(tmp_path, "c3", all_ok(19.0, 0.2), solver="usual")
     make_cell(tmp_path, "c4", all_ok(18.0, 0.2), solver="worse")
@@ -175,8 +222,15 @@ def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
         "always": ("inf", "2"), "once": ("20.0", "1"), "usual": ("19.0", "0"), "worse": ("18.0", "0")
     }  # fmt: skip
     assert "lpips_vgg_inf" not in lines["once"], "a column without infinities needs no count"
-    long = {(line["solver"], line["metric"]): line["n_infinite"] for line in read(tmp_path / "leaderboard_long.csv")}
-    assert (long["once", "psnr"], long["always", "psnr"], long["once", "lpips_vgg"]) == ("1", "2", "0")
+    long = {
+        (line["solver"], line["metric"]): line["n_infinite"]
+        for line in read(tmp_path / "leaderboard_long.csv")
+    }
+    assert (long["once", "psnr"], long["always", "psnr"], long["once", "lpips_vgg"]) == (
+        "1",
+        "2",
+        "0",
+    )
     text = (tmp_path / "leaderboard.md").read_text()
     assert "20.00 (1 of 2 infinite)" in text and "∞ (2 of 2 infinite)" in text
     (note,) = [note for note in frame.attrs["notes"] if "Infinite values" in note]
@@ -189,22 +243,42 @@ def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_infinite_by_construction_is_named_once(tmp_path: Path) -> None:
-    """Pasted images are perfect where they were observed: every noiseless cell has such a column."""
+    """Pasted images are perfect where they were observed: every noiseless cell has such a
+    column."""
     cards = {name: METRICS["psnr"] for name in ("psnr", "psnr_known_pasted", "psnr_known")}
     for i in range(9):
-        scores = dict.fromkeys(cards, math.inf) | {"psnr": 20.0 + i, "psnr_known": math.inf if i else 1.0}
-        make_cell(tmp_path, f"c{i}", dict.fromkeys(all_ok(0, 0), scores), solver=f"s{i}", metrics=cards)
-    (note,) = [note for note in leaderboard.build(tmp_path).attrs["notes"] if "Infinite values" in note]
+        scores = dict.fromkeys(cards, math.inf) | {
+            "psnr": 20.0 + i,
+            "psnr_known": math.inf if i else 1.0,
+        }
+        make_cell(
+            tmp_path, f"c{i}", dict.fromkeys(all_ok(0, 0), scores), solver=f"s{i}", metrics=cards
+        )
+    (note,) = [
+        note for note in leaderboard.build(tmp_path).attrs["notes"] if "Infinite values" in note
+    ]
     assert "psnr_known_pasted: all images of all cells" in note
     assert "psnr_known: 8 of 9 cells, counted in psnr_known_inf" in note and "psnr:" not in note
 
 
 def test_few_images_have_no_interval_in_any_table(tmp_path: Path) -> None:
-    make_cell(tmp_path, "c1", {(i, d): {"psnr": 20.0 + d + (i == "b"), "lpips_vgg": 0.2} for i in "ab" for d in (0, 1)})
+    make_cell(
+        tmp_path,
+        "c1",
+        {(i, d): {"psnr": 20.0 + d + (i == "b"), "lpips_vgg": 0.2} for i in "ab" for d in (0, 1)},
+    )
     frame = leaderboard.write(tmp_path)
-    printed = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| dps")]
+    printed = [
+        line
+        for line in (tmp_path / "leaderboard.md").read_text().splitlines()
+        if line.startswith("| dps")
+    ]
     assert "21.00" in printed[0] and "[" not in printed[0]
-    row = next(line for line in (tmp_path / "leaderboard.tex").read_text().splitlines() if line.startswith("dps"))
+    row = next(
+        line
+        for line in (tmp_path / "leaderboard.tex").read_text().splitlines()
+        if line.startswith("dps")
+    )
     assert "[" not in row
     shown = on_terminal(frame, 200)
     assert "21.00" in shown and "±" not in shown
@@ -238,13 +312,17 @@ def on_terminal(frame: pd.DataFrame, width: int, **settings: object) -> str:
         (5.0, 5.0, 5.0, "5.000", "[5.000, 5.000]"),
     ],
 )
-def test_decimals_fit_the_value_and_its_interval(value: float, lo: float, hi: float, text: str, ends: str) -> None:
+def test_decimals_fit_the_value_and_its_interval(
+    value: float, lo: float, hi: float, text: str, ends: str
+) -> None:
     line = pd.Series({"m": value, "m_lo": lo, "m_hi": hi, "m_n": 8, "m_inf": 0})
     assert tables.interval(line, "m") == (text, ends)
 
 
 def test_order_and_ranking_follow_the_direction(tmp_path: Path) -> None:
-    for i, (solver, psnr, lpips) in enumerate([("worst", 10.0, 0.1), ("best", 30.0, 0.3), ("middle", 20.0, 0.2)]):
+    for i, (solver, psnr, lpips) in enumerate(
+        [("worst", 10.0, 0.1), ("best", 30.0, 0.3), ("middle", 20.0, 0.2)]
+    ):
         make_cell(tmp_path, f"c{i}", all_ok(psnr, lpips), solver=solver)
     make_cell(tmp_path, "c9", all_ok(99.0, 0.0), solver="alone", mask="another")
     frame = leaderboard.write(tmp_path)
@@ -270,8 +348,11 @@ HOLES = {name: {"title": name, "direction": "up", "unit": "dB"} for name in ("ps
 
 
 def test_lines_are_sorted_by_a_column_that_is_shown(tmp_path: Path) -> None:
-    """By the hole, which the terminal shows, where there is one; the whole image says the opposite here."""
-    for i, (solver, whole, hole) in enumerate([("x", 30.0, 10.0), ("y", 20.0, 20.0), ("z", 25.0, 15.0)]):
+    """By the hole, which the terminal shows, where there is one; the whole image says the opposite
+    here."""
+    for i, (solver, whole, hole) in enumerate(
+        [("x", 30.0, 10.0), ("y", 20.0, 20.0), ("z", 25.0, 15.0)]
+    ):
         scores = {key: {"psnr": whole, "psnr_hole": hole} for key in all_ok(0, 0)}
         make_cell(tmp_path, f"c{i}", scores, solver=solver, metrics=HOLES)
         without = {key: {"psnr": whole, "psnr_hole": math.nan} for key in all_ok(0, 0)}
@@ -280,7 +361,9 @@ def test_lines_are_sorted_by_a_column_that_is_shown(tmp_path: Path) -> None:
     assert frame[frame["mask"] == "box"]["solver"].tolist() == ["y", "z", "x"]
     assert frame[frame["mask"] == "none"]["solver"].tolist() == ["x", "z", "y"]
     shown = on_terminal(frame[frame["mask"] == "box"], 60)
-    assert shown.index("20.00") < shown.index("15.00") < shown.index("10.00") and "30.00" not in shown
+    assert (
+        shown.index("20.00") < shown.index("15.00") < shown.index("10.00") and "30.00" not in shown
+    )
 
 
 def test_metrics_that_were_asked_for_are_shown_first(tmp_path: Path) -> None:
@@ -298,12 +381,20 @@ def test_different_draws_are_not_ranked_together(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2), solver="two")
     one = {key: value for key, value in all_ok(19.0, 0.3).items() if key[1] == 0}
     make_cell(tmp_path, "c2", one, solver="one", draws=1)
-    make_cell(tmp_path, "c3", {key: {"psnr": 18.0, "lpips_vgg": 0.3} for key in one}, solver="one more", draws=1)
+    make_cell(
+        tmp_path,
+        "c3",
+        {key: {"psnr": 18.0, "lpips_vgg": 0.3} for key in one},
+        solver="one more",
+        draws=1,
+    )
     frame = leaderboard.build(tmp_path)
     assert len(frame.groupby(tables.GROUP)) == 1, "they stand in one table"
     places = dict(zip(frame["solver"], tables.ranking(frame, "psnr", "up"), strict=True))
     assert places == {"two": "", "one": "best", "one more": "second"}
-    assert any("different draws an image (1 to 2) are not ranked" in note for note in frame.attrs["notes"])
+    assert any(
+        "different draws an image (1 to 2) are not ranked" in note for note in frame.attrs["notes"]
+    )
 
 
 def test_lower_is_better_sorts_upwards(tmp_path: Path) -> None:
@@ -375,11 +466,19 @@ def test_formulas_are_disarmed_in_csv(tmp_path: Path, text: str) -> None:
 def test_markdown_and_latex_are_escaped(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2), solver="a|b_50%&{x}\\$^~#", data="two\nlines")
     leaderboard.write(tmp_path)
-    lines = [line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| a")]
+    lines = [
+        line
+        for line in (tmp_path / "leaderboard.md").read_text().splitlines()
+        if line.startswith("| a")
+    ]
     assert len(lines) == 1
     assert r"a\|b_50%" in lines[0]
     unescaped = lines[0].replace(r"\|", "")
-    head = next(line for line in (tmp_path / "leaderboard.md").read_text().splitlines() if line.startswith("| solver"))
+    head = next(
+        line
+        for line in (tmp_path / "leaderboard.md").read_text().splitlines()
+        if line.startswith("| solver")
+    )
     assert unescaped.count("|") == head.count("|")
     latex = (tmp_path / "leaderboard.tex").read_text()
     wanted = r"a\textbar{}b\_50\%\&\{x\}\textbackslash{}\$\textasciicircum{}\textasciitilde{}\#"
@@ -390,24 +489,36 @@ def test_rebuilt_from_shards_alone(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
     make_cell(tmp_path, "c2", {**all_ok(21.0, 0.1), ("a", 1): None}, solver="repaint")
     leaderboard.write(tmp_path)
-    names = [f"leaderboard.{end}" for end in ("csv", "md", "tex", "parquet")] + ["leaderboard_long.csv"]
+    names = [f"leaderboard.{end}" for end in ("csv", "md", "tex", "parquet")] + [
+        "leaderboard_long.csv"
+    ]
     before = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
         (tmp_path / name).unlink()
     leaderboard.write(tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in names} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "cells"]), "no dot-file is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "cells"]), (
+        "no dot-file is left"
+    )
 
 
 def test_parquet_holds_what_the_csv_cannot(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", {("a", 0): {"psnr": 10.0, "lpips_vgg": 0.5}})
     leaderboard.write(tmp_path)
     line = pd.read_parquet(tmp_path / "leaderboard.parquet").iloc[0]
-    assert line[["missing", "cell", "commit", "dirty", "psnr_n"]].tolist() == [3, "c1", "c0ffee", False, 1]
+    assert line[["missing", "cell", "commit", "dirty", "psnr_n"]].tolist() == [
+        3,
+        "c1",
+        "c0ffee",
+        False,
+        1,
+    ]
 
 
 def test_cells_with_different_metrics_share_a_table(tmp_path: Path) -> None:
-    make_cell(tmp_path, "c1", {k: {"psnr": 20.0} for k in all_ok(0, 0)}, metrics={"psnr": METRICS["psnr"]})
+    make_cell(
+        tmp_path, "c1", {k: {"psnr": 20.0} for k in all_ok(0, 0)}, metrics={"psnr": METRICS["psnr"]}
+    )
     make_cell(tmp_path, "c2", all_ok(19.0, 0.2), solver="repaint")
     frame = leaderboard.build(tmp_path).set_index("solver")
     assert list(frame.attrs["metrics"]) == ["psnr", "lpips_vgg"]
@@ -422,13 +533,24 @@ def test_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
 
 def test_needs_no_torch() -> None:
     code = "import sys, bench.leaderboard; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_headlines_of_operators_without_holes():
     cards = {name: {} for name in ("psnr", "psnr_hole", "psnr_known", "ssim", "ssim_hole")}
     frame = pd.DataFrame(
-        {"psnr": [20.0], "psnr_hole": [math.nan], "psnr_known": [20.0], "ssim": [0.5], "ssim_hole": [0.4]}
+        {
+            "psnr": [20.0],
+            "psnr_hole": [math.nan],
+            "psnr_known": [20.0],
+            "ssim": [0.5],
+            "ssim_hole": [0.4],
+        }
     )
     assert tables.headlines(cards, frame) == ["psnr", "ssim_hole"]
     assert tables.headlines(cards) == ["psnr_hole", "ssim_hole"]

@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.app import compose
-from bench.errors import UserError
-from bench.literal import OTHER, TEXT, TEXTS, kind_of, literal, quoted
-from bench.overrides import check
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.literal import OTHER, TEXT, TEXTS, kind_of, literal, quoted
+from posterior_bench.bench.overrides import check
 
 ODD = [
     "2024_01_15",
@@ -56,7 +56,9 @@ def read(line: str) -> object:
     """What Hydra makes of one override; the values of a sweep as a list."""
     item = OverridesParser.create().parse_override(line)
     value = item.value()
-    return [getattr(part, "text", part) for part in value.list] if item.is_sweep_override() else value
+    return (
+        [getattr(part, "text", part) for part in value.list] if item.is_sweep_override() else value
+    )
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -68,7 +70,9 @@ def test_hydra_reads_what_was_typed(text: str, key: str) -> None:
 
 @pytest.mark.parametrize("text", ODD)
 def test_it_reaches_the_configuration(text: str) -> None:
-    cfg, _ = compose(check([f"out={text}", "data=folder", f"data.root={text}", f"study.name={text}"]))
+    cfg, _ = compose(
+        check([f"out={text}", "data=folder", f"data.root={text}", f"study.name={text}"])
+    )
     assert (cfg.out, cfg.data.root, cfg.study.name) == (text, text, text)
 
 
@@ -143,8 +147,12 @@ def test_statuses_that_read_as_numbers_stay_words() -> None:
 def test_a_solver_in_a_file_with_an_odd_name(tmp_path: Path) -> None:
     folder = tmp_path / "Jürgen's (old) #1"
     folder.mkdir()
-    (folder / "mine.py").write_text("class Mine:\n    steps: int = 3\n    note: str = 'a'\n    free: str\n")
-    lines = check([f"solver={folder}/mine.py:Mine", "solver.note=007", "solver.free=1e5", "solver.steps=4"])
+    (folder / "mine.py").write_text(
+        "class Mine:\n    steps: int = 3\n    note: str = 'a'\n    free: str\n"
+    )
+    lines = check(
+        [f"solver={folder}/mine.py:Mine", "solver.note=007", "solver.free=1e5", "solver.steps=4"]
+    )
     cfg, choices = compose(lines)
     assert str(choices["solver"]).startswith("Mine_")
     assert (cfg.solver.note, cfg.solver.free, cfg.solver.steps) == ("007", "1e5", 4)

@@ -1,4 +1,5 @@
-"""What a cell takes of memory: estimates against tensors counted while the solver really runs, and against numbers."""
+"""What a cell takes of memory: estimates against tensors counted while the solver really runs, and
+against numbers."""
 
 from __future__ import annotations
 
@@ -7,23 +8,23 @@ import weakref
 
 import pytest
 import torch
+from tests.benchmarks.memory import LATENT, compared
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.architecture import without_weights
-from bench.catalog import option
-from bench.errors import UserError
-from bench.live import Ledger, Live, Unfinished
-from bench.machine import DEVICES, Machine, bytes_of
-from bench.memory import Costs, Estimate, _Line, rows_at_once, shortened
-from bench.plan import slices
-from bench.worker import BatchSize
-from priors.base import Prior
-from priors.load import verify
-from priors.process import VE
-from solvers.repaint import RePaint
-from solvers.resample import ReSample
-from tests.benchmarks.memory import LATENT, compared
+from posterior_bench.bench.architecture import without_weights
+from posterior_bench.bench.catalog import option
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.live import Ledger, Live, Unfinished
+from posterior_bench.bench.machine import DEVICES, Machine, bytes_of
+from posterior_bench.bench.memory import Costs, Estimate, _Line, rows_at_once, shortened
+from posterior_bench.bench.plan import slices
+from posterior_bench.bench.worker import BatchSize
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.load import verify
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.repaint import RePaint
+from posterior_bench.solvers.resample import ReSample
 
 MIB = 2**20
 
@@ -86,7 +87,9 @@ class _Two(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(10, 30, bias=False), nn.Linear(30, 10, bias=False)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         return self.second(self.first(x).exp())
 
 
@@ -96,7 +99,8 @@ def test_what_a_call_takes_counted_by_hand() -> None:
     costs = Costs(Prior(VE(), net, (1, 1, 10)))
     z, t = torch.zeros(3, 1, 1, 10), torch.zeros(3)
     cost = costs.of("net", costs.network, z, t, {})
-    # 30 numbers before exp and 30 behind it are there at once; without a gradient the first go before 10 come out
+    # 30 numbers before exp and 30 behind it are there at once; without a gradient the first go
+    # before 10 come out
     assert cost.idle == 3 * 4 * 60
     assert cost.kept == 3 * 4 * 30  # the result of exp; weights are shared and not counted
     # the slope behind exp, the result of exp, and the slope before it
@@ -108,21 +112,28 @@ def test_what_a_call_takes_counted_by_hand() -> None:
     [
         ("solver=dps", "solver.steps=2", "batch=4"),
         ("solver=psld", *LATENT, "solver.steps=2", "batch=4"),
-        ("solver=vipaint2", "solver.iterations=2", "solver.refine_steps=2", "checkpointing=call", "batch=2"),
+        (
+            "solver=vipaint2",
+            "solver.iterations=2",
+            "solver.refine_steps=2",
+            "checkpointing=call",
+            "batch=2",
+        ),
         ("solver=latentpaint", "solver.steps=2", "batch=4"),
     ],
     ids=["dps", "psld", "vipaint2-checkpointing", "latentpaint"],
 )
 def test_an_estimate_is_near_what_a_run_takes(overrides: tuple[str, ...]) -> None:
-    """Against the tensors of a real run, whose weights, data and number of steps the estimate does not see."""
+    """Against the tensors of a real run, whose weights, data and number of steps the estimate does
+    not see."""
     assert compared(overrides).ratio == pytest.approx(1, abs=0.2)
 
 
 def test_only_solvers_that_ask_for_more_are_said_to_take_more() -> None:
-    from bench.app import compose
-    from bench.memory import estimate
-    from bench.overrides import check
-    from bench.run import plain
+    from posterior_bench.bench.app import compose
+    from posterior_bench.bench.memory import estimate
+    from posterior_bench.bench.overrides import check
+    from posterior_bench.bench.run import plain
 
     prior = verify("priors/assets/fashion")
     costs = Costs(prior)
@@ -134,8 +145,15 @@ def test_only_solvers_that_ask_for_more_are_said_to_take_more() -> None:
     once = rows("solver=dps")
     assert rows("solver=dps", "solver.guidance=2") == pytest.approx(2 * once, rel=0.05)
     assert rows("solver=ddnm") < 0.5 * once
-    # VIPaint-2: two keypoints, the prior's term and the image are three chained calls; two rows an image
-    one = costs.of("net", costs.network, torch.zeros(1, 1, 28, 28), torch.zeros(1), {"label": torch.zeros(1).long()})
+    # VIPaint-2: two keypoints, the prior's term and the image are three chained calls; two rows an
+    # image
+    one = costs.of(
+        "net",
+        costs.network,
+        torch.zeros(1, 1, 28, 28),
+        torch.zeros(1),
+        {"label": torch.zeros(1).long()},
+    )
     assert rows("solver=vipaint2", "batch=2") == pytest.approx(2 * 3 * one.kept, rel=0.1)
 
 
@@ -156,7 +174,12 @@ def test_the_largest_batch_that_fits() -> None:
 
 def test_dry_runs_are_short_and_use_all_stages() -> None:
     short = shortened(ReSample())
-    assert (short.steps, short.every, short.pixel_iterations, short.latent_iterations) == (4, 1, 4, 4)
+    assert (short.steps, short.every, short.pixel_iterations, short.latent_iterations) == (
+        4,
+        1,
+        4,
+        4,
+    )
     assert shortened(RePaint()).steps == 4
     assert shortened(ReSample(steps=3)).steps == 3
 
@@ -166,12 +189,15 @@ def test_dry_runs_are_short_and_use_all_stages() -> None:
     [("imagenet256_adm", 553), ("imagenet256", 456)],
 )
 def test_a_prior_without_weights_has_the_networks_of_its_layout(prior: str, millions: int) -> None:
-    """Numbers of parameters as published: 553 M (Dhariwal and Nichol 2021); 400 M and an autoencoder of 55 M."""
+    """Numbers of parameters as published: 553 M (Dhariwal and Nichol 2021); 400 M and an
+    autoencoder of 55 M."""
     found = without_weights({"path": "nowhere"}, option("prior", prior).summary)
     assert found is not None and found.net is not None
     modules = [module for module in (found.net, found.latent) if module is not None]
     assert all(p.is_meta for module in modules for p in module.parameters())
-    assert sum(p.numel() for m in modules for p in m.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    assert sum(p.numel() for m in modules for p in m.parameters()) / 1e6 == pytest.approx(
+        millions, rel=0.01
+    )
 
 
 def test_a_prior_that_nothing_describes() -> None:
@@ -180,7 +206,13 @@ def test_a_prior_that_nothing_describes() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("80GiB", 80 * 2**30), ("1.5 gib", 1536 * MIB), ("80GB", 80 * 10**9), ("512MiB", 512 * MIB), ("1TiB", 2**40)],
+    [
+        ("80GiB", 80 * 2**30),
+        ("1.5 gib", 1536 * MIB),
+        ("80GB", 80 * 10**9),
+        ("512MiB", 512 * MIB),
+        ("1TiB", 2**40),
+    ],
 )
 def test_memory_with_its_unit(text: str, size: int) -> None:
     assert bytes_of(text) == size
@@ -189,7 +221,15 @@ def test_memory_with_its_unit(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     "argument",
     [
-        *("memory=80", "memory=GiB", "memory=-1GiB", "memory=0GiB", "memory=80 apples", "memory=", "memory=1e3GiB"),
+        *(
+            "memory=80",
+            "memory=GiB",
+            "memory=-1GiB",
+            "memory=0GiB",
+            "memory=80 apples",
+            "memory=",
+            "memory=1e3GiB",
+        ),
         *("memory=8\nGiB", "memory=٨GiB", "gpus=many", "gpus=-1", "gpus=1.5", "device=h1000"),
     ],
 )

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-from bench import models
-from bench.errors import UserError
-from bench.models import cache_folder, served
-from bench.overrides import check
-from priors.fingerprint import fingerprint
-from priors.load import load
 from tests.bench.harness import planned
+
+from posterior_bench.bench import models
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.models import cache_folder, served
+from posterior_bench.bench.overrides import check
+from posterior_bench.priors.fingerprint import fingerprint
+from posterior_bench.priors.load import load
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
@@ -59,7 +59,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were really converted."""
     done: list[Path] = []
     convert = models._convert
-    monkeypatch.setattr(models, "_convert", lambda folder, target: (done.append(folder), convert(folder, target)))
+    monkeypatch.setattr(
+        models, "_convert", lambda folder, target: (done.append(folder), convert(folder, target))
+    )
     return done
 
 
@@ -73,14 +75,21 @@ def test_a_pipeline_is_converted_once_and_said_in_one_line(
     folder = served(model)
     said = capsys.readouterr().err
     assert (
-        said.startswith(f"bench: converted {model} into {folder} (hash {folder.name[:8]}, ") and said.count("\n") == 1
+        said.startswith(f"bench: converted {model} into {folder} (hash {folder.name[:8]}, ")
+        and said.count("\n") == 1
     )
-    assert [served(model), served(str(model)), served(model / "model_index.json"), served(model / "unet")] == [
-        folder
-    ] * 4
+    assert [
+        served(model),
+        served(str(model)),
+        served(model / "model_index.json"),
+        served(model / "unet"),
+    ] == [folder] * 4
     assert (conversions, capsys.readouterr().err, entries(cache)) == ([model], "", [folder.name])
     state = load(folder).net.state_dict()
-    assert all(torch.equal(state[f"unet.{name}"], value) for name, value in load_file(model / WEIGHTS).items())
+    assert all(
+        torch.equal(state[f"unet.{name}"], value)
+        for name, value in load_file(model / WEIGHTS).items()
+    )
     assert served(folder) == served(folder / "prior.json") == folder and len(conversions) == 1
 
 
@@ -89,7 +98,9 @@ def test_another_content_is_another_prior_and_another_place_is_not(
 ) -> None:
     first = served(model, quiet=True)
     moved = Path(shutil.copytree(model, tmp_path / "elsewhere" / "other name"))
-    assert served(moved, quiet=True) == first and "my model" not in (first / "prior.json").read_text()
+    assert (
+        served(moved, quiet=True) == first and "my model" not in (first / "prior.json").read_text()
+    )
     (model / "unet" / ".DS_Store").write_bytes(b"x")
     (model / "picture.png").write_bytes(b"x")
     assert served(model, quiet=True) == first and len(conversions) == 1
@@ -97,7 +108,9 @@ def test_another_content_is_another_prior_and_another_place_is_not(
     save_file({**state, "conv_in.bias": state["conv_in.bias"] + 1}, model / WEIGHTS)
     second = served(model, quiet=True)
     assert second != first and len(conversions) == 2
-    assert torch.equal(load(second).net.state_dict()["unet.conv_in.bias"], state["conv_in.bias"] + 1)
+    assert torch.equal(
+        load(second).net.state_dict()["unet.conv_in.bias"], state["conv_in.bias"] + 1
+    )
     shutil.rmtree(cache)
     before = fingerprint(second) if second.exists() else ""
     assert not before and fingerprint(served(moved, quiet=True)) == fingerprint(first)
@@ -138,7 +151,9 @@ def test_what_a_killed_process_left_goes_later(model: Path, cache: Path) -> None
     assert entries(cache) == sorted(path.name for path in (young, alive, other, place))
 
 
-def test_a_damaged_conversion_is_made_again(model: Path, cache: Path, conversions: list[Path]) -> None:
+def test_a_damaged_conversion_is_made_again(
+    model: Path, cache: Path, conversions: list[Path]
+) -> None:
     place = served(model, quiet=True)
     (place / "net.safetensors").write_bytes(b"0" * 100)
     assert served(model, quiet=True) == place and load(place).image_shape == (3, 8, 8)
@@ -147,7 +162,9 @@ def test_a_damaged_conversion_is_made_again(model: Path, cache: Path, conversion
     assert len(conversions) == 3 and entries(cache) == [place.name]
 
 
-def test_of_two_processes_at_once_one_is_kept(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_processes_at_once_one_is_kept(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other one ends while this one still writes."""
     convert, others = models._convert, list[Path]()
 
@@ -159,7 +176,11 @@ def test_of_two_processes_at_once_one_is_kept(model: Path, cache: Path, monkeypa
 
     monkeypatch.setattr(models, "_convert", meanwhile)
     place = served(model, quiet=True)
-    assert others == [place] and entries(cache) == [place.name] and load(place).image_shape == (3, 8, 8)
+    assert (
+        others == [place]
+        and entries(cache) == [place.name]
+        and load(place).image_shape == (3, 8, 8)
+    )
 
 
 def refusal(path: Path) -> str:
@@ -168,37 +189,57 @@ def refusal(path: Path) -> str:
     return str(refused.value)
 
 
-def test_what_is_no_model_is_one_line_that_says_what_one_is(tmp_path: Path, saved: Path, model: Path) -> None:
+def test_what_is_no_model_is_one_line_that_says_what_one_is(
+    tmp_path: Path, saved: Path, model: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.ckpt").write_bytes(b"x")
-    assert "does not exist; give a folder with prior.json, or a folder of diffusers" in refusal(tmp_path / "none")
+    assert "does not exist; give a folder with prior.json, or a folder of diffusers" in refusal(
+        tmp_path / "none"
+    )
     assert "(it holds nothing)" in refusal(tmp_path / "empty")
-    assert f"convert {tmp_path / 'model.ckpt'} --as edm|adm|compvis --to DIR" in refusal(tmp_path / "model.ckpt")
+    assert f"convert {tmp_path / 'model.ckpt'} --as edm|adm|compvis --to DIR" in refusal(
+        tmp_path / "model.ckpt"
+    )
     assert "cannot be read: File name too long" in refusal(tmp_path / ("x" * 300))
     assert "does not exist" in refusal(Path("a\0b"))
-    (model / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    (model / WEIGHTS).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    )
     assert "is a git-lfs pointer" in refusal(model)
     shutil.copytree(saved / "unet", tmp_path / "bare")
     assert "no scheduler/scheduler_config.json" in refusal(tmp_path / "bare")
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     error = refusal(model)
-    assert "cannot be written to /proc/nowhere/posterior-bench/models" in error and "set XDG_CACHE_HOME" in error
+    assert (
+        "cannot be written to /proc/nowhere/posterior-bench/models" in error
+        and "set XDG_CACHE_HOME" in error
+    )
     assert "--as diffusers --to DIR" in error
 
 
-def test_a_snapshot_of_the_hub_is_found(saved: Path, tmp_path: Path, conversions: list[Path]) -> None:
+def test_a_snapshot_of_the_hub_is_found(
+    saved: Path, tmp_path: Path, conversions: list[Path]
+) -> None:
     """Its files are links into another folder."""
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     for file in (path for path in saved.rglob("*") if path.is_file()):
         (snapshot / file.relative_to(saved)).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / file.relative_to(saved)).symlink_to(file)
-    assert served(tmp_path / "models--a--b", quiet=True) == served(saved, quiet=True) and len(conversions) == 1
+    assert (
+        served(tmp_path / "models--a--b", quiet=True) == served(saved, quiet=True)
+        and len(conversions) == 1
+    )
 
 
-def test_the_cache_is_where_the_desktop_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_where_the_desktop_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for unset in ("", "relative"):  # as the XDG base directory specification wants
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
@@ -219,10 +260,21 @@ def test_a_cell_has_no_trace_of_where_the_model_lies(
 ) -> None:
     """Named either way and from two places it is one cell, and one conversion."""
     moved = Path(shutil.copytree(model, tmp_path / "moved"))
-    common = ["data=folder", f"data.root={photographs}", "data.images=1", "data.size=8", "solver=dps", "solver.steps=2"]
+    common = [
+        "data=folder",
+        f"data.root={photographs}",
+        "data.images=1",
+        "data.size=8",
+        "solver=dps",
+        "solver.steps=2",
+    ]
     common += ["metrics=[psnr]", "draws=1", f"out={tmp_path / 'study'}", "quiet=true"]
     ways = f"prior={model}", f"prior.path={model}", f"prior={moved}"
     cells = [planned(check([*common, way])).cell for way in ways]
     assert len({cell.name for cell in cells}) == 1 and len(conversions) == 1
-    assert all(str(cell.identity["prior"]).startswith("DDPMPipeline fingerprint=") for cell in cells)
-    assert not any("moved" in str(cell.identity) or "my model" in str(cell.config) for cell in cells)
+    assert all(
+        str(cell.identity["prior"]).startswith("DDPMPipeline fingerprint=") for cell in cells
+    )
+    assert not any(
+        "moved" in str(cell.identity) or "my model" in str(cell.config) for cell in cells
+    )

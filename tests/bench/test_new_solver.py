@@ -9,14 +9,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from bench import new_solver
-from bench.app import compose
-from bench.build import arguments, build
-from bench.check import check_solver
-from bench.errors import UserError
-from bench.guard import ROOT
-from bench.overrides import check
-from bench.plugins import admit
+from posterior_bench.bench import new_solver
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import arguments, build
+from posterior_bench.bench.check import check_solver
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.plugins import admit
 
 WORDS = {"mymethod": "mymethod", "MyMethod": "MyMethod"}
 
@@ -57,9 +57,15 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool
 def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout(tmp_path, monkeypatch)
     files, option = new_solver.new_solver(["null_space_2"])
-    assert option == "null_space_2" and [path.name for path in files] == ["null_space_2.py", "null_space_2.yaml"]
+    assert option == "null_space_2" and [path.name for path in files] == [
+        "null_space_2.py",
+        "null_space_2.yaml",
+    ]
     node = yaml.safe_load(files[1].read_text())
-    assert node["_target_"] == "solvers.null_space_2.NullSpace2" and "class NullSpace2(" in files[0].read_text()
+    assert (
+        node["_target_"] == "solvers.null_space_2.NullSpace2"
+        and "class NullSpace2(" in files[0].read_text()
+    )
     admit([str(files[0])])
     # every preset of the yaml builds the class of the file
     for preset in node["presets"]:
@@ -78,8 +84,12 @@ def test_an_installed_product_gets_a_file_in_the_current_folder(
     assert list((tmp_path / "solvers").iterdir()) == []
 
 
-@pytest.mark.parametrize("given", [[], ["a", "b"], ["My"], ["2x"], ["a-b"], ["class"], ["../x"], ["dps"]])
-def test_a_name_that_cannot_be_is_one_line(given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "given", [[], ["a", "b"], ["My"], ["2x"], ["a-b"], ["class"], ["../x"], ["dps"]]
+)
+def test_a_name_that_cannot_be_is_one_line(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkout(tmp_path, monkeypatch)
     with pytest.raises(UserError) as caught:
         new_solver.new_solver(given)

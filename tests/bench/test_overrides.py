@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.catalog import GROUPS, listing, option, options, show
-from bench.errors import UserError
-from bench.overrides import check
-from bench.presets import settings
+from posterior_bench.bench.catalog import GROUPS, listing, option, options, show
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.presets import settings
 
 GOOD = [
     [],
@@ -55,7 +55,8 @@ BAD = [
 
 @pytest.mark.parametrize("overrides", GOOD, ids=" ".join)
 def test_accepted(overrides: list[str]) -> None:
-    """Nothing given is lost or changed on the way to Hydra, which needs a ``++`` before settings of an option."""
+    """Nothing given is lost or changed on the way to Hydra, which needs a ``++`` before settings of
+    an option."""
     handed_on = [line.lstrip("+") for line in check(overrides, sweep=True)]
     assert handed_on[: len(overrides)] == overrides
 
@@ -65,7 +66,9 @@ def test_a_sweep_needs_m() -> None:
         check(["solver=dps,repaint"])
 
 
-@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
+@pytest.mark.parametrize(
+    ("overrides", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None
+)
 def test_refused_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         check(overrides, sweep=True)
@@ -101,7 +104,7 @@ def test_show_refuses(argument: str) -> None:
 def test_yaml_lists_every_setting_of_the_class(name: str) -> None:
     import dataclasses
 
-    from bench.build import build, target
+    from posterior_bench.bench.build import build, target
 
     content = option("solver", name).content
     fields = {f.name for f in dataclasses.fields(target(content))}

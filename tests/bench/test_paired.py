@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench import paired
+from posterior_bench.bench import paired
 
 
 def sample(n: int, shift: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +36,8 @@ def test_tests_agree_with_scipy(n: int) -> None:
 
 
 def test_printed_numbers_of_fig_10_are_consistent() -> None:
-    # VIPaint prints one-sided p = 4.133e-05 for 100 images and a difference of 0.018, so t(99) = 4.11
+    # VIPaint prints one-sided p = 4.133e-05 for 100 images and a difference of 0.018, so t(99) =
+    # 4.11
     p = paired.paired_t(with_moments(100, -0.018, 0.018 * 10 / 4.11))
     assert p / 2 == pytest.approx(4.133e-05, rel=0.02)
 
@@ -52,7 +53,9 @@ def test_sign_flips_agree_with_scipy(n: int) -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)
         d = rng.normal(0.4, size=n) if seed % 2 else rng.integers(-3, 5, size=n).astype(float)
-        theirs = scipy.stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf)
+        theirs = scipy.stats.permutation_test(
+            (d,), np.sum, permutation_type="samples", n_resamples=np.inf
+        )
         assert paired.sign_flip(d, "k") == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
@@ -64,7 +67,8 @@ def test_many_images_take_random_signs_and_count_what_was_observed() -> None:
     p = paired.sign_flip(d, "k")
     # four standard errors of both numbers of flips
     assert p == pytest.approx(theirs.pvalue, abs=4 * np.sqrt(p * (1 - p) * (1 / 40_000 + 1 / 9999)))
-    # no flip comes near differences that are all equal: only what was observed counts, (0 + 1) / (9999 + 1)
+    # no flip comes near differences that are all equal: only what was observed counts, (0 + 1) /
+    # (9999 + 1)
     assert paired.sign_flip(np.full(40, 0.3), "k") == pytest.approx(1e-4)
     assert paired.sign_flip(d, "k") == p != paired.sign_flip(d, "other")
 
@@ -81,7 +85,9 @@ def test_swapping_the_solvers_turns_the_signs() -> None:
     one, other = paired.compare(a, b, "k"), paired.compare(b, a, "k")
     for name in ("p_flip", "p_t", "p_wilcoxon", "detectable"):
         assert getattr(one, name) == pytest.approx(getattr(other, name))
-    assert (one.difference, one.effect_size) == pytest.approx((-other.difference, -other.effect_size))
+    assert (one.difference, one.effect_size) == pytest.approx(
+        (-other.difference, -other.effect_size)
+    )
     assert (one.lower, one.higher) == (other.higher, other.lower)
     both = paired.family(np.stack([a, b]), "k")
     assert both.interval(0, 1) == pytest.approx([-end for end in both.interval(1, 0)[::-1]])
@@ -121,7 +127,9 @@ def test_pairing_is_by_id_and_never_by_order() -> None:
 
 def test_other_images_are_refused_in_one_line() -> None:
     a, b = pd.Series({"x": 1.0, "y": 2.0, "w": 3.0}), pd.Series({"x": 1.0, "z": 2.0})
-    with pytest.raises(ValueError, match="2 only in the first, 1 only in the second, for example 'w'") as caught:
+    with pytest.raises(
+        ValueError, match="2 only in the first, 1 only in the second, for example 'w'"
+    ) as caught:
         paired.pair(a, b)
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="'x' comes twice"):
@@ -152,13 +160,18 @@ def adjusted_by_hand(values: np.ndarray) -> dict[tuple[int, int], float]:
     t = np.abs(scipy.stats.ttest_1samp(signs[:, None, :] * d, 0, axis=2).statistic)
     observed = np.abs(scipy.stats.ttest_1samp(d, 0, axis=1).statistic)
     largest = t.max(axis=1)
-    return {pair: float(np.mean(largest >= o * (1 - 1e-9))) for pair, o in zip(pairs, observed, strict=True)}
+    return {
+        pair: float(np.mean(largest >= o * (1 - 1e-9)))
+        for pair, o in zip(pairs, observed, strict=True)
+    }
 
 
 @pytest.mark.parametrize(("solvers", "n", "seed"), [(2, 6, 0), (3, 7, 1), (4, 8, 2), (5, 9, 3)])
 def test_adjusted_p_values_by_hand(solvers: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = 5 * rng.normal(size=n) + rng.normal(size=(solvers, n)) + 0.9 * np.arange(solvers)[:, None]
+    values = (
+        5 * rng.normal(size=n) + rng.normal(size=(solvers, n)) + 0.9 * np.arange(solvers)[:, None]
+    )
     tested = paired.family(values, "k")
     for (i, j), p in adjusted_by_hand(values).items():
         assert tested.p[i, j] == tested.p[j, i] == pytest.approx(p, abs=1e-12)
@@ -169,7 +182,9 @@ def test_adjusted_p_values_by_hand(solvers: int, n: int, seed: int) -> None:
 def test_p_between_the_adjusted_and_the_unadjusted_level_is_no_difference() -> None:
     """Ten solvers of chance: the smallest of 45 p values is below 5 %, and no pair differs."""
     values = np.random.default_rng(5).normal(size=(10, 12))
-    alone = min(float(paired.sign_flip(values[i] - values[j], "k")) for i, j in combinations(range(10), 2))
+    alone = min(
+        float(paired.sign_flip(values[i] - values[j], "k")) for i, j in combinations(range(10), 2)
+    )
     tested = paired.family(values, "k")
     assert 0.05 / 45 < alone < 0.05 < tested.p.min()
     assert not tested.differ.any() and paired.ranks(tested, "up") == ["a"] * 10
@@ -177,7 +192,9 @@ def test_p_between_the_adjusted_and_the_unadjusted_level_is_no_difference() -> N
 
 @settings(max_examples=150, deadline=None)
 @given(arrays(float, (4, 7), elements=st.integers(-3, 6).map(float)), st.booleans())
-def test_verdict_interval_letters_and_p_never_contradict_each_other(values: np.ndarray, fine: bool) -> None:
+def test_verdict_interval_letters_and_p_never_contradict_each_other(
+    values: np.ndarray, fine: bool
+) -> None:
     """Also where statistics tie, differences vanish, or all are equal."""
     values = values / 7 if fine else values
     tested = paired.family(values, "k")
@@ -185,12 +202,18 @@ def test_verdict_interval_letters_and_p_never_contradict_each_other(values: np.n
     for i, j in combinations(range(4), 2):
         lo, hi = tested.interval(i, j)
         apart = bool(tested.differ[i, j])
-        assert apart == (tested.p[i, j] <= 0.05) == (lo > 0 or hi < 0) == (not paired.share(names[i], names[j]))
+        assert (
+            apart
+            == (tested.p[i, j] <= 0.05)
+            == (lo > 0 or hi < 0)
+            == (not paired.share(names[i], names[j]))
+        )
         assert lo <= np.mean(values[i] - values[j]) <= hi
 
 
 def test_p_values_next_to_five_percent_agree_with_their_intervals() -> None:
-    """Of 128 outcomes 6 are below 5 % and 7 are not: pairs with just so many decide the critical value."""
+    """Of 128 outcomes 6 are below 5 % and 7 are not: pairs with just so many decide the critical
+    value."""
     found = {6: 0, 7: 0}
     for seed in range(400):
         values = np.random.default_rng(seed).normal(size=(3, 8)) + np.array([[0.0], [0.0], [1.5]])
@@ -212,7 +235,9 @@ def test_tables_tested_together_are_those_tested_alone() -> None:
             assert together.p == pytest.approx(alone.p, abs=1e-12)
             assert together.critical == pytest.approx(alone.critical, abs=1e-12)
             # neither the order of the solvers nor what they share matters
-            assert paired.family(values[::-1] + 1e3, "k").p[::-1, ::-1] == pytest.approx(alone.p, abs=1e-12)
+            assert paired.family(values[::-1] + 1e3, "k").p[::-1, ::-1] == pytest.approx(
+                alone.p, abs=1e-12
+            )
 
 
 def test_values_that_differ_by_rounding_are_equal() -> None:
@@ -225,7 +250,10 @@ def test_values_that_differ_by_rounding_are_equal() -> None:
 def test_false_verdicts_of_a_table_are_five_percent(n: int, draw: str) -> None:
     """Five equal solvers with skewed values: in how many studies is any pair told apart?"""
     rng = np.random.default_rng(n)
-    make = {"skewed": lambda: rng.exponential(size=(5, n)) ** 2, "heavy": lambda: rng.standard_t(2, size=(5, n))}[draw]
+    make = {
+        "skewed": lambda: rng.exponential(size=(5, n)) ** 2,
+        "heavy": lambda: rng.standard_t(2, size=(5, n)),
+    }[draw]
     repeats = 1500 if n == 8 else 400
     apart = np.mean([paired.family(make(), "k").differ.any() for _ in range(repeats)])
     error = np.sqrt(0.05 * 0.95 / repeats)
@@ -233,7 +261,8 @@ def test_false_verdicts_of_a_table_are_five_percent(n: int, draw: str) -> None:
 
 
 def test_all_intervals_of_a_table_hold_their_differences_together() -> None:
-    """Four solvers that differ: normal noise, 12 images, in 95 % of studies all six intervals are right."""
+    """Four solvers that differ: normal noise, 12 images, in 95 % of studies all six intervals are
+    right."""
     rng, repeats, truth = np.random.default_rng(1), 1000, np.array([0.0, 0.3, 1.0, 2.0])
     hits = 0
     for _ in range(repeats):
@@ -294,18 +323,22 @@ def test_a_shared_letter_says_exactly_that_two_do_not_differ(matrix: np.ndarray)
 def test_no_letter_is_redundant_and_none_is_too_small(matrix: np.ndarray) -> None:
     count = len(matrix)
     names = paired.letters(matrix)
-    alike = [[i == j or not matrix[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
+    alike = [
+        [i == j or not matrix[min(i, j), max(i, j)] for j in range(count)] for i in range(count)
+    ]
     for letter in {*"".join(names)}:
         group = [i for i in range(count) if letter in names[i]]
         others = [name.replace(letter, "") for name in names]
-        # without the letter a pair that does not differ shares none, or an item that differs from all has none
+        # without the letter a pair that does not differ shares none, or an item that differs from
+        # all has none
         assert any(not paired.share(others[i], others[j]) for i in group for j in group)
         assert not [i for i in range(count) if i not in group and all(alike[i][j] for j in group)]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, "triples"])
 def test_letters_of_40_solvers_take_no_time(share: float | str) -> None:
-    """``triples``: solvers of a triple differ and all others do not, so 3^13 groups have no differing pair."""
+    """``triples``: solvers of a triple differ and all others do not, so 3^13 groups have no
+    differing pair."""
     if share == "triples":
         matrix = np.zeros((40, 40), dtype=bool)
         for k in range(0, 39, 3):
@@ -322,13 +355,19 @@ def test_letters_of_40_solvers_take_no_time(share: float | str) -> None:
 def test_numbers_where_letters_run_out() -> None:
     names = paired.letters(np.ones((60, 60), dtype=bool))
     assert names == [str(i + 1) for i in range(60)]
-    assert not paired.share(names[0], names[9]) and paired.share("1,12", "12,3") and not paired.share("1,12", "2")
+    assert (
+        not paired.share(names[0], names[9])
+        and paired.share("1,12", "12,3")
+        and not paired.share("1,12", "2")
+    )
 
 
 def test_ranks_follow_direction_and_difference() -> None:
     rng = np.random.default_rng(0)
     images = rng.normal(size=100)
-    values = np.stack([images + shift + 0.1 * rng.normal(size=100) for shift in (1.0, 0.0, 0.001, 2.0)])
+    values = np.stack(
+        [images + shift + 0.1 * rng.normal(size=100) for shift in (1.0, 0.0, 0.001, 2.0)]
+    )
     tested = paired.family(values, "k")
     assert paired.ranks(tested, "down") == ["b", "a", "a", "c"]
     assert paired.ranks(tested, "up") == ["b", "c", "c", "a"]

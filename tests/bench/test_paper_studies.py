@@ -1,4 +1,5 @@
-"""Studies of the papers' tables: the cells they expand to, what narrows them, and a rehearsal on embedded priors."""
+"""Studies of the papers' tables: the cells they expand to, what narrows them, and a rehearsal on
+embedded priors."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-
-from bench import app, paper, paper_table
-from bench.__main__ import main
-from bench.app import compose
-from bench.catalog import option, options
-from bench.errors import UserError
-from bench.overrides import check
-from bench.studies import cells, expand, refuse_unset
 from tests.bench.test_leaderboard import make_cell
+
+from posterior_bench.bench import app, paper, paper_table
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.catalog import option, options
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.studies import cells, expand, refuse_unset
 
 STUDIES = [name for name in options("study") if option("study", name).parts]
 
@@ -31,7 +32,18 @@ def chosen(lines: list[str]) -> dict[str, str]:
 def test_every_table_and_figure_has_a_study() -> None:
     vipaint = {
         f"vipaint_{name}"
-        for name in ("table2", "table3", "table5", "table6", "table7", "fig6", "fig8", "fig9", "fig10", "fig17")
+        for name in (
+            "table2",
+            "table3",
+            "table5",
+            "table6",
+            "table7",
+            "fig6",
+            "fig8",
+            "fig9",
+            "fig10",
+            "fig17",
+        )
     }
     assert set(STUDIES) == vipaint | {f"latentpaint_table{n}" for n in (1, 2, 3, 4)}
 
@@ -39,16 +51,21 @@ def test_every_table_and_figure_has_a_study() -> None:
 @pytest.mark.parametrize("scale", ["full", "smoke"])
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_names_only_what_exists(name: str, scale: str) -> None:
-    """Groups, settings, presets and their kinds of values pass the check of overrides, and Hydra composes a cell."""
+    """Groups, settings, presets and their kinds of values pass the check of overrides, and Hydra
+    composes a cell."""
     for sweep in expand([f"study={name}", f"scale={scale}"]):
         check(sweep, study_sweep=True)
     cfg, choices = compose(check(cells([f"study={name}", f"scale={scale}"])[0], study_sweep=True))
     assert choices["study"] == name and cfg.study.skip_inapplicable
     table = cfg.study.get("paper")
-    assert (table in paper.names()) == (name.partition("_")[2] not in ("fig6", "fig8", "fig9", "fig17"))
+    assert (table in paper.names()) == (
+        name.partition("_")[2] not in ("fig6", "fig8", "fig9", "fig17")
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if option("study", name).content.get("paper")])
+@pytest.mark.parametrize(
+    "name", [name for name in STUDIES if option("study", name).content.get("paper")]
+)
 def test_every_printed_number_with_a_counterpart_has_its_cell(name: str) -> None:
     """The transcription of a table and the study were written apart; they meet here."""
     ours, table = paper.ours(), option("study", name).content["paper"]
@@ -77,31 +94,56 @@ def test_every_printed_number_with_a_counterpart_has_its_cell(name: str) -> None
 def test_table_6_has_the_papers_cells_and_settings() -> None:
     every = [chosen(lines) for lines in cells(["study=vipaint_table6"])]
     # printed: 9 methods x 2 masks, 5 x 3 and 4 x 3 numbers
-    assert Counter(cell["data"] for cell in every) == {"imagenet64": 18, "imagenet256": 15, "lsun_church": 12}
+    assert Counter(cell["data"] for cell in every) == {
+        "imagenet64": 18,
+        "imagenet256": 15,
+        "lsun_church": 12,
+    }
     assert len([p for p in paper.read("vipaint-table6") if p.value]) == len(every) == 45
     presets = [option("solver", c["solver"]).content["presets"][c["solver.preset"]] for c in every]
-    guided = {(c["data"], c["solver"]) for c, p in zip(every, presets, strict=True) if p.get("guidance") == 3.0}
+    guided = {
+        (c["data"], c["solver"])
+        for c, p in zip(every, presets, strict=True)
+        if p.get("guidance") == 3.0
+    }
     assert guided == {("imagenet256", solver) for solver in ("resample", "psld", "dps")}
     small = [cell for cell in every if cell["mask"] == "palette" and cell["data"] == "imagenet256"]
     assert {(cell["data.images"], cell["draws"]) for cell in small} == {("1000", "1")}
-    assert {(c["data.images"], c["draws"]) for c in every if c["mask"] != "palette"} == {("100", "10")}
+    assert {(c["data.images"], c["draws"]) for c in every if c["mask"] != "palette"} == {
+        ("100", "10")
+    }
 
 
 def test_the_command_line_narrows_groups_and_replaces_settings() -> None:
-    lines = cells(["study=vipaint_table6", "data=imagenet256", "solver=dps,vipaint2", "draws=2", "metrics=[psnr]"])
+    lines = cells(
+        [
+            "study=vipaint_table6",
+            "data=imagenet256",
+            "solver=dps,vipaint2",
+            "draws=2",
+            "metrics=[psnr]",
+        ]
+    )
     assert [(c["solver"], c["mask"]) for c in map(chosen, lines)] == [
         (solver, mask) for mask in ("rotated", "comod", "palette") for solver in ("vipaint2", "dps")
     ]
-    assert {(c["draws"], c["metrics"], c["data"]) for c in map(chosen, lines)} == {("2", "[psnr]", "imagenet256")}
+    assert {(c["draws"], c["metrics"], c["data"]) for c in map(chosen, lines)} == {
+        ("2", "[psnr]", "imagenet256")
+    }
     with pytest.raises(UserError, match=r"no solver=ddrm to narrow it to\. Valid: vipaint4, "):
         expand(["study=vipaint_table6", "solver=ddrm"])
-    with pytest.raises(UserError, match="no part of study=vipaint_table6 has solver=blended data=lsun_church together"):
+    with pytest.raises(
+        UserError,
+        match="no part of study=vipaint_table6 has solver=blended data=lsun_church together",
+    ):
         expand(["study=vipaint_table6", "data=lsun_church", "solver=blended"])
     assert expand(["solver=dps", "draws=2"]) == [["solver=dps", "draws=2"]]
 
 
 def test_what_is_missing_or_many_is_said_before_any_work() -> None:
-    with pytest.raises(UserError, match=r"data\.root is not set for data=imagenet64: give it, or narrow"):
+    with pytest.raises(
+        UserError, match=r"data\.root is not set for data=imagenet64: give it, or narrow"
+    ):
         refuse_unset(expand(["study=vipaint_table6"]))
     refuse_unset(expand(["study=vipaint_table6", "data.root=/images"]))
     refuse_unset(expand(["study=vipaint_table6", "scale=smoke"]))
@@ -137,13 +179,23 @@ def bench(*arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-SMALL = ["scale=smoke", "data.images=2", "draws=1", "batch=2", "threads=1", "quiet=true", "sheet=false", "report=false"]
+SMALL = [
+    "scale=smoke",
+    "data.images=2",
+    "draws=1",
+    "batch=2",
+    "threads=1",
+    "quiet=true",
+    "sheet=false",
+    "report=false",
+]
 
 
 def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two data sets, two operators, two solvers, one of which asks for a projection and is skipped where none is."""
+    """Two data sets, two operators, two solvers, one of which asks for a projection and is skipped
+    where none is."""
     study = [
         "study=vipaint_table7",
         "solver=psld,dps",
@@ -156,8 +208,9 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     plan = capsys.readouterr().out
     assert "psld  fashion32  rotated  super_resolution" in plan and "does not apply" in plan
     # two steps a row, each with its gradient
-    assert "Estimate: 3 cells, 6 rows, 12 network evaluations, 24 passes (forward + backward), " in " ".join(
-        plan.split()
+    assert (
+        "Estimate: 3 cells, 6 rows, 12 network evaluations, 24 passes (forward + backward), "
+        in " ".join(plan.split())
     )
     assert not any(tmp_path.iterdir())
     assert bench(*study) == 0
@@ -170,7 +223,10 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     assert head in table and table.count("| DPS |") == 2
     (line,) = [line for line in table.splitlines() if line.startswith("| DPS | 0.579 / —")]
     assert "| 12.99 † / " in line and "| 12.99 † / —" not in line
-    assert "a rehearsal with stand-ins (fashion for imagenet64" in table and "† suspect: 0.022 dB" in table
+    assert (
+        "a rehearsal with stand-ins (fashion for imagenet64" in table
+        and "† suspect: 0.022 dB" in table
+    )
     bench("plan", *study)
     assert "rows of this study" in capsys.readouterr().out
 
@@ -182,22 +238,36 @@ def test_every_study_rehearses(name: str, tmp_path: Path) -> None:
     board = pd.read_csv(tmp_path / "leaderboard.csv")
     assert len(board) and (board["failed"] == 0).all()
     if option("study", name).content.get("paper"):
-        assert re.search(r"- [1-9]\d* of \d+ numbers have a measured", (tmp_path / "paper_table.md").read_text())
+        assert re.search(
+            r"- [1-9]\d* of \d+ numbers have a measured", (tmp_path / "paper_table.md").read_text()
+        )
 
 
-# -- the table, by hand ------------------------------------------------------------------------------------------------
+# -- the table, by hand ----------------------------------------------------------------------------
 
 
 def _study(folder: Path, table: str) -> Path:
-    (folder / "config.yaml").write_text(yaml.safe_dump({"study": {"paper": table}, "scale": {"name": "full"}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"study": {"paper": table}, "scale": {"name": "full"}})
+    )
     return folder
 
 
 def test_printed_and_measured_stand_where_the_paper_has_them(tmp_path: Path) -> None:
-    from bench import leaderboard
+    from posterior_bench.bench import leaderboard
 
-    here = {"data": "imagenet64", "prior": "imagenet64_edm", "mask": "comod", "images": 2, "draws": 2}
-    scores = {(image, d): {"psnr": 20.0, "lpips_vgg": v} for image, v in (("a", 0.2), ("b", 0.3)) for d in (0, 1)}
+    here = {
+        "data": "imagenet64",
+        "prior": "imagenet64_edm",
+        "mask": "comod",
+        "images": 2,
+        "draws": 2,
+    }
+    scores = {
+        (image, d): {"psnr": 20.0, "lpips_vgg": v}
+        for image, v in (("a", 0.2), ("b", 0.3))
+        for d in (0, 1)
+    }
     make_cell(tmp_path, "c1", scores, solver="vipaint2", **here)
     worse = {key: {**value, "lpips_vgg": value["lpips_vgg"] + 0.1} for key, value in scores.items()}
     make_cell(tmp_path, "c2", worse, solver="copaint_tt", **here)
@@ -217,22 +287,36 @@ def test_printed_and_measured_stand_where_the_paper_has_them(tmp_path: Path) -> 
 
 
 def test_a_prior_that_is_not_stated_may_be_any(tmp_path: Path) -> None:
-    from bench import leaderboard
+    from posterior_bench.bench import leaderboard
 
     fid = {"fid": {"title": "FID", "direction": "down", "unit": ""}}
-    here = {"data": "lsun_bedroom", "prior": "my_prior", "mask": "semantic labels=[7]", "metrics": fid}
+    here = {
+        "data": "lsun_bedroom",
+        "prior": "my_prior",
+        "mask": "semantic labels=[7]",
+        "metrics": fid,
+    }
     scores = {(image, draw): {"fid": 17.5} for image in "ab" for draw in (0, 1)}
     make_cell(tmp_path, "c1", scores, solver="latentpaint", **here)
     leaderboard.write(_study(tmp_path, "latentpaint-table4"))
-    assert "| semantic_bed | 18.92 † / — | 16.18 † / 17.50 |" in (tmp_path / "paper_table.md").read_text()
+    assert (
+        "| semantic_bed | 18.92 † / — | 16.18 † / 17.50 |"
+        in (tmp_path / "paper_table.md").read_text()
+    )
 
 
 def test_minutes_and_tests_are_those_of_the_study(tmp_path: Path) -> None:
     from scipy.stats import ttest_rel, wilcoxon
 
-    from bench import leaderboard
+    from posterior_bench.bench import leaderboard
 
-    here = {"data": "imagenet64", "prior": "imagenet64_edm", "mask": "rotated", "images": 2, "draws": 2}
+    here = {
+        "data": "imagenet64",
+        "prior": "imagenet64_edm",
+        "mask": "rotated",
+        "images": 2,
+        "draws": 2,
+    }
     first = {("a", 0): 0.2, ("a", 1): 0.3, ("b", 0): 0.35, ("b", 1): 0.25}
     second = {("a", 0): 0.4, ("a", 1): 0.3, ("b", 0): 0.36, ("b", 1): 0.36}
     for cell, solver, values in (("c1", "vipaint2", first), ("c2", "copaint_tt", second)):
@@ -240,15 +324,26 @@ def test_minutes_and_tests_are_those_of_the_study(tmp_path: Path) -> None:
         make_cell(tmp_path, cell, scores, solver=solver, **here)
     board = leaderboard.write(_study(tmp_path, "vipaint-table5"))
     table = (tmp_path / "paper_table.md").read_text()
-    # half a second of fit for each of two draws, and ten draws of a second; printed are 3.3 minutes, 1.5 and 1.8
-    for number in ("3.3 min † = 198 s / 11.0 s", "1.5 min = 90.0 s / 1.00 s", "1.8 min = 108 s / 10.0 s"):
+    # half a second of fit for each of two draws, and ten draws of a second; printed are 3.3
+    # minutes, 1.5 and 1.8
+    for number in (
+        "3.3 min † = 198 s / 11.0 s",
+        "1.5 min = 90.0 s / 1.00 s",
+        "1.8 min = 108 s / 10.0 s",
+    ):
         assert f"| {number} |" in table
     # CoPaint-TT fits nothing, but the rows above say so; VIPaint-4 was not run
     assert "| 5.4 min = 324 s / 11.0 s |" in table and "| 11.8 min = 708 s / — |" in table
-    assert "image, time_min (A6000)" in table and "10 draws of one image on A6000 GPUs. Measured: seconds of" in table
+    assert (
+        "image, time_min (A6000)" in table
+        and "10 draws of one image on A6000 GPUs. Measured: seconds of" in table
+    )
     fig10 = [p for p in paper.read("vipaint-fig10") if p.metric.endswith("_p")]
     moved = board.assign(mask="comod")
     shown = paper_table.Board(moved, tmp_path, {}, {})
-    a, b = (np.array([(v["a", 0] + v["a", 1]) / 2, (v["b", 0] + v["b", 1]) / 2]) for v in (first, second))
+    a, b = (
+        np.array([(v["a", 0] + v["a", 1]) / 2, (v["b", 0] + v["b", 1]) / 2])
+        for v in (first, second)
+    )
     expected = [ttest_rel(a, b, alternative="less").pvalue, wilcoxon(a, b).pvalue]
     assert [shown.measured(p).value for p in fig10] == pytest.approx(expected)  # type: ignore[union-attr]

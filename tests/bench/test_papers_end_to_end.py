@@ -1,4 +1,5 @@
-"""From published files to a leaderboard: every checkpoint format and real JPEG files, through every verb."""
+"""From published files to a leaderboard: every checkpoint format and real JPEG files, through every
+verb."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-
-from bench import app
-from bench.__main__ import main
 from tests import checkpoints
+
+from posterior_bench.bench import app
+from posterior_bench.bench.__main__ import main
 
 SOLVERS = {
     "vipaint2": ["solver.iterations=2", "solver.refine_steps=2"],
@@ -28,7 +29,8 @@ MODES = ("RGB", "L", "CMYK")
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Validation images in torchvision's layout: colour, grey and CMYK JPEG files of unequal sides."""
+    """Validation images in torchvision's layout: colour, grey and CMYK JPEG files of unequal
+    sides."""
     root = tmp_path_factory.mktemp("imagenet")
     rng = np.random.default_rng(0)
     for number, (wnid, mode) in enumerate(zip(WNIDS, MODES, strict=True), 1):
@@ -40,7 +42,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-# -- one small checkpoint of every family; each returns the arguments of convert ---------------------------------------
+# -- one small checkpoint of every family; each returns the arguments of convert -------------------
 
 Written = tuple[Path, list[str]]
 
@@ -71,9 +73,14 @@ def churches(folder: Path, golden: checkpoints.Golden) -> Written:
 
 
 def cin256(folder: Path, golden: checkpoints.Golden) -> Written:
-    content = checkpoints.ckpt(golden, "ldm_cin_like", "vq", ema=False, classes=checkpoints.draw(1001, 24))
+    content = checkpoints.ckpt(
+        golden, "ldm_cin_like", "vq", ema=False, classes=checkpoints.draw(1001, 24)
+    )
     torch.save(content, folder / "model.ckpt")
-    condition = {"target": "ldm.modules.ClassEmbedder", "params": {"n_classes": 1001, "embed_dim": 24}}
+    condition = {
+        "target": "ldm.modules.ClassEmbedder",
+        "params": {"n_classes": 1001, "embed_dim": 24},
+    }
     config = checkpoints.upstream_config(golden, "ldm_cin_like", "vq", cond_stage_config=condition)
     return folder / "model.ckpt", ["--as", "compvis", "--config", _settings(folder, config)]
 
@@ -87,7 +94,9 @@ def celebahq(folder: Path, golden: checkpoints.Golden) -> Written:
     from diffusers import VQModel
 
     checkpoints.write_ddpm(folder).save_pretrained(folder / "unet")
-    checkpoints.made(VQModel, **checkpoints.AUTOENCODER, num_vq_embeddings=16).save_pretrained(folder / "vqvae")
+    checkpoints.made(VQModel, **checkpoints.AUTOENCODER, num_vq_embeddings=16).save_pretrained(
+        folder / "vqvae"
+    )
     return folder, ["--as", "hub"]
 
 
@@ -110,8 +119,12 @@ def sd35(folder: Path, golden: checkpoints.Golden) -> Written:
     return folder, ["--as", "hub", "--prompts", str(prompts)]
 
 
-def _family(write: Callable[..., Written], prior: str, size: int, third: str, slow: bool = True) -> object:
-    return pytest.param(write, prior, size, third, id=write.__name__, marks=[pytest.mark.slow] if slow else [])
+def _family(
+    write: Callable[..., Written], prior: str, size: int, third: str, slow: bool = True
+) -> object:
+    return pytest.param(
+        write, prior, size, third, id=write.__name__, marks=[pytest.mark.slow] if slow else []
+    )
 
 
 FAMILIES = [
@@ -147,8 +160,21 @@ def test_from_published_files_to_a_leaderboard(
     source, kept, out = tmp_path / "source", tmp_path / "kept", tmp_path / "study"
     source.mkdir()
     checkpoint, options = write(source, checkpoints.Golden())
-    common = [f"prior={prior}", f"prior.path={kept}", "data=imagenet256", f"data.root={imagenet}", f"data.size={size}"]
-    common += ["data.images=3", "draws=1", "batch=2", "threads=1", "metrics=[psnr,consistency]", "mask=rotated"]
+    common = [
+        f"prior={prior}",
+        f"prior.path={kept}",
+        "data=imagenet256",
+        f"data.root={imagenet}",
+        f"data.size={size}",
+    ]
+    common += [
+        "data.images=3",
+        "draws=1",
+        "batch=2",
+        "threads=1",
+        "metrics=[psnr,consistency]",
+        "mask=rotated",
+    ]
     common += ["quiet=true", "sheet=false", f"out={out}"]
 
     assert verb("doctor", "solver=dps", *common) == 2

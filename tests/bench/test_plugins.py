@@ -1,4 +1,5 @@
-"""Solvers that are not ours: a class in a file, and an installed package with options of its own."""
+"""Solvers that are not ours: a class in a file, and an installed package with options of its
+own."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import catalog, plugins
-from bench.build import target
-from bench.errors import UserError
-from bench.overrides import check
+from posterior_bench.bench import catalog, plugins
+from posterior_bench.bench.build import target
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "bench_nearest"
@@ -50,11 +51,13 @@ def bench(*arguments: str, site: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-# -- a class in a file ------------------------------------------------------------------------------------------------
+# -- a class in a file -----------------------------------------------------------------------------
 
 
 def test_a_class_in_a_file_runs_beside_ours(file, tmp_path):
-    done = bench("-m", f"solver={file}:Nearest,blended", "solver.steps=5", *SMALL, f"out={tmp_path / 'run'}")
+    done = bench(
+        "-m", f"solver={file}:Nearest,blended", "solver.steps=5", *SMALL, f"out={tmp_path / 'run'}"
+    )
     assert done.returncode == 0, done.stderr
     board = pd.read_csv(tmp_path / "run" / "leaderboard.csv")
     assert set(board["solver"]) == {"Nearest", "blended"}
@@ -69,13 +72,18 @@ def test_its_cell_follows_the_content_and_not_the_place(file, tmp_path):
         names.add(plan.stdout.split()[1])
     assert len(names) == 1
     moved.write_text(moved.read_text().replace("eta=1.0", "eta=0.5"))
-    names.add(bench("plan", f"solver={moved}:Nearest", *SMALL, f"out={tmp_path / 'run'}").stdout.split()[1])
+    names.add(
+        bench("plan", f"solver={moved}:Nearest", *SMALL, f"out={tmp_path / 'run'}").stdout.split()[
+            1
+        ]
+    )
     assert len(names) == 2
 
 
 def test_its_settings_are_read_without_running_it(file):
     file.write_text(
-        "raise SystemExit('executed')\n" + file.read_text().replace("from __future__ import annotations", "")
+        "raise SystemExit('executed')\n"
+        + file.read_text().replace("from __future__ import annotations", "")
     )
     option = catalog.option("solver", f"{file}:Nearest")
     assert option.parameters == {"steps": 100}
@@ -127,13 +135,22 @@ def test_a_file_may_not_change_under_a_study(file):
     plugins.admit([])
 
 
-# -- an installed package ---------------------------------------------------------------------------------------------
+# -- an installed package --------------------------------------------------------------------------
 
 
 def test_an_installed_solver_is_listed_shown_and_run(site, tmp_path):
-    assert "nearest " in (listed := bench("ls", "solver", site=site).stdout) and "(plugins=[nearest])" in listed
+    assert (
+        "nearest " in (listed := bench("ls", "solver", site=site).stdout)
+        and "(plugins=[nearest])" in listed
+    )
     assert "paper: Yours" in bench("show", "solver=nearest", site=site).stdout
-    overrides = ["solver=nearest", "plugins=[nearest]", "solver.steps=5", *SMALL, f"out={tmp_path / 'run'}"]
+    overrides = [
+        "solver=nearest",
+        "plugins=[nearest]",
+        "solver.steps=5",
+        *SMALL,
+        f"out={tmp_path / 'run'}",
+    ]
     done = bench(*overrides, site=site)
     assert done.returncode == 0, done.stderr
     board = pd.read_csv(tmp_path / "run" / "leaderboard.csv")
@@ -143,9 +160,17 @@ def test_an_installed_solver_is_listed_shown_and_run(site, tmp_path):
 def test_it_is_imported_only_where_plugins_names_it(site, tmp_path):
     refused = bench("solver=nearest", *SMALL, f"out={tmp_path / 'run'}", site=site)
     assert refused.returncode == 2
-    assert "solver=nearest comes with the plugin nearest: plugins=[nearest] lets this run import it" in refused.stderr
-    unknown = bench("solver=blended", "plugins=[nearst]", *SMALL, f"out={tmp_path / 'run'}", site=site)
-    assert unknown.returncode == 2 and "unknown plugin 'nearst'. Did you mean 'nearest'" in unknown.stderr
+    assert (
+        "solver=nearest comes with the plugin nearest: plugins=[nearest] lets this run import it"
+        in refused.stderr
+    )
+    unknown = bench(
+        "solver=blended", "plugins=[nearst]", *SMALL, f"out={tmp_path / 'run'}", site=site
+    )
+    assert (
+        unknown.returncode == 2
+        and "unknown plugin 'nearst'. Did you mean 'nearest'" in unknown.stderr
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -157,11 +182,15 @@ def test_studies_over_every_solver_are_those_without_it(site):
 
 def test_it_is_checked_like_ours(site):
     done = bench("check", "solver=nearest", "plugins=[nearest]", site=site)
-    assert done.returncode == 0 and "every promise that could be checked here is kept" in done.stdout
+    assert (
+        done.returncode == 0 and "every promise that could be checked here is kept" in done.stdout
+    )
 
 
 def test_a_plugin_may_not_shadow_ours(site):
-    shutil.move(site / "bench_nearest/conf/solver/nearest.yaml", site / "bench_nearest/conf/solver/dps.yaml")
+    shutil.move(
+        site / "bench_nearest/conf/solver/nearest.yaml", site / "bench_nearest/conf/solver/dps.yaml"
+    )
     refused = bench("ls", "solver", site=site)
     assert refused.returncode == 2 and "brings solver=dps, which exists already" in refused.stderr
 
@@ -169,7 +198,9 @@ def test_a_plugin_may_not_shadow_ours(site):
 def test_a_plugin_without_options_is_named(site):
     shutil.rmtree(site / "bench_nearest" / "conf")
     refused = bench("ls", "solver", site=site)
-    assert refused.returncode == 2 and "which is no installed package with a conf/" in refused.stderr
+    assert (
+        refused.returncode == 2 and "which is no installed package with a conf/" in refused.stderr
+    )
 
 
 def test_the_example_is_the_one_of_the_page():

@@ -1,15 +1,24 @@
-"""Precision and its neighbours in a run: recorded in the rows, part of a cell's name, refused in one line."""
+"""Precision and its neighbours in a run: recorded in the rows, part of a cell's name, refused in
+one line."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-
-from bench.__main__ import main
-from bench.worker import _tf32
 from tests.bench.harness import planned, run
 
-SMALL = ["solver.steps=2", "data.images=2", "draws=1", "batch=2", "metrics=[psnr]", "quiet=true", "sheet=false"]
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.worker import _tf32
+
+SMALL = [
+    "solver.steps=2",
+    "data.images=2",
+    "draws=1",
+    "batch=2",
+    "metrics=[psnr]",
+    "quiet=true",
+    "sheet=false",
+]
 
 
 def cell(*more: str) -> list[str]:
@@ -19,8 +28,17 @@ def cell(*more: str) -> list[str]:
 def test_defaults_have_no_part_in_a_cells_name(tmp_path) -> None:
     out = f"out={tmp_path}"
     plain = planned(cell(out))
-    assert planned(cell(out, "precision=fp32", "checkpointing=none", "compile=false")).cell.name == plain.cell.name
-    others = ["precision=bf16", "precision=tf32", "channels_last=true", "compile=true", "checkpointing=call"]
+    assert (
+        planned(cell(out, "precision=fp32", "checkpointing=none", "compile=false")).cell.name
+        == plain.cell.name
+    )
+    others = [
+        "precision=bf16",
+        "precision=tf32",
+        "channels_last=true",
+        "compile=true",
+        "checkpointing=call",
+    ]
     names = {planned(cell(out, other)).cell.name for other in others}
     assert len(names) == len(others) and plain.cell.name not in names
 
@@ -30,7 +48,9 @@ def test_rows_say_how_they_were_made(tmp_path) -> None:
     low = run(cell(f"out={tmp_path}", "precision=bf16", "checkpointing=call")).plan
     again = run(cell(f"out={tmp_path / 'again'}")).plan  # the shared prior is itself again
     rows, other = plain.store.read(), low.store.read()
-    assert set(rows["precision"]) == {"float32"} and set(other["precision"]) == {"bf16 checkpointing=call"}
+    assert set(rows["precision"]) == {"float32"} and set(other["precision"]) == {
+        "bf16 checkpointing=call"
+    }
     assert set(rows["status"]) == set(other["status"]) == {"ok"}
     assert low.cell.identity["variant"].endswith("precision=bf16 checkpointing=call")
     assert (rows["psnr"] - other["psnr"]).abs().max() > 0

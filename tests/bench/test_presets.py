@@ -1,4 +1,5 @@
-"""Every preset names the priors it was chosen for, and a cell gets the one of its prior or says that it does not."""
+"""Every preset names the priors it was chosen for, and a cell gets the one of its prior or says
+that it does not."""
 
 from __future__ import annotations
 
@@ -6,22 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from bench import leaderboard
-from bench.__main__ import main
-from bench.app import compose
-from bench.build import arguments, suited
-from bench.catalog import option, options, show, show_all
-from bench.cell import cell_of
-from bench.docs import PRIORS, automatic, choices
-from bench.overrides import check
-from bench.presets import ORIGINS, choose, origins
-from bench.run import plain, prepare
-from priors.load import save
 from tests.bench.harness import run
 from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
 
-PUBLISHED = sorted(name for name, o in options("prior").items() if str(o.content.get("path", ""))[:11] == "checkpoints")
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.build import arguments, suited
+from posterior_bench.bench.catalog import option, options, show, show_all
+from posterior_bench.bench.cell import cell_of
+from posterior_bench.bench.docs import PRIORS, automatic, choices
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.presets import ORIGINS, choose, origins
+from posterior_bench.bench.run import plain, prepare
+from posterior_bench.priors.load import save
+
+PUBLISHED = sorted(
+    name
+    for name, o in options("prior").items()
+    if str(o.content.get("path", ""))[:11] == "checkpoints"
+)
 
 
 def resolved(solver: str, prior: str, **given: Any) -> dict[str, Any]:
@@ -32,15 +37,31 @@ def resolved(solver: str, prior: str, **given: Any) -> dict[str, Any]:
 # what the paper prints (VIPaint, appendices E and F), by hand: the yamls are the code under test
 PRINTED = [
     ("vipaint2", "imagenet256", {"iterations": 50, "keypoint_indices": [550, 400], "gamma": 0.98}),
-    ("vipaint2", "imagenet256", {"perceptual": "lpips_vgg", "guidance_fit": 1.0, "guidance_sample": 3.0}),
+    (
+        "vipaint2",
+        "imagenet256",
+        {"perceptual": "lpips_vgg", "guidance_fit": 1.0, "guidance_sample": 3.0},
+    ),
     ("vipaint4", "imagenet256", {"iterations": 250, "beta": 10.0, "guidance_sample": 3.0}),
-    ("vipaint2", "lsun_church", {"iterations": 50, "gamma": 0.88, "monte_carlo": 10, "guidance_sample": 1.0}),
+    (
+        "vipaint2",
+        "lsun_church",
+        {"iterations": 50, "gamma": 0.88, "monte_carlo": 10, "guidance_sample": 1.0},
+    ),
     ("vipaint4", "imagenet64_edm", {"iterations": 150, "beta": 50.0, "scale": 0.05}),
     ("dps", "imagenet64_edm", {"steps": 1000, "zeta": 5.0, "guidance": 1.0}),
     ("dps", "imagenet256", {"steps": 500, "zeta": 0.5, "guidance": 3.0, "clip": False}),
     ("dps", "lsun_church", {"steps": 500, "zeta": 0.5, "guidance": 1.0, "clip": False}),
-    ("psld", "imagenet256", {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 3.0}),
-    ("psld", "lsun_church", {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 1.0}),
+    (
+        "psld",
+        "imagenet256",
+        {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 3.0},
+    ),
+    (
+        "psld",
+        "lsun_church",
+        {"steps": 500, "weight_data": 0.2, "weight_glue": 0.2, "guidance": 1.0},
+    ),
     ("resample", "imagenet256", {"steps": 500, "latent_iterations": 50, "guidance": 3.0}),
     ("repaint", "imagenet64_edm", {"steps": 256, "jump_length": 10, "resamples": 10}),
     ("reddiff", "imagenet64_edm", {"lam": 50.0, "steps": 1000}),
@@ -56,7 +77,9 @@ PRINTED = [
 
 
 @pytest.mark.parametrize(("solver", "prior", "printed"), PRINTED)
-def test_a_prior_gets_the_settings_that_are_printed_for_it(solver: str, prior: str, printed: dict[str, Any]) -> None:
+def test_a_prior_gets_the_settings_that_are_printed_for_it(
+    solver: str, prior: str, printed: dict[str, Any]
+) -> None:
     found = resolved(solver, prior, preset="auto")
     assert {key: found[key] for key in printed} == printed
     assert option("solver", solver).content["preset"] == "auto"
@@ -68,11 +91,15 @@ def test_every_solver_has_a_documented_choice_for_every_published_prior() -> Non
         (o.name, prior)
         for o in automatic()
         for prior, name in choices(o).items()
-        if name is None or origins(o.content["presets"][name])[prior] not in ("paper", "authors", "similar")
+        if name is None
+        or origins(o.content["presets"][name])[prior] not in ("paper", "authors", "similar")
     }
-    # features of a transformer are not read, and exact needs a closed form: `choices` leaves out what does not run
+    # features of a transformer are not read, and exact needs a closed form: `choices` leaves out
+    # what does not run
     assert without == set()
-    assert len(automatic()) == len(options("solver")) - 2  # solver=folder and solver=torchscript need no prior
+    assert (
+        len(automatic()) == len(options("solver")) - 2
+    )  # solver=folder and solver=torchscript need no prior
 
 
 @pytest.mark.parametrize("found", automatic(), ids=lambda o: o.name)
@@ -105,9 +132,15 @@ NODE = {
         ("sd2", "fast", ""),
     ],
 )
-def test_paper_before_authors_before_similar_before_tuned(prior: str, preset: str, origin: str) -> None:
+def test_paper_before_authors_before_similar_before_tuned(
+    prior: str, preset: str, origin: str
+) -> None:
     choice = choose(NODE, option("prior", prior).content, {})
-    assert choice is not None and (choice.preset, choice.origin, choice.foreign) == (preset, origin, not origin)
+    assert choice is not None and (choice.preset, choice.origin, choice.foreign) == (
+        preset,
+        origin,
+        not origin,
+    )
 
 
 def test_what_the_user_names_wins_and_is_said_to_be_anothers() -> None:
@@ -117,29 +150,52 @@ def test_what_the_user_names_wins_and_is_said_to_be_anothers() -> None:
 
 
 def test_a_solver_that_says_nothing_keeps_its_preset() -> None:
-    node = {"preset": "fast", "presets": {"fast": {"steps": 1}, "fast_latent": {"steps": 2}}, "steps": None}
+    node = {
+        "preset": "fast",
+        "presets": {"fast": {"steps": 1}, "fast_latent": {"steps": 2}},
+        "steps": None,
+    }
     choice = choose(node, option("prior", "ffhq_adm").content, {})
-    assert choice is not None and choice.preset == "fast" and not choice.foreign and choice.text == "fast"
-    assert arguments(suited({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})) == {"steps": 1}
+    assert (
+        choice is not None
+        and choice.preset == "fast"
+        and not choice.foreign
+        and choice.text == "fast"
+    )
+    assert arguments(
+        suited({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})
+    ) == {"steps": 1}
 
 
-# -- a run -----------------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------------
 
 
 def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
     """The tiny latent prior under another name in its ``prior.json``."""
-    from priors.load import load
+    from posterior_bench.priors.load import load
 
     return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**META, 'name': name})}"
 
 
-def test_a_folder_goes_by_the_name_in_its_prior_json(latent_command, latent_prior, tmp_path, capsys) -> None:  # noqa: F811
+def test_a_folder_goes_by_the_name_in_its_prior_json(
+    latent_command,  # noqa: F811
+    latent_prior,  # noqa: F811
+    tmp_path,
+    capsys,
+) -> None:
     of_churches = latent_command("dps", named(latent_prior, tmp_path, "lsun_church"))
     _, plan = prepare(*compose(check(of_churches)), write=False)
     assert plan.cell.config["solver"]["preset"] == "vipaint_paper_latent"
-    assert plan.cell.identity["variant"] == "steps=4"  # the preset is the one for this prior, so it is no variant
-    assert plan.cell.identity["preset_for"] == "lsun_church" and plan.cell.identity["preset_from"] == "paper"
-    _, same = prepare(*compose(check([*of_churches, "solver.preset=vipaint_paper_latent"])), write=False)
+    assert (
+        plan.cell.identity["variant"] == "steps=4"
+    )  # the preset is the one for this prior, so it is no variant
+    assert (
+        plan.cell.identity["preset_for"] == "lsun_church"
+        and plan.cell.identity["preset_from"] == "paper"
+    )
+    _, same = prepare(
+        *compose(check([*of_churches, "solver.preset=vipaint_paper_latent"])), write=False
+    )
     assert same.cell.name == plan.cell.name and same.cell.identity == plan.cell.identity
     run(of_churches)
     assert capsys.readouterr().err == ""
@@ -150,7 +206,9 @@ def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command
     plan = run([*loud, "quiet=false"]).plan
     said = "dps runs preset fast_latent, chosen for fashion_latent, not for tiny (no preset is)"
     assert capsys.readouterr().err.splitlines() == [f"bench: {said}"]
-    (note,) = [n for n in leaderboard.build(plan.folder.parents[1]).attrs["notes"] if "another prior" in n]
+    (note,) = [
+        n for n in leaderboard.build(plan.folder.parents[1]).attrs["notes"] if "another prior" in n
+    ]
     assert "dps with fast_latent (for fashion_latent) on " in note
     run([*loud, "quiet=true"])
     assert capsys.readouterr().err == ""
@@ -165,7 +223,7 @@ def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name
 
 
-# -- metrics of data sets, and what is missing -----------------------------------------------------------------------
+# -- metrics of data sets, and what is missing -----------------------------------------------------
 
 
 @pytest.mark.parametrize("data", ["imagenet64", "imagenet256", "lsun_church"])
@@ -194,8 +252,12 @@ def test_all_that_is_missing_is_named_at_once_and_each_thing_once(
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert text.count("vgg16-397923af.pth, looked for") <= 1  # two columns and the solver ask for it
-    assert all(text.count(part) == 1 for part in parts) and text.startswith(f"bench: {len(text.splitlines()) - 2} pro")
+    assert (
+        text.count("vgg16-397923af.pth, looked for") <= 1
+    )  # two columns and the solver ask for it
+    assert all(text.count(part) == 1 for part in parts) and text.startswith(
+        f"bench: {len(text.splitlines()) - 2} pro"
+    )
 
 
 def test_show_says_what_a_preset_is_for_and_which_one_a_prior_gets() -> None:
@@ -203,4 +265,7 @@ def test_show_says_what_a_preset_is_for_and_which_one_a_prior_gets() -> None:
     assert "authors: for ffhq_adm, imagenet256_adm (authors); nearest published for" in text
     assert "preset = auto" in text
     both = show_all(["solver=dps", "prior=imagenet256"])
-    assert "solver=dps with prior=imagenet256: preset vipaint_paper_imagenet256, chosen for imagenet256 (paper" in both
+    assert (
+        "solver=dps with prior=imagenet256: preset vipaint_paper_imagenet256, chosen for "
+        "imagenet256 (paper" in both
+    )

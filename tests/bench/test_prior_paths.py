@@ -1,4 +1,5 @@
-"""``prior=PATH``: what counts as a path, what Hydra gets, and that a cell does not depend on how a prior is named."""
+"""``prior=PATH``: what counts as a path, what Hydra gets, and that a cell does not depend on how a
+prior is named."""
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from bench.app import compose
-from bench.catalog import option, show
-from bench.errors import UserError
-from bench.overrides import check
-from bench.prior_paths import named
 from tests.bench.harness import planned
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.catalog import option, show
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.prior_paths import named
 
 FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
 
@@ -23,24 +24,31 @@ def chosen(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "2024_01", "1e5", "null", "true", "inf", "a (b) [c]", "größe, #1", "it's", "-x"]
+    "name",
+    ["model", "2024_01", "1e5", "null", "true", "inf", "a (b) [c]", "größe, #1", "it's", "-x"],
 )
 def test_a_folder_of_any_name_is_found_as_it_is_typed(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     assert chosen(f"prior={tmp_path / name}") == str(tmp_path / name)
 
 
-def test_relative_paths_and_tildes_are_those_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_and_tildes_are_those_of_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for typed in ("mine", "./mine", "mine/", "~/mine", "'mine'", '"./mine"'):
         assert chosen(f"prior={typed}") == str(tmp_path / "mine"), typed
     assert chosen("prior=./later") == "later"  # not there: said when it is read
-    assert chosen("prior=priors/assets/fashion") == "priors/assets/fashion"  # shipped: found from everywhere
+    assert (
+        chosen("prior=priors/assets/fashion") == "priors/assets/fashion"
+    )  # shipped: found from everywhere
 
 
-def test_a_name_stays_a_name_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_stays_a_name_beside_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "fashion").mkdir()
     monkeypatch.chdir(tmp_path)
     assert named(["prior=fashion", "data.root=a/b"]) == ["prior=fashion", "data.root=a/b"]
@@ -62,28 +70,45 @@ def test_paths_can_be_swept_beside_names(tmp_path: Path) -> None:
 def test_two_places_for_one_prior_are_refused() -> None:
     for path in ("prior.path=/other", "++prior.path=/other"):
         with pytest.raises(
-            UserError, match=r"^prior=/a/b and prior.path=/other both say where the prior lies; give one"
+            UserError,
+            match=r"^prior=/a/b and prior.path=/other both say where the prior lies; give one",
         ):
             check(["prior=/a/b", path])
 
 
 def test_a_name_that_does_not_exist_lists_the_names_and_says_that_a_folder_can_be_given() -> None:
-    with pytest.raises(UserError, match=r"Did you mean 'fashion'\? Valid: .*g2.*given as prior=PATH$"):
+    with pytest.raises(
+        UserError, match=r"Did you mean 'fashion'\? Valid: .*g2.*given as prior=PATH$"
+    ):
         check(["prior=fashon"])
 
 
 def test_settings_of_the_loader_are_known_and_others_are_refused(tmp_path: Path) -> None:
-    assert compose(check([f"prior={tmp_path}", "prior.vq_gradient=hard"]))[0].prior.vq_gradient == "hard"
+    assert (
+        compose(check([f"prior={tmp_path}", "prior.vq_gradient=hard"]))[0].prior.vq_gradient
+        == "hard"
+    )
     with pytest.raises(UserError, match="Did you mean 'vq_gradient'"):
         check([f"prior={tmp_path}", "prior.vq_gradent=hard"])
     (line,) = named([f"prior={tmp_path}"])
-    assert f"The model in {tmp_path}" in show(line) and not option("prior", line.removeprefix("prior=")).brings
+    assert (
+        f"The model in {tmp_path}" in show(line)
+        and not option("prior", line.removeprefix("prior=")).brings
+    )
 
 
 def test_the_cell_is_that_of_the_same_prior_by_name(tmp_path: Path) -> None:
-    """Neither its name, which names the folder of its rows, nor what tables say of it holds a path."""
+    """Neither its name, which names the folder of its rows, nor what tables say of it holds a
+    path."""
     shutil.copytree(FASHION, tmp_path / "copy of it")
-    common = ["solver=dps", "solver.steps=2", "metrics=[psnr]", "data.images=1", "draws=1", f"out={tmp_path / 'study'}"]
+    common = [
+        "solver=dps",
+        "solver.steps=2",
+        "metrics=[psnr]",
+        "data.images=1",
+        "draws=1",
+        f"out={tmp_path / 'study'}",
+    ]
     ways = ["prior=fashion"], [f"prior={tmp_path / 'copy of it'}"], [f"prior.path={FASHION}"]
     cells = [planned(check([*common, *way])).cell for way in ways]
     assert len({cell.name for cell in cells}) == 1

@@ -1,4 +1,5 @@
-"""Prompts and labels: which image gets which, what is embedded and when, and what would not be used is said."""
+"""Prompts and labels: which image gets which, what is embedded and when, and what would not be used
+is said."""
 
 from __future__ import annotations
 
@@ -12,24 +13,24 @@ import pandas as pd
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from torch import Tensor
-
-from bench import captions, embed
-from bench.__main__ import main
-from bench.conditioning import Conditioning
-from bench.errors import Inapplicable, UserError
-from bench.leaderboard import build
-from bench.overrides import check
-from bench.prompts import literal
-from bench.rig import small_prior
-from datasets.base import ImageSet
-from datasets.fashion import Fashion
-from priors.base import Prior
-from priors.load import save
-from priors.nets import UNet2DCondition
-from priors.process import VP
 from tests.bench.encoders import LENGTH, letters, pipeline, transformers
 from tests.bench.harness import planned, rows, run
+from torch import Tensor
+
+from posterior_bench.bench import captions, embed
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.conditioning import Conditioning
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.leaderboard import build
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.prompts import literal
+from posterior_bench.bench.rig import small_prior
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.load import save
+from posterior_bench.priors.nets import UNet2DCondition
+from posterior_bench.priors.process import VP
 
 __all__ = ["transformers"]  # a fixture
 
@@ -50,7 +51,8 @@ def expected(text: str) -> Tensor:
 
 
 def text_prior(*prompts: str) -> Prior:
-    """An untrained text-conditional U-Net over 8 x 8 images that has the embeddings of these prompts."""
+    """An untrained text-conditional U-Net over 8 x 8 images that has the embeddings of these
+    prompts."""
     config = {
         "sample_size": 8,
         "in_channels": 1,
@@ -79,7 +81,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-# -- which image gets which text ---------------------------------------------------------------------------------------
+# -- which image gets which text -------------------------------------------------------------------
 
 ACCENT, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
 
@@ -88,13 +90,24 @@ ACCENT, DECOMPOSED = "caf\u00e9.png", "cafe\u0301.png"
     "content",
     [
         b"image_id,caption\na/1.png,a dog\n" + DECOMPOSED.encode() + b',"a car, at night"\n',
-        b'\xef\xbb\xbfcaption,image_id\r\na dog,a/1.png\r\n"a car, at night",' + ACCENT.encode() + b"\r\n",
+        b'\xef\xbb\xbfcaption,image_id\r\na dog,a/1.png\r\n"a car, at night",'
+        + ACCENT.encode()
+        + b"\r\n",
         b"File_Name;Text\n./a/1;a dog\ncaf\xc3\xa9;a car, at night\n\n",
         b"file_name\ttext\na\\1.png\ta dog\ncaf\xc3\xa9.jpg\ta car, at night",
-        b'\xef\xbb\xbf{"id": "a/1.png", "prompt": "a dog"}\r\n\r\n{"text": "a car, at  night", "id":"cafe\\u0301.png"}',
-        b'image_id,width,caption\na/1.png,8,a dog\ncaf\xc3\xa9.png,8,"a car,\nat night"\nb.png,8,not in use\n',
+        b'\xef\xbb\xbf{"id": "a/1.png", "prompt": "a dog"}\r\n\r\n{"text": "a car, at  night", '
+        b'"id":"cafe\\u0301.png"}',
+        b'image_id,width,caption\na/1.png,8,a dog\ncaf\xc3\xa9.png,8,"a car,\nat '
+        b'night"\nb.png,8,not in use\n',
     ],
-    ids=["csv", "mark-and-crlf", "semicolons-no-ending", "tabs-other-ending", "json-lines", "three-columns"],
+    ids=[
+        "csv",
+        "mark-and-crlf",
+        "semicolons-no-ending",
+        "tabs-other-ending",
+        "json-lines",
+        "three-columns",
+    ],
 )
 def test_captions_go_to_the_image_that_a_person_means(tmp_path, content):
     file = tmp_path / "captions"
@@ -108,12 +121,24 @@ def test_captions_go_to_the_image_that_a_person_means(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"id,text\n1.png,a\n", "has no caption for 2 of the 3 images in use: 2.png, 3.png; add them"),
-        (b"id,text\n1.png,a\n9.png,b\n", "line 3: '9.png' is no image of this data, whose ids are such as '1.png'"),
+        (
+            b"id,text\n1.png,a\n",
+            "has no caption for 2 of the 3 images in use: 2.png, 3.png; add them",
+        ),
+        (
+            b"id,text\n1.png,a\n9.png,b\n",
+            "line 3: '9.png' is no image of this data, whose ids are such as '1.png'",
+        ),
         (b"id,text\n1.png,a\n2.png,c\n1,b\n", "line 4: '1' has a caption in line 2 already"),
         (b"id,text\n1.png,\n", "line 2: '1.png' has an empty caption"),
-        (b"id,text\n1.png,a, b\n", "line 2: 3 fields, but the header has 2; a caption with ',' in it stands in double"),
-        (b"1.png,a\n2.png,b\n", "the first line, '1.png, a', names no such columns; give CSV with a header"),
+        (
+            b"id,text\n1.png,a, b\n",
+            "line 2: 3 fields, but the header has 2; a caption with ',' in it stands in double",
+        ),
+        (
+            b"1.png,a\n2.png,b\n",
+            "the first line, '1.png, a', names no such columns; give CSV with a header",
+        ),
         (b'id,text\n1.png,"a\n', "line 2: "),
         (b"", "is empty"),
         (b"id,text\n1.png,\xff\n", "it is not UTF-8 text"),
@@ -179,11 +204,15 @@ def test_a_prompt_is_the_text_that_was_typed(typed, text):
 def test_in_a_sweep_commas_part_prompts_unless_they_are_in_quotes():
     (line,) = literal(["prompt=a dog's ball,'x, y',2024"], sweep=True)
     (parsed,) = OverridesParser.create().parse_overrides([line])
-    assert [value.text.replace("\\'", "'") for value in parsed.value().list] == ["a dog's ball", "x, y", "2024"]
+    assert [value.text.replace("\\'", "'") for value in parsed.value().list] == [
+        "a dog's ball",
+        "x, y",
+        "2024",
+    ]
     assert literal(["seed=1,2", "promptly=3"], sweep=True) == ["seed=1,2", "promptly=3"]
 
 
-# -- what the network is told ------------------------------------------------------------------------------------------
+# -- what the network is told ----------------------------------------------------------------------
 
 
 def test_a_prompt_of_the_prior_is_the_same_as_its_label():
@@ -234,15 +263,21 @@ def test_the_encoder_of_another_model_is_refused(transformers, cache, tmp_path):
     folder = pipeline(tmp_path / "sd", 1)
     (folder / "text_encoder" / "config.json").write_text(json.dumps({"scale": 1.5}))
     node = {"images": 1, "prompt": "a dog", "text_encoder": str(folder)}
-    with pytest.raises(UserError, match="belongs to another model: it embeds the empty prompt differently"):
+    with pytest.raises(
+        UserError, match="belongs to another model: it embeds the empty prompt differently"
+    ):
         Conditioning(node, images, prior).ready()
     prior.net.contexts.data = torch.zeros(1, LENGTH, WIDTH + 1)
     with pytest.raises(UserError, match=r"belongs to another model: .* contexts \(1, 7, 7\)"):
         Conditioning(node, images, prior).ready()
-    with pytest.raises(UserError, match=r"set data\.text_encoder=FOLDER .*pip install \"posterior-bench\[text\]\""):
+    with pytest.raises(
+        UserError, match=r"set data\.text_encoder=FOLDER .*pip install \"posterior-bench\[text\]\""
+    ):
         Conditioning({"images": 1, "prompt": "a dog"}, images, prior).ready()
     with pytest.raises(UserError, match="holds no Stable Diffusion pipeline"):
-        Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).pinned(node | {"text_encoder": "x"})
+        Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).pinned(
+            node | {"text_encoder": "x"}
+        )
 
 
 def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
@@ -251,7 +286,9 @@ def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
     for text, cut in (("abcdef", []), ("abcdefg", ["abcdefg"])):
         told = Conditioning({**node, "prompt": text}, Named("1"), text_prior())
         told.ready()
-        assert told.cut == cut and len(told.said) == len(cut) and ("cut" in told.recorded) == bool(cut)
+        assert (
+            told.cut == cut and len(told.said) == len(cut) and ("cut" in told.recorded) == bool(cut)
+        )
 
 
 def test_an_encoder_is_known_by_its_files_and_not_by_its_place(transformers, tmp_path):
@@ -261,7 +298,7 @@ def test_an_encoder_is_known_by_its_files_and_not_by_its_place(transformers, tmp
     assert embed.encoder_hash(one) != embed.encoder_hash(two)
 
 
-# -- what would not be used --------------------------------------------------------------------------------------------
+# -- what would not be used ------------------------------------------------------------------------
 
 
 def test_what_the_prior_would_not_use_is_refused_or_said():
@@ -270,7 +307,9 @@ def test_what_the_prior_would_not_use_is_refused_or_said():
     for prior in (classes, plain):
         with pytest.raises(Inapplicable, match="this prior reads no prompts"):
             Conditioning({**node, "prompt": "a dog"}, bare, prior)
-    with pytest.raises(Inapplicable, match=r"labels of the data are of 10 classes, those of the prior of 3"):
+    with pytest.raises(
+        Inapplicable, match=r"labels of the data are of 10 classes, those of the prior of 3"
+    ):
         Conditioning(node, Named("1", classes=10), classes).demand_same_classes()
 
     asked = {
@@ -285,25 +324,43 @@ def test_what_the_prior_would_not_use_is_refused_or_said():
         told = Conditioning(node, Named("1", classes=labels), prior)
         assert told.unasked == words and bool(told.why_unasked) == bool(words)
         assert bool(told.guidance_problem()) == ((prior, labels) != (classes, 3))
-    assert 'set prompt="TEXT", data.captions=FILE' in Conditioning(node, bare, text).guidance_problem()
-    assert "10 classes, are not used" in Conditioning(node, Named("1", classes=10), plain).guidance_problem()
+    assert (
+        'set prompt="TEXT", data.captions=FILE' in Conditioning(node, bare, text).guidance_problem()
+    )
+    assert (
+        "10 classes, are not used"
+        in Conditioning(node, Named("1", classes=10), plain).guidance_problem()
+    )
     given = Conditioning({**node, "prompt": "a dog"}, bare, text)
     assert not given.unasked and not given.guidance_problem()
     empty = Conditioning({**node, "prompt": ""}, bare, text)
     assert empty.unasked == "the empty prompt" and empty.guidance_problem()
 
 
-# -- whole cells -------------------------------------------------------------------------------------------------------
+# -- whole cells -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def cell(command: Callable[..., list[str]], tmp_path: Path, cache: Path) -> Callable[..., list[str]]:
-    """A small cell on the text-conditional prior, which has embeddings of 'a dog' and the empty prompt."""
+def cell(
+    command: Callable[..., list[str]], tmp_path: Path, cache: Path
+) -> Callable[..., list[str]]:
+    """A small cell on the text-conditional prior, which has embeddings of 'a dog' and the empty
+    prompt."""
     save(tmp_path / "prior", text_prior("a dog"), {**META, "class_names": ["a dog"]}, torch.float32)
 
     def make(*more: str) -> list[str]:
-        kept = [o for o in command("dps") if not o.startswith(("prior", "data.images", "draws", "solver.steps"))]
-        own = ["prior=sd15", f"prior.path={tmp_path / 'prior'}", "data.images=2", "draws=1", "solver.steps=2"]
+        kept = [
+            o
+            for o in command("dps")
+            if not o.startswith(("prior", "data.images", "draws", "solver.steps"))
+        ]
+        own = [
+            "prior=sd15",
+            f"prior.path={tmp_path / 'prior'}",
+            "data.images=2",
+            "draws=1",
+            "solver.steps=2",
+        ]
         return [*kept, *own, "mask=box", *more]
 
     return make
@@ -328,7 +385,11 @@ def test_prompts_change_the_rows_and_the_cell_and_paths_do_not(transformers, cel
     board = build(bare.folder.parents[1])
     (note,) = [note for note in board.attrs["notes"] if "without a class or prompt" in note]
     assert "with the empty prompt (dps)" in note and note.count("dps") == 1
-    assert sorted(label.partition("prompt=")[2] for label in board["data"]) == ["", "a dog", "an owl"]
+    assert sorted(label.partition("prompt=")[2] for label in board["data"]) == [
+        "",
+        "a dog",
+        "an owl",
+    ]
     assert pd.Series(board["solver"]).nunique() == 1
 
     moved, file = tmp_path / "moved", captioned(tmp_path / "captions.csv", "an owl", "an owl")
@@ -338,7 +399,10 @@ def test_prompts_change_the_rows_and_the_cell_and_paths_do_not(transformers, cel
     for text in ("data", "solver", "prior"):
         assert str(tmp_path) not in str(same.cell.identity[text])
     captioned(file, "an owl", "a dog")
-    assert planned(check(cell(f"data.captions={file}", f"data.text_encoder={moved}"))).cell.name != owl.cell.name
+    assert (
+        planned(check(cell(f"data.captions={file}", f"data.text_encoder={moved}"))).cell.name
+        != owl.cell.name
+    )
 
 
 def test_the_terminal_says_what_is_asked_and_refuses_guidance_without_prompts(cell, capsys):
@@ -351,7 +415,9 @@ def test_the_terminal_says_what_is_asked_and_refuses_guidance_without_prompts(ce
     assert (code, err) == (0, "") and "asked with the empty prompt" in out
     planned(check(cell("quiet=false")))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("bench: prior sd15 is asked with the empty prompt: no prompt is given (set prompt=")
+    assert line.startswith(
+        "bench: prior sd15 is asked with the empty prompt: no prompt is given (set prompt="
+    )
     code, out, err = plan("prompt=a dog", "solver.guidance=3")
     assert (code, err) == (0, "") and "prompts  1 for 2 images, such as 'a dog'" in out
     code, out, err = plan("solver.guidance=3")

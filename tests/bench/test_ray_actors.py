@@ -1,4 +1,5 @@
-"""The put-back loop of executor=ray, against a Ray of a few lines whose workers die when told to."""
+"""The put-back loop of executor=ray, against a Ray of a few lines whose workers die when told
+to."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-
-from bench import executors
-from bench.errors import DeviceLost, UserError
-from bench.executors import RayActors
-from bench.plan import CellPlan, Chunk
 from tests.bench.harness import planned
+
+from posterior_bench.bench import executors
+from posterior_bench.bench.errors import DeviceLost, UserError
+from posterior_bench.bench.executors import RayActors
+from posterior_bench.bench.plan import CellPlan, Chunk
 
 
 class ActorDied(Exception):
@@ -70,13 +71,17 @@ def finished(plan: CellPlan, tries: int = 3) -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize("tries", [1, 3])
-def test_a_chunk_that_kills_its_worker_is_begun_so_many_times_and_no_more(command, actors, tries: int) -> None:
+def test_a_chunk_that_kills_its_worker_is_begun_so_many_times_and_no_more(
+    command, actors, tries: int
+) -> None:
     deaths, ran = actors
     plan = planned(command())
     poison = plan.chunks[1].name
     deaths[poison] = 99
     done = finished(plan, tries)
-    assert Counter(ran) == {chunk.name: tries if chunk.name == poison else 1 for chunk in plan.chunks}
+    assert Counter(ran) == {
+        chunk.name: tries if chunk.name == poison else 1 for chunk in plan.chunks
+    }
     assert done[poison] == {"error": 4}
     rows = plan.store.read(["status", "message"])
     assert rows["message"].tolist() == [f"the worker died {tries} times on this chunk"] * 4
@@ -114,10 +119,14 @@ def test_a_worker_whose_device_is_lost_ends_its_process(monkeypatch: pytest.Monk
     assert codes == [1]
 
 
-def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(command, actors, monkeypatch) -> None:
+def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(
+    command, actors, monkeypatch
+) -> None:
     plan = planned(command())
     broken = Actor(*actors)
-    broken.prepare = SimpleNamespace(remote=lambda config: Call(lambda: "no such prior; give another"))
+    broken.prepare = SimpleNamespace(
+        remote=lambda config: Call(lambda: "no such prior; give another")
+    )
     monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: (broken,))
     with pytest.raises(UserError, match="no such prior; give another"):
         finished(plan)
@@ -125,7 +134,7 @@ def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(command, acto
 
 def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None:
     """They know of no signal, and would store the chunk that they are at."""
-    from bench import stop
+    from posterior_bench.bench import stop
 
     plan, ended = planned(command()), []
     ray, comes = sys.modules["ray"], []

@@ -1,4 +1,5 @@
-"""Ray clusters that lose workers, nodes and the network: the rows of a serial run, each stored once."""
+"""Ray clusters that lose workers, nodes and the network: the rows of a serial run, each stored
+once."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tests import hosts, rays
 from tests.bench.sweeps import (
     SECONDS,
@@ -39,7 +39,9 @@ def replace_node(cluster: rays.Rays, host: hosts.Host) -> None:
 
 
 FAULTS = [
-    pytest.param(2, lambda cluster, host: rays.kill_worker(host), id="worker killed", marks=pytest.mark.slow),
+    pytest.param(
+        2, lambda cluster, host: rays.kill_worker(host), id="worker killed", marks=pytest.mark.slow
+    ),
     pytest.param(2, kill_node, id="node killed"),
     pytest.param(1, replace_node, id="only node replaced", marks=pytest.mark.slow),
     pytest.param(2, lambda cluster, host: host.cut(), id="network cut", marks=pytest.mark.slow),
@@ -48,7 +50,9 @@ FAULTS = [
 
 @pytest.fixture
 def cluster() -> Iterator[rays.Rays]:
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # sockets want a short path
+    with tempfile.TemporaryDirectory(
+        prefix="ray", ignore_cleanup_errors=True
+    ) as folder:  # sockets want a short path
         cluster = rays.Rays(Path(folder))
         cluster.environment.update(SLEEPING)
         try:
@@ -70,12 +74,21 @@ def test_auto_joins_a_cluster_that_is_already_there(cluster: rays.Rays, tmp_path
         port = free.getsockname()[1]
     cluster.head("127.0.0.1", port)
     joined = (f"executor.{key}" for key in ("address=auto", "workers=2"))
-    finished(sweep(tmp_path / "joined", "solver=ddnm", "executor=ray", *joined), cluster.environment)
+    finished(
+        sweep(tmp_path / "joined", "solver=ddnm", "executor=ray", *joined), cluster.environment
+    )
     assert_same_study(tmp_path / "joined", tmp_path / "serial")
     # it was joined and not started anew, and it outlives the run
-    asked = "import ray; ray.init('auto', log_to_driver=False); print(len(ray.nodes()), ray.nodes()[0]['Alive'])"
+    asked = (
+        "import ray; ray.init('auto', log_to_driver=False); print(len(ray.nodes()), "
+        "ray.nodes()[0]['Alive'])"
+    )
     alive = subprocess.run(
-        [sys.executable, "-c", asked], env=cluster.environment, capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, "-c", asked],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     assert alive.stdout.split()[-2:] == ["1", "True"], alive.stderr
 
@@ -93,21 +106,29 @@ def test_without_an_address_ray_starts_here_whatever_else_is_known(tmp_path: Pat
 def test_a_fault_costs_only_the_chunk_in_flight(
     cluster: rays.Rays, slow: tuple[Path, tuple[str, ...]], tmp_path: Path, nodes: int, fault: Fault
 ) -> None:
-    """The first node has no worker's place; one or two others have one each, and the last of them is struck."""
+    """The first node has no worker's place; one or two others have one each, and the last of them
+    is struck."""
     serial, overrides = slow
     with hosts.network():
         cluster.head(hosts.HERE, 6391, "--num-gpus=0")
         places = [hosts.Host(number) for number in range(2, 2 + nodes)]
         for host in places:
             cluster.node(host)
-        with launched(sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto"), cluster.environment) as run:
+        with launched(
+            sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto"),
+            cluster.environment,
+        ) as run:
             run.until("the first shards", lambda: len(shards(tmp_path)) >= 5)
             before = written(tmp_path)
             fault(cluster, places[-1])
-            assert len(shards(tmp_path)) < len(shards(serial)), "the sweep was over before the fault"
+            assert len(shards(tmp_path)) < len(shards(serial)), (
+                "the sweep was over before the fault"
+            )
             run.succeed()
         cluster.stop()
     assert_same_study(tmp_path, serial)
     after = written(tmp_path)
     # the struck worker may have stored a chunk and not yet said so
-    assert sum(after[shard] != time for shard, time in before.items()) <= 1, "finished chunks ran again"
+    assert sum(after[shard] != time for shard, time in before.items()) <= 1, (
+        "finished chunks ran again"
+    )

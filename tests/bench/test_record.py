@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.record import plan_text, read_yaml
+from posterior_bench.bench.record import plan_text, read_yaml
 
 RECORD = {
     "cell": "0aeedc27cb2fa41d",
@@ -24,23 +24,29 @@ def test_a_plan_is_yaml_that_comes_back(tmp_path: Path) -> None:
     (path := tmp_path / "config.yaml").write_text(text := plan_text(RECORD), encoding="utf-8")
     assert read_yaml(path) == RECORD == yaml.safe_load(text)
     assert text.endswith(
-        'chunks: {\n  "00000-00": ["a", "00001", "no", "ä b.png"],\n  "00001-00": ["1e3", "null", "~"]\n}\n'
+        'chunks: {\n  "00000-00": ["a", "00001", "no", "ä b.png"],\n  "00001-00": ["1e3", "null", '
+        '"~"]\n}\n'
     )
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.from_regex(r"[0-9]{5}-[0-9a-f]{4}", fullmatch=True), st.lists(st.text())))
-def test_any_ids_come_back(tmp_path_factory: pytest.TempPathFactory, chunks: dict[str, list[str]]) -> None:
+def test_any_ids_come_back(
+    tmp_path_factory: pytest.TempPathFactory, chunks: dict[str, list[str]]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "plan.yaml"
     path.write_text(plan_text({**RECORD, "chunks": chunks}), encoding="utf-8")
     assert read_yaml(path) == {**RECORD, "chunks": chunks}
 
 
 @pytest.mark.parametrize(
-    "image", ["\x7f", "\x85", "\u2028", "\ufeff", "\u00a0", "\U0001f600", 'a"b\\c', "'", "# x", "\t"]
+    "image",
+    ["\x7f", "\x85", "\u2028", "\ufeff", "\u00a0", "\U0001f600", 'a"b\\c', "'", "# x", "\t"],
 )
 def test_other_yaml_readers_see_the_same_ids(image: str) -> None:
-    assert yaml.safe_load(plan_text({"cell": "c", "chunks": {"k": [image]}}))["chunks"] == {"k": [image]}
+    assert yaml.safe_load(plan_text({"cell": "c", "chunks": {"k": [image]}}))["chunks"] == {
+        "k": [image]
+    }
 
 
 def test_older_and_edited_plans_are_read(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The report, in a browser: what it shows is what the rows say, and everything works with a keyboard, in any theme."""
+"""The report, in a browser: what it shows is what the rows say, and everything works with a
+keyboard, in any theme."""
 
 from __future__ import annotations
 
@@ -19,15 +20,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from bench import figures, leaderboard, pictures
-from bench import report as reports
-from bench.errors import UserError
-from bench.report import command, report
-from bench.store import RowStore
+from posterior_bench.bench import figures, leaderboard, pictures
+from posterior_bench.bench import report as reports
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.report import command, report
+from posterior_bench.bench.store import RowStore
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browsing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+browsing = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
 
 EVIL = """<img src=x onerror="alert(1)">'&.png"""
 FORMULA = "=SUM(A1).png"
@@ -44,7 +49,9 @@ def png(seed: int, side: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def write_cell(study: Path, root: Path, name: str, solver: str, mask: str, level: float, place: int) -> None:
+def write_cell(
+    study: Path, root: Path, name: str, solver: str, mask: str, level: float, place: int
+) -> None:
     """A cell of two draws, whose last image failed for ``ddnm``; values grow with the image."""
     config: dict[str, Any] = {
         "seed": 0,
@@ -57,25 +64,53 @@ def write_cell(study: Path, root: Path, name: str, solver: str, mask: str, level
             "mode": "grey",
             "images": len(IDS),
         },
-        "mask": {"_target_": "masks.palette.Palette", "variant": "palette_20_30", "scale": "proportional"},
+        "mask": {
+            "_target_": "masks.palette.Palette",
+            "variant": "palette_20_30",
+            "scale": "proportional",
+        },
         "operator": {"_target_": "operators.inpainting.Inpainting", "sigma": 0.0},
         "prior": {"_target_": "priors.mixture.none"},
     }
-    identity = {"solver": solver, "data": "folder", "mask": mask, "operator": "inpainting", "prior": "smooth"}
+    identity = {
+        "solver": solver,
+        "data": "folder",
+        "mask": mask,
+        "operator": "inpainting",
+        "prior": "smooth",
+    }
     identity |= {"seed": 0, "images": len(IDS), "draws": 2, "variant": ""}
-    recorded = {"cell": name, "identity": identity, "padded": 8, "chunks": {"00000-a": IDS}, "config": config}
+    recorded = {
+        "cell": name,
+        "identity": identity,
+        "padded": 8,
+        "chunks": {"00000-a": IDS},
+        "config": config,
+    }
     recorded["metrics"] = {"psnr": {"id": "psnr", **CARD}}
     folder = study / "cells" / name
     rows: list[dict[str, object]] = []
     for i, image in enumerate(IDS):
         for draw in range(2):
-            row: dict[str, object] = {"cell": name, "image_id": image, "draw": draw, "status": "ok", "message": ""}
+            row: dict[str, object] = {
+                "cell": name,
+                "image_id": image,
+                "draw": draw,
+                "status": "ok",
+                "message": "",
+            }
             if solver == "ddnm" and i == len(IDS) - 1:
                 row |= {"status": "error", "message": MESSAGE}
             else:
                 row |= {"psnr": level + i + draw, "png": png(100 * place + 2 * i + draw)}
             rows.append(
-                {**row, "nfe": 100.0 / (place + 1), "nge": 20.0, "seconds_sample": 1.0 + place, "seconds_fit": 0.0}
+                {
+                    **row,
+                    "nfe": 100.0 / (place + 1),
+                    "nge": 20.0,
+                    "seconds_sample": 1.0 + place,
+                    "seconds_fit": 0.0,
+                }
             )
     RowStore(folder).write("00000-a", rows)
     (folder / "config.yaml").write_text(yaml.safe_dump(recorded, sort_keys=False))
@@ -106,12 +141,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, study: Path) -> Iterator[Any]:
-    """The report on a desktop; nothing may reach for the network, and the console must stay silent."""
+    """The report on a desktop; nothing may reach for the network, and the console must stay
+    silent."""
     opened = browser.new_page(viewport={"width": 1440, "height": 900})
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url))
+    opened.on(
+        "request",
+        lambda request: request.url.startswith(("file:", "data:")) or said.append(request.url),
+    )
     opened.on("requestfailed", lambda request: said.append(f"failed {request.url[:80]}"))
     opened.on("dialog", lambda dialog: (said.append("an injected script ran"), dialog.dismiss()))
     opened.goto((study / "report.html").as_uri())
@@ -121,7 +160,9 @@ def page(browser: Any, study: Path) -> Iterator[Any]:
 
 
 def solvers(page: Any) -> list[str]:
-    return [text.split(" †")[0] for text in page.locator("#board tbody tr:visible th").all_inner_texts()]
+    return [
+        text.split(" †")[0] for text in page.locator("#board tbody tr:visible th").all_inner_texts()
+    ]
 
 
 @browsing
@@ -130,7 +171,9 @@ def test_sort_by_mouse_and_keyboard(page: Any, study: Path) -> None:
     heading = page.locator("#board thead th", has_text="PSNR")
     heading.locator("button").click()  # the best first
     assert heading.get_attribute("aria-sort") == "descending"
-    assert solvers(page) == list(frame.sort_values("psnr", kind="stable", ascending=False)["solver"])
+    assert solvers(page) == list(
+        frame.sort_values("psnr", kind="stable", ascending=False)["solver"]
+    )
     heading.locator("button").focus()
     page.keyboard.press("Enter")
     assert heading.get_attribute("aria-sort") == "ascending"
@@ -138,7 +181,10 @@ def test_sort_by_mouse_and_keyboard(page: Any, study: Path) -> None:
     assert page.locator("th[aria-sort]").count() == 1
     cost = page.locator("#board thead th", has_text="passes")
     cost.locator("button").click()  # the cheapest first
-    assert cost.get_attribute("aria-sort") == "ascending" and page.locator("th[aria-sort]").count() == 1
+    assert (
+        cost.get_attribute("aria-sort") == "ascending"
+        and page.locator("th[aria-sort]").count() == 1
+    )
 
 
 @browsing
@@ -155,9 +201,15 @@ def test_slider(page: Any) -> None:
     assert page.inner_text("#left-name") == "observed"
     page.focus("#position")
     page.keyboard.press("Home")
-    assert page.evaluate("getComputedStyle(document.getElementById('before')).clipPath") == "inset(0px 100% 0px 0px)"
+    assert (
+        page.evaluate("getComputedStyle(document.getElementById('before')).clipPath")
+        == "inset(0px 100% 0px 0px)"
+    )
     page.keyboard.press("End")
-    assert page.evaluate("getComputedStyle(document.getElementById('before')).clipPath") == "inset(0px 0% 0px 0px)"
+    assert (
+        page.evaluate("getComputedStyle(document.getElementById('before')).clipPath")
+        == "inset(0px 0% 0px 0px)"
+    )
     page.select_option("#left", label="truth")
     assert (
         page.evaluate(f"({PIXELS})(document.getElementById('before'))")
@@ -178,7 +230,9 @@ def test_zoom_with_the_keyboard(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"{EVIL}, observed"
     page.keyboard.press("Enter")
-    assert page.locator("#zoom").is_visible() and page.inner_text("#zoom-title").startswith(f"{EVIL}, observed")
+    assert page.locator("#zoom").is_visible() and page.inner_text("#zoom-title").startswith(
+        f"{EVIL}, observed"
+    )
     page.keyboard.press("ArrowLeft")
     assert page.inner_text("#zoom-title").startswith(f"{EVIL}, truth")
     page.keyboard.press("Escape")
@@ -189,7 +243,8 @@ def test_zoom_with_the_keyboard(page: Any) -> None:
 @browsing
 def test_cases_follow_the_values(page: Any) -> None:
     line = page.locator(".case", has=page.locator("h4", has_text="dps"))
-    # values are 24 + image + draw: the mean of the last image is 30.5, of the first 24.5, of the middle one 27.5
+    # values are 24 + image + draw: the mean of the last image is 30.5, of the first 24.5, of the
+    # middle one 27.5
     assert line.locator("p").all_inner_texts() == [
         "best · 30.5 · 6.png",
         "median · 27.5 · 3.png",
@@ -206,7 +261,10 @@ def test_fits_the_window_in_both_themes(browser: Any, study: Path, theme: str, w
     assert page.evaluate("document.documentElement.scrollWidth") == width
     # the contrast of text that WCAG 2 asks for, level AA
     for place in ("body", ".notes", "nav a"):
-        luminance = f"s => {{ const e = document.querySelector(s); return [getComputedStyle(e).color, {BACK}]; }}"
+        luminance = (
+            f"s => {{ const e = document.querySelector(s); return "
+            f"[getComputedStyle(e).color, {BACK}]; }}"
+        )
         ink, paper = (_luminance(colour) for colour in page.evaluate(luminance, place))
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 4.5
         assert (ink < paper) == (theme == "light")
@@ -225,7 +283,12 @@ def _luminance(colour: str) -> float:
 
 def test_every_string_is_escaped(study: Path) -> None:
     text = (study / "report.html").read_text()
-    assert "<b>own" not in text and "<i>study" not in text and 'onerror="' not in text and "<img src=x" not in text
+    assert (
+        "<b>own" not in text
+        and "<i>study" not in text
+        and 'onerror="' not in text
+        and "<img src=x" not in text
+    )
     assert "alert(2)</script>" not in text and "&lt;/script&gt;&lt;script&gt;alert(2)" in text
     assert "http://" not in text.split('id="data"')[0] and 'src="http' not in text
 
@@ -234,16 +297,26 @@ def test_costs_are_headed_and_explained(study: Path) -> None:
     text = (study / "report.html").read_text()
     head = text.split("<thead>")[1].split("</thead>")[0]
     assert "NFE" not in re.sub(r'title="[^"]*"', "", head)
-    for name, words in {"passes": "forward + backward", "forward": "forward passes", "s / draw": "seconds"}.items():
-        assert re.search(rf'<button type="button" title="[^"]*{re.escape(words)}[^"]*">{name}</button>', head)
+    for name, words in {
+        "passes": "forward + backward",
+        "forward": "forward passes",
+        "s / draw": "seconds",
+    }.items():
+        assert re.search(
+            rf'<button type="button" title="[^"]*{re.escape(words)}[^"]*">{name}</button>', head
+        )
     # 100 forwards and 20 backwards of the first cell
-    first = next(line for line in text.split("<tbody>")[1].split("<tr ") if 'data-n="100.0"' in line)
+    first = next(
+        line for line in text.split("<tbody>")[1].split("<tr ") if 'data-n="100.0"' in line
+    )
     assert '<td class="num" data-n="120.0">120</td>' in first
     assert 'data-best="up"' in head
 
 
 @pytest.mark.parametrize(("device", "cuda"), [("cpu", None), ("NVIDIA H100", "13.0")])
-def test_cuda_is_named_where_a_gpu_ran_it(study: Path, tmp_path: Path, device: str, cuda: str | None) -> None:
+def test_cuda_is_named_where_a_gpu_ran_it(
+    study: Path, tmp_path: Path, device: str, cuda: str | None
+) -> None:
     copy = shutil.copytree(study, tmp_path / "study")
     environment = {"devices": ["NVIDIA H100"], "processor": "a CPU", "cuda": "13.0"}
     (copy / "environment.json").write_text(json.dumps(environment))
@@ -253,7 +326,9 @@ def test_cuda_is_named_where_a_gpu_ran_it(study: Path, tmp_path: Path, device: s
     assert facts.get("CUDA") == cuda and facts["Hardware"] == f"{device}, a CPU"
 
 
-@pytest.mark.parametrize(("name", "title"), [("arena", "arena"), ("default", "holes"), (None, "holes")])
+@pytest.mark.parametrize(
+    ("name", "title"), [("arena", "arena"), ("default", "holes"), (None, "holes")]
+)
 def test_a_report_is_named_by_its_study(tmp_path: Path, name: str | None, title: str) -> None:
     folder = tmp_path / "holes"
     folder.mkdir()
@@ -273,10 +348,13 @@ def test_whole_pictures_on_demand(study: Path, tmp_path: Path) -> None:
     report([str(copy), "images=1", f"extract={tmp_path / 'full'}"])
     with (tmp_path / "full" / "index.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    # 6 cells of 7 images and 2 draws, two of them with a failed image, and truth and observation of 2 measurements
+    # 6 cells of 7 images and 2 draws, two of them with a failed image, and truth and observation of
+    # 2 measurements
     assert len(lines) == 6 * 14 - 4 + 2 * 2 * 7
     chosen = next(line for line in lines if line["solver"] == "dps" and line["draw"] == "1")
-    assert chosen["image_id"] == EVIL and (tmp_path / "full" / chosen["file"]).read_bytes() == png(1 + _place(chosen))
+    assert chosen["image_id"] == EVIL and (tmp_path / "full" / chosen["file"]).read_bytes() == png(
+        1 + _place(chosen)
+    )
     assert all((tmp_path / "full" / line["file"]).is_file() for line in lines)
     assert {line["image_id"] for line in lines} >= {"'" + FORMULA}
     assert "../full/" in (copy / "report.html").read_text()
@@ -322,14 +400,18 @@ def test_pictures_end_with_the_budget_and_are_counted() -> None:
 
 
 def test_a_large_study_stays_below_50_megabytes() -> None:
-    """100 images, 10 draws, 10 solvers: how many pictures are asked for, and what the worst of them could weigh."""
+    """100 images, 10 draws, 10 solvers: how many pictures are asked for, and what the worst of them
+    could weigh."""
     cells = [SimpleNamespace(identity={"draws": 10})] * 10
     shown = reports._shown([SimpleNamespace(cells=cells)])  # type: ignore[list-item]
     assert shown == 8
     smooth = np.asarray(
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).resize((256, 256))
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).resize(
+            (256, 256)
+        )
     )
-    # draws, maps, truth and observation, then three cases of three metrics with their own truth and observation
+    # draws, maps, truth and observation, then three cases of three metrics with their own truth and
+    # observation
     count = shown * (10 * 11 + 2) + 10 * 3 * 3 * 3
     assert count * len(pictures.data_uri(*pictures.thumbnail(smooth))) < 50e6
     assert pictures.BUDGET < 45e6
@@ -337,7 +419,9 @@ def test_a_large_study_stays_below_50_megabytes() -> None:
 
 def test_the_spread_is_that_of_the_draws() -> None:
     draws = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
-    expected = pd.DataFrame((draws / 127.5 - 1).reshape(5, -1)).std().to_numpy().reshape(4, 6, 3).mean(-1)
+    expected = (
+        pd.DataFrame((draws / 127.5 - 1).reshape(5, -1)).std().to_numpy().reshape(4, 6, 3).mean(-1)
+    )
     np.testing.assert_allclose(pictures.spread(list(draws)), expected)
 
 
@@ -349,7 +433,12 @@ def test_front_of_a_hand_made_example() -> None:
 
 
 def test_a_cell_says_how_it_is_run_again() -> None:
-    identity = {"solver": "dps", "data": "fashion", "mask": "comod low=0.3", "operator": "inpainting sigma=0.05"}
+    identity = {
+        "solver": "dps",
+        "data": "fashion",
+        "mask": "comod low=0.3",
+        "operator": "inpainting sigma=0.05",
+    }
     identity |= {
         "prior": "fashion",
         "seed": 3,
@@ -358,6 +447,8 @@ def test_a_cell_says_how_it_is_run_again() -> None:
         "variant": "authors zeta=[0.1, 0.2] budget=nfe:9",
     }
     assert command(identity) == (
-        "python -m bench solver=dps solver.preset=authors 'solver.zeta=[0.1, 0.2]' budget=nfe:9 data=fashion "
-        "mask=comod mask.low=0.3 operator=inpainting operator.sigma=0.05 prior=fashion data.images=8 draws=2 seed=3"
+        "python -m bench solver=dps solver.preset=authors 'solver.zeta=[0.1, 0.2]' budget=nfe:9 "
+        "data=fashion "
+        "mask=comod mask.low=0.3 operator=inpainting operator.sigma=0.05 prior=fashion "
+        "data.images=8 draws=2 seed=3"
     )

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import solvers.blended
-from bench.app import compose
-from bench.errors import UserError
-from bench.finish import describe
-from bench.plan import slices
-from bench.run import plain, run_job
-from bench.worker import Session, Worker
 from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.finish import describe
+from posterior_bench.bench.plan import slices
+from posterior_bench.bench.run import plain, run_job
+from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.solvers import blended
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,9 @@ def session(overrides: Sequence[str]) -> Session:
 
 @pytest.mark.parametrize("solver", list(FAST))
 @pytest.mark.parametrize("mask", ["rotated", "comod"])
-def test_the_measurement_is_the_same_for_every_solver_order_and_batch(command, solver: str, mask: str) -> None:
+def test_the_measurement_is_the_same_for_every_solver_order_and_batch(
+    command, solver: str, mask: str
+) -> None:
     noisy = (f"mask={mask}", "operator.sigma=0.1")
     ids = [f"{i}.png" for i in range(7)]
     reference = session(command("blended", *noisy)).measure(ids)
@@ -45,16 +47,22 @@ def test_the_measurement_is_the_same_for_every_solver_order_and_batch(command, s
 
 def test_another_seed_is_another_measurement(command) -> None:
     ids = ["0.png", "1.png"]
-    a, b = (session(command("blended", "operator.sigma=0.1", f"seed={s}")).measure(ids) for s in (0, 1))
+    a, b = (
+        session(command("blended", "operator.sigma=0.1", f"seed={s}")).measure(ids) for s in (0, 1)
+    )
     assert not torch.equal(a.operator.mask, b.operator.mask)
     assert not torch.equal(a.y, b.y)
 
 
-def test_damaged_images_are_named_before_anything_runs(command, photos: Path, tmp_path: Path) -> None:
+def test_damaged_images_are_named_before_anything_runs(
+    command, photos: Path, tmp_path: Path
+) -> None:
     copies = tmp_path / "copies"
     copies.mkdir()
     for photo in photos.iterdir():
-        (copies / photo.name).write_bytes(photo.read_bytes()[:40] if photo.stem in "25" else photo.read_bytes())
+        (copies / photo.name).write_bytes(
+            photo.read_bytes()[:40] if photo.stem in "25" else photo.read_bytes()
+        )
     overrides = command("blended", f"data.root={copies}")
     with pytest.raises(UserError, match=r"'.*2\.png'.* \(and 1 more images\)"):
         run(overrides)
@@ -72,7 +80,9 @@ def test_rows_do_not_depend_on_the_order_of_chunks_or_on_neighbours(command, sol
     assert_same_rows(forward, backward)
     # one image fewer: other neighbours in the last, padded chunk
     fewer = run(command(solver, "data.images=5", out="fewer")).plan
-    kept = rows(forward)[lambda f: f["image_id"].isin(rows(fewer)["image_id"])].reset_index(drop=True)
+    kept = rows(forward)[lambda f: f["image_id"].isin(rows(fewer)["image_id"])].reset_index(
+        drop=True
+    )
     assert kept.drop(columns="cell").equals(rows(fewer).drop(columns="cell"))
 
 
@@ -101,7 +111,9 @@ def test_a_started_cell_keeps_its_chunks(command) -> None:
     assert len(rows(again.plan)) == 14
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-1]])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-1]]
+)
 def test_a_damaged_shard_is_done_again(command, damage) -> None:
     plan = run(command()).plan
     whole = rows(plan)
@@ -111,22 +123,27 @@ def test_a_damaged_shard_is_done_again(command, damage) -> None:
     assert rows(plan).equals(whole)
 
 
-def test_nan_in_one_image_is_one_row_and_touches_nothing_else(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_in_one_image_is_one_row_and_touches_nothing_else(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy = run(command(out="healthy")).plan
-    draw = solvers.blended.Blended.draw
+    draw = blended.Blended.draw
 
     def sick(self, obs, prior, noise):
         x = draw(self, obs, prior, noise)
         x[1, 0, 3, 3] = float("nan")
         return x
 
-    monkeypatch.setattr(solvers.blended.Blended, "draw", sick)
+    monkeypatch.setattr(blended.Blended, "draw", sick)
     outcome = run(command(out="sick"))
     table, expected = rows(outcome.plan), rows(healthy)
     # row 1 of each of the 4 chunks is the second draw of the chunk's first image
     bad = table["status"] == "nan"
     assert bad.sum() == 4 and not outcome.good
-    assert table[bad][["psnr", "psnr_hole", "consistency"]].isna().all().all() and table[bad]["png"].isna().all()
+    assert (
+        table[bad][["psnr", "psnr_hole", "consistency"]].isna().all().all()
+        and table[bad]["png"].isna().all()
+    )
     assert table[~bad].equals(expected[~bad])
     board = __import__("pandas").read_csv(outcome.study / "leaderboard.csv")
     # never scored as zero: the mean is over what is there
@@ -136,7 +153,7 @@ def test_nan_in_one_image_is_one_row_and_touches_nothing_else(command, monkeypat
 
 
 def test_an_exception_becomes_error_rows(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = solvers.blended.Blended.draw
+    draw = blended.Blended.draw
     calls = iter(range(99))
 
     def broken(self, obs, prior, noise):
@@ -144,12 +161,12 @@ def test_an_exception_becomes_error_rows(command, monkeypatch: pytest.MonkeyPatc
             raise ArithmeticError("the second chunk is cursed")
         return draw(self, obs, prior, noise)
 
-    monkeypatch.setattr(solvers.blended.Blended, "draw", broken)
+    monkeypatch.setattr(blended.Blended, "draw", broken)
     outcome = run(command())
     table = rows(outcome.plan)
     assert (table["status"] == "error").sum() == 4 and not outcome.good
     assert table["message"].str.contains("the second chunk is cursed").sum() == 4
-    monkeypatch.setattr(solvers.blended.Blended, "draw", draw)
+    monkeypatch.setattr(blended.Blended, "draw", draw)
     # the same command keeps the rows; retry=true replaces them
     assert not run(command()).good
     assert run(command("blended", "retry=true")).good
@@ -167,7 +184,10 @@ def test_a_budget_stops_a_solver(command) -> None:
         (["data.images=8"], "there are only 7 images"),
         (["data.size=9"], "set data.size=8, or choose another prior"),
         (["data.root=/nowhere"], "/nowhere"),
-        (["budget=100"], r"budget=passes:N \(forward \+ backward\) or budget=nfe:N \(forward alone\)"),
+        (
+            ["budget=100"],
+            r"budget=passes:N \(forward \+ backward\) or budget=nfe:N \(forward alone\)",
+        ),
         (["budget=passes:0"], "budget=passes:0: write budget=passes:N"),
         (["budget=nge:10"], "budget=nge:10: write budget=passes:N"),
         (["accept=[bad]"], "valid statuses"),
@@ -180,7 +200,9 @@ def test_a_budget_stops_a_solver(command) -> None:
     ],
     ids=lambda v: "".join(v) if isinstance(v, list) else None,
 )
-def test_what_cannot_run_is_refused_before_any_row(command, tmp_path, monkeypatch, overrides, message) -> None:
+def test_what_cannot_run_is_refused_before_any_row(
+    command, tmp_path, monkeypatch, overrides, message
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     if overrides == ["solver.steps=0"]:
         table = rows(run(command("blended", *overrides)).plan)
@@ -191,7 +213,9 @@ def test_what_cannot_run_is_refused_before_any_row(command, tmp_path, monkeypatc
     assert not list((tmp_path / "study").rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(("images", "draws", "batch"), [(7, 2, 4), (8, 4, 32), (3, 10, 4), (1, 1, 1), (100, 3, 32)])
+@pytest.mark.parametrize(
+    ("images", "draws", "batch"), [(7, 2, 4), (8, 4, 32), (3, 10, 4), (1, 1, 1), (100, 3, 32)]
+)
 def test_slices_cover_every_image_once(images: int, draws: int, batch: int) -> None:
     ids = [str(i) for i in range(images)]
     chunks, padded = slices(ids, draws, batch)
@@ -230,7 +254,9 @@ def test_twenty_kills_and_the_same_rows(command) -> None:
     quiet = run(command("dps", "batch=2", "solver.steps=30", out="quiet")).plan
     overrides = command("dps", "batch=2", "solver.steps=30", out="killed")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.run", "bench.worker", "bench.leaderboard", "scipy.stats"])
+    context.set_forkserver_preload(
+        [f"posterior_bench.bench.{name}" for name in ("run", "worker", "leaderboard")]
+    )
     rng, kills = random.Random(0), 0
     while kills < 20:
         child = context.Process(target=_study, args=(overrides,))
@@ -259,7 +285,9 @@ def test_ray_gives_the_same_rows_as_serial(command, workers: int) -> None:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_a_sweep_is_one_study_with_one_leaderboard(command, tmp_path: Path) -> None:

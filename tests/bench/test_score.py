@@ -9,28 +9,32 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-
-from bench import leaderboard, store
-from bench.app import compose
-from bench.errors import UserError
-from bench.overrides import check
-from bench.score import StoredCell, command, score
-from bench.store import RowStore
-from metrics import features
 from tests.bench.harness import rows, run
+
+from posterior_bench.bench import leaderboard, store
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.score import StoredCell, command, score
+from posterior_bench.bench.store import RowStore
+from posterior_bench.metrics import features
 
 MORE = "metrics=[psnr,seam,diversity,over_draws_psnr,kid,fid,precision_recall]"
 
 
 def nodes(text: str) -> dict:
-    return yaml.safe_load(yaml.safe_dump({k: dict(v) for k, v in compose(check([text]))[0]["metrics"].items()}))
+    return yaml.safe_load(
+        yaml.safe_dump({k: dict(v) for k, v in compose(check([text]))[0]["metrics"].items()})
+    )
 
 
 def columns(plan, but: list[str]) -> pd.DataFrame:
     return rows(plan).drop(columns=but)
 
 
-def test_scoring_later_gives_what_scoring_at_once_gives_in_any_shards(command, tmp_path: Path) -> None:
+def test_scoring_later_gives_what_scoring_at_once_gives_in_any_shards(
+    command, tmp_path: Path
+) -> None:
     at_once = run(command("blended", MORE, "batch=14", out="at_once"))
     later = run(command("blended", "metrics=[psnr]", "batch=4", out="later"))
     before = rows(later.plan)
@@ -45,11 +49,21 @@ def test_scoring_later_gives_what_scoring_at_once_gives_in_any_shards(command, t
     names = [f"{m}{end}" for m in scored for end in ("", "_lo", "_hi")]
     pd.testing.assert_series_equal(*(board[names] for board in boards))
     assert boards[0][["kid_stlpips", "kid_stlpips_std", "fid_stlpips", "psnr_oracle"]].notna().all()
-    assert boards[0]["psnr_min"] <= boards[0]["psnr"] <= boards[0]["psnr_max"] == boards[0]["psnr_oracle"]
+    assert (
+        boards[0]["psnr_min"]
+        <= boards[0]["psnr"]
+        <= boards[0]["psnr_max"]
+        == boards[0]["psnr_oracle"]
+    )
     assert np.isnan(boards[0]["fid_stlpips_lo"]), "resamples would shift it"
     board = leaderboard.build(later.study)
-    assert any("fid_stlpips is biased upward at N <= 2048 images (here 7)" in note for note in board.attrs["notes"])
-    assert any("kid_stlpips is uncertain" in note and "(here 7)" in note for note in board.attrs["notes"])
+    assert any(
+        "fid_stlpips is biased upward at N <= 2048 images (here 7)" in note
+        for note in board.attrs["notes"]
+    )
+    assert any(
+        "kid_stlpips is uncertain" in note and "(here 7)" in note for note in board.attrs["notes"]
+    )
     (caution,) = [note for note in board.attrs["notes"] if "of 7 images: chance" in note]
     assert "recall_stlpips" in caution and "kid_stlpips," not in caution
     assert not any(name.startswith("features_") for name in board.attrs["metrics"])
@@ -64,7 +78,9 @@ def test_features_are_stored_once_for_all_metrics_of_a_network(command) -> None:
     assert store.TRUTH == features.TRUTH
 
 
-def test_an_interrupted_scoring_continues_where_it_was(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_scoring_continues_where_it_was(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = run(command("blended", "metrics=[psnr]"))
     extend, calls = RowStore.extend, []
 
@@ -88,7 +104,10 @@ def test_a_row_without_an_image_is_named(command) -> None:
     outcome = run(command("blended", "metrics=[psnr]"))
     shard = sorted(outcome.plan.folder.glob("rows/*.parquet"))[0].stem
     _, frame = outcome.plan.store.stored(shard)
-    stripped = [{**row, "png": None if i == 0 else row["png"]} for i, row in enumerate(frame.to_dict("records"))]
+    stripped = [
+        {**row, "png": None if i == 0 else row["png"]}
+        for i, row in enumerate(frame.to_dict("records"))
+    ]
     outcome.plan.store.write(shard, stripped)
     done = score(outcome.study, nodes("metrics=[seam,diversity]"))
     assert done.unstored == [f"{outcome.plan.cell.name}: 0.png draw 0"]
@@ -113,7 +132,10 @@ def test_what_cannot_be_added_is_refused_before_any_work(command) -> None:
     config = (outcome.plan.folder / "config.yaml").read_bytes()
     for text, message in (
         ("metrics=[energy_score]", r"^energy_score, energy_score_hole cannot be added.*8 bits"),
-        ("metrics=[msssim]", r"^metric 'msssim' needs images of at least 176 pixels a side.*8 x 8; choose ssim$"),
+        (
+            "metrics=[msssim]",
+            r"^metric 'msssim' needs images of at least 176 pixels a side.*8 x 8; choose ssim$",
+        ),
         ("metrics=[kid_inception]", r"^metric 'kid_inception' needs "),
     ):
         with pytest.raises(UserError, match=message):
@@ -143,7 +165,9 @@ def test_a_torchscript_network_of_the_users_own(command, tmp_path: Path) -> None
     untrusted = ["metrics=[kid_torchscript]", f"metrics.kid_torchscript.path={file}"]
     with pytest.raises(UserError, match=r"is a program.*metrics\.kid_torchscript\.trust_file=true"):
         score_verb([str(outcome.study), *untrusted])
-    assert score_verb([str(outcome.study), *untrusted, "metrics.kid_torchscript.trust_file=true"]) == 0
+    assert (
+        score_verb([str(outcome.study), *untrusted, "metrics.kid_torchscript.trust_file=true"]) == 0
+    )
     cell = StoredCell(outcome.plan.folder, "cpu")
     assert len(cell.config["metrics"]["kid_torchscript"]["sha256"]) == 64
     file.unlink()

@@ -15,20 +15,25 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-
-import solvers.exact
-from bench import leaderboard
-from bench.catalog import show
-from bench.errors import UserError
-from bench.reference import DRAWS, exact_reference
-from bench.statistics import RESAMPLES, bootstrap_interval, generator, statistic_over_images
-from bench.store import DifferentCopies, RowStore
-from bench.streams import Key
-from bench.worker import Measurement
-from datasets.folder import Folder
-from operators.inpainting import Inpainting
-from priors.mixtures import smooth, two_modes
 from tests.bench.harness import assert_same_rows, rows, run
+
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.catalog import show
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.reference import DRAWS, exact_reference
+from posterior_bench.bench.statistics import (
+    RESAMPLES,
+    bootstrap_interval,
+    generator,
+    statistic_over_images,
+)
+from posterior_bench.bench.store import DifferentCopies, RowStore
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.worker import Measurement
+from posterior_bench.datasets.folder import Folder
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixtures import smooth, two_modes
+from posterior_bench.solvers import exact
 
 ARENA = ["energy_distance_rel", "energy_distance", "sliced_w2", "c2st", "mean_error", "cov_error"]
 SETS = ["sbc", "tarp", "rank_histogram", "spread_skill"]
@@ -37,14 +42,19 @@ PER_DRAWS = ["energy_score", "energy_score_hole", "coverage_50", "coverage_90"]
 
 def truths(folder: Folder, ids: Sequence[str]) -> torch.Tensor:
     """Images of the prior itself, one generator per id."""
-    seeds = [int.from_bytes(hashlib.blake2b(i.encode(), digest_size=4).digest(), "big") for i in ids]
-    normal = torch.stack([torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds])
+    seeds = [
+        int.from_bytes(hashlib.blake2b(i.encode(), digest_size=4).digest(), "big") for i in ids
+    ]
+    normal = torch.stack(
+        [torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    )
     return smooth([1, 8, 8]).sample(torch.full((len(ids),), 0.5), normal)
 
 
 @pytest.fixture
 def arena(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Overrides of a cell whose truths come from its closed-form prior: ``arena("exact", "draws=3", out="a")``."""
+    """Overrides of a cell whose truths come from its closed-form prior: ``arena("exact", "draws=3",
+    out="a")``."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(80):
@@ -55,7 +65,15 @@ def arena(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         data = [f"data.root={folder}", "data.size=8", "data.mode=grey", "data.images=80"]
         prior = ["prior=smooth", "prior.shape=[1,8,8]"]
         fixed = ["metrics=arena", "draws=6", "batch=480", "threads=1", "quiet=true", "sheet=false"]
-        return [f"solver={solver}", "data=folder", *data, *prior, *fixed, f"out={tmp_path / out}", *more]
+        return [
+            f"solver={solver}",
+            "data=folder",
+            *data,
+            *prior,
+            *fixed,
+            f"out={tmp_path / out}",
+            *more,
+        ]
 
     return make
 
@@ -86,7 +104,9 @@ def test_scores_do_not_depend_on_how_images_are_cut_into_chunks(arena) -> None:
     assert len(whole.chunks) == 1 and len(alone.chunks) == 6
     assert_same_rows(whole, alone, but=["padded_batch"])
     parts = [leaderboard.build(plan.folder.parents[1]) for plan in (whole, alone)]
-    pd.testing.assert_series_equal(*(part.loc[0, ["sbc", "sbc_lo", "sbc_hi", "tarp", "sliced_w2"]] for part in parts))
+    pd.testing.assert_series_equal(
+        *(part.loc[0, ["sbc", "sbc_lo", "sbc_hi", "tarp", "sliced_w2"]] for part in parts)
+    )
 
 
 def test_features_stand_once_per_image_as_single_floats(arena) -> None:
@@ -98,10 +118,12 @@ def test_features_stand_once_per_image_as_single_floats(arena) -> None:
     assert pq.read_schema(shard).field("spread_skill").type.value_type == pa.float32()
 
 
-def test_a_draw_that_is_not_finite_takes_its_image_out_and_touches_no_other(arena, monkeypatch) -> None:
+def test_a_draw_that_is_not_finite_takes_its_image_out_and_touches_no_other(
+    arena, monkeypatch
+) -> None:
     overrides = "metrics=[psnr,sliced_w2,tarp,sbc,interval_coverage]"
     healthy = run(arena("exact", overrides, "data.images=5", "batch=30", out="healthy"))
-    sample = solvers.exact.ExactPosterior.sample
+    sample = exact.ExactPosterior.sample
 
     def sick(self, draws):
         samples = sample(self, draws)
@@ -109,7 +131,7 @@ def test_a_draw_that_is_not_finite_takes_its_image_out_and_touches_no_other(aren
             samples.x[1, 2, 0, 0, 0] = math.nan
         return samples
 
-    monkeypatch.setattr(solvers.exact.ExactPosterior, "sample", sick)
+    monkeypatch.setattr(exact.ExactPosterior, "sample", sick)
     outcome = run(arena("exact", overrides, "data.images=5", "batch=30", out="sick"))
     table, expected = rows(outcome.plan), rows(healthy.plan)
     image = table["image_id"] == "01.png"
@@ -122,13 +144,26 @@ def test_a_draw_that_is_not_finite_takes_its_image_out_and_touches_no_other(aren
     without = expected[~image].groupby("image_id")["sliced_w2"].first()
     assert line["sliced_w2"] == pytest.approx(without.mean()), "left out, never a zero"
     # the same command again finds its rows scored, though one column is empty in places
-    assert run(arena("exact", overrides, "data.images=5", "batch=30", "accept=[nan]", out="sick")).good
+    assert run(
+        arena("exact", overrides, "data.images=5", "batch=30", "accept=[nan]", out="sick")
+    ).good
 
 
 def test_calibration_needs_no_closed_form(arena) -> None:
-    images = ["data=fashion", "prior=fashion", "data.images=2", "draws=2", "batch=4", "solver.steps=2"]
+    images = [
+        "data=fashion",
+        "prior=fashion",
+        "data.images=2",
+        "draws=2",
+        "batch=4",
+        "solver.steps=2",
+    ]
     outcome = run(
-        [o for o in arena("blended", "metrics=calibration", *images) if not o.startswith(("data", "prior"))]
+        [
+            o
+            for o in arena("blended", "metrics=calibration", *images)
+            if not o.startswith(("data", "prior"))
+        ]
         + images[:3]
     )
     assert outcome.good
@@ -138,15 +173,24 @@ def test_calibration_needs_no_closed_form(arena) -> None:
 
 def test_a_prior_without_a_closed_form_is_refused_at_plan_time(arena, tmp_path: Path) -> None:
     wanted = [o for o in arena("blended", "metrics=[c2st]") if not o.startswith(("data", "prior"))]
-    with pytest.raises(UserError, match=r"^metric 'c2st' compares with the exact posterior and needs exact.*leave it"):
+    with pytest.raises(
+        UserError,
+        match=r"^metric 'c2st' compares with the exact posterior and needs exact.*leave it",
+    ):
         run([*wanted, "data=fashion", "prior=fashion", "data.images=2"])
     assert not (tmp_path / "study").exists()
 
 
 def test_bundles_can_be_mixed_with_what_they_hold(arena) -> None:
-    assert "metrics=sbc" in show("metrics=calibration") and "metrics=calibration" in show("metrics=arena")
-    plan = run(arena("exact", "metrics=[arena,calibration,sbc,psnr]", "data.images=2", "batch=12")).plan
-    assert {*ARENA, *SETS, *PER_DRAWS, "mode_coverage", "mode_weights_error", "psnr"} <= {*rows(plan).columns}
+    assert "metrics=sbc" in show("metrics=calibration") and "metrics=calibration" in show(
+        "metrics=arena"
+    )
+    plan = run(
+        arena("exact", "metrics=[arena,calibration,sbc,psnr]", "data.images=2", "batch=12")
+    ).plan
+    assert {*ARENA, *SETS, *PER_DRAWS, "mode_coverage", "mode_weights_error", "psnr"} <= {
+        *rows(plan).columns
+    }
 
 
 def measurement(y: Sequence[float], seed: int = 0) -> Measurement:
@@ -169,9 +213,13 @@ def test_the_reference_is_the_posterior_of_two_modes_by_bayes() -> None:
         weight = likelihood[0] / sum(likelihood)
         assert reference.mode_weights[i].tolist() == pytest.approx([weight, 1 - weight], abs=1e-3)
         hidden = reference.x[i, :, 0, 0, 1]
-        assert (hidden > 0).double().mean().item() == pytest.approx(weight, abs=4 * math.sqrt(0.25 / DRAWS))
+        assert (hidden > 0).double().mean().item() == pytest.approx(
+            weight, abs=4 * math.sqrt(0.25 / DRAWS)
+        )
         # the prior's probabilities of each draw average to the posterior's weights
-        assert reference.assign(reference.x[i]).mean(0).tolist() == pytest.approx([weight, 1 - weight], abs=0.1)
+        assert reference.assign(reference.x[i]).mean(0).tolist() == pytest.approx(
+            [weight, 1 - weight], abs=0.1
+        )
         assert (hidden.abs() - 1).std().item() == pytest.approx(0.2, rel=0.15)
 
 
@@ -200,7 +248,9 @@ def test_the_interval_of_a_mean_is_that_of_the_interval_of_means() -> None:
 def test_an_interval_holds_its_value_though_chance_can_only_add() -> None:
     uneven = lambda f, w: np.abs(w @ f / w.sum(1, keepdims=True)).max(1)  # noqa: E731
     for seed in range(20):
-        value, lo, hi = statistic_over_images(uneven, np.random.default_rng(seed).normal(size=(12, 8)), "key")
+        value, lo, hi = statistic_over_images(
+            uneven, np.random.default_rng(seed).normal(size=(12, 8)), "key"
+        )
         assert lo <= value <= hi and lo < hi
 
 
@@ -212,7 +262,9 @@ def test_few_images_and_undefined_values_have_no_interval() -> None:
     assert value == 2 and math.isnan(lo) and math.isnan(hi), "five images are too few to claim 95 %"
     assert statistic_over_images(mean, np.ones((6, 1)), "key") == pytest.approx((1, 1, 1))
     seen: list[int] = []
-    statistic_over_images(lambda f, w: (seen.append(len(w)), mean(f, w))[1], np.arange(7.0)[:, None], "key")
+    statistic_over_images(
+        lambda f, w: (seen.append(len(w)), mean(f, w))[1], np.arange(7.0)[:, None], "key"
+    )
     assert seen == [1, RESAMPLES, 7]
 
 
@@ -239,7 +291,9 @@ def test_a_chunk_without_features_joins_one_with_them(tmp_path: Path) -> None:
     assert rows_of.read()["sbc"].isna().tolist() == [False, True]
 
 
-def test_a_vector_per_draw_reaches_the_leaderboard_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_per_draw_reaches_the_leaderboard_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, ...]] = []
 
     class PerDraw:
@@ -248,12 +302,24 @@ def test_a_vector_per_draw_reaches_the_leaderboard_too(tmp_path: Path, monkeypat
             return weights @ features.sum((1, 2)) / weights.sum(1)
 
     monkeypatch.setattr(leaderboard, "build_object", lambda node: PerDraw())
-    identity = dict(solver="s", data="d", mask="m", operator="o", prior="p", seed=0, images=3, draws=2, variant="")
+    identity = dict(
+        solver="s",
+        data="d",
+        mask="m",
+        operator="o",
+        prior="p",
+        seed=0,
+        images=3,
+        draws=2,
+        variant="",
+    )
     recorded = {
         "cell": "c",
         "identity": identity,
         "chunks": {"x": ["a", "b", "lost"]},
-        "metrics": {"kid": {"title": "KID", "direction": "down", "unit": "", "level": "set", "version": 2}},
+        "metrics": {
+            "kid": {"title": "KID", "direction": "down", "unit": "", "level": "set", "version": 2}
+        },
         "config": {"metrics": {"kid": {"_target_": "metrics.kid.KID"}}},
     }
     folder = tmp_path / "cells" / "c"

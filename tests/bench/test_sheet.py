@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.sheet import HOLE, STRIPE, Panel, _wrapped, arrange, arrange_solvers, contact_sheet, solver_sheet
+from posterior_bench.bench.sheet import (
+    HOLE,
+    STRIPE,
+    Panel,
+    _wrapped,
+    arrange,
+    arrange_solvers,
+    contact_sheet,
+    solver_sheet,
+)
 
 N, D, SIZE = 3, 4, 28
 
@@ -16,12 +25,19 @@ def pictures(*shape: int, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).integers(0, 256, shape) / 127.5 - 1).astype(np.float32)
 
 
-def panel(title: str = "dps", n: int = N, draws: int = D, channels: int = 1, size: int = SIZE, **more) -> Panel:
+def panel(
+    title: str = "dps", n: int = N, draws: int = D, channels: int = 1, size: int = SIZE, **more
+) -> Panel:
     truth = pictures(n, channels, size, size)
     mask = np.ones((n, 1, size, size), bool)
     mask[:, :, : size // 2] = False
     return Panel(
-        title, truth, np.where(mask, truth, 0), mask, pictures(n, draws, channels, size, size, seed=len(title)), **more
+        title,
+        truth,
+        np.where(mask, truth, 0),
+        mask,
+        pictures(n, draws, channels, size, size, seed=len(title)),
+        **more,
     )
 
 
@@ -35,11 +51,21 @@ def places(sheet: np.ndarray, image: np.ndarray, factor: int) -> list[tuple[int,
     tile = np.round((image[0] + 1) * 127.5).astype(np.uint8).repeat(factor, 0).repeat(factor, 1)
     height, width = tile.shape
     grey = sheet[..., 1]
-    probes = [(0, 0), (0, width - 1), (height - 1, 0), (height // 2, width // 2), (height // 3, width // 5)]
+    probes = [
+        (0, 0),
+        (0, width - 1),
+        (height - 1, 0),
+        (height // 2, width // 2),
+        (height // 3, width // 5),
+    ]
     fits = np.ones((grey.shape[0] - height + 1, grey.shape[1] - width + 1), bool)
     for y, x in probes:
         fits &= grey[y : y + fits.shape[0], x : x + fits.shape[1]] == tile[y, x]
-    return [(int(y), int(x)) for y, x in np.argwhere(fits) if (grey[y : y + height, x : x + width] == tile).all()]
+    return [
+        (int(y), int(x))
+        for y, x in np.argwhere(fits)
+        if (grey[y : y + height, x : x + width] == tile).all()
+    ]
 
 
 def test_every_picture_lies_in_its_row_and_column(tmp_path: Path) -> None:
@@ -52,7 +78,9 @@ def test_every_picture_lies_in_its_row_and_column(tmp_path: Path) -> None:
     for i in range(N):
         (top, left) = truth[i][0]
         assert left == truth[0][0][1], "truths share a column"
-        assert [draws[i][d][0][0] for d in range(D)] == [top] * D, "draws share the row of their truth"
+        assert [draws[i][d][0][0] for d in range(D)] == [top] * D, (
+            "draws share the row of their truth"
+        )
         columns = [left] + [draws[i][d][0][1] for d in range(D)]
         assert columns == sorted(columns)
         assert min(np.diff(columns)) > 112, "no picture covers another"
@@ -84,7 +112,10 @@ def test_other_measurements_come_below(tmp_path: Path) -> None:
     found = places(render(tmp_path / "s.png", both), both[0].truth[0], 4)
     assert len(found) == 2
     assert found[0][1] == found[1][1]
-    assert [words.text for words in arrange(both).words if words.text in ("box", "half")] == ["box", "half"]
+    assert [words.text for words in arrange(both).words if words.text in ("box", "half")] == [
+        "box",
+        "half",
+    ]
 
 
 def test_a_failed_draw_is_not_a_black_picture(tmp_path: Path) -> None:
@@ -132,9 +163,16 @@ def test_the_sheet_of_one_image_has_a_row_of_draws_per_solver(tmp_path: Path) ->
     assert {f"#{bytes(pixel).hex()}" for pixel in observed[:112].reshape(-1, 3)} == {HOLE, STRIPE}
     assert (observed[112:] == sheet[top + 112 : top + 224, left : left + 224]).all()
     texts = [words.text for words in arrange_solvers(both).words]
-    assert {"truth", "observed", "dps", "repaint", "said of dps", "said of repaint", "draw 4", "std of draws"} <= {
-        *texts
-    }
+    assert {
+        "truth",
+        "observed",
+        "dps",
+        "repaint",
+        "said of dps",
+        "said of repaint",
+        "draw 4",
+        "std of draws",
+    } <= {*texts}
 
 
 @pytest.mark.parametrize(("draws", "size"), [(1, 256), (8, 256), (10, 512), (4, 8), (30, 28)])
@@ -153,7 +191,9 @@ def test_the_sheet_of_one_image_refuses_other_measurements() -> None:
 
 
 def test_captions_titles_and_few_draws() -> None:
-    layout = arrange([panel("a|$b_c$", draws=1, captions=["PSNR 20", "PSNR 21", "PSNR 22"]), panel("other")])
+    layout = arrange(
+        [panel("a|$b_c$", draws=1, captions=["PSNR 20", "PSNR 21", "PSNR 22"]), panel("other")]
+    )
     texts = [words.text for words in layout.words]
     assert {"a|$b_c$", "other", "PSNR 22", "truth", "observed", "draw 1"} <= set(texts)
     assert texts.count("std of draws") == 1, "one draw has no spread"

@@ -1,4 +1,5 @@
-"""Trackers: what they are told, read back from their own files; and that no tracker can hurt a run."""
+"""Trackers: what they are told, read back from their own files; and that no tracker can hurt a
+run."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
-
-from bench import sinks
-from bench.errors import UserError
 from tests.bench.harness import assert_same_rows, run
+
+from posterior_bench.bench import sinks
+from posterior_bench.bench.errors import UserError
 
 Command = Callable[..., list[str]]
 
@@ -79,15 +80,32 @@ def test_a_cell_is_one_run_with_progress_summary_and_images(
     outcome = run(command("blended", "logger=wandb"))
     sinks.finish()
     kinds = [kind for kind, _ in Recorder.told]
-    assert kinds == ["open", "log", "log", "log", "log", "table", "images", "close"]  # seven images in pairs
+    assert kinds == [
+        "open",
+        "log",
+        "log",
+        "log",
+        "log",
+        "table",
+        "images",
+        "close",
+    ]  # seven images in pairs
     folder, name, config = Recorder.told[0][1]
     assert folder == tmp_path / "study" / "trackers" / "wandb" and name.startswith("blended_")
     assert config["solver.steps"] == 12 and config["seed"] == 0
-    assert [(step, values["rows"]) for kind, (step, values) in Recorder.told[1:5]] == [(1, 4), (2, 8), (3, 12), (4, 14)]
+    assert [(step, values["rows"]) for kind, (step, values) in Recorder.told[1:5]] == [
+        (1, 4),
+        (2, 8),
+        (3, 12),
+        (4, 14),
+    ]
     summary = Recorder.told[-1][1]
     board = pd.read_csv(tmp_path / "study" / "leaderboard.csv")
     assert summary["psnr"] == pytest.approx(board["psnr"].item()) and summary["failed"] == 0
-    assert summary["passes"] == board["nfe"].item() + board["nge"].item() and summary["seconds_sample"] > 0
+    assert (
+        summary["passes"] == board["nfe"].item() + board["nge"].item()
+        and summary["seconds_sample"] > 0
+    )
     pngs = outcome.plan.store.read(["png"]).set_index(["image_id", "draw"])["png"]
     assert Recorder.told[-2][1] == {
         image: pngs[image, 0] for image in outcome.plan.store.read(["status"])["image_id"].unique()
@@ -100,7 +118,10 @@ def test_a_cell_is_one_run_with_progress_summary_and_images(
 
 @pytest.mark.parametrize("where", ["open", "log", "table", "close"])
 def test_a_tracker_that_fails_leaves_rows_and_outcome_untouched(
-    where: str, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    where: str,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     alone = run(command("blended", out="alone"))
     monkeypatch.setitem(sinks.SINKS, "wandb", Raises)
@@ -143,7 +164,8 @@ def test_tensorboard_events_read_back(command: Command, tmp_path: Path) -> None:
 
 
 def read_wandb(path: Path) -> tuple[list[int], dict[str, str]]:
-    """The history of ``rows`` and the summary of an offline run: a log of LevelDB's format behind seven bytes."""
+    """The history of ``rows`` and the summary of an offline run: a log of LevelDB's format behind
+    seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, parts, rows, summary = path.read_bytes(), 7, b"", [], {}
@@ -156,14 +178,22 @@ def read_wandb(path: Path) -> tuple[list[int], dict[str, str]]:
         at += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
             record = Record.FromString(parts)
-            items = [(item.key or ".".join(item.nested_key), item.value_json) for item in record.history.item]
+            items = [
+                (item.key or ".".join(item.nested_key), item.value_json)
+                for item in record.history.item
+            ]
             rows += [int(float(value)) for key, value in items if key == "rows"]
-            summary |= {item.key or ".".join(item.nested_key): item.value_json for item in record.summary.update}
+            summary |= {
+                item.key or ".".join(item.nested_key): item.value_json
+                for item in record.summary.update
+            }
             parts = b""
     return rows, summary
 
 
-def test_wandb_offline_run_reads_back(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_run_reads_back(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -31,7 +31,17 @@ def test_skips_fail(code: str, options: list[str], ci: str, status: int, tmp_pat
     (tmp_path / "test_some.py").write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": ci}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.skips", "-p", "no:cacheprovider", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.skips",
+        "-p",
+        "no:cacheprovider",
+        *options,
+    ]
     # beside a file that is skipped as a whole: pytest ends with 5 where no test was collected
     (tmp_path / "test_other.py").write_text("def test_z():\n    pass\n")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

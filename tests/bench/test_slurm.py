@@ -1,4 +1,5 @@
-"""Sweeps on a real Slurm of two nodes: whatever is requeued, killed or launched twice, the rows of a serial run."""
+"""Sweeps on a real Slurm of two nodes: whatever is requeued, killed or launched twice, the rows of
+a serial run."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests import hosts, slurm
 from tests.bench.sweeps import (
     ROOT,
@@ -28,7 +28,9 @@ from tests.bench.sweeps import (
 )
 
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=debug", "hydra.launcher.cpus_per_task=1")
-pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the extra 'slurm' is not installed")
+pytest.importorskip(
+    "hydra_plugins.hydra_submitit_launcher", reason="the extra 'slurm' is not installed"
+)
 if reason := slurm.unavailable():
     pytest.skip(reason, allow_module_level=True)
 
@@ -58,7 +60,10 @@ def test_two_launches_at_once_end_in_the_rows_of_a_serial_sweep(
 ) -> None:
     """Both have all four cells to do; they race for every chunk and every table."""
     command = sweep(tmp_path, "solver=ddnm,blended", *SLURM)
-    with launched(command, cluster.environment) as first, launched(command, cluster.environment) as second:
+    with (
+        launched(command, cluster.environment) as first,
+        launched(command, cluster.environment) as second,
+    ):
         first.succeed()
         second.succeed()
     assert_same_study(tmp_path, serial)
@@ -74,11 +79,18 @@ def test_who_launched_hears_of_failed_rows(cluster: slurm.Cluster, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_who_launched_hears_of_a_mistake_that_a_job_meets(cluster: slurm.Cluster, tmp_path: Path) -> None:
+def test_who_launched_hears_of_a_mistake_that_a_job_meets(
+    cluster: slurm.Cluster, tmp_path: Path
+) -> None:
     """The job ends with a reason in one line instead of leaving its launcher waiting."""
-    with launched(sweep(tmp_path, "solver=ddnm", "seed=0", "timeout=-1", *SLURM), cluster.environment) as launch:
+    with launched(
+        sweep(tmp_path, "solver=ddnm", "seed=0", "timeout=-1", *SLURM), cluster.environment
+    ) as launch:
         assert launch.process.wait(SECONDS) == 2, launch.said
-        assert "bench: timeout=-1.0: give seconds above 0" in launch.said and "Traceback" not in launch.said
+        assert (
+            "bench: timeout=-1.0: give seconds above 0" in launch.said
+            and "Traceback" not in launch.said
+        )
     assert list(tmp_path.glob("launcher/.submitit/*/*_result.pkl")), "no job met it"
 
 
@@ -90,18 +102,26 @@ def test_who_launched_hears_of_a_mistake_that_a_job_meets(cluster: slurm.Cluster
     ],
 )
 def test_a_requeued_job_continues(
-    cluster: slurm.Cluster, slow: tuple[Path, tuple[str, ...]], tmp_path: Path, command: tuple[str, ...]
+    cluster: slurm.Cluster,
+    slow: tuple[Path, tuple[str, ...]],
+    tmp_path: Path,
+    command: tuple[str, ...],
 ) -> None:
-    """USR2 is what Slurm sends before a time limit and submitit answers by queueing the job again."""
+    """USR2 is what Slurm sends before a time limit and submitit answers by queueing the job
+    again."""
     serial, overrides = slow
     try:
         with launched(sweep(tmp_path, *overrides, *SLURM), cluster.environment) as launch:
             launch.until("a shard of every cell", lambda: begun(tmp_path) == 4)
             interrupted, before = cluster.jobs("running")[:2], written(tmp_path)
-            assert interrupted and before.keys() < {*shards(serial)}, "the sweep was over before it was interrupted"
+            assert interrupted and before.keys() < {*shards(serial)}, (
+                "the sweep was over before it was interrupted"
+            )
             for job in interrupted:
                 cluster.run(*command, job)
-            launch.until("the jobs to be queued again", lambda: all(map(cluster.restarts, interrupted)))
+            launch.until(
+                "the jobs to be queued again", lambda: all(map(cluster.restarts, interrupted))
+            )
             launch.succeed()
     finally:
         cluster.cancel_all()
@@ -113,7 +133,8 @@ def test_a_requeued_job_continues(
 def test_a_killed_sweep_resubmitted_with_half_the_nodes(
     cluster: slurm.Cluster, slow: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
-    """A node dies with its jobs, the launching program is killed, the rest is cancelled; one node ends the sweep."""
+    """A node dies with its jobs, the launching program is killed, the rest is cancelled; one node
+    ends the sweep."""
     serial, overrides = slow
     command = sweep(tmp_path, *overrides, *SLURM)
     try:
@@ -127,7 +148,9 @@ def test_a_killed_sweep_resubmitted_with_half_the_nodes(
     finally:
         cluster.start_node("n1")
         cluster.run("scontrol", "update", "nodename=n1", "state=resume")
-        slurm.wait_for("the node to return", lambda: cluster.states().get("n1") == "idle", slurm.SECONDS)
+        slurm.wait_for(
+            "the node to return", lambda: cluster.states().get("n1") == "idle", slurm.SECONDS
+        )
     assert_same_study(tmp_path, serial)
     assert {shard: time for shard, time in written(tmp_path).items() if shard in before} == before
     assert not [path for path in tmp_path.rglob(".*.tmp") if os.path.getsize(path)]
@@ -138,20 +161,31 @@ def test_a_killed_sweep_resubmitted_with_half_the_nodes(
 def test_a_cell_over_two_nodes_by_the_script_of_the_docs(
     slow: tuple[Path, tuple[str, ...]], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """``ray symmetric-run`` under ``srun``; a GPU that is none makes a worker's place on each node."""
+    """``ray symmetric-run`` under ``srun``; a GPU that is none makes a worker's place on each
+    node."""
     pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
     serial, overrides = slow
     cells = sweep(tmp_path, *overrides, "executor=ray", "executor.address=auto")
     script = _script_of_the_docs(shlex.join(["python", *cells[1:]]))
     with hosts.network(), slurm.cluster(tmp_path_factory.mktemp("hosts"), separate=True) as cluster:
         programs = Path(sys.executable).parent
-        cluster.environment.update(SLEEPING, PATH=f"{programs}:{cluster.environment['PATH']}", **_RAY)
+        cluster.environment.update(
+            SLEEPING, PATH=f"{programs}:{cluster.environment['PATH']}", **_RAY
+        )
         (tmp_path / "job.sh").write_text(script)
-        job = cluster.run("sbatch", "--parsable", f"--chdir={ROOT}", f"--output={tmp_path}/log", f"{tmp_path}/job.sh")
+        job = cluster.run(
+            "sbatch",
+            "--parsable",
+            f"--chdir={ROOT}",
+            f"--output={tmp_path}/log",
+            f"{tmp_path}/job.sh",
+        )
         nodes = set[str]()
 
         def ended() -> bool:
-            nodes.update(path.name.partition(".")[0] for path in tmp_path.glob("cells/*/alive/*.json"))
+            nodes.update(
+                path.name.partition(".")[0] for path in tmp_path.glob("cells/*/alive/*.json")
+            )
             return job.strip() not in cluster.jobs()
 
         slurm.wait_for("the job to end", ended, 3 * SECONDS)
@@ -164,7 +198,8 @@ def test_a_cell_over_two_nodes_by_the_script_of_the_docs(
 _RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300",  # a busy machine starts slowly
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # how long the second node waits for a head that has ended
+    # how long the second node waits for a head that has ended
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
 }
 
 
@@ -173,5 +208,9 @@ def _script_of_the_docs(command: str) -> str:
     page = (ROOT / "docs" / "scale.md").read_text()
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
     assert script is not None
-    text = script[1].replace(" --gpus-per-node=8", "").replace("--num-gpus 8", "--num-cpus 2 --num-gpus 1")
+    text = (
+        script[1]
+        .replace(" --gpus-per-node=8", "")
+        .replace("--num-gpus 8", "--num-cpus 2 --num-gpus 1")
+    )
     return re.sub(r"python -m bench .*", lambda found: command, text)

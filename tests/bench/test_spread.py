@@ -1,4 +1,5 @@
-"""Draws of an image spread over chunks: how many there are, by hand; and that nobody sees it in the rows."""
+"""Draws of an image spread over chunks: how many there are, by hand; and that nobody sees it in the
+rows."""
 
 from __future__ import annotations
 
@@ -7,15 +8,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-import bench.spread
-from bench import executors
-from bench.errors import UserError
-from bench.plan import cut, slices
-from bench.score import score
-from bench.spread import idle_words, pieces
-from bench.status import read
 from tests.bench.harness import assert_same_rows, planned, rows, run
+
+from posterior_bench.bench import executors, spread
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.plan import cut, slices
+from posterior_bench.bench.score import score
+from posterior_bench.bench.spread import idle_words, pieces
+from posterior_bench.bench.status import read
 
 ONE = ["data.images=1", "draws=5", "batch=2", "metrics=[psnr,consistency]"]
 """One image: network batches of 2 + 2 + 1 draws."""
@@ -38,19 +38,31 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, 17, 16, 8, False, 2),  # two batches; eight pieces of two draws would be nearly empty
         (10, 100, 16, 8, False, 7),  # 70 pieces in 9 waves of one batch, instead of 2 waves of 7
         (10, 100, 16, 8, True, 1),  # a fit per piece would cost more than it brings
-        (3, 100, 16, 8, True, 2),  # six pieces at the same time; nine would be two waves with two fits
+        (
+            3,
+            100,
+            16,
+            8,
+            True,
+            2,
+        ),  # six pieces at the same time; nine would be two waves with two fits
         (1000, 100, 16, 8, False, 1),  # 125 images each already: nothing to be had
     ],
 )
-def test_pieces_by_hand(images: int, draws: int, batch: int, workers: int, fits: bool, expected: int) -> None:
+def test_pieces_by_hand(
+    images: int, draws: int, batch: int, workers: int, fits: bool, expected: int
+) -> None:
     assert pieces(images, draws, batch, workers, fits) == expected
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5, 8, 13])
 @pytest.mark.parametrize("images", [1, 2, 3, 8, 11])
 @pytest.mark.parametrize(("draws", "batch"), [(7, 3), (40, 16), (100, 16), (9, 1)])
-def test_the_busiest_worker_never_has_more_to_do(images: int, workers: int, draws: int, batch: int) -> None:
-    """Against a list of what every worker gets, in turns; a fit costs as much as any number of batches."""
+def test_the_busiest_worker_never_has_more_to_do(
+    images: int, workers: int, draws: int, batch: int
+) -> None:
+    """Against a list of what every worker gets, in turns; a fit costs as much as any number of
+    batches."""
     for fit in (0, 1, 50):
         before, after = (
             _busiest(images, cut(draws, batch, count), batch, workers, fit)
@@ -80,12 +92,18 @@ def test_chunks_without_a_cut_have_the_names_they_always_had() -> None:
     (whole,), _ = slices(["a"], 5, 2)
     parts, padded = slices(["a"], 5, 2, 3)
     assert "-d" not in whole.name and padded == 1
-    assert [part.name for part in parts] == [f"{whole.name}-d{end}" for end in ("0-1", "2-3", "4-4")]
-    assert [list(part.draws(5)) for part in parts] == [[0, 1], [2, 3], [4]] and list(whole.draws(5)) == [*range(5)]
+    assert [part.name for part in parts] == [
+        f"{whole.name}-d{end}" for end in ("0-1", "2-3", "4-4")
+    ]
+    assert [list(part.draws(5)) for part in parts] == [[0, 1], [2, 3], [4]] and list(
+        whole.draws(5)
+    ) == [*range(5)]
 
 
 @pytest.mark.parametrize("solver", ["repaint", "vipaint2"])
-def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(command, three, monkeypatch, solver: str) -> None:
+def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(
+    command, three, monkeypatch, solver: str
+) -> None:
     spread = run(command(solver, *ONE, "trace=true", out="spread")).plan
     monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 1, raising=False)
     whole = run(command(solver, *ONE, "trace=true", out="whole")).plan
@@ -97,14 +115,18 @@ def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(command, three, mon
 @pytest.mark.parametrize("solver", ["repaint", "vipaint2"])
 def test_one_row_at_a_time_gives_the_draws_of_all_at_once(command, solver: str) -> None:
     """Other shapes of products round in other places; every draw has its own noise."""
-    singly, at_once = (run(command(solver, *ONE, f"batch={batch}", out=str(batch))).plan for batch in (1, 5))
+    singly, at_once = (
+        run(command(solver, *ONE, f"batch={batch}", out=str(batch))).plan for batch in (1, 5)
+    )
     a, b = (rows(plan) for plan in (singly, at_once))
     assert (a["padded_batch"].iloc[0], b["padded_batch"].iloc[0]) == (1, 5)
     np.testing.assert_allclose(a["psnr"], b["psnr"], atol=0.05)
     assert a["psnr"].nunique() == 5
 
 
-def test_a_run_goes_on_with_its_chunks_whatever_the_workers(command, three, monkeypatch, tmp_path) -> None:
+def test_a_run_goes_on_with_its_chunks_whatever_the_workers(
+    command, three, monkeypatch, tmp_path
+) -> None:
     lines = command("repaint", *ONE)
     first = run(lines).plan
     before = rows(first)
@@ -136,19 +158,31 @@ def test_a_budget_allows_every_part_its_share(command, three) -> None:
 
 
 def test_metrics_of_all_draws_keep_them_in_one_chunk(command, three, capsys) -> None:
-    bench.spread.say_once.cache_clear()
-    lines = [line for line in command("blended", *ONE, "quiet=false") if line not in ("quiet=true", ONE[-1])]
+    spread.say_once.cache_clear()
+    lines = [
+        line
+        for line in command("blended", *ONE, "quiet=false")
+        if line not in ("quiet=true", ONE[-1])
+    ]
     plan = planned([*lines, "metrics=[psnr,diversity]"])
     assert len(plan.chunks) == 1
-    words = "the 5 draws of an image stay in one chunk: these metrics look at all of them together: diversity, "
+    words = (
+        "the 5 draws of an image stay in one chunk: these metrics look at all of them "
+        "together: diversity, "
+    )
     assert words in capsys.readouterr().err
 
 
-def test_spreading_is_said_and_such_metrics_are_refused_later(command, three, capsys, tmp_path) -> None:
-    bench.spread.say_once.cache_clear()
+def test_spreading_is_said_and_such_metrics_are_refused_later(
+    command, three, capsys, tmp_path
+) -> None:
+    spread.say_once.cache_clear()
     lines = [line for line in command("blended", *ONE) if line != "quiet=true"]
     run([*lines, "quiet=false"])
-    assert "the 5 draws of an image are spread over 3 chunks of at most 2 draws" in capsys.readouterr().err
+    assert (
+        "the 5 draws of an image are spread over 3 chunks of at most 2 draws"
+        in capsys.readouterr().err
+    )
     nodes = planned(command("blended", "metrics=[diversity]", out="other")).cell.config["metrics"]
     with pytest.raises(UserError, match="needs all draws of an image in one chunk"):
         score(tmp_path / "study", nodes)

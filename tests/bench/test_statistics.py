@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bench.statistics import bootstrap_interval, generator, means_over_images, statistic_over_images
+from posterior_bench.bench.statistics import (
+    bootstrap_interval,
+    generator,
+    means_over_images,
+    statistic_over_images,
+)
 
 
 def expanded(level: float, n: int) -> float:
     """The level whose plain bootstrap has the tails of Hesterberg's expanded one."""
-    return 1 - 2 * scipy.stats.norm.cdf(np.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 - level) / 2, n - 1))
+    return 1 - 2 * scipy.stats.norm.cdf(
+        np.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 - level) / 2, n - 1)
+    )
 
 
 @pytest.mark.parametrize(("n", "level"), [(12, 0.8), (40, 0.95), (200, 0.95)])
@@ -17,7 +24,11 @@ def test_ends_agree_with_scipy(n: int, level: float) -> None:
     sample = np.random.default_rng(n).exponential(size=n)
     ours = bootstrap_interval(sample[:, None], np.random.default_rng(1), level)[:, 0]
     theirs = scipy.stats.bootstrap(
-        (sample,), np.mean, confidence_level=expanded(level, n), method="BCa", rng=np.random.default_rng(2)
+        (sample,),
+        np.mean,
+        confidence_level=expanded(level, n),
+        method="BCa",
+        rng=np.random.default_rng(2),
     ).confidence_interval
     # both ends are random: their error with 9999 resamples is about 2 % of the width
     assert ours == pytest.approx([*theirs], abs=0.05 * (theirs.high - theirs.low))
@@ -41,7 +52,8 @@ def test_coverage(n: int, lowest: float) -> None:
 
 
 def coverage(n: int, repeats: int, resamples: int) -> float:
-    """How often the 95 % interval holds the true mean of normal samples; standard error 1.1 % for 400 repeats."""
+    """How often the 95 % interval holds the true mean of normal samples; standard error 1.1 % for
+    400 repeats."""
     rng = np.random.default_rng(n)
     hits = 0
     for block in range(repeats // 50):
@@ -53,10 +65,16 @@ def coverage(n: int, repeats: int, resamples: int) -> float:
 
 def test_the_same_key_gives_the_same_interval() -> None:
     sample = np.random.default_rng(0).normal(size=20)
-    first, again, other = (means_over_images([sample], key) for key in ("fashion", "fashion", "celeba"))
+    first, again, other = (
+        means_over_images([sample], key) for key in ("fashion", "fashion", "celeba")
+    )
     assert (first.lo[0], first.hi[0]) == (again.lo[0], again.hi[0])
     assert first.lo[0] != other.lo[0]
-    assert generator("a").integers(2**60) == generator("a").integers(2**60) != generator("b").integers(2**60)
+    assert (
+        generator("a").integers(2**60)
+        == generator("a").integers(2**60)
+        != generator("b").integers(2**60)
+    )
 
 
 def test_a_column_does_not_depend_on_its_neighbours() -> None:
@@ -84,10 +102,13 @@ def test_one_image_has_a_mean_and_no_interval_and_none_has_neither() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
 def test_fewer_than_six_images_claim_no_interval(n: int) -> None:
-    """An interval of 2, 3 and 5 normal images holds the true mean in 51, 76 and 92 % of studies, not in 95 %."""
+    """An interval of 2, 3 and 5 normal images holds the true mean in 51, 76 and 92 % of studies,
+    not in 95 %."""
     values = np.random.default_rng(0).normal(size=(n, 2))
     values[:, 1] = 2.0
-    means = means_over_images([*values.T, np.append(values[:, 0], np.nan), np.append(values[:, 0], np.inf)], "k")
+    means = means_over_images(
+        [*values.T, np.append(values[:, 0], np.nan), np.append(values[:, 0], np.inf)], "k"
+    )
     assert np.isfinite(means.mean).all() and means.n.tolist() == [n] * 4
     reduce = lambda f, w: w @ f[:, 0] / w.sum(1)  # noqa: E731
     value, *ends = statistic_over_images(reduce, values, "k")
@@ -103,10 +124,13 @@ def test_equal_values_have_an_interval_of_width_zero() -> None:
 
 def test_infinite_values_are_counted_and_not_averaged_away() -> None:
     values = np.array([10.0, 12.0, 14.0, 16.0, 18.0, 20.0, np.inf, np.nan])
-    means = means_over_images([values, -values, values[:6], np.full(3, np.inf), np.array([np.inf, -np.inf])], "k")
+    means = means_over_images(
+        [values, -values, values[:6], np.full(3, np.inf), np.array([np.inf, -np.inf])], "k"
+    )
     assert means.infinite.tolist() == [1, 1, 0, 3, 2]
     assert means.n.tolist() == [6, 6, 6, 0, 0]
-    # the mean and interval of the six finite values; all infinite have an infinite mean, unless the signs differ
+    # the mean and interval of the six finite values; all infinite have an infinite mean, unless the
+    # signs differ
     assert means.mean[:4].tolist() == [15.0, -15.0, 15.0, np.inf] and np.isnan(means.mean[4])
     assert (means.lo[0], means.hi[0]) == (means.lo[2], means.hi[2])
     assert np.isnan([*means.lo[3:], *means.hi[3:]]).all()

@@ -13,22 +13,38 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.errors import UserError
-from bench.heartbeat import STALLED_SECONDS, beating, beats
-from bench.status import rate, read, show, summary
-from bench.store import RowStore
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.heartbeat import STALLED_SECONDS, beating, beats
+from posterior_bench.bench.status import rate, read, show, summary
+from posterior_bench.bench.store import RowStore
 
 
-def cell(study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "dps", status: str = "ok") -> Path:
-    """A planned cell of two images a chunk and three draws, with its first chunks stored a minute apart until now."""
+def cell(
+    study: Path, name: str, chunks: int = 4, done: int = 0, solver: str = "dps", status: str = "ok"
+) -> Path:
+    """A planned cell of two images a chunk and three draws, with its first chunks stored a minute
+    apart until now."""
     folder, now = study / "cells" / name, time.time()
     folder.mkdir(parents=True)
     plan = {f"{i:05d}": [f"{i}a", f"{i}b"] for i in range(chunks)}
-    identity = {"solver": solver, "variant": "", "data": "fashion", "mask": "box", "operator": "inpainting", "draws": 3}
+    identity = {
+        "solver": solver,
+        "variant": "",
+        "data": "fashion",
+        "mask": "box",
+        "operator": "inpainting",
+        "draws": 3,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump({"identity": identity, "chunks": plan}))
     for i, (chunk, images) in enumerate(list(plan.items())[:done]):
         rows = [
-            {"cell": name, "image_id": image, "draw": d, "status": status, "message": "" if status == "ok" else "boom"}
+            {
+                "cell": name,
+                "image_id": image,
+                "draw": d,
+                "status": status,
+                "message": "" if status == "ok" else "boom",
+            }
             for image in images
             for d in range(3)
         ]
@@ -60,12 +76,15 @@ def test_states_come_from_rows_and_signs_of_life(tmp_path):
 
 
 def test_rate_and_time_left_by_hand(tmp_path):
-    """Four shards of six rows, a minute apart: eighteen rows in the three minutes after the first."""
+    """Four shards of six rows, a minute apart: eighteen rows in the three minutes after the
+    first."""
     sign(cell(tmp_path, "a", chunks=6, done=4), "node1.17", silent=1)
     cells = read(tmp_path)
     assert rate(cells) == pytest.approx(18 / 180)
     text = summary(cells)
-    assert "24 of 36 rows, 0 failed" in text and "6 rows per minute" in text and "2 min left" in text
+    assert (
+        "24 of 36 rows, 0 failed" in text and "6 rows per minute" in text and "2 min left" in text
+    )
 
 
 def test_a_dead_study_says_how_to_go_on(tmp_path):
@@ -94,7 +113,9 @@ def test_a_worker_is_heard_while_it_works_and_gone_after(tmp_path):
 
 def test_a_killed_worker_leaves_its_sign(tmp_path):
     code = "import sys, time\nfrom pathlib import Path\nfrom bench.heartbeat import beating\n"
-    code += "with beating(Path(sys.argv[1]), '00003'):\n    print('up', flush=True)\n    time.sleep(60)"
+    code += (
+        "with beating(Path(sys.argv[1]), '00003'):\n    print('up', flush=True)\n    time.sleep(60)"
+    )
     worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert worker.stdout is not None and worker.stdout.readline() == b"up\n"
     worker.send_signal(signal.SIGKILL)

@@ -15,19 +15,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import store
-from bench.store import CorruptShard, DifferentCopies, RowStore, read_study, write_atomic
+from posterior_bench.bench import store
+from posterior_bench.bench.store import (
+    CorruptShard,
+    DifferentCopies,
+    RowStore,
+    read_study,
+    write_atomic,
+)
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = (
-    "cell image_id draw status message seconds_fit seconds_sample nfe nge decode decode_grad encode encode_grad "
+    "cell image_id draw status message seconds_fit seconds_sample nfe nge decode decode_grad "
+    "encode encode_grad "
     "peak_mib png device build threads precision padded_batch commit truth code version"
 )
 
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
-    """The folder of the cell ``c``: a store takes rows of the cell that its folder is named after."""
+    """The folder of the cell ``c``: a store takes rows of the cell that its folder is named
+    after."""
     (tmp_path / "c").mkdir()
     return tmp_path / "c"
 
@@ -47,7 +55,11 @@ def row(image: str, draw: int = 0, **changes: object) -> dict[str, object]:
 
 def test_rows_come_back_as_written(tmp_path: Path) -> None:
     written = RowStore(tmp_path)
-    rows = [row("a", psnr=math.nan, aaa=1.0), row("b", psnr=math.inf, message="naïve | 'text'\n"), row("c", psnr=None)]
+    rows = [
+        row("a", psnr=math.nan, aaa=1.0),
+        row("b", psnr=math.inf, message="naïve | 'text'\n"),
+        row("c", psnr=None),
+    ]
     written.write("k", rows)
     frame = RowStore(tmp_path).read()
     assert " ".join(frame.columns) == COLUMNS.replace(" png", "") + " aaa psnr"
@@ -65,8 +77,13 @@ def test_any_parquet_reader_sees_the_schema(tmp_path: Path) -> None:
     RowStore(tmp_path).write("k", [row("a", psnr=math.nan), row("b", psnr=None)])
     table = pq.read_table(tmp_path / "rows" / "k.parquet")
     assert " ".join(table.column_names) == COLUMNS + " psnr"
-    types = {name: str(table.schema.field(name).type) for name in ("cell", "draw", "nfe", "png", "threads", "psnr")}
-    assert types == dict(cell="string", draw="int64", nfe="double", png="binary", threads="int64", psnr="double")
+    types = {
+        name: str(table.schema.field(name).type)
+        for name in ("cell", "draw", "nfe", "png", "threads", "psnr")
+    }
+    assert types == dict(
+        cell="string", draw="int64", nfe="double", png="binary", threads="int64", psnr="double"
+    )
     # not computed is null, undefined is NaN
     assert table["psnr"].null_count == 1
     assert math.isnan(table["psnr"][0].as_py())
@@ -87,16 +104,21 @@ def test_order_does_not_depend_on_the_cut(tmp_path: Path) -> None:
 def test_rows_are_sorted_as_by_pandas_and_come_once(tmp_path: Path, seed: int) -> None:
     dice, rows = random.Random(seed), RowStore(tmp_path)
     keys = [
-        ("c", image, draw) for image in ("10", "9", "Z", "z", "ä", "\U0001f600", "é", "a/b", "") for draw in (2, -1, 11)
+        ("c", image, draw)
+        for image in ("10", "9", "Z", "z", "ä", "\U0001f600", "é", "a/b", "")
+        for draw in (2, -1, 11)
     ]
     stored = []
     for name in range(6):
         part = dice.sample(keys, 9)  # no two shards alike, and most rows in several
         stored += [
-            row(image, draw, cell=cell, psnr=float(keys.index((cell, image, draw)))) for cell, image, draw in part
+            row(image, draw, cell=cell, psnr=float(keys.index((cell, image, draw))))
+            for cell, image, draw in part
         ]
         rows.write(str(name), stored[-9:])
-    expected = pd.DataFrame(stored).drop_duplicates(store.KEY).sort_values(store.KEY, ignore_index=True)
+    expected = (
+        pd.DataFrame(stored).drop_duplicates(store.KEY).sort_values(store.KEY, ignore_index=True)
+    )
     for column in (*store.KEY, "psnr"):
         assert rows.read()[column].tolist() == expected[column].tolist()
 
@@ -123,7 +145,9 @@ def test_done_names_finished_chunks_and_a_rewrite_replaces(tmp_path: Path) -> No
         ("x", [{"cell": "c", "draw": 0, "status": "ok"}], "without image_id"),
     ],
 )
-def test_bad_chunks_are_refused(tmp_path: Path, chunk: str, rows: list[dict[str, object]], message: str) -> None:
+def test_bad_chunks_are_refused(
+    tmp_path: Path, chunk: str, rows: list[dict[str, object]], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         RowStore(tmp_path).write(chunk, rows)
     assert list(tmp_path.rglob("*.parquet")) == []
@@ -166,7 +190,9 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     truth = store._decode(path, everything, "c").to_pylist()
     noticed = 0
     for position in range(0, len(data), 5):
-        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
+        path.write_bytes(
+            data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
+        )
         try:
             assert store._decode(path, everything, "c").to_pylist() == truth
         except CorruptShard:
@@ -192,7 +218,11 @@ def test_dot_files_are_ignored_and_stale_ones_swept(tmp_path: Path) -> None:
     assert rows.done() == {"x"}
     assert len(rows.read()) == 1
     assert {path.name for path in rows.sweep()} == {names["dead"], names["old"]}
-    assert {path.name for path in folder.iterdir()} == {"x.parquet", names["alive"], names["elsewhere"]}
+    assert {path.name for path in folder.iterdir()} == {
+        "x.parquet",
+        names["alive"],
+        names["elsewhere"],
+    }
 
 
 def test_equal_copies_come_once_and_may_differ_in_timings(tmp_path: Path) -> None:
@@ -202,7 +232,9 @@ def test_equal_copies_come_once_and_may_differ_in_timings(tmp_path: Path) -> Non
     assert rows.read(["image_id", "psnr"])["image_id"].tolist() == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("change", [{"psnr": 20.000001}, {"status": "error"}, {"png": b"other"}, {"nfe": 13.0}])
+@pytest.mark.parametrize(
+    "change", [{"psnr": 20.000001}, {"status": "error"}, {"png": b"other"}, {"nfe": 13.0}]
+)
 def test_copies_that_differ_are_an_error(tmp_path: Path, change: dict[str, object]) -> None:
     rows = RowStore(tmp_path / "cells" / "c")
     rows.write("x", [row("a"), row("b")])
@@ -216,7 +248,10 @@ def test_copies_that_differ_are_an_error(tmp_path: Path, change: dict[str, objec
 
 def test_a_study_is_read_over_its_cells(tmp_path: Path) -> None:
     for cell, metrics in (("c2", {"psnr": 2.0}), ("c1", {"psnr": 1.0, "ssim": 0.5})):
-        rows = [{"cell": cell, "image_id": image, "draw": 0, "status": "ok", **metrics} for image in "ba"]
+        rows = [
+            {"cell": cell, "image_id": image, "draw": 0, "status": "ok", **metrics}
+            for image in "ba"
+        ]
         RowStore(tmp_path / "cells" / cell).write("k", rows)
     frame = read_study(tmp_path)
     assert list(zip(frame["cell"], frame["image_id"], frame["psnr"], strict=True)) == [
@@ -224,7 +259,10 @@ def test_a_study_is_read_over_its_cells(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert frame["ssim"].isna().tolist() == [False, False, True, True]
     assert "png" not in frame
-    assert " ".join(read_study(tmp_path, ["ssim", "status"]).columns) == "cell image_id draw status ssim"
+    assert (
+        " ".join(read_study(tmp_path, ["ssim", "status"]).columns)
+        == "cell image_id draw status ssim"
+    )
     with pytest.raises(ValueError, match="has the column lpisp"):
         read_study(tmp_path, ["lpisp"])
 
@@ -248,7 +286,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 WRITER = """
 import sys
-from bench.store import RowStore
+from posterior_bench.bench.store import RowStore
 assert "torch" not in sys.modules
 rows, number = RowStore(sys.argv[1]), int(sys.argv[2])
 while True:
@@ -263,7 +301,8 @@ while True:
 
 
 def test_killed_writers_lose_nothing_they_acknowledged(tmp_path: Path) -> None:
-    """kill -9 at random moments: every acknowledged chunk is whole, nothing half-written is ever seen."""
+    """kill -9 at random moments: every acknowledged chunk is whole, nothing half-written is ever
+    seen."""
     rows, moments, acknowledged = RowStore(tmp_path), random.Random(0), []
     for attempt in range(6):
         command = [sys.executable, "-c", WRITER, str(tmp_path), str(attempt * 1000)]
@@ -278,7 +317,10 @@ def test_killed_writers_lose_nothing_they_acknowledged(tmp_path: Path) -> None:
     assert len(done - set(acknowledged)) <= 6
     frame = rows.read(["image_id", "png", "psnr"])
     assert len(frame) == 4 * len(done) == frame["image_id"].nunique()
-    assert all(png == image.encode() * 3000 for image, png in zip(frame["image_id"], frame["png"], strict=True))
+    assert all(
+        png == image.encode() * 3000
+        for image, png in zip(frame["image_id"], frame["png"], strict=True)
+    )
     assert not list((tmp_path / "rows").glob("*.corrupt"))
     rows.sweep()
     assert all(path.suffix == ".parquet" for path in (tmp_path / "rows").iterdir())
@@ -295,5 +337,7 @@ def test_concurrent_writers_of_one_chunk_leave_one_whole_shard(tmp_path: Path) -
 
 def test_numbers_keep_every_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25)
-    RowStore(tmp_path).write("k", [row(f"{i:02d}", psnr=float(value)) for i, value in enumerate(values)])
+    RowStore(tmp_path).write(
+        "k", [row(f"{i:02d}", psnr=float(value)) for i, value in enumerate(values)]
+    )
     assert RowStore(tmp_path).read()["psnr"].tolist() == values.tolist()

@@ -1,4 +1,5 @@
-"""Studies that sweep by themselves: what runs, what is skipped, and what the command line changes."""
+"""Studies that sweep by themselves: what runs, what is skipped, and what the command line
+changes."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.app import compose
-from bench.catalog import listing, option, options, show
-from bench.errors import Inapplicable, UserError
-from bench.overrides import check
-from bench.run import plain, prepare
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.catalog import listing, option, options, show
+from posterior_bench.bench.errors import Inapplicable, UserError
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.run import plain, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [name for name in options("study") if option("study", name).sweep]
@@ -36,12 +37,17 @@ def test_a_study_names_only_what_exists(name: str) -> None:
 def test_one_cell_of_a_study_needs_one_value_of_each(name: str) -> None:
     with pytest.raises(UserError, match="give one value of each"):
         check([f"study={name}"])
-    single = {key: str(value).split(",")[0] for key, value in option("study", name).sweep.items()} | {"solver": "dps"}
+    single = {
+        key: str(value).split(",")[0] for key, value in option("study", name).sweep.items()
+    } | {"solver": "dps"}
     check([f"study={name}", *(f"{key}={value}" for key, value in single.items())])
 
 
 def test_settings_are_checked_against_what_the_study_runs() -> None:
-    check(["study=arena", "data.images=4", "solver=dps,pigdm", "solver.steps=5", "draws=2"], study_sweep=True)
+    check(
+        ["study=arena", "data.images=4", "solver=dps,pigdm", "solver.steps=5", "draws=2"],
+        study_sweep=True,
+    )
     with pytest.raises(UserError, match="key of data=arena/g2 'root'"):
         check(["study=arena", "data.root=/x"], study_sweep=True)
     with pytest.raises(UserError, match="Did you mean 'arena'"):
@@ -53,7 +59,9 @@ def test_settings_are_checked_against_what_the_study_runs() -> None:
 
 
 def test_nested_names_are_listed_shown_and_suggested() -> None:
-    assert "arena/g2" in listing("data") and "Arena: draws of two correlated pixels" in listing("data")
+    assert "arena/g2" in listing("data") and "Arena: draws of two correlated pixels" in listing(
+        "data"
+    )
     assert "arena-g2" in show("data=arena/g2")
     with pytest.raises(UserError, match="Did you mean 'arena/gauss8'"):
         check(["data=arena/gaus8"])
@@ -75,7 +83,11 @@ def test_a_figure_has_two_axes(figure: str) -> None:
 
 def test_what_does_not_fit_together_is_told_from_mistakes(tmp_path: Path) -> None:
     arena = ["data=arena/gauss8", "metrics=[psnr]", f"out={tmp_path}"]
-    for solver, operator in (("psld", "inpainting"), ("ddrm", "projection"), ("ddnm", "projection")):
+    for solver, operator in (
+        ("psld", "inpainting"),
+        ("ddrm", "projection"),
+        ("ddnm", "projection"),
+    ):
         with pytest.raises(Inapplicable, match="needs"):
             prepare(*compose([f"solver={solver}", f"operator={operator}", *arena]))
     # DDNM itself, without the treatment of noise that needs a mask, is at home with any matrix
@@ -88,13 +100,25 @@ def test_what_does_not_fit_together_is_told_from_mistakes(tmp_path: Path) -> Non
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_a_study_runs_skips_and_draws(tmp_path: Path) -> None:
-    """One command: the operators that the study sweeps, a cell that is skipped in one line, and a figure."""
-    small = ["data=arena/g2", "solver=exact,ddrm", "data.images=4", "draws=3", "batch=12", "threads=1"]
-    done = bench("study=arena", *small, "metrics=[psnr]", "study.figure={x:nfe,y:psnr}", f"out={tmp_path}")
+    """One command: the operators that the study sweeps, a cell that is skipped in one line, and a
+    figure."""
+    small = [
+        "data=arena/g2",
+        "solver=exact,ddrm",
+        "data.images=4",
+        "draws=3",
+        "batch=12",
+        "threads=1",
+    ]
+    done = bench(
+        "study=arena", *small, "metrics=[psnr]", "study.figure={x:nfe,y:psnr}", f"out={tmp_path}"
+    )
     assert done.returncode == 0, done.stderr
     (skipped,) = done.stderr.splitlines()
     assert skipped.startswith("bench: skipped ddrm  arena/g2  pixels  projection: ")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from bench import leaderboard
-from bench.tables import latex, markdown
 from tests.bench.test_leaderboard import all_ok, make_cell
+
+from posterior_bench.bench import leaderboard
+from posterior_bench.bench.tables import latex, markdown
 
 NAME = "a|b_c"
 PLACES = ("data", "mask", "operator", "solver")
@@ -21,7 +21,9 @@ def written(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, list[st
         changes = {"solver": f"s{cell}", request.param: NAME + cell[-1]}
         make_cell(tmp_path, cell, all_ok(psnr, 0.2), dirty=True, **changes)
     leaderboard.write(tmp_path)
-    return {end: (tmp_path / f"leaderboard.{end}").read_text().splitlines() for end in ("md", "tex")}
+    return {
+        end: (tmp_path / f"leaderboard.{end}").read_text().splitlines() for end in ("md", "tex")
+    }
 
 
 @pytest.mark.parametrize("written", PLACES, indirect=True)
@@ -44,4 +46,7 @@ def test_notes_are_escaped(tmp_path: Path) -> None:
     frame = leaderboard.build(tmp_path)
     frame.attrs["notes"] = [f"{NAME} & <more> at 50 %"]
     assert r"- a\|b_c & &lt;more> at 50 %" in markdown(frame).splitlines()
-    assert r"a\textbar{}b\_c \& \textless{}more\textgreater{} at 50 \%\par" in latex(frame).splitlines()
+    assert (
+        r"a\textbar{}b\_c \& \textless{}more\textgreater{} at 50 \%\par"
+        in latex(frame).splitlines()
+    )

@@ -1,4 +1,5 @@
-"""Networks from TorchScript files: what they are given, what is made of their output, and what is refused."""
+"""Networks from TorchScript files: what they are given, what is made of their output, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -7,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.bench.harness import planned, rows, run
 from torch import Tensor, nn
 
-from bench.__main__ import main
-from bench.build import arguments
-from bench.catalog import option
-from bench.errors import UserError
-from bench.streams import Key, Noise
-from bench.torchscript import TorchScript
-from operators.inpainting import Inpainting
-from priors.mixtures import g2
-from solvers.base import Observation
-from tests.bench.harness import planned, rows, run
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.build import arguments
+from posterior_bench.bench.catalog import option
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.torchscript import TorchScript
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixtures import g2
+from posterior_bench.solvers.base import Observation
 
 
 class Image(nn.Module):
@@ -102,14 +103,18 @@ def test_the_image_is_filled_and_the_mask_marks_the_hole(saved, obs) -> None:
     torch.testing.assert_close(x, torch.where(mask, obs.y, 0.3), atol=0, rtol=0)
     hole = draw(TorchScript(saved(Mask()), trust_file=True), obs)
     observed = draw(TorchScript(saved(Mask()), trust_file=True, mask_one="observed"), obs)
-    assert torch.equal(hole, (~mask).float().expand_as(hole)) and torch.equal(observed, mask.float().expand_as(hole))
+    assert torch.equal(hole, (~mask).float().expand_as(hole)) and torch.equal(
+        observed, mask.float().expand_as(hole)
+    )
 
 
 def test_a_unit_range_is_undone_on_the_way_out(saved, obs) -> None:
     mask, path = obs.operator.mask, saved(Image())
     seen = draw(TorchScript(path, trust_file=True, input_range="unit", fill=0.25), obs)
     torch.testing.assert_close(seen, torch.where(mask, (obs.y + 1) / 2, 0.25))
-    both = draw(TorchScript(path, trust_file=True, input_range="unit", output_range="unit", fill=0.25), obs)
+    both = draw(
+        TorchScript(path, trust_file=True, input_range="unit", output_range="unit", fill=0.25), obs
+    )
     torch.testing.assert_close(both, torch.where(mask, obs.y, -0.5))
 
 
@@ -156,7 +161,9 @@ def test_a_file_is_not_opened_before_it_is_trusted(saved, monkeypatch: pytest.Mo
         (Image(), {"sha256": "0" * 64}, "it has changed since"),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused_before_any_work(saved, module, settings, message: str) -> None:
+def test_a_network_that_does_not_fit_is_refused_before_any_work(
+    saved, module, settings, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         TorchScript(saved(module), trust_file=True, **settings).checked((3, 5, 6))
 
@@ -178,13 +185,23 @@ def test_other_files_are_refused(tmp_path) -> None:
 def test_a_run_scores_the_network_and_records_its_content(command, saved) -> None:
     path = saved(Image())
     kept = [o for o in command() if not o.startswith("solver")]
-    chosen = [*kept, "solver=torchscript", f"solver.path={path}", "solver.trust_file=true", "solver.label=copy"]
+    chosen = [
+        *kept,
+        "solver=torchscript",
+        f"solver.path={path}",
+        "solver.trust_file=true",
+        "solver.label=copy",
+    ]
     outcome = run(chosen)
     table = rows(outcome.plan)
     assert outcome.good and (table["nfe"] == 0).all() and (table["consistency"] == 0).all()
-    assert outcome.plan.cell.config["solver"]["sha256"] == sha256(Path(path).read_bytes()).hexdigest()
+    assert (
+        outcome.plan.cell.config["solver"]["sha256"] == sha256(Path(path).read_bytes()).hexdigest()
+    )
     assert outcome.plan.cell.identity["solver"] == "copy"
-    other = [o if not o.startswith("solver.path") else f"solver.path={saved(Mask())}" for o in chosen]
+    other = [
+        o if not o.startswith("solver.path") else f"solver.path={saved(Mask())}" for o in chosen
+    ]
     assert planned(other).cell.name != outcome.plan.cell.name
 
 

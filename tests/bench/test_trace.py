@@ -1,4 +1,5 @@
-"""Traces: what a solver tells of its fits is what is stored and shown, and nothing else changes for it."""
+"""Traces: what a solver tells of its fits is what is stored and shown, and nothing else changes for
+it."""
 
 from __future__ import annotations
 
@@ -11,21 +12,21 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-
-from bench import figures
-from bench import report as reports
-from bench.app import compose
-from bench.pictures import data_uri, thumbnail
-from bench.plan import CellPlan
-from bench.report import report
-from bench.run import plain
-from bench.store import TRACE, RowStore
-from bench.streams import Noise
-from bench.trace import packed, unpacked
-from bench.worker import Session, Worker
-from solvers.base import Observation
-from solvers.refinement import Refinement
 from tests.bench.harness import assert_same_rows, planned, rows, run
+
+from posterior_bench.bench import figures
+from posterior_bench.bench import report as reports
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.pictures import data_uri, thumbnail
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.report import report
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.store import TRACE, RowStore
+from posterior_bench.bench.streams import Noise
+from posterior_bench.bench.trace import packed, unpacked
+from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 
@@ -46,13 +47,16 @@ def fitted(overrides: list[str], ids: list[str]) -> Refinement:
 
 
 def test_a_trace_changes_nothing_else(command) -> None:
-    without, with_trace = (run(command("vipaint2", TRACED[1], *more, out=str(len(more)))).plan for more in ((), TRACED))
+    without, with_trace = (
+        run(command("vipaint2", TRACED[1], *more, out=str(len(more)))).plan for more in ((), TRACED)
+    )
     assert without.cell.name == with_trace.cell.name
     assert_same_rows(without, with_trace)
     assert TRACE not in without.store.columns() and TRACE in with_trace.store.columns()
     assert len(traces(with_trace)) == 7
-    # by hand: two rows an image, each with a prior level, a step between keypoints and a prediction, twelve times, the
-    # lot shared by two draws; then a draw's step between keypoints and four levels, the last of which is the sample
+    # by hand: two rows an image, each with a prior level, a step between keypoints and a
+    # prediction, twelve times, the lot shared by two draws; then a draw's step between keypoints
+    # and four levels, the last of which is the sample
     assert (rows(with_trace)["nfe"] == 2 * 3 * 12 / 2 + 1 + 4).all()
 
 
@@ -65,7 +69,9 @@ def test_it_is_what_the_solver_gives(command) -> None:
     assert images["after"].tolist() == [[0, 10, 11]] * 2
     for i, image in enumerate(ids):
         trace = unpacked(stored[image])
-        assert trace.loss.dtype == np.float32 and np.array_equal(trace.loss, [loss[i].item() for loss in direct.losses])
+        assert trace.loss.dtype == np.float32 and np.array_equal(
+            trace.loss, [loss[i].item() for loss in direct.losses]
+        )
         assert [*trace.progress] == [0, 10, 11]
         for n, pixels in trace.progress.items():
             expected = ((direct.progress[n][i, 0].clamp(-1, 1) + 1) * 127.5).round()
@@ -73,14 +79,19 @@ def test_it_is_what_the_solver_gives(command) -> None:
 
 
 def test_chunks_and_batches_do_not_matter(command) -> None:
-    """Bitwise for the same padded batch; another one changes no more than the last bits that it changes in samples."""
+    """Bitwise for the same padded batch; another one changes no more than the last bits that it
+    changes in samples."""
     usual = traces(run(command("vipaint2", *TRACED)).plan)
     fewer = traces(run(command("vipaint2", *TRACED, "data.images=5", out="fewer")).plan)
     assert usual[fewer.index].equals(fewer)
     for batch in (2, 8):
-        other = traces(run(command("vipaint2", *TRACED, f"batch={batch}", out=f"batch{batch}")).plan)
+        other = traces(
+            run(command("vipaint2", *TRACED, f"batch={batch}", out=f"batch{batch}")).plan
+        )
         for image, data in other.items():
-            np.testing.assert_allclose(unpacked(data).loss, unpacked(usual[image]).loss, rtol=1e-3, atol=1e-2)
+            np.testing.assert_allclose(
+                unpacked(data).loss, unpacked(usual[image]).loss, rtol=1e-3, atol=1e-2
+            )
             assert [*unpacked(data).progress] == [0, 10, 11]
 
 
@@ -98,7 +109,9 @@ def test_workers_and_order_do_not_matter(command) -> None:
 def test_ray_keeps_the_same_traces(command, workers: int) -> None:
     pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
     serial = traces(run(command("vipaint2", *TRACED)).plan)
-    ray = run(command("vipaint2", *TRACED, "executor=ray", f"executor.workers={workers}", out="ray")).plan
+    ray = run(
+        command("vipaint2", *TRACED, "executor=ray", f"executor.workers={workers}", out="ray")
+    ).plan
     assert traces(ray).equals(serial)
 
 
@@ -122,7 +135,11 @@ def test_colours_and_what_is_not_finite_survive_the_way() -> None:
     loss = torch.tensor([[1.0, torch.inf], [torch.nan, -2.0]], dtype=torch.float64)
     after = torch.tensor([[0, 50, 99]]).expand(2, 3)
     first, second = map(unpacked, packed({"loss": loss, "progress": progress, "after": after}))
-    assert first.loss.tolist() == [1.0, float("inf")] and np.isnan(second.loss[0]) and second.loss[1] == -2
+    assert (
+        first.loss.tolist() == [1.0, float("inf")]
+        and np.isnan(second.loss[0])
+        and second.loss[1] == -2
+    )
     assert [*second.progress] == [0, 50, 99] and second.progress[50].shape == (4, 5, 3)
     assert second.progress[50][3, 4].tolist() == [
         round((min(max(v, -1), 1) + 1) * 127.5) for v in progress[1, 1, :, 3, 4].tolist()
@@ -134,7 +151,7 @@ def test_colours_and_what_is_not_finite_survive_the_way() -> None:
         unpacked(b"PK")
 
 
-# -- the report --------------------------------------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +160,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> tuple[Path,
     folders = []
     for trace in ("true", "false"):
         out = tmp_path_factory.mktemp("study")
-        overrides = ["solver=vipaint2", "solver.iterations=12", "solver.refine_steps=2", f"trace={trace}"]
-        overrides += ["data=folder", f"data.root={photos}", "data.size=8", "data.mode=grey", "data.images=3"]
-        overrides += ["prior=smooth", "prior.shape=[1,8,8]", "metrics=[psnr]", "draws=1", "batch=2", "threads=1"]
+        overrides = [
+            "solver=vipaint2",
+            "solver.iterations=12",
+            "solver.refine_steps=2",
+            f"trace={trace}",
+        ]
+        overrides += [
+            "data=folder",
+            f"data.root={photos}",
+            "data.size=8",
+            "data.mode=grey",
+            "data.images=3",
+        ]
+        overrides += [
+            "prior=smooth",
+            "prior.shape=[1,8,8]",
+            "metrics=[psnr]",
+            "draws=1",
+            "batch=2",
+            "threads=1",
+        ]
         run([*overrides, "quiet=true", "sheet=false", "report=false", f"out={out}"])
         report([str(out)])
         folders.append(out)
@@ -154,8 +189,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> tuple[Path,
 
 def test_the_report_shows_losses_and_pictures_where_there_are_any(pages: tuple[Path, Path]) -> None:
     with_trace, without = ((folder / "report.html").read_text() for folder in pages)
-    assert 'id="fits"' in with_trace and 'href="#fits"' in with_trace and "Loss by iteration" in with_trace
-    assert 'id="fits"' not in without and "#fits" not in without and "Loss by iteration" not in without
+    assert (
+        'id="fits"' in with_trace
+        and 'href="#fits"' in with_trace
+        and "Loss by iteration" in with_trace
+    )
+    assert (
+        'id="fits"' not in without and "#fits" not in without and "Loss by iteration" not in without
+    )
     (cell,) = pages[0].glob("cells/*")
     stored = RowStore(cell).read([TRACE]).set_index("image_id")[TRACE]
     for image in stored.index:
@@ -176,11 +217,15 @@ def test_strips_are_labelled_in_the_browser(pages: tuple[Path, Path]) -> None:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto((pages[0] / "report.html").as_uri())
         strips = page.locator("#fit-list .strip")
-        assert [strips.nth(i).inner_text().split() for i in range(3)] == [["observed", "0", "10", "11"]] * 3
+        assert [strips.nth(i).inner_text().split() for i in range(3)] == [
+            ["observed", "0", "10", "11"]
+        ] * 3
         strips.nth(1).locator(".thumb").nth(2).click()
         assert page.inner_text("#zoom-title") == "1.png, vipaint2, after 10 iterations (8 × 8)"
         page.goto((pages[1] / "report.html").as_uri())
-        assert page.locator("#fit-list").count() == 0 and page.locator("#by-image .thumb").count() > 0
+        assert (
+            page.locator("#fit-list").count() == 0 and page.locator("#by-image .thumb").count() > 0
+        )
         browser.close()
     assert said == []
 
@@ -198,7 +243,20 @@ def test_curves_are_the_losses_and_their_mean() -> None:
 
 def test_a_long_fit_is_thinned_evenly() -> None:
     assert reports._thinned([0, 50, 99]) == [0, 50, 99] and reports._thinned([]) == []
-    assert reports._thinned(range(0, 1200, 50)) == [0, 100, 200, 300, 400, 500, 650, 750, 850, 950, 1050, 1150]
+    assert reports._thinned(range(0, 1200, 50)) == [
+        0,
+        100,
+        200,
+        300,
+        400,
+        500,
+        650,
+        750,
+        850,
+        950,
+        1050,
+        1150,
+    ]
 
 
 def test_a_picture_opens_elsewhere(command) -> None:

@@ -1,4 +1,5 @@
-"""Modules of a solver: trained, interrupted, resumed, loaded, and refused where they do not belong."""
+"""Modules of a solver: trained, interrupted, resumed, loaded, and refused where they do not
+belong."""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ import pytest
 import torch
 import yaml
 
-from bench import train_solver
-from bench.app import compose
-from bench.errors import UserError
-from bench.modules import ModulesFolder, load_modules
-from bench.run import prepare
-from bench.worker import Session
-from datasets.base import ImageSet
-from priors.base import Prior
-from priors.fingerprint import fingerprint
-from priors.latents import KL
-from priors.load import save
-from priors.nets import UNet2D
-from priors.process import VE
-from priors.train import Trainer
+from posterior_bench.bench import train_solver
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.modules import ModulesFolder, load_modules
+from posterior_bench.bench.run import prepare
+from posterior_bench.bench.worker import Session
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.fingerprint import fingerprint
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.load import save
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VE
+from posterior_bench.priors.train import Trainer
 
 CONF = Path(__file__).parents[2] / "conf"
 NET = {
@@ -65,7 +66,9 @@ class Patches(ImageSet):
 
 @pytest.fixture(autouse=True)
 def patches(monkeypatch):
-    monkeypatch.setattr(train_solver, "_image_sets", lambda node: (Patches("train"), Patches("validation")))
+    monkeypatch.setattr(
+        train_solver, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
+    )
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["pixel", "latent"])
@@ -79,15 +82,32 @@ def make_prior(folder: Path, latent: bool = False, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         channels = 2 if latent else 4
         net = UNet2D({**NET, "in_channels": channels, "out_channels": channels}, 1 if latent else 2)
-        made = Prior(VE(), net, (1, 8, 8), num_classes=2, null_label=2, latent=KL(AUTOENCODER) if latent else None)
+        made = Prior(
+            VE(),
+            net,
+            (1, 8, 8),
+            num_classes=2,
+            null_label=2,
+            latent=KL(AUTOENCODER) if latent else None,
+        )
     return save(folder, made, FACTS)
 
 
 def config(folder: Path, prior: Path, **changes: object) -> dict:
     solver = yaml.safe_load((CONF / "solver" / "latentpaint.yaml").read_text())
     solver["modules"] = str(folder / "modules")
-    solver["train"] |= {"steps": 6, "batch": 4, "checkpoint_every": 2, "bf16": False, "mask_count": 10}
-    solver["train"] |= {"validation_images": 8, "masks": [{"_target_": "masks.rotated.RotatedWindow"}], **changes}
+    solver["train"] |= {
+        "steps": 6,
+        "batch": 4,
+        "checkpoint_every": 2,
+        "bf16": False,
+        "mask_count": 10,
+    }
+    solver["train"] |= {
+        "validation_images": 8,
+        "masks": [{"_target_": "masks.rotated.RotatedWindow"}],
+        **changes,
+    }
     node = {"_target_": "priors.load.load", "path": str(prior), "train": {"data": {}}}
     return {"solver": solver, "prior": node, "out": str(folder / "run"), "threads": None}
 
@@ -97,18 +117,28 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_whole_run(tmp_path, prior):
-    assert train_solver.train_solver(config(tmp_path, prior), quiet=True) == tmp_path / "modules" / "tiny"
+    assert (
+        train_solver.train_solver(config(tmp_path, prior), quiet=True)
+        == tmp_path / "modules" / "tiny"
+    )
     facts = json.loads((tmp_path / "modules" / "tiny" / "modules.json").read_text())
-    assert (facts["prior"], facts["channels"]) == (fingerprint(prior), {"down1_layer0": 8, "middle": 8})
+    assert (facts["prior"], facts["channels"]) == (
+        fingerprint(prior),
+        {"down1_layer0": 8, "middle": 8},
+    )
     # two modules of 16 -> 2 -> 16
     assert facts["training"]["parameters"] == 2 * (16 * 2 + 2 + 2 * 16 + 16)
     assert facts["training"]["settings"]["steps"] == 6
     rows = (tmp_path / "run" / "loss.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4", "6"]
-    assert float(rows[-1].split(",")[3]) == pytest.approx(facts["training"]["validation_loss"], abs=2e-6)
+    assert float(rows[-1].split(",")[3]) == pytest.approx(
+        facts["training"]["validation_loss"], abs=2e-6
+    )
     loaded = load_modules(config(tmp_path, prior), "cpu")
     assert loaded is not None and set(loaded) == {"down1_layer0", "middle"}
-    assert not any(p.requires_grad or p.is_meta for module in loaded.values() for p in module.parameters())
+    assert not any(
+        p.requires_grad or p.is_meta for module in loaded.values() for p in module.parameters()
+    )
 
 
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, prior, monkeypatch):
@@ -135,12 +165,14 @@ def test_modules_that_do_not_belong_are_refused(tmp_path):
     prior, other = make_prior(tmp_path / "tiny"), make_prior(tmp_path / "other" / "tiny", seed=1)
     how = r"make them with `python -m bench train solver=latentpaint prior=tiny`"
     with pytest.raises(
-        UserError, match=rf"no modules of latentpaint for this prior .*modules\.json is missing\); {how}"
+        UserError,
+        match=rf"no modules of latentpaint for this prior .*modules\.json is missing\); {how}",
     ):
         load_modules(config(tmp_path, prior), "cpu")
     train_solver.train_solver(config(tmp_path, prior), quiet=True)
     with pytest.raises(
-        UserError, match=rf"trained for a prior with fingerprint {fingerprint(prior)}, this one .*{how}"
+        UserError,
+        match=rf"trained for a prior with fingerprint {fingerprint(prior)}, this one .*{how}",
     ):
         load_modules(config(tmp_path, other), "cpu")
     folder = ModulesFolder.of(config(tmp_path, prior))
@@ -168,7 +200,10 @@ def test_wrong_settings_are_refused(tmp_path):
 
 
 def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
-    families = [{"_target_": "masks.rotated.RotatedWindow"}, {"_target_": "masks.box.Box", "position": "centre"}]
+    families = [
+        {"_target_": "masks.rotated.RotatedWindow"},
+        {"_target_": "masks.box.Box", "position": "centre"},
+    ]
     job = train_solver.Job.of(config(tmp_path, make_prior(tmp_path / "tiny"), masks=families))
     masks = train_solver._masks(job, Patches("train"))
     assert masks.shape == (10, 1, 8, 8) and masks.dtype == torch.bool
@@ -178,7 +213,14 @@ def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
 
 
 def cell(*more: str):
-    overrides = ["solver=latentpaint", "data.images=2", "draws=1", "metrics=[psnr]", "threads=1", *more]
+    overrides = [
+        "solver=latentpaint",
+        "data.images=2",
+        "draws=1",
+        "metrics=[psnr]",
+        "threads=1",
+        *more,
+    ]
     return prepare(*compose(overrides), write=False)[1].cell
 
 
@@ -190,7 +232,10 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
     assert cell(f"solver.modules={copied}").name == shipped.name
     assert cell("solver=latentpaint_free").name != shipped.name
     modules = Session(shipped.config, "cpu").modules
-    assert modules is not None and sum(p.numel() for m in modules.values() for p in m.parameters()) == 33344
+    assert (
+        modules is not None
+        and sum(p.numel() for m in modules.values() for p in m.parameters()) == 33344
+    )
     # others with the same description count as others
     spec = json.loads((copied / "fashion" / "modules.json").read_text())
     folder = ModulesFolder.of(compose_config(f"solver.modules={copied}"))
@@ -201,13 +246,17 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
 
 
 def compose_config(*more: str) -> dict:
-    from bench.run import plain
+    from posterior_bench.bench.run import plain
 
     return plain(compose(["solver=latentpaint", *more])[0])
 
 
 def test_missing_modules_are_refused_before_any_work(tmp_path):
-    with pytest.raises(UserError, match="make them with `python -m bench train solver=latentpaint prior=fashion`"):
+    with pytest.raises(
+        UserError, match="make them with `python -m bench train solver=latentpaint prior=fashion`"
+    ):
         cell(f"solver.modules={tmp_path}")
-    with pytest.raises(UserError, match="LatentPaint needs features, which this prior and operator do not have"):
+    with pytest.raises(
+        UserError, match="LatentPaint needs features, which this prior and operator do not have"
+    ):
         cell("prior=smooth", "prior.shape=[1,28,28]")

@@ -1,4 +1,5 @@
-"""``python -m bench try``: what it refuses, what it prints and draws, and that its numbers are those of a run."""
+"""``python -m bench try``: what it refuses, what it prints and draws, and that its numbers are
+those of a run."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from bench.__main__ import main
-from bench.finish import _pixels
-from bench.sheet import HOLE, STRIPE
-from bench.tryout import read
 from tests.bench.harness import run as run_study
 from tests.bench.test_sheet import places
+
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.finish import _pixels
+from posterior_bench.bench.sheet import HOLE, STRIPE
+from posterior_bench.bench.tryout import read
 
 HATCH = np.array([tuple(bytes.fromhex(colour[1:])) for colour in (HOLE, STRIPE)])
 METRICS = "metrics=[psnr,ssim,consistency]"
@@ -35,7 +36,8 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mask(photo: Path) -> Path:
-    """Drawn on the photograph, whose centre becomes 8 x 8 pixels of 40 x 40: white in rows 1 to 4, columns 2 to 4."""
+    """Drawn on the photograph, whose centre becomes 8 x 8 pixels of 40 x 40: white in rows 1 to 4,
+    columns 2 to 4."""
     pixels = np.zeros((320, 640), np.uint8)
     pixels[40:200, 160 + 80 : 160 + 200] = 255
     path = photo.with_name("hole.png")
@@ -56,7 +58,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-# -- what is refused, before anything is loaded ------------------------------------------------------------------------
+# -- what is refused, before anything is loaded ----------------------------------------------------
 
 
 def files_that_are_no_input(photo: Path) -> None:
@@ -89,7 +91,10 @@ def files_that_are_no_input(photo: Path) -> None:
         (["OWN/beach.jpg", "OWN/white.png"], ["white.png", "hides everything or nothing"]),
         (["OWN/beach.jpg", "OWN/grey.png"], ["grey.png", "neither black nor white"]),
         (["OWN/beach.jpg", "OWN/small.png"], ["50 x 50", "640 x 320", "28 x 28"]),
-        (["OWN/beach.jpg", "comod", "--solvers", "dps,repant"], ["repant", "Did you mean 'repaint'?"]),
+        (
+            ["OWN/beach.jpg", "comod", "--solvers", "dps,repant"],
+            ["repant", "Did you mean 'repaint'?"],
+        ),
         (["OWN/beach.jpg", "comod", "--model", "nowhere/model"], ["nowhere/model does not exist"]),
         (["OWN/beach.jpg", "comod", "--model", "fashon"], ["Did you mean 'fashion'?"]),
         (["OWN/beach.jpg", "comod", "--model", "OWN/beach.jpg"], ["is a file", "convert"]),
@@ -114,7 +119,9 @@ def test_a_mistake_is_one_line_that_names_it(
     assert not list(Path.cwd().iterdir())
 
 
-def test_the_picture_never_replaces_what_is_there(photo: Path, mask: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_picture_never_replaces_what_is_there(
+    photo: Path, mask: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "would replace" in refusal(capsys, photo, mask, "--out", mask)
     assert read([str(photo), str(mask)]).out == Path("try_beach.png")
     Path("try_beach.png").touch()
@@ -122,8 +129,12 @@ def test_the_picture_never_replaces_what_is_there(photo: Path, mask: Path, capsy
     assert read([str(photo), str(mask)]).out == Path("try_beach_3.png")
 
 
-@pytest.mark.parametrize(("side", "prior"), [(28, "fashion"), (32, "fashion_latent"), (320, "fashion")])
-def test_the_embedded_prior_follows_the_size_of_the_mask(photo: Path, side: int, prior: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "prior"), [(28, "fashion"), (32, "fashion_latent"), (320, "fashion")]
+)
+def test_the_embedded_prior_follows_the_size_of_the_mask(
+    photo: Path, side: int, prior: str
+) -> None:
     square = photo.with_name("square.png")
     Image.open(photo).crop((0, 0, 320, 320)).save(square)
     pixels = np.zeros((side, side), np.uint8)
@@ -136,14 +147,23 @@ def test_the_embedded_prior_follows_the_size_of_the_mask(photo: Path, side: int,
 def test_it_has_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended("--help") == 0
     text = capsys.readouterr().out
-    for word in ("PHOTO", "MASK", "--model", "--solvers", "--draws", "--out", "--seed", "photo.jpg mask.png"):
+    for word in (
+        "PHOTO",
+        "MASK",
+        "--model",
+        "--solvers",
+        "--draws",
+        "--out",
+        "--seed",
+        "photo.jpg mask.png",
+    ):
         assert word in text
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "try " in capsys.readouterr().out
 
 
-# -- what it does ------------------------------------------------------------------------------------------------------
+# -- what it does ----------------------------------------------------------------------------------
 
 
 def test_numbers_and_pictures_are_those_of_a_run(
@@ -163,13 +183,34 @@ def test_numbers_and_pictures_are_those_of_a_run(
     for solver in ("ddnm", "dps"):
         outcome = run_study(
             [
-                *(f"solver={solver}", "prior=smooth", "prior.shape=[1,8,8]", "draws=2", "batch=2", "seed=3"),
-                *("data=folder", f"data.root={alone}", "data.size=8", "data.mode=grey", "data.images=1"),
-                *("mask=files", f"mask.path={tmp_path / 'eight.png'}", "mask.white=hole", "threads=1", "quiet=true"),
+                *(
+                    f"solver={solver}",
+                    "prior=smooth",
+                    "prior.shape=[1,8,8]",
+                    "draws=2",
+                    "batch=2",
+                    "seed=3",
+                ),
+                *(
+                    "data=folder",
+                    f"data.root={alone}",
+                    "data.size=8",
+                    "data.mode=grey",
+                    "data.images=1",
+                ),
+                *(
+                    "mask=files",
+                    f"mask.path={tmp_path / 'eight.png'}",
+                    "mask.white=hole",
+                    "threads=1",
+                    "quiet=true",
+                ),
                 *("sheet=false", "report=false", f"out={tmp_path / 'study'}", METRICS),
             ]
         )
-        rows = outcome.plan.store.read(["psnr_hole", "ssim_hole", "consistency", "nfe", "nge", "png"])
+        rows = outcome.plan.store.read(
+            ["psnr_hole", "ssim_hole", "consistency", "nfe", "nge", "png"]
+        )
         table = said.partition("psnr_hole (dB)")[2]
         line = next(line for line in table.splitlines() if line.split()[:1] == [solver])
         passes = rows["nfe"].mean() + rows["nge"].mean()
@@ -183,14 +224,20 @@ def test_numbers_and_pictures_are_those_of_a_run(
 def test_the_hole_is_hatched_where_it_was_drawn(photo: Path, mask: Path) -> None:
     assert ended(photo, mask, *SMALL, "--solvers", "ddnm", "solver.steps=2") == 0
     sheet = np.asarray(Image.open("try_beach.png").convert("RGB"))
-    rows, columns = np.nonzero((sheet[:, :250, None] == HATCH).all(-1).any(-1)[: sheet.shape[0] - 45])
+    rows, columns = np.nonzero(
+        (sheet[:, :250, None] == HATCH).all(-1).any(-1)[: sheet.shape[0] - 45]
+    )
     assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (4 * 28, 3 * 28)
 
 
-def test_three_solvers_that_fit_run_if_none_is_named(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_solvers_that_fit_run_if_none_is_named(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ended(photo, "rotated", *SMALL, "--draws", "1", "metrics=[psnr]") == 0
     said = capsys.readouterr().out
-    started = [line.split(":")[0] for line in said.splitlines() if line.endswith("network passes ...")]
+    started = [
+        line.split(":")[0] for line in said.splitlines() if line.endswith("network passes ...")
+    ]
     assert started == ["repaint", "dps", "vipaint2"]
 
 
@@ -213,7 +260,8 @@ def test_a_solver_that_fails_leaves_its_reason_and_exit_code_1(
 ) -> None:
     file = tmp_path / "broken.py"
     file.write_text(
-        "from dataclasses import dataclass\nfrom solvers.base import Card, Sampler\n\n\n@dataclass(frozen=True)\n"
+        "from dataclasses import dataclass\nfrom solvers.base import Card, "
+        "Sampler\n\n\n@dataclass(frozen=True)\n"
         "class Broken(Sampler):\n    '''Fails.'''\n\n    card = Card('Broken', 'none', 'none')\n\n"
         "    def draw(self, obs, prior, noise):\n        raise RuntimeError('no idea')\n"
     )

@@ -1,4 +1,5 @@
-"""The settings that are tried for the arena's presets, the truths they are tried on, and the rule that chooses."""
+"""The settings that are tried for the arena's presets, the truths they are tried on, and the rule
+that chooses."""
 
 from __future__ import annotations
 
@@ -7,31 +8,36 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-
-from bench.app import compose
-from bench.arena import build_images
-from bench.build import build
-from bench.catalog import option, options
-from bench.presets import settings as settings_of
-from bench.run import plain, prepare
-from bench.worker import Session
-from operators.inpainting import Inpainting
-from operators.projection import Projection
 from scripts import tune_arena
 from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, standard_error
+
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.arena import build_images
+from posterior_bench.bench.build import build
+from posterior_bench.bench.catalog import option, options
+from posterior_bench.bench.presets import settings as settings_of
+from posterior_bench.bench.run import plain, prepare
+from posterior_bench.bench.worker import Session
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.operators.projection import Projection
 
 NOISE = 0.05
 
 
 def composed(data: str, *overrides: str) -> dict:
-    return plain(compose([f"data=arena/{data}", "solver=exact", "metrics=energy_distance", *overrides])[0])
+    return plain(
+        compose([f"data=arena/{data}", "solver=exact", "metrics=energy_distance", *overrides])[0]
+    )
 
 
 def fit_for(operator: type) -> set[str]:
-    """Solvers whose needs a closed-form prior and this operator meet, files and optional packages apart."""
+    """Solvers whose needs a closed-form prior and this operator meet, files and optional packages
+    apart."""
     caps = Session(composed("g2"), "cpu").prior.caps | operator.caps
     others = {"folder", "torchscript", "deepinv", "conditional", "exact", "prior"}
-    nodes = {name: option("solver", name).content for name in options("solver") if name not in others}
+    nodes = {
+        name: option("solver", name).content for name in options("solver") if name not in others
+    }
     return {name for name, node in nodes.items() if not build(node).lacks(caps, NOISE)}
 
 
@@ -45,7 +51,9 @@ def test_a_grid_is_as_many_valid_settings_as_any_other(solver: str) -> None:
     tried = settings(solver)
     assert len(tried) == len({str(t) for t in tried}) == 6
     assert tried.count(shipped(solver)) == 1
-    assert {tuple(block) for block in map(sorted, GRIDS[solver])} == {tuple(sorted(GRIDS[solver][0]))}
+    assert {tuple(block) for block in map(sorted, GRIDS[solver])} == {
+        tuple(sorted(GRIDS[solver][0]))
+    }
     node = {**option("solver", solver).content, "preset": "fast"}
     for setting in tried:
         built = build({**node, **setting})
@@ -66,11 +74,17 @@ def test_a_preset_for_a_few_numbers_was_tried_and_costs_no_more_steps(solver: st
 
 @pytest.mark.parametrize("data", sorted({prior for prior, _ in tune_arena.PROBLEMS}))
 def test_the_truths_are_none_that_the_arena_scores(data: str) -> None:
-    arena, tuned = composed(data), composed(data, f"data.name={tune_arena.NAME}", f"seed={tune_arena.SEED}")
+    arena, tuned = (
+        composed(data),
+        composed(data, f"data.name={tune_arena.NAME}", f"seed={tune_arena.SEED}"),
+    )
     one, two = Session(arena, "cpu"), Session(tuned, "cpu")
     ids = one.images.ids[: max(arena["data"]["images"], tune_arena.IMAGES)]
     scored, tried = (
-        [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in build_images(s.config["data"], s.prior).images(ids)]
+        [
+            hashlib.sha256(x.numpy().tobytes()).hexdigest()
+            for x in build_images(s.config["data"], s.prior).images(ids)
+        ]
         for s in (one, two)
     )
     assert one.images.ids == two.images.ids and one.images.shape == two.images.shape
@@ -101,7 +115,11 @@ def test_the_rule() -> None:
     base = tried(fast, list(1 + noise))
     better, worse = tried({"zeta": 0.3}, list(0.5 + noise**2)), tried({"zeta": 0.1}, [2.0] * 4)
     chosen = choose("dps", [worse, base, better])
-    assert chosen.better and chosen.best is better and chosen.gain == pytest.approx(0.5 + noise.mean() - 0.005625)
+    assert (
+        chosen.better
+        and chosen.best is better
+        and chosen.gain == pytest.approx(0.5 + noise.mean() - 0.005625)
+    )
     # a gain within two standard errors is none
     slight = tried({"zeta": 0.3}, [0.98, 1.0, 1.0, 1.02])
     doubtful = choose("dps", [base, slight])

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import executors, watchdog
+from posterior_bench.bench import executors, watchdog
 
 DRIVER = """
 import importlib.util, os, subprocess, sys, time
@@ -38,7 +38,9 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the watchdog needs /proc")
 def test_a_killed_driver_leaves_nothing_behind() -> None:
     file = str(Path(watchdog.__file__))
-    driver = subprocess.Popen([sys.executable, "-S", "-E", "-c", DRIVER, file], stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        [sys.executable, "-S", "-E", "-c", DRIVER, file], stdout=subprocess.PIPE, text=True
+    )
     assert driver.stdout is not None
     own, other = map(int, driver.stdout.readline().split())
     try:
@@ -56,7 +58,9 @@ def test_a_killed_driver_leaves_nothing_behind() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_a_cluster_of_this_machine_is_watched_and_listens_to_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_of_this_machine_is_watched_and_listens_to_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     started: list[str] = []
     seen: dict[str, str | None] = {}
 
@@ -71,9 +75,13 @@ def test_a_cluster_of_this_machine_is_watched_and_listens_to_it_alone(monkeypatc
     executors._stay_here("auto")
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
     executors._connect("auto")
-    assert (started, seen) == ([], {"mark": None, "address": "auto"}), "somebody else's cluster outlives the run"
+    assert (started, seen) == ([], {"mark": None, "address": "auto"}), (
+        "somebody else's cluster outlives the run"
+    )
     executors._stay_here(None)
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     executors._connect(None)
     assert started == [seen["mark"]] and seen["address"] == "local"
-    assert watchdog.VARIABLE not in os.environ, "other programs that the run starts are not the cluster's"
+    assert watchdog.VARIABLE not in os.environ, (
+        "other programs that the run starts are not the cluster's"
+    )

@@ -1,4 +1,5 @@
-"""What hashing the images of a study costs beside decoding: ``python tests/benchmarks/content_cost.py [IMAGES]``.
+"""What hashing the images of a study costs beside decoding: ``python
+tests/benchmarks/content_cost.py [IMAGES]``.
 
 Makes 1000 JPEG files of ImageNet's usual size, about 500 x 375 pixels and 110 KB, of gradients and
 noise. Prints the processor seconds of decoding and cropping them as a run does, and of hashing them
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.folder import Folder
+from posterior_bench.datasets.folder import Folder
 
 SIZE, QUALITY, NOISE = (500, 375), 92, 20.0
 ROUNDS = 3
@@ -27,12 +28,17 @@ SETTLED_SECONDS = 4
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Two smooth gradients in each channel, and noise that compresses about as badly as a photograph."""
+    """Two smooth gradients in each channel, and noise that compresses about as badly as a
+    photograph."""
     width, height = SIZE
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     slopes = rng.normal(0, 60, (3, 2, 1, 1))
     smooth = 128 + slopes[:, 0] * x + slopes[:, 1] * np.sin(3 * y)
-    noisy = smooth + rng.normal(0, NOISE, (1, height, width)) + rng.normal(0, NOISE / 4, (3, height, width))
+    noisy = (
+        smooth
+        + rng.normal(0, NOISE, (1, height, width))
+        + rng.normal(0, NOISE / 4, (3, height, width))
+    )
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 

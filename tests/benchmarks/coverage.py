@@ -1,7 +1,9 @@
-"""How often printed intervals are right and tests are wrong: python tests/benchmarks/coverage.py [REPEATS]
+"""How often printed intervals are right and tests are wrong: python tests/benchmarks/coverage.py
+[REPEATS]
 
-Studies are simulated whose truth is known, from 2 to 100 images, and the functions that the tables use
-are asked. Prints the Markdown tables of docs/statistics.md; asserts nothing. Takes a few minutes.
+Studies are simulated whose truth is known, from 2 to 100 images, and the functions that the tables
+use are asked. Prints the Markdown tables of docs/statistics.md; asserts nothing. Takes a few
+minutes.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from scipy.stats import wilcoxon
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench import paired  # noqa: E402 (found where the line above says)
-from bench.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
+from posterior_bench.bench import paired  # noqa: E402 (found where the line above says)
+from posterior_bench.bench.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
 
 SEED, REPEATS = 11, 2000
 IMAGES = (2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 100)
@@ -58,8 +60,11 @@ DIFFERENCES: dict[str, Draw] = {
 }
 
 
-def interval_coverage(draw: Draw, n: int, repeats: int, rng: np.random.Generator) -> tuple[float, float]:
-    """How often the bootstrap interval of the tables and Student's interval hold the true mean, 0."""
+def interval_coverage(
+    draw: Draw, n: int, repeats: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """How often the bootstrap interval of the tables and Student's interval hold the true mean,
+    0."""
     bootstrap = student_holds = 0
     for _ in range(repeats // STUDIES):
         sample = draw(rng, (n, STUDIES))
@@ -72,26 +77,36 @@ def interval_coverage(draw: Draw, n: int, repeats: int, rng: np.random.Generator
 
 
 def rejections(differences: Array) -> list[float]:
-    """The share of studies ``(studies, n)`` in which sign-flip, t and Wilcoxon test say p <= 0.05."""
+    """The share of studies ``(studies, n)`` in which sign-flip, t and Wilcoxon test say p <=
+    0.05."""
     parts = np.array_split(differences, len(differences) // 100)
     flip = np.concatenate([paired.sign_flip(part, "coverage") for part in parts])
     return [
-        float(np.mean(p <= 0.05)) for p in (flip, paired.paired_t(differences), wilcoxon(differences, axis=1).pvalue)
+        float(np.mean(p <= 0.05))
+        for p in (flip, paired.paired_t(differences), wilcoxon(differences, axis=1).pvalue)
     ]
 
 
-def of_tables(draw: Draw, n: int, repeats: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Of tables of five solvers: any false verdict; all intervals right; any false verdict without adjustment."""
+def of_tables(
+    draw: Draw, n: int, repeats: int, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Of tables of five solvers: any false verdict; all intervals right; any false verdict without
+    adjustment."""
     wrong = right = unadjusted = 0
     truth = np.linspace(0, 2, SOLVERS)
     pairs = list(combinations(range(SOLVERS), 2))
     for _ in range(repeats // STUDIES):
         equal = [draw(rng, (SOLVERS, n)) for _ in range(STUDIES)]
-        tested = paired.families([*equal, *(values + truth[:, None] for values in equal)], "coverage")
+        tested = paired.families(
+            [*equal, *(values + truth[:, None] for values in equal)], "coverage"
+        )
         wrong += sum(bool(family.differ.any()) for family in tested[:STUDIES])
         for family in tested[STUDIES:]:
             ends = [family.interval(i, j) for i, j in pairs]
-            right += all(lo <= truth[i] - truth[j] <= hi for (i, j), (lo, hi) in zip(pairs, ends, strict=True))
+            right += all(
+                lo <= truth[i] - truth[j] <= hi
+                for (i, j), (lo, hi) in zip(pairs, ends, strict=True)
+            )
         alone = np.stack([[values[i] - values[j] for i, j in pairs] for values in equal])
         unadjusted += int((paired.paired_t(alone) <= 0.05).any(axis=1).sum())
     studies = repeats // STUDIES * STUDIES
@@ -101,7 +116,10 @@ def of_tables(draw: Draw, n: int, repeats: int, rng: np.random.Generator) -> tup
 def table(head: list[str], body: list[list[object]]) -> None:
     lines = [head, ["---:"] * len(head), *body]
     print(
-        "\n".join(f"| {' | '.join(f'{c:.3f}' if isinstance(c, float) else str(c) for c in line)} |" for line in lines)
+        "\n".join(
+            f"| {' | '.join(f'{c:.3f}' if isinstance(c, float) else str(c) for c in line)} |"
+            for line in lines
+        )
     )
     print(flush=True)
 
@@ -117,7 +135,11 @@ def main(repeats: int) -> None:
         for n in IMAGES
     ])  # fmt: skip
     for power in (False, True):
-        there = "a difference that the t-test finds in 80 % of normal studies" if power else "no difference"
+        there = (
+            "a difference that the t-test finds in 80 % of normal studies"
+            if power
+            else "no difference"
+        )
         print(f"Share of studies with p <= 0.05 where there is {there}\n")
         heads = [f"{name}, {test}" for name in DIFFERENCES for test in ("flip", "t", "Wilcoxon")]
         body: list[list[object]] = []
@@ -131,7 +153,11 @@ def main(repeats: int) -> None:
         table(["images", *heads], body)
     rng = np.random.default_rng([SEED, 1])
     print(f"Share of tables of {SOLVERS} solvers, 10 pairs\n")
-    heads = [f"{name}, {what}" for name in VALUES for what in ("false verdict", "all intervals", "10 t-tests")]
+    heads = [
+        f"{name}, {what}"
+        for name in VALUES
+        for what in ("false verdict", "all intervals", "10 t-tests")
+    ]
     table(["images", *heads], [
         [n, *(share for draw in VALUES.values() for share in of_tables(draw, n, repeats, rng))] for n in OF_TABLE
     ])  # fmt: skip

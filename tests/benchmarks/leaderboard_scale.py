@@ -1,8 +1,10 @@
-"""How long the tables of a study take, and how much memory: python tests/benchmarks/leaderboard_scale.py [ROWS ...]
+"""How long the tables of a study take, and how much memory: python
+tests/benchmarks/leaderboard_scale.py [ROWS ...]
 
-A study of 20 solvers on 5 masks with 10 draws an image and random scores is written, merged as by ``bench compact``
-(``--loose``: a file per chunk instead), and its tables are built by a process of their own. Prints what was measured;
-asserts nothing. Ten million rows should take less than 15 s and 4 GiB; making them takes minutes, and 5 GB of disk.
+A study of 20 solvers on 5 masks with 10 draws an image and random scores is written, merged as by
+``bench compact`` (``--loose``: a file per chunk instead), and its tables are built by a process of
+their own. Prints what was measured; asserts nothing. Ten million rows should take less than 15 s
+and 4 GiB; making them takes minutes, and 5 GB of disk.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import pyarrow as pa
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench import leaderboard, record, store  # noqa: E402 (found where the line above says)
-from bench.compact import PACK_CHUNKS  # noqa: E402
+from posterior_bench.bench import leaderboard, record, store  # noqa: E402 (found where the line above says)
+from posterior_bench.bench.compact import PACK_CHUNKS  # noqa: E402
 
 SOLVERS, MASKS, DRAWS = 20, 5, 10
 METRICS = {
@@ -32,7 +34,14 @@ METRICS = {
     "stlpips": {"title": "ST-LPIPS", "direction": "down", "unit": ""},
     "consistency": {"title": "consistency", "direction": "down", "unit": ""},
 }
-TEXTS = {"status": "ok", "message": "", "device": "cpu", "build": "2.11.0", "precision": "float32", "commit": "0" * 40}
+TEXTS = {
+    "status": "ok",
+    "message": "",
+    "device": "cpu",
+    "build": "2.11.0",
+    "precision": "float32",
+    "commit": "0" * 40,
+}
 PNG_BYTES = 400
 
 
@@ -49,7 +58,13 @@ def make_cell(study: Path, number: int, images: int, chunk: int, loose: bool) ->
     name, (solver, mask) = f"{number:016x}", divmod(number, MASKS)
     ids = [f"{i:05d}" for i in range(images)]
     chunks = {f"{i // chunk:05d}-{'0' * 16}": ids[i : i + chunk] for i in range(0, images, chunk)}
-    identity = dict(solver=f"solver{solver}", data="data", mask=f"mask{mask}", operator="inpainting", prior="prior")
+    identity = dict(
+        solver=f"solver{solver}",
+        data="data",
+        mask=f"mask{mask}",
+        operator="inpainting",
+        prior="prior",
+    )
     (folder := study / "cells" / name / "rows").mkdir(parents=True)
     config = {
         "cell": name,
@@ -65,7 +80,9 @@ def make_cell(study: Path, number: int, images: int, chunk: int, loose: bool) ->
     width = 1 if loose else PACK_CHUNKS
     for labels in (list(parts)[i : i + width] for i in range(0, len(parts), width)):
         file = labels[0] if loose else f"{store.PACK}{labels[0]}"
-        (folder / f"{file}.parquet").write_bytes(store._encode_all(file, {label: parts[label] for label in labels}))
+        (folder / f"{file}.parquet").write_bytes(
+            store._encode_all(file, {label: parts[label] for label in labels})
+        )
 
 
 def cell_rows(cell: str, ids: list[str], seed: int) -> pa.Table:
@@ -79,7 +96,10 @@ def cell_rows(cell: str, ids: list[str], seed: int) -> pa.Table:
         "draw": pa.array(np.tile(np.arange(DRAWS), len(ids))),
         "png": pa.Array.from_buffers(pa.binary(), count, [None, offsets, pictures]),
         **{name: pa.repeat(text, count) for name, text in TEXTS.items()},
-        **{name: pa.array(rng.normal(size=count) + 0.01 * (seed // MASKS)) for name in sorted(METRICS)},
+        **{
+            name: pa.array(rng.normal(size=count) + 0.01 * (seed // MASKS))
+            for name in sorted(METRICS)
+        },
     }
     for field in store.FIXED:
         if field.name not in columns:
@@ -94,7 +114,9 @@ def measure(study: Path) -> None:
     seconds, processor = time.perf_counter() - start, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{len(frame)} lines in {seconds:.1f} s ({processor:.1f} s of processors), at most {peak:.2f} GiB", flush=True
+        f"{len(frame)} lines in {seconds:.1f} s ({processor:.1f} s of processors), at most "
+        f"{peak:.2f} GiB",
+        flush=True,
     )
 
 
@@ -103,8 +125,12 @@ def main() -> None:
     options.add_argument("rows", type=int, nargs="*", default=[100_000, 1_000_000])
     options.add_argument("--chunk", type=int, default=10, help="images in a chunk")
     options.add_argument("--loose", action="store_true", help="a file per chunk, as before compact")
-    options.add_argument("--folder", type=Path, help="where the study is written (a temporary folder)")
-    options.add_argument("--measure", type=Path, help="measure a study that is there, and nothing else")
+    options.add_argument(
+        "--folder", type=Path, help="where the study is written (a temporary folder)"
+    )
+    options.add_argument(
+        "--measure", type=Path, help="measure a study that is there, and nothing else"
+    )
     given = options.parse_args()
     if given.measure:
         measure(given.measure)

@@ -1,9 +1,11 @@
-"""The memory that ``doctor`` estimates beside the memory that runs take: ``python tests/benchmarks/memory.py``.
+"""The memory that ``doctor`` estimates beside the memory that runs take: ``python
+tests/benchmarks/memory.py``.
 
-For pairs of solver and prior, a few steps each, prints what networks, states and scores of one chunk take at most,
-weights apart, as ``doctor`` estimates it without weights or data, as it was measured, and their ratio. Measured is the
-peak of live tensor bytes on the CPU (:class:`bench.live.Live`): every storage that an operation makes, for as long as
-it lives, counted below autograd. That is not the memory of the process: what a kernel takes for itself within one
+For pairs of solver and prior, a few steps each, prints what networks, states and scores of one
+chunk take at most, weights apart, as ``doctor`` estimates it without weights or data, as it was
+measured, and their ratio. Measured is the peak of live tensor bytes on the CPU
+(:class:`bench.live.Live`): every storage that an operation makes, for as long as it lives, counted
+below autograd. That is not the memory of the process: what a kernel takes for itself within one
 operation, the allocator's reserve, Python and libraries are not in it. Asserts nothing.
 """
 
@@ -15,13 +17,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.app import compose
-from bench.live import Live
-from bench.memory import Costs, Estimate, estimate
-from bench.overrides import check
-from bench.run import plain
-from bench.worker import Session, Worker
-from priors.load import verify
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.live import Live
+from posterior_bench.bench.memory import Costs, Estimate, estimate
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.priors.load import verify
 
 LATENT = ("prior=fashion_latent", "data=fashion32")
 FIT = ("solver.iterations=6", "solver.refine_steps=6")
@@ -29,7 +31,12 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "dps / pixel": ("solver=dps", "solver.steps=6"),
     "dps, guidance 2 / pixel": ("solver=dps", "solver.steps=6", "solver.guidance=2"),
     "dps, bf16 / pixel": ("solver=dps", "solver.steps=6", "precision=bf16"),
-    "dps, perceptual / pixel": ("solver=dps", "solver.steps=6", "solver.loss=l1", "solver.perceptual=stlpips"),
+    "dps, perceptual / pixel": (
+        "solver=dps",
+        "solver.steps=6",
+        "solver.loss=l1",
+        "solver.perceptual=stlpips",
+    ),
     "ddnm / pixel": ("solver=ddnm", "solver.steps=6"),
     "mmps / pixel": ("solver=mmps", "solver.steps=6"),
     "vipaint2 / pixel": ("solver=vipaint2", *FIT),
@@ -68,7 +75,9 @@ def compared(overrides: Sequence[str]) -> Compared:
     found = estimate(config, Costs(verify(config["prior"]["path"])))
     middle = time.monotonic()
     measured = peak(config, found)
-    return Compared(found.activations(), measured, found.weights, (middle - start, time.monotonic() - middle))
+    return Compared(
+        found.activations(), measured, found.weights, (middle - start, time.monotonic() - middle)
+    )
 
 
 def peak(config: dict[str, object], found: Estimate) -> int:
@@ -88,7 +97,10 @@ def main(names: Sequence[str]) -> None:
         one, size = compared(PAIRS[name]), 2**20
         print(f"| {name} | {one.weights / size:.1f} | {one.estimated / size:.2f} ", end="")
         print(f"| {one.measured / size:.2f} | {one.ratio:.3f} |", flush=True)
-        print(f"{name}: {one.seconds[0]:.1f} s estimated, {one.seconds[1]:.1f} s measured", file=sys.stderr)
+        print(
+            f"{name}: {one.seconds[0]:.1f} s estimated, {one.seconds[1]:.1f} s measured",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

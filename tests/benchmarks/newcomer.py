@@ -1,13 +1,16 @@
-"""The first hour of somebody with photographs, masks and a model: ``python tests/benchmarks/newcomer.py``.
+"""The first hour of somebody with photographs, masks and a model: ``python
+tests/benchmarks/newcomer.py``.
 
-In an empty folder it makes photographs in four sizes (one turned by its EXIF tag, one smaller than the model's images),
-masks drawn on them, and models saved with the library diffusers. Then it types what a newcomer would: own data in one
-command, ``try``, a conversion, captions and prompts, and a few mistakes. Every command is a process of its own, in that
-folder. It prints command, seconds and whether it ended as it should, and exits with 1 where one did not.
+In an empty folder it makes photographs in four sizes (one turned by its EXIF tag, one smaller than
+the model's images), masks drawn on them, and models saved with the library diffusers. Then it types
+what a newcomer would: own data in one command, ``try``, a conversion, captions and prompts, and a
+few mistakes. Every command is a process of its own, in that folder. It prints command, seconds and
+whether it ended as it should, and exits with 1 where one did not.
 
-The text encoder is a real one where the package transformers is installed. Elsewhere embeddings of a few prompts are
-written in the format of ``embed-prompts``, and the table says so. Nothing is downloaded. ``--work DIR`` names an empty
-folder to work in and keeps it; ``--only WORD`` runs the commands that contain a word, after those they depend on.
+The text encoder is a real one where the package transformers is installed. Elsewhere embeddings of
+a few prompts are written in the format of ``embed-prompts``, and the table says so. Nothing is
+downloaded. ``--work DIR`` names an empty folder to work in and keeps it; ``--only WORD`` runs the
+commands that contain a word, after those they depend on.
 """
 
 from __future__ import annotations
@@ -33,12 +36,30 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
 """Pixels of the images that the models are made for."""
 
-SIZES = {"beach.jpg": (640, 427), "door.png": (300, 450), "tiny.jpg": (24, 20), "upright.jpg": (400, 300)}
-"""Width and height as stored; the last one is turned by its EXIF tag, so that a person sees 300 x 400."""
+SIZES = {
+    "beach.jpg": (640, 427),
+    "door.png": (300, 450),
+    "tiny.jpg": (24, 20),
+    "upright.jpg": (400, 300),
+}
+"""Width and height as stored; the last one is turned by its EXIF tag, so that a person sees 300 x
+400."""
 TURNED = "upright.jpg"
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 PROMPTS = ("a street", "a door in a wall", *(f"a photo of {name}" for name in CLASSES), "")
-"""Those that are embedded where there is no text encoder; the names are those of the classes of Fashion-MNIST."""
+"""Those that are embedded where there is no text encoder; the names are those of the classes of
+Fashion-MNIST."""
 HAS_ENCODER = importlib.util.find_spec("transformers") is not None
 
 
@@ -46,7 +67,8 @@ HAS_ENCODER = importlib.util.find_spec("transformers") is not None
 class Step:
     """A command of the benchmark: how it must end, what it must say, and which files it must leave.
 
-    ``follows``: the last command that the step before it has printed is typed instead, with PHOTOS replaced.
+    ``follows``: the last command that the step before it has printed is typed instead, with PHOTOS
+    replaced.
     """
 
     what: str
@@ -65,12 +87,23 @@ QUICK = "solver=dps solver.steps=10 draws=2"
 STEPS = (
     # own data in one command
     Step(
-        "own photographs, masks and model", f"{OWN} prior.path=model solver=dps", leaves=("runs/default/report.html",)
+        "own photographs, masks and model",
+        f"{OWN} prior.path=model solver=dps",
+        leaves=("runs/default/report.html",),
     ),
-    Step("the same model as prior=", f"{OWN} prior=model solver=ddnm draws=2 out=second", leaves=("second",)),
+    Step(
+        "the same model as prior=",
+        f"{OWN} prior=model solver=ddnm draws=2 out=second",
+        leaves=("second",),
+    ),
     Step("three solvers", f"-m {OWN} prior=model solver=ddnm,repaint,vipaint2 draws=2 out=three"),
-    Step("one mask for all", "data=folder data.root=photos mask=comod prior=model solver=ddnm draws=2 out=drawn"),
-    Step("convert", "convert model --as diffusers --to converted", leaves=("converted/prior.json",)),
+    Step(
+        "one mask for all",
+        "data=folder data.root=photos mask=comod prior=model solver=ddnm draws=2 out=drawn",
+    ),
+    Step(
+        "convert", "convert model --as diffusers --to converted", leaves=("converted/prior.json",)
+    ),
     Step("the command that convert prints", "", follows=True),
     Step(
         "every mistake at once",
@@ -80,15 +113,29 @@ STEPS = (
     ),
     # try
     Step("try", "try photos/beach.jpg masks/beach.png --model model", leaves=("try_beach.png",)),
-    Step("try, portrait", "try photos/door.png masks/door.png --model model --draws 2 --solvers ddnm,dps --out a.png"),
-    Step("try, turned", "try photos/upright.jpg masks/upright.png --model converted --solvers ddnm --out b.png"),
     Step(
-        "try, small", "try photos/tiny.jpg masks/tiny.png --model model --solvers ddnm --out c.png", leaves=("c.png",)
+        "try, portrait",
+        "try photos/door.png masks/door.png --model model --draws 2 --solvers ddnm,dps --out a.png",
     ),
-    Step("try, nothing but a photograph", "try photos/beach.jpg comod --solvers ddnm --draws 2 --out d.png"),
+    Step(
+        "try, turned",
+        "try photos/upright.jpg masks/upright.png --model converted --solvers ddnm --out b.png",
+    ),
+    Step(
+        "try, small",
+        "try photos/tiny.jpg masks/tiny.png --model model --solvers ddnm --out c.png",
+        leaves=("c.png",),
+    ),
+    Step(
+        "try, nothing but a photograph",
+        "try photos/beach.jpg comod --solvers ddnm --draws 2 --out d.png",
+    ),
     Step("try, a typo", "try photos/beach.jpg comod --solvers dsp", code=2, says=("dps",)),
     Step(
-        "try, a mask of another size", "try photos/beach.jpg masks/door.png --model model", code=2, says=("640 x 427",)
+        "try, a mask of another size",
+        "try photos/beach.jpg masks/door.png --model model",
+        code=2,
+        says=("640 x 427",),
     ),
     # captions and prompts
     *([] if HAS_ENCODER else [Step("convert with prompts", WITH_PROMPTS)]),
@@ -96,15 +143,30 @@ STEPS = (
     Step("captions, CSV", f"{OWN} {SD} {QUICK} data.captions=captions.csv out=csv"),
     Step("captions, JSON lines", f"{OWN} {SD} {QUICK} data.captions=captions.jsonl out=jsonl"),
     Step(
-        "try with a prompt", f'try photos/beach.jpg comod --model {SD[6:]} --solvers dps prompt="a street" --out e.png'
+        "try with a prompt",
+        f'try photos/beach.jpg comod --model {SD[6:]} --solvers dps prompt="a street" --out e.png',
     ),
-    Step("class names", f'data=fashion32 {SD} {QUICK} data.images=4 data.class_prompt="a photo of {{}}" out=classes'),
-    Step("a caption is missing", f"{OWN} {SD} {QUICK} data.captions=short.csv", code=2, says=("tiny",)),
-    Step("a prompt that no model reads", f'{OWN} prior=model {QUICK} prompt="a street"', code=2, says=("prompt",)),
+    Step(
+        "class names",
+        f'data=fashion32 {SD} {QUICK} data.images=4 data.class_prompt="a photo of {{}}" '
+        f"out=classes",
+    ),
+    Step(
+        "a caption is missing",
+        f"{OWN} {SD} {QUICK} data.captions=short.csv",
+        code=2,
+        says=("tiny",),
+    ),
+    Step(
+        "a prompt that no model reads",
+        f'{OWN} prior=model {QUICK} prompt="a street"',
+        code=2,
+        says=("prompt",),
+    ),
 )
 
 
-# -- what the newcomer has ---------------------------------------------------------------------------------------------
+# -- what the newcomer has -------------------------------------------------------------------------
 
 
 def make_photographs(folder: Path) -> None:
@@ -127,8 +189,16 @@ def make_photographs(folder: Path) -> None:
 
 
 def make_models(folder: Path) -> None:
-    """A pixel DDPM with its pipeline, and the parts of Stable Diffusion in small, by the library's own classes."""
-    from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
+    """A pixel DDPM with its pipeline, and the parts of Stable Diffusion in small, by the library's
+    own classes."""
+    from diffusers import (
+        AutoencoderKL,
+        DDPMPipeline,
+        DDPMScheduler,
+        PNDMScheduler,
+        UNet2DConditionModel,
+        UNet2DModel,
+    )
 
     torch.manual_seed(0)
     blocks = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
@@ -153,7 +223,8 @@ def make_models(folder: Path) -> None:
     )
     latents.save_pretrained(folder / "sd" / "unet")
     autoencoder = AutoencoderKL(
-        in_channels=1,  # grey, so that it can be used with the embedded images as well, whose classes have names
+        # grey, so that it can be used with the embedded images as well, whose classes have names
+        in_channels=1,
         out_channels=1,
         block_out_channels=(8, 8),
         norm_num_groups=4,
@@ -162,13 +233,21 @@ def make_models(folder: Path) -> None:
         up_block_types=("UpDecoderBlock2D",) * 2,
     )
     autoencoder.save_pretrained(folder / "sd" / "vae")
-    schedule = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    schedule = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
     schedule.save_pretrained(folder / "sd" / "scheduler")
 
 
 def make_words(folder: Path) -> None:
-    """Captions in both formats, and the text encoder: a real one, or a table of embeddings in its place."""
-    captions = {"beach": "a street", "door": "a door in a wall", "tiny": "a photo of Bag", "upright": "a photo of Coat"}
+    """Captions in both formats, and the text encoder: a real one, or a table of embeddings in its
+    place."""
+    captions = {
+        "beach": "a street",
+        "door": "a door in a wall",
+        "tiny": "a photo of Bag",
+        "upright": "a photo of Coat",
+    }
     lines = [f"{image},{text}" for image, text in captions.items()]
     (folder / "captions.csv").write_text("\n".join(["image_id,caption", *lines]) + "\n")
     (folder / "short.csv").write_text("\n".join(["image_id,caption", *lines[:2], lines[3]]) + "\n")
@@ -190,7 +269,9 @@ def make_encoder(folder: Path) -> None:
     letters = [*"abcdefghijklmnopqrstuvwxyz-0123456789"]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "tokenizer" / "vocab.json").write_text(
+        json.dumps({word: i for i, word in enumerate(words)})
+    )
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     names = (str(folder / "tokenizer" / name) for name in ("vocab.json", "merges.txt"))
     CLIPTokenizer(*names, model_max_length=24).save_pretrained(folder / "tokenizer")
@@ -205,30 +286,49 @@ def make_encoder(folder: Path) -> None:
         eos_token_id=len(words) - 1,
     )
     CLIPTextModel(config).save_pretrained(folder / "text_encoder")
-    index = {"_class_name": "StableDiffusionPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
-    (folder / "model_index.json").write_text(json.dumps({**index, "text_encoder": ["transformers", "CLIPTextModel"]}))
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    (folder / "model_index.json").write_text(
+        json.dumps({**index, "text_encoder": ["transformers", "CLIPTextModel"]})
+    )
 
 
-# -- what the newcomer types -------------------------------------------------------------------------------------------
+# -- what the newcomer types -----------------------------------------------------------------------
 
 
 def typed(step: Step, printed: str) -> list[str]:
-    """The words behind ``python -m bench``; those of the last printed command for a step that follows one."""
+    """The words behind ``python -m bench``; those of the last printed command for a step that
+    follows one."""
     if not step.follows:
         return shlex.split(step.command)
-    command = next((line for line in reversed(printed.splitlines()) if "python -m bench" in line), "")
-    return shlex.split(command.partition("python -m bench")[2].replace("PHOTOS", "photos").replace("MASKS", "masks"))
+    command = next(
+        (line for line in reversed(printed.splitlines()) if "python -m bench" in line), ""
+    )
+    return shlex.split(
+        command.partition("python -m bench")[2]
+        .replace("PHOTOS", "photos")
+        .replace("MASKS", "masks")
+    )
 
 
 def run(step: Step, words: Sequence[str], folder: Path) -> tuple[float, str, str]:
     """Seconds, what went wrong (nothing, if all is well), and what was printed."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+    }
     start = time.perf_counter()
     command = [sys.executable, "-m", "bench", *words]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     seconds, text = time.perf_counter() - start, done.stdout + done.stderr
-    problems = [f"exit code {done.returncode}, not {step.code}"] if done.returncode != step.code else []
+    problems = (
+        [f"exit code {done.returncode}, not {step.code}"] if done.returncode != step.code else []
+    )
     problems += [f"does not say '{word}'" for word in step.says if word not in text]
     problems += [f"leaves no {name}" for name in step.leaves if not (folder / name).exists()]
     problems += ["a traceback"] if "Traceback" in text else []
@@ -240,7 +340,9 @@ def run(step: Step, words: Sequence[str], folder: Path) -> tuple[float, str, str
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, help="an empty or new folder to work in; it is kept")
-    parser.add_argument("--only", default="", help="run the steps whose name or command contains this")
+    parser.add_argument(
+        "--only", default="", help="run the steps whose name or command contains this"
+    )
     given = parser.parse_args()
     if given.work is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +357,11 @@ def walk(folder: Path, only: str) -> int:
     make_photographs(folder)
     make_models(folder)
     make_words(folder)
-    encoder = "a text encoder of transformers" if HAS_ENCODER else "embeddings written here (transformers is missing)"
+    encoder = (
+        "a text encoder of transformers"
+        if HAS_ENCODER
+        else "embeddings written here (transformers is missing)"
+    )
     print(f"{folder}: {len(SIZES)} photographs, masks, two models of diffusers, {encoder}\n")
     failures, printed, began = 0, "", time.perf_counter()
     for step in STEPS:
@@ -265,7 +371,9 @@ def walk(folder: Path, only: str) -> int:
         words = typed(step, printed)
         seconds, problem, printed = run(step, words, folder)
         failures += bool(problem)
-        refused = f" (refused, as it should: exit code {step.code})" if step.code and not problem else ""
+        refused = (
+            f" (refused, as it should: exit code {step.code})" if step.code and not problem else ""
+        )
         print(f"{seconds:6.1f} s  {'FAILED' if problem else 'ok    '}  {step.what}{refused}")
         print(f"                  python -m bench {shlex.join(words)}", flush=True)
         if problem:

@@ -1,8 +1,10 @@
-"""How the harness itself scales, with a solver that only sleeps: python tests/benchmarks/scaling.py [part ...]
+"""How the harness itself scales, with a solver that only sleeps: python tests/benchmarks/scaling.py
+[part ...]
 
-Parts: ``workers`` (efficiency from 1 to 8 Ray workers for chunks of one second), ``memory`` (of the driver, over
-many chunks), ``planning`` (of ten million rows), ``resume`` (of a study with ten thousand shards). Prints what was
-measured beside what is allowed; asserts nothing. All parts together take about four minutes on two cores.
+Parts: ``workers`` (efficiency from 1 to 8 Ray workers for chunks of one second), ``memory`` (of the
+driver, over many chunks), ``planning`` (of ten million rows), ``resume`` (of a study with ten
+thousand shards). Prints what was measured beside what is allowed; asserts nothing. All parts
+together take about four minutes on two cores.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench import executors  # noqa: E402 (the threads of torch are set before it is imported)
-from bench.app import compose  # noqa: E402
-from bench.overrides import check  # noqa: E402
-from bench.plan import CellPlan, Chunk  # noqa: E402
-from bench.run import prepare, run_job  # noqa: E402
+from posterior_bench.bench import executors  # noqa: E402 (the threads of torch are set before it is imported)
+from posterior_bench.bench.app import compose  # noqa: E402
+from posterior_bench.bench.overrides import check  # noqa: E402
+from posterior_bench.bench.plan import CellPlan, Chunk  # noqa: E402
+from posterior_bench.bench.run import prepare, run_job  # noqa: E402
 
 SLEEPER = '''\
 import time
 from dataclasses import dataclass
 
-from solvers.base import Card, Sampler
+from posterior_bench.solvers.base import Card, Sampler
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,24 @@ ROWS = 10_000_000
 SHARDS = 9_999  # an arena has 10 000 images; one is left to do
 
 
-def overrides(folder: Path, images: int, *more: str, draws: int = 1, seconds: float = 1.0) -> list[str]:
+def overrides(
+    folder: Path, images: int, *more: str, draws: int = 1, seconds: float = 1.0
+) -> list[str]:
     """A cell on pairs of pixels with one image a chunk."""
     (folder / "sleeper.py").write_text(SLEEPER)
-    cell = (f"solver={folder / 'sleeper.py'}:Sleeper", f"solver.seconds={seconds}", f"data.images={images}")
-    rest = (f"draws={draws}", f"batch={draws}", "metrics=[psnr]", "threads=1", "quiet=true", "sheet=false")
+    cell = (
+        f"solver={folder / 'sleeper.py'}:Sleeper",
+        f"solver.seconds={seconds}",
+        f"data.images={images}",
+    )
+    rest = (
+        f"draws={draws}",
+        f"batch={draws}",
+        "metrics=[psnr]",
+        "threads=1",
+        "quiet=true",
+        "sheet=false",
+    )
     return check(["data=arena/g2", *cell, *rest, f"out={folder / 'study'}", *more])
 
 
@@ -65,7 +80,8 @@ def planned(lines: list[str], write: bool = True) -> CellPlan:
 
 
 def workers(folder: Path, given: argparse.Namespace) -> None:
-    """Rate of chunks, eleven for every worker; what it takes to start and load a worker does not count."""
+    """Rate of chunks, eleven for every worker; what it takes to start and load a worker does not
+    count."""
     alone = 0.0
     for count in given.workers:
         plan = planned(overrides(folder, 12 * count, f"seed={10 + count}"))
@@ -79,19 +95,24 @@ def workers(folder: Path, given: argparse.Namespace) -> None:
         rate = len(rest) / (time.perf_counter() - start)
         alone = alone or rate / count
         print(
-            f"workers: {count}: {rate:.3f} chunks a second, {rate / count / alone:.3f} of linear, {rate / count:.3f} "
-            f"of doing nothing but sleep (0.95 allowed); ready after {ready:.0f} s, {load_average()}",
+            f"workers: {count}: {rate:.3f} chunks a second, {rate / count / alone:.3f} of linear, "
+            f"{rate / count:.3f} "
+            f"of doing nothing but sleep (0.95 allowed); ready after {ready:.0f} s, "
+            f"{load_average()}",
             flush=True,
         )
 
 
 def load(plan: CellPlan, count: int) -> None:
-    """Every worker loads the cell and does one of its first chunks: some modules are imported then."""
+    """Every worker loads the cell and does one of its first chunks: some modules are imported
+    then."""
     import ray
 
     actors = executors._actors(None, count, 1)
     ray.get([actor.prepare.remote(plan.cell.config) for actor in actors])
-    ray.get([actor.run.remote(plan, chunk) for actor, chunk in zip(actors, plan.chunks, strict=False)])
+    ray.get(
+        [actor.run.remote(plan, chunk) for actor, chunk in zip(actors, plan.chunks, strict=False)]
+    )
 
 
 class Instant:
@@ -108,15 +129,21 @@ class Instant:
 
 
 def memory(folder: Path, given: argparse.Namespace) -> None:
-    """Resident memory of the driver while it hands out chunks to four workers that answer at once."""
+    """Resident memory of the driver while it hands out chunks to four workers that answer at
+    once."""
     executors._RayWorker = Instant  # type: ignore[assignment, misc]
     plan, calls = planned(overrides(folder, 1, "seed=2", seconds=0.0)), given.calls
-    plan = replace(plan, chunks=[Chunk(f"{i:06d}-0000000000000000", [f"{i:06d}"]) for i in range(calls)])
+    plan = replace(
+        plan, chunks=[Chunk(f"{i:06d}-0000000000000000", [f"{i:06d}"]) for i in range(calls)]
+    )
     start = time.perf_counter()
     for done, _ in enumerate(executors.RayActors(workers=4).run(plan, plan.chunks, None), 1):
         if done == 1000 or done % (calls // 10) == 0:
             rate = done / (time.perf_counter() - start)
-            print(f"memory: {done} chunks: {resident():.0f} MiB, {rate:.0f} chunks a second", flush=True)
+            print(
+                f"memory: {done} chunks: {resident():.0f} MiB, {rate:.0f} chunks a second",
+                flush=True,
+            )
 
 
 def planning(folder: Path, given: argparse.Namespace) -> None:
@@ -127,23 +154,35 @@ def planning(folder: Path, given: argparse.Namespace) -> None:
         plan = planned(lines)
         took = time.perf_counter() - start
         rows = sum(len(chunk.images) for chunk in plan.chunks) * plan.cell.draws
-        print(f"planning: {what}: {rows} rows in {took:.1f} s, at most {peak():.0f} MiB (30 s and 2048 MiB allowed)")
+        print(
+            f"planning: {what}: {rows} rows in {took:.1f} s, at most {peak():.0f} MiB (30 s and "
+            f"2048 MiB allowed)"
+        )
 
 
 def resume(folder: Path, given: argparse.Namespace) -> None:
-    """From the start of a process to the first chunk given to its executor, with ten thousand shards stored."""
+    """From the start of a process to the first chunk given to its executor, with ten thousand
+    shards stored."""
     lines = overrides(given.folder or folder, SHARDS + 1, "seed=4", seconds=0.0)
     if given.folder:
         resumed(lines, given.since)
         return
-    from bench.worker import Worker
+    from posterior_bench.bench.worker import Worker
 
     plan = planned(lines)
     first = Worker("cpu", 1).rows(plan, plan.chunks[0])
     os.fsync = lambda _: None  # making the study is not what is timed
     for chunk in plan.chunks[:-1]:
         plan.store.write(chunk.name, [{**first[0], "image_id": chunk.images[0]}])
-    again = [sys.executable, __file__, "resume", "--folder", str(folder), "--since", str(time.time())]
+    again = [
+        sys.executable,
+        __file__,
+        "resume",
+        "--folder",
+        str(folder),
+        "--since",
+        str(time.time()),
+    ]
     subprocess.run(again, check=True)
 
 
@@ -161,8 +200,10 @@ def resumed(lines: list[str], since: float) -> None:
     imported = time.time()
     run_job(*compose(lines))
     print(
-        f"resume: {SHARDS} shards: working {began[0] - since:.1f} s after the command (10 s allowed), of which "
-        f"{imported - since:.1f} to import; then the chunk and the tables in {time.time() - began[0]:.1f} s, "
+        f"resume: {SHARDS} shards: working {began[0] - since:.1f} s after the command (10 s "
+        f"allowed), of which "
+        f"{imported - since:.1f} to import; then the chunk and the tables in "
+        f"{time.time() - began[0]:.1f} s, "
         f"{load_average()}"
     )
 
@@ -186,8 +227,12 @@ PARTS = {"workers": workers, "memory": memory, "planning": planning, "resume": r
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them unless some are named")
-    options.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8], help="of Ray, for the part workers")
+    options.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="all of them unless some are named"
+    )
+    options.add_argument(
+        "--workers", nargs="+", type=int, default=[1, 2, 4, 8], help="of Ray, for the part workers"
+    )
     options.add_argument("--calls", type=int, default=100_000, help="chunks, for the part memory")
     options.add_argument("--folder", type=Path, help="where the part resume finds what it made")
     options.add_argument("--since", type=float, help="when it was told to resume")
@@ -196,7 +241,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             PARTS[given.parts[0]](Path(folder), given)
         return
-    for part in given.parts or PARTS:  # each in a process of its own: memory and what is replaced stay apart
+    for part in (
+        given.parts or PARTS
+    ):  # each in a process of its own: memory and what is replaced stay apart
         more = ["--workers", *map(str, given.workers), "--calls", str(given.calls)]
         subprocess.run([sys.executable, __file__, part, *more], check=True)
 

@@ -1,9 +1,11 @@
-"""Everything that can be taken away from a run, at random: ``python -m tests.benchmarks.torture --kills 200``.
+"""Everything that can be taken away from a run, at random: ``python -m tests.benchmarks.torture
+--kills 200``.
 
-Cells with a cheap solver are run while their processes are killed (kill -9), the disk is full, the folder is
-read-only or renamed, two runs share a cell, and the clock of the files jumps. After each trouble the same command is
-given until it ends by itself. Then no row may be lost, stored twice or damaged, and rows and tables must be those of an
-undisturbed run. Prints its counts, and exits with 1 if one of the last three is not zero.
+Cells with a cheap solver are run while their processes are killed (kill -9), the disk is full, the
+folder is read-only or renamed, two runs share a cell, and the clock of the files jumps. After each
+trouble the same command is given until it ends by itself. Then no row may be lost, stored twice or
+damaged, and rows and tables must be those of an undisturbed run. Prints its counts, and exits with
+1 if one of the last three is not zero.
 """
 
 from __future__ import annotations
@@ -26,17 +28,28 @@ from typing import Any
 
 import pandas as pd
 
-from bench import compact
-from bench.app import compose
-from bench.errors import UserError
-from bench.plan import CellPlan
-from bench.run import prepare, run_job
-from bench.store import TIMINGS, CorruptShard, RowStore, read_study
-from bench.worker import Worker
+from posterior_bench.bench import compact
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.plan import CellPlan
+from posterior_bench.bench.run import prepare, run_job
+from posterior_bench.bench.store import TIMINGS, CorruptShard, RowStore, read_study
+from posterior_bench.bench.worker import Worker
 
-CELL = ["data=arena/g2", "solver=ddnm", "solver.steps=4", "metrics=[psnr]", "draws=2", "batch=4", "threads=1"]
+CELL = [
+    "data=arena/g2",
+    "solver=ddnm",
+    "solver.steps=4",
+    "metrics=[psnr]",
+    "draws=2",
+    "batch=4",
+    "threads=1",
+]
 QUIET = ["quiet=true", "sheet=false"]
-_PRELOAD = ["bench.run", "bench.worker", "bench.leaderboard", "scipy.stats", "metrics.psnr", "solvers.ddnm"]
+_PRELOAD = [
+    *(f"posterior_bench.{name}" for name in ("bench.run", "bench.worker", "bench.leaderboard")),
+    *("scipy.stats", "posterior_bench.metrics.psnr", "posterior_bench.solvers.ddnm"),
+]
 
 
 @dataclass
@@ -56,8 +69,10 @@ class Counts:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills; {', '.join(self.troubles) or 'no other trouble'}: {self.lost} rows lost, "
-            f"{self.duplicated} duplicated, {self.corrupt} shards corrupt, {self.different} cells or tables different"
+            f"{self.kills} kills; {', '.join(self.troubles) or 'no other trouble'}: {self.lost} "
+            f"rows lost, "
+            f"{self.duplicated} duplicated, {self.corrupt} shards corrupt, {self.different} cells "
+            f"or tables different"
         )
 
 
@@ -65,7 +80,12 @@ class Torture:
     """One cell in ``folder``, done once in peace and then again and again under trouble."""
 
     def __init__(self, folder: Path, images: int, seed: int = 0):
-        self.folder, self.images, self.random, self.counts = folder, images, random.Random(seed), Counts()
+        self.folder, self.images, self.random, self.counts = (
+            folder,
+            images,
+            random.Random(seed),
+            Counts(),
+        )
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOAD)
         self.peaceful = self.overrides("peaceful")
@@ -79,7 +99,7 @@ class Torture:
         process.start()
         return process
 
-    # -- troubles -----------------------------------------------------------------------------------------------------
+    # -- troubles ----------------------------------------------------------------------------------
 
     def kill_drivers(self, kills: int) -> None:
         """A driver with its worker in the same process, killed at any moment of its life."""
@@ -90,9 +110,11 @@ class Torture:
         self._finish(overrides, f"{kills} killed drivers")
 
     def kill_workers(self, kills: int, workers: int) -> None:
-        """So many processes on one cell, each with all missing chunks in an order of its own; one after the other dies.
+        """So many processes on one cell, each with all missing chunks in an order of its own; one
+        after the other dies.
 
-        They share nothing but the folder, so chunks are also computed twice, as after a cut network.
+        They share nothing but the folder, so chunks are also computed twice, as after a cut
+        network.
         """
         overrides, goal = self.overrides(f"workers{workers}"), self.counts.kills + kills
         prepare(*compose(overrides))
@@ -152,8 +174,14 @@ class Torture:
         self._finish(overrides, "a folder renamed under the run")
 
     def read_only_folder(self) -> None:
-        """For root permissions mean nothing, so it is a tmpfs that is mounted read-only and writable again."""
-        self._on_tmpfs("readonly", "size=64m", "a folder turned read-only", lambda where: _mount("remount,ro", where))
+        """For root permissions mean nothing, so it is a tmpfs that is mounted read-only and
+        writable again."""
+        self._on_tmpfs(
+            "readonly",
+            "size=64m",
+            "a folder turned read-only",
+            lambda where: _mount("remount,ro", where),
+        )
 
     def full_disk(self) -> None:
         """A tmpfs with too little room is filled up, then gets more."""
@@ -166,7 +194,9 @@ class Torture:
 
         self._on_tmpfs("full", "size=1m", "a full disk", fill)
 
-    def _on_tmpfs(self, name: str, options: str, what: str, spoil: Callable[[Path], object]) -> None:
+    def _on_tmpfs(
+        self, name: str, options: str, what: str, spoil: Callable[[Path], object]
+    ) -> None:
         if os.geteuid():
             self.counts.troubles.append(f"{what} (left out: only root can mount)")
             return
@@ -187,10 +217,11 @@ class Torture:
         finally:
             subprocess.run(["umount", "--lazy", str(where)], check=False)
 
-    # -- what has become of the rows -----------------------------------------------------------------------------------
+    # -- what has become of the rows ---------------------------------------------------------------
 
     def _kill(self, process: BaseProcess, after: float, overrides: Sequence[str]) -> None:
-        """Kill -9 after so many seconds; where it was done by then, a shard is taken away so that there is work."""
+        """Kill -9 after so many seconds; where it was done by then, a shard is taken away so that
+        there is work."""
         time.sleep(after)
         if process.is_alive():
             process.kill()
@@ -213,7 +244,9 @@ class Torture:
         self.counts.lost += planned - len(rows.drop_duplicates(["cell", "image_id", "draw"]))
         self.counts.duplicated += int(rows.duplicated(["cell", "image_id", "draw"]).sum())
         self.counts.corrupt += len(list(ours.folder.rglob("*.corrupt"))) + _unreadable(ours)
-        self.counts.different += not (_rows(ours).equals(_rows(peaceful)) and _table(ours) == _table(peaceful))
+        self.counts.different += not (
+            _rows(ours).equals(_rows(peaceful)) and _table(ours) == _table(peaceful)
+        )
         print(f"{what}: {self.counts.kills} kills, clean: {self.counts.clean}", flush=True)
 
 
@@ -258,9 +291,13 @@ def _table(plan: CellPlan) -> str:
     return str(board.drop(columns=[*TIMINGS]).to_csv())
 
 
-def _mount(options: str, where: Path, kind: str | None = None) -> subprocess.CompletedProcess[bytes]:
+def _mount(
+    options: str, where: Path, kind: str | None = None
+) -> subprocess.CompletedProcess[bytes]:
     source = ["-t", kind, kind] if kind else []
-    return subprocess.run(["mount", *source, "-o", options, str(where)], capture_output=True, check=False)
+    return subprocess.run(
+        ["mount", *source, "-o", options, str(where)], capture_output=True, check=False
+    )
 
 
 def _wait(until: Callable[[], bool], seconds: float = 120) -> None:
@@ -270,14 +307,21 @@ def _wait(until: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def torture(folder: Path, kills: int, images: int, workers: Sequence[int] = (1, 2, 3, 4)) -> Counts:
-    """All troubles; the kills are shared out among drivers, crews of workers and a merging process."""
+    """All troubles; the kills are shared out among drivers, crews of workers and a merging
+    process."""
     victim = Torture(folder, images)
     share = kills // (len(workers) + 2)
     victim.kill_drivers(kills - share * (len(workers) + 1))
     for crew in workers:
         victim.kill_workers(share, crew)
     victim.killed_compaction(share)
-    for trouble in ("two_drivers", "clock_jumps", "renamed_folder", "read_only_folder", "full_disk"):
+    for trouble in (
+        "two_drivers",
+        "clock_jumps",
+        "renamed_folder",
+        "read_only_folder",
+        "full_disk",
+    ):
         getattr(victim, trouble)()
     return victim.counts
 

@@ -14,10 +14,15 @@ Encode = Callable[..., bytes]
 
 @pytest.fixture
 def encode() -> Encode:
-    """``encode(seed, mode="RGB", form="JPEG", size=(8, 8), **options)``: the bytes of an image of random pixels."""
+    """``encode(seed, mode="RGB", form="JPEG", size=(8, 8), **options)``: the bytes of an image of
+    random pixels."""
 
     def make(
-        seed: int, mode: str = "RGB", form: str = "JPEG", size: tuple[int, int] = (8, 8), **options: object
+        seed: int,
+        mode: str = "RGB",
+        form: str = "JPEG",
+        size: tuple[int, int] = (8, 8),
+        **options: object,
     ) -> bytes:
         shape = (size[1], size[0], len(Image.new(mode, (1, 1)).getbands()))
         pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

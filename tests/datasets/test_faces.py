@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from datasets.celebahq import CelebAHQ
-from datasets.ffhq import FFHQ
-from datasets.stored import Stored
+from posterior_bench.datasets.celebahq import CelebAHQ
+from posterior_bench.datasets.ffhq import FFHQ
+from posterior_bench.datasets.stored import Stored
 
 Encode = Callable[..., bytes]
 NUMBERS = (0, 2, 10, 29_999)
@@ -34,7 +34,9 @@ def _grey_levels(data: Stored) -> np.ndarray:
 
 
 def _decoded(files: list[bytes]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in files])
+    return np.stack(
+        [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in files]
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,10 @@ def test_celebahq(layout: str, name: Callable[[int], str], encode: Encode, tmp_p
     files = [encode(n) for n in NUMBERS]
     for n, content in zip(NUMBERS, files, strict=True):
         _write(tmp_path / name(n), content)
-    _write(tmp_path / "CelebAMask-HQ-mask-anno" / "0" / "00000_hair.png", b"a mask, no image of this set")
+    _write(
+        tmp_path / "CelebAMask-HQ-mask-anno" / "0" / "00000_hair.png",
+        b"a mask, no image of this set",
+    )
     for data in (CelebAHQ(str(tmp_path), size=8), CelebAHQ(str(tmp_path), layout=layout, size=8)):
         assert list(data.ids) == IDS and data.labels(data.ids) is None
         assert np.array_equal(_grey_levels(data), _decoded(files))
@@ -62,14 +67,17 @@ def test_celebahq_asks_where_the_count_is_not_clear(encode: Encode, tmp_path: Pa
     for n in (17, 23):
         _write(tmp_path / f"{n:05d}.jpg", encode(n))
     with pytest.raises(
-        ValueError, match=r"may count from 0 or.*from 1; set data\.layout=numbered or data\.layout=data2"
+        ValueError,
+        match=r"may count from 0 or.*from 1; set data\.layout=numbered or data\.layout=data2",
     ):
         CelebAHQ(str(tmp_path))
     assert list(CelebAHQ(str(tmp_path), layout="numbered").ids) == ["00017", "00023"]
     assert list(CelebAHQ(str(tmp_path), layout="data256").ids) == ["00016", "00022"]
     _write(tmp_path / "00000.jpg", encode(0))
     assert list(CelebAHQ(str(tmp_path)).ids) == ["00000", "00017", "00023"]
-    with pytest.raises(ValueError, match=r"00000\.jpg' is image 0, but the layout data256 counts from 1"):
+    with pytest.raises(
+        ValueError, match=r"00000\.jpg' is image 0, but the layout data256 counts from 1"
+    ):
         CelebAHQ(str(tmp_path), layout="data256")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datasets import fashion
-from datasets.fashion import Fashion
+from posterior_bench.datasets import fashion
+from posterior_bench.datasets.fashion import Fashion
 
 COUNT = 60_000
 SPLITS = {"train": (0, 58_000), "validation": (58_000, 59_000), "tune": (59_000, 60_000)}
@@ -18,7 +18,8 @@ SPLITS = {"train": (0, 58_000), "validation": (58_000, 59_000), "tune": (59_000,
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files in idx format: image ``i`` begins with the three bytes of ``i``; its label is ``i % 10``."""
+    """Files in idx format: image ``i`` begins with the three bytes of ``i``; its label is ``i %
+    10``."""
     folder = tmp_path_factory.mktemp("fashion")
     images, rows = np.zeros((COUNT, 784), np.uint8), np.arange(COUNT)
     images[:, :3] = np.stack([rows >> 16, rows >> 8 & 255, rows & 255], 1)
@@ -36,7 +37,9 @@ def _rows(data: Fashion) -> NDArray[np.int64]:
     return np.rint((first + 1) * 127.5).astype(int) @ np.array([1 << 16, 1 << 8, 1])
 
 
-def test_no_image_is_in_two_splits_and_none_is_lost(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_in_two_splits_and_none_is_lost(
+    numbered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The prior is trained on the first 58 000 rows alone; the other splits have none of them."""
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in numbered.iterdir()}
     monkeypatch.setattr(fashion, "_SHA256", sums)

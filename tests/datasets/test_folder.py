@@ -15,8 +15,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from datasets.ffhq import FFHQ
-from datasets.folder import Folder
+from posterior_bench.datasets.ffhq import FFHQ
+from posterior_bench.datasets.folder import Folder
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "folder.yaml"
 
@@ -41,7 +41,9 @@ def _png16(path: Path, samples: NDArray[np.uint16]) -> None:
     height, width, channels = samples.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
@@ -58,7 +60,15 @@ def test_ids_are_sorted_relative_paths(tmp_path: Path) -> None:
         (tmp_path / other).write_bytes(b"nothing")
     (tmp_path / "folder.png").mkdir()
     data = Folder(str(tmp_path), size=8)
-    assert list(data.ids) == ["Y.jpeg", "a.JPG", "b.png", "b/10.png", "b/2.PNG", "c/d/e.webp", "z.bmp"]
+    assert list(data.ids) == [
+        "Y.jpeg",
+        "a.JPG",
+        "b.png",
+        "b/10.png",
+        "b/2.PNG",
+        "c/d/e.webp",
+        "z.bmp",
+    ]
     assert len(data) == 7 and data.num_classes == 0 and data.labels(data.ids) is None
     assert data.images(data.ids).shape == (7, 3, 8, 8)
     assert data.name == "folder:" + hashlib.sha256("\n".join(data.ids).encode()).hexdigest()[:12]
@@ -69,7 +79,9 @@ def test_name_follows_the_ids_and_not_the_place(tmp_path: Path) -> None:
         for name in ("a.png", "b.png"):
             _save(tmp_path / place / name, _noise(8, 8))
     _save(tmp_path / "three" / "c.png", _noise(8, 8))
-    one, two, three = (Folder(str(tmp_path / place), size=8) for place in ("one", "two/deeper", "three"))
+    one, two, three = (
+        Folder(str(tmp_path / place), size=8) for place in ("one", "two/deeper", "three")
+    )
     assert one.name == two.name != three.name
 
 
@@ -82,20 +94,26 @@ def test_range_shape_and_order(tmp_path: Path) -> None:
     image = data.images(["a.png"])
     assert image.dtype == torch.float32 and data.shape == (3, 4, 4)
     assert (
-        image[0, :, 0, 1].tolist() == pytest.approx([1, 51 / 127.5 - 1, -1]) and image[0, :, 1, 0].tolist() == [-1] * 3
+        image[0, :, 0, 1].tolist() == pytest.approx([1, 51 / 127.5 - 1, -1])
+        and image[0, :, 1, 0].tolist() == [-1] * 3
     )
     assert torch.equal(data.images(["b.png", "a.png"])[1:], image)
 
 
-# --- kinds of files -----------------------------------------------------------------------------------------------
+# --- kinds of files
+# -----------------------------------------------------------------------------------------------
 
 
 def test_grey_files(tmp_path: Path) -> None:
     pixels = _noise(8, 8, 1)
     _save(tmp_path / "a.png", pixels)
     rgb, grey = Folder(str(tmp_path), size=8), Folder(str(tmp_path), size=8, mode="grey")
-    assert np.allclose(_grey_levels(rgb, "a.png"), np.repeat(pixels.transpose(2, 0, 1), 3, 0), atol=1e-4)
-    assert grey.shape == (1, 8, 8) and np.allclose(_grey_levels(grey, "a.png"), pixels.transpose(2, 0, 1), atol=1e-4)
+    assert np.allclose(
+        _grey_levels(rgb, "a.png"), np.repeat(pixels.transpose(2, 0, 1), 3, 0), atol=1e-4
+    )
+    assert grey.shape == (1, 8, 8) and np.allclose(
+        _grey_levels(grey, "a.png"), pixels.transpose(2, 0, 1), atol=1e-4
+    )
 
 
 def test_grey_mode_is_luma(tmp_path: Path) -> None:
@@ -128,7 +146,9 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert np.allclose(found[:, 0, 1], [128 / 255 * c + 127 for c in (200, 0, 0)], atol=1)
     assert np.allclose(found[:, 1:], 255, atol=1e-4)
     grey = _grey_levels(Folder(str(tmp_path), size=8, mode="grey"), "la.png")
-    assert grey[0, 0, 0] == pytest.approx(200, abs=1e-4) and grey[0, 5, 5] == pytest.approx(255, abs=1e-4)
+    assert grey[0, 0, 0] == pytest.approx(200, abs=1e-4) and grey[0, 5, 5] == pytest.approx(
+        255, abs=1e-4
+    )
 
 
 def test_palette(tmp_path: Path) -> None:
@@ -139,7 +159,9 @@ def test_palette(tmp_path: Path) -> None:
     data = Folder(str(tmp_path), size=8)
     assert np.allclose(_grey_levels(data, "opaque.png")[:, 0, :3], 255 * np.eye(3), atol=1e-4)
     found = _grey_levels(data, "see-through.png")
-    assert np.allclose(found[:, 0, 1], 255, atol=1e-4) and np.allclose(found[:, 0, 2], (0, 0, 255), atol=1e-4)
+    assert np.allclose(found[:, 0, 1], 255, atol=1e-4) and np.allclose(
+        found[:, 0, 2], (0, 0, 255), atol=1e-4
+    )
 
 
 def test_cmyk(tmp_path: Path) -> None:
@@ -152,13 +174,16 @@ def test_cmyk(tmp_path: Path) -> None:
 
 def test_bilevel(tmp_path: Path) -> None:
     Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
-    assert np.allclose(_grey_levels(Folder(str(tmp_path), size=8), "a.png"), 255 * np.eye(8), atol=1e-4)
+    assert np.allclose(
+        _grey_levels(Folder(str(tmp_path), size=8), "a.png"), 255 * np.eye(8), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("form", ["png", "webp", "tif", "avif", "jpg"])
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_photographs_are_turned_as_viewers_do(tag: int, form: str, tmp_path: Path) -> None:
-    """Pillow's own ``exif_transpose`` says what is upright; the frame says the sizes before and after."""
+    """Pillow's own ``exif_transpose`` says what is upright; the frame says the sizes before and
+    after."""
     exif = Image.Exif()
     exif[0x0112] = tag
     more = {"lossless": True} if form == "webp" else {"quality": 100}
@@ -195,7 +220,8 @@ def test_published_data_sets_ignore_the_orientation_tag(tmp_path: Path) -> None:
     assert np.allclose(found, pixels.transpose(2, 0, 1), atol=1e-4)
 
 
-# --- errors -------------------------------------------------------------------------------------------------------
+# --- errors
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "bmp"])
@@ -205,7 +231,9 @@ def test_damaged_files_are_named(extension: str, tmp_path: Path) -> None:
     data = Folder(str(tmp_path), size=8)
     for damaged in (b"", b"<html>not found</html>", content[:20], content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"cannot read image '.*sub.broken\.{extension}'.*repair or remove it"):
+        with pytest.raises(
+            ValueError, match=rf"cannot read image '.*sub.broken\.{extension}'.*repair or remove it"
+        ):
             data.images(data.ids)
 
 
@@ -221,7 +249,9 @@ def test_no_folder_and_no_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing'; set data\.root"):
         Folder(str(tmp_path / "missing"))
     (tmp_path / "readme.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"holds no images; looked for folder: \.jpg, \.jpeg, \.png, \.webp, \.bmp"):
+    with pytest.raises(
+        ValueError, match=r"holds no images; looked for folder: \.jpg, \.jpeg, \.png, \.webp, \.bmp"
+    ):
         Folder(str(tmp_path))
 
 
@@ -241,6 +271,11 @@ def test_yaml_spells_out_the_defaults(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     node = yaml.safe_load(CONF.read_text())
     assert node.pop("_target_") == "datasets.folder.Folder" and node.pop("root") == "???"
-    assert node.pop("images") is None  # bench/own.py fills in what follows from the folder, and size and mode
+    assert (
+        node.pop("images") is None
+    )  # bench/own.py fills in what follows from the folder, and size and mode
     assert Folder(str(tmp_path), **node) == Folder(str(tmp_path))
-    assert node.keys() == {f.name for f in fields(Folder)} - {"root", "layout"}  # there is but one layout
+    assert node.keys() == {f.name for f in fields(Folder)} - {
+        "root",
+        "layout",
+    }  # there is but one layout

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.celebahq import CelebAHQ
-from datasets.ffhq import FFHQ
-from datasets.folder import Folder
-from datasets.imagenet import ImageNet
-from datasets.lsun import LSUN
+from posterior_bench.datasets.celebahq import CelebAHQ
+from posterior_bench.datasets.ffhq import FFHQ
+from posterior_bench.datasets.folder import Folder
+from posterior_bench.datasets.imagenet import ImageNet
+from posterior_bench.datasets.lsun import LSUN
 
 Encode = Callable[..., bytes]
 
@@ -41,13 +41,19 @@ def test_everything_pillow_reads_is_an_image(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
-    """By hand: two .heic, one .txt, two dangling links, a link to itself, two to folders, thumbnails, a pipe."""
+    """By hand: two .heic, one .txt, two dangling links, a link to itself, two to folders,
+    thumbnails, a pipe."""
     root = tmp_path / "photos"
     _image(root / "a.png")
     _image(root / "sub" / "b.png")
     for name in ("c.heic", "sub/d.HEIC", "e.txt", ".DS_Store", "Thumbs.db", "plain"):
         (root / name).write_bytes(b"x")
-    for name in ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/t.png", "__MACOSX/._a.png", "sub/@eaDir/x.jpg"):
+    for name in (
+        "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg",
+        ".thumbnails/t.png",
+        "__MACOSX/._a.png",
+        "sub/@eaDir/x.jpg",
+    ):
         _image(root / name) if name.endswith("t.png") else _image((root / name).with_suffix(".jpg"))
     _image(root / "_real.png").rename(root / "._a.png")
     _image(tmp_path / "elsewhere" / "z.png")
@@ -66,7 +72,15 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     counted = sorted(said.partition(" (")[0].split(", "))
     assert counted == sorted(
         [
-            *("3 broken links", "2 .heic", "2 @eaDir", "2 links to folders", "1 .txt", "1 Thumbs.db", "1 .thumbnails"),
+            *(
+                "3 broken links",
+                "2 .heic",
+                "2 @eaDir",
+                "2 links to folders",
+                "1 .txt",
+                "1 Thumbs.db",
+                "1 .thumbnails",
+            ),
             *("1 __MACOSX", "1 hidden image", "1 special file", "1 file without an ending"),
         ]
     )
@@ -75,7 +89,10 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 def test_a_folder_of_nothing_we_read_says_what_is_there(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"holds no images; looked for folder: \.jpg.* at any depth; there: 3 \.heic$"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds no images; looked for folder: \.jpg.* at any depth; there: 3 \.heic$",
+    ):
         Folder(str(tmp_path))
 
 
@@ -106,7 +123,9 @@ def test_animations_are_said_and_second_pictures_of_photographs_are_not(tmp_path
     first.save(tmp_path / "still.gif")
     data = Folder(str(tmp_path), size=8)
     assert data.check(list(data.ids)) == []
-    assert data.notes() == [f"{tmp_path}/a.gif: of this animation the first picture is used (and of 3 more)"]
+    assert data.notes() == [
+        f"{tmp_path}/a.gif: of this animation the first picture is used (and of 3 more)"
+    ]
     for image in data.images(data.ids):
         assert image[0].min() > 0.9 and image[2].max() < -0.9
 
@@ -133,7 +152,9 @@ def test_a_folder_of_training_images_is_said(name: str, tmp_path: Path) -> None:
         (ImageNet, "n01440764_1.JPEG", "n01440764"),
     ],
 )
-def test_published_data_sets_count_what_they_leave_out(kind: Any, name: str, where: str, tmp_path: Path) -> None:
+def test_published_data_sets_count_what_they_leave_out(
+    kind: Any, name: str, where: str, tmp_path: Path
+) -> None:
     _image(tmp_path / where / name)
     (tmp_path / where / "x.heic").write_bytes(b"x")
     (tmp_path / where / "gone.png").symlink_to("nowhere.png")
@@ -156,7 +177,11 @@ def test_archives_made_on_a_mac(encode: Encode, tmp_path: Path) -> None:
         file.writestr("00000/img00000001.heic", b"x")
         file.writestr("dataset.json", b"\xef\xbb\xbf" + json.dumps({"labels": None}).encode())
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for name, data in (("00000.png", content), ("._00000.png", b"apple"), ("00000.json", b"{}")):
+        for name, data in (
+            ("00000.png", content),
+            ("._00000.png", b"apple"),
+            ("00000.json", b"{}"),
+        ):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -166,12 +191,13 @@ def test_archives_made_on_a_mac(encode: Encode, tmp_path: Path) -> None:
         assert data.notes() == [f"{tmp_path / name}: left out beside 1 images: {said}"]
 
 
-# -- names and texts as a person sees them -------------------------------------------------------------------------
+# -- names and texts as a person sees them ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_lists_of_ids_from_any_editor(encoding: str, tmp_path: Path) -> None:
-    """Windows and Excel write byte order marks, macOS writes accents apart, and endings come in any case."""
+    """Windows and Excel write byte order marks, macOS writes accents apart, and endings come in any
+    case."""
     for name in ("Z\u00fcrich \u00e9.png", "IMG_1.JPG", "b.png"):
         _image(tmp_path / "p" / name)
     lines = "b.png\r\nZu\u0308rich e\u0301.PNG\r\nIMG_1.jpg\r\n"
@@ -222,7 +248,12 @@ def test_numbers_that_are_no_grey_levels(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 70_000, np.int32)).save(tmp_path / "large.tif")
     Image.fromarray(np.full((8, 8), 257 * 7, np.uint16)).save(tmp_path / "sixteen.tif")
     data = Folder(str(tmp_path), size=8)
-    for name, said in (("float", "floating-point numbers"), ("large", "numbers of more than 16 bits")):
-        with pytest.raises(ValueError, match=rf"cannot read image '.*{name}\.tif': its pixels are {said}; save it"):
+    for name, said in (
+        ("float", "floating-point numbers"),
+        ("large", "numbers of more than 16 bits"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"cannot read image '.*{name}\.tif': its pixels are {said}; save it"
+        ):
             data.images([f"{name}.tif"])
     assert ((data.images(["sixteen.tif"]) + 1) * 127.5 - 7).abs().max() < 1e-3

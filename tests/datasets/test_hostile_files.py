@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets import fashion, limits
-from datasets.fashion import Fashion
-from datasets.ffhq import FFHQ
-from datasets.folder import Folder
-from datasets.imagenet import ImageNet
-from masks import sources
-from masks.files import Files
+from posterior_bench.datasets import fashion, limits
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.datasets.ffhq import FFHQ
+from posterior_bench.datasets.folder import Folder
+from posterior_bench.datasets.imagenet import ImageNet
+from posterior_bench.masks import sources
+from posterior_bench.masks.files import Files
 
 Encode = Callable[..., bytes]
 GIB = 2**30
@@ -46,13 +46,19 @@ def header(shape: tuple[int, ...], dtype: Any = np.uint8) -> bytes:
     """The start of an .npy file, written by NumPy, of an array that need not be there."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(np.dtype(dtype))}
+        file,
+        {
+            "shape": shape,
+            "fortran_order": False,
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        },
     )
     return file.getvalue()
 
 
 def claim(path: Path, size: int) -> None:
-    """Write ``size`` as the unpacked size of every member in the central directory of a ZIP file."""
+    """Write ``size`` as the unpacked size of every member in the central directory of a ZIP
+    file."""
     content = bytearray(path.read_bytes())
     start = content.find(b"PK\1\2")
     while start >= 0:
@@ -61,16 +67,20 @@ def claim(path: Path, size: int) -> None:
     path.write_bytes(content)
 
 
-# -- NPZ -----------------------------------------------------------------------------------------------------------
+# -- NPZ -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(2**40, 64, 64, 3), (2**62, 2**62, 64, 3), (5, 8, 8, 3)])
-def test_an_npz_file_that_claims_more_images_than_it_holds(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_an_npz_file_that_claims_more_images_than_it_holds(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("arr_0.npy", header(shape) + bytes(4 * 8 * 8 * 3))
     with (
         little_memory(),
-        pytest.raises(ValueError, match=r"cannot read .*a\.npz as NPZ: the array 'arr_0' claims .* GiB"),
+        pytest.raises(
+            ValueError, match=r"cannot read .*a\.npz as NPZ: the array 'arr_0' claims .* GiB"
+        ),
     ):
         ImageNet(str(tmp_path / "a.npz"), size=8)
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as file:
@@ -84,9 +94,13 @@ def test_an_npz_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", arr_0=zeros)
     assert len(ImageNet(str(tmp_path / "a.npz"))) == 80
     monkeypatch.setattr(limits, "_SMALL", 2**19)
-    with pytest.raises(ValueError, match=r"'arr_0' unpacks from \d+ bytes to 0\.0 GiB, as no pictures do"):
+    with pytest.raises(
+        ValueError, match=r"'arr_0' unpacks from \d+ bytes to 0\.0 GiB, as no pictures do"
+    ):
         ImageNet(str(tmp_path / "a.npz"))
-    np.savez_compressed(tmp_path / "b.npz", arr_0=np.random.default_rng(0).integers(0, 256, zeros.shape, np.uint8))
+    np.savez_compressed(
+        tmp_path / "b.npz", arr_0=np.random.default_rng(0).integers(0, 256, zeros.shape, np.uint8)
+    )
     assert len(ImageNet(str(tmp_path / "b.npz"))) == 80
 
 
@@ -94,7 +108,10 @@ def test_an_npz_file_beyond_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
     np.savez(tmp_path / "a.npz", arr_0=np.zeros((4, 64, 64, 3), np.uint8))
     assert len(ImageNet(str(tmp_path / "a.npz"))) == 4
     monkeypatch.setattr(limits, "available_memory", lambda: 10_000)
-    with pytest.raises(ValueError, match=r"the array 'arr_0' takes 0.0 GiB of memory, and 0.0 GiB are free; split it"):
+    with pytest.raises(
+        ValueError,
+        match=r"the array 'arr_0' takes 0.0 GiB of memory, and 0.0 GiB are free; split it",
+    ):
         ImageNet(str(tmp_path / "a.npz"))
 
 
@@ -106,11 +123,15 @@ def _npz(tmp_path: Path, labels: Any) -> ImageNet:
 def test_npz_labels_are_whole_numbers(tmp_path: Path) -> None:
     for wrong in ([1.7, 2.2], [1.0, np.nan], [3.0, np.inf]):
         data = _npz(tmp_path, np.array(wrong))
-        with pytest.raises(ValueError, match=r"a\.npz, row [01]' has the label (1\.7|nan|inf), not a whole number"):
+        with pytest.raises(
+            ValueError, match=r"a\.npz, row [01]' has the label (1\.7|nan|inf), not a whole number"
+        ):
             data.labels(data.ids)
         assert len(data.check(list(data.ids))) == (2 if wrong[0] == 1.7 else 1)
     for unusable in (["1", "2"], [1j, 2j], [True, False]):
-        with pytest.raises(ValueError, match=r"the array 'arr_1' in .* holds .*; give whole numbers"):
+        with pytest.raises(
+            ValueError, match=r"the array 'arr_1' in .* holds .*; give whole numbers"
+        ):
             _npz(tmp_path, np.array(unusable))
     for right in ([3.0, 4.0], np.array([3, 4], np.uint16)):
         data = _npz(tmp_path, np.array(right))
@@ -124,7 +145,7 @@ def test_npz_pixels_are_real_numbers(tmp_path: Path) -> None:
         ImageNet(str(tmp_path / "a.npz"), size=8)
 
 
-# -- ZIP, TAR, Parquet, loose files --------------------------------------------------------------------------------
+# -- ZIP, TAR, Parquet, loose files ----------------------------------------------------------------
 
 
 def test_a_zip_bomb_among_the_images(encode: Encode, tmp_path: Path) -> None:
@@ -136,7 +157,9 @@ def test_a_zip_bomb_among_the_images(encode: Encode, tmp_path: Path) -> None:
     data = FFHQ(str(path), size=8)
     with (
         little_memory(),
-        pytest.raises(ValueError, match=r"img00000000\.png': it takes 4\.0 GiB, and one such file may"),
+        pytest.raises(
+            ValueError, match=r"img00000000\.png': it takes 4\.0 GiB, and one such file may"
+        ),
     ):
         data.images(data.ids)
     assert "takes 4.0 GiB" in data.check(["00000"])[0]
@@ -144,9 +167,14 @@ def test_a_zip_bomb_among_the_images(encode: Encode, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[" * 100_000, "cannot read .* as a ZIP file"), (b'{"labels": [["a.png", true]]}', "must be whole numbers")],
+    [
+        (b"[" * 100_000, "cannot read .* as a ZIP file"),
+        (b'{"labels": [["a.png", true]]}', "must be whole numbers"),
+    ],
 )
-def test_a_table_of_labels_that_is_none(content: bytes, message: str, encode: Encode, tmp_path: Path) -> None:
+def test_a_table_of_labels_that_is_none(
+    content: bytes, message: str, encode: Encode, tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file:
         file.writestr("00000/img00000000.png", encode(0, form="PNG"))
         file.writestr("dataset.json", content)
@@ -190,10 +218,15 @@ def _tar(path: Path, **files: bytes) -> Path:
 
 @pytest.mark.parametrize("label", ["1.7", "true", "null", '"a"', "[1]", "1e400"])
 def test_labels_of_shards_are_whole_numbers(label: str, encode: Encode, tmp_path: Path) -> None:
-    data = ImageNet(str(_tar(tmp_path / "a.tar", a_jpg=encode(0), a_json=f'{{"label": {label}}}'.encode())), size=8)
+    data = ImageNet(
+        str(_tar(tmp_path / "a.tar", a_jpg=encode(0), a_json=f'{{"label": {label}}}'.encode())),
+        size=8,
+    )
     with pytest.raises(ValueError, match=r"a\.jpg' has the label .*, not a whole number"):
         data.labels(data.ids)
-    data = ImageNet(str(_tar(tmp_path / "b.tar", a_jpg=encode(0), a_json=b'{"label": "12"}')), size=8)
+    data = ImageNet(
+        str(_tar(tmp_path / "b.tar", a_jpg=encode(0), a_json=b'{"label": "12"}')), size=8
+    )
     labels = data.labels(data.ids)
     assert labels is not None and labels.tolist() == [12]
 
@@ -230,15 +263,19 @@ def test_a_loose_file_of_gigabytes(tmp_path: Path) -> None:
         data.images(data.ids)
 
 
-def test_parquet_beyond_the_memory_or_the_file(encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_beyond_the_memory_or_the_file(
+    encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = encode(0, form="PNG", size=(64, 64))
     rows = [{"image": {"bytes": content, "path": f"{i}.png"}, "label": True} for i in range(2)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     data = ImageNet(str(tmp_path / "a.parquet"))
     with pytest.raises(ValueError, match="has the label True, not a whole number"):
         data.labels(data.ids)
-    monkeypatch.setattr("datasets.parquet.available_memory", lambda: 1000)
-    with pytest.raises(ValueError, match=r"its group of rows takes 0\.0 GiB of memory, 0\.0 are free"):
+    monkeypatch.setattr("posterior_bench.datasets.parquet.available_memory", lambda: 1000)
+    with pytest.raises(
+        ValueError, match=r"its group of rows takes 0\.0 GiB of memory, 0\.0 are free"
+    ):
         data.images(data.ids)
     none = pa.array([None] * 20_000, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     pq.write_table(pa.table({"image": none}), tmp_path / "b.parquet")
@@ -256,29 +293,38 @@ def test_a_gzip_bomb_for_fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         data.images(data.ids[:1])
 
 
-# -- masks ---------------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 
 
 def _mask(path: Path) -> None:
     Files(str(path)).for_image("a", 0).generate(np.random.Generator(np.random.PCG64(0)), 8, 8)
 
 
-def test_masks_that_claim_more_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_that_claim_more_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.npy").write_bytes(header((2**40, 8, 8), bool) + bytes(64))
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("masks.npy", header((2**40, 8, 8), bool) + bytes(64))
     for name in ("a.npy", "a.npz"):
-        with little_memory(), pytest.raises(ValueError, match=rf"cannot read '.*{name}': .*claims {2**46} bytes"):
+        with (
+            little_memory(),
+            pytest.raises(ValueError, match=rf"cannot read '.*{name}': .*claims {2**46} bytes"),
+        ):
             _mask(tmp_path / name)
     np.savez_compressed(tmp_path / "b.npz", masks=np.eye(8, dtype=bool)[None])
     _mask(tmp_path / "b.npz")
     monkeypatch.setattr(sources, "_LARGEST", 100)
     os.utime(tmp_path / "b.npz", (0, 0))  # else it is remembered
-    with pytest.raises(ValueError, match=r"cannot read '.*b\.npz': 'masks\.npy' unpacks to 0\.0 GiB, and up to"):
+    with pytest.raises(
+        ValueError, match=r"cannot read '.*b\.npz': 'masks\.npy' unpacks to 0\.0 GiB, and up to"
+    ):
         _mask(tmp_path / "b.npz")
 
 
 def test_packed_masks_with_a_shape_of_fractions(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", m=np.zeros(24, np.uint8), shape=np.array([1.7, 192.2]))
-    with pytest.raises(ValueError, match="its array 'shape' holds float64 values; give a list of whole numbers"):
+    with pytest.raises(
+        ValueError, match="its array 'shape' holds float64 values; give a list of whole numbers"
+    ):
         _mask(tmp_path / "a.npz")

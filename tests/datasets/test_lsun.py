@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.lsun import LSUN
+from posterior_bench.datasets.lsun import LSUN
 
 KEYS = sorted(hashlib.sha1(str(i).encode()).hexdigest() for i in range(5))
 
@@ -26,14 +26,19 @@ def files(encode: Callable[..., bytes]) -> dict[str, bytes]:
 
 def _expected(files: dict[str, bytes]) -> torch.Tensor:
     """9 x 12 pixels to 9 x 9: the centred square starts at column (12 - 9) // 2."""
-    pixels = [np.asarray(Image.open(io.BytesIO(files[key])).convert("RGB"))[:, 1:10] for key in KEYS]
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(files[key])).convert("RGB"))[:, 1:10] for key in KEYS
+    ]
     return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2) / 127.5 - 1).float()
 
 
 def _database(folder: Path, files: dict[str, bytes]) -> None:
     lmdb = pytest.importorskip("lmdb")
     folder.mkdir(parents=True)
-    with lmdb.open(str(folder), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(folder), map_size=1 << 22) as environment,
+        environment.begin(write=True) as transaction,
+    ):
         for key in reversed(KEYS):
             transaction.put(key.encode(), files[key])
 
@@ -54,14 +59,18 @@ def test_database(files: dict[str, bytes], tmp_path: Path) -> None:
         torch.testing.assert_close(data.images(KEYS), _expected(files), atol=1e-6, rtol=0)
         assert data.check(KEYS) == []
     assert sorted(tmp_path.rglob("*")) == before  # no lock and no cache of keys
-    with pytest.raises(ValueError, match=r"holds no LSUN images; looked for lmdb: bedroom_val_lmdb/data\.mdb"):
+    with pytest.raises(
+        ValueError, match=r"holds no LSUN images; looked for lmdb: bedroom_val_lmdb/data\.mdb"
+    ):
         LSUN(str(tmp_path), category="bedroom")
 
 
 def test_exported(files: dict[str, bytes], tmp_path: Path) -> None:
     _exported(tmp_path, files)
     _exported(tmp_path / "two" / "church_outdoor_val", files)
-    (tmp_path / "two" / "church_outdoor_val" / "preview.png").write_bytes(b"no key, no image of LSUN")
+    (tmp_path / "two" / "church_outdoor_val" / "preview.png").write_bytes(
+        b"no key, no image of LSUN"
+    )
     for root in (tmp_path / "two", tmp_path / "two" / "church_outdoor_val"):
         data = LSUN(str(root), size=9)
         assert list(data.ids) == KEYS
@@ -78,7 +87,9 @@ def test_layouts_share_name_and_ids(files: dict[str, bytes], tmp_path: Path) -> 
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     exported, shards = LSUN(str(tmp_path / "files")), LSUN(str(tmp_path / "0.tar"))
-    assert exported.name == shards.name and exported.ids == shards.ids and shards.labels(KEYS) is None
+    assert (
+        exported.name == shards.name and exported.ids == shards.ids and shards.labels(KEYS) is None
+    )
 
 
 def test_the_list_of_latent_diffusion(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -92,7 +103,9 @@ def test_the_list_of_latent_diffusion(files: dict[str, bytes], tmp_path: Path) -
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data.mdb").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(ImportError, match=r'lmdb cannot be imported .* pip install "posterior-bench\[lsun\]"'):
+    with pytest.raises(
+        ImportError, match=r'lmdb cannot be imported .* pip install "posterior-bench\[lsun\]"'
+    ):
         LSUN(str(tmp_path))
 
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from bench.build import target
-from bench.catalog import options
-from bench.docs import CAPABILITIES, DIFFERENCES, FLOW, LATENT, OPERATORS, VE, VP, asked, families, missing, pages
+from posterior_bench.bench.build import target
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.docs import (
+    CAPABILITIES,
+    DIFFERENCES,
+    FLOW,
+    LATENT,
+    OPERATORS,
+    VE,
+    VP,
+    asked,
+    families,
+    missing,
+    pages,
+)
 
 LINEAR_INVERSE = {"linear", "pinv"}
-# What the methods' papers and public ports support. Y: works as written; v: needs the state in other coordinates,
-# which a solver asks of its prior; dec: with the gradient of the decoder; m: with an approximate mask and measurement
-# in the latent space; "-": not meaningful; "?": an open question.
+# What the methods' papers and public ports support. Y: works as written; v: needs the state in
+# other coordinates, which a solver asks of its prior; dec: with the gradient of the decoder; m:
+# with an approximate mask and measurement in the latent space; "-": not meaningful; "?": an open
+# question.
 LITERATURE: dict[tuple[str, ...], tuple[set[str], str, str, str, str]] = {
     # choices: (what the operator must be, pixel VP, pixel VE / EDM, latent VP, flow)
     ("blended", "repaint"): ({"mask"}, "Y", "Y", "m", "m"),
@@ -35,7 +48,11 @@ RUNS = {"Y": True, "v": True, "dec": True, "m": True, "-": False, "?": False}
 
 
 def test_the_table_is_that_of_the_literature_but_for_the_differences_it_lists() -> None:
-    inpainting, solvers, columns = options("operator")["inpainting"], options("solver"), (VP, VE, LATENT, FLOW)
+    inpainting, solvers, columns = (
+        options("operator")["inpainting"],
+        options("solver"),
+        (VP, VE, LATENT, FLOW),
+    )
     found = set()
     for choices, (operator, *marks) in LITERATURE.items():
         for choice in choices:
@@ -44,7 +61,9 @@ def test_the_table_is_that_of_the_literature_but_for_the_differences_it_lists() 
             theirs = {family: RUNS[mark] for family, mark in zip(columns, marks, strict=True)}
             found |= {(choice, family) for family in columns if runs[family] != theirs[family]}
             found |= {(choice, OPERATORS)} if asked(option) != operator else set()
-    assert found == {(choice, column) for d in DIFFERENCES for choice in d.solvers for column in d.columns}
+    assert found == {
+        (choice, column) for d in DIFFERENCES for choice in d.solvers for column in d.columns
+    }
 
 
 def test_the_page_gives_every_difference_and_its_reason() -> None:

@@ -1,4 +1,5 @@
-"""The page of downloads: every published prior and data set has an entry, and estimates follow from the counts."""
+"""The page of downloads: every published prior and data set has an entry, and estimates follow from
+the counts."""
 
 from __future__ import annotations
 
@@ -7,21 +8,29 @@ from urllib.parse import urlparse
 import pytest
 import yaml
 
-from bench import downloads, passes
-from bench.catalog import CONF, option, options
-from bench.guard import ROOT
-from datasets.celebahq import CelebAHQ
-from priors.fingerprint import resolve
+from posterior_bench.bench import downloads, passes
+from posterior_bench.bench.catalog import CONF, option, options
+from posterior_bench.bench.environment import ROOT
+from posterior_bench.datasets.celebahq import CelebAHQ
+from posterior_bench.priors.fingerprint import resolve
 
 
 def _yamls(group: str) -> dict[str, dict[str, object]]:
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / group).glob("*.yaml")}
+    return {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (CONF / group).glob("*.yaml")
+    }
 
 
 def test_every_published_option_has_an_entry_and_no_entry_is_an_orphan():
-    """Read from the yamls themselves: a prior below checkpoints/, data with a root that the user must name."""
+    """Read from the yamls themselves: a prior below checkpoints/, data with a root that the user
+    must name."""
     known = yaml.safe_load((ROOT / "bench" / "downloads.yaml").read_text(encoding="utf-8"))
-    priors = {name for name, node in _yamls("prior").items() if str(node.get("path")).startswith("checkpoints/")}
+    priors = {
+        name
+        for name, node in _yamls("prior").items()
+        if str(node.get("path")).startswith("checkpoints/")
+    }
     data = {name for name, node in _yamls("data").items() if node.get("root") == "???"} - {"folder"}
     assert known["priors"].keys() == priors and known["data"].keys() == data
     text = (ROOT / "docs" / "downloads.md").read_text(encoding="utf-8")
@@ -29,20 +38,32 @@ def test_every_published_option_has_an_entry_and_no_entry_is_an_orphan():
         assert f"| `{choice}` |" in text
     for entry in (*known["priors"].values(), *known["data"].values()):
         assert {"published", "files", "gb", "sha256"} <= entry.keys()
-        assert not any(urlparse(word.strip("`,;")).netloc for word in str(entry["published"]).split()), "names alone"
+        assert not any(
+            urlparse(word.strip("`,;")).netloc for word in str(entry["published"]).split()
+        ), "names alone"
 
 
 def test_what_is_not_known_is_said():
-    entry = {"published": "x", "files": "a.pt", "gb": None, "sha256": None, "convert_gb": None, "parameters": None}
+    entry = {
+        "published": "x",
+        "files": "a.pt",
+        "gb": None,
+        "sha256": None,
+        "convert_gb": None,
+        "parameters": None,
+    }
     row = downloads._prior(option("prior", "sd15"), entry)
     assert row[3:7] == ["not recorded", "not recorded", "not measured", "not measured"]
     assert "convert FOLDER --as hub" in row[7]
-    row = downloads._prior(option("prior", "sd15"), {**entry, "parameters": {"network": 500, "autoencoder": 100}})
+    row = downloads._prior(
+        option("prior", "sd15"), {**entry, "parameters": {"network": 500, "autoencoder": 100}}
+    )
     assert row[6] == "2.4", "600 million numbers of 4 bytes"
 
 
 def test_minutes_are_passes_times_seconds_a_pass():
-    """100 forward and 50 backward passes of 2e12 operations and 3 decodings of 1e12, at 1e13 a second: 30.3 s."""
+    """100 forward and 50 backward passes of 2e12 operations and 3 decodings of 1e12, at 1e13 a
+    second: 30.3 s."""
     counted = [{"nfe": 40, "nge": 50}, {"nfe": 60, "decode": 2, "decode_grad": 1}]
     operations = downloads.operations(counted, {"network": 2000.0, "decoder": 1000.0})
     assert operations == 303_000
@@ -50,7 +71,8 @@ def test_minutes_are_passes_times_seconds_a_pass():
 
 
 def test_the_counts_are_of_the_settings_of_today():
-    """``python -m bench.passes`` counts again what has changed, and what is missing; the page says 'not counted'."""
+    """``python -m bench.passes`` counts again what has changed, and what is missing; the page says
+    'not counted'."""
     wanted = {passes.key(*each): passes.settings_hash(*each[:2]) for each in passes.wanted()}
     found = {name: entry["settings"] for name, entry in passes.read().items()}
     assert found.items() <= wanted.items()
@@ -76,5 +98,7 @@ def test_counts_are_those_of_the_papers(name, preset, kind, fit, draw):
 def test_errors_about_what_is_missing_name_the_page(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"docs/downloads\.md where it is published"):
         resolve("checkpoints/nothing_of_this_name")
-    with pytest.raises(FileNotFoundError, match=r"docs/downloads\.md says where they are published"):
+    with pytest.raises(
+        FileNotFoundError, match=r"docs/downloads\.md says where they are published"
+    ):
         CelebAHQ(root=str(tmp_path / "none"))

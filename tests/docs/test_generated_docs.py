@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.build import target
-from bench.catalog import options
-from bench.docs import field_notes, pages
-from bench.guard import ROOT
+from posterior_bench.bench.build import target
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.docs import field_notes, pages
+from posterior_bench.bench.environment import ROOT
 
 
 @pytest.mark.parametrize("path", pages())
 def test_committed_page_is_up_to_date(path: str) -> None:
-    assert ROOT.joinpath(path).read_text(encoding="utf-8") == pages()[path], "run 'make docs' and commit the pages"
+    assert ROOT.joinpath(path).read_text(encoding="utf-8") == pages()[path], (
+        "run 'make docs' and commit the pages"
+    )
 
 
 @pytest.mark.parametrize("name", options("solver"))
@@ -23,7 +25,9 @@ def test_every_setting_of_a_solver_is_described(name: str) -> None:
     cls = target(options("solver")[name].content)
     described = [field for note in field_notes(cls) for field in note.fields]
     fields = [field.name for field in dataclasses.fields(cls)]
-    assert sorted(described) == sorted(fields), "the docstring's section 'Parameters' must name every field once"
+    assert sorted(described) == sorted(fields), (
+        "the docstring's section 'Parameters' must name every field once"
+    )
 
 
 def test_notes_are_read_from_running_text() -> None:

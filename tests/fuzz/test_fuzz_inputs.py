@@ -1,4 +1,5 @@
-"""Hostile and broken input of every class ends in one clear line of ours, or in data that is whole; in nothing else.
+"""Hostile and broken input of every class ends in one clear line of ours, or in data that is whole;
+in nothing else.
 
 More examples: ``HYPOTHESIS_PROFILE=long python -m pytest tests/fuzz``.
 """
@@ -23,22 +24,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-
-from bench.app import compose
-from bench.errors import UserError
-from bench.finish import finish
-from bench.overrides import check
-from bench.run import plain
-from bench.store import RowStore
-from datasets.folder import Folder
-from masks.files import Files
-from priors.load import load, save, verify
 from tests.bench.harness import run
 from tests.bench.test_store import row
 from tests.priors.test_load import META, fresh
 
+from posterior_bench.bench.app import compose
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.finish import finish
+from posterior_bench.bench.overrides import check
+from posterior_bench.bench.run import plain
+from posterior_bench.bench.store import RowStore
+from posterior_bench.datasets.folder import Folder
+from posterior_bench.masks.files import Files
+from posterior_bench.priors.load import load, save, verify
+
 NASTY = st.sampled_from(
-    ["", " ", "..", "/", "\0", "${", "${oc.env:HOME}", "${oc.env:", "[", "{a:", "'", "\\", "=", "nan"]
+    [
+        "",
+        " ",
+        "..",
+        "/",
+        "\0",
+        "${",
+        "${oc.env:HOME}",
+        "${oc.env:",
+        "[",
+        "{a:",
+        "'",
+        "\\",
+        "=",
+        "nan",
+    ]
 )
 WORDS = st.one_of(NASTY, st.text(max_size=12), st.integers().map(str), st.floats().map(str))
 
@@ -54,7 +70,7 @@ def refused(call: Callable[[], Any], *kinds: type[BaseException]) -> Any:
         return None
 
 
-# -- configurations ---------------------------------------------------------------------------------------------------
+# -- configurations --------------------------------------------------------------------------------
 
 KEYS = st.sampled_from(
     [
@@ -72,9 +88,36 @@ KEYS = st.sampled_from(
             "batch",
             "out",
         ),
-        *("timeout", "threads", "budget", "accept", "plugins", "retry", "precision", "solver.steps", "solver.preset"),
-        *("data.images", "data.root", "mask.low", "operator.sigma", "prior.path", "hydra.run.dir", "study.name"),
-        *("solver._target_", "data._target_", "metrics.psnr", "nonsense", "a.b.c", "+solver.steps", "~mask", "++seed"),
+        *(
+            "timeout",
+            "threads",
+            "budget",
+            "accept",
+            "plugins",
+            "retry",
+            "precision",
+            "solver.steps",
+            "solver.preset",
+        ),
+        *(
+            "data.images",
+            "data.root",
+            "mask.low",
+            "operator.sigma",
+            "prior.path",
+            "hydra.run.dir",
+            "study.name",
+        ),
+        *(
+            "solver._target_",
+            "data._target_",
+            "metrics.psnr",
+            "nonsense",
+            "a.b.c",
+            "+solver.steps",
+            "~mask",
+            "++seed",
+        ),
     ]
 )
 
@@ -87,7 +130,7 @@ def test_overrides(overrides: list[str]) -> None:
     refused(resolved, UserError)
 
 
-# -- images -----------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def encoded(kind: str, mode: str, size: tuple[int, int], frames: int = 1) -> bytes:
@@ -101,10 +144,17 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises so many pixels and which holds none."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 WHOLE = st.sampled_from(
@@ -125,7 +175,9 @@ WHOLE = st.sampled_from(
         encoded("TIFF", "F", (8, 8)),
     ]
 )
-BOMBS = st.builds(bomb, st.sampled_from([0, 1, 20_000, 2**31 - 1]), st.sampled_from([0, 1, 20_000, 2**31 - 1]))
+BOMBS = st.builds(
+    bomb, st.sampled_from([0, 1, 20_000, 2**31 - 1]), st.sampled_from([0, 1, 20_000, 2**31 - 1])
+)
 
 
 @st.composite
@@ -139,7 +191,11 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes] = WHOLE) -> bytes:
     return bytes(data)
 
 
-@given(damaged() | BOMBS, st.sampled_from([".png", ".jpg", ".webp", ".bmp"]), st.sampled_from(["rgb", "grey"]))
+@given(
+    damaged() | BOMBS,
+    st.sampled_from([".png", ".jpg", ".webp", ".bmp"]),
+    st.sampled_from(["rgb", "grey"]),
+)
 def test_images(data: bytes, ending: str, mode: str) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of metadata it cannot read
@@ -149,10 +205,12 @@ def test_images(data: bytes, ending: str, mode: str) -> None:
         assert all(len(line.splitlines()) == 1 and f"a{ending}" in line for line in problems)
         read = refused(lambda: images.images(images.ids), ValueError)
         if read is not None:
-            assert read.shape == (1, 3 if mode == "rgb" else 1, 8, 8) and bool((read.abs() <= 1).all())
+            assert read.shape == (1, 3 if mode == "rgb" else 1, 8, 8) and bool(
+                (read.abs() <= 1).all()
+            )
 
 
-# -- masks ------------------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 
 
 def saved(array: np.ndarray, packed: bool = False) -> bytes:
@@ -182,11 +240,13 @@ def test_masks(data: bytes, name: str, resize: bool) -> None:
         warnings.simplefilter("ignore")
         path = Path(folder) / name
         path.write_bytes(data)
-        mask = refused(lambda: Files(str(path), "hole", resize=resize).read("a.png", 0, 8, 8), ValueError)
+        mask = refused(
+            lambda: Files(str(path), "hole", resize=resize).read("a.png", 0, 8, 8), ValueError
+        )
         assert mask is None or (mask.shape == (8, 8) and mask.dtype == bool)
 
 
-# -- priors -----------------------------------------------------------------------------------------------------------
+# -- priors ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -196,15 +256,28 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**9) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 SPEC_KEYS = [
-    *("format", "name", "training", "source", "licence", "class_names", "net", "process", "parameterization"),
+    *(
+        "format",
+        "name",
+        "training",
+        "source",
+        "licence",
+        "class_names",
+        "net",
+        "process",
+        "parameterization",
+    ),
     *("sigma_data", "shape", "num_classes", "null_label", "sha256", "latent", "learned_var"),
 ]
 NESTED = st.tuples(
-    st.sampled_from(["net", "process", "sha256"]), st.text(max_size=8) | st.sampled_from(["class", "kind"])
+    st.sampled_from(["net", "process", "sha256"]),
+    st.text(max_size=8) | st.sampled_from(["class", "kind"]),
 )
 
 
@@ -236,7 +309,7 @@ def test_prior_files(prior: Path, data: st.DataObject, name: str, resealed: bool
         refused(lambda: load(folder), ValueError, FileNotFoundError)
 
 
-# -- shards -----------------------------------------------------------------------------------------------------------
+# -- shards ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +327,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(st.data())
 def test_shards(shards: Path, data: st.DataObject) -> None:
-    """Whatever bytes a file has: its rows are there as written or they are missing, and the others are untouched."""
+    """Whatever bytes a file has: its rows are there as written or they are missing, and the others
+    are untouched."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(shards, Path(place) / "c"))
         victim = data.draw(st.sampled_from(sorted((folder / "rows").iterdir())))
@@ -267,26 +341,34 @@ def test_shards(shards: Path, data: st.DataObject) -> None:
         assert len(found) >= 6
 
 
-# -- names and secrets ------------------------------------------------------------------------------------------------
+# -- names and secrets -----------------------------------------------------------------------------
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @given(
-    st.sampled_from(["../x", "/etc/x", "a/b", "..", ".", ".hidden", "", "a\0b", "a\nb", "~", "packed-0"])
+    st.sampled_from(
+        ["../x", "/etc/x", "a/b", "..", ".", ".hidden", "", "a\0b", "a\nb", "~", "packed-0"]
+    )
     | st.text(max_size=20)
 )
 def test_chunk_names_never_leave_the_folder(name: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "study" / "cells" / "c"
         folder.mkdir(parents=True)
-        refused(lambda: RowStore(folder).write(name, [row("../../../escaped", message=name)]), ValueError)
+        refused(
+            lambda: RowStore(folder).write(name, [row("../../../escaped", message=name)]),
+            ValueError,
+        )
         written = [path for path in Path(place).rglob("*") if path.is_file()]
         assert all(path.parent == folder / "rows" for path in written)
 
 
-def test_ids_that_climb_are_texts_and_no_paths(photos: Path, tmp_path: Path, command: Callable[..., list[str]]) -> None:
-    """Images in folders below the root have a slash in their ids; nothing is written by that name."""
+def test_ids_that_climb_are_texts_and_no_paths(
+    photos: Path, tmp_path: Path, command: Callable[..., list[str]]
+) -> None:
+    """Images in folders below the root have a slash in their ids; nothing is written by that
+    name."""
     root = tmp_path / "root" / "deep" / "x.."
     root.mkdir(parents=True)
     for i, photo in enumerate(sorted(photos.iterdir())[:2]):

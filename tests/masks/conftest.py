@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
+from posterior_bench.masks.base import MaskGenerator
 
 Mask = NDArray[np.bool_]
 
@@ -24,7 +24,9 @@ def rng() -> Callable[[int], np.random.Generator]:
 def hidden(rng: Callable[[int], np.random.Generator]) -> Callable[..., NDArray[np.float64]]:
     """Hidden fractions of masks with different seeds."""
 
-    def fractions(masks: MaskGenerator, height: int, width: int, seeds: Iterable[int]) -> NDArray[np.float64]:
+    def fractions(
+        masks: MaskGenerator, height: int, width: int, seeds: Iterable[int]
+    ) -> NDArray[np.float64]:
         return np.array([1 - masks.generate(rng(seed), height, width).mean() for seed in seeds])
 
     return fractions

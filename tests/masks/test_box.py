@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from masks.box import Box
+from posterior_bench.masks.box import Box
 
 Make = Callable[[int], np.random.Generator]
 
@@ -46,7 +46,8 @@ def test_pixels_and_fractions(rng: Make) -> None:
 
 def test_observed_side_is_the_complement(rng: Make) -> None:
     assert np.array_equal(
-        Box(observed="inside").generate(rng(9), 40, 30), ~Box(observed="outside").generate(rng(9), 40, 30)
+        Box(observed="inside").generate(rng(9), 40, 30),
+        ~Box(observed="outside").generate(rng(9), 40, 30),
     )
 
 
@@ -67,7 +68,9 @@ def test_bad_settings(settings: dict[str, float | str], message: str) -> None:
 
 
 def test_boxes_that_do_not_fit(rng: Make) -> None:
-    with pytest.raises(ValueError, match="a box of 30 pixels with a margin of 2 does not fit into 28"):
+    with pytest.raises(
+        ValueError, match="a box of 30 pixels with a margin of 2 does not fit into 28"
+    ):
         Box(side=30).generate(rng(0), 28, 28)
     with pytest.raises(ValueError, match="fills the whole 28 x 28 image"):
         Box(side=28, margin=0).generate(rng(0), 28, 28)

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from masks.base import MaskGenerator
-from masks.box import Box
-from masks.comod import CoMod
-from masks.palette import Palette
-from masks.pixels import Pixels
-from masks.rotated import RotatedWindow
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.box import Box
+from posterior_bench.masks.comod import CoMod
+from posterior_bench.masks.palette import Palette
+from posterior_bench.masks.pixels import Pixels
+from posterior_bench.masks.rotated import RotatedWindow
 
 CONF = Path(__file__).parents[2] / "conf" / "mask"
 YAML = {RotatedWindow: "rotated", CoMod: "comod", Palette: "palette", Box: "box", Pixels: "pixels"}
@@ -47,10 +47,14 @@ def test_the_generator_alone_decides(masks: MaskGenerator, rng: Make) -> None:
     first, state = masks.generate(rng(11), 28, 28), np.random.get_state()[1]
     masks.generate(rng(12), 64, 64)
     assert np.array_equal(masks.generate(rng(11), 28, 28), first)
-    assert np.array_equal(np.random.get_state()[1], state)  # NumPy's global generator was left alone
+    assert np.array_equal(
+        np.random.get_state()[1], state
+    )  # NumPy's global generator was left alone
 
 
-@pytest.mark.parametrize("masks", [m for m in GENERATORS if getattr(m, "position", "") != "centre"], ids=repr)
+@pytest.mark.parametrize(
+    "masks", [m for m in GENERATORS if getattr(m, "position", "") != "centre"], ids=repr
+)
 def test_seeds_give_different_masks(masks: MaskGenerator, rng: Make) -> None:
     assert len({masks.generate(rng(seed), 64, 64).tobytes() for seed in range(20)}) >= 15
 
@@ -61,7 +65,10 @@ def test_seeds_give_different_masks(masks: MaskGenerator, rng: Make) -> None:
         (RotatedWindow(), "9ebd560685bc89634b78775ac4c7be69011372bf25fde9c8fcdcc1589fc2b51f"),
         (CoMod(), "92e443bc7141c660f62089055151268d6fb6dda1895bf899822bfd201f94d107"),
         (Palette(), "79e3e6886386906f4f3e359064d2ae619623142a04e5945e8bc17020f15c2feb"),
-        (Palette(variant="vipaint_release"), "cc2180c2c620dca4cef58467015ad7917ac56ea1b188a9b98512acfbac4b04fb"),
+        (
+            Palette(variant="vipaint_release"),
+            "cc2180c2c620dca4cef58467015ad7917ac56ea1b188a9b98512acfbac4b04fb",
+        ),
         (Box(), "0b236292aeff8b2fae80c2c48bc3a187d68fefe0e699af90f9285e1a11497214"),
     ],
     ids=repr,
@@ -84,6 +91,8 @@ def test_yaml_spells_out_the_defaults(kind: type[MaskGenerator]) -> None:
     text = (CONF / f"{YAML[kind]}.yaml").read_text()
     node = yaml.safe_load(text)
     assert text.startswith("# ")
-    assert node.pop("_target_") == f"{kind.__module__}.{kind.__qualname__}"
+    assert node.pop("_target_") == f"{kind.__module__}.{kind.__qualname__}".removeprefix(
+        "posterior_bench."
+    )
     assert kind(**node) == kind()
     assert node.keys() == {field.name for field in fields(kind)}  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""LaMa masks, against statistics measured with the published generator (OpenCV lines, NumPy's legacy stream)."""
+"""LaMa masks, against statistics measured with the published generator (OpenCV lines, NumPy's
+legacy stream)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from masks.lama import LaMa
+from posterior_bench.masks.lama import LaMa
 
 Make = Callable[[int], np.random.Generator]
 
-# width, mean and deviation of the hidden fraction, its 5 % and 95 % quantiles, accepted share; at 256 pixels
+# width, mean and deviation of the hidden fraction, its 5 % and 95 % quantiles, accepted share; at
+# 256 pixels
 MEASURED = [
     ("thin", 0.287, 0.128, 0.075, 0.473, 0.97),
     ("medium", 0.240, 0.133, 0.018, 0.431, 0.99),
@@ -28,15 +30,26 @@ def _raw(masks: LaMa, side: int, count: int, rng: Make) -> NDArray[np.float64]:
 @pytest.mark.parametrize("side", [28, 64, 256])
 @pytest.mark.parametrize(("width", "mean", "deviation", "low", "high", "accepted"), MEASURED)
 def test_hidden_fraction(
-    width: str, mean: float, deviation: float, low: float, high: float, accepted: float, side: int, rng: Make
+    width: str,
+    mean: float,
+    deviation: float,
+    low: float,
+    high: float,
+    accepted: float,
+    side: int,
+    rng: Make,
 ) -> None:
     count = 400
     raw = _raw(LaMa(width), side, count, rng)
     kept = raw[raw <= 0.5]
-    assert len(kept) / count == pytest.approx(accepted, abs=4 * np.sqrt(accepted * (1 - accepted) / count) + 0.01)
+    assert len(kept) / count == pytest.approx(
+        accepted, abs=4 * np.sqrt(accepted * (1 - accepted) / count) + 0.01
+    )
     # four standard errors, and the error of the measured value
     assert kept.mean() == pytest.approx(mean, abs=4 * deviation / np.sqrt(len(kept)) + 0.005)
-    assert kept.std() == pytest.approx(deviation, abs=4 * deviation / np.sqrt(2 * len(kept)) + 0.005)
+    assert kept.std() == pytest.approx(
+        deviation, abs=4 * deviation / np.sqrt(2 * len(kept)) + 0.005
+    )
     assert np.quantile(kept, [0.05, 0.95]) == pytest.approx([low, high], abs=0.035)
 
 
@@ -45,9 +58,13 @@ def test_settings_of_512_pixels(rng: Make) -> None:
     raw = _raw(LaMa("medium", resolution=512), 64, 600, rng)
     assert raw[raw <= 0.5].mean() == pytest.approx(0.274, abs=4 * 0.131 / np.sqrt(500) + 0.005)
     large = LaMa("thick").generate(rng(1), 512, 512)
-    assert np.array_equal(large, LaMa("thick", resolution=512, scale="native").generate(rng(1), 512, 512))
+    assert np.array_equal(
+        large, LaMa("thick", resolution=512, scale="native").generate(rng(1), 512, 512)
+    )
     small = LaMa("thick").generate(rng(1), 256, 256)
-    assert np.array_equal(small, LaMa("thick", resolution=256, scale="native").generate(rng(1), 256, 256))
+    assert np.array_equal(
+        small, LaMa("thick", resolution=256, scale="native").generate(rng(1), 256, 256)
+    )
 
 
 def test_never_more_than_half(hidden: Callable[..., NDArray[np.float64]]) -> None:
@@ -61,7 +78,10 @@ def test_native_widths_swamp_small_images(rng: Make) -> None:
 
 def test_same_at_every_size(rng: Make) -> None:
     """At 64 pixels, the mask of 256 pixels seen at the middle of every 4 x 4 block."""
-    coarse, fine = ~LaMa("thick").generate(rng(3), 64, 64), ~LaMa("thick").generate(rng(3), 256, 256)
+    coarse, fine = (
+        ~LaMa("thick").generate(rng(3), 64, 64),
+        ~LaMa("thick").generate(rng(3), 256, 256),
+    )
     around = fine.reshape(64, 4, 64, 4)[:, 1:3, :, 1:3].mean((1, 3))
     sure = (around == 0) | (around == 1)
     assert sure.mean() > 0.95 and np.array_equal(coarse[sure], around[sure] == 1)
@@ -75,7 +95,9 @@ def test_same_at_every_size(rng: Make) -> None:
         ("thick", "0d5be03934f2f72e79795c31bc953f42c7efd9b5027c1054efa46e11a9b35e67"),
     ],
 )
-def test_masks_never_change(width: str, golden: str, rng: Make, fingerprint: Callable[..., str]) -> None:
+def test_masks_never_change(
+    width: str, golden: str, rng: Make, fingerprint: Callable[..., str]
+) -> None:
     """A change of these values changes every published result with this mask."""
     assert fingerprint(LaMa(width).generate(rng(2024), 64, 64)) == golden
 
@@ -111,7 +133,9 @@ def test_boxes_are_drawn_in_three_of_thirteen_cases(width: str, rng: Make) -> No
 
     boxes, strokes = hole(0.0), hole(1 - 1e-12)
     assert not np.array_equal(boxes, strokes)
-    assert np.array_equal(hole(3 / 13 - 1e-9), boxes) and np.array_equal(hole(3 / 13 + 1e-9), strokes)
+    assert np.array_equal(hole(3 / 13 - 1e-9), boxes) and np.array_equal(
+        hole(3 / 13 + 1e-9), strokes
+    )
 
 
 def test_thin_masks_have_no_boxes(rng: Make) -> None:
@@ -120,7 +144,8 @@ def test_thin_masks_have_no_boxes(rng: Make) -> None:
 
 
 def test_boxes_fill_their_rectangles_and_hide_few_pixels(rng: Make) -> None:
-    """Of one to five boxes one in five is single; medium boxes hide 4.0 % of an image on average, strokes 30.1 %."""
+    """Of one to five boxes one in five is single; medium boxes hide 4.0 % of an image on average,
+    strokes 30.1 %."""
     count, single, shares = 300, 0, []
     for seed in range(count):
         hole = LaMa("medium").draw(Decided(rng(seed), 0.0), 256, 256)

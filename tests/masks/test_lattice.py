@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from masks.base import MaskGenerator
-from masks.box import Box
-from masks.lama import LaMa
-from masks.lattice import Lattice
-from masks.pixels import PixelDrop
-from masks.rotated import RotatedWindow
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.box import Box
+from posterior_bench.masks.lama import LaMa
+from posterior_bench.masks.lattice import Lattice
+from posterior_bench.masks.pixels import PixelDrop
+from posterior_bench.masks.rotated import RotatedWindow
 
 CONF = Path(__file__).parents[2] / "conf" / "mask"
 Make = Callable[[int], np.random.Generator]
@@ -25,7 +25,10 @@ def test_lines_and_nearest_pixels(rng: Make) -> None:
     assert lines.tolist() == [[False] * 3, [True] * 3, [False] * 3, [True] * 3]
     nearest = Lattice().generate(rng(0), 4, 4)
     assert np.argwhere(nearest).tolist() == [[1, 1], [1, 3], [3, 1], [3, 3]]
-    assert np.argwhere(Lattice(4, 2, first_row=0).generate(rng(0), 5, 3)).tolist() == [[0, 1], [4, 1]]
+    assert np.argwhere(Lattice(4, 2, first_row=0).generate(rng(0), 5, 3)).tolist() == [
+        [0, 1],
+        [4, 1],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -44,10 +47,16 @@ def test_lines_and_nearest_pixels(rng: Make) -> None:
     ],
 )
 @pytest.mark.parametrize("side", [28, 32, 64])
-def test_yaml(name: str, expected: MaskGenerator, hidden: float | None, side: int, rng: Make) -> None:
+def test_yaml(
+    name: str, expected: MaskGenerator, hidden: float | None, side: int, rng: Make
+) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     node = yaml.safe_load(text)
-    assert text.startswith("# ") and node.pop("_target_") == f"{type(expected).__module__}.{type(expected).__name__}"
+    assert (
+        text.startswith("# ")
+        and node.pop("_target_")
+        == f"masks.{type(expected).__module__.rpartition('.')[2]}.{type(expected).__name__}"
+    )
     masks = type(expected)(**node)
     assert masks == expected
     mask = masks.generate(rng(2), side, side)
@@ -64,14 +73,20 @@ def test_half_is_the_left_one(rng: Make) -> None:
 def test_drop_has_the_published_shares(rng: Make) -> None:
     hidden = np.array([(~PixelDrop().generate(rng(seed), 64, 64)).mean() for seed in range(500)])
     assert hidden.min() + 1 / 4096 >= 0.3 and hidden.max() < 0.7
-    assert hidden.mean() == pytest.approx(0.5, abs=4 * 0.1155 / np.sqrt(500))  # uniform: 0.4 / sqrt(12)
+    assert hidden.mean() == pytest.approx(
+        0.5, abs=4 * 0.1155 / np.sqrt(500)
+    )  # uniform: 0.4 / sqrt(12)
     assert hidden.std() == pytest.approx(0.1155, abs=0.012)
     place = np.mean([PixelDrop().generate(rng(seed), 8, 8) for seed in range(2000)], axis=0)
-    assert np.abs(place - 0.5).max() < 4.5 * 0.5 / np.sqrt(2000)  # every pixel alike; sd of one of 64 means
+    assert np.abs(place - 0.5).max() < 4.5 * 0.5 / np.sqrt(
+        2000
+    )  # every pixel alike; sd of one of 64 means
 
 
 def test_drop_hides_whole_numbers_of_pixels(rng: Make) -> None:
-    assert (~PixelDrop(low=0.92, high=0.92).generate(rng(0), 256, 256)).sum() == 60293  # int(0.92 * 65536)
+    assert (
+        ~PixelDrop(low=0.92, high=0.92).generate(rng(0), 256, 256)
+    ).sum() == 60293  # int(0.92 * 65536)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +97,9 @@ def test_drop_hides_whole_numbers_of_pixels(rng: Make) -> None:
     ],
     ids=repr,
 )
-def test_masks_never_change(masks: MaskGenerator, golden: str, rng: Make, fingerprint: Callable[..., str]) -> None:
+def test_masks_never_change(
+    masks: MaskGenerator, golden: str, rng: Make, fingerprint: Callable[..., str]
+) -> None:
     """A change of these values changes every published result with this mask."""
     assert fingerprint(masks.generate(rng(2024), 64, 64)) == golden
 

@@ -1,4 +1,5 @@
-"""Masks drawn on photographs of any size: they go exactly the way of the photograph, as Pillow and paint show."""
+"""Masks drawn on photographs of any size: they go exactly the way of the photograph, as Pillow and
+paint show."""
 
 from __future__ import annotations
 
@@ -10,15 +11,27 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from datasets.base import Frame
-from datasets.crops import CROPS, places
-from datasets.folder import Folder
-from masks.files import Files
-from masks.semantic import Semantic
+from posterior_bench.datasets.base import Frame
+from posterior_bench.datasets.crops import CROPS, places
+from posterior_bench.datasets.folder import Folder
+from posterior_bench.masks.files import Files
+from posterior_bench.masks.semantic import Semantic
 
 Mask = NDArray[np.bool_]
-# width, height: landscape, portrait, odd, square, panorama, smaller than the image, and of just twice its size
-SIZES = [(640, 480), (300, 451), (97, 64), (65, 129), (96, 96), (1000, 333), (31, 20), (20, 31), (129, 128), (64, 64)]
+# width, height: landscape, portrait, odd, square, panorama, smaller than the image, and of just
+# twice its size
+SIZES = [
+    (640, 480),
+    (300, 451),
+    (97, 64),
+    (65, 129),
+    (96, 96),
+    (1000, 333),
+    (31, 20),
+    (20, 31),
+    (129, 128),
+    (64, 64),
+]
 
 
 def _read(masks: Any, data: Folder, image: str, index: int = 0) -> Mask:
@@ -35,13 +48,14 @@ def _drawn(width: int, height: int) -> Image.Image:
     return image
 
 
-# -- the geometry --------------------------------------------------------------------------------------------------
+# -- the geometry ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [64, 28])
 @pytest.mark.parametrize("crop", CROPS)
 def test_places_are_where_the_crop_takes_its_pixels_from(crop: str, size: int) -> None:
-    """A photograph whose values are its own coordinates comes out of the crop with those of every new pixel's centre.
+    """A photograph whose values are its own coordinates comes out of the crop with those of every
+    new pixel's centre.
 
     Filters keep a straight ramp straight, but at the borders, where they lack one side.
     """
@@ -55,12 +69,17 @@ def test_places_are_where_the_crop_takes_its_pixels_from(crop: str, size: int) -
             found = places(crop, height, width, size)[along]
             off = np.abs(centres - (found + 0.5))[4:-4]
             scale = min(width, height) / size
-            most = 0.5 + 0.02 * scale + (_jitter(length, min(width, height), size) if crop == "guided" else 0)
+            most = (
+                0.5
+                + 0.02 * scale
+                + (_jitter(length, min(width, height), size) if crop == "guided" else 0)
+            )
             assert found.shape == (size,) and off.max() <= most, (width, height, along)
 
 
 def _jitter(length: int, short: int, size: int) -> float:
-    """How far the box filter of ``guided`` puts a pixel off its place: where it halves an odd length, by half a pixel.
+    """How far the box filter of ``guided`` puts a pixel off its place: where it halves an odd
+    length, by half a pixel.
 
     It averages whole pixels, two for most of the new ones.
     """
@@ -73,10 +92,11 @@ def _jitter(length: int, short: int, size: int) -> float:
 
 @pytest.mark.parametrize("crop", CROPS)
 def test_masks_are_those_that_pillow_crops_and_resizes(crop: str, rng: Any) -> None:
-    """Random pixels, by the steps of docs/data.md written with Pillow's own crop and nearest resize.
+    """Random pixels, by the steps of docs/data.md written with Pillow's own crop and nearest
+    resize.
 
-    Where a new centre lies between two old pixels, both are nearest; Pillow's sums of floats then choose by chance,
-    unless the sizes divide each other.
+    Where a new centre lies between two old pixels, both are nearest; Pillow's sums of floats then
+    choose by chance, unless the sizes divide each other.
     """
     for width, height in SIZES:
         for size in (64, 28):
@@ -92,7 +112,9 @@ def test_masks_are_those_that_pillow_crops_and_resizes(crop: str, rng: Any) -> N
                 left, top = (w - side) // 2, (h - side) // 2
                 image, w, h = image.crop((left, top, left + side, top + side)), size, size
             left, top = (w - size) // 2, (h - size) // 2
-            expected = image.resize((w, h), Image.Resampling.NEAREST).crop((left, top, left + size, top + size))
+            expected = image.resize((w, h), Image.Resampling.NEAREST).crop(
+                (left, top, left + size, top + size)
+            )
             frame = Frame((height, width), (height, width), *places(crop, height, width, size))
             clear = np.outer(_clear(image.height, h, top, size), _clear(image.width, w, left, size))
             same = frame.carry(plane) == np.asarray(expected, dtype=bool)
@@ -100,8 +122,11 @@ def test_masks_are_those_that_pillow_crops_and_resizes(crop: str, rng: Any) -> N
 
 
 def _clear(old: int, new: int, first: int, count: int) -> Mask:
-    """Which of ``count`` new pixels from the ``first`` on have their centre clearly in one old pixel."""
-    return np.array([old % new == 0 or (2 * i + 1) * old % (2 * new) != 0 for i in range(first, first + count)])
+    """Which of ``count`` new pixels from the ``first`` on have their centre clearly in one old
+    pixel."""
+    return np.array(
+        [old % new == 0 or (2 * i + 1) * old % (2 * new) != 0 for i in range(first, first + count)]
+    )
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
@@ -109,13 +134,18 @@ def _clear(old: int, new: int, first: int, count: int) -> Mask:
 def test_a_hole_painted_into_the_photograph_is_the_hole_of_its_mask(
     width: int, height: int, turn: int, tmp_path: Path
 ) -> None:
-    """Through the files: the photograph is black, and white where its mask is. Turned by EXIF or not.
+    """Through the files: the photograph is black, and white where its mask is. Turned by EXIF or
+    not.
 
     The mask is as large as the photograph looks or, of one that was turned, as large as its file.
     """
     mask, exif = _drawn(width, height), Image.Exif()
     exif[0x0112] = turn
-    back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    back = {
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
     stored = mask.transpose(back[turn]) if turn in back else mask
     for folder in ("photos", "seen", "stored"):
         (tmp_path / folder).mkdir()
@@ -145,7 +175,7 @@ def test_label_maps_go_along_too(tmp_path: Path) -> None:
     assert sure.mean() > 0.5 and np.array_equal(seen[sure], pixels[sure] > 0)
 
 
-# -- which sizes are understood ------------------------------------------------------------------------------------
+# -- which sizes are understood --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -163,27 +193,38 @@ def _left_half(width: int, height: int) -> Image.Image:
     return image
 
 
-def test_a_mask_of_the_size_of_the_image_is_used_as_it_is(photos: Folder, tmp_path: Path, rng: Any) -> None:
+def test_a_mask_of_the_size_of_the_image_is_used_as_it_is(
+    photos: Folder, tmp_path: Path, rng: Any
+) -> None:
     plane = rng(0).random((16, 16)) < 0.5
     Image.fromarray(plane).save(tmp_path / "one.png")
     for image in photos.ids:
-        assert np.array_equal(_read(Files(str(tmp_path / "one.png"), "observed"), photos, image), plane)
+        assert np.array_equal(
+            _read(Files(str(tmp_path / "one.png"), "observed"), photos, image), plane
+        )
 
 
 @pytest.mark.parametrize("size", [(60, 40), (16, 16), (30, 20), (181, 121), (32, 32)])
-def test_masks_of_other_sizes_but_the_same_proportions(size: tuple[int, int], photos: Folder, tmp_path: Path) -> None:
+def test_masks_of_other_sizes_but_the_same_proportions(
+    size: tuple[int, int], photos: Folder, tmp_path: Path
+) -> None:
     """The left half stays the left half; sizes of neither photograph nor image need ``resize``."""
     _left_half(*size).save(tmp_path / "a.png")
     exact = size in ((60, 40), (16, 16))
     if not exact:
-        with pytest.raises(ValueError, match=r"its photograph 60 x 40 and the image 16 x 16; set mask.resize=true to"):
+        with pytest.raises(
+            ValueError,
+            match=r"its photograph 60 x 40 and the image 16 x 16; set mask.resize=true to",
+        ):
             _read(Files(str(tmp_path)), photos, "a.jpg")
     seen = _read(Files(str(tmp_path), resize=not exact), photos, "a.jpg")
     assert not seen[:, :8].any() and seen[:, 8:].all()
 
 
 @pytest.mark.parametrize("resize", [False, True])
-def test_a_mask_of_another_size_is_refused_with_every_size(resize: bool, photos: Folder, tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_refused_with_every_size(
+    resize: bool, photos: Folder, tmp_path: Path
+) -> None:
     """The mask of the landscape for the portrait, or one for all of them."""
     _left_half(60, 40).save(tmp_path / "one.png")
     masks = Files(str(tmp_path / "one.png"), resize=resize)
@@ -191,12 +232,17 @@ def test_a_mask_of_another_size_is_refused_with_every_size(resize: bool, photos:
     with pytest.raises(ValueError) as caught:
         _read(masks, photos, "b.jpg")
     message = str(caught.value)
-    assert "one.png': it has 60 x 40 pixels (width x height), its photograph 40 x 61 and the image 16 x 16" in message
+    assert (
+        "one.png': it has 60 x 40 pixels (width x height), its photograph 40 x 61 and the image 16 "
+        "x 16" in message
+    )
     assert "save it at one of these sizes" in message and "\n" not in message
     assert ("mask.resize=true" in message) is not resize
 
 
-def test_masks_by_number_have_the_size_of_their_own_photograph(photos: Folder, tmp_path: Path) -> None:
+def test_masks_by_number_have_the_size_of_their_own_photograph(
+    photos: Folder, tmp_path: Path
+) -> None:
     (tmp_path / "masks").mkdir()
     for number, size in enumerate([(60, 40), (40, 61)]):
         _left_half(*size).save(tmp_path / "masks" / f"{number:03d}.png")
@@ -206,14 +252,18 @@ def test_masks_by_number_have_the_size_of_their_own_photograph(photos: Folder, t
 
 
 def test_the_hidden_share_is_that_of_the_image(photos: Folder, tmp_path: Path) -> None:
-    """The left quarter of the landscape is hidden: 15 columns, of which the crop to 40 leaves 5, an eighth."""
+    """The left quarter of the landscape is hidden: 15 columns, of which the crop to 40 leaves 5, an
+    eighth."""
     image = Image.new("L", (60, 40))
     ImageDraw.Draw(image).rectangle([0, 0, 14, 40], fill=255)
     image.save(tmp_path / "a.png")
     assert Files(str(tmp_path)).beside(photos).hidden(["a.jpg"], 16, 16) == [2 / 16]
     ImageDraw.Draw(image).rectangle([8, 0, 14, 40], fill=0)  # what is left lies beside the crop
     image.save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"hides everything or nothing; draw it larger, within what is used of the ph"):
+    with pytest.raises(
+        ValueError,
+        match=r"hides everything or nothing; draw it larger, within what is used of the ph",
+    ):
         _read(Files(str(tmp_path)), photos, "a.jpg")
 
 

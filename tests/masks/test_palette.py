@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from masks.comod import CoMod
-from masks.palette import Palette
+from posterior_bench.masks.comod import CoMod
+from posterior_bench.masks.palette import Palette
 
 Make = Callable[[int], np.random.Generator]
 Hidden = Callable[..., NDArray[np.float64]]
@@ -28,7 +28,9 @@ def test_raw_strokes(side: int, hidden: Hidden) -> None:
     assert found.mean() == pytest.approx(0.150, abs=4 * found.std() / np.sqrt(500))
     assert found[found <= 0.3].mean() == pytest.approx(0.142, abs=4 * 0.075 / np.sqrt(500))
     assert np.mean(found <= 0.3) == pytest.approx(0.95, abs=0.04)
-    assert np.mean((found > 0.2) & (found < 0.3)) == pytest.approx(0.22, abs=4 * np.sqrt(0.22 * 0.78 / 500))
+    assert np.mean((found > 0.2) & (found < 0.3)) == pytest.approx(
+        0.22, abs=4 * np.sqrt(0.22 * 0.78 / 500)
+    )
     assert found.min() < 0.04 and 0.36 < found.max() < 0.6
 
 
@@ -48,7 +50,10 @@ def test_native_strokes_swamp_small_images(rng: Make) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="unknown variant 'tiny'; valid: palette_20_30, vipaint_release, palette_raw"):
+    with pytest.raises(
+        ValueError,
+        match="unknown variant 'tiny'; valid: palette_20_30, vipaint_release, palette_raw",
+    ):
         Palette(variant="tiny")
     with pytest.raises(ValueError, match="unknown scale"):
         Palette(scale="")

@@ -7,14 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from masks.pixels import Pixels
+from posterior_bench.masks.pixels import Pixels
 
 Make = Callable[[int], np.random.Generator]
 
 
 @pytest.mark.parametrize(
     ("observed", "shape", "count"),
-    [(0.5, (1, 8), 4), (0.25, (4, 4), 4), (1, (1, 2), 1), (3, (8, 8), 3), (0.01, (1, 8), 1), (16, (4, 4), 16)],
+    [
+        (0.5, (1, 8), 4),
+        (0.25, (4, 4), 4),
+        (1, (1, 2), 1),
+        (3, (8, 8), 3),
+        (0.01, (1, 8), 1),
+        (16, (4, 4), 16),
+    ],
 )
 @pytest.mark.parametrize("place", ["random", "first"])
 def test_exactly_so_many_are_observed(

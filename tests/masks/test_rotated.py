@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from masks.rotated import RotatedWindow
+from posterior_bench.masks.rotated import RotatedWindow
 
 Make = Callable[[int], np.random.Generator]
 
@@ -28,7 +28,10 @@ def _pillow(side: int, angle: int) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("side", [64, 256])
 def test_agrees_with_pillow(side: int, rng: Make) -> None:
-    differing = [np.mean(_window(rng, angle, side, side) != _pillow(side, angle)) for angle in range(0, 360, 5)]
+    differing = [
+        np.mean(_window(rng, angle, side, side) != _pillow(side, angle))
+        for angle in range(0, 360, 5)
+    ]
     assert max(differing) <= 0.6 / side  # less than a pixel along the line
     assert np.mean(differing) <= 0.05 / side
 
@@ -48,7 +51,10 @@ def test_at_least_half_is_hidden_at_every_angle(height: int, width: int, rng: Ma
 
 
 def test_opposite_angles_are_complements(rng: Make) -> None:
-    assert all(np.array_equal(_window(rng, a, 20, 30), ~_window(rng, a + 180, 20, 30)) for a in range(0, 180, 15))
+    assert all(
+        np.array_equal(_window(rng, a, 20, 30), ~_window(rng, a + 180, 20, 30))
+        for a in range(0, 180, 15)
+    )
 
 
 def test_angles_are_uniform_whole_degrees(rng: Make) -> None:

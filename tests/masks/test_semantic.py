@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from masks.semantic import PARTS, Semantic
+from posterior_bench.masks.semantic import PARTS, Semantic
 
 LABELS = np.zeros((16, 16), dtype=np.uint8)
 LABELS[2:6, 4:12] = 13  # hair
@@ -26,13 +26,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _read(masks: Semantic, image_id: str = "face.jpg", index: int = 0, side: int = 16) -> NDArray[np.bool_]:
-    return masks.for_image(image_id, index).generate(np.random.Generator(np.random.PCG64(0)), side, side)
+def _read(
+    masks: Semantic, image_id: str = "face.jpg", index: int = 0, side: int = 16
+) -> NDArray[np.bool_]:
+    return masks.for_image(image_id, index).generate(
+        np.random.Generator(np.random.PCG64(0)), side, side
+    )
 
 
 def test_objects_are_kept_or_hidden(folder: Path) -> None:
     assert np.array_equal(_read(Semantic(str(folder), ("hair",))), LABELS == 13)
-    assert np.array_equal(_read(Semantic(str(folder), (13, "l_eye"))), (LABELS == 13) | (LABELS == 4))
+    assert np.array_equal(
+        _read(Semantic(str(folder), (13, "l_eye"))), (LABELS == 13) | (LABELS == 4)
+    )
     assert np.array_equal(_read(Semantic(str(folder), (1,), labelled="hole")), LABELS != 1)
     assert np.array_equal(_read(Semantic(str(folder), (0,))), LABELS == 0)
 
@@ -44,7 +50,8 @@ def test_parts_of_celebamask_hq_have_their_published_numbers() -> None:
 
 
 def test_parts_are_put_together_where_later_ones_count(tmp_path: Path) -> None:
-    """Image 2012 lies in folder 1; the file of the skin covers the eye too, and hair that falls over the skin wins."""
+    """Image 2012 lies in folder 1; the file of the skin covers the eye too, and hair that falls
+    over the skin wins."""
     part = tmp_path / "1"
     part.mkdir()
     skin, eye, hair = (np.zeros((16, 16), dtype=np.uint8) for _ in range(3))
@@ -54,7 +61,9 @@ def test_parts_are_put_together_where_later_ones_count(tmp_path: Path) -> None:
     for image in ("2012.jpg", "CelebA-HQ-img/2012.jpg", "02012"):
         for label, number in (("skin", 1), ("l_eye", 4), ("hair", 13)):
             assert np.array_equal(_read(Semantic(str(tmp_path), (label,)), image), number == LABELS)
-    with pytest.raises(ValueError, match=r"label map of image '7.jpg': image '7.jpg' has no file '7.png'"):
+    with pytest.raises(
+        ValueError, match=r"label map of image '7.jpg': image '7.jpg' has no file '7.png'"
+    ):
         _read(Semantic(str(tmp_path), ("hair",)), "7.jpg")
 
 
@@ -84,7 +93,10 @@ def test_dilation_in_every_direction(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"labels": ("hat",)}, r"labels hat cover 0.0000 of image 'face.jpg', not between 0.0 and 1.0; leave it out"),
+        (
+            {"labels": ("hat",)},
+            r"labels hat cover 0.0000 of image 'face.jpg', not between 0.0 and 1.0; leave it out",
+        ),
         ({"labels": ("hair",), "min_area": 0.2}, "cover 0.1250"),
         ({"labels": ("hair",), "max_area": 0.1}, "cover 0.1250"),
     ],
@@ -116,7 +128,9 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_maps_that_are_none(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "face.png")
-    with pytest.raises(ValueError, match="is an image of mode RGB; save it with one channel of label numbers"):
+    with pytest.raises(
+        ValueError, match="is an image of mode RGB; save it with one channel of label numbers"
+    ):
         _read(Semantic(str(tmp_path), (1,)))
     np.save(tmp_path / "maps.npy", np.ones((16, 16)))
     with pytest.raises(ValueError, match="holds float64 values; label maps are whole numbers"):
@@ -131,11 +145,13 @@ def test_masks_never_change(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["semantic", "hair", "files", "text"])
 def test_yaml_names_every_setting(name: str) -> None:
-    from masks.files import Files
+    from posterior_bench.masks.files import Files
 
     text = (Path(__file__).parents[2] / "conf" / "mask" / f"{name}.yaml").read_text()
     node = yaml.safe_load(text)
-    kind: Any = {"masks.semantic.Semantic": Semantic, "masks.files.Files": Files}[node.pop("_target_")]
+    kind: Any = {"masks.semantic.Semantic": Semantic, "masks.files.Files": Files}[
+        node.pop("_target_")
+    ]
     assert text.startswith("# ") and node.keys() == kind.__dataclass_fields__.keys()
     asked = {"path": "p", "white": "hole", "labels": (1,)}
     kind(**{k: asked[k] if v == "???" else v for k, v in node.items()})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from masks.strokes import Brush, Canvas
+from posterior_bench.masks.strokes import Brush, Canvas
 
 Make = Callable[[int], np.random.Generator]
 Points = list[tuple[int, int]]
@@ -20,7 +20,11 @@ def _distance(x: float, y: float, start: tuple[int, int], end: tuple[int, int]) 
     """From a point to a segment."""
     px, py, qx, qy = *start, *end
     length2 = (qx - px) ** 2 + (qy - py) ** 2
-    along = 0.0 if length2 == 0 else min(max(((x - px) * (qx - px) + (y - py) * (qy - py)) / length2, 0), 1)
+    along = (
+        0.0
+        if length2 == 0
+        else min(max(((x - px) * (qx - px) + (y - py) * (qy - py)) / length2, 0), 1)
+    )
     return math.hypot(x - px - along * (qx - px), y - py - along * (qy - py))
 
 
@@ -63,11 +67,14 @@ def test_scales_agree_at_256_pixels(rng: Make) -> None:
 
 
 def test_close_to_pillow(rng: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The released generators draw lines and discs with Pillow; the covered area is the same to 1.5 %."""
+    """The released generators draw lines and discs with Pillow; the covered area is the same to 1.5
+    %."""
     drawn: list[tuple[Points, int]] = []
     polyline = Canvas.polyline
     monkeypatch.setattr(
-        Canvas, "polyline", lambda self, points, width: (drawn.append((points, width)), polyline(self, points, width))
+        Canvas,
+        "polyline",
+        lambda self, points, width: (drawn.append((points, width)), polyline(self, points, width)),
     )
     ours, theirs = [], []
     for seed in range(60):
@@ -86,7 +93,9 @@ def test_close_to_pillow(rng: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_strokes_follow_the_published_ranges(rng: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     strokes: list[tuple[Points, int]] = []
-    monkeypatch.setattr(Canvas, "polyline", lambda self, points, width: strokes.append((points, width)))
+    monkeypatch.setattr(
+        Canvas, "polyline", lambda self, points, width: strokes.append((points, width))
+    )
     for seed in range(400):
         Brush((4, 11), (12, 39)).stroke(rng(seed), Canvas(4096, 4096))
     assert {len(points) - 1 for points, _ in strokes} == set(range(4, 12))
@@ -99,7 +108,9 @@ def test_strokes_follow_the_published_ranges(rng: Make, monkeypatch: pytest.Monk
         for dx, dy in [(X - x, Y - y)]
     ]
     lengths, angles = np.array(inner).T
-    assert 47.5 < angles.min() < 50 and 94 < angles.max() < 96.5  # 72 degrees, at most 24 to either side
+    assert (
+        47.5 < angles.min() < 50 and 94 < angles.max() < 96.5
+    )  # 72 degrees, at most 24 to either side
     assert angles.mean() == pytest.approx(72, abs=1)
     assert lengths.max() <= 2 * 4096 * math.sqrt(2) / 8 + 2
 

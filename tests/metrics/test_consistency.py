@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.base import Batch
-from metrics.consistency import Consistency, ConsistencyRatio
-from metrics.psnr import PSNR
-from metrics.psnr_vipaint import PSNRVIPaint
-from metrics.seam import Seam
-from metrics.ssim import SSIM
-from metrics.stlpips import STLPIPS
-from operators.inpainting import Inpainting
+from posterior_bench.metrics.base import Batch
+from posterior_bench.metrics.consistency import Consistency, ConsistencyRatio
+from posterior_bench.metrics.psnr import PSNR
+from posterior_bench.metrics.psnr_vipaint import PSNRVIPaint
+from posterior_bench.metrics.seam import Seam
+from posterior_bench.metrics.ssim import SSIM
+from posterior_bench.metrics.stlpips import STLPIPS
+from posterior_bench.operators.inpainting import Inpainting
 
 
 def test_masked_measurements_count_observed_values_only(make_batch):
@@ -78,6 +78,6 @@ def test_a_value_does_not_depend_on_the_batch(make_batch, rows):
 def test_the_installation_check_passes_and_can_fail(monkeypatch):
     Consistency().check()
     ConsistencyRatio().check()
-    monkeypatch.setattr("metrics.consistency._rmse", lambda *_: 12.5**0.5 + 0.01)
+    monkeypatch.setattr("posterior_bench.metrics.consistency._rmse", lambda *_: 12.5**0.5 + 0.01)
     with pytest.raises(RuntimeError, match="consistency"):
         Consistency().check()

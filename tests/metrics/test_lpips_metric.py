@@ -8,23 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from metrics import lpips_metric
-from metrics.base import MissingWeights
-from metrics.lpips_metric import BACKBONES, LPIPS
+from posterior_bench.metrics import lpips_metric
+from posterior_bench.metrics.base import MissingWeights
+from posterior_bench.metrics.lpips_metric import BACKBONES, LPIPS
 
 lpips = pytest.importorskip("lpips")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 
 
 def _random_trunk(net: str) -> dict[str, torch.Tensor]:
-    """Random weights under torchvision's names; the real file also holds the classifier's last layers."""
+    """Random weights under torchvision's names; the real file also holds the classifier's last
+    layers."""
     generator = torch.Generator().manual_seed(3)
     trunk = {"classifier.6.bias": torch.zeros(2)}
     for name, value in lpips_metric.empty(net).state_dict().items():
         if name.startswith("net."):
             scale = (2 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1
             parts = name.split(".")
-            trunk[f"features.{parts[2]}.{parts[3]}"] = scale * torch.randn(value.shape, generator=generator)
+            trunk[f"features.{parts[2]}.{parts[3]}"] = scale * torch.randn(
+                value.shape, generator=generator
+            )
     return trunk
 
 
@@ -33,7 +36,9 @@ def hub(monkeypatch, tmp_path) -> Path:
     """An empty torch hub cache, and no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a metric tried to use the network"))
+    monkeypatch.setattr(
+        socket.socket, "connect", lambda *_: pytest.fail("a metric tried to use the network")
+    )
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
@@ -95,7 +100,9 @@ def test_small_grey_images_are_enlarged_as_the_card_says(make_batch, trunk):
 
 
 @pytest.mark.parametrize("trunk", ["alex"], indirect=True)
-def test_values_do_not_depend_on_the_batch_or_touch_the_random_state(make_batch, rows, trunk, capsys):
+def test_values_do_not_depend_on_the_batch_or_touch_the_random_state(
+    make_batch, rows, trunk, capsys
+):
     batch = make_batch(count=4)
     before = torch.get_rng_state()
     metric = LPIPS(trunk[0])
@@ -105,7 +112,9 @@ def test_values_do_not_depend_on_the_batch_or_touch_the_random_state(make_batch,
 
 
 @both
-def test_the_distance_between_batches_is_the_metrics_own_value_and_differentiable(make_batch, trunk):
+def test_the_distance_between_batches_is_the_metrics_own_value_and_differentiable(
+    make_batch, trunk
+):
     batch, metric = make_batch(count=3, channels=1, size=28), LPIPS(trunk[0])
     x = batch.raw.clone().requires_grad_()
     values = metric.between(x, batch.truth)
@@ -131,12 +140,20 @@ def test_missing_weights_name_file_folder_and_address(hub, net):
     with pytest.raises(MissingWeights) as error:
         LPIPS(net).check()
     message = str(error.value)
-    assert known in message and str(hub) in message and f"lpips_{net}" in message and "\n" not in message
+    assert (
+        known in message
+        and str(hub) in message
+        and f"lpips_{net}" in message
+        and "\n" not in message
+    )
 
 
 def test_a_file_with_another_hash_is_refused(hub):
     torch.save({}, hub / BACKBONES["alex"].file)
-    with pytest.raises(MissingWeights, match=r"is damaged or another file: sha256 \w+, not 7be5be79; download https"):
+    with pytest.raises(
+        MissingWeights,
+        match=r"is damaged or another file: sha256 \w+, not 7be5be79; download https",
+    ):
         LPIPS("alex").check()
 
 

@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics.base import Batch, FullReference, MetricCard, column_id, expect, from_uint8, pixels_of, to_uint8
+from posterior_bench.metrics.base import (
+    Batch,
+    FullReference,
+    MetricCard,
+    column_id,
+    expect,
+    from_uint8,
+    pixels_of,
+    to_uint8,
+)
 
 
 def test_all_grey_levels_are_fixed_points():
@@ -23,13 +32,17 @@ def test_grey_levels_span_the_range_as_numpy_computes_it():
 def test_rounding_is_rint_after_clamping(dtype):
     x = torch.linspace(-1.5, 1.5, 4001, dtype=dtype)
     expected = np.rint((np.clip(x.numpy().astype(np.float64), -1, 1) + 1) * 127.5)
-    away_from_ties = np.abs((np.clip(x.numpy().astype(np.float64), -1, 1) + 1) * 127.5 % 1 - 0.5) > 1e-4
+    away_from_ties = (
+        np.abs((np.clip(x.numpy().astype(np.float64), -1, 1) + 1) * 127.5 % 1 - 0.5) > 1e-4
+    )
     assert away_from_ties.mean() > 0.99
     np.testing.assert_array_equal(to_uint8(x).numpy()[away_from_ties], expected[away_from_ties])
 
 
 def test_the_exact_tie_goes_to_the_even_level():
-    assert to_uint8(torch.zeros(2, 3)).eq(128).all()  # 127.5, the only grey tie that a float can hold
+    assert (
+        to_uint8(torch.zeros(2, 3)).eq(128).all()
+    )  # 127.5, the only grey tie that a float can hold
 
 
 def test_values_outside_and_not_finite_have_a_defined_level():
@@ -85,7 +98,8 @@ class _Mean(FullReference):
 
 
 @pytest.mark.parametrize(
-    ("region", "pasted", "expected"), [("hole", False, 2.0), ("known", False, 1.0), ("known", True, 5.0)]
+    ("region", "pasted", "expected"),
+    [("hole", False, 2.0), ("known", False, 1.0), ("known", True, 5.0)],
 )
 def test_the_card_chooses_image_and_region(region, pasted, expected):
     mask = torch.tensor([True, False]).view(1, 1, 1, 2)

@@ -9,7 +9,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from metrics.base import Metric
+from posterior_bench.metrics.base import Metric
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["psnr", "ssim", "consistency", "stlpips", "lpips_alex", "lpips_vgg"]
@@ -29,15 +29,22 @@ def test_every_column_is_named_by_its_card(option):
 
 
 def test_options_do_not_claim_each_others_columns():
-    names = [name for option in OPTIONS for name in OmegaConf.load(ROOT / "conf" / "metrics" / f"{option}.yaml")]
+    names = [
+        name
+        for option in OPTIONS
+        for name in OmegaConf.load(ROOT / "conf" / "metrics" / f"{option}.yaml")
+    ]
     assert len(names) == len(set(names))
 
 
 def test_cards_need_no_metric_library():
     code = (
-        "import sys, metrics.psnr, metrics.ssim, metrics.consistency, metrics.stlpips, metrics.lpips_metric as l\n"
+        "import sys, metrics.psnr, metrics.ssim, metrics.consistency, metrics.stlpips, "
+        "metrics.lpips_metric as l\n"
         "l.LPIPS(); metrics.stlpips.STLPIPS(); metrics.psnr.PSNR(); metrics.ssim.SSIM()\n"
         "print({'torchmetrics', 'lpips', 'torchvision', 'stlpips_pytorch'} & set(sys.modules))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"

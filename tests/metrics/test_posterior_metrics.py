@@ -1,4 +1,5 @@
-"""Metrics against exact posterior draws: other libraries, plain loops, closed forms, and exact draws as the zero."""
+"""Metrics against exact posterior draws: other libraries, plain loops, closed forms, and exact
+draws as the zero."""
 
 from __future__ import annotations
 
@@ -12,31 +13,43 @@ import torch
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from metrics.base import Draws, DrawSet, reference_draws
-from metrics.c2st import C2ST
-from metrics.energy import EnergyDistance, EnergyScore, RelativeEnergyDistance
-from metrics.modes import ModeCoverage, ModeWeightsError
-from metrics.moments import CovarianceError, MeanError
-from metrics.ranks import directions
-from metrics.sliced_w2 import PROJECTIONS, SlicedW2, squared_w2
+from posterior_bench.metrics.base import Draws, DrawSet, reference_draws
+from posterior_bench.metrics.c2st import C2ST
+from posterior_bench.metrics.energy import EnergyDistance, EnergyScore, RelativeEnergyDistance
+from posterior_bench.metrics.modes import ModeCoverage, ModeWeightsError
+from posterior_bench.metrics.moments import CovarianceError, MeanError
+from posterior_bench.metrics.ranks import directions
+from posterior_bench.metrics.sliced_w2 import PROJECTIONS, SlicedW2, squared_w2
 
 METRICS = [SlicedW2, EnergyDistance, RelativeEnergyDistance, C2ST]
 METRICS += [MeanError, CovarianceError, ModeCoverage, ModeWeightsError, EnergyScore]
 
 
-def draws_of(x: np.ndarray, reference: np.ndarray, truth: np.ndarray | None = None, **more) -> Draws:
+def draws_of(
+    x: np.ndarray, reference: np.ndarray, truth: np.ndarray | None = None, **more
+) -> Draws:
     d = x.shape[1]
     truth = np.zeros(d) if truth is None else truth
     vectors = [torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in (x, truth)]
-    return Draws(*vectors, torch.ones(d, dtype=torch.bool), torch.zeros(d), torch.from_numpy(reference), **more)
+    return Draws(
+        *vectors,
+        torch.ones(d, dtype=torch.bool),
+        torch.zeros(d),
+        torch.from_numpy(reference),
+        **more,
+    )
 
 
-def gaussian(rng: np.random.Generator, n: int, scale: float = 1.0, shift: float = 0.0, d: int = 4) -> np.ndarray:
+def gaussian(
+    rng: np.random.Generator, n: int, scale: float = 1.0, shift: float = 0.0, d: int = 4
+) -> np.ndarray:
     """Independent coordinates with standard deviations ``scale * (1, ..., d)``."""
     return shift + scale * rng.normal(size=(n, d)) * np.arange(1, d + 1)
 
 
-def average(metric: Callable[[Draws], float], draws: int, repeats: int = 300, **change: float) -> tuple[float, float]:
+def average(
+    metric: Callable[[Draws], float], draws: int, repeats: int = 300, **change: float
+) -> tuple[float, float]:
     """Mean and standard error of a metric over independent sets, the reference unchanged."""
     rng = np.random.default_rng(0)
     sets = [draws_of(gaussian(rng, draws, **change), gaussian(rng, 40)) for _ in range(repeats)]
@@ -68,9 +81,12 @@ def test_w2_of_points_that_do_not_cross_is_the_distance_of_scipy():
 def test_sliced_w2_of_a_shift_is_its_length_over_the_root_of_the_dimension():
     x = np.random.default_rng(0).normal(size=(9, 5))
     values = [SlicedW2().score(draws_of(x + shift, x)) for shift in 2 * np.eye(5)]
-    # every one of the 128 directions has length 1, so that the squares of all five add up to 2^2 exactly
+    # every one of the 128 directions has length 1, so that the squares of all five add up to 2^2
+    # exactly
     assert np.square(values).sum() == pytest.approx(4, abs=1e-9)
-    assert values == pytest.approx([2 / math.sqrt(5)] * 5, rel=0.11), "128 directions of the exact 1 / d"
+    assert values == pytest.approx([2 / math.sqrt(5)] * 5, rel=0.11), (
+        "128 directions of the exact 1 / d"
+    )
     assert SlicedW2().score(draws_of(x, x)) == pytest.approx(0, abs=1e-12)
     assert SlicedW2().score(draws_of(x[:, :1] + 2, x[:, :1])) == pytest.approx(2)
 
@@ -80,7 +96,9 @@ def test_energy_distance_and_score_on_a_line_are_those_of_scipy():
     x, z = rng.normal(size=(7, 1)), rng.normal(1, 2, size=(11, 1))
     # scipy averages over all pairs, a point with itself too, and takes the root
     own, exact = (cdist(a, a).mean() for a in (x, z))
-    unbiased = stats.energy_distance(x[:, 0], z[:, 0]) ** 2 + own - own * 7 / 6 + exact - exact * 11 / 10
+    unbiased = (
+        stats.energy_distance(x[:, 0], z[:, 0]) ** 2 + own - own * 7 / 6 + exact - exact * 11 / 10
+    )
     assert EnergyDistance().score(draws_of(x, z)) == pytest.approx(unbiased)
     # the V-statistic of the score is half the squared energy distance to a point mass
     score = stats.energy_distance(x[:, 0], [0.3]) ** 2 / 2 + own / 2 - own / 2 * 7 / 6
@@ -90,16 +108,27 @@ def test_energy_distance_and_score_on_a_line_are_those_of_scipy():
 def test_the_energy_score_prefers_the_right_distribution():
     rng = np.random.default_rng(2)
     truths = [gaussian(rng, 1)[0] for _ in range(400)]
-    candidates = {"right": (1.0, 0.0), "narrow": (0.3, 0.0), "wide": (2.5, 0.0), "beside": (1.0, 2.0)}
+    candidates = {
+        "right": (1.0, 0.0),
+        "narrow": (0.3, 0.0),
+        "wide": (2.5, 0.0),
+        "beside": (1.0, 2.0),
+    }
     mean = {
-        name: np.mean([EnergyScore().score(draws_of(gaussian(rng, 8, *change), np.zeros((1, 4)), t)) for t in truths])
+        name: np.mean(
+            [
+                EnergyScore().score(draws_of(gaussian(rng, 8, *change), np.zeros((1, 4)), t))
+                for t in truths
+            ]
+        )
         for name, change in candidates.items()
     }
     assert min(mean, key=mean.__getitem__) == "right"
 
 
 @pytest.mark.parametrize(
-    ("metric", "expected"), [(EnergyDistance, 0.0), (C2ST, 0.5), (MeanError, 0.0), (CovarianceError, 0.0)]
+    ("metric", "expected"),
+    [(EnergyDistance, 0.0), (C2ST, 0.5), (MeanError, 0.0), (CovarianceError, 0.0)],
 )
 @pytest.mark.parametrize("draws", [5, 16])
 def test_exact_draws_of_any_number_have_the_value_of_the_card(metric, expected, draws):
@@ -135,8 +164,12 @@ def test_c2st_sees_narrow_draws_in_many_dimensions():
 def test_c2st_of_one_mode_out_of_two_is_three_quarters():
     rng = np.random.default_rng(5)
     reference = 0.1 * rng.normal(size=(80, 2)) + np.repeat([[-5, 0], [5, 0]], 40, axis=0)
-    found = C2ST().score(draws_of(0.1 * rng.normal(size=(16, 2)) + [5, 0], reference[rng.permutation(80)]))
-    assert found == pytest.approx(0.75, abs=0.02), "all draws are right, and the half of the reference far away"
+    found = C2ST().score(
+        draws_of(0.1 * rng.normal(size=(16, 2)) + [5, 0], reference[rng.permutation(80)])
+    )
+    assert found == pytest.approx(0.75, abs=0.02), (
+        "all draws are right, and the half of the reference far away"
+    )
 
 
 def two_modes(rng: np.random.Generator, n: int, d: int, stratified: bool = False) -> np.ndarray:
@@ -166,21 +199,29 @@ def test_narrow_draws_lower_sliced_w2_but_not_the_relative_energy_distance():
     for _ in range(60):
         x, reference = rng.normal(size=(16, 64)), rng.normal(size=(128, 64))
         for metric, found in better.items():
-            found.append(metric().score(draws_of(0.9 * x, reference)) - metric().score(draws_of(x, reference)))
+            found.append(
+                metric().score(draws_of(0.9 * x, reference))
+                - metric().score(draws_of(x, reference))
+            )
     assert np.mean(better[SlicedW2]) < 0 < np.mean(better[RelativeEnergyDistance])
 
 
 def test_draws_that_repel_each_other_fall_below_zero_by_the_bound_of_the_docstring():
-    """Two points, one draw in each: a pair of 16 draws differs with probability 8 / 15, not 1 / 2."""
+    """Two points, one draw in each: a pair of 16 draws differs with probability 8 / 15, not 1 /
+    2."""
     x = np.repeat([[0.0], [1.0]], 8, axis=0)
     reference = np.repeat([[0.0], [1.0]], 400, axis=0)
     # 2 * 1/2 - 8/15 - 1/2, over 1/2
-    assert RelativeEnergyDistance().score(draws_of(x, reference)) == pytest.approx(-1 / 15, abs=3e-3)
+    assert RelativeEnergyDistance().score(draws_of(x, reference)) == pytest.approx(
+        -1 / 15, abs=3e-3
+    )
 
 
 def responsible(shares: list[list[float]], weights: list[float]) -> Draws:
     share, x = torch.tensor(shares, dtype=torch.float64), np.zeros((len(shares), 2))
-    return draws_of(x, x, mode_weights=torch.tensor(weights, dtype=torch.float64), assign=lambda: share)
+    return draws_of(
+        x, x, mode_weights=torch.tensor(weights, dtype=torch.float64), assign=lambda: share
+    )
 
 
 def test_modes_counted_by_hand():
@@ -188,13 +229,20 @@ def test_modes_counted_by_hand():
     assert ModeCoverage().score(one) == pytest.approx(0.8)
     assert ModeWeightsError().score(one) == pytest.approx((0.25 + 0.05 + 0.2) / 2)
     # two draws that are between two modes: each is reached with probability 3/4
-    assert ModeCoverage().score(responsible([[0.5, 0.5], [0.5, 0.5]], [0.5, 0.5])) == pytest.approx(0.75)
-    assert ModeWeightsError().score(responsible([[0.5, 0.5], [0.5, 0.5]], [0.5, 0.5])) == pytest.approx(0)
+    assert ModeCoverage().score(responsible([[0.5, 0.5], [0.5, 0.5]], [0.5, 0.5])) == pytest.approx(
+        0.75
+    )
+    assert ModeWeightsError().score(
+        responsible([[0.5, 0.5], [0.5, 0.5]], [0.5, 0.5])
+    ) == pytest.approx(0)
 
 
 def test_exact_draws_reach_modes_as_often_as_the_docstring_says():
     rng, weights, draws = np.random.default_rng(6), np.array([0.6, 0.3, 0.1]), 6
-    sets = [responsible(np.eye(3)[rng.choice(3, draws, p=weights)].tolist(), list(weights)) for _ in range(2000)]
+    sets = [
+        responsible(np.eye(3)[rng.choice(3, draws, p=weights)].tolist(), list(weights))
+        for _ in range(2000)
+    ]
     expected = (weights * (1 - (1 - weights) ** draws)).sum()
     assert np.mean([ModeCoverage().score(one) for one in sets]) == pytest.approx(expected, abs=0.01)
 
@@ -225,8 +273,14 @@ def split(draws: DrawSet) -> list[DrawSet]:
     """A set as sets of one image."""
     return [
         DrawSet(
-            *(part if part is None else part[i : i + 1] for part in (draws.x, draws.truth, draws.mask, draws.y)),
-            *(part if part is None else part[i : i + 1] for part in (draws.reference, draws.mode_weights)),
+            *(
+                part if part is None else part[i : i + 1]
+                for part in (draws.x, draws.truth, draws.mask, draws.y)
+            ),
+            *(
+                part if part is None else part[i : i + 1]
+                for part in (draws.reference, draws.mode_weights)
+            ),
             draws.assign,
         )
         for i in range(len(draws.x))
@@ -241,7 +295,8 @@ def test_a_value_does_not_depend_on_the_batch(metric):
 
 
 def loops(draws: Draws) -> dict[str, float]:
-    """The definitions, one pair at a time, in NumPy; covariances by U-statistics over distinct draws."""
+    """The definitions, one pair at a time, in NumPy; covariances by U-statistics over distinct
+    draws."""
     x, z, truth = draws.x.numpy(), draws.exact.numpy(), draws.truth.numpy()
 
     def within(a: np.ndarray) -> float:
@@ -252,7 +307,9 @@ def loops(draws: Draws) -> dict[str, float]:
 
     def trace_of_square(a: np.ndarray) -> float:
         fours = itertools.permutations(a, 4)
-        return float(np.mean([((p - q) @ (r - s)) * ((p - q) @ (r - s)) / 4 for p, q, r, s in fours]))
+        return float(
+            np.mean([((p - q) @ (r - s)) * ((p - q) @ (r - s)) / 4 for p, q, r, s in fours])
+        )
 
     hidden = draws.hidden.numpy()
     total = np.trace(np.cov(z.T))
@@ -261,16 +318,22 @@ def loops(draws: Draws) -> dict[str, float]:
     exact_square = trace_of_square(z)
     weights, shares = draws.mode_weights.numpy(), draws.responsibilities.numpy()
     pair = lambda a, b: cdist(a, b).mean()  # noqa: E731
-    wide = [np.repeat(v, 24 // len(v), axis=0) @ directions(PROJECTIONS, 6).numpy().T for v in (x, z)]
+    wide = [
+        np.repeat(v, 24 // len(v), axis=0) @ directions(PROJECTIONS, 6).numpy().T for v in (x, z)
+    ]
     accuracy: dict[bool, list[float]] = {True: [], False: []}
     for is_draw, points in ((True, x), (False, z)):
         for i, point in enumerate(points):
-            a, b = (np.array([v for j, v in enumerate(group) if j % 4 != i % 4]) for group in (x, z))
+            a, b = (
+                np.array([v for j, v in enumerate(group) if j % 4 != i % 4]) for group in (x, z)
+            )
             threshold = (within(b) - within(a)) / 2
             witness = cdist(point[None], b).mean() - cdist(point[None], a).mean()
             accuracy[is_draw].append((witness > threshold) == is_draw)
     return {
-        "sliced_w2": float(np.sqrt(np.mean((np.sort(wide[0], axis=0) - np.sort(wide[1], axis=0)) ** 2))),
+        "sliced_w2": float(
+            np.sqrt(np.mean((np.sort(wide[0], axis=0) - np.sort(wide[1], axis=0)) ** 2))
+        ),
         "c2st": float(np.mean(accuracy[True]) + np.mean(accuracy[False])) / 2,
         "energy_distance": 2 * pair(x, z) - within(x) - within(z),
         "energy_distance_rel": (2 * pair(x, z) - within(x) - within(z)) / within(z),
@@ -286,11 +349,16 @@ def loops(draws: Draws) -> dict[str, float]:
 def test_reference_values_are_those_of_plain_loops():
     expected = loops(reference_draws().images[0])
     found = {m().card.id: m.reference for m in METRICS if m is not EnergyScore}
-    found |= {"energy_score": EnergyScore.references["whole"], "energy_score_hole": EnergyScore.references["hole"]}
+    found |= {
+        "energy_score": EnergyScore.references["whole"],
+        "energy_score_hole": EnergyScore.references["hole"],
+    }
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", [*METRICS, lambda: EnergyScore("hole"), lambda: EnergyScore("known")])
+@pytest.mark.parametrize(
+    "metric", [*METRICS, lambda: EnergyScore("hole"), lambda: EnergyScore("known")]
+)
 def test_the_installation_check_passes_and_can_fail(metric, monkeypatch):
     one = metric()
     one.check()

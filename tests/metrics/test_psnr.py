@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from metrics.base import Batch, from_uint8
-from metrics.psnr import PSNR
+from posterior_bench.metrics.base import Batch, from_uint8
+from posterior_bench.metrics.psnr import PSNR
 
 
 def _decibels(x: np.ndarray, truth: np.ndarray) -> float:
@@ -18,7 +18,9 @@ def _decibels(x: np.ndarray, truth: np.ndarray) -> float:
 def test_whole_image_against_torchmetrics_one_image_at_a_time(make_batch):
     batch = make_batch()
     outside = PeakSignalNoiseRatio(data_range=2.0)
-    expected = [outside(x[None], t[None]).item() for x, t in zip(batch.raw, batch.truth, strict=True)]
+    expected = [
+        outside(x[None], t[None]).item() for x, t in zip(batch.raw, batch.truth, strict=True)
+    ]
     assert PSNR()(batch).tolist() == pytest.approx(expected, abs=1e-4)
 
 

@@ -17,25 +17,42 @@ from scipy.stats import gamma
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
 
-from bench.errors import UserError
-from bench.scoring import check_base
-from datasets.fashion import Fashion
-from metrics.base import Batch, DrawSet, MissingWeights, from_uint8, reference_draws, to_uint8
-from metrics.diversity import Diversity, PerceptualDiversity
-from metrics.features import FeatureMetric, STLPIPSTrunk, TorchScriptFeatures, feature_network, reference_features
-from metrics.fid import FID
-from metrics.kid import KID
-from metrics.msssim import MSSSIM
-from metrics.over_draws import OverDraws
-from metrics.precision_recall import PrecisionRecall
-from metrics.psnr import PSNR
-from metrics.psnr_vipaint import PSNRVIPaint
-from metrics.seam import Seam
-from metrics.ssim import SSIM
-from metrics.stlpips import STLPIPS
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.scoring import check_base
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.metrics.base import (
+    Batch,
+    DrawSet,
+    MissingWeights,
+    from_uint8,
+    reference_draws,
+    to_uint8,
+)
+from posterior_bench.metrics.diversity import Diversity, PerceptualDiversity
+from posterior_bench.metrics.features import (
+    FeatureMetric,
+    STLPIPSTrunk,
+    TorchScriptFeatures,
+    feature_network,
+    reference_features,
+)
+from posterior_bench.metrics.fid import FID
+from posterior_bench.metrics.kid import KID
+from posterior_bench.metrics.msssim import MSSSIM
+from posterior_bench.metrics.over_draws import OverDraws
+from posterior_bench.metrics.precision_recall import PrecisionRecall
+from posterior_bench.metrics.psnr import PSNR
+from posterior_bench.metrics.psnr_vipaint import PSNRVIPaint
+from posterior_bench.metrics.seam import Seam
+from posterior_bench.metrics.ssim import SSIM
+from posterior_bench.metrics.stlpips import STLPIPS
 
 SETS: list[FeatureMetric] = [
-    *(KID(network, variant) for network in ("inception", "stlpips") for variant in ("mean", "vipaint")),
+    *(
+        KID(network, variant)
+        for network in ("inception", "stlpips")
+        for variant in ("mean", "vipaint")
+    ),
     FID(),
     PrecisionRecall(),
     PrecisionRecall("recall"),
@@ -46,7 +63,9 @@ def vectors(n: int = 40, draws: int = 3, size: int = 12, seed: int = 0) -> np.nd
     """``(n, 1 + draws, size)``: draws about their original, of another mean and spread."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(n, 1, size))
-    return np.concatenate([truth, 0.6 * truth + 0.2 + 0.9 * rng.normal(size=(n, draws, size))], axis=1)
+    return np.concatenate(
+        [truth, 0.6 * truth + 0.2 + 0.9 * rng.normal(size=(n, draws, size))], axis=1
+    )
 
 
 def value(metric: FeatureMetric, features: np.ndarray) -> float:
@@ -55,14 +74,20 @@ def value(metric: FeatureMetric, features: np.ndarray) -> float:
 
 def mmd(x: np.ndarray, y: np.ndarray) -> float:
     a, b = torch.from_numpy(x.copy()), torch.from_numpy(y.copy())
-    return 1000 * maximum_mean_discrepancy(poly_kernel(a, a), poly_kernel(a, b), poly_kernel(b, b)).item()
+    return (
+        1000
+        * maximum_mean_discrepancy(poly_kernel(a, a), poly_kernel(a, b), poly_kernel(b, b)).item()
+    )
 
 
 def kernel(x: np.ndarray, y: np.ndarray, network: str) -> float:
     """One pair of vectors, by the library (cubic) or as the mixture of Gaussians that it is."""
     if network == "inception":
-        return float(poly_kernel(torch.from_numpy(x[None].copy()), torch.from_numpy(y[None].copy())))
-    # Rasmussen and Williams 2006, eq. 4.20: squared exponentials whose precision has a gamma distribution
+        return float(
+            poly_kernel(torch.from_numpy(x[None].copy()), torch.from_numpy(y[None].copy()))
+        )
+    # Rasmussen and Williams 2006, eq. 4.20: squared exponentials whose precision has a gamma
+    # distribution
     square = math.dist(x, y) ** 2 / 0.0048415
     return float(np.mean(np.exp(-square * PRECISIONS / 2)))
 
@@ -71,11 +96,15 @@ def by_pairs(x: np.ndarray, truth: np.ndarray, network: str) -> float:
     """KID x 1000, one pair of different images at a time."""
     pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j]
     own = [kernel(x[i], x[j], network) + kernel(truth[i], truth[j], network) for i, j in pairs]
-    return 1000 * float(np.mean(own) - 2 * np.mean([kernel(x[i], truth[j], network) for i, j in pairs]))
+    return 1000 * float(
+        np.mean(own) - 2 * np.mean([kernel(x[i], truth[j], network) for i, j in pairs])
+    )
 
 
 # quantiles at the middle of equal shares of the probability: an average over them is the integral
-PRECISIONS = np.stack([gamma.ppf((np.arange(4000) + 0.5) / 4000, a, scale=1 / a) for a in (0.2, 0.5, 1, 2, 5)])
+PRECISIONS = np.stack(
+    [gamma.ppf((np.arange(4000) + 0.5) / 4000, a, scale=1 / a) for a in (0.2, 0.5, 1, 2, 5)]
+)
 SCALE = {"inception": 1.0, "stlpips": 0.0048415**0.5}
 
 
@@ -99,7 +128,9 @@ def test_reference_values_of_kid_are_those_of_plain_loops(network: str) -> None:
         distinct = [(a, b) for i, a in enumerate(x) for j, b in enumerate(y) if not same or i < j]
         return float(np.mean([kernel(a, b, network) for a, b in distinct]))
 
-    repeated = 1000 * (mean(pool, pool, True) + mean(originals, originals, True) - 2 * mean(pool, truth, False))
+    repeated = 1000 * (
+        mean(pool, pool, True) + mean(originals, originals, True) - 2 * mean(pool, truth, False)
+    )
     expected = {"mean": np.mean(each), "std": np.std(each, ddof=1), "vipaint": repeated}
     found = KID.references["cubic" if network == "inception" else "rational quadratic"]
     assert found == {variant: pytest.approx(v, rel=1e-4) for variant, v in expected.items()}
@@ -118,7 +149,8 @@ def test_the_released_variant_repeats_the_originals() -> None:
 @pytest.mark.parametrize("network", ["inception", "stlpips"])
 @pytest.mark.parametrize("shared", [0.0, 0.8, 1.0])
 def test_kid_of_equal_distributions_is_zero_on_average(network: str, shared: float) -> None:
-    """Also where a draw shares most of its features with its own original, as an inpainted image does."""
+    """Also where a draw shares most of its features with its own original, as an inpainted image
+    does."""
     rng, values = np.random.default_rng(0), []
     for _ in range(300):
         truth, other = rng.normal(size=(2, 20, 1, 6))
@@ -133,7 +165,9 @@ def test_kid_of_equal_distributions_is_zero_on_average(network: str, shared: flo
 def test_kid_is_higher_for_narrow_and_for_wide_draws(network: str, factor: float, d: int) -> None:
     rng = np.random.default_rng(0)
     truth, draws = rng.normal(size=(2, 30, 120, 1, d))
-    scale = SCALE[network] / (1 if network == "inception" else d**0.5)  # pairs about one width apart
+    scale = SCALE[network] / (
+        1 if network == "inception" else d**0.5
+    )  # pairs about one width apart
 
     def kid(factor: float) -> np.ndarray:
         sets = scale * np.concatenate([truth, factor * draws], axis=2)
@@ -162,11 +196,18 @@ def test_kid_of_the_trunk_sees_more_than_the_mean() -> None:
 def test_the_width_of_the_kernel_is_a_typical_squared_distance_of_garments() -> None:
     width = STLPIPSTrunk.width
     assert width == pytest.approx(np.median(pdist(garments(0, 64)) ** 2), rel=0.05)
-    assert f"width {width}" in KID().card.preprocessing and "width" not in KID("inception").card.preprocessing
+    assert (
+        f"width {width}" in KID().card.preprocessing
+        and "width" not in KID("inception").card.preprocessing
+    )
 
 
 def test_kid_on_few_images_carries_a_caution() -> None:
-    versions = {(n, v): KID(n, v).card.version for n in ("inception", "stlpips") for v in ("mean", "std", "vipaint")}
+    versions = {
+        (n, v): KID(n, v).card.version
+        for n in ("inception", "stlpips")
+        for v in ("mean", "std", "vipaint")
+    }
     # of the cubic kernel only the released variant is what it was
     assert [key for key, version in versions.items() if version == 1] == [("inception", "vipaint")]
     assert KID().card.small == 50 and "uncertain" in KID().card.caution
@@ -181,10 +222,13 @@ def test_fid_is_the_formula_with_a_matrix_root(n: int, size: int) -> None:
         a, b = np.cov(x, rowvar=False), np.cov(truth, rowvar=False)
         ridge = 0 if n > size else 1e-9 * np.eye(size)
         return float(
-            ((x.mean(0) - truth.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm((a + ridge) @ (b + ridge)).real)
+            ((x.mean(0) - truth.mean(0)) ** 2).sum()
+            + np.trace(a + b - 2 * sqrtm((a + ridge) @ (b + ridge)).real)
         )
 
-    assert value(FID(), features) == pytest.approx(np.mean([distance(x) for x in draws]), rel=1.5e-7)
+    assert value(FID(), features) == pytest.approx(
+        np.mean([distance(x) for x in draws]), rel=1.5e-7
+    )
 
 
 def test_precision_and_recall_by_a_search_tree() -> None:
@@ -230,12 +274,19 @@ def test_features_do_not_depend_on_neighbours() -> None:
     assert torch.equal(whole, KID().features(DrawSet(from_uint8(to_uint8(x)), truth, None, truth)))
 
 
-def test_networks_that_are_not_there_say_what_they_want(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metrics.features.find_spec", lambda name: object())
+def test_networks_that_are_not_there_say_what_they_want(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posterior_bench.metrics.features.find_spec", lambda name: object())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(MissingWeights, match=r"'fid_inception' needs weights-inception-2015-12-05-6726825d\.pth.*http"):
+    with pytest.raises(
+        MissingWeights,
+        match=r"'fid_inception' needs weights-inception-2015-12-05-6726825d\.pth.*http",
+    ):
         FID("inception").check()
-    with pytest.raises(ValueError, match="unknown feature network 'vit'; valid: stlpips, inception, torchscript"):
+    with pytest.raises(
+        ValueError, match="unknown feature network 'vit'; valid: stlpips, inception, torchscript"
+    ):
         feature_network("vit", {})
     with pytest.raises(MissingWeights, match="needs a TorchScript file"):
         KID("torchscript").check()
@@ -268,12 +319,23 @@ def test_the_oracle_is_the_mean_over_all_choices_of_draws(best_of: int) -> None:
 
 
 def test_what_is_made_of_ssim_carries_its_version() -> None:
-    nodes = yaml.safe_load((Path(__file__).parents[2] / "conf/metrics/over_draws_ssim.yaml").read_text())
-    made = {k: OverDraws(**{n: v for n, v in node.items() if n != "_target_"}) for k, node in nodes.items() if "_" in k}
-    assert len(made) == 5 and {m.card.version for m in made.values()} == {SSIM().card.version} == {2}
+    nodes = yaml.safe_load(
+        (Path(__file__).parents[2] / "conf/metrics/over_draws_ssim.yaml").read_text()
+    )
+    made = {
+        k: OverDraws(**{n: v for n, v in node.items() if n != "_target_"})
+        for k, node in nodes.items()
+        if "_" in k
+    }
+    assert len(made) == 5 and {m.card.version for m in made.values()} == {SSIM().card.version} == {
+        2
+    }
     for one in made.values():
         check_base(one, {"ssim": SSIM()})
-    with pytest.raises(UserError, match=r"version 1 of 'ssim', which is version 2 now; set metrics.ssim_mean.version"):
+    with pytest.raises(
+        UserError,
+        match=r"version 1 of 'ssim', which is version 2 now; set metrics.ssim_mean.version",
+    ):
         check_base(OverDraws("ssim", "mean", "up"), {"ssim": SSIM()})
 
 
@@ -298,7 +360,10 @@ def test_diversity_is_the_mean_over_pairs() -> None:
 def test_perceptual_diversity_in_the_hole_ignores_what_was_known() -> None:
     x = torch.rand(1, 3, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
     truth, mask = x[:, 0], (torch.arange(24) < 12).expand(1, 1, 24, 24)
-    pairs = [STLPIPS().between(a[None], b[None]).item() for a, b in combinations(from_uint8(to_uint8(x[0])), 2)]
+    pairs = [
+        STLPIPS().between(a[None], b[None]).item()
+        for a, b in combinations(from_uint8(to_uint8(x[0])), 2)
+    ]
     draws = DrawSet(x, truth, mask, truth)
     assert PerceptualDiversity()(draws).item() == pytest.approx(np.mean(pairs), abs=1e-6)
     hole = PerceptualDiversity(region="hole")
@@ -320,7 +385,8 @@ def test_seam_counts_pixels_by_hand() -> None:
 
 
 def test_a_pasted_seam_sees_the_pasted_image() -> None:
-    """Raw errors of 0.5 outside of the hole are gone there, and 0.25 inside of it stay: by hand as above."""
+    """Raw errors of 0.5 outside of the hole are gone there, and 0.25 inside of it stay: by hand as
+    above."""
     mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     mask[..., 6:10, 6:10] = False
     truth, raw = torch.zeros(1, 1, 16, 16), torch.where(mask, 0.5, 0.25)
@@ -336,7 +402,9 @@ def test_msssim_is_that_of_torchmetrics_and_refuses_small_images(make_batch) -> 
     expected = library((batch.raw + 1) / 2, (batch.truth + 1) / 2)
     assert MSSSIM()(batch).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     assert MSSSIM().card.version == 2
-    with pytest.raises(ValueError, match=r"^metric 'msssim' needs images of at least 176.*32 x 32; choose ssim$"):
+    with pytest.raises(
+        ValueError, match=r"^metric 'msssim' needs images of at least 176.*32 x 32; choose ssim$"
+    ):
         MSSSIM().admit((3, 32, 32))
 
 
@@ -349,7 +417,9 @@ def test_vipaints_psnr_lies_six_decibels_lower(make_batch) -> None:
 def test_perceptual_regions_hold_the_truth_elsewhere(make_batch) -> None:
     batch = make_batch(count=1)
     hole = torch.where(batch.mask, batch.truth, batch.raw)
-    assert STLPIPS(region="hole")(batch).item() == pytest.approx(STLPIPS().between(hole, batch.truth).item())
+    assert STLPIPS(region="hole")(batch).item() == pytest.approx(
+        STLPIPS().between(hole, batch.truth).item()
+    )
     assert STLPIPS(region="hole", pasted=True).card.id == "stlpips_hole_pasted"
     empty = Batch(batch.raw, batch.raw, batch.truth, torch.ones_like(batch.mask), batch.y, batch.Ax)
     assert STLPIPS(region="hole")(empty).isnan().all()
@@ -357,7 +427,16 @@ def test_perceptual_regions_hold_the_truth_elsewhere(make_batch) -> None:
 
 def test_every_offline_option_passes_its_own_check() -> None:
     root = Path(__file__).parents[2] / "conf" / "metrics"
-    names = ("kid", "fid", "precision_recall", "seam", "msssim", "psnr_vipaint", "diversity", "diversity_stlpips")
+    names = (
+        "kid",
+        "fid",
+        "precision_recall",
+        "seam",
+        "msssim",
+        "psnr_vipaint",
+        "diversity",
+        "diversity_stlpips",
+    )
     for option in (*names, "stlpips_regions", "over_draws_psnr", "over_draws_stlpips"):
         for name, node in yaml.safe_load((root / f"{option}.yaml").read_text()).items():
             if name == "defaults":

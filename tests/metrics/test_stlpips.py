@@ -8,22 +8,27 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from metrics import stlpips
-from metrics.base import Batch, MissingWeights
-from metrics.stlpips import STLPIPS
+from posterior_bench.metrics import stlpips
+from posterior_bench.metrics.base import Batch, MissingWeights
+from posterior_bench.metrics.stlpips import STLPIPS
 
-needs_weights = pytest.mark.skipif(find_spec("stlpips_pytorch") is None, reason="stlpips-pytorch is not installed")
+needs_weights = pytest.mark.skipif(
+    find_spec("stlpips_pytorch") is None, reason="stlpips-pytorch is not installed"
+)
 
 
 @pytest.fixture
 def package(monkeypatch) -> torch.nn.Module:
-    """The package's own module; the two libraries it imports without need or declaration are replaced by nothing."""
+    """The package's own module; the two libraries it imports without need or declaration are
+    replaced by nothing."""
     for name, attribute in (("IPython", "embed"), ("torchsummary", "summary")):
         if find_spec(name) is None:
             module = types.ModuleType(name)
             setattr(module, attribute, None)
             monkeypatch.setitem(sys.modules, name, module)
-    library = pytest.importorskip("stlpips_pytorch.stlpips", reason="cannot be imported", exc_type=ImportError)
+    library = pytest.importorskip(
+        "stlpips_pytorch.stlpips", reason="cannot be imported", exc_type=ImportError
+    )
     return library.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
 
 
@@ -43,19 +48,30 @@ def test_equal_to_the_package_at_native_size(make_batch, package, size):
 
 @needs_weights
 def test_equal_to_the_package_on_an_oblong_image_of_noise(package):
-    x, truth = (torch.rand(1, 3, 40, 23, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in (0, 1))
+    x, truth = (
+        torch.rand(1, 3, 40, 23, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        for seed in (0, 1)
+    )
     value = STLPIPS().compare(x, truth, torch.ones(1, 1, 40, 23, dtype=torch.bool))
     assert value == pytest.approx(_scores(package, x, truth)[0], abs=1e-5)
 
 
 @needs_weights
-def test_the_features_of_a_truth_are_computed_once_for_all_its_draws(make_batch, package, monkeypatch):
-    """Every image has two draws: their features and those of its truth are three evaluations, not four."""
+def test_the_features_of_a_truth_are_computed_once_for_all_its_draws(
+    make_batch, package, monkeypatch
+):
+    """Every image has two draws: their features and those of its truth are three evaluations, not
+    four."""
     batch = make_batch(size=28)
-    twice = replace(batch, **{name: getattr(batch, name).repeat_interleave(2, 0) for name in ("raw", "truth", "mask")})
+    twice = replace(
+        batch,
+        **{name: getattr(batch, name).repeat_interleave(2, 0) for name in ("raw", "truth", "mask")},
+    )
     seen: list[int] = []
     inner = stlpips._features
-    monkeypatch.setattr(stlpips, "_features", lambda *arguments: (seen.append(1), inner(*arguments))[1])
+    monkeypatch.setattr(
+        stlpips, "_features", lambda *arguments: (seen.append(1), inner(*arguments))[1]
+    )
     values = STLPIPS()(twice).tolist()
     assert len(seen) == len(twice.raw) + len(batch.raw)
     assert values == pytest.approx(_scores(package, twice.raw, twice.truth), abs=1e-5)
@@ -65,13 +81,17 @@ def test_the_features_of_a_truth_are_computed_once_for_all_its_draws(make_batch,
 @needs_weights
 def test_grey_images_are_repeated(make_batch, package):
     batch = make_batch(channels=1, size=28)
-    expected = _scores(package, *(image.repeat(1, 3, 1, 1) for image in (batch.pasted, batch.truth)))
+    expected = _scores(
+        package, *(image.repeat(1, 3, 1, 1) for image in (batch.pasted, batch.truth))
+    )
     assert STLPIPS(pasted=True)(batch).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @needs_weights
 def test_only_images_below_the_networks_minimum_are_enlarged(package):
-    x, truth = (torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    x, truth = (
+        torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
     with pytest.raises(RuntimeError):
         package(x, truth)
     larger = [torch.nn.Upsample((21, 32), mode="bilinear")(image) for image in (x, truth)]
@@ -131,7 +151,9 @@ def test_other_channel_counts_are_refused():
 def test_the_distance_between_batches_is_the_metrics_own_value(make_batch):
     for settings in ({"size": 32}, {"channels": 1, "size": 20}):
         batch = make_batch(count=4, **settings)
-        assert STLPIPS().between(batch.raw, batch.truth).tolist() == pytest.approx(STLPIPS()(batch).tolist(), abs=1e-6)
+        assert STLPIPS().between(batch.raw, batch.truth).tolist() == pytest.approx(
+            STLPIPS()(batch).tolist(), abs=1e-6
+        )
 
 
 @needs_weights
@@ -143,7 +165,9 @@ def test_the_distance_has_a_gradient_row_by_row(make_batch):
     assert slope[1].abs().max() == 0
     step = 1e-2 * slope[:1] / slope[:1].norm()
     with torch.no_grad():
-        up, down = (STLPIPS().between(batch.raw[:1] + s * step, batch.truth[:1]).item() for s in (1, -1))
+        up, down = (
+            STLPIPS().between(batch.raw[:1] + s * step, batch.truth[:1]).item() for s in (1, -1)
+        )
     assert up - down == pytest.approx(2e-2 * slope.norm().item(), rel=0.05)
 
 
@@ -157,7 +181,8 @@ def test_the_distance_is_float32_below_half_precision(make_batch):
 
 @needs_weights
 def test_features_that_are_all_zero_have_a_gradient(make_batch, monkeypatch):
-    """The root of a sum of squares has none at zero, where a ReLU puts many a feature vector; the ReLU hides that."""
+    """The root of a sum of squares has none at zero, where a ReLU puts many a feature vector; the
+    ReLU hides that."""
     weights = dict(stlpips._weights(stlpips._weight_file(), torch.device("cpu")))
     weights["net.slice5.13.bias"] = torch.full_like(weights["net.slice5.13.bias"], -1e4)
     monkeypatch.setattr(stlpips, "_weights", lambda path, device: weights)

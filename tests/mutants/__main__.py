@@ -1,4 +1,5 @@
-"""``python -m tests.mutants [NAME ...]``: plant known mistakes one at a time, report the share caught.
+"""``python -m tests.mutants [NAME ...]``: plant known mistakes one at a time, report the share
+caught.
 
 A mistake is a patch of the product, ``tests/mutants/NAME.patch``, whose first two lines say what it
 is and which tests are to notice it::
@@ -6,8 +7,8 @@ is and which tests are to notice it::
     # mistake: ids are sorted before they are cut into chunks
     # tests: tests/bench/test_chunks.py
 
-Each is applied to a copy of the working tree, the tests it names run there, and it is taken back. The
-same tests run once without any mistake first: a test that fails anyway catches nothing.
+Each is applied to a copy of the working tree, the tests it names run there, and it is taken back.
+The same tests run once without any mistake first: a test that fails anyway catches nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def _read(path: Path) -> Mutant:
         key, _, value = line.removeprefix("# ").partition(": ")
         said[key] = value.strip()
     if not said.get("mistake") or not said.get("tests"):
-        raise ValueError(f"{path} must begin with a line '# mistake: ...' and a line '# tests: ...'")
+        raise ValueError(
+            f"{path} must begin with a line '# mistake: ...' and a line '# tests: ...'"
+        )
     return Mutant(path.stem, path, said["mistake"], tuple(said["tests"].split()))
 
 
@@ -91,7 +94,12 @@ def _passes(tree: Path, tests: Sequence[str], seconds: float | None = SECONDS) -
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds
+            [*command, *tests],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return False, f"ended after {seconds} seconds"
@@ -108,7 +116,9 @@ def main(names: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve()
         _copy(tree)
-        sound, first = _passes(tree, sorted({test for mutant in chosen for test in mutant.tests}), seconds=None)
+        sound, first = _passes(
+            tree, sorted({test for mutant in chosen for test in mutant.tests}), seconds=None
+        )
         if not sound:
             print(f"the tests fail without any mistake: {first}")
             return 2
@@ -119,7 +129,10 @@ def main(names: Sequence[str]) -> int:
             _git_apply(mutant, tree)
             passed, first = _passes(tree, mutant.tests)
             _git_apply(mutant, tree, "--reverse")
-            print(f"{'SURVIVED' if passed else 'caught  '} {mutant.name}: {first or mutant.mistake}", flush=True)
+            print(
+                f"{'SURVIVED' if passed else 'caught  '} {mutant.name}: {first or mutant.mistake}",
+                flush=True,
+            )
             if passed:
                 survived.append(mutant)
     caught = len(chosen) - len(survived)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.mutants.__main__ import ROOT, Mutant, applies, mutants
 
 
@@ -12,7 +11,9 @@ def test_a_patch_applies_and_names_tests_that_exist(mutant: Mutant) -> None:
     assert applies(mutant) == ""
     for test in mutant.tests:
         path, _, name = test.partition("::")
-        assert name.partition("[")[0].rpartition("::")[2] in (ROOT / path).read_text(encoding="utf-8")
+        assert name.partition("[")[0].rpartition("::")[2] in (ROOT / path).read_text(
+            encoding="utf-8"
+        )
 
 
 def test_unknown_names_are_refused() -> None:

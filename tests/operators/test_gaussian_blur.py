@@ -9,17 +9,20 @@ import pytest
 import scipy.ndimage
 import torch
 
-from operators.gaussian_blur import GaussianBlur
+from posterior_bench.operators.gaussian_blur import GaussianBlur
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "deviation"), [(64, 40, 3.0), (28, 28, 3.0), (9, 11, 3.0), (28, 28, 1.0), (5, 1, 0.7)]
+    ("height", "width", "deviation"),
+    [(64, 40, 3.0), (28, 28, 3.0), (9, 11, 3.0), (28, 28, 1.0), (5, 1, 0.7)],
 )
 def test_against_scipy(height: int, width: int, deviation: float) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (height, width))
     # scipy calls "mirror" what numpy calls "reflect", and mirrors as often as it takes
     expected = scipy.ndimage.gaussian_filter(x, deviation, mode="mirror")
-    y = GaussianBlur(shape=(1, height, width), deviation=deviation).A(torch.from_numpy(x)[None, None])
+    y = GaussianBlur(shape=(1, height, width), deviation=deviation).A(
+        torch.from_numpy(x)[None, None]
+    )
     np.testing.assert_allclose(y[0, 0].numpy(), expected, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from operators.hdr import HDR
+from posterior_bench.operators.hdr import HDR
 
 
 def test_measurement_and_first_guess_by_hand() -> None:
@@ -32,7 +32,8 @@ def test_prox_is_the_best_of_all_values(rho: float, scale: float) -> None:
     fine = torch.arange(-6000, 6001, 4, dtype=torch.float64).view(-1, 1, 1) / (1000 * scale)
     cost = ((scale * fine).clamp(-1, 1) - y[0]).square() + rho * (fine - x[0]).square()
     own = ((scale * found).clamp(-1, 1) - y).square() + rho * (found - x).square()
-    # no value of the grid, which has the edges in it, is better, and it comes as near as its step of 0.004 allows
+    # no value of the grid, which has the edges in it, is better, and it comes as near as its step
+    # of 0.004 allows
     best = cost.amin(0)
     assert (own[0, 0] <= best + 1e-12).all() and (best - own[0, 0]).max() < (scale**2 + rho) * (
         0.002 / scale
@@ -40,7 +41,9 @@ def test_prox_is_the_best_of_all_values(rho: float, scale: float) -> None:
 
 
 def test_prox_with_a_weight_per_image() -> None:
-    x, y = (torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    x, y = (
+        torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
     weights = torch.tensor([0.1, 1.0, 10.0])
     together = HDR().prox(x, y, weights.view(-1, 1, 1, 1))
     for i, rho in enumerate(weights.tolist()):
@@ -53,7 +56,9 @@ def test_noise_is_not_clipped() -> None:
     assert HDR.caps == {"nonlinear", "prox"} and not HDR.takes_mask and not HDR.takes_shape
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"scale": 0.5}, "cuts nothing off"), ({"sigma": -1.0}, "noise")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"scale": 0.5}, "cuts nothing off"), ({"sigma": -1.0}, "noise")]
+)
 def test_bad_settings(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HDR(**settings)

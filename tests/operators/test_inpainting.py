@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.inpainting import Inpainting
+from posterior_bench.operators.inpainting import Inpainting
 
 N, C, H, W = 3, 2, 4, 5
 SHAPE = (N, C, H, W)
@@ -28,7 +28,9 @@ def operator() -> Inpainting:
 
 def _dense(operator: Inpainting) -> Tensor:
     """The matrix of each image, ``(N, CHW, CHW)``, column by column."""
-    basis = torch.eye(C * H * W, dtype=torch.float64).reshape(-1, 1, C, H, W).expand(-1, N, -1, -1, -1)
+    basis = (
+        torch.eye(C * H * W, dtype=torch.float64).reshape(-1, 1, C, H, W).expand(-1, N, -1, -1, -1)
+    )
     return torch.stack([operator.A(e).flatten(1) for e in basis], 2)
 
 
@@ -43,7 +45,9 @@ def test_adjoint(operator: Inpainting) -> None:
     left, right = (operator.A(x) * y).flatten(1).sum(1), (x * operator.At(y)).flatten(1).sum(1)
     torch.testing.assert_close(left, right)
     matrix = _dense(operator)
-    torch.testing.assert_close((matrix.mT @ y.flatten(1)[..., None])[..., 0], operator.At(y).flatten(1))
+    torch.testing.assert_close(
+        (matrix.mT @ y.flatten(1)[..., None])[..., 0], operator.At(y).flatten(1)
+    )
 
 
 def test_projection(operator: Inpainting) -> None:
@@ -93,15 +97,20 @@ def test_noise_reaches_observed_pixels_only(operator: Inpainting) -> None:
 
 def test_noise_has_the_level_asked_for() -> None:
     operator = Inpainting(
-        mask=torch.rand((1, 1, 200, 200), generator=torch.Generator().manual_seed(1)) < 0.5, sigma=0.05
+        mask=torch.rand((1, 1, 200, 200), generator=torch.Generator().manual_seed(1)) < 0.5,
+        sigma=0.05,
     )
     x = _random(11, (1, 1, 200, 200))
-    residual = operator.residual(x, operator.observe(x, _random(12, (1, 1, 200, 200))))[operator.mask]
+    residual = operator.residual(x, operator.observe(x, _random(12, (1, 1, 200, 200))))[
+        operator.mask
+    ]
     assert residual.std().item() == pytest.approx(0.05, rel=4 / math.sqrt(2 * residual.numel()))
 
 
 def test_without_noise_the_observation_is_the_measurement() -> None:
-    operator = Inpainting(mask=torch.rand((N, 1, H, W), generator=torch.Generator().manual_seed(2)) < 0.5)
+    operator = Inpainting(
+        mask=torch.rand((N, 1, H, W), generator=torch.Generator().manual_seed(2)) < 0.5
+    )
     x = _random(13)
     assert torch.equal(operator.observe(x, _random(14)), operator.A(x))
 
@@ -144,8 +153,15 @@ def test_repeat_keeps_copies_together(operator: Inpainting) -> None:
 
 def test_to_keeps_everything(operator: Inpainting) -> None:
     moved = operator.to("meta")
-    assert moved.mask.device.type == "meta" and moved.sigma == operator.sigma and operator.mask.device.type == "cpu"
+    assert (
+        moved.mask.device.type == "meta"
+        and moved.sigma == operator.sigma
+        and operator.mask.device.type == "cpu"
+    )
 
 
 def test_capabilities() -> None:
-    assert Inpainting.caps == {"linear", "mask", "projection", "pinv", "prox", "svd"} and Inpainting.takes_mask
+    assert (
+        Inpainting.caps == {"linear", "mask", "projection", "pinv", "prox", "svd"}
+        and Inpainting.takes_mask
+    )

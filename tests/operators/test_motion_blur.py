@@ -8,7 +8,7 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from operators.motion_blur import MotionBlur
+from posterior_bench.operators.motion_blur import MotionBlur
 
 
 @pytest.mark.parametrize(("height", "width", "kernel"), [(40, 30, 15), (28, 28, 61), (6, 9, 7)])
@@ -17,10 +17,14 @@ def test_against_scipy(height: int, width: int, kernel: int) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (height, width))
     # correlation, not convolution: the kernel is not turned; "mirror" is numpy's "reflect"
     expected = scipy.ndimage.correlate(x, operator.weights.numpy(), mode="mirror")
-    np.testing.assert_allclose(operator.A(torch.from_numpy(x)[None, None])[0, 0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        operator.A(torch.from_numpy(x)[None, None])[0, 0].numpy(), expected, atol=1e-12
+    )
 
 
-@pytest.mark.parametrize(("size", "side"), [(28, 7), (32, 7), (64, 15), (256, 61), (512, 121), (4, 3)])
+@pytest.mark.parametrize(
+    ("size", "side"), [(28, 7), (32, 7), (64, 15), (256, 61), (512, 121), (4, 3)]
+)
 def test_the_kernel_grows_with_the_image(size: int, side: int) -> None:
     operator = MotionBlur(shape=(1, size, size + 8))
     assert operator.side == side and operator.weights.shape == (side, side)
@@ -35,10 +39,12 @@ def _extent(weights: Tensor) -> float:
 def test_published_distribution() -> None:
     kernels = [MotionBlur(shape=(1, 256, 256), seed=seed).weights for seed in range(1000)]
     above = [float((weights > 0.05 * weights.max()).sum()) for weights in kernels]
-    # 300 kernels of the published sampler have medians of 102 pixels and 33 pixels, with standard errors of 4.9 and
-    # 1.5 by bootstrap; those of 1000 kernels have 2.5 and 0.8
+    # 300 kernels of the published sampler have medians of 102 pixels and 33 pixels, with standard
+    # errors of 4.9 and 1.5 by bootstrap; those of 1000 kernels have 2.5 and 0.8
     assert np.median(above) == pytest.approx(102, abs=3 * np.hypot(4.9, 2.5))
-    assert np.median([_extent(weights) for weights in kernels]) == pytest.approx(33, abs=3 * np.hypot(1.5, 0.8))
+    assert np.median([_extent(weights) for weights in kernels]) == pytest.approx(
+        33, abs=3 * np.hypot(1.5, 0.8)
+    )
 
 
 def test_kernels_are_densities() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from operators.nonlinear_blur import NonlinearBlur
+from posterior_bench.operators.nonlinear_blur import NonlinearBlur
 
 
 class Gamma(nn.Module):

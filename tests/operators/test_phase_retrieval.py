@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.phase_retrieval import PhaseRetrieval
+from posterior_bench.operators.phase_retrieval import PhaseRetrieval
 
 SHAPE = (2, 16, 24)
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    )
 
 
 @pytest.mark.parametrize(("domain", "offset"), [("signed", 0.0), ("unit", 1.0)])
@@ -21,11 +23,17 @@ def test_against_numpy(domain: str, offset: float) -> None:
     x = _random(3, *SHAPE)
     wide = np.zeros((3, 2, 24, 36))
     wide[..., 4:20, 6:30] = x.numpy() + offset
-    expected = np.abs(np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wide, (-2, -1)), norm="ortho"), (-2, -1)))
-    np.testing.assert_allclose(PhaseRetrieval(shape=SHAPE, domain=domain).A(x).numpy(), expected, atol=1e-12)
+    expected = np.abs(
+        np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wide, (-2, -1)), norm="ortho"), (-2, -1))
+    )
+    np.testing.assert_allclose(
+        PhaseRetrieval(shape=SHAPE, domain=domain).A(x).numpy(), expected, atol=1e-12
+    )
 
 
-@pytest.mark.parametrize(("size", "oversample", "side"), [(256, 2.0, 384), (28, 2.0, 42), (64, 1.0, 80), (64, 0.0, 64)])
+@pytest.mark.parametrize(
+    ("size", "oversample", "side"), [(256, 2.0, 384), (28, 2.0, 42), (64, 1.0, 80), (64, 0.0, 64)]
+)
 def test_size(size: int, oversample: float, side: int) -> None:
     operator = PhaseRetrieval(shape=(1, size, size), oversample=oversample)
     assert operator.A(torch.zeros(2, 1, size, size)).shape == (2, 1, side, side)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.projection import Projection
+from posterior_bench.operators.projection import Projection
 
 N, SHAPE = 3, (2, 2, 5)
 
@@ -28,7 +28,9 @@ def operator(request) -> Projection:
 
 
 def test_entries_are_standard_normal_over_root_d() -> None:
-    matrix = Projection(shape=(1, 40, 40), rows=400).A(torch.eye(1600, dtype=torch.float64).view(1600, 1, 40, 40))
+    matrix = Projection(shape=(1, 40, 40), rows=400).A(
+        torch.eye(1600, dtype=torch.float64).view(1600, 1, 40, 40)
+    )
     # 640 000 entries: the mean has deviation 1 / 32 000, the mean square a relative one of 1 / 566
     assert abs(matrix.mean().item()) < 4 / 32_000
     assert matrix.square().mean().item() * 1600 == pytest.approx(1.0, rel=4 / 566)
@@ -54,7 +56,9 @@ def test_prox_solves_the_normal_equations(operator: Projection, rho: float | Ten
     for i, weight in enumerate(rho.flatten().tolist() if isinstance(rho, Tensor) else [rho] * N):
         left = matrix.T @ matrix + weight * torch.eye(20, dtype=torch.float64)
         expected = torch.linalg.solve(left, matrix.T @ y[i] + weight * x[i].flatten())
-        torch.testing.assert_close(operator.prox(x, y, rho)[i].flatten(), expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            operator.prox(x, y, rho)[i].flatten(), expected, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_gradients_pass_and_types_stay(operator: Projection) -> None:
@@ -70,7 +74,11 @@ def test_noise_and_paste(operator: Projection) -> None:
     noise = _random(6, *operator.A(x).shape)
     torch.testing.assert_close(operator.observe(x, noise) - operator.A(x), 0.3 * noise)
     assert operator.mask is None and torch.equal(operator.paste(x, operator.A(x)), x)
-    assert operator.repeat(2) is operator and "mask" not in operator.caps and "projection" not in operator.caps
+    assert (
+        operator.repeat(2) is operator
+        and "mask" not in operator.caps
+        and "projection" not in operator.caps
+    )
 
 
 def test_the_seed_is_the_matrix() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from operators.gaussian_blur import GaussianBlur
-from operators.motion_blur import MotionBlur
-from operators.separable import Separable
-from operators.super_resolution import SuperResolution
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.gaussian_blur import GaussianBlur
+from posterior_bench.operators.motion_blur import MotionBlur
+from posterior_bench.operators.separable import Separable
+from posterior_bench.operators.super_resolution import SuperResolution
 
 N, SHAPE = 3, (2, 8, 12)
 SIZE = 8 * 12
@@ -42,7 +42,10 @@ def test_adjoint(operator: Operator) -> None:
     torch.testing.assert_close((operator.A(x) * y).sum(), (x * operator.At(y)).sum())
     expected = y.flatten(2) @ _dense(operator)
     torch.testing.assert_close(operator.At(y).flatten(2), expected)
-    left, right = (operator.A(x.float()) * y.float()).sum(), (x.float() * operator.At(y.float())).sum()
+    left, right = (
+        (operator.A(x.float()) * y.float()).sum(),
+        (x.float() * operator.At(y.float())).sum(),
+    )
     assert abs(left - right) < 1e-5 * y.norm() * x.norm()
 
 
@@ -62,13 +65,19 @@ def test_constants_keep_their_value(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("operator", SEPARABLE, ids=repr)
-@pytest.mark.parametrize("rho", [1e-2, 0.7, torch.tensor([0.1, 1.0, 9.0]).view(N, 1, 1, 1)], ids=["small", "1", "own"])
+@pytest.mark.parametrize(
+    "rho", [1e-2, 0.7, torch.tensor([0.1, 1.0, 9.0]).view(N, 1, 1, 1)], ids=["small", "1", "own"]
+)
 def test_prox_solves_the_normal_equations(operator: Separable, rho: float | Tensor) -> None:
     matrix, x = _dense(operator), _random(4, N, *SHAPE)
     y = _random(5, *operator.A(x).shape)
-    for i, weight in enumerate(rho.double().flatten().tolist() if isinstance(rho, Tensor) else [rho] * N):
+    for i, weight in enumerate(
+        rho.double().flatten().tolist() if isinstance(rho, Tensor) else [rho] * N
+    ):
         left = matrix.T @ matrix + weight * torch.eye(SIZE, dtype=torch.float64)
-        expected = torch.linalg.solve(left, matrix.T @ y[i].flatten(1).T + weight * x[i].flatten(1).T).T
+        expected = torch.linalg.solve(
+            left, matrix.T @ y[i].flatten(1).T + weight * x[i].flatten(1).T
+        ).T
         torch.testing.assert_close(operator.prox(x, y, rho)[i].flatten(1), expected)
 
 
@@ -84,11 +93,17 @@ def test_channels_and_images_do_not_mix(operator: Operator) -> None:
     x = _random(6, N, *SHAPE)
     alone = operator.A(x[1:2, 1:])
     torch.testing.assert_close(operator.A(x)[1:2, 1:], alone)
-    torch.testing.assert_close(operator.prox(x, operator.A(x), 0.5) if operator in SEPARABLE else x, x)
+    torch.testing.assert_close(
+        operator.prox(x, operator.A(x), 0.5) if operator in SEPARABLE else x, x
+    )
 
 
 @pytest.mark.parametrize("operator", LINEAR, ids=repr)
 def test_nothing_is_observed_directly(operator: Operator) -> None:
     x = _random(7, N, *SHAPE)
-    assert operator.mask is None and operator.paste(x, operator.A(x)) is x and operator.repeat(2) is operator
+    assert (
+        operator.mask is None
+        and operator.paste(x, operator.A(x)) is x
+        and operator.repeat(2) is operator
+    )
     assert not operator.caps & {"mask", "projection", "nonlinear"} and operator.takes_shape

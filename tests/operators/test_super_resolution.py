@@ -8,14 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from operators.super_resolution import SuperResolution
+from posterior_bench.operators.super_resolution import SuperResolution
 
 WEIGHTS = [-7, -45, -75, -49, 93, 399, 745, 987, 987, 745, 399, 93, -49, -75, -45, -7]
 """The cubic of Keys at distances (k + 1/2) / 4, worked out by hand, in units of 1 / 4096."""
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    )
 
 
 def test_weights_by_hand() -> None:
@@ -32,10 +34,13 @@ def test_weights_by_hand() -> None:
     torch.testing.assert_close(line[-1], line[0].flip(0))
 
 
-@pytest.mark.parametrize(("factor", "height", "width"), [(4, 28, 28), (4, 64, 32), (2, 12, 8), (3, 12, 27)])
+@pytest.mark.parametrize(
+    ("factor", "height", "width"), [(4, 28, 28), (4, 64, 32), (2, 12, 8), (3, 12, 27)]
+)
 def test_against_pillow(factor: int, height: int, width: int) -> None:
     x = _random(1, 1, height, width)
-    # Pillow renormalises its kernel at the border, so the mirrored image is handed in and the border cut off
+    # Pillow renormalises its kernel at the border, so the mirrored image is handed in and the
+    # border cut off
     wide = np.pad(x[0, 0].float().numpy(), 2 * factor, mode="symmetric")
     size = (wide.shape[1] // factor, wide.shape[0] // factor)
     expected = np.asarray(Image.fromarray(wide).resize(size, Image.Resampling.BICUBIC))[2:-2, 2:-2]
@@ -58,7 +63,9 @@ def test_pseudo_inverse(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(("size", "smallest"), [(256, 0.3485), (64, 0.3522)])
 def test_singular_values_of_a_line(size: int, smallest: float) -> None:
     values = torch.linalg.svdvals(SuperResolution(shape=(1, size, size)).line(size))
-    assert values[0].item() == pytest.approx(0.5, abs=1e-4) and values[-1].item() == pytest.approx(smallest, abs=1e-4)
+    assert values[0].item() == pytest.approx(0.5, abs=1e-4) and values[-1].item() == pytest.approx(
+        smallest, abs=1e-4
+    )
 
 
 def test_noise() -> None:
@@ -70,7 +77,11 @@ def test_noise() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"factor": 0}, "reduces nothing"), ({"factor": 5}, "5 does not divide the 28 x 28"), ({"sigma": -1.0}, "noise")],
+    [
+        ({"factor": 0}, "reduces nothing"),
+        ({"factor": 5}, "5 does not divide the 28 x 28"),
+        ({"sigma": -1.0}, "noise"),
+    ],
 )
 def test_bad_settings(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.streams import Key, Noise
-from priors.base import Prior
-from priors.mixture import MixturePrior
-from priors.process import VE, VP, Flow, Level, Process
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, VP, Flow, Level, Process
 
 SHAPE = (1, 1, 2)
 
@@ -20,15 +20,17 @@ SHAPE = (1, 1, 2)
 def mixture(process: Process) -> MixturePrior:
     """Three unequal, correlated components in two dimensions."""
     means = torch.tensor([[0.6, -0.4], [-0.7, 0.1], [0.1, 0.8]])
-    factors = torch.tensor([[[0.3, 0.0], [0.2, 0.1]], [[0.2, 0.0], [-0.1, 0.2]], [[0.1, 0.0], [0.0, 0.4]]])
+    factors = torch.tensor(
+        [[[0.3, 0.0], [0.2, 0.1]], [[0.2, 0.0], [-0.1, 0.2]], [[0.1, 0.0], [0.0, 0.4]]]
+    )
     return MixturePrior(process, torch.tensor([0.5, 0.3, 0.2]), means, factors @ factors.mT, SHAPE)
 
 
 class PerfectNet(nn.Module):
     """Puts out what a perfectly trained network would: the exact denoiser, written as ``kind``.
 
-    Like a real network it sees its scaled input and a time and nothing else. A label shifts its output, so that
-    guidance has something to do; label 2 is 'none'.
+    Like a real network it sees its scaled input and a time and nothing else. A label shifts its
+    output, so that guidance has something to do; label 2 is 'none'.
     """
 
     def __init__(self, kind: str, process: Process, sigma_data: float = 0.5):
@@ -50,11 +52,15 @@ class PerfectNet(nn.Module):
         z = x * (alpha**2 * self.sigma_data**2 + sigma**2) ** 0.5 if self.kind == "edm" else x
         x0 = self.exact.denoise(z, level)
         if "label" in cond:
-            x0 = x0 + torch.tensor([0.1, -0.2, 0.0], dtype=x0.dtype)[cond["label"]].view(-1, 1, 1, 1)
+            x0 = x0 + torch.tensor([0.1, -0.2, 0.0], dtype=x0.dtype)[cond["label"]].view(
+                -1, 1, 1, 1
+            )
         eps = (z - alpha * x0) / sigma
         if self.kind == "edm":
             r, sd = sigma / alpha, self.sigma_data
-            return ((x0 - sd**2 / (r**2 + sd**2) * z / alpha) / (r * sd / (r**2 + sd**2) ** 0.5)).to(x.dtype)
+            return (
+                (x0 - sd**2 / (r**2 + sd**2) * z / alpha) / (r * sd / (r**2 + sd**2) ** 0.5)
+            ).to(x.dtype)
         v = (alpha * eps - sigma * x0) / (alpha**2 + sigma**2) ** 0.5
         return {"eps": eps, "x0": x0, "v": v, "flow": eps - x0}[self.kind].to(x.dtype)
 

@@ -1,4 +1,5 @@
-"""The priors of the arena, against their formulas; the fitted one, against the images it was fitted to."""
+"""The priors of the arena, against their formulas; the fitted one, against the images it was fitted
+to."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.fashion import Fashion
-from priors import mixtures
-from priors.fingerprint import ROOT
-from priors.mixture import MixturePrior, Spectrum
-from priors.process import VE
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.priors import mixtures
+from posterior_bench.priors.fingerprint import ROOT
+from posterior_bench.priors.mixture import MixturePrior, Spectrum
+from posterior_bench.priors.process import VE
 
 ASSET = ROOT / "priors" / "assets" / "fashion_mixture"
 
@@ -49,7 +50,9 @@ def test_modes_lie_on_the_grid(shape: tuple[int, int, int], pixels: int) -> None
 def test_one_observed_pixel_leaves_five_modes_open() -> None:
     posterior = mixtures.modes25((1, 4, 4)).posterior(torch.eye(16)[:1], torch.tensor([0.4]), 0.05)
     open_modes = posterior.weights > 1e-3
-    assert open_modes.sum() == 5 and posterior.weights[open_modes].sum().item() == pytest.approx(1.0, abs=1e-3)
+    assert open_modes.sum() == 5 and posterior.weights[open_modes].sum().item() == pytest.approx(
+        1.0, abs=1e-3
+    )
 
 
 def test_repeated_eigenvalues_need_no_vectors() -> None:
@@ -63,13 +66,21 @@ def test_repeated_eigenvalues_need_no_vectors() -> None:
     torch.testing.assert_close(low.covariances, full.covariances)
     z = normal(5, 1, 3, 4, seed=2)
     for ratio in (0.01, 0.5, 20.0):
-        level, inverse = VE().level(ratio), torch.linalg.inv(full.covariances + ratio**2 * torch.eye(12))
+        level, inverse = (
+            VE().level(ratio),
+            torch.linalg.inv(full.covariances + ratio**2 * torch.eye(12)),
+        )
         centred = z.flatten(1)[:, None] - means
-        log_density = -0.5 * torch.einsum("nki,kij,nkj->nk", centred, inverse, centred) + 0.5 * inverse.logdet()
+        log_density = (
+            -0.5 * torch.einsum("nki,kij,nkj->nk", centred, inverse, centred)
+            + 0.5 * inverse.logdet()
+        )
         shrunk = means + torch.einsum("kij,kjm,nkm->nki", full.covariances, inverse, centred)
         expected = torch.einsum("nk,nki->ni", (log_density + weights.log()).softmax(1), shrunk)
         for prior in (low, full):
-            torch.testing.assert_close(prior.denoise(z, level).flatten(1), expected, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(
+                prior.denoise(z, level).flatten(1), expected, rtol=1e-8, atol=1e-8
+            )
     assert Spectrum.of(torch.eye(4)[None]).basis.shape == (1, 0, 4)
 
 
@@ -90,12 +101,18 @@ def test_a_draw_does_not_depend_on_its_neighbours() -> None:
     uniform, noise = torch.linspace(0.01, 0.99, 6), normal(6, 1, 4, 4)
     together = prior.sample(uniform, noise)
     for i in range(6):
-        torch.testing.assert_close(prior.sample(uniform[i : i + 1], noise[i : i + 1])[0], together[i])
+        torch.testing.assert_close(
+            prior.sample(uniform[i : i + 1], noise[i : i + 1])[0], together[i]
+        )
 
 
 def test_fitted_mixture_is_what_its_file_says() -> None:
     prior = mixtures.fitted(str(ASSET), "flow")
-    assert prior.image_shape == (1, 28, 28) and len(prior.weights) == 10 and prior.process.kind == "flow"
+    assert (
+        prior.image_shape == (1, 28, 28)
+        and len(prior.weights) == 10
+        and prior.process.kind == "flow"
+    )
     assert sum(path.stat().st_size for path in ASSET.iterdir()) < 3e6
     spectrum = torch.linalg.eigvalsh(prior.covariances[3])
     assert spectrum[0] > 1e-3 and spectrum[-1] / spectrum[0] < 1e5

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.execution import Execution
-from priors.latents import KL
-from priors.load import load
-from priors.mixtures import g2
-from priors.nets import UNet2D
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.execution import Execution
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.load import load
+from posterior_bench.priors.mixtures import g2
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VP
 
 BLOCKS = {"block_out_channels": [16, 32], "norm_num_groups": 8, "layers_per_block": 1}
 FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
@@ -22,9 +22,15 @@ FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
 
 def latent_prior() -> Prior:
     unet = {**BLOCKS, "sample_size": 8, "in_channels": 2, "out_channels": 2}
-    unet |= {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}
+    unet |= {
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    }
     coder = {**BLOCKS, "in_channels": 1, "out_channels": 1, "latent_channels": 2}
-    coder |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    coder |= {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net, latent = UNet2D(unet, 1), KL(coder)
@@ -59,14 +65,17 @@ def test_checkpointing_keeps_less() -> None:
         prior.run_as(execution)
         sizes: list[int] = []
         z = noise(2, *prior.latent_shape).requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t
+        ):
             prior.denoise(z, prior.level(1.0))
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 20
 
 
 def test_bf16_differs_as_much_as_its_eight_bits_say_and_hands_on_float32() -> None:
-    """The relative error of a small U-Net in bf16 is about 1 per cent, that of float32 arithmetic about 1e-6."""
+    """The relative error of a small U-Net in bf16 is about 1 per cent, that of float32 arithmetic
+    about 1e-6."""
     prior = load(FASHION)
     z, level = noise(4, 1, 28, 28), prior.level(1.0)
     plain = prior.denoise(z, level)
@@ -101,7 +110,9 @@ def test_channels_last_agrees_to_rounding_and_hands_on_the_usual_layout() -> Non
 def test_a_compiled_network_is_the_one_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, called = latent_prior(), []
     monkeypatch.setattr(
-        torch, "compile", lambda net, dynamic: lambda *inputs: (called.append(dynamic), net(*inputs))[1]
+        torch,
+        "compile",
+        lambda net, dynamic: lambda *inputs: (called.append(dynamic), net(*inputs))[1],
     )
     z = noise(2, 2, 8, 8)
     plain = prior.denoise(z, prior.level(1.0))
@@ -116,7 +127,9 @@ def test_torch_compiles_a_network() -> None:
     prior = latent_prior()
     z = noise(2, 2, 8, 8)
     plain = prior.denoise(z, prior.level(1.0))
-    torch.testing.assert_close(prior.run_as(Execution(compile=True)).denoise(z, prior.level(1.0)), plain)
+    torch.testing.assert_close(
+        prior.run_as(Execution(compile=True)).denoise(z, prior.level(1.0)), plain
+    )
 
 
 def test_features_are_not_offered_where_hooks_would_run_twice_or_never() -> None:
@@ -131,7 +144,9 @@ def test_what_is_refused() -> None:
         Execution(precision="fp16")
     with pytest.raises(ValueError, match="checkpointing=all: valid are none, call"):
         Execution(checkpointing="all")
-    with pytest.raises(ValueError, match="precision=bf16: this prior is in closed form and runs no network"):
+    with pytest.raises(
+        ValueError, match="precision=bf16: this prior is in closed form and runs no network"
+    ):
         g2().run_as(Execution(precision="bf16"))
     assert g2().run_as(Execution()).net is None
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.latents import KL, VQ, Latent
-from priors.nets import UNet2D
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.latents import KL, VQ, Latent
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VP
 
 TINY = {
     "in_channels": 3,
@@ -36,7 +36,8 @@ def kl() -> KL:
 @pytest.fixture
 def vq() -> VQ:
     latent = _seeded(VQ, {**TINY, "num_vq_embeddings": 16})
-    # diffusers spreads the codes over [-1/16, 1/16]; over [-1, 1] the nearest one is not the latent itself
+    # diffusers spreads the codes over [-1/16, 1/16]; over [-1, 1] the nearest one is not the latent
+    # itself
     latent.autoencoder.quantize.embedding.weight.mul_(16)
     return latent
 
@@ -45,7 +46,7 @@ def _normal(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-# -- shapes, shift and scale -------------------------------------------------------------------------------------------
+# -- shapes, shift and scale -----------------------------------------------------------------------
 
 
 def test_an_image_goes_there_and_back_in_shape(kl, vq):
@@ -58,11 +59,15 @@ def test_an_image_goes_there_and_back_in_shape(kl, vq):
 
 @pytest.mark.parametrize("size", [(15, 16), (16, 15)])
 def test_sides_the_factor_does_not_divide_are_refused(kl, size):
-    with pytest.raises(ValueError, match=f"images of {size[0]} x {size[1]} pixels are no multiple of .* factor 2"):
+    with pytest.raises(
+        ValueError, match=f"images of {size[0]} x {size[1]} pixels are no multiple of .* factor 2"
+    ):
         kl.shape((3, *size))
 
 
-def test_the_latent_of_an_image_is_the_mean_of_the_libraries_gaussian_shifted_and_scaled_per_channel(kl):
+def test_the_latent_of_an_image_is_the_mean_of_the_libraries_gaussian_shifted_and_scaled_per_channel(
+    kl,
+):
     shift, scale = [0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 3.0]
     moved = _seeded(KL, TINY, shift=shift, scale=scale)
     x = _normal(2, 3, 16, 16)
@@ -72,12 +77,16 @@ def test_the_latent_of_an_image_is_the_mean_of_the_libraries_gaussian_shifted_an
     xi = _normal(2, 4, 8, 8, seed=2)
     drawn = law.mode() + law.logvar.mul(0.5).exp() * xi
     torch.testing.assert_close(moved.encode(x, xi), (drawn - column(shift)) * column(scale))
-    torch.testing.assert_close(moved.decode(moved.encode(x)), kl.autoencoder.decode(law.mode()).sample)
+    torch.testing.assert_close(
+        moved.decode(moved.encode(x)), kl.autoencoder.decode(law.mode()).sample
+    )
 
 
 def test_one_number_is_every_channels(kl):
     x = _normal(1, 3, 16, 16)
-    one, each = (_seeded(KL, TINY, shift=a, scale=b) for a, b in ((0.5, 2.0), ([0.5] * 4, [2.0] * 4)))
+    one, each = (
+        _seeded(KL, TINY, shift=a, scale=b) for a, b in ((0.5, 2.0), ([0.5] * 4, [2.0] * 4))
+    )
     assert torch.equal(one.encode(x), each.encode(x))
     assert torch.equal(one.decode(one.encode(x)), each.decode(each.encode(x)))
 
@@ -104,7 +113,7 @@ def test_the_gradient_of_a_decoder_is_its_slope(kl):
     assert (slope * v).sum().item() == pytest.approx(difference.item(), rel=1e-6)
 
 
-# -- three gradients of one VQ decoder ---------------------------------------------------------------------------------
+# -- three gradients of one VQ decoder -------------------------------------------------------------
 
 
 def _slope(latent: VQ, z: Tensor, image: Tensor) -> Tensor | None:
@@ -137,7 +146,9 @@ def test_unquantised_decodes_the_latent_itself_and_has_another_gradient(vq):
     through = _slope(vq, z, image)
     quantised = vq.decode(z)
     vq.gradient = "unquantised"
-    torch.testing.assert_close(vq.decode(z), vq.autoencoder.decode(z, force_not_quantize=True).sample)
+    torch.testing.assert_close(
+        vq.decode(z), vq.autoencoder.decode(z, force_not_quantize=True).sample
+    )
     smooth = _slope(vq, z, image)
     assert vq.differentiable
     assert (vq.decode(z) - quantised).norm() > 0.05 * quantised.norm()
@@ -162,12 +173,22 @@ def test_a_vq_latent_is_not_quantised_and_has_no_draw(vq):
         vq.encode(x, _normal(1, 4, 8, 8))
 
 
-# -- behind a prior ----------------------------------------------------------------------------------------------------
+# -- behind a prior --------------------------------------------------------------------------------
 
 
 def test_a_latent_prior_counts_both_ways_and_their_gradients(kl):
-    unet = {"sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": [8], "layers_per_block": 1}
-    unet |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "norm_num_groups": 4}
+    unet = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [8],
+        "layers_per_block": 1,
+    }
+    unet |= {
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+        "norm_num_groups": 4,
+    }
     prior = Prior(VP.scheduled("linear", 1e-4, 0.02), UNet2D(unet, 1), (3, 16, 16), "v", latent=kl)
     assert (prior.latent_shape, prior.is_latent) == ((4, 8, 8), True)
     assert "latent" in prior.caps and "pixel" not in prior.caps
@@ -177,4 +198,11 @@ def test_a_latent_prior_counts_both_ways_and_their_gradients(kl):
         prior.encode(x).sum().backward()
         prior.decode(z.detach())
     counts = meter.counts()
-    assert counts == {"nfe": 0, "nge": 0, "decode": 6, "decode_grad": 3, "encode": 3, "encode_grad": 3}
+    assert counts == {
+        "nfe": 0,
+        "nge": 0,
+        "decode": 6,
+        "decode_grad": 3,
+        "encode": 3,
+        "encode_grad": 3,
+    }

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priors.base import Prior
-from priors.fingerprint import ROOT, fingerprint, resolve, sha256
-from priors.latents import KL, VQ
-from priors.load import load, save, untrained
-from priors.mixtures import g2
-from priors.nets import UNet2D
-from priors.process import VE, VP, Flow
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.fingerprint import ROOT, fingerprint, resolve, sha256
+from posterior_bench.priors.latents import KL, VQ
+from posterior_bench.priors.load import load, save, untrained
+from posterior_bench.priors.mixtures import g2
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VE, VP, Flow
 
 NET = {
     "sample_size": 4,
@@ -73,7 +73,7 @@ def rewrite(folder: Path, change) -> None:
     edit(folder, sha256={"net.safetensors": sha256(folder / "net.safetensors")})
 
 
-# -- what is written comes back --------------------------------------------------------------------------------------
+# -- what is written comes back --------------------------------------------------------------------
 
 
 def test_round_trip_in_float32_is_exact(tmp_path):
@@ -97,7 +97,9 @@ def test_half_precision_on_disk_is_float32_in_memory(written):
 
 
 @pytest.mark.parametrize(
-    "process", [VE(), VP.scheduled("scaled_linear", 0.0015, 0.0155), Flow(3.0, 0.003)], ids=["ve", "vp", "flow"]
+    "process",
+    [VE(), VP.scheduled("scaled_linear", 0.0015, 0.0155), Flow(3.0, 0.003)],
+    ids=["ve", "vp", "flow"],
 )
 def test_processes_are_restored(tmp_path, process):
     again = load(save(tmp_path, fresh(process), META)).process
@@ -121,13 +123,15 @@ def test_relative_paths_start_here_or_beside_the_package(written, tmp_path, monk
     monkeypatch.chdir(written.parent)
     assert resolve(written.name) == written
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("priors.fingerprint.ROOT", written.parent)
+    monkeypatch.setattr("posterior_bench.priors.fingerprint.ROOT", written.parent)
     assert resolve(written.name) == written
-    with pytest.raises(FileNotFoundError, match=r"no prior\.json in .*elsewhere or .*elsewhere; make one with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no prior\.json in .*elsewhere or .*elsewhere; make one with"
+    ):
         resolve("elsewhere")
 
 
-# -- fingerprints ----------------------------------------------------------------------------------------------------
+# -- fingerprints ----------------------------------------------------------------------------------
 
 
 def test_fingerprint_is_of_content_not_of_place_or_layout(written, folder):
@@ -152,12 +156,17 @@ def test_fingerprint_sees_the_weights_themselves(written, folder):
 
 
 def test_fingerprint_needs_no_torch(written):
-    code = f"import sys, priors.fingerprint as f; print(f.fingerprint({str(written)!r}), 'torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    code = (
+        f"import sys, priors.fingerprint as f; print(f.fingerprint({str(written)!r}), 'torch' "
+        f"in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert out.split() == [fingerprint(written), "False"]
 
 
-# -- refusals: one line that names the file and the mistake -----------------------------------------------------------
+# -- refusals: one line that names the file and the mistake ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,22 +174,49 @@ def test_fingerprint_needs_no_torch(written):
     [
         ({"format": 2}, "has format 2; this version reads format 1"),
         ({"licence": None}, "missing key 'licence'"),
-        ({"lisence": "MIT", "xi": 1}, "unknown key 'lisence', 'xi'; valid: class_names, converted_from, format"),
+        (
+            {"lisence": "MIT", "xi": 1},
+            "unknown key 'lisence', 'xi'; valid: class_names, converted_from, format",
+        ),
         ({"num_classes": "two"}, "'num_classes' has a value of type str"),
         ({"num_classes": True}, "'num_classes' has a value of type bool"),
-        ({"parameterization": "score"}, "unknown parameterization 'score'; valid: edm, eps, x0, v, flow"),
+        (
+            {"parameterization": "score"},
+            "unknown parameterization 'score'; valid: edm, eps, x0, v, flow",
+        ),
         ({"shape": [8, 8]}, r"'shape' must be three positive integers C, H, W, got \[8, 8\]"),
         ({"class_names": ["a"]}, "1 class_names for 2 classes"),
-        ({"net": {"class": "os.system", "config": {}}}, "net: unknown class 'os.system'; valid: UNet2D"),
-        ({"net": {"class": "UNet2D", "config": NET, "shuffle": 2}}, "net: unknown key 'shuffle'; valid: class, config"),
-        ({"net": {"class": "UNet2D", "config": {**NET, "layers": 3}, "unshuffle": 2}}, "net: .*layers"),
-        ({"net": {"class": "UNet2D", "config": {"sample_size": 4}, "unshuffle": 2}}, "net.safetensors"),
+        (
+            {"net": {"class": "os.system", "config": {}}},
+            "net: unknown class 'os.system'; valid: UNet2D",
+        ),
+        (
+            {"net": {"class": "UNet2D", "config": NET, "shuffle": 2}},
+            "net: unknown key 'shuffle'; valid: class, config",
+        ),
+        (
+            {"net": {"class": "UNet2D", "config": {**NET, "layers": 3}, "unshuffle": 2}},
+            "net: .*layers",
+        ),
+        (
+            {"net": {"class": "UNet2D", "config": {"sample_size": 4}, "unshuffle": 2}},
+            "net.safetensors",
+        ),
         ({"process": {"kind": "subvp"}}, "process: unknown kind 'subvp'; valid: ve, vp, flow"),
-        ({"process": {"kind": "ve", "sigma": 1}}, "process: unknown key 'sigma'; valid: kind, ratio_min, ratio_max"),
+        (
+            {"process": {"kind": "ve", "sigma": 1}},
+            "process: unknown key 'sigma'; valid: kind, ratio_min, ratio_max",
+        ),
         ({"process": {"kind": "vp"}}, "process: .*missing"),
-        ({"process": {"kind": "ve", "ratio_min": 0.0}}, "process: VE needs 0 < ratio_min < ratio_max"),
+        (
+            {"process": {"kind": "ve", "ratio_min": 0.0}},
+            "process: VE needs 0 < ratio_min < ratio_max",
+        ),
         ({"sha256": {}}, "'sha256' must map each weight file to its hash"),
-        ({"sha256": {"../net.safetensors": "0"}}, "is no name of a safetensors file in this folder"),
+        (
+            {"sha256": {"../net.safetensors": "0"}},
+            "is no name of a safetensors file in this folder",
+        ),
         ({"sha256": {"net.safetensors": "0" * 64}}, "is not the file prior.json was written for"),
     ],
 )
@@ -196,8 +232,14 @@ def test_wrong_descriptions_are_refused(folder, changes, message):
     [
         (lambda s: s.pop("unet.conv_in.bias"), "lacks 'unet.conv_in.bias'"),
         (lambda s: s.update(extra=torch.zeros(1)), "has no use for 'extra'"),
-        (lambda s: s.update({f"extra{i}": torch.zeros(1) for i in range(5)}), "'extra2' and 2 more"),
-        (lambda s: s.update({"unet.conv_in.bias": torch.zeros(9)}), r"'unet.conv_in.bias' has shape \(9,\), .* \(8,\)"),
+        (
+            lambda s: s.update({f"extra{i}": torch.zeros(1) for i in range(5)}),
+            "'extra2' and 2 more",
+        ),
+        (
+            lambda s: s.update({"unet.conv_in.bias": torch.zeros(9)}),
+            r"'unet.conv_in.bias' has shape \(9,\), .* \(8,\)",
+        ),
         (lambda s: s["unet.conv_in.bias"].fill_(float("nan")), "not finite in 'unet.conv_in.bias'"),
         (lambda s: s["unet.conv_in.bias"].fill_(float("inf")), "not finite in 'unet.conv_in.bias'"),
     ],
@@ -240,14 +282,19 @@ def test_incomplete_facts_are_not_written(tmp_path, meta, message):
 
 
 def test_priors_that_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="a prior with the network NoneType cannot be written; valid: UNet2D"):
+    with pytest.raises(
+        ValueError, match="a prior with the network NoneType cannot be written; valid: UNet2D"
+    ):
         save(tmp_path, g2(), META)
-    with pytest.raises(ValueError, match=r"bare table cannot be written to a file; use VP\.scheduled"):
+    with pytest.raises(
+        ValueError, match=r"bare table cannot be written to a file; use VP\.scheduled"
+    ):
         save(tmp_path, fresh(VP(torch.linspace(0.99, 0.01, 10))), META)
     large = fresh()
     large.net.state_dict()["unet.conv_in.bias"].fill_(1e5)
     with pytest.raises(
-        ValueError, match=r"float16 the weights for net\.safetensors: not finite in 'unet\.conv_in\.bias'"
+        ValueError,
+        match=r"float16 the weights for net\.safetensors: not finite in 'unet\.conv_in\.bias'",
     ):
         save(tmp_path, large, META)
 
@@ -257,10 +304,12 @@ def test_fresh_weights_follow_the_seed(written):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         weights = untrained(spec).net.state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in fresh().net.state_dict().items())
+    assert all(
+        torch.equal(weights[name], value) for name, value in fresh().net.state_dict().items()
+    )
 
 
-# -- latent priors ---------------------------------------------------------------------------------------------------
+# -- latent priors ---------------------------------------------------------------------------------
 
 BLOCKS = {
     "in_channels": 1,
@@ -278,7 +327,11 @@ def fresh_latent(kind=KL, **more: object) -> Prior:
         torch.manual_seed(4)
         latent = kind({**BLOCKS, **more}, shift=[0.1, 0.2, 0.3, 0.4], scale=0.7)
         return Prior(
-            VE(), UNet2D({**NET, "in_channels": 4, "out_channels": 4}), (1, 8, 8), latent=latent, num_classes=2
+            VE(),
+            UNet2D({**NET, "in_channels": 4, "out_channels": 4}),
+            (1, 8, 8),
+            latent=latent,
+            num_classes=2,
         )
 
 
@@ -288,7 +341,11 @@ def test_latent_priors_come_back(tmp_path):
     assert (again.image_shape, again.latent_shape, again.is_latent) == ((1, 8, 8), (4, 4, 4), True)
     assert torch.equal(again.encode(x), prior.encode(x))
     assert torch.equal(again.decode(prior.encode(x)), prior.decode(prior.encode(x)))
-    assert {f.name for f in tmp_path.iterdir()} == {"prior.json", "net.safetensors", "latent.safetensors"}
+    assert {f.name for f in tmp_path.iterdir()} == {
+        "prior.json",
+        "net.safetensors",
+        "latent.safetensors",
+    }
     assert not any(p.requires_grad for p in again.latent.parameters())
 
 
@@ -297,7 +354,9 @@ def test_both_files_of_a_latent_prior_are_wanted(tmp_path):
     before = fingerprint(folder)
     content = (folder / "latent.safetensors").read_bytes()
     (folder / "latent.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match=r"latent\.safetensors is not the file prior\.json was written for"):
+    with pytest.raises(
+        ValueError, match=r"latent\.safetensors is not the file prior\.json was written for"
+    ):
         load(folder)
     (folder / "latent.safetensors").write_bytes(content)
     assert fingerprint(folder) == before
@@ -305,7 +364,9 @@ def test_both_files_of_a_latent_prior_are_wanted(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"latent\.safetensors is missing"):
         load(folder)
     edit(folder, sha256={"net.safetensors": sha256(folder / "net.safetensors")})
-    with pytest.raises(ValueError, match=r"must name net\.safetensors and latent\.safetensors alone"):
+    with pytest.raises(
+        ValueError, match=r"must name net\.safetensors and latent\.safetensors alone"
+    ):
         load(folder)
 
 
@@ -313,7 +374,9 @@ def test_vq_gradient_is_a_setting_of_vq_alone(tmp_path):
     vq = save(tmp_path / "vq", fresh_latent(VQ, num_vq_embeddings=8, vq_embed_dim=4), META)
     assert load(vq).latent.gradient == "straight_through"
     assert load(vq, vq_gradient="unquantised").latent.gradient == "unquantised"
-    with pytest.raises(ValueError, match="unknown vq_gradient 'soft'; valid: straight_through, unquantised, hard"):
+    with pytest.raises(
+        ValueError, match="unknown vq_gradient 'soft'; valid: straight_through, unquantised, hard"
+    ):
         load(vq, vq_gradient="soft")
     with pytest.raises(ValueError, match="setting of VQ autoencoders"):
         load(save(tmp_path / "kl", fresh_latent(), META), vq_gradient="hard")

@@ -1,4 +1,5 @@
-"""The exact prior against brute-force integration, autograd, Monte Carlo and direct Gaussian conditioning."""
+"""The exact prior against brute-force integration, autograd, Monte Carlo and direct Gaussian
+conditioning."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from priors import mixtures
-from priors.mixture import MixturePrior
-from priors.process import CLEAN, VE, VP, Flow, Level
+from posterior_bench.priors import mixtures
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import CLEAN, VE, VP, Flow, Level
 
 PROCESSES = {"ve": VE(), "vp": VP.scheduled("linear", 1e-4, 0.02), "flow": Flow()}
 
@@ -41,7 +42,9 @@ def data_density(prior: MixturePrior, points: np.ndarray) -> np.ndarray:
 def square(side: int = 801, reach: float = 4.0) -> tuple[np.ndarray, float]:
     """Points that tile the plane, and the area of one."""
     axis = np.linspace(-reach, reach, side)
-    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2), (axis[1] - axis[0]) ** 2
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2), (
+        axis[1] - axis[0]
+    ) ** 2
 
 
 @pytest.mark.parametrize("ratio", [0.2, 1.0, 6.0])
@@ -51,7 +54,9 @@ def test_denoiser_and_density_equal_integrals(make_mixture, process, ratio):
     points, area = square()
     prior_density = data_density(prior, points)
     for row in z:
-        likelihood = np.exp(-((row.numpy() - level.alpha * points) ** 2).sum(1) / (2 * level.sigma**2))
+        likelihood = np.exp(
+            -((row.numpy() - level.alpha * points) ** 2).sum(1) / (2 * level.sigma**2)
+        )
         likelihood /= 2 * np.pi * level.sigma**2
         joint = prior_density * likelihood * area
         mean = (joint[:, None] * points).sum(0) / joint.sum()
@@ -97,9 +102,12 @@ def test_second_derivatives_exist(make_mixture):
 
 
 def test_posterior_of_one_gaussian_is_textbook_conditioning():
-    """``mean_2 + S_21 / (S_11 + s^2) (y - mean_1)``, and without noise the observed pixel is the observation."""
+    """``mean_2 + S_21 / (S_11 + s^2) (y - mean_1)``, and without noise the observed pixel is the
+    observation."""
     covariance = torch.tensor([[1.0, 0.6], [0.6, 0.8]])
-    prior = MixturePrior(VE(), torch.ones(1), torch.tensor([[0.2, -0.1]]), covariance[None], (1, 1, 2))
+    prior = MixturePrior(
+        VE(), torch.ones(1), torch.tensor([[0.2, -0.1]]), covariance[None], (1, 1, 2)
+    )
     A, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1.0])
     for sigma in (0.0, 0.5):
         gain = np.array([1.0, 0.6]) / (1.0 + sigma**2)
@@ -131,7 +139,9 @@ def test_noise_free_posterior_of_the_mixture_against_integration(make_mixture):
     mean = (weight * line).sum()
     posterior = prior.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([y]), 0.0)
     assert posterior.mean.numpy() == pytest.approx([y, mean], abs=1e-7)
-    assert posterior.covariance.numpy() == pytest.approx(np.diag([0, (weight * (line - mean) ** 2).sum()]), abs=1e-7)
+    assert posterior.covariance.numpy() == pytest.approx(
+        np.diag([0, (weight * (line - mean) ** 2).sum()]), abs=1e-7
+    )
 
 
 def test_a_degenerate_component_is_kept_only_where_it_can_be():
@@ -141,7 +151,10 @@ def test_a_degenerate_component_is_kept_only_where_it_can_be():
     means = torch.tensor([[0.5, 2.0], [0.0, -1.0]])
     prior = MixturePrior(VE(), torch.ones(2), means, torch.stack([flat, wide]), (1, 1, 2))
     A = torch.tensor([[1.0, 0.0]])
-    elsewhere, there = prior.posterior(A, torch.tensor([0.1]), 0.0), prior.posterior(A, torch.tensor([0.5]), 0.0)
+    elsewhere, there = (
+        prior.posterior(A, torch.tensor([0.1]), 0.0),
+        prior.posterior(A, torch.tensor([0.5]), 0.0),
+    )
     assert elsewhere.weights.tolist() == [0, 1]
     assert elsewhere.mean.tolist() == pytest.approx([0.1, -1.0], abs=1e-7)
     assert there.weights.tolist() == pytest.approx([1, 0], abs=1e-100)
@@ -156,7 +169,9 @@ def test_sample_moments(make_mixture):
     spread = prior.covariance.diagonal().sqrt()
     # five standard errors
     assert ((x.mean(0) - prior.mean).abs() < 5 * spread / count**0.5).all()
-    assert torch.cov(x.T).sub(prior.covariance).abs().max() < 5 * 1.5 * spread.max() ** 2 / count**0.5
+    assert (
+        torch.cov(x.T).sub(prior.covariance).abs().max() < 5 * 1.5 * spread.max() ** 2 / count**0.5
+    )
     near = (x[:, None] - prior.means).norm(dim=2).argmin(1)
     assert near.bincount().numpy() / count == pytest.approx(prior.weights.numpy(), abs=0.08)
 
@@ -169,7 +184,9 @@ def test_draws_of_the_posterior_agree_with_the_observation(make_mixture):
 
 
 def test_means_must_fill_the_image():
-    with pytest.raises(ValueError, match=r"means of 3 dimensions do not fill images of shape \(1, 1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"means of 3 dimensions do not fill images of shape \(1, 1, 2\)"
+    ):
         MixturePrior(VE(), torch.ones(1), torch.zeros(1, 3), torch.eye(3)[None], (1, 1, 2))
 
 
@@ -206,5 +223,7 @@ def test_smooth_images_have_the_covariance_of_their_distance():
     """Pixels (0, 0) and (1, 2) of one channel are sqrt(5) apart; channels are independent."""
     covariance = mixtures.smooth((2, 3, 4), "vp", length=1.5, deviation=0.4).covariance
     assert covariance[0, 0].item() == pytest.approx(0.16, abs=1e-12)
-    assert covariance[0, 1 * 4 + 2].item() == pytest.approx(0.16 * math.exp(-5 / (2 * 1.5**2)), abs=1e-7)
+    assert covariance[0, 1 * 4 + 2].item() == pytest.approx(
+        0.16 * math.exp(-5 / (2 * 1.5**2)), abs=1e-7
+    )
     assert covariance[0, 12:].abs().max() == 0

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
-from priors.process import VP
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import VP
 
 LINEAR = VP.scheduled("linear", 1e-4, 0.02)
 
@@ -24,7 +24,9 @@ class ByLabel(nn.Module):
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
 def test_guidance_mixes_the_noise_and_leaves_the_variance_of_the_condition(guidance: float) -> None:
-    prior = Prior(LINEAR, ByLabel(), (1, 2, 2), "eps", num_classes=3, null_label=3, learned_var=True)
+    prior = Prior(
+        LINEAR, ByLabel(), (1, 2, 2), "eps", num_classes=3, null_label=3, learned_var=True
+    )
     level = prior.level_at_index(400)
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     cond = prior.condition(torch.tensor([0, 1, 2]))
@@ -34,7 +36,9 @@ def test_guidance_mixes_the_noise_and_leaves_the_variance_of_the_condition(guida
     torch.testing.assert_close(fraction, expected)
     given, null = 0.1 * torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1), 0.4
     eps = null + guidance * (given - null)
-    torch.testing.assert_close(x0, ((z - level.sigma * eps) / level.alpha).float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        x0, ((z - level.sigma * eps) / level.alpha).float(), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

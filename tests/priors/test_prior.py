@@ -1,4 +1,5 @@
-"""What holds for every prior: one denoiser, one result, whatever the process and the parameterisation."""
+"""What holds for every prior: one denoiser, one result, whatever the process and the
+parameterisation."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from priors.base import BudgetExceeded, Prior
-from priors.mixtures import g2
-from priors.process import CLEAN, VE, Flow, Level
-from priors.sample import METHODS, sample
+from posterior_bench.priors.base import BudgetExceeded, Prior
+from posterior_bench.priors.mixtures import g2
+from posterior_bench.priors.process import CLEAN, VE, Flow, Level
+from posterior_bench.priors.sample import METHODS, sample
 
 from .conftest import PAIRS, SHAPE, DoubleNoise, mixture, perfect_prior
 
@@ -26,12 +27,15 @@ def chain(prior: Prior, steps: int = 12) -> list[Level]:
     return [*prior.grid(steps, "karras", prior.level(30.0), prior.level(0.05)), CLEAN]
 
 
-# -- one sampler, seven priors, one result ---------------------------------------------------------------------------
+# -- one sampler, seven priors, one result ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_seven_families_give_the_same_samples(method):
-    results = {name: sample(p := perfect_prior(name), chain(p), DoubleNoise(4), method=method) for name in PAIRS}
+    results = {
+        name: sample(p := perfect_prior(name), chain(p), DoubleNoise(4), method=method)
+        for name in PAIRS
+    }
     reference = results["ve-edm"]
     assert reference.std() > 0.2
     for result in results.values():
@@ -43,20 +47,27 @@ def test_every_parameterisation_is_the_exact_denoiser(perfect):
     for ratio in (0.05, 0.7, 30.0):
         level = perfect.level(ratio)
         z = level.alpha * normal(5, *SHAPE) + level.sigma * normal(5, *SHAPE, seed=1)
-        torch.testing.assert_close(perfect.denoise(z, level), exact.denoise(z, level), atol=1e-10, rtol=0)
+        torch.testing.assert_close(
+            perfect.denoise(z, level), exact.denoise(z, level), atol=1e-10, rtol=0
+        )
 
 
 def test_a_flow_network_works_where_alpha_is_zero(make_perfect):
-    """``x0 = (z - sigma u) / (alpha + sigma)`` needs no division by alpha; there ``E[x0 | z]`` is the mean."""
+    """``x0 = (z - sigma u) / (alpha + sigma)`` needs no division by alpha; there ``E[x0 | z]`` is
+    the mean."""
     prior = make_perfect("flow-flow")
     out = prior.denoise(normal(3, *SHAPE), prior.level(math.inf))
-    torch.testing.assert_close(out.flatten(1), mixture(prior.process).mean.expand(3, 2), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        out.flatten(1), mixture(prior.process).mean.expand(3, 2), atol=1e-12, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_views_do_not_change_the_samples(perfect, kind):
     view = perfect.view(kind)
-    native, seen = (sample(p, chain(p), DoubleNoise(3), method="ancestral") for p in (perfect, view))
+    native, seen = (
+        sample(p, chain(p), DoubleNoise(3), method="ancestral") for p in (perfect, view)
+    )
     torch.testing.assert_close(seen, native, atol=1e-9, rtol=0)
 
 
@@ -67,7 +78,9 @@ def test_a_view_denoises_the_rescaled_state(perfect, kind):
     scale = native.alpha if kind == "ve" else math.hypot(native.alpha, native.sigma)
     z = normal(4, *SHAPE)
     expected = perfect.denoise(z, native)
-    torch.testing.assert_close(view.denoise(z / scale, view.level(0.8)), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        view.denoise(z / scale, view.level(0.8)), expected, atol=1e-9, rtol=0
+    )
     stacked = Level.stack([view.level(0.8)] * 4)
     torch.testing.assert_close(view.denoise(z / scale, stacked), expected, atol=1e-9, rtol=0)
 
@@ -82,7 +95,7 @@ def test_a_view_is_a_whole_prior(make_perfect):
         prior.view("edm")
 
 
-# -- the properties of a denoiser ------------------------------------------------------------------------------------
+# -- the properties of a denoiser ------------------------------------------------------------------
 
 
 def test_denoiser_at_both_ends(perfect):
@@ -117,8 +130,12 @@ def test_gradient_equals_finite_differences(perfect):
     (gradient,) = torch.autograd.grad((weight * perfect.denoise(z, level)).sum(), z)
     step = 1e-6
     with torch.no_grad():
-        ends = [(weight * perfect.denoise(z + sign * step * direction, level)).sum() for sign in (1, -1)]
-    assert (gradient * direction).sum().item() == pytest.approx(((ends[0] - ends[1]) / (2 * step)).item(), rel=1e-6)
+        ends = [
+            (weight * perfect.denoise(z + sign * step * direction, level)).sum() for sign in (1, -1)
+        ]
+    assert (gradient * direction).sum().item() == pytest.approx(
+        ((ends[0] - ends[1]) / (2 * step)).item(), rel=1e-6
+    )
 
 
 def test_pixel_priors_encode_and_decode_nothing(perfect):
@@ -138,11 +155,13 @@ def test_float32_states_stay_float32(perfect):
 def test_an_unknown_parameterisation_is_refused():
     prior = Prior(VE(), torch.nn.Identity(), SHAPE, "score")
     prior.net.forward = lambda x, t, cond: x  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="unknown parameterization 'score'; valid: eps, x0, v, flow, edm"):
+    with pytest.raises(
+        ValueError, match="unknown parameterization 'score'; valid: eps, x0, v, flow, edm"
+    ):
         prior.denoise(normal(1, *SHAPE), prior.level(1.0))
 
 
-# -- conditions and guidance -----------------------------------------------------------------------------------------
+# -- conditions and guidance -----------------------------------------------------------------------
 
 
 @pytest.fixture(params=["ve-edm", "vp-v", "flow-flow"])
@@ -161,17 +180,26 @@ def test_labels_reach_the_network(labelled):
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
 def test_guidance_extrapolates_from_the_null_condition(labelled, guidance):
-    """``D_null + g (D_label - D_null)``: one formula in every parameterisation (Ho and Salimans 2022)."""
-    z, level, cond = normal(2, *SHAPE), labelled.level(0.7), labelled.condition(torch.tensor([0, 1]))
+    """``D_null + g (D_label - D_null)``: one formula in every parameterisation (Ho and Salimans
+    2022)."""
+    z, level, cond = (
+        normal(2, *SHAPE),
+        labelled.level(0.7),
+        labelled.condition(torch.tensor([0, 1])),
+    )
     given, null = labelled.denoise(z, level, cond), labelled.denoise(z, level)
     expected = null + guidance * (given - null)
-    torch.testing.assert_close(labelled.denoise(z, level, cond, guidance), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        labelled.denoise(z, level, cond, guidance), expected, atol=1e-10, rtol=0
+    )
 
 
 def test_guidance_without_a_null_condition_is_refused(make_perfect):
     prior, z = make_perfect("ve-edm", num_classes=2), normal(2, *SHAPE)
     cond = prior.condition(torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"guidance 2\.0 needs a condition and a trained null condition"):
+    with pytest.raises(
+        ValueError, match=r"guidance 2\.0 needs a condition and a trained null condition"
+    ):
         prior.denoise(z, prior.level(1.0), cond, 2.0)
     with pytest.raises(ValueError, match="no unconditional branch: give labels"):
         prior.denoise(z, prior.level(1.0))
@@ -192,11 +220,16 @@ def test_conditions_repeat_row_by_row(labelled):
 def test_capabilities(make_perfect):
     assert make_perfect("ve-edm").caps == {"grad", "pixel"}
     assert make_perfect("ve-edm", num_classes=2).caps == {"grad", "pixel", "label"}
-    assert make_perfect("ve-edm", num_classes=2, null_label=2).caps == {"grad", "pixel", "label", "guidance"}
+    assert make_perfect("ve-edm", num_classes=2, null_label=2).caps == {
+        "grad",
+        "pixel",
+        "label",
+        "guidance",
+    }
     assert g2().caps == {"grad", "pixel", "exact", "double_backward"}
 
 
-# -- meters ----------------------------------------------------------------------------------------------------------
+# -- meters ----------------------------------------------------------------------------------------
 
 
 def test_meter_equals_a_count_by_hand(labelled):
@@ -209,7 +242,14 @@ def test_meter_equals_a_count_by_hand(labelled):
         labelled.denoise(z, level, cond).sum().backward()  # 3 and 3 backwards
         labelled.denoise(z, level, cond, 2.0).sum().backward()  # 6 and 6
         labelled.denoise(z, level)  # 3 forwards, no gradient taken
-    assert meter.counts() == {"nfe": 21, "nge": 9, "decode": 0, "decode_grad": 0, "encode": 0, "encode_grad": 0}
+    assert meter.counts() == {
+        "nfe": 21,
+        "nge": 9,
+        "decode": 0,
+        "decode_grad": 0,
+        "encode": 0,
+        "encode_grad": 0,
+    }
     assert labelled.net.rows - before == 21
 
 
@@ -257,11 +297,20 @@ def _used_three_times(f, z):
         (_used_three_times, 3),
         (_jvp_of_reverse_mode, 2),  # the gradient, and the gradient of it
         (_second_derivative(lambda x: x.sum()), 2),
-        # the slope of the loss depends on x0: its gradient goes back through the first pass once more
+        # the slope of the loss depends on x0: its gradient goes back through the first pass once
+        # more
         (_second_derivative(lambda x: x.square().sum()), 3),
         (_carried_forwards, 1),
     ],
-    ids=["none", "vjp", "graph used again", "jvp by gradients", "hessian", "hessian of a square", "jvp forwards"],
+    ids=[
+        "none",
+        "vjp",
+        "graph used again",
+        "jvp by gradients",
+        "hessian",
+        "hessian of a square",
+        "jvp forwards",
+    ],
 )
 @pytest.mark.parametrize("prior", [g2("vp"), perfect_prior("vp-eps")], ids=["exact", "network"])
 def test_every_kind_of_gradient_is_counted(prior, take, backwards):
@@ -298,7 +347,9 @@ def test_a_budget_of_passes_counts_backwards_too(perfect):
     with perfect.metered(limit=6, unit="passes") as meter:
         perfect.denoise(z, level).sum().backward()
         x0 = perfect.denoise(z, level)
-        with pytest.raises(BudgetExceeded, match=r"used 8 network passes \(forward \+ backward\); its budget is 6"):
+        with pytest.raises(
+            BudgetExceeded, match=r"used 8 network passes \(forward \+ backward\); its budget is 6"
+        ):
             x0.sum().backward()
     assert (meter.nfe, meter.nge) == (4, 4)
     with perfect.metered(limit=4):  # evaluations alone: backwards are free
@@ -306,7 +357,7 @@ def test_a_budget_of_passes_counts_backwards_too(perfect):
         perfect.denoise(z, level).sum().backward()
 
 
-# -- the sampler -----------------------------------------------------------------------------------------------------
+# -- the sampler -----------------------------------------------------------------------------------
 
 
 def test_no_global_random_number_is_used(perfect):
@@ -330,7 +381,8 @@ def test_cost_of_a_chain(make_perfect, method, calls):
 
 
 class BasisNoise:
-    """Row ``i`` gets one unit of the i-th noise scalar and nothing else: an affine chain shows its whole matrix."""
+    """Row ``i`` gets one unit of the i-th noise scalar and nothing else: an affine chain shows its
+    whole matrix."""
 
     def __init__(self, rows: int):
         self.rows, self.used = rows, 0
@@ -345,7 +397,8 @@ class BasisNoise:
 
 @pytest.mark.parametrize(("kind", "variance"), [("vp", 0.9690), ("ve", 0.9585)])
 def test_ancestral_sampling_of_a_gaussian(kind, variance):
-    """Two pixels of unit variance and correlation 0.9 in 250 steps: exact propagation of the affine chain."""
+    """Two pixels of unit variance and correlation 0.9 in 250 steps: exact propagation of the affine
+    chain."""
     prior = g2(kind)
     x = sample(prior, prior.grid(250), BasisNoise(502), method="ancestral").flatten(1)
     assert (x.T @ x).diagonal().tolist() == pytest.approx([variance] * 2, abs=1e-4)
@@ -353,7 +406,8 @@ def test_ancestral_sampling_of_a_gaussian(kind, variance):
 
 @pytest.mark.parametrize("kind", ["ve", "vp"])
 def test_heun_is_of_second_order(kind):
-    """For a Gaussian the flow is known: every principal axis is scaled by ``sqrt((S alpha^2 + sigma^2) / ...)``."""
+    """For a Gaussian the flow is known: every principal axis is scaled by ``sqrt((S alpha^2 +
+    sigma^2) / ...)``."""
     prior = g2(kind)
     start, end = prior.level(5.0), prior.level(0.1)
     eigenvalues = torch.tensor([1.9, 0.1], dtype=torch.float64)

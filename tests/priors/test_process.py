@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from priors.base import Prior
-from priors.process import CLEAN, VE, VP, Flow, Level, Process, Rescaled, Transition
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import CLEAN, VE, VP, Flow, Level, Process, Rescaled, Transition
 
 
 def adm() -> VP:
@@ -34,7 +34,9 @@ def prior(process: Process) -> Prior:
 
 
 def normal(seed: int, rows: int = 3) -> torch.Tensor:
-    return torch.randn(rows, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        rows, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,22 +70,31 @@ def test_printed_schedule_values(process, index, abar, places):
 )
 def test_published_noise_ranges(process, low, high, at_400, at_550):
     process = process()
-    found = [process.ratio_min, process.ratio_max, *(process.level_at_index(k).ratio for k in (400, 550))]
+    found = [
+        process.ratio_min,
+        process.ratio_max,
+        *(process.level_at_index(k).ratio for k in (400, 550)),
+    ]
     assert found == pytest.approx([low, high, at_400, at_550], rel=4e-3)
 
 
 def test_vipaint_posterior_coefficients():
-    """From step 550 to 400 of cin256. VIPaint multiplies the variance by eta, DDIM's eta is its square root."""
+    """From step 550 to 400 of cin256. VIPaint multiplies the variance by eta, DDIM's eta is its
+    square root."""
     t, s = cin256().level_at_index(550), cin256().level_at_index(400)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for eta, c_z, c_x0, variance in ((1.0, 0.469028, 0.355531, 0.562121), (0.2, 0.840405, 0.253652, 0.112424)):
+    for eta, c_z, c_x0, variance in (
+        (1.0, 0.469028, 0.355531, 0.562121),
+        (0.2, 0.840405, 0.253652, 0.112424),
+    ):
         of_z, var = Process.bridge_moments(one, zero, t, s, math.sqrt(eta))
         of_x0, _ = Process.bridge_moments(zero, one, t, s, math.sqrt(eta))
         assert [of_z.item(), of_x0.item(), var] == pytest.approx([c_z, c_x0, variance], abs=6e-7)
 
 
 def between(far: Level, s: Level, t: Level) -> tuple[float, float, float]:
-    """``q(z_s | z_t, z_far)`` from the product of the two transition densities: coefficients of both and variance."""
+    """``q(z_s | z_t, z_far)`` from the product of the two transition densities: coefficients of
+    both and variance."""
     low, high = Process.transition(far, s), Process.transition(s, t)
     variance = 1 / (1 / low.v + high.a**2 / high.v)
     return variance * low.a / low.v, variance * high.a / high.v, variance
@@ -92,7 +103,11 @@ def between(far: Level, s: Level, t: Level) -> tuple[float, float, float]:
 def test_three_level_identities():
     """At steps 700, 600 and 550 of cin256, with z_550 in the place of x0."""
     t, s, far = (cin256().level_at_index(k) for k in (700, 600, 550))
-    jump, low, high = Process.transition(far, t), Process.transition(far, s), Process.transition(s, t)
+    jump, low, high = (
+        Process.transition(far, t),
+        Process.transition(far, s),
+        Process.transition(s, t),
+    )
     assert jump.v == pytest.approx(0.791762, abs=5e-7)
     assert jump.v == pytest.approx(high.v + high.a**2 * low.v, rel=1e-13)
     assert between(far, s, t) == pytest.approx((0.664854, 0.274242, 0.316354), abs=6e-7)
@@ -112,11 +127,14 @@ def test_ancestral_bridge_is_the_posterior(process):
     t, s = process.level(3.0), process.level(0.4)
     z, x0, noise = normal(0), normal(1), normal(2)
     mean, var = process.posterior(z, x0, s, t)
-    torch.testing.assert_close(process.bridge(z, x0, t, s, 1.0, noise), mean + var**0.5 * noise, atol=1e-13, rtol=0)
+    torch.testing.assert_close(
+        process.bridge(z, x0, t, s, 1.0, noise), mean + var**0.5 * noise, atol=1e-13, rtol=0
+    )
 
 
 def test_posterior_against_bayes_rule():
-    """``q(z_s | z_t, x0)`` is the normalised product of ``q(z_s | x0)`` and ``q(z_t | z_s)``, on a grid."""
+    """``q(z_s | z_t, x0)`` is the normalised product of ``q(z_s | x0)`` and ``q(z_t | z_s)``, on a
+    grid."""
     process, x0, z_t = adm(), 0.7, -0.4
     t, s = process.level(1.5), process.level(0.6)
     a, v = t.alpha / s.alpha, t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2
@@ -138,10 +156,14 @@ def test_one_jump_has_the_law_of_single_steps():
         variance = (t.alpha / s.alpha) ** 2 * variance + spread**2
     jump = Process.renoise(unit, chain[0], chain[-1], 0 * unit)
     assert jump.item() == pytest.approx(mean.item(), rel=1e-12)
-    assert Process.renoise(0 * unit, chain[0], chain[-1], unit).item() ** 2 == pytest.approx(variance, rel=1e-12)
+    assert Process.renoise(0 * unit, chain[0], chain[-1], unit).item() ** 2 == pytest.approx(
+        variance, rel=1e-12
+    )
 
 
-@pytest.mark.parametrize("other", [adm(), cin256(), Flow(), Flow(3.0)], ids=["adm", "cin256", "flow", "sd3"])
+@pytest.mark.parametrize(
+    "other", [adm(), cin256(), Flow(), Flow(3.0)], ids=["adm", "cin256", "flow", "sd3"]
+)
 @pytest.mark.parametrize("eta", [0.0, 0.2, 1.0])
 def test_processes_are_one_process_in_other_coordinates(other, eta):
     """In ``y = z / alpha`` every primitive gives what VE gives at the same ratios."""
@@ -206,7 +228,11 @@ def test_stacked_levels_equal_single_ones(process):
     pairs = [(process.level(r), process.level(r / 3)) for r in (30.0, 2.0, 0.3)]
     t, s = (Level.stack(levels) for levels in zip(*pairs, strict=True))
     z, x0, noise = normal(0), normal(1), normal(2)
-    together = process.bridge(z, x0, t, s, 0.7, noise), process.renoise(z, s, t, noise), process.eps(z, x0, t)
+    together = (
+        process.bridge(z, x0, t, s, 0.7, noise),
+        process.renoise(z, s, t, noise),
+        process.eps(z, x0, t),
+    )
     for i, (high, low) in enumerate(pairs):
         row = slice(i, i + 1)
         single = (
@@ -220,23 +246,31 @@ def test_stacked_levels_equal_single_ones(process):
 
 def test_the_last_step_arrives_at_the_denoised_image():
     t, z, x0 = adm().level(0.5), normal(0), normal(1)
-    torch.testing.assert_close(Process.bridge(z, x0, t, CLEAN, 1.0, normal(2)), x0, atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        Process.bridge(z, x0, t, CLEAN, 1.0, normal(2)), x0, atol=1e-14, rtol=0
+    )
     step = Process.transition(CLEAN, t)
     assert step == Transition(t.alpha, t.sigma**2, 1.0, 0.0, 0.0)
 
 
 def test_respaced_grid_keeps_the_indices_of_guided_diffusion():
-    """RePaint and CoPaint: 250 of 1000 steps, the i-th being round(i 999 / 249), with the original abar."""
+    """RePaint and CoPaint: 250 of 1000 steps, the i-th being round(i 999 / 249), with the original
+    abar."""
     levels = prior(adm()).grid(250, "index")
-    assert [level.t for level in levels[:-1]] == [round(i * 999 / 249) for i in reversed(range(250))]
+    assert [level.t for level in levels[:-1]] == [
+        round(i * 999 / 249) for i in reversed(range(250))
+    ]
     assert levels[-1] == CLEAN
     betas = np.linspace(1e-4, 0.02, 1000)
     abar = np.cumprod(1 - betas)
-    assert [level.alpha**2 for level in levels[:-1]] == pytest.approx([abar[int(level.t)] for level in levels[:-1]])
+    assert [level.alpha**2 for level in levels[:-1]] == pytest.approx(
+        [abar[int(level.t)] for level in levels[:-1]]
+    )
 
 
 def test_edm_grid():
-    """Karras et al. 2022, Eq. 5, at their 18 steps; the second value is the one their code prints."""
+    """Karras et al. 2022, Eq. 5, at their 18 steps; the second value is the one their code
+    prints."""
     levels = prior(VE()).grid(18, "karras")
     root = np.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), 18)
     assert [level.sigma for level in levels[:-1]] == pytest.approx(list(root**7), rel=1e-12)
@@ -245,7 +279,9 @@ def test_edm_grid():
     assert levels[-1] == CLEAN
 
 
-@pytest.mark.parametrize(("kind", "process"), [("logsnr", VE()), ("flow", Flow()), ("karras", adm())])
+@pytest.mark.parametrize(
+    ("kind", "process"), [("logsnr", VE()), ("flow", Flow()), ("karras", adm())]
+)
 def test_grids_between_two_levels(kind, process):
     start, end = process.level(10.0), process.level(0.1)
     levels = prior(process).grid(8, kind, start, end)
@@ -256,14 +292,23 @@ def test_grids_between_two_levels(kind, process):
     }[kind]
     values = [coordinate(level) for level in levels]
     assert len(levels) == 9
-    assert values == pytest.approx(list(np.linspace(coordinate(start), coordinate(end), 9)), rel=1e-9)
+    assert values == pytest.approx(
+        list(np.linspace(coordinate(start), coordinate(end), 9)), rel=1e-9
+    )
 
 
 def test_native_grids():
     assert prior(VE()).grid(5) == prior(VE()).grid(5, "karras")
     assert prior(adm()).grid(5) == prior(adm()).grid(5, "index")
     assert prior(Flow()).grid(5) == prior(Flow()).grid(5, "flow")
-    assert [round(level.sigma, 3) for level in prior(Flow()).grid(5)] == [1.0, 0.75, 0.5, 0.251, 0.001, 0.0]
+    assert [round(level.sigma, 3) for level in prior(Flow()).grid(5)] == [
+        1.0,
+        0.75,
+        0.5,
+        0.251,
+        0.001,
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize(

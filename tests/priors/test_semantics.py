@@ -1,7 +1,9 @@
-"""What a prior means, checked on real architectures: one suite for every family of networks and autoencoders.
+"""What a prior means, checked on real architectures: one suite for every family of networks and
+autoencoders.
 
-The exact denoisers of test_prior.py show the mathematics; these show that adapters, guidance, conditions, autoencoders
-and meters do not break it. Weights are random unless the property is about trained ones.
+The exact denoisers of test_prior.py show the mathematics; these show that adapters, guidance,
+conditions, autoencoders and meters do not break it. Weights are random unless the property is about
+trained ones.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets.fashion import Fashion
-from priors.base import Condition, Prior
-from priors.latents import KL, VQ, Latent
-from priors.load import load
-from priors.nets import SD3, DiT, UNet2D, UNet2DCondition
-from priors.process import VE, VP, Flow, Level
+from posterior_bench.datasets.fashion import Fashion
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.latents import KL, VQ, Latent
+from posterior_bench.priors.load import load
+from posterior_bench.priors.nets import SD3, DiT, UNet2D, UNet2DCondition
+from posterior_bench.priors.process import VE, VP, Flow, Level
 
 BLOCKS = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
 AUTOENCODER = {
@@ -62,7 +64,13 @@ def _conditional_unet(tokens: int) -> UNet2DCondition:
 
 
 def _dit() -> DiT:
-    config = {"sample_size": 8, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 4, "in_channels": 4}
+    config = {
+        "sample_size": 8,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 4,
+        "in_channels": 4,
+    }
     return DiT({**config, "out_channels": 8, "num_embeds_ada_norm": 3})
 
 
@@ -94,16 +102,35 @@ FAMILIES: dict[str, Callable[[], Prior]] = {
     "edm": lambda: Prior(VE(), _unet(3, 3, 3), (3, 8, 8), "edm", num_classes=3),
     "ddpm": lambda: Prior(ADM["process"], _unet(3, 3), (3, 8, 8), "eps"),
     "adm": lambda: Prior(**ADM, net=_unet(3, 6, 3), shape=(3, 8, 8), learned_var=True, **LABELS),
-    "ldm-kl": lambda: Prior(**LDM, net=_unet(4, 4), shape=(3, 16, 16), latent=_latent(KL, scale=0.2)),
-    "ldm-vq": lambda: Prior(**LDM, net=_conditional_unet(1), shape=(3, 16, 16), latent=_latent(VQ), **LABELS),
+    "ldm-kl": lambda: Prior(
+        **LDM, net=_unet(4, 4), shape=(3, 16, 16), latent=_latent(KL, scale=0.2)
+    ),
+    "ldm-vq": lambda: Prior(
+        **LDM, net=_conditional_unet(1), shape=(3, 16, 16), latent=_latent(VQ), **LABELS
+    ),
     "dit": lambda: Prior(
-        **ADM, net=_dit(), shape=(3, 16, 16), latent=_latent(KL, scale=0.18215), learned_var=True, **LABELS
+        **ADM,
+        net=_dit(),
+        shape=(3, 16, 16),
+        latent=_latent(KL, scale=0.18215),
+        learned_var=True,
+        **LABELS,
     ),
     "sd2-v": lambda: Prior(
-        LDM["process"], _conditional_unet(5), (3, 16, 16), "v", latent=_latent(KL, scale=0.18215), **LABELS
+        LDM["process"],
+        _conditional_unet(5),
+        (3, 16, 16),
+        "v",
+        latent=_latent(KL, scale=0.18215),
+        **LABELS,
     ),
     "sd3": lambda: Prior(
-        Flow(3.0), _sd3(), (3, 16, 16), "flow", latent=_latent(KL, shift=0.0609, scale=1.5305), **LABELS
+        Flow(3.0),
+        _sd3(),
+        (3, 16, 16),
+        "flow",
+        latent=_latent(KL, shift=0.0609, scale=1.5305),
+        **LABELS,
     ),
 }
 """Process, parameterisation, network, conditioning and latent of the papers' priors."""
@@ -114,7 +141,9 @@ def _made(name: str) -> Prior:
         torch.manual_seed(0)
         prior = FAMILIES[name]()
         assert prior.net is not None
-        for parameter in prior.net.parameters():  # layers and tables that start at zero would hide mistakes
+        for (
+            parameter
+        ) in prior.net.parameters():  # layers and tables that start at zero would hide mistakes
             if not parameter.any():
                 nn.init.normal_(parameter, std=0.2)
     return prior
@@ -147,18 +176,21 @@ def labels(prior: Prior, rows: int) -> Condition | None:
     return prior.condition(torch.arange(rows) % 3)
 
 
-# -- the nine properties -------------------------------------------------------------------------------------------
+# -- the nine properties ---------------------------------------------------------------------------
 
 
 def test_1_the_cleanest_level_is_the_identity(prior):
-    """A bounded network cannot move a state that has no noise; the other end needs trained weights."""
+    """A bounded network cannot move a state that has no noise; the other end needs trained
+    weights."""
     level = prior.level(prior.process.ratio_min)
     z = state(prior, 2, level)
     moved = prior.denoise(z, level, labels(prior, 2)) - z / level.alpha
     assert moved.abs().max() < 30 * level.ratio
 
 
-@pytest.mark.parametrize(("path", "pad"), [("priors/assets/fashion", 0), ("priors/assets/fashion_latent", 2)])
+@pytest.mark.parametrize(
+    ("path", "pad"), [("priors/assets/fashion", 0), ("priors/assets/fashion_latent", 2)]
+)
 def test_1_trained_priors_know_both_ends(path, pad):
     trained, images = load(path), garments(pad)
     with torch.no_grad():
@@ -194,7 +226,9 @@ def test_3_rows_may_have_levels_of_their_own(prior):
     z, cond = normal(3, *prior.latent_shape), labels(prior, 3)
     one = [None if cond is None else cond.map(lambda v, i=i: v[i : i + 1]) for i in range(3)]
     singles = torch.cat([prior.denoise(z[i : i + 1], levels[i], one[i]) for i in range(3)])
-    torch.testing.assert_close(prior.denoise(z, Level.stack(levels), cond), singles, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        prior.denoise(z, Level.stack(levels), cond), singles, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -222,7 +256,9 @@ def test_4_no_gradient_reaches_a_weight(prior):
     prior.decode(prior.denoise(z, level, labels(prior, 1))).square().sum().backward()
     assert z.grad is not None and z.grad.any()
     for module in (prior.net, prior.latent):
-        assert module is None or all(p.grad is None and not p.requires_grad for p in module.parameters())
+        assert module is None or all(
+            p.grad is None and not p.requires_grad for p in module.parameters()
+        )
 
 
 def test_5_meters_equal_a_count_by_hand(prior):
@@ -297,18 +333,25 @@ def test_9_no_global_random_number_is_read_or_written(prior):
             before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
             results.append(prior.decode(prior.denoise(z, level, cond)))
             after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
-            assert torch.equal(before[0], after[0]) and before[1] == after[1] and (before[2] == after[2]).all()
+            assert (
+                torch.equal(before[0], after[0])
+                and before[1] == after[1]
+                and (before[2] == after[2]).all()
+            )
     assert torch.equal(*results)
 
 
-# -- what a network is given ---------------------------------------------------------------------------------------
+# -- what a network is given -----------------------------------------------------------------------
 
 
 def test_time_is_a_tensor_and_keeps_its_fraction(prior):
-    """diffusers truncates a Python number to an integer, and then every level between two steps is another one."""
+    """diffusers truncates a Python number to an integer, and then every level between two steps is
+    another one."""
     seen: list[object] = []
     inner = next(module for module in prior.net.children() if isinstance(module, nn.Module))
-    hook = inner.register_forward_pre_hook(lambda _m, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    hook = inner.register_forward_pre_hook(
+        lambda _m, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
+    )
     try:
         level = prior.level(0.777)
         prior.denoise(state(prior, 2, level), level, labels(prior, 2))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
-from priors.latents import KL
-from priors.mixtures import g2
-from priors.process import VE
-from priors.train import (
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.latents import KL
+from posterior_bench.priors.mixtures import g2
+from posterior_bench.priors.process import VE
+from posterior_bench.priors.train import (
     AutoencoderConfig,
     AutoencoderTrainer,
     DenoiserTrainer,
@@ -79,7 +79,9 @@ def test_a_resumed_run_equals_an_unbroken_one_bitwise():
     halves += [second.step() for _ in range(7)]
     assert halves == losses
     for net in ("net", "average"):
-        pairs = zip(getattr(whole, net).parameters(), getattr(second, net).parameters(), strict=True)
+        pairs = zip(
+            getattr(whole, net).parameters(), getattr(second, net).parameters(), strict=True
+        )
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -110,7 +112,8 @@ def test_average_follows_the_weights():
 
 
 def test_loss_of_a_denoiser_that_only_knows_the_scale_is_one():
-    """For data of variance ``sd^2`` the best affine denoiser has F = 0; its loss is 1 at every level."""
+    """For data of variance ``sd^2`` the best affine denoiser has F = 0; its loss is 1 at every
+    level."""
 
     class Silent(nn.Module):
         def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
@@ -121,7 +124,9 @@ def test_loss_of_a_denoiser_that_only_knows_the_scale_is_one():
     x0 = 0.5 * torch.randn(256, 1, 16, 16, generator=generator)
     for p_mean in (-3.0, 0.0, 2.0):
         config = TrainConfig(p_mean=p_mean, p_std=0.01, bf16=False)
-        assert denoising_loss(prior, x0, None, config, generator).item() == pytest.approx(1.0, abs=0.03)
+        assert denoising_loss(prior, x0, None, config, generator).item() == pytest.approx(
+            1.0, abs=0.03
+        )
 
 
 def test_loss_of_the_exact_denoiser_is_its_posterior_variance():
@@ -132,7 +137,9 @@ def test_loss_of_the_exact_denoiser_is_its_posterior_variance():
     config = TrainConfig(p_mean=torch.tensor(sigma).log().item(), p_std=0.0, bf16=False)
     weight = (sigma**2 + sd**2) / (sigma * sd) ** 2
     expected = weight * (eigenvalues * sigma**2 / (eigenvalues + sigma**2)).mean().item()
-    assert denoising_loss(prior, x0, None, config, generator).item() == pytest.approx(expected, rel=0.01)
+    assert denoising_loss(prior, x0, None, config, generator).item() == pytest.approx(
+        expected, rel=0.01
+    )
 
 
 class Recorder(TinyNet):
@@ -143,7 +150,9 @@ class Recorder(TinyNet):
         return super().forward(x, t, cond)
 
 
-@pytest.mark.parametrize(("null", "dropout", "share"), [(2, 0.3, 0.3), (2, 0.0, 0.0), (None, 0.3, 0.0)])
+@pytest.mark.parametrize(
+    ("null", "dropout", "share"), [(2, 0.3, 0.3), (2, 0.0, 0.0), (None, 0.3, 0.0)]
+)
 def test_label_dropout(null, dropout, share):
     """Dropped labels become 'none'; a prior without 'none' never drops one."""
     net = Recorder()
@@ -167,7 +176,10 @@ def test_validation_repeats_itself_and_changes_nothing():
     first, second = run.validation_loss(*images(50)), run.validation_loss(*images(50))
     assert first == second == validation_loss(run.averaged, *images(50), CONFIG)
     assert torch.equal(run.state_dict()["generator"], state["generator"])
-    assert all(torch.equal(a, b) for a, b in zip(run.net.state_dict().values(), state["net"].values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(run.net.state_dict().values(), state["net"].values(), strict=True)
+    )
 
 
 def test_closed_form_priors_are_refused():
@@ -175,7 +187,7 @@ def test_closed_form_priors_are_refused():
         DenoiserTrainer(g2(), torch.zeros(1, 1, 1, 2), None, CONFIG)
 
 
-# -- autoencoders ----------------------------------------------------------------------------------------------------
+# -- autoencoders ----------------------------------------------------------------------------------
 
 BLOCKS = {
     "in_channels": 1,
@@ -217,14 +229,22 @@ def test_an_autoencoder_resumes_bitwise():
 
 
 def test_reconstruction_error_is_the_mean_square_of_the_clipped_image():
-    latent, x = autoencoder_trainer().average, torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    latent, x = (
+        autoencoder_trainer().average,
+        torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(1)),
+    )
     with torch.no_grad():
-        expected = torch.stack([(latent.decode(latent.encode(i[None])).clamp(-1, 1) - i).square().mean() for i in x])
+        expected = torch.stack(
+            [(latent.decode(latent.encode(i[None])).clamp(-1, 1) - i).square().mean() for i in x]
+        )
     torch.testing.assert_close(reconstruction_errors(latent, x, batch=2), expected)
 
 
 def test_standardised_latents_have_mean_zero_and_variance_one():
-    latent, x = autoencoder_trainer().average, torch.randn(64, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    latent, x = (
+        autoencoder_trainer().average,
+        torch.randn(64, 1, 6, 6, generator=torch.Generator().manual_seed(2)),
+    )
     states = standardise(latent, x)
     torch.testing.assert_close(states.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(states.std((0, 2, 3)), torch.ones(2))

@@ -1,4 +1,5 @@
-"""Exact references for solvers: Gaussian priors whose denoiser, and so a whole gradient-free run, is affine."""
+"""Exact references for solvers: Gaussian priors whose denoiser, and so a whole gradient-free run,
+is affine."""
 
 from __future__ import annotations
 
@@ -12,22 +13,23 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from bench.presets import settings
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from operators.inpainting import Inpainting
-from priors.base import Condition, Prior
-from priors.latents import KL, Latent
-from priors.mixture import MixturePrior
-from priors.nets import UNet2D
-from priors.process import VE, VP, Level, Process
-from solvers.base import Observation, Sampler, Solver
+from posterior_bench.bench.presets import settings
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.latents import KL, Latent
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.nets import UNet2D
+from posterior_bench.priors.process import VE, VP, Level, Process
+from posterior_bench.solvers.base import Observation, Sampler, Solver
 
 CONF = Path(__file__).parents[2] / "conf" / "solver"
 
 
 class BasisNoise:
-    """Row 0 gets no noise; every further row gets one unit of one noise scalar, each scalar once."""
+    """Row 0 gets no noise; every further row gets one unit of one noise scalar, each scalar
+    once."""
 
     def __init__(self, rows: int):
         self.rows, self.used = rows, 0
@@ -36,12 +38,15 @@ class BasisNoise:
         out = torch.zeros(self.rows, *shape, dtype=torch.float64)
         size = out[0].numel()
         if self.rows > 1:
-            out.flatten(1)[1 + self.used : 1 + self.used + size] = torch.eye(size, dtype=torch.float64)
+            out.flatten(1)[1 + self.used : 1 + self.used + size] = torch.eye(
+                size, dtype=torch.float64
+            )
         self.used += size
         return out
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """The middle, whatever the row: what is chosen at random does not keep a run from being affine."""
+        """The middle, whatever the row: what is chosen at random does not keep a run from being
+        affine."""
         return torch.full((self.rows, *shape), 0.5)
 
 
@@ -74,7 +79,8 @@ def g2() -> Callable[[str], MixturePrior]:
 
 
 class Linear(Latent):
-    """A linear autoencoder of flattened images, in whatever precision it is given: ``x = z D'``, ``z = x E'``."""
+    """A linear autoencoder of flattened images, in whatever precision it is given: ``x = z D'``,
+    ``z = x E'``."""
 
     def __init__(self, decoder: Tensor, encoder: Tensor):
         super().__init__({}, 0.0, 1.0)
@@ -89,15 +95,20 @@ class Linear(Latent):
 
 @pytest.fixture
 def latent_g2(g2: Callable[[str], MixturePrior]) -> Callable[..., MixturePrior]:
-    """``latent_g2(kind, decoder, encoder)``: ``g2`` as the law of latents; without matrices those are the images.
+    """``latent_g2(kind, decoder, encoder)``: ``g2`` as the law of latents; without matrices those
+    are the images.
 
     Without an encoder it is the decoder's inverse.
     """
 
-    def build(kind: str, decoder: Tensor | None = None, encoder: Tensor | None = None) -> MixturePrior:
+    def build(
+        kind: str, decoder: Tensor | None = None, encoder: Tensor | None = None
+    ) -> MixturePrior:
         decoder = torch.eye(2) if decoder is None else decoder
         prior = g2(kind)
-        prior.latent = Linear(decoder, torch.linalg.inv(decoder.double()) if encoder is None else encoder)
+        prior.latent = Linear(
+            decoder, torch.linalg.inv(decoder.double()) if encoder is None else encoder
+        )
         return prior
 
     return build
@@ -120,9 +131,12 @@ class TurnedNoise:
 
 
 @pytest.fixture
-def isometry(latent_g2: Callable[..., MixturePrior]) -> Callable[[str, Tensor, int], list[tuple[Prior, TurnedNoise]]]:
-    """``isometry(kind, turn, rows)``: a latent prior whose decoder multiplies by the orthogonal ``turn``, and the pixel
-    prior with the law of its images; each with noise for ``rows`` images, the same in its own coordinates."""
+def isometry(
+    latent_g2: Callable[..., MixturePrior],
+) -> Callable[[str, Tensor, int], list[tuple[Prior, TurnedNoise]]]:
+    """``isometry(kind, turn, rows)``: a latent prior whose decoder multiplies by the orthogonal
+    ``turn``, and the pixel prior with the law of its images; each with noise for ``rows`` images,
+    the same in its own coordinates."""
 
     def build(kind: str, turn: Tensor, rows: int) -> list[tuple[Prior, TurnedNoise]]:
         latent, keys = latent_g2(kind, turn), [Key(0, "test", str(i)) for i in range(rows)]
@@ -144,11 +158,17 @@ def ar64() -> Callable[[str], MixturePrior]:
 
 @pytest.fixture
 def observe() -> Callable[..., Observation]:
-    """``observe(mask, y=1.0, rows=1)``: two-pixel rows, the first ``y`` and the second ``y``, hidden where not mask."""
+    """``observe(mask, y=1.0, rows=1)``: two-pixel rows, the first ``y`` and the second ``y``,
+    hidden where not mask."""
 
     def build(mask: tuple[bool, bool], y: float | Tensor = 1.0, rows: int = 1) -> Observation:
         m = torch.tensor(mask).view(1, 1, 1, 2).expand(rows, 1, 1, 2)
-        values = torch.as_tensor(y, dtype=torch.float64).expand(rows).view(rows, 1, 1, 1).expand(rows, 1, 1, 2)
+        values = (
+            torch.as_tensor(y, dtype=torch.float64)
+            .expand(rows)
+            .view(rows, 1, 1, 1)
+            .expand(rows, 1, 1, 2)
+        )
         return Observation(torch.where(m, values, 0.0), Inpainting(m))
 
     return build
@@ -167,14 +187,18 @@ def seeded_noise() -> Callable[..., SeededNoise]:
 
 @pytest.fixture
 def law(observe: Callable[..., Observation]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """``law(sampler, prior, mask, y)``: the exact mean ``(2,)`` and covariance ``(2, 2)`` of the sampler's output.
+    """``law(sampler, prior, mask, y)``: the exact mean ``(2,)`` and covariance ``(2, 2)`` of the
+    sampler's output.
 
-    With a Gaussian prior and no clipping a run is an affine map of its noise. The run itself is made once per noise
-    scalar; the differences from the noise-free row are the columns of that map.
+    With a Gaussian prior and no clipping a run is an affine map of its noise. The run itself is
+    made once per noise scalar; the differences from the noise-free row are the columns of that map.
     """
 
     def measure(
-        sampler: Sampler, prior: MixturePrior, mask: tuple[bool, bool] = (True, False), y: float = 1.0
+        sampler: Sampler,
+        prior: MixturePrior,
+        mask: tuple[bool, bool] = (True, False),
+        y: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         count = BasisNoise(1)
         sampler.draw(observe(mask, y), prior, count)
@@ -188,15 +212,20 @@ def law(observe: Callable[..., Observation]) -> Callable[..., tuple[Tensor, Tens
 
 @pytest.fixture
 def asked(
-    g2: Callable[[str], MixturePrior], observe: Callable[..., Observation], monkeypatch: pytest.MonkeyPatch
+    g2: Callable[[str], MixturePrior],
+    observe: Callable[..., Observation],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Sampler], tuple[Condition, list[tuple[Condition | None, float]]]]:
-    """``asked(sampler)``: the condition of an observation, and what the prior was asked for at each call."""
+    """``asked(sampler)``: the condition of an observation, and what the prior was asked for at each
+    call."""
 
     def run(sampler: Sampler) -> tuple[Condition, list[tuple[Condition | None, float]]]:
         prior, seen = g2("ve"), []
         denoise = prior.denoise
 
-        def spy(z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+        def spy(
+            z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+        ) -> Tensor:
             seen.append((cond, guidance))
             return denoise(z, level)
 
@@ -216,10 +245,16 @@ def presets() -> Callable[[str], dict[str, Solver]]:
         config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         module, _, cls = config.pop("_target_").rpartition(".")
         config.pop("train", None)
-        solver, shipped, chosen = getattr(import_module(module), cls), config.pop("presets"), config.pop("preset")
+        solver, shipped, chosen = (
+            getattr(import_module(module), cls),
+            config.pop("presets"),
+            config.pop("preset"),
+        )
         shipped = {name: settings(values) for name, values in shipped.items()}
         assert chosen in ("auto", *shipped)
-        assert config == dict.fromkeys(field.name for field in fields(solver)), "the yaml must list every field as null"
+        assert config == dict.fromkeys(field.name for field in fields(solver)), (
+            "the yaml must list every field as null"
+        )
         for values in shipped.values():
             assert values.keys() == config.keys(), "a preset must set every field"
         return {preset: solver(**values) for preset, values in shipped.items()}
@@ -241,16 +276,26 @@ UNET = {
 
 @pytest.fixture
 def unet_prior() -> Callable[..., Prior]:
-    """``unet_prior(latent=False)``: an untrained U-Net over 16 x 16 grey images, or over latents of factor 2."""
+    """``unet_prior(latent=False)``: an untrained U-Net over 16 x 16 grey images, or over latents of
+    factor 2."""
 
     def build(latent: bool = False) -> Prior:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            config = {"in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": [8, 8]}
+            config = {
+                "in_channels": 1,
+                "out_channels": 1,
+                "latent_channels": 2,
+                "block_out_channels": [8, 8],
+            }
             config |= {"norm_num_groups": 4, "down_block_types": ["DownEncoderBlock2D"] * 2}
-            autoencoder = KL({**config, "up_block_types": ["UpDecoderBlock2D"] * 2}) if latent else None
+            autoencoder = (
+                KL({**config, "up_block_types": ["UpDecoderBlock2D"] * 2}) if latent else None
+            )
             channels = 2 if latent else 4
-            net = UNet2D({**UNET, "in_channels": channels, "out_channels": channels}, 1 if latent else 2)
+            net = UNet2D(
+                {**UNET, "in_channels": channels, "out_channels": channels}, 1 if latent else 2
+            )
         process = VP.scheduled("linear", 1e-4, 0.02) if latent else VE()
         return Prior(process, net, (1, 16, 16), num_classes=3, null_label=3, latent=autoencoder)
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from operators.inpainting import Inpainting
-from priors.base import Prior
-from priors.process import CLEAN, VE, VP, Flow
-from solvers.base import Observation
-from solvers.dps import DPS
-from solvers.repaint import RePaint
-from solvers.unconditional import PriorSamples
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.process import CLEAN, VE, VP, Flow
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.dps import DPS
+from posterior_bench.solvers.repaint import RePaint
+from posterior_bench.solvers.unconditional import PriorSamples
 
 VP_LINEAR = VP.scheduled("linear", 1e-4, 0.02)
 
@@ -40,7 +40,11 @@ def test_the_variance_lies_between_that_of_the_posterior_and_beta(fraction, powe
     beta, before, after = betas[k], abar[k - 1], abar[k]
     x0, z = torch.tensor(0.3, dtype=torch.float64), torch.tensor(-0.8, dtype=torch.float64)
     t, s = VP_LINEAR.level_at_index(k), VP_LINEAR.level_at_index(k - 1)
-    step = lambda noise: VP_LINEAR.learned_step(z, x0, t, s, torch.tensor(fraction), torch.tensor(noise).double())  # noqa: E731
+
+    def step(noise: float) -> Tensor:
+        moved = torch.tensor(noise).double()
+        return VP_LINEAR.learned_step(z, x0, t, s, torch.tensor(fraction), moved)
+
     mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * z) / (1 - after)
     deviation = (beta * ((1 - before) / (1 - after)) ** power).sqrt()
     assert step(0.0).item() == pytest.approx(mean.item(), rel=1e-6)
@@ -49,7 +53,9 @@ def test_the_variance_lies_between_that_of_the_posterior_and_beta(fraction, powe
 
 @pytest.mark.parametrize("process", [VP_LINEAR, VE(), Flow()], ids=["vp", "ve", "flow"])
 def test_a_long_step_at_fraction_0_is_the_ancestral_one_and_the_last_has_no_noise(process):
-    x0, z, noise = torch.randn(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0, z, noise = torch.randn(
+        3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     t, s = process.level(3.0), process.level(0.5)
     step = process.learned_step(z, x0, t, s, torch.zeros_like(z), noise)
     torch.testing.assert_close(step, process.bridge(z, x0, t, s, 1.0, noise), atol=1e-7, rtol=1e-7)
@@ -71,7 +77,9 @@ def test_the_prior_gives_both_from_one_evaluation():
 
 def test_a_prior_without_one_says_so():
     with pytest.raises(ValueError, match="has learned no variance; call denoise"):
-        Prior(VE(), Learned(0.0), (1, 2, 2)).denoise_with_variance(torch.zeros(1, 1, 2, 2), VE().level(1.0))
+        Prior(VE(), Learned(0.0), (1, 2, 2)).denoise_with_variance(
+            torch.zeros(1, 1, 2, 2), VE().level(1.0)
+        )
 
 
 SOLVERS = {
@@ -87,7 +95,9 @@ def test_solvers_use_it_where_they_are_told_to_and_there_is_one(name, double_noi
     obs = Observation(torch.where(mask, 0.5, 0.0).double(), Inpainting(mask))
     draw = lambda variance, prior: SOLVERS[name](variance).draw(obs, prior, double_noise(4))  # noqa: E731
     fixed = draw("fixed", learned(1.0))
-    torch.testing.assert_close(draw("learned", learned(-1.0)), fixed, atol=1e-6, rtol=1e-6)  # fraction 0
+    torch.testing.assert_close(
+        draw("learned", learned(-1.0)), fixed, atol=1e-6, rtol=1e-6
+    )  # fraction 0
     assert (draw("learned", learned(1.0)) - fixed).abs().max() > 1e-3
     none = Prior(VP_LINEAR, Learned(1.0), (1, 2, 2), "eps", learned_var=True)
     costs = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solvers.blended import Blended
+from posterior_bench.solvers.blended import Blended
 
-# mean and variance of the hidden pixel, deviation of the observed one: exact propagation of the affine map
+# mean and variance of the hidden pixel, deviation of the observed one: exact propagation of the
+# affine map
 GOLDEN = {
     ("vp", 250, 1.0): (0.6221, 0.3003, 0.0100),
     ("ve", 250, 1.0): (0.6200, 0.3025, 0.0020),
@@ -30,7 +31,9 @@ def test_law_on_a_gaussian(kind, steps, eta, g2, law):
     assert mean[0].item() == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "steps", "var"), [("vp", 250, 0.9690), ("ve", 250, 0.9585), ("ve", 1000, 0.9894)])
+@pytest.mark.parametrize(
+    ("kind", "steps", "var"), [("vp", 250, 0.9690), ("ve", 250, 0.9585), ("ve", 1000, 0.9894)]
+)
 def test_nothing_observed_is_unconditional_sampling(kind, steps, var, g2, law):
     mean, covariance = law(Blended(steps), g2(kind), mask=(False, False))
     assert not mean.any()
@@ -48,7 +51,9 @@ def test_everything_observed_gives_the_observation_back(g2, law, observe, double
 def test_coordinates_do_not_matter(eta, g2, observe, double_noise):
     prior, obs, solver = g2("vp"), observe((True, False), rows=3), Blended(40, eta, grid="karras")
     native = solver.draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
 
 
 def test_one_network_call_per_step(g2, observe, double_noise):

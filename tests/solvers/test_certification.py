@@ -1,4 +1,5 @@
-"""Methods as they ship: what they refuse, where gradients go, and what masks that observe all or nothing give."""
+"""Methods as they ship: what they refuse, where gradients go, and what masks that observe all or
+nothing give."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from bench.build import build
-from bench.catalog import options
-from bench.errors import UserError
-from bench.rig import Rig, reduced, small_prior
-from bench.worker import Session
-from operators.base import Operator
-from priors.mixtures import g2
+from posterior_bench.bench.build import build
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.rig import Rig, reduced, small_prior
+from posterior_bench.bench.worker import Session
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.mixtures import g2
 
 INPAINTING = options("operator")["inpainting"].content
 PIXEL, LATENT = frozenset({"grad", "pixel"}), frozenset({"grad", "latent"})
@@ -33,7 +34,9 @@ MADE_FOR: dict[str, tuple[str, str]] = {
     "mmps": (LINEAR, "pixel"),
     "psld": (LINEAR, "latent"),
     "resample": (NONLINEAR, "latent"),
-    **dict.fromkeys(("dps", "copaint", "copaint_tt", "reddiff", "reddiff_v", "daps"), (NONLINEAR, "both")),
+    **dict.fromkeys(
+        ("dps", "copaint", "copaint_tt", "reddiff", "reddiff_v", "daps"), (NONLINEAR, "both")
+    ),
     **dict.fromkeys(("mgdm", "tds", "vipaint1", "vipaint2", "vipaint4"), (NONLINEAR, "both")),
 }
 CAPS = {
@@ -47,21 +50,39 @@ def _solver(name: str) -> Any:
     return build(options("solver")[name].content)
 
 
-def _start_session(monkeypatch: pytest.MonkeyPatch, name: str, operator: str, prior: frozenset[str]) -> None:
-    """What a run does before any work, with an operator and a prior of which only the capabilities exist."""
+def _start_session(
+    monkeypatch: pytest.MonkeyPatch, name: str, operator: str, prior: frozenset[str]
+) -> None:
+    """What a run does before any work, with an operator and a prior of which only the capabilities
+    exist."""
 
     class Stub(Operator):
         caps: ClassVar[frozenset[str]] = CAPS[operator]
 
     shape = (1, 28, 28)
-    Stub.__module__ = "operators.base"
-    monkeypatch.setattr("operators.base.Stub", Stub, raising=False)
+    Stub.__module__ = "posterior_bench.operators.base"
+    monkeypatch.setattr("posterior_bench.operators.base.Stub", Stub, raising=False)
     none = {"num_classes": 0, "null_label": None, "reads_text": False}
     stub = SimpleNamespace(caps=prior, image_shape=shape, run_as=lambda execution: None, **none)
-    monkeypatch.setattr("bench.worker.shared", lambda *given: stub)
-    monkeypatch.setattr("bench.worker.build_images", lambda *given: SimpleNamespace(shape=shape))
-    config = {"mask": options("mask")["box"].content, "solver": options("solver")[name].content, "metrics": {}}
-    Session({**config, "data": {}, "seed": 0, "prior": {}, "operator": {"_target_": "operators.base.Stub"}}, "cpu")
+    monkeypatch.setattr("posterior_bench.bench.worker.shared", lambda *given: stub)
+    monkeypatch.setattr(
+        "posterior_bench.bench.worker.build_images", lambda *given: SimpleNamespace(shape=shape)
+    )
+    config = {
+        "mask": options("mask")["box"].content,
+        "solver": options("solver")[name].content,
+        "metrics": {},
+    }
+    Session(
+        {
+            **config,
+            "data": {},
+            "seed": 0,
+            "prior": {},
+            "operator": {"_target_": "operators.base.Stub"},
+        },
+        "cpu",
+    )
 
 
 @pytest.mark.parametrize("prior", [PIXEL, LATENT], ids=["pixel", "latent"])
@@ -70,7 +91,10 @@ def _start_session(monkeypatch: pytest.MonkeyPatch, name: str, operator: str, pr
 def test_what_a_method_is_not_made_for_is_refused_in_one_line(name, operator, prior, monkeypatch):
     hardest, space = MADE_FOR[name]
     kinds = list(CAPS)
-    fits = kinds.index(operator) <= kinds.index(hardest) and space in ("both", "pixel" if prior is PIXEL else "latent")
+    fits = kinds.index(operator) <= kinds.index(hardest) and space in (
+        "both",
+        "pixel" if prior is PIXEL else "latent",
+    )
     if fits:
         _start_session(monkeypatch, name, operator, prior)
         return
@@ -81,34 +105,56 @@ def test_what_a_method_is_not_made_for_is_refused_in_one_line(name, operator, pr
     assert "\n" not in str(error.value)
 
 
-# the gradients of a method's own formulas: through the network, through the decoder, through the encoder
+# the gradients of a method's own formulas: through the network, through the decoder, through the
+# encoder
 NONE: frozenset[str] = frozenset()
-NETWORK, DECODER, ENCODER = frozenset({"nge"}), frozenset({"decode_grad"}), frozenset({"encode_grad"})
+NETWORK, DECODER, ENCODER = (
+    frozenset({"nge"}),
+    frozenset({"decode_grad"}),
+    frozenset({"encode_grad"}),
+)
 REACH: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("blended", "repaint", "ddrm", "ddnm", "diffpir", "ding", "prior", "latentpaint_free"), NONE),
+    **dict.fromkeys(
+        ("blended", "repaint", "ddrm", "ddnm", "diffpir", "ding", "prior", "latentpaint_free"), NONE
+    ),
     **dict.fromkeys(("pigdm", "mmps"), NETWORK),
     **dict.fromkeys(("reddiff", "reddiff_v", "daps"), DECODER),
-    **dict.fromkeys(("dps", "copaint", "copaint_tt", "tds", "mgdm", "resample", "vipaint2"), NETWORK | DECODER),
+    **dict.fromkeys(
+        ("dps", "copaint", "copaint_tt", "tds", "mgdm", "resample", "vipaint2"), NETWORK | DECODER
+    ),
     "psld": NETWORK | DECODER | ENCODER,
 }
 
 
 def _touched(name: str, space: str) -> tuple[set[str], list[torch.Tensor]]:
-    """Which counters of backward passes a run moves, and the tensors it could have left gradients in."""
+    """Which counters of backward passes a run moves, and the tensors it could have left gradients
+    in."""
     prior = small_prior(space)
     rig = Rig(prior, INPAINTING)
     measured = rig.measure((0, 1))
     obs = rig.observe(measured)
     with prior.metered() as meter:
         reduced(_solver(name)).fit(obs, prior, rig.noise(measured)).sample([0])
-    leaves = [obs.y, *(p for module in (prior.net, prior.latent) if module is not None for p in module.parameters())]
+    leaves = [
+        obs.y,
+        *(
+            p
+            for module in (prior.net, prior.latent)
+            if module is not None
+            for p in module.parameters()
+        ),
+    ]
     return {k for k, v in meter.counts().items() if v and k in NETWORK | DECODER | ENCODER}, leaves
 
 
 @pytest.mark.parametrize("name", REACH)
 def test_gradients_reach_what_the_method_says_and_nothing_else(name):
     reach = REACH[name]
-    spaces = [space for space in ("network", "latent") if _solver(name).needs <= small_prior(space).caps | CAPS[MASK]]
+    spaces = [
+        space
+        for space in ("network", "latent")
+        if _solver(name).needs <= small_prior(space).caps | CAPS[MASK]
+    ]
     assert spaces
     for space in spaces:
         touched, leaves = _touched(name, space)
@@ -117,9 +163,13 @@ def test_gradients_reach_what_the_method_says_and_nothing_else(name):
         assert all(leaf.grad is None and not leaf.requires_grad for leaf in leaves)
 
 
-# -- masks that observe all or nothing ---------------------------------------------------------------------------------
+# -- masks that observe all or nothing -------------------------------------------------------------
 
-PIXEL_METHODS = [name for name, (_, space) in MADE_FOR.items() if space != "latent" and not name.startswith("vipaint")]
+PIXEL_METHODS = [
+    name
+    for name, (_, space) in MADE_FOR.items()
+    if space != "latent" and not name.startswith("vipaint")
+]
 # fast presets are tuned to images: what two pixels of deviation 1 need to be told
 TUNED: dict[str, dict[str, Any]] = {
     "pigdm": {"data_std": 1.0},
@@ -127,13 +177,15 @@ TUNED: dict[str, dict[str, Any]] = {
     "dps": {"zeta": 0.1},
     "mgdm": {"levels": 24},
 }
-# how far raw samples may stay from a measurement without noise, where not 0.02: by what each method takes for its noise
+# how far raw samples may stay from a measurement without noise, where not 0.02: by what each method
+# takes for its noise
 DISTANCE = {"dps": 0.1, "daps": 0.08, "tds": 0.08, "mgdm": 0.15, "reddiff": 0.05, "reddiff_v": 0.15}
 MODES = {"reddiff", "reddiff_v"}
 
 
 def _samples(name: str, mask: tuple[bool, bool], observe: Any, seeded_noise: Any) -> torch.Tensor:
-    """48 samples ``(48, 2)`` of the shipped fast preset, without its clipping, on two correlated pixels."""
+    """48 samples ``(48, 2)`` of the shipped fast preset, without its clipping, on two correlated
+    pixels."""
     solver = _solver(name)
     changes = {"clip": False} if "clip" in {field.name for field in fields(solver)} else {}
     solver = replace(solver, **changes, **TUNED.get(name, {}))
@@ -150,8 +202,8 @@ def test_everything_observed_comes_back(name, observe, seeded_noise):
 
 @pytest.mark.parametrize("name", PIXEL_METHODS)
 def test_nothing_observed_leaves_the_prior(name, observe, seeded_noise):
-    """N(0, 1) with correlation 0.9, within what 48 samples and few steps can show; methods that seek a mode have less
-    spread."""
+    """N(0, 1) with correlation 0.9, within what 48 samples and few steps can show; methods that
+    seek a mode have less spread."""
     x = _samples(name, (False, False), observe, seeded_noise)
     assert x.mean(0).abs().max() < 0.5
     assert x.T.corrcoef()[0, 1] > 0.75

@@ -1,4 +1,5 @@
-"""The variational chain of VIPaint and its prior term, against Gaussian closed forms and printed values."""
+"""The variational chain of VIPaint and its prior term, against Gaussian closed forms and printed
+values."""
 
 from __future__ import annotations
 
@@ -11,19 +12,20 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from priors.mixture import MixturePrior
-from priors.process import VE, VP, Flow, Level, Process
-from solvers.chain import Chain, Denoiser
-from solvers.intervals import Intervals, seen_from
-from solvers.vipaint_released import Released
-from solvers.vipaint_settings import SWITCHES, parse
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, VP, Flow, Level, Process
+from posterior_bench.solvers.chain import Chain, Denoiser
+from posterior_bench.solvers.intervals import Intervals, seen_from
+from posterior_bench.solvers.vipaint_released import Released
+from posterior_bench.solvers.vipaint_settings import SWITCHES, parse
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 TE = LDM.level_at_index(550)
 
 
 def rho_grid() -> list[Level]:
-    """The released code's levels above index 550: EDM's rho grid of 1000 points on t / 1000, as integers."""
+    """The released code's levels above index 550: EDM's rho grid of 1000 points on t / 1000, as
+    integers."""
     times = np.linspace(0.999 ** (1 / 7), 0.002 ** (1 / 7), 1000) ** 7 * 1000
     above = sorted({int(t) for t in times if int(t) > 550}, reverse=True)
     assert (len(above), above[0], above[-1]) == (139, 998, 551)
@@ -32,7 +34,9 @@ def rho_grid() -> list[Level]:
 
 def gaussian(process: Process, mean: Tensor, variance: Tensor) -> MixturePrior:
     covariance = torch.diag(torch.as_tensor(variance, dtype=torch.float64))[None]
-    return MixturePrior(process, torch.ones(1), torch.as_tensor(mean)[None], covariance, (1, 1, len(mean)))
+    return MixturePrior(
+        process, torch.ones(1), torch.as_tensor(mean)[None], covariance, (1, 1, len(mean))
+    )
 
 
 UNIT = gaussian(LDM, torch.zeros(1), torch.ones(1))
@@ -47,7 +51,9 @@ def with_parameters(chain: Chain, mu: Tensor, var: Tensor, gamma: Tensor | float
     return chain
 
 
-def one_level(mu: float, var: float, law: str = "uniform", whole: bool = False, switches: str | None = None) -> Chain:
+def one_level(
+    mu: float, var: float, law: str = "uniform", whole: bool = False, switches: str | None = None
+) -> Chain:
     intervals = Intervals(LDM, TE, rho_grid(), law, whole)
     chain = Chain(LDM, [TE], 1.0, intervals)
     if switches is not None:
@@ -56,7 +62,8 @@ def one_level(mu: float, var: float, law: str = "uniform", whole: bool = False, 
 
 
 def expected_prior_term(chain: Chain, denoise: Denoiser = UNIT.denoise) -> Tensor:
-    """The mean of the prior term over its two normals and its interval, exactly: every term is quadratic in them.
+    """The mean of the prior term over its two normals and its interval, exactly: every term is
+    quadratic in them.
 
     Three Gauss-Hermite points per normal, and each interval in turn, weighted by its probability.
     """
@@ -71,7 +78,9 @@ def expected_prior_term(chain: Chain, denoise: Denoiser = UNIT.denoise) -> Tenso
     for a, wa in zip(points, weights, strict=True):
         z = per_interval.top(torch.full((len(p), 1, 1, 1), a.item(), dtype=torch.float64))
         for b, wb in zip(points, weights, strict=True):
-            values = per_interval.prior_term(z, denoise, inside, torch.full_like(z, b.item()).detach())
+            values = per_interval.prior_term(
+                z, denoise, inside, torch.full_like(z, b.item()).detach()
+            )
             total = total + wa * wb * (p * values).sum()
     return total
 
@@ -83,13 +92,15 @@ def gradients(value: Tensor, chain: Chain) -> tuple[float, float]:
     return mu.sum().item(), 0.0 if log_var is None else (log_var / var).sum().item()
 
 
-# -- Gaussian identities ----------------------------------------------------------------------------------------------
+# -- Gaussian identities ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("switches", "value"), [(None, 0.360629), ("kl_mean_term", 0.245316)])
 def test_kl_of_two_gaussians(switches: str | None, value: float) -> None:
     """Closed form, and the value of the released formula."""
-    got = one_level(0.0, 0.9, switches=switches).kl(torch.full((1, 1, 1, 1), 0.5).double(), 0.25, 0.64)
+    got = one_level(0.0, 0.9, switches=switches).kl(
+        torch.full((1, 1, 1, 1), 0.5).double(), 0.25, 0.64
+    )
     assert got.item() == pytest.approx(value, abs=1e-6)
     if switches is None:
         reference = kl_divergence(Normal(0.3, 0.5), Normal(-0.2, 0.8))
@@ -97,7 +108,8 @@ def test_kl_of_two_gaussians(switches: str | None, value: float) -> None:
 
 
 def test_conditional_between_levels_given_the_top() -> None:
-    """q(z_600 | z_700, z_550) on the schedule of latent diffusion, against Bayes' rule done with covariances."""
+    """q(z_600 | z_700, z_550) on the schedule of latent diffusion, against Bayes' rule done with
+    covariances."""
     t, s = (seen_from(TE, LDM.level_at_index(k)) for k in (700, 600))
     step = LDM.transition(s, t)
     assert [step.c0, step.ct, step.var] == pytest.approx([0.664854, 0.274242, 0.316354], abs=1e-6)
@@ -108,7 +120,8 @@ def test_conditional_between_levels_given_the_top() -> None:
     assert step.ct == pytest.approx(covariance / t.sigma**2, rel=1e-12)
     assert step.var == pytest.approx(s.sigma**2 - covariance**2 / t.sigma**2, rel=1e-12)
     assert step.c0 == pytest.approx(s.alpha - step.ct * t.alpha, rel=1e-12)
-    # the KL between two of them is the information between s and t times the squared distance of the tops
+    # the KL between two of them is the information between s and t times the squared distance of
+    # the tops
     half = 0.5 * step.c0**2 / step.var
     assert half == pytest.approx(0.698632, abs=1e-6)
     assert half == pytest.approx(0.5 * (s.ratio**-2 - t.ratio**-2), rel=1e-12)
@@ -122,7 +135,8 @@ def test_the_models_prediction_of_the_top_is_its_own_transition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("eta", "c_z", "c_x", "var"), [(1.0, 0.469028, 0.355531, 0.562121), (0.2, 0.840405, 0.253652, 0.112424)]
+    ("eta", "c_z", "c_x", "var"),
+    [(1.0, 0.469028, 0.355531, 0.562121), (0.2, 0.840405, 0.253652, 0.112424)],
 )
 def test_the_priors_step_between_keypoints(eta: float, c_z: float, c_x: float, var: float) -> None:
     """From index 550 to 400; eta multiplies the variance."""
@@ -132,10 +146,12 @@ def test_the_priors_step_between_keypoints(eta: float, c_z: float, c_x: float, v
     assert [from_z.item(), from_x.item(), got] == pytest.approx([c_z, c_x, var], abs=1e-6)
 
 
-# -- the hierarchy ----------------------------------------------------------------------------------------------------
+# -- the hierarchy ---------------------------------------------------------------------------------
 
 
-def two_levels(process: Process = LDM, ratios: tuple[float, float] = (3.5, 1.8), eta: float = 0.2) -> Chain:
+def two_levels(
+    process: Process = LDM, ratios: tuple[float, float] = (3.5, 1.8), eta: float = 0.2
+) -> Chain:
     levels = [process.level(r) for r in ratios]
     above = [*[process.level(r) for r in (60.0, 30.0, 12.0, 6.0)], levels[0]]
     return Chain(process, levels, eta, Intervals(process, levels[0], above, "importance", True))
@@ -143,7 +159,9 @@ def two_levels(process: Process = LDM, ratios: tuple[float, float] = (3.5, 1.8),
 
 def draw_down(chain: Chain, prior: MixturePrior, seed: int = 0) -> tuple[Tensor, Tensor]:
     d = chain.mu.shape[-1]
-    xi = torch.randn(2, 3, 1, 1, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    xi = torch.randn(
+        2, 3, 1, 1, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return chain.down(1, chain.top(xi[0]), prior.denoise, xi[1])
 
 
@@ -152,7 +170,9 @@ def test_all_gamma_is_the_priors_own_step() -> None:
     chain = two_levels()
     t, s = chain.levels
     var = 0.2 * LDM.transition(s, t).var
-    with_parameters(chain, torch.tensor([[0.3], [9.0]]), torch.tensor([[0.9], [var]]), gamma=1 - 1e-15)
+    with_parameters(
+        chain, torch.tensor([[0.3], [9.0]]), torch.tensor([[0.9], [var]]), gamma=1 - 1e-15
+    )
     _, kl = draw_down(chain, UNIT)
     (slope,) = torch.autograd.grad(kl.sum(), chain.mu)
     assert kl.abs().max().item() < 1e-9
@@ -160,7 +180,9 @@ def test_all_gamma_is_the_priors_own_step() -> None:
 
 
 def test_no_gamma_ignores_the_prior() -> None:
-    chain = with_parameters(two_levels(), torch.tensor([[0.3], [9.0]]), torch.tensor([[0.9], [0.04]]), gamma=1e-15)
+    chain = with_parameters(
+        two_levels(), torch.tensor([[0.3], [9.0]]), torch.tensor([[0.9], [0.04]]), gamma=1e-15
+    )
     z, _ = draw_down(chain, UNIT)
     moved, _ = draw_down(chain, gaussian(LDM, torch.full((1,), 5.0), torch.ones(1)))
     torch.testing.assert_close(z, moved)
@@ -169,7 +191,9 @@ def test_no_gamma_ignores_the_prior() -> None:
 
 def test_hierarchical_kl_is_that_of_the_two_steps() -> None:
     """Against torch.distributions, with the prior's step written out."""
-    chain = with_parameters(two_levels(), torch.tensor([[0.3], [-1.1]]), torch.tensor([[0.9], [0.3]]), gamma=0.7)
+    chain = with_parameters(
+        two_levels(), torch.tensor([[0.3], [-1.1]]), torch.tensor([[0.9], [0.3]]), gamma=0.7
+    )
     xi = torch.full((1, 1, 1, 1), 0.4).double()
     z = chain.top(xi)
     _, kl = chain.down(1, z, UNIT.denoise, xi)
@@ -183,7 +207,8 @@ def test_hierarchical_kl_is_that_of_the_two_steps() -> None:
 
 @pytest.mark.parametrize("family", [VE(), Flow()], ids=["ve", "flow"])
 def test_all_terms_are_the_same_in_all_coordinates(family: Process) -> None:
-    """The same posterior, rescaled by alpha, has the same KL terms in VE and flow as in VP, and scaled draws."""
+    """The same posterior, rescaled by alpha, has the same KL terms in VE and flow as in VP, and
+    scaled draws."""
     mean, var = torch.tensor([0.5, -1.0, 0.2]), torch.tensor([0.25, 1.0, 0.04])
     g = torch.Generator().manual_seed(1)
     xi = torch.randn(3, 4, 1, 1, 3, generator=g, dtype=torch.float64)
@@ -193,23 +218,34 @@ def test_all_terms_are_the_same_in_all_coordinates(family: Process) -> None:
         chain = two_levels(process)
         alpha = torch.tensor([level.alpha for level in chain.levels], dtype=torch.float64)[:, None]
         x = torch.tensor([[0.2, -0.5, 1.0], [0.4, 0.1, -0.3]]).double()
-        with_parameters(chain, alpha * x, (alpha * torch.tensor([[3.0], [1.2]])) ** 2 * torch.ones(1, 3), gamma=0.8)
+        with_parameters(
+            chain,
+            alpha * x,
+            (alpha * torch.tensor([[3.0], [1.2]])) ** 2 * torch.ones(1, 3),
+            gamma=0.8,
+        )
         prior = gaussian(process, mean, var)
         top = chain.top(xi[0])
         z, kl = chain.down(1, top, prior.denoise, xi[1])
-        # the entropy of a rescaled variable moves by log alpha per element; the first interval moves against it
-        outcome.append((z / chain.levels[1].alpha, kl, chain.prior_term(top, prior.denoise, u, xi[2])))
+        # the entropy of a rescaled variable moves by log alpha per element; the first interval
+        # moves against it
+        outcome.append(
+            (z / chain.levels[1].alpha, kl, chain.prior_term(top, prior.denoise, u, xi[2]))
+        )
     for vp, other in zip(*outcome, strict=True):
         torch.testing.assert_close(other, vp, rtol=1e-10, atol=1e-10)
 
 
-# -- the prior term ---------------------------------------------------------------------------------------------------
+# -- the prior term --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mu", "var", "value"), [(0.5, 0.9, 0.1278), (1.0, 0.5, 0.5969), (0.0, 0.3, 0.2516)])
+@pytest.mark.parametrize(
+    ("mu", "var", "value"), [(0.5, 0.9, 0.1278), (1.0, 0.5, 0.5969), (0.0, 0.3, 0.2516)]
+)
 @pytest.mark.parametrize("law", ["uniform", "importance"])
 def test_full_bound_is_the_true_kl(mu: float, var: float, value: float, law: str) -> None:
-    """Published-grid value, and within 1e-3 of the KL to the prior's marginal, which is N(0, 1) here."""
+    """Published-grid value, and within 1e-3 of the KL to the prior's marginal, which is N(0, 1)
+    here."""
     got = expected_prior_term(one_level(mu, var, law, whole=True)).item()
     assert got == pytest.approx(value, abs=1e-4)
     truth = kl_divergence(Normal(mu, var**0.5), Normal(0.0, 1.0)).item()
@@ -218,14 +254,19 @@ def test_full_bound_is_the_true_kl(mu: float, var: float, value: float, law: str
 
 def test_gradients_of_the_full_bound() -> None:
     chain = one_level(0.5, 0.9, whole=True)
-    assert gradients(expected_prior_term(chain), chain) == pytest.approx((0.5005, -0.0550), abs=2e-4)
+    assert gradients(expected_prior_term(chain), chain) == pytest.approx(
+        (0.5005, -0.0550), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize("law", ["uniform", "importance"])
 def test_gradients_of_the_sum_of_kls(law: str) -> None:
-    """Without the two end terms and with the entropy taken out again, whatever the law of the intervals."""
+    """Without the two end terms and with the entropy taken out again, whatever the law of the
+    intervals."""
     chain = one_level(0.5, 0.9, law)
-    assert gradients(expected_prior_term(chain), chain) == pytest.approx((0.4951, 0.4951 - 0.5 / 0.9), abs=2e-4)
+    assert gradients(expected_prior_term(chain), chain) == pytest.approx(
+        (0.4951, 0.4951 - 0.5 / 0.9), abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,7 +308,9 @@ def test_a_finer_grid_changes_nothing() -> None:
 def test_intervals_are_drawn_as_often_as_their_probability(law: str) -> None:
     intervals = Intervals(LDM, TE, rho_grid(), law, True)
     expected = torch.ones(139, dtype=torch.float64)
-    if law == "importance":  # the root of what each end says of the top level, 1 / variance, and of its difference
+    if (
+        law == "importance"
+    ):  # the root of what each end says of the top level, 1 / variance, and of its difference
         precise = [1 / (level.ratio**2 - TE.ratio**2) for level in rho_grid()[:-1]]
         last = 1 / TE.ratio**2 - 1 / rho_grid()[-2].ratio ** 2
         expected = torch.tensor([b - a for a, b in pairwise(precise)] + [last]).double().sqrt()
@@ -307,14 +350,16 @@ def test_a_flow_counts_its_pure_noise() -> None:
     assert value == pytest.approx(truth, abs=0.01)  # two coarse intervals
 
 
-# -- switches ---------------------------------------------------------------------------------------------------------
+# -- switches --------------------------------------------------------------------------------------
 
 
 def test_compat_names() -> None:
     assert parse("none") == frozenset()
     assert parse("released") == frozenset(SWITCHES)
     assert parse(["kl_mean_term", "refine_noise"]) == {"kl_mean_term", "refine_noise"}
-    with pytest.raises(ValueError, match="unknown compat kl_maen_term; valid: none, released, or a list"):
+    with pytest.raises(
+        ValueError, match="unknown compat kl_maen_term; valid: none, released, or a list"
+    ):
         parse(["kl_maen_term"])
 
 
@@ -326,7 +371,8 @@ def test_released_top_is_coupled_to_tau() -> None:
 
 
 def test_released_grid_moves_with_tau_of_its_own_image() -> None:
-    """Levels with sigma above the largest tau, less the two lowest intervals; a neighbour's tau does not count."""
+    """Levels with sigma above the largest tau, less the two lowest intervals; a neighbour's tau
+    does not count."""
     chain = one_level(0.5, 0.5, switches="prior_grid")
     sigmas = torch.tensor([level.sigma for level in chain.intervals.levels[:-1]])
     tau = torch.tensor([0.5, 0.97])

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.catalog import options
-from bench.rig import Rig, small_prior
-from operators.inpainting import Inpainting
-from priors.base import Prior
-from priors.nets import Inpainter
-from priors.process import Flow
-from solvers.base import Observation
-from solvers.conditional import Conditional
-from solvers.dps import DPS
+from posterior_bench.bench.catalog import options
+from posterior_bench.bench.rig import Rig, small_prior
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.nets import Inpainter
+from posterior_bench.priors.process import Flow
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.conditional import Conditional
+from posterior_bench.solvers.dps import DPS
 
 INPAINTING = {"_target_": "operators.inpainting.Inpainting"}
 
@@ -43,12 +43,16 @@ def test_ddim_steps_written_out():
     mean, deviation = prior.latent.moments(measured.y)
     seen = mean + deviation * same.normal((2, 8, 12))
     z = prior.level_at_index(999).sigma * same.normal((2, 8, 12))
-    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+    abar = torch.cumprod(
+        1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0
+    )
     table, unet = prior.net.contexts, prior.net.unet
     for t, s in pairwise([999, 666, 333, 0, None]):
         alpha, sigma = abar[t].sqrt().item(), (1 - abar[t]).sqrt().item()
         given = torch.cat([z, hole[:, :, ::2, ::2], seen], 1)
-        own, null = (unet(given, float(t) * torch.ones(2), table[rows]).sample for rows in ([0, 1], [3, 3]))
+        own, null = (
+            unet(given, float(t) * torch.ones(2), table[rows]).sample for rows in ([0, 1], [3, 3])
+        )
         v = null + 2.0 * (own - null)
         x0, eps = alpha * z - sigma * v, sigma * z + alpha * v
         z = x0 if s is None else abar[s].sqrt().item() * x0 + (1 - abar[s]).sqrt().item() * eps
@@ -59,7 +63,9 @@ def test_euler_steps_of_a_shifted_flow(double_noise):
     prior = Prior(Flow(3.0, u_min=0.003 / 1.002), Velocity(), (1, 2, 2), "flow")
     mask = torch.tensor([[True, False], [False, True]]).expand(3, 1, 2, 2)
     y = torch.where(mask, 0.7, 0.0).double()
-    x = Conditional(steps=5, grid="index").draw(Observation(y, Inpainting(mask)), prior, double_noise(3))
+    x = Conditional(steps=5, grid="index").draw(
+        Observation(y, Inpainting(mask)), prior, double_noise(3)
+    )
     same = double_noise(3)
     same.normal((1, 2, 2))
     z = same.normal((1, 2, 2))
@@ -84,7 +90,9 @@ def test_the_hidden_pixels_change_nothing_and_the_seen_ones_do(double_noise):
 
 
 def test_it_and_ordinary_solvers_refuse_each_others_priors():
-    ordinary, trained = (small_prior(name).caps | Inpainting.caps for name in ("latent", "inpainting"))
+    ordinary, trained = (
+        small_prior(name).caps | Inpainting.caps for name in ("latent", "inpainting")
+    )
     assert Conditional().lacks(ordinary, 0.0) == {"inpaint"}
     assert Conditional().lacks(trained, 0.0) == set()
     assert Conditional().lacks(trained - {"mask"}, 0.0) == {"mask"}
@@ -92,7 +100,9 @@ def test_it_and_ordinary_solvers_refuse_each_others_priors():
     assert DPS().lacks(trained, 0.0) == {"unconditional"}
 
 
-@pytest.mark.parametrize("name", sorted(options("solver").keys() - {"conditional", "folder", "torchscript", "deepinv"}))
+@pytest.mark.parametrize(
+    "name", sorted(options("solver").keys() - {"conditional", "folder", "torchscript", "deepinv"})
+)
 def test_no_other_solver_runs_an_inpainting_model(name, presets):
     trained = small_prior("inpainting").caps | Inpainting.caps
     assert all("unconditional" in solver.lacks(trained, 0.0) for solver in presets(name).values())

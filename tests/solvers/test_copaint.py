@@ -1,4 +1,5 @@
-"""CoPaint, against DDIM, its own loss by hand, published counts and the laws of an exact denoiser."""
+"""CoPaint, against DDIM, its own loss by hand, published counts and the laws of an exact
+denoiser."""
 
 from __future__ import annotations
 
@@ -10,29 +11,36 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.inpainting import Inpainting
-from priors.mixture import MixturePrior
-from priors.process import VE
-from solvers.base import Observation
-from solvers.copaint import CoPaint
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.copaint import CoPaint
 
-TURN = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64)
+TURN = torch.tensor(
+    [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64
+)
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 @pytest.mark.parametrize("view", ["native", "vp", "ve"])
-def test_without_optimisation_it_is_ddim_up_to_the_cleanest_noisy_level(kind, view, g2, observe, double_noise):
+def test_without_optimisation_it_is_ddim_up_to_the_cleanest_noisy_level(
+    kind, view, g2, observe, double_noise
+):
     prior, noise = g2(kind).view(view), double_noise(4)
     levels = prior.grid(40)[:-1]
     z = levels[0].sigma * noise.normal((1, 1, 2))
     for t, s in pairwise(levels):
         z = prior.process.bridge(z, prior.denoise(z, t), t, s, 0.0, None)
     solver = CoPaint(40, iterations=0, view=view, clip=False)
-    torch.testing.assert_close(solver.draw(observe((True, False), rows=4), g2(kind), double_noise(4)), z)
+    torch.testing.assert_close(
+        solver.draw(observe((True, False), rows=4), g2(kind), double_noise(4)), z
+    )
 
 
 def test_step_size_pull_and_raw_noise_by_hand(g2, observe, double_noise):
-    """Two levels, two gradient steps, clipping, growing weights: every formula written out for the VP prior."""
+    """Two levels, two gradient steps, clipping, growing weights: every formula written out for the
+    VP prior."""
     prior, lr, w, decay = g2("vp"), 50.0, 0.3, 1.1  # times an alpha of 0.006
     obs, rows = observe((True, False), 0.7, rows=5), 5
     top, bottom, _ = prior.grid(2)
@@ -55,16 +63,26 @@ def test_step_size_pull_and_raw_noise_by_hand(g2, observe, double_noise):
 
 
 def test_growth_counts_levels_from_the_noisiest(g2, observe, double_noise):
-    """With three levels the second has ``lr decay``; a first one without effect leaves only that."""
+    """With three levels the second has ``lr decay``; a first one without effect leaves only
+    that."""
     prior, obs = g2("vp"), observe((True, False), 0.7, rows=5)
     grown = CoPaint(3, 1, 1e-30, 1e29, weight=0.0, scale_lr=False, clip=False)
     z = grown.draw(obs, prior, double_noise(5)).flatten(1)
     top, middle, bottom, _ = prior.grid(3)
     state = prior.process.bridge(
-        start := top.sigma * double_noise(5).normal((1, 1, 2)), prior.denoise(start, top), top, middle, 0.0, None
+        start := top.sigma * double_noise(5).normal((1, 1, 2)),
+        prior.denoise(start, top),
+        top,
+        middle,
+        0.0,
+        None,
     ).flatten(1)
     S = prior.covariances[0]
-    K = middle.alpha * S @ torch.linalg.inv(middle.alpha**2 * S + middle.sigma**2 * torch.eye(2).double())
+    K = (
+        middle.alpha
+        * S
+        @ torch.linalg.inv(middle.alpha**2 * S + middle.sigma**2 * torch.eye(2).double())
+    )
     moved = state + 0.1 * 2 * (0.7 - (state @ K)[:, :1]) * K[:1]
     x0 = moved @ K
     expected = bottom.alpha * x0 + bottom.sigma * (moved - middle.alpha * x0) / middle.sigma
@@ -86,24 +104,34 @@ def test_law_on_two_pixels(kind, view, resamples, mean, var, g2, law):
 
 
 @pytest.mark.parametrize(
-    ("resamples", "forwards", "backwards"), [(1, 249 * 3, 249 * 2), (2, (489 + 24) * 3, (489 + 24) * 2)]
+    ("resamples", "forwards", "backwards"),
+    [(1, 249 * 3, 249 * 2), (2, (489 + 24) * 3, (489 + 24) * 2)],
 )
 def test_cost_of_the_published_settings(resamples, forwards, backwards, g2, observe, double_noise):
-    """One optimisation per step down and one before each climb, 1 + 2 network calls and 2 backwards each."""
+    """One optimisation per step down and one before each climb, 1 + 2 network calls and 2 backwards
+    each."""
     prior = g2("vp")
     with prior.metered() as meter, torch.no_grad():
-        x = CoPaint(resamples=resamples, line_search=0).draw(observe((True, False), rows=2), prior, double_noise(2))
+        x = CoPaint(resamples=resamples, line_search=0).draw(
+            observe((True, False), rows=2), prior, double_noise(2)
+        )
     assert (meter.nfe, meter.nge) == (2 * forwards, 2 * backwards)
     assert not x.requires_grad
 
 
-def _worst(solver: CoPaint, prior: MixturePrior, obs: Observation, z_t: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+def _worst(
+    solver: CoPaint, prior: MixturePrior, obs: Observation, z_t: Tensor, lr: float
+) -> tuple[Tensor, Tensor]:
     """The loss of each row before and after one optimisation at ratio 0.5."""
     t = prior.view("vp").level(0.5)
 
     def loss(z: Tensor) -> Tensor:
         x0 = prior.view("vp").denoise(z, t)
-        return (obs.operator.residual(x0, obs.y).square() + 0.01 * (z - z_t).square()).flatten(1).sum(1)
+        return (
+            (obs.operator.residual(x0, obs.y).square() + 0.01 * (z - z_t).square())
+            .flatten(1)
+            .sum(1)
+        )
 
     z, _ = solver._optimise(z_t, t, lr, 0.01, obs, prior.view("vp"))
     return loss(z_t), loss(z)
@@ -117,11 +145,14 @@ def test_no_row_ends_worse_than_it_began(lr, g2, observe, double_noise):
     assert (after <= before).all()
     if lr > 2:
         free = _worst(CoPaint(iterations=3, clip=False, line_search=0), prior, obs, z_t, lr)
-        assert (free[1] > free[0]).any(), "a step this long must overshoot, or the line search is not tested"
+        assert (free[1] > free[0]).any(), (
+            "a step this long must overshoot, or the line search is not tested"
+        )
 
 
 def test_a_step_that_stays_too_long_is_not_taken(g2, observe, double_noise):
-    """0.8^2 of a step a million times too long is still too long: one call at first, one per try, and one to stay."""
+    """0.8^2 of a step a million times too long is still too long: one call at first, one per try,
+    and one to stay."""
     prior, obs, z_t = g2("ve"), observe((True, False), rows=3), double_noise(3).normal((1, 1, 2))
     solver = CoPaint(iterations=1, line_search=2, clip=False)
     with prior.metered() as meter:
@@ -131,7 +162,8 @@ def test_a_step_that_stays_too_long_is_not_taken(g2, observe, double_noise):
 
 
 def test_only_the_row_that_overshoots_takes_a_shorter_step(g2, double_noise):
-    """Rows see one or no pixel; the one that sees none has no slope but the pull, and no reason to shrink."""
+    """Rows see one or no pixel; the one that sees none has no slope but the pull, and no reason to
+    shrink."""
     mask = torch.tensor([[True, False], [False, False]]).view(2, 1, 1, 2)
     obs = Observation(torch.where(mask, torch.ones(2, 1, 1, 2).double(), 0.0), Inpainting(mask))
     prior, z_t = g2("ve"), double_noise(2).normal((1, 1, 2))
@@ -157,13 +189,16 @@ def test_nothing_observed_is_ddim(g2, observe, double_noise):
 
 
 def test_the_step_in_other_coordinates(g2, observe, double_noise):
-    """``z_ve = c z_vp`` with ``c = sqrt(1 + sigma^2)``: the lr grows by ``c^2`` and the pull shrinks by it."""
+    """``z_ve = c z_vp`` with ``c = sqrt(1 + sigma^2)``: the lr grows by ``c^2`` and the pull
+    shrinks by it."""
     prior, obs = g2("ve"), observe((True, False), 0.5, rows=5)
     top, bottom, _ = prior.view("vp").grid(2)
     c2 = 1 + 80.0**2
     in_vp = CoPaint(2, 2, 0.3, weight=0.2, clip=False).draw(obs, prior, double_noise(5))
     lr = 0.3 * top.alpha / bottom.alpha * c2
-    in_ve = CoPaint(2, 2, lr, weight=0.2 / c2, view="ve", clip=False).draw(obs, prior, double_noise(5))
+    in_ve = CoPaint(2, 2, lr, weight=0.2 / c2, view="ve", clip=False).draw(
+        obs, prior, double_noise(5)
+    )
     torch.testing.assert_close(in_vp * math.sqrt(1 + bottom.ratio**2), in_ve)
 
 
@@ -186,12 +221,15 @@ def test_latents_are_compared_as_images_and_never_clipped(observe, double_noise)
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_a_rotation_between_latents_and_images_changes_nothing(kind, isometry, observe):
     obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
-    latent, pixel = (CoPaint(40, clip=False).draw(obs, prior, noise) for prior, noise in isometry(kind, TURN, 4))
+    latent, pixel = (
+        CoPaint(40, clip=False).draw(obs, prior, noise) for prior, noise in isometry(kind, TURN, 4)
+    )
     torch.testing.assert_close(latent, pixel, atol=1e-9, rtol=0)
 
 
 def test_calls_through_a_decoder(latent_g2, observe, double_noise):
-    """Eleven optimisations of 1 + 2 predictions and 2 gradients, every one decoded; then the sample."""
+    """Eleven optimisations of 1 + 2 predictions and 2 gradients, every one decoded; then the
+    sample."""
     prior = latent_g2("vp", TURN)
     with prior.metered() as meter:
         CoPaint(12, line_search=0).draw(observe((True, False), rows=3), prior, double_noise(3))
@@ -216,7 +254,9 @@ def test_a_broken_row_breaks_no_other_and_nobody_waits_for_it(g2, observe, doubl
     results = []
     for y in (bad, good):
         with prior.metered() as meter:
-            results.append(CoPaint(20).draw(observe((True, False), y, rows=3), prior, double_noise(3)))
+            results.append(
+                CoPaint(20).draw(observe((True, False), y, rows=3), prior, double_noise(3))
+            )
         cost.append(meter.nfe)
     x, clean = results
     assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
@@ -225,7 +265,8 @@ def test_a_broken_row_breaks_no_other_and_nobody_waits_for_it(g2, observe, doubl
 
 
 def test_a_prediction_that_turns_nan_ends_the_search(g2, observe, double_noise):
-    """A prior that breaks wherever the state moves: the row stays, after a bounded number of calls."""
+    """A prior that breaks wherever the state moves: the row stays, after a bounded number of
+    calls."""
 
     class Brittle(MixturePrior):
         first = None

@@ -1,4 +1,5 @@
-"""DAPS, against closed forms: the flow, the inner dynamics, and the whole with an exact inner sampler."""
+"""DAPS, against closed forms: the flow, the inner dynamics, and the whole with an exact inner
+sampler."""
 
 from __future__ import annotations
 
@@ -9,28 +10,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from priors.base import Prior
-from priors.mixtures import g2 as named_g2
-from priors.process import Level
-from solvers.base import Noise, Observation
-from solvers.daps import DAPS
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.base import Noise, Observation
+from posterior_bench.solvers.daps import DAPS
 
 
 class ExactInner(DAPS):
-    """DAPS whose inner sampler draws from ``N(x; x0, sigma_t^2) N(y; x1, tau^2)`` itself, in closed form."""
+    """DAPS whose inner sampler draws from ``N(x; x0, sigma_t^2) N(y; x1, tau^2)`` itself, in closed
+    form."""
 
-    def _inner(self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+    def _inner(
+        self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise
+    ) -> Tensor:
         assert 0 < lr <= self.lr
         v, w = t.sigma**2, self.tau**2
         seen, var = (w * centre + v * obs.y) / (v + w), v * w / (v + w)
         xi = noise.normal(centre.shape[1:])
-        return torch.where(obs.operator.mask, seen + math.sqrt(var) * xi, centre + math.sqrt(v) * xi)
+        return torch.where(
+            obs.operator.mask, seen + math.sqrt(var) * xi, centre + math.sqrt(v) * xi
+        )
 
 
 @pytest.fixture
 def basis_law() -> Callable[[Callable[[int, Noise], Tensor]], tuple[Tensor, Tensor]]:
-    """``basis_law(run)``: exact mean and covariance of an affine ``run(rows, noise)``, one row per unit of noise."""
+    """``basis_law(run)``: exact mean and covariance of an affine ``run(rows, noise)``, one row per
+    unit of noise."""
 
     def measure(run: Callable[[int, Noise], Tensor]) -> tuple[Tensor, Tensor]:
         count = UnitNoise(1)
@@ -44,7 +51,8 @@ def basis_law() -> Callable[[Callable[[int, Noise], Tensor]], tuple[Tensor, Tens
 
 
 class UnitNoise:
-    """Row 0 gets no noise; every further row gets one unit of one noise scalar, each scalar once."""
+    """Row 0 gets no noise; every further row gets one unit of one noise scalar, each scalar
+    once."""
 
     def __init__(self, rows: int):
         self.rows, self.used = rows, 0
@@ -71,7 +79,8 @@ class Squares(Operator):
 
 @pytest.mark.parametrize("kind", ["ve", "vp"])
 def test_law_on_a_gaussian_with_an_exact_inner_sampler(kind, g2, law):
-    """Published by simulation, good to 0.02: biased and over-dispersed against the truth (0.900, 0.190)."""
+    """Published by simulation, good to 0.02: biased and over-dispersed against the truth (0.900,
+    0.190)."""
     mean, covariance = law(ExactInner(), g2(kind))
     assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx((0.859, 0.369), abs=0.02)
     assert covariance[0, 0].sqrt().item() == pytest.approx(0.01, abs=1e-4)
@@ -79,26 +88,38 @@ def test_law_on_a_gaussian_with_an_exact_inner_sampler(kind, g2, law):
 
 @pytest.mark.parametrize("compat", ["none", "released"])
 def test_langevin_alone_has_the_law_of_its_recursion(compat, g2, observe, basis_law):
-    """x <- a x + (1 - a) m + sqrt(2 lr) xi with a = 1 - lr lam: mean and variance after K steps, lam the precision."""
+    """x <- a x + (1 - a) m + sqrt(2 lr) xi with a = 1 - lr lam: mean and variance after K steps,
+    lam the precision."""
     lr, steps, sigma, tau, y, start = 0.02, 300, 1.5, 0.5, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, compat=compat)
     x0 = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
     run = lambda rows, noise: solver._inner(  # noqa: E731
-        x0.expand(rows, -1, -1, -1), Level(1.0, sigma), lr, observe((True, False), y, rows), g2("ve"), noise
+        x0.expand(rows, -1, -1, -1),
+        Level(1.0, sigma),
+        lr,
+        observe((True, False), y, rows),
+        g2("ve"),
+        noise,
     )
     mean, covariance = basis_law(run)
     data = (2 if compat == "released" else 1) / tau**2
     for i, (precision, centre) in enumerate(
-        [(data + sigma**-2, (data * y + sigma**-2 * start) / (data + sigma**-2)), (sigma**-2, start)]
+        [
+            (data + sigma**-2, (data * y + sigma**-2 * start) / (data + sigma**-2)),
+            (sigma**-2, start),
+        ]
     ):
         a = 1 - lr * precision
         assert mean[i].item() == pytest.approx(centre + a**steps * (start - centre), abs=1e-9)
-        assert covariance[i, i].item() == pytest.approx(2 * lr * (1 - a ** (2 * steps)) / (1 - a**2), rel=1e-6)
+        assert covariance[i, i].item() == pytest.approx(
+            2 * lr * (1 - a ** (2 * steps)) / (1 - a**2), rel=1e-6
+        )
     assert covariance[0, 1].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_langevin_with_small_steps_reproduces_the_gaussian(g2, observe, basis_law):
-    """lr far below 1 / precision and enough steps: the product of both Gaussians itself, to the order of lr."""
+    """lr far below 1 / precision and enough steps: the product of both Gaussians itself, to the
+    order of lr."""
     sigma, tau = 0.7, 0.5
     solver = DAPS(inner_steps=500, tau=tau)
     run = lambda rows, noise: solver._inner(  # noqa: E731
@@ -120,20 +141,30 @@ def test_the_flow_of_a_gaussian_is_known(kind, observe):
     """Each eigendirection of the covariance is scaled by sqrt((lam + end^2) / (lam + start^2))."""
     prior = named_g2(kind).view("ve")
     z = torch.tensor([[3.0, -1.0], [0.5, 2.0]], dtype=torch.float64).view(2, 1, 1, 2)
-    end = DAPS(ode_steps=800, ode_ratio=0.05)._flow(z, prior.level(5.0), observe((True, False), rows=2), prior)
+    end = DAPS(ode_steps=800, ode_ratio=0.05)._flow(
+        z, prior.level(5.0), observe((True, False), rows=2), prior
+    )
     turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / math.sqrt(2)
     lam = torch.tensor([1.9, 0.1], dtype=torch.float64)
     scale = ((lam + 0.05**2) / (lam + 25)).sqrt()
-    torch.testing.assert_close(end.flatten(1), z.flatten(1) @ turn * scale @ turn, rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        end.flatten(1), z.flatten(1) @ turn * scale @ turn, rtol=0.01, atol=0
+    )
 
 
 def test_step_sizes_decay_over_the_levels(g2, observe, double_noise, monkeypatch):
     seen = []
-    monkeypatch.setattr(DAPS, "_inner", lambda self, x0, t, lr, *_: seen.append((t.sigma, lr)) or x0)
+    monkeypatch.setattr(
+        DAPS, "_inner", lambda self, x0, t, lr, *_: seen.append((t.sigma, lr)) or x0
+    )
     DAPS(steps=4, lr=0.4, lr_end=0.5).draw(observe((True, False)), g2("ve"), double_noise(1))
     assert [lr for _, lr in seen] == pytest.approx([0.4, 0.35, 0.3, 0.25])
-    roots = [s ** (1 / 7) for s, _ in seen]  # EDM's grid: evenly spaced seventh roots, from 80 towards 0.1
-    assert [r - roots[0] for r in roots] == pytest.approx([k * (0.1 ** (1 / 7) - 80 ** (1 / 7)) / 4 for k in range(4)])
+    roots = [
+        s ** (1 / 7) for s, _ in seen
+    ]  # EDM's grid: evenly spaced seventh roots, from 80 towards 0.1
+    assert [r - roots[0] for r in roots] == pytest.approx(
+        [k * (0.1 ** (1 / 7) - 80 ** (1 / 7)) / 4 for k in range(4)]
+    )
 
 
 def test_any_differentiable_operator_is_followed(g2, double_noise):
@@ -144,14 +175,18 @@ def test_any_differentiable_operator_is_followed(g2, double_noise):
 
 
 def test_a_flow_starts_where_its_data_still_show(observe, double_noise):
-    x = DAPS(steps=5, inner_steps=2).draw(observe((True, False), rows=2), named_g2("flow"), double_noise(2))
+    x = DAPS(steps=5, inner_steps=2).draw(
+        observe((True, False), rows=2), named_g2("flow"), double_noise(2)
+    )
     assert x.isfinite().all()
 
 
 def test_network_calls_and_no_gradient_through_the_network(g2, observe, double_noise):
     prior = g2("ve")
     with prior.metered() as meter:
-        DAPS(steps=6, ode_steps=3, inner_steps=4).draw(observe((True, False), rows=4), prior, double_noise(4))
+        DAPS(steps=6, ode_steps=3, inner_steps=4).draw(
+            observe((True, False), rows=4), prior, double_noise(4)
+        )
     assert (meter.nfe, meter.nge) == (4 * 6 * 3, 0)
 
 
@@ -164,7 +199,9 @@ def test_a_row_does_not_depend_on_its_batch(g2, observe, seeded_noise):
 
 def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
     y = torch.tensor([0.1, torch.nan, 0.3])
-    x = DAPS(steps=10, inner_steps=5).draw(observe((True, False), y, rows=3), g2("ve"), double_noise(3))
+    x = DAPS(steps=10, inner_steps=5).draw(
+        observe((True, False), y, rows=3), g2("ve"), double_noise(3)
+    )
     assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
 
 
@@ -193,16 +230,22 @@ def test_shipped_presets_are_complete(presets):
     assert shipped["authors"].steps * shipped["authors"].ode_steps == 1000
 
 
-# -- momentum and latents ----------------------------------------------------------------------------------------------
+# -- momentum and latents --------------------------------------------------------------------------
 
 
 def test_the_dynamics_with_momentum_have_the_law_of_their_recursion(g2, observe, basis_law):
-    """(z, u) is a linear recursion in each pixel, started at u ~ N(0, 1): its mean and covariance are iterated."""
+    """(z, u) is a linear recursion in each pixel, started at u ~ N(0, 1): its mean and covariance
+    are iterated."""
     lr, steps, sigma, tau, mu, y, start = 0.03, 40, 1.5, 0.5, 0.7, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, momentum=mu)
     centre = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
     run = lambda rows, noise: solver._inner(  # noqa: E731
-        centre.expand(rows, -1, -1, -1), Level(1.0, sigma), lr, observe((True, False), y, rows), g2("ve"), noise
+        centre.expand(rows, -1, -1, -1),
+        Level(1.0, sigma),
+        lr,
+        observe((True, False), y, rows),
+        g2("ve"),
+        noise,
     )
     mean, covariance = basis_law(run)
     for i, (precision, centre_of_it) in enumerate(
@@ -212,7 +255,9 @@ def test_the_dynamics_with_momentum_have_the_law_of_their_recursion(g2, observe,
         ]
     ):
         h = math.sqrt(lr)
-        move = torch.tensor([[1 - lr * precision, h * mu], [-h * precision, mu]], dtype=torch.float64)
+        move = torch.tensor(
+            [[1 - lr * precision, h * mu], [-h * precision, mu]], dtype=torch.float64
+        )
         kick = math.sqrt(2 * (1 - mu)) * torch.tensor([h, 1.0], dtype=torch.float64)
         m, c = (
             torch.tensor([start - centre_of_it, 0.0], dtype=torch.float64),
@@ -226,16 +271,30 @@ def test_the_dynamics_with_momentum_have_the_law_of_their_recursion(g2, observe,
 
 def test_a_decoder_is_part_of_the_data_term(latent_g2, observe, double_noise):
     decoder = torch.tensor([[1.2, 0.3], [-0.4, 0.8]], dtype=torch.float64)
-    z, y, tau = double_noise(3).normal((1, 1, 2)), torch.linspace(-1, 1, 3, dtype=torch.float64), 0.1
-    slope = DAPS(tau=tau)._data_slope(z, observe((True, False), y, rows=3), latent_g2("ve", decoder))
+    z, y, tau = (
+        double_noise(3).normal((1, 1, 2)),
+        torch.linspace(-1, 1, 3, dtype=torch.float64),
+        0.1,
+    )
+    slope = DAPS(tau=tau)._data_slope(
+        z, observe((True, False), y, rows=3), latent_g2("ve", decoder)
+    )
     residual = z.flatten(1) @ decoder[0] - y
     torch.testing.assert_close(slope.flatten(1), residual[:, None] * decoder[0] / tau**2)
 
 
-def test_released_latents_clamp_the_gradient_of_the_squared_residual(latent_g2, observe, double_noise):
-    tau, obs, z = 0.1, observe((True, False), torch.tensor([-0.2, 5.0]), rows=2), torch.zeros(2, 1, 1, 2).double()
+def test_released_latents_clamp_the_gradient_of_the_squared_residual(
+    latent_g2, observe, double_noise
+):
+    tau, obs, z = (
+        0.1,
+        observe((True, False), torch.tensor([-0.2, 5.0]), rows=2),
+        torch.zeros(2, 1, 1, 2).double(),
+    )
     slope = DAPS(tau=tau, compat="released")._data_slope(z, obs, latent_g2("ve"))
-    torch.testing.assert_close(slope[:, 0, 0] * tau**2, torch.tensor([[0.4, 0], [-1, 0]]).double(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        slope[:, 0, 0] * tau**2, torch.tensor([[0.4, 0], [-1, 0]]).double(), atol=1e-7, rtol=0
+    )
 
 
 def test_latent_draws_are_images_and_cost_decoder_gradients_alone(latent_g2, observe, double_noise):
@@ -245,7 +304,14 @@ def test_latent_draws_are_images_and_cost_decoder_gradients_alone(latent_g2, obs
     with prior.metered() as meter:
         x = solver.draw(obs, prior, double_noise(4))
     inner = 20 * 30
-    counts = {"nfe": 40, "nge": 0, "decode": inner + 1, "decode_grad": inner, "encode": 0, "encode_grad": 0}
+    counts = {
+        "nfe": 40,
+        "nge": 0,
+        "decode": inner + 1,
+        "decode_grad": inner,
+        "encode": 0,
+        "encode_grad": 0,
+    }
     assert meter.counts() == {name: 4 * count for name, count in counts.items()}
     assert obs.operator.residual(x, obs.y).abs().max() < 5 * 0.05
 
@@ -253,4 +319,7 @@ def test_latent_draws_are_images_and_cost_decoder_gradients_alone(latent_g2, obs
 def test_latent_presets_are_the_papers(presets):
     shipped = presets("daps")
     assert shipped["authors_latent"].steps * shipped["authors_latent"].ode_steps == 100
-    assert (shipped["authors_random_latent"].momentum, shipped["authors_random_latent"].inner_steps) == (0.92, 38)
+    assert (
+        shipped["authors_random_latent"].momentum,
+        shipped["authors_random_latent"].inner_steps,
+    ) == (0.92, 38)

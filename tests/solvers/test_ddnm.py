@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from priors.mixtures import g2 as named_g2
-from solvers.base import Observation
-from solvers.ddnm import DDNM
+from posterior_bench.operators.base import Operator
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.ddnm import DDNM
 
 # mean and variance of the hidden pixel: exact propagation of the affine map
 GOLDEN = {
@@ -52,7 +52,9 @@ def _noisy(obs: Observation, sigma: float) -> Observation:
 @pytest.mark.parametrize(("kind", "steps", "eta"), CASES)
 def test_law_on_a_gaussian(kind, steps, eta, g2, law):
     mean, covariance = law(DDNM(steps, eta), g2(kind))
-    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(GOLDEN[kind, steps, eta], abs=1e-4)
+    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(
+        GOLDEN[kind, steps, eta], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve", "flow"])
@@ -80,7 +82,9 @@ def test_without_noise_plus_changes_nothing(eta, g2, observe, double_noise):
 
 def test_plus_goes_to_the_noise_free_method_with_the_noise(g2, observe, double_noise):
     obs = observe((True, False), rows=3)
-    clean, tiny = (DDNM(30, 1.0).draw(_noisy(obs, s), g2("ve"), double_noise(3)) for s in (0.0, 1e-6))
+    clean, tiny = (
+        DDNM(30, 1.0).draw(_noisy(obs, s), g2("ve"), double_noise(3)) for s in (0.0, 1e-6)
+    )
     x1 = lambda x: x[..., 1]  # noqa: E731
     torch.testing.assert_close(x1(tiny), x1(clean), atol=1e-5, rtol=0)
 
@@ -92,7 +96,11 @@ def test_plus_follows_the_equations(eta, g2, observe, double_noise):
     levels, keep = prior.grid(12), math.sqrt(1 - eta**2)
     z = (levels[0].sigma * noise.normal((1, 1, 2))).flatten().tolist()
     for t, s in pairwise(levels):
-        a, b = prior.denoise(torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2), t).flatten().tolist()
+        a, b = (
+            prior.denoise(torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2), t)
+            .flatten()
+            .tolist()
+        )
         xi = noise.normal((1, 1, 2)).flatten().tolist()
         if s.sigma < s.alpha * sigma_y:
             correction, spread = s.sigma * keep / (s.alpha * sigma_y), eta * s.sigma
@@ -105,9 +113,13 @@ def test_plus_follows_the_equations(eta, g2, observe, double_noise):
 
 
 def test_plus_keeps_the_noise_out_of_the_sample(g2, observe, double_noise):
-    """y = 5 is far outside N(0, 1): with noise 1 the truth is E[x0 | y] = 2.5, which taking y at its word misses."""
+    """y = 5 is far outside N(0, 1): with noise 1 the truth is E[x0 | y] = 2.5, which taking y at
+    its word misses."""
     obs = _noisy(observe((True, False), 5.0, rows=400), 1.0)
-    plus, plain = (DDNM(60, plus=p).draw(obs, g2("ve"), double_noise(400))[..., 0].mean() for p in (True, False))
+    plus, plain = (
+        DDNM(60, plus=p).draw(obs, g2("ve"), double_noise(400))[..., 0].mean()
+        for p in (True, False)
+    )
     assert plain.item() == pytest.approx(5.0, abs=1e-6)
     assert plus.item() < 4
 
@@ -116,12 +128,17 @@ def test_plus_without_a_mask_is_refused(g2, double_noise):
     obs = Observation(torch.zeros(1, 1, 1, 1, dtype=torch.float64), Average(sigma=0.1))
     with pytest.raises(ValueError, match=r"DDNM\+ knows masks only; .* solver.plus=false"):
         DDNM(5).draw(obs, g2("ve"), double_noise(1))
-    assert DDNM(5, plus=False).draw(obs, g2("ve"), double_noise(1)).mean().item() == pytest.approx(0, abs=1e-14)
+    assert DDNM(5, plus=False).draw(obs, g2("ve"), double_noise(1)).mean().item() == pytest.approx(
+        0, abs=1e-14
+    )
 
 
 def test_travel_brings_the_hole_closer_to_the_truth(g2, law):
-    """With fresh noise alone every visit of a level forgets the last, so travelling makes up for missing steps."""
-    short, travelled = (law(DDNM(20, 0.85, *travel), g2("vp"))[0][1].item() for travel in ((1, 1), (5, 3)))
+    """With fresh noise alone every visit of a level forgets the last, so travelling makes up for
+    missing steps."""
+    short, travelled = (
+        law(DDNM(20, 0.85, *travel), g2("vp"))[0][1].item() for travel in ((1, 1), (5, 3))
+    )
     assert abs(travelled - 0.9) < abs(short - 0.9)
 
 
@@ -147,12 +164,15 @@ def test_coordinates_do_not_matter(sigma, g2, observe, double_noise):
     prior, solver = g2("vp"), DDNM(40, 0.85, 5, 2, grid="karras")
     obs = _noisy(observe((True, False), rows=3), sigma)
     native = solver.draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("travel", "calls"), [((1, 1), 30), ((10, 3), 70)])
 def test_network_calls(travel, calls, g2, observe, double_noise):
-    """Travelling walks the stretches 30..20 and 20..10 of levels to the cleanest two times more: 30 + 2 x 2 x 10."""
+    """Travelling walks the stretches 30..20 and 20..10 of levels to the cleanest two times more: 30
+    + 2 x 2 x 10."""
     prior = g2("ve")
     with prior.metered() as meter:
         DDNM(30, 0.85, *travel).draw(observe((True, False), rows=4), prior, double_noise(4))

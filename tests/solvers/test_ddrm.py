@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from priors.mixtures import g2 as named_g2
-from solvers.ddrm import DDRM
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.solvers.ddrm import DDRM
 
 # mean and variance of the hidden pixel: exact propagation of the affine map
 GOLDEN = {
@@ -38,19 +38,26 @@ def test_without_noise_the_measurement_comes_back_exactly(kind, observe, double_
 
 @pytest.mark.parametrize(("eta", "eta_b"), [(0.85, 1.0), (0.3, 0.4)])
 def test_a_noisy_measurement_follows_the_equations(eta, eta_b, g2, observe, double_noise):
-    """Eq. 7 and 8 in the paper's own coordinates (alpha = 1), pixel by pixel, for measurement noise 0.5."""
+    """Eq. 7 and 8 in the paper's own coordinates (alpha = 1), pixel by pixel, for measurement noise
+    0.5."""
     prior, sigma_y, noise, y = g2("ve"), 0.5, double_noise(1), 0.7
     levels, keep = prior.grid(12), math.sqrt(1 - eta**2)
     xi = noise.normal((1, 1, 2)).flatten().tolist()
     z = [y + math.sqrt(levels[0].sigma ** 2 - sigma_y**2) * xi[0], levels[0].sigma * xi[1]]
     for t, s in pairwise(levels):
-        a, b = prior.denoise(torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2), t).flatten().tolist()
+        a, b = (
+            prior.denoise(torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2), t)
+            .flatten()
+            .tolist()
+        )
         xi = noise.normal((1, 1, 2)).flatten().tolist()
         hidden = b + keep * s.sigma * (z[1] - b) / t.sigma + eta * s.sigma * xi[1]
         if s.sigma < sigma_y:
             seen = a + keep * s.sigma * (y - a) / sigma_y + eta * s.sigma * xi[0]
         else:
-            seen = (1 - eta_b) * a + eta_b * y + math.sqrt(s.sigma**2 - eta_b**2 * sigma_y**2) * xi[0]
+            seen = (
+                (1 - eta_b) * a + eta_b * y + math.sqrt(s.sigma**2 - eta_b**2 * sigma_y**2) * xi[0]
+            )
         z = [seen, hidden]
     clean = observe((True, False), y)
     obs = replace(clean, operator=replace(clean.operator, sigma=sigma_y))
@@ -67,7 +74,9 @@ def test_a_weight_outside_the_family_is_refused(name):
 def test_a_measurement_noisier_than_the_prior_is_refused(g2, observe, double_noise):
     clean = observe((True, False))
     obs = replace(clean, operator=replace(clean.operator, sigma=100.0))
-    with pytest.raises(ValueError, match=r"measurement noise 100.0 exceeds the noisiest level of the prior, 80"):
+    with pytest.raises(
+        ValueError, match=r"measurement noise 100.0 exceeds the noisiest level of the prior, 80"
+    ):
         DDRM(5).draw(obs, g2("ve"), double_noise(1))
 
 

@@ -1,4 +1,5 @@
-"""The bridge to deepinv, against closed forms; what runs the library itself is skipped where it is not installed."""
+"""The bridge to deepinv, against closed forms; what runs the library itself is skipped where it is
+not installed."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from solvers.ddrm import DDRM
-from solvers.deepinv import Deepinv, _Denoiser
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.solvers.ddrm import DDRM
+from posterior_bench.solvers.deepinv import Deepinv, _Denoiser
 
 FEW = {"DDRM": 12, "DiffPIR": 6, "DPS": 8}
 
@@ -33,13 +34,19 @@ def test_an_unknown_sampler_is_refused_without_the_package(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["ve", "vp", "flow"])
-@pytest.mark.parametrize("sigma", [0.01, 0.3, 4.0, torch.tensor([0.3]), torch.tensor(2.0, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "sigma", [0.01, 0.3, 4.0, torch.tensor([0.3]), torch.tensor(2.0, dtype=torch.float64)]
+)
 def test_the_denoiser_is_the_posterior_mean_in_unit_range(kind, sigma, g2):
-    """Images x01 = (1 + x) / 2 with noise of deviation sigma: E[x | x + 2 sigma n] = S (S + 4 sigma^2 I)^-1 z."""
+    """Images x01 = (1 + x) / 2 with noise of deviation sigma: E[x | x + 2 sigma n] = S (S + 4
+    sigma^2 I)^-1 z."""
     prior = g2(kind)
     z = torch.randn(1, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x01 = _Denoiser(prior, None, 1.0)((1 + z) / 2, sigma)
-    S, noise = prior.covariances[0].double(), 4 * float(sigma) ** 2 * torch.eye(2, dtype=torch.float64)
+    S, noise = (
+        prior.covariances[0].double(),
+        4 * float(sigma) ** 2 * torch.eye(2, dtype=torch.float64),
+    )
     expected = (z.flatten() @ torch.linalg.inv(S + noise) @ S + 1) / 2
     torch.testing.assert_close(x01.flatten().double(), expected, atol=1e-5, rtol=0)
 
@@ -55,10 +62,12 @@ def test_above_the_noisiest_level_the_state_is_shrunk_to_it(g2):
 def test_no_noise_is_the_cleanest_level(g2):
     prior = g2("ve")
     z = torch.tensor([[[[0.4, -0.2]]]], dtype=torch.float64)
-    torch.testing.assert_close(_Denoiser(prior, None, 1.0)((z + 1) / 2, 0.0), (z + 1) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        _Denoiser(prior, None, 1.0)((z + 1) / 2, 0.0), (z + 1) / 2, atol=1e-4, rtol=0
+    )
 
 
-# -- with the library --------------------------------------------------------------------------------------------------
+# -- with the library ------------------------------------------------------------------------------
 
 
 def _solvers():
@@ -71,7 +80,10 @@ def test_network_calls_are_the_steps(deepinv, g2, observe, seeded_noise):
         with prior.metered() as meter:
             x = solver.draw(observe((True, False), 0.5, rows=2), prior, seeded_noise(range(2)))
         assert x.shape == (2, 1, 1, 2) and not x.requires_grad
-        assert (meter.nfe, meter.nge) == (2 * solver.steps, 2 * solver.steps if solver.sampler == "DPS" else 0)
+        assert (meter.nfe, meter.nge) == (
+            2 * solver.steps,
+            2 * solver.steps if solver.sampler == "DPS" else 0,
+        )
 
 
 def test_a_row_depends_on_its_own_noise_alone_bit_for_bit(deepinv, g2, observe, seeded_noise):
@@ -91,7 +103,9 @@ def test_observed_pixels_keep_their_values(deepinv, g2, observe, seeded_noise):
         assert (x[..., 0] - 0.6).abs().max() < 0.05
 
 
-def test_an_option_reaches_the_sampler_and_a_wrong_one_is_refused(deepinv, g2, observe, seeded_noise):
+def test_an_option_reaches_the_sampler_and_a_wrong_one_is_refused(
+    deepinv, g2, observe, seeded_noise
+):
     obs = observe((True, False), 0.6, rows=2)
     plain, other = (
         Deepinv("DDRM", 12, options=options).draw(obs, g2("ve"), seeded_noise(range(2)))

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from priors.mixtures import g2 as named_g2
-from solvers.diffpir import DiffPIR
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.solvers.diffpir import DiffPIR
 
 # mean and variance of the hidden pixel: exact propagation of the affine map
 GOLDEN = {
@@ -29,7 +29,8 @@ def test_law_on_a_gaussian(kind, steps, compat, g2, law):
 
 
 def test_a_single_step_in_closed_form(g2, observe, double_noise):
-    """One step from sigma 80: the proximal mean of y and x0 with weights 1 and rho = lam sigma_n^2 / 80^2."""
+    """One step from sigma 80: the proximal mean of y and x0 with weights 1 and rho = lam sigma_n^2
+    / 80^2."""
     prior, obs, noise = g2("ve"), observe((True, False), 0.7, rows=3), double_noise(3)
     obs = replace(obs, operator=replace(obs.operator, sigma=40.0))
     x0 = prior.denoise(80.0 * noise.normal((1, 1, 2)), prior.level(80.0))
@@ -42,7 +43,9 @@ def test_a_single_step_in_closed_form(g2, observe, double_noise):
 def test_the_released_sample_is_the_last_prediction_untouched(g2, observe, double_noise):
     prior, obs = g2("vp"), observe((True, False), 0.7)
     top = prior.grid(1)[0]
-    start = top.alpha * torch.tensor([[[[0.7, 0.0]]]]).double() + top.sigma * double_noise(1).normal((1, 1, 2))
+    start = top.alpha * torch.tensor([[[[0.7, 0.0]]]]).double() + top.sigma * double_noise(
+        1
+    ).normal((1, 1, 2))
     x = DiffPIR(1, clip=False, compat="released").draw(obs, prior, double_noise(1))
     torch.testing.assert_close(x, prior.denoise(start, top), atol=1e-12, rtol=0)
 
@@ -55,7 +58,9 @@ def test_no_pull_and_no_fresh_noise_is_ddim(kind, g2, observe, double_noise):
     for t, s in pairwise(levels):  # Song et al. 2021, Eq. 12 with eta = 0
         x0 = prior.denoise(z, t)
         z = s.alpha * x0 + s.sigma * (z - t.alpha * x0) / t.sigma
-    x = DiffPIR(30, lam=1e30, zeta=0.0, clip=False).draw(observe((True, False), rows=4), prior, double_noise(4))
+    x = DiffPIR(30, lam=1e30, zeta=0.0, clip=False).draw(
+        observe((True, False), rows=4), prior, double_noise(4)
+    )
     torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
 
 
@@ -68,9 +73,15 @@ def test_observed_pixels_are_within_the_assumed_noise(kind, observe, double_nois
 
 @pytest.mark.parametrize("zeta", [0.0, 0.5, 1.0])
 def test_coordinates_do_not_matter(zeta, g2, observe, double_noise):
-    prior, obs, solver = g2("vp"), observe((True, False), rows=3), DiffPIR(40, zeta=zeta, grid="karras")
+    prior, obs, solver = (
+        g2("vp"),
+        observe((True, False), rows=3),
+        DiffPIR(40, zeta=zeta, grid="karras"),
+    )
     native = solver.draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from priors.mixtures import g2 as named_g2
-from priors.process import Level
-from solvers.ding import DING
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.priors.process import Level
+from posterior_bench.solvers.ding import DING
 
 # mean and variance of the hidden pixel on a rectified flow, by simulation: good to 0.02
 GOLDEN = {
@@ -25,7 +25,9 @@ GOLDEN = {
 @pytest.mark.parametrize(("steps", "delayed"), GOLDEN)
 def test_law_on_a_gaussian(steps, delayed, law):
     mean, covariance = law(DING(steps, delayed=delayed), named_g2("flow"))
-    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(GOLDEN[steps, delayed], abs=0.02)
+    assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(
+        GOLDEN[steps, delayed], abs=0.02
+    )
 
 
 @pytest.mark.slow
@@ -49,7 +51,10 @@ def test_steps_follow_the_equations(kind, delayed, observe, double_noise):
         sd = s.sigma * (1 - s.alpha)
         m = [s.alpha * d + math.sqrt(s.sigma**2 - sd**2) * n for d, n in zip(x0, e, strict=True)]
         if not delayed:
-            guess = [v + sd * n for v, n in zip(m, noise.normal((1, 1, 2)).flatten().tolist(), strict=True)]
+            guess = [
+                v + sd * n
+                for v, n in zip(m, noise.normal((1, 1, 2)).flatten().tolist(), strict=True)
+            ]
             again = prior.denoise(tensor(guess), s).flatten().tolist()
             e = [(v - s.alpha * d) / s.sigma for v, d in zip(guess, again, strict=True)]
         xi = noise.normal((1, 1, 2)).flatten().tolist()
@@ -65,7 +70,8 @@ def test_steps_follow_the_equations(kind, delayed, observe, double_noise):
 @pytest.mark.parametrize("schedule", ["square", "default"])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_nothing_observed_is_bridge_sampling(schedule, delayed, law):
-    """The law of z_s = alpha x0 + sqrt(sigma^2 - sd^2) eps + sd xi, per eigendirection of the covariance."""
+    """The law of z_s = alpha x0 + sqrt(sigma^2 - sd^2) eps + sd xi, per eigendirection of the
+    covariance."""
     prior = named_g2("flow")
     levels = prior.grid(20, "flow")[:19]
     gain = lambda lam, t: t.alpha * lam / (t.alpha**2 * lam + t.sigma**2)  # noqa: E731
@@ -75,11 +81,15 @@ def test_nothing_observed_is_bridge_sampling(schedule, delayed, law):
         for t, s in pairwise(levels):
             sd = s.sigma * (1 - s.alpha if schedule == "square" else math.sqrt(1 - s.alpha))
             k = gain(lam, t)
-            var = (s.alpha * k + math.sqrt(s.sigma**2 - sd**2) * (1 - t.alpha * k) / t.sigma) ** 2 * var + sd**2
+            var = (
+                s.alpha * k + math.sqrt(s.sigma**2 - sd**2) * (1 - t.alpha * k) / t.sigma
+            ) ** 2 * var + sd**2
         expected.append(gain(lam, levels[-1]) ** 2 * var)
     _, covariance = law(DING(20, schedule=schedule, delayed=delayed), prior, mask=(False, False))
     turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / math.sqrt(2)
-    torch.testing.assert_close(turn @ covariance @ turn, torch.tensor(expected, dtype=torch.float64).diag())
+    torch.testing.assert_close(
+        turn @ covariance @ turn, torch.tensor(expected, dtype=torch.float64).diag()
+    )
 
 
 def test_a_measurement_without_noise_fixes_observed_pixels(observe, double_noise):
@@ -100,13 +110,19 @@ def test_the_noise_of_the_measurement_replaces_the_floor(observe, double_noise):
 
 
 def test_a_ve_prior_is_seen_in_vp_coordinates(g2, observe, double_noise):
-    """Its own step deviation would be zero; a VP prior shown in VE coordinates gives back what it gives itself."""
+    """Its own step deviation would be zero; a VP prior shown in VE coordinates gives back what it
+    gives itself."""
     prior, obs = g2("vp"), observe((True, False), rows=3)
     native = DING(30).draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(DING(30).draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        DING(30).draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
     ve = g2("ve")
     torch.testing.assert_close(
-        DING(30).draw(obs, ve, double_noise(3)), DING(30).draw(obs, ve.view("vp"), double_noise(3)), atol=0, rtol=0
+        DING(30).draw(obs, ve, double_noise(3)),
+        DING(30).draw(obs, ve.view("vp"), double_noise(3)),
+        atol=0,
+        rtol=0,
     )
 
 

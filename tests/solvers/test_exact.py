@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from operators.inpainting import Inpainting
-from priors.mixtures import smooth, two_modes
-from solvers.base import Observation
-from solvers.exact import Exact
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixtures import smooth, two_modes
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.exact import Exact
 
 
 @dataclass(frozen=True)
 class Sums(Operator):
-    """Two sums of a row's two pixels, with weights of its own: a linear operator that is not a mask."""
+    """Two sums of a row's two pixels, with weights of its own: a linear operator that is not a
+    mask."""
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear"})
     mask: ClassVar[None] = None
@@ -33,7 +34,8 @@ class Sums(Operator):
 
 
 class UnitNoise:
-    """Uniforms of 0.5; normals that are zero, then every unit vector of two pixels: the columns of an affine map."""
+    """Uniforms of 0.5; normals that are zero, then every unit vector of two pixels: the columns of
+    an affine map."""
 
     def draws(self, draws: Sequence[int]) -> UnitNoise:
         return self
@@ -58,9 +60,13 @@ def _laws(solver: Exact, obs: Observation, prior) -> list[tuple[Tensor, Tensor]]
 
 def test_two_pixels_have_the_textbook_posterior(g2, observe):
     y = torch.tensor([1.0, -0.4])
-    for (mean, covariance), value in zip(_laws(Exact(), observe((True, False), y, 2), g2("ve")), y, strict=True):
+    for (mean, covariance), value in zip(
+        _laws(Exact(), observe((True, False), y, 2), g2("ve")), y, strict=True
+    ):
         torch.testing.assert_close(mean, torch.tensor([1.0, 0.9]).double() * value.double())
-        torch.testing.assert_close(covariance, torch.tensor([[0, 0], [0, 0.19]]).double(), atol=1e-7, rtol=0)
+        torch.testing.assert_close(
+            covariance, torch.tensor([[0, 0], [0, 0.19]]).double(), atol=1e-7, rtol=0
+        )
 
 
 def test_noise_on_the_measurement_shrinks_to_the_prior(g2, observe):
@@ -76,32 +82,47 @@ def test_rows_with_masks_of_their_own(g2):
     mask = torch.tensor([[True, False], [False, True], [False, False]]).view(3, 1, 1, 2)
     obs = Observation(torch.where(mask, torch.ones(3, 1, 1, 2), 0.0), Inpainting(mask))
     means = torch.stack([mean for mean, _ in _laws(Exact(), obs, g2("ve"))])
-    torch.testing.assert_close(means, torch.tensor([[1.0, 0.9], [0.9, 1.0], [0.0, 0.0]]).double(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        means, torch.tensor([[1.0, 0.9], [0.9, 1.0], [0.0, 0.0]]).double(), atol=1e-7, rtol=0
+    )
 
 
 def test_any_linear_operator(g2):
     weights = torch.tensor([[[1.0, 1.0]], [[2.0, -1.0]]])
     y, S = torch.tensor([[0.7], [-0.2]]), torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
-    for i, (mean, covariance) in enumerate(_laws(Exact(), Observation(y, Sums(weights, 0.3)), g2("vp"))):
+    for i, (mean, covariance) in enumerate(
+        _laws(Exact(), Observation(y, Sums(weights, 0.3)), g2("vp"))
+    ):
         a = weights[i].double()
         precision = torch.linalg.inv(S) + a.T @ a / 0.3**2
         torch.testing.assert_close(covariance, torch.linalg.inv(precision))
-        torch.testing.assert_close(mean, torch.linalg.inv(precision) @ (a.T @ y[i].double()) / 0.3**2)
+        torch.testing.assert_close(
+            mean, torch.linalg.inv(precision) @ (a.T @ y[i].double()) / 0.3**2
+        )
 
 
 def test_modes_are_weighted_by_their_evidence(observe, seeded_noise):
-    """Observed 0.1 between 0.3 and -0.3 with spread 0.2: the log odds are 2 * 0.3 * 0.1 / 0.2^2 = 1.5."""
-    x = Exact().fit(observe((True, False), 0.1), two_modes(), seeded_noise([0])).sample(range(4000)).x
+    """Observed 0.1 between 0.3 and -0.3 with spread 0.2: the log odds are 2 * 0.3 * 0.1 / 0.2^2 =
+    1.5."""
+    x = (
+        Exact()
+        .fit(observe((True, False), 0.1), two_modes(), seeded_noise([0]))
+        .sample(range(4000))
+        .x
+    )
     share = (x[..., 1] > 0).double().mean().item()
     assert share == pytest.approx(1 / (1 + math.exp(-1.5)), abs=0.02)
     assert x[..., 0].sub(0.1).abs().max() < 1e-6
 
 
 def test_a_floor_lets_a_smooth_prior_take_any_measurement(seeded_noise):
-    """White noise is not among the images of a smooth prior: without noise there is no posterior to draw from."""
+    """White noise is not among the images of a smooth prior: without noise there is no posterior to
+    draw from."""
     prior = smooth((1, 6, 6), length=8.0)
     mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
-    obs = Observation(torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0)), Inpainting(mask))
+    obs = Observation(
+        torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0)), Inpainting(mask)
+    )
     with pytest.raises(ValueError, match="use sigma > 0"):
         Exact().fit(obs, prior, seeded_noise([0]))
     x = Exact(1e-3).fit(obs, prior, seeded_noise([0])).sample([0, 1]).x
@@ -110,7 +131,12 @@ def test_a_floor_lets_a_smooth_prior_take_any_measurement(seeded_noise):
 
 def test_a_draw_depends_on_its_image_and_index_alone(g2, observe, seeded_noise):
     y = torch.linspace(-1, 1, 4)
-    batch = Exact().fit(observe((True, False), y, 4), g2("ve"), seeded_noise(range(4))).sample([0, 1, 2]).x
+    batch = (
+        Exact()
+        .fit(observe((True, False), y, 4), g2("ve"), seeded_noise(range(4)))
+        .sample([0, 1, 2])
+        .x
+    )
     alone = Exact().fit(observe((True, False), y[2:3]), g2("ve"), seeded_noise([2])).sample([1]).x
     assert torch.equal(batch[2:3, 1:2], alone)
 

@@ -1,4 +1,5 @@
-"""What DDRM, DDNM and DiffPIR have in common: one network call per level, and no gradient through it."""
+"""What DDRM, DDNM and DiffPIR have in common: one network call per level, and no gradient through
+it."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from solvers.base import Sampler
-from solvers.ddnm import DDNM
-from solvers.ddrm import DDRM
-from solvers.diffpir import DiffPIR
+from posterior_bench.solvers.base import Sampler
+from posterior_bench.solvers.ddnm import DDNM
+from posterior_bench.solvers.ddrm import DDRM
+from posterior_bench.solvers.diffpir import DiffPIR
 
 METHODS = [DDRM, DDNM, DiffPIR]
 WITHOUT_FRESH_NOISE: dict[Any, Callable[[int], Sampler]] = {
@@ -32,7 +33,9 @@ def test_nothing_observed_and_no_fresh_noise_is_ddim(method, kind, g2, observe, 
     for t, s in pairwise(levels):  # Song et al. 2021, Eq. 12 with eta = 0
         x0 = prior.denoise(z, t)
         z = s.alpha * x0 + s.sigma * (z - t.alpha * x0) / t.sigma
-    x = WITHOUT_FRESH_NOISE[method](30).draw(observe((False, False), rows=4), prior, double_noise(4))
+    x = WITHOUT_FRESH_NOISE[method](30).draw(
+        observe((False, False), rows=4), prior, double_noise(4)
+    )
     torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
 
 
@@ -42,7 +45,9 @@ def test_coordinates_do_not_matter(method, sigma, g2, observe, double_noise):
     prior, solver, clean = g2("vp"), method(40, grid="karras"), observe((True, False), rows=3)
     obs = replace(clean, operator=replace(clean.operator, sigma=sigma))
     native = solver.draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

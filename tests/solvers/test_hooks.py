@@ -6,7 +6,13 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from solvers.hooks import Conditioning, edited, feature_sites, masked_state, propagation_sites
+from posterior_bench.solvers.hooks import (
+    Conditioning,
+    edited,
+    feature_sites,
+    masked_state,
+    propagation_sites,
+)
 
 
 def inputs(rows: int = 3):
@@ -28,9 +34,12 @@ def hooks(prior) -> int:
 
 def test_sites_counted_by_hand(unet_prior):
     sites = feature_sites(unet_prior())
-    # first convolution; 2 layers and a downsampler; 2 layers; middle; 3 layers and an upsampler; 3 layers
+    # first convolution; 2 layers and a downsampler; 2 layers; middle; 3 layers and an upsampler; 3
+    # layers
     assert len(sites) == 1 + 3 + 2 + 1 + 4 + 3
-    assert isinstance(sites["down1_layer1"], Attention) and isinstance(sites["up0_layer2"], Attention)
+    assert isinstance(sites["down1_layer1"], Attention) and isinstance(
+        sites["up0_layer2"], Attention
+    )
     assert propagation_sites(unet_prior()) == ("down1_layer1", "middle")
 
 
@@ -42,11 +51,16 @@ def test_sites_run_once_each_in_their_order_and_put_out_tensors(unet_prior):
     assert seen == [(name, 4) for name in feature_sites(prior)]
 
 
-def test_all_observed_is_the_network_on_the_condition_and_nothing_observed_the_plain_one(unet_prior):
+def test_all_observed_is_the_network_on_the_condition_and_nothing_observed_the_plain_one(
+    unet_prior,
+):
     prior = unet_prior()
     state, other, t, label = inputs()
     plain, on_condition = prior.net(state, t, label), prior.net(other, t, label)
-    for mask, expected in ((torch.ones(3, 1, 16, 16), on_condition), (torch.zeros(3, 1, 16, 16), plain)):
+    for mask, expected in (
+        (torch.ones(3, 1, 16, 16), on_condition),
+        (torch.zeros(3, 1, 16, 16), plain),
+    ):
         conditioning = Conditioning(prior, mask)
         with conditioning.recorded() as features:
             assert torch.equal(prior.net(other, t, label), on_condition)
@@ -82,7 +96,8 @@ def test_features_are_mixed_by_the_observed_share_of_every_cell(unet_prior):
         prior.net(other, t, label)
     with conditioning.fused(features), conditioning.recorded() as mixed:
         prior.net(state, t, label)
-    # 5 x 5 pixels behind an unshuffle of 2: two whole cells, a half one, and a quarter in the corner
+    # 5 x 5 pixels behind an unshuffle of 2: two whole cells, a half one, and a quarter in the
+    # corner
     edge = torch.tensor([1, 1, 0.5, 0, 0, 0, 0, 0])
     share = edge[:, None] * edge
     expected = (1 - share) * plain["conv_in"] + share * features["conv_in"]

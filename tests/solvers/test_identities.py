@@ -1,4 +1,5 @@
-"""Methods that must agree with each other, and with themselves in other coordinates: identities of the papers."""
+"""Methods that must agree with each other, and with themselves in other coordinates: identities of
+the papers."""
 
 from __future__ import annotations
 
@@ -9,47 +10,58 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.inpainting import Inpainting
-from priors.mixture import MixturePrior
-from priors.mixtures import g2 as named_g2
-from priors.process import VE, Flow, Process
-from solvers.base import Observation, Sampler
-from solvers.blended import Blended
-from solvers.copaint import CoPaint
-from solvers.daps import DAPS
-from solvers.ddnm import DDNM
-from solvers.ddrm import DDRM
-from solvers.diffpir import DiffPIR
-from solvers.ding import DING
-from solvers.dps import DPS
-from solvers.mgdm import MGDM
-from solvers.mmps import MMPS
-from solvers.pigdm import PiGDM
-from solvers.reddiff import REDDiff
-from solvers.repaint import RePaint
-from solvers.tds import TDS
-from solvers.unconditional import PriorSamples
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.priors.process import VE, Flow, Process
+from posterior_bench.solvers.base import Observation, Sampler
+from posterior_bench.solvers.blended import Blended
+from posterior_bench.solvers.copaint import CoPaint
+from posterior_bench.solvers.daps import DAPS
+from posterior_bench.solvers.ddnm import DDNM
+from posterior_bench.solvers.ddrm import DDRM
+from posterior_bench.solvers.diffpir import DiffPIR
+from posterior_bench.solvers.ding import DING
+from posterior_bench.solvers.dps import DPS
+from posterior_bench.solvers.mgdm import MGDM
+from posterior_bench.solvers.mmps import MMPS
+from posterior_bench.solvers.pigdm import PiGDM
+from posterior_bench.solvers.reddiff import REDDiff
+from posterior_bench.solvers.repaint import RePaint
+from posterior_bench.solvers.tds import TDS
+from posterior_bench.solvers.unconditional import PriorSamples
 
 
 def _noisy(obs: Observation, sigma: float) -> Observation:
     return replace(obs, operator=replace(obs.operator, sigma=sigma))
 
 
-# -- two methods that are one -----------------------------------------------------------------------------------------
+# -- two methods that are one ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_ddnm_with_fresh_noise_alone_is_diffpir_with_a_noise_free_proximal_step(kind, g2, observe, double_noise):
+def test_ddnm_with_fresh_noise_alone_is_diffpir_with_a_noise_free_proximal_step(
+    kind, g2, observe, double_noise
+):
     obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
-    pir = DiffPIR(40, lam=1.0, zeta=1.0, sigma_floor=1e-9, clip=False).draw(obs, g2(kind), double_noise(4))
-    torch.testing.assert_close(DDNM(40, 1.0).draw(obs, g2(kind), double_noise(4)), pir, atol=1e-6, rtol=0)
+    pir = DiffPIR(40, lam=1.0, zeta=1.0, sigma_floor=1e-9, clip=False).draw(
+        obs, g2(kind), double_noise(4)
+    )
+    torch.testing.assert_close(
+        DDNM(40, 1.0).draw(obs, g2(kind), double_noise(4)), pir, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_ddrm_with_fresh_noise_alone_is_diffpir_from_its_released_start_in_the_hole(kind, g2, observe, double_noise):
-    """Both then start from the noised measurement; only the released last prediction is left unpulled."""
+def test_ddrm_with_fresh_noise_alone_is_diffpir_from_its_released_start_in_the_hole(
+    kind, g2, observe, double_noise
+):
+    """Both then start from the noised measurement; only the released last prediction is left
+    unpulled."""
     obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
-    pir = DiffPIR(40, sigma_floor=1e-9, clip=False, compat="released").draw(obs, g2(kind), double_noise(4))
+    pir = DiffPIR(40, sigma_floor=1e-9, clip=False, compat="released").draw(
+        obs, g2(kind), double_noise(4)
+    )
     ddrm = DDRM(40, eta=1.0).draw(obs, g2(kind), double_noise(4))
     torch.testing.assert_close(ddrm[..., 1], pir[..., 1], atol=1e-6, rtol=0)
 
@@ -58,11 +70,14 @@ def test_ddrm_with_fresh_noise_alone_is_diffpir_from_its_released_start_in_the_h
 def test_ddrm_and_ddnm_are_one_where_nothing_is_observed(eta, g2, observe, double_noise):
     nothing = observe((False, False), rows=4)
     ddnm = DDNM(30, eta).draw(nothing, g2("vp"), double_noise(4))
-    torch.testing.assert_close(DDRM(30, eta).draw(nothing, g2("vp"), double_noise(4)), ddnm, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        DDRM(30, eta).draw(nothing, g2("vp"), double_noise(4)), ddnm, atol=1e-9, rtol=0
+    )
 
 
 def test_pigdm_is_tds_with_one_particle(g2, observe, double_noise):
-    """The same pull at every level but the last, where TDS reports the prediction: at sigma 0.002 a pull of 1e-4."""
+    """The same pull at every level but the last, where TDS reports the prediction: at sigma 0.002 a
+    pull of 1e-4."""
     obs = _noisy(observe((True, False), torch.linspace(-1, 1, 4), rows=4), 0.3)
 
     class Paired:
@@ -98,7 +113,9 @@ def test_pigdm_is_tds_with_one_particle(g2, observe, double_noise):
 def test_guidance_by_nothing_is_no_guidance(solver, kind, g2, observe, double_noise):
     nothing = observe((False, False), rows=4)
     free = PriorSamples(30, getattr(solver, "eta", 1.0)).draw(nothing, g2(kind), double_noise(4))
-    torch.testing.assert_close(solver.draw(nothing, g2(kind), double_noise(4)), free, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(nothing, g2(kind), double_noise(4)), free, atol=1e-12, rtol=0
+    )
 
 
 def test_ding_delays_nothing_where_nothing_is_observed(observe, double_noise):
@@ -106,7 +123,8 @@ def test_ding_delays_nothing_where_nothing_is_observed(observe, double_noise):
     nothing, prior = observe((False, False), rows=3), named_g2("flow")
 
     class Single:
-        """Only the second draw of every pair after the first, which is what the delayed form asks for."""
+        """Only the second draw of every pair after the first, which is what the delayed form asks
+        for."""
 
         def __init__(self):
             self.base, self.calls = double_noise(3), 0
@@ -120,7 +138,7 @@ def test_ding_delays_nothing_where_nothing_is_observed(observe, double_noise):
     torch.testing.assert_close(DING(12).draw(nothing, prior, Single()), delayed, atol=1e-12, rtol=0)
 
 
-# -- an identity autoencoder ------------------------------------------------------------------------------------------
+# -- an identity autoencoder -----------------------------------------------------------------------
 
 
 class Autoencoded(MixturePrior):
@@ -143,11 +161,15 @@ DECODING = [
 @pytest.mark.parametrize("solver", DECODING, ids=lambda solver: type(solver).__name__)
 def test_an_identity_autoencoder_changes_nothing(solver, g2, observe, double_noise):
     pixel, obs = g2("ve"), observe((True, False), torch.linspace(-1, 1, 3), rows=3)
-    latent = Autoencoded(pixel.process, pixel.weights, pixel.means, pixel.covariances, pixel.latent_shape)
-    assert torch.equal(solver.draw(obs, latent, double_noise(3)), solver.draw(obs, pixel, double_noise(3)))
+    latent = Autoencoded(
+        pixel.process, pixel.weights, pixel.means, pixel.covariances, pixel.latent_shape
+    )
+    assert torch.equal(
+        solver.draw(obs, latent, double_noise(3)), solver.draw(obs, pixel, double_noise(3))
+    )
 
 
-# -- VP view = VE view = flow view at equal ratios --------------------------------------------------------------------
+# -- VP view = VE view = flow view at equal ratios -------------------------------------------------
 
 TOP, BOTTOM = 80.0, 0.001 / 0.999
 FREE_OF_COORDINATES: list[Sampler] = [
@@ -170,7 +192,9 @@ def test_a_flow_is_ve_and_vp_at_equal_ratios(solver, sigma, g2, observe, double_
     covariances = g2("ve").covariances
 
     def drawn(process: Process, view: str = "native") -> Tensor:
-        prior = MixturePrior(process, torch.ones(1), torch.zeros(1, 2), covariances, (1, 1, 2)).view(view)
+        prior = MixturePrior(
+            process, torch.ones(1), torch.zeros(1, 2), covariances, (1, 1, 2)
+        ).view(view)
         return solver.draw(obs, prior, double_noise(3))
 
     flow = Flow(u_max=TOP / (1 + TOP))
@@ -179,7 +203,7 @@ def test_a_flow_is_ve_and_vp_at_equal_ratios(solver, sigma, g2, observe, double_
     torch.testing.assert_close(drawn(flow, "vp"), native, atol=1e-6, rtol=0)
 
 
-# -- 64 correlated pixels ---------------------------------------------------------------------------------------------
+# -- 64 correlated pixels --------------------------------------------------------------------------
 
 
 class Silence:
@@ -202,12 +226,17 @@ class Silence:
 )
 @pytest.mark.slow
 def test_error_of_the_mean_over_the_missing_half(solver, error, tolerance, ar64):
-    """Root mean square distance to the exact conditional mean, over 16 truths; published for one."""
+    """Root mean square distance to the exact conditional mean, over 16 truths; published for
+    one."""
     prior, rows = ar64("ve"), 16
     mask = (torch.arange(64) < 32).view(1, 1, 8, 8).expand(rows, 1, 8, 8)
-    normal = torch.randn(rows, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normal = torch.randn(
+        rows, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     truth = prior.sample(torch.zeros(rows), normal)
     x = solver.draw(Observation(Inpainting(mask).A(truth), Inpainting(mask)), prior, Silence(rows))
     S = prior.covariances[0]
     exact = truth.flatten(1)[:, :32] @ torch.linalg.solve(S[:32, :32], S[:32, 32:])
-    assert (x.flatten(1)[:, 32:] - exact).square().mean().sqrt().item() == pytest.approx(error, abs=tolerance)
+    assert (x.flatten(1)[:, 32:] - exact).square().mean().sqrt().item() == pytest.approx(
+        error, abs=tolerance
+    )

@@ -1,4 +1,5 @@
-"""LatentPaint: what it reduces to where the mask says all or nothing, its policies and its costs."""
+"""LatentPaint: what it reduces to where the mask says all or nothing, its policies and its
+costs."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from operators.inpainting import Inpainting
-from priors.base import BudgetExceeded
-from solvers.base import Observation
-from solvers.blended import Blended
-from solvers.latentpaint import LatentPaint
-from solvers.propagation import propagation_channels, propagation_modules
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import BudgetExceeded
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.blended import Blended
+from posterior_bench.solvers.latentpaint import LatentPaint
+from posterior_bench.solvers.propagation import propagation_channels, propagation_modules
 
 
 def observation(prior, rows: int, mask: torch.Tensor | None = None) -> Observation:
@@ -59,17 +60,21 @@ def test_every_single_step_is_every_step_and_one_step_is_once(unet_prior, seeded
     def draw(*settings, **more):
         return LatentPaint(*settings, **more).draw(obs, prior, seeded_noise(range(2)))
 
-    torch.testing.assert_close(draw(5, "every_k", every=1), draw(5, "every_step"), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        draw(5, "every_k", every=1), draw(5, "every_step"), atol=1e-4, rtol=1e-4
+    )
     torch.testing.assert_close(draw(1, "once"), draw(1, "every_step"), atol=1e-4, rtol=1e-4)
     assert torch.equal(draw(5, "every_k", every=5), draw(5, "once"))
     assert (draw(5, "every_k", every=2) - draw(5, "once")).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("policy", "calls"), [("every_step", 500), ("every_k", 275), ("once", 251)])
+@pytest.mark.parametrize(
+    ("policy", "calls"), [("every_step", 500), ("every_k", 275), ("once", 251)]
+)
 def test_network_calls_of_250_steps(policy, calls, unet_prior, seeded_noise, monkeypatch):
     prior = unet_prior()
     monkeypatch.setattr(prior.net, "forward", lambda x, t, cond: torch.zeros_like(x))
-    monkeypatch.setattr("solvers.hooks.feature_sites", lambda prior: {})
+    monkeypatch.setattr("posterior_bench.solvers.hooks.feature_sites", lambda prior: {})
     with prior.metered() as meter:
         LatentPaint(250, policy).draw(observation(prior, 1), prior, seeded_noise([0]))
     assert (meter.nfe, meter.nge) == (calls, 0)
@@ -79,7 +84,9 @@ def test_network_calls_of_250_steps(policy, calls, unet_prior, seeded_noise, mon
 def test_guidance_counts_twice(policy, unet_prior, seeded_noise):
     prior = unet_prior()
     with prior.metered() as meter:
-        x = LatentPaint(3, policy, guidance=2.0).draw(observation(prior, 2), prior, seeded_noise(range(2)))
+        x = LatentPaint(3, policy, guidance=2.0).draw(
+            observation(prior, 2), prior, seeded_noise(range(2))
+        )
     assert meter.nfe == 2 * 2 * (6 if policy == "every_step" else 4)
     assert x.isfinite().all()
 
@@ -88,7 +95,12 @@ def test_a_row_does_not_depend_on_its_batch(unet_prior, seeded_noise):
     prior = unet_prior()
     obs = observation(prior, 3)
     batch = LatentPaint(4).draw(obs, prior, seeded_noise(range(3)))
-    alone = replace(obs, y=obs.y[1:2], operator=Inpainting(obs.operator.mask[1:2]), cond=obs.cond.map(lambda v: v[1:2]))
+    alone = replace(
+        obs,
+        y=obs.y[1:2],
+        operator=Inpainting(obs.operator.mask[1:2]),
+        cond=obs.cond.map(lambda v: v[1:2]),
+    )
     one = LatentPaint(4).draw(alone, prior, seeded_noise([1]))
     torch.testing.assert_close(batch[1:2], one, atol=1e-4, rtol=1e-4)
 
@@ -98,7 +110,8 @@ def test_untrained_modules_change_nothing_and_others_do(unet_prior, seeded_noise
     obs, solver = observation(prior, 2), LatentPaint(4, modules="somewhere")
     free = LatentPaint(4).draw(obs, prior, seeded_noise(range(2)))
     untrained, trained = (
-        solver.draw(replace(obs, modules=modules(prior, scale)), prior, seeded_noise(range(2))) for scale in (0.0, 1.0)
+        solver.draw(replace(obs, modules=modules(prior, scale)), prior, seeded_noise(range(2)))
+        for scale in (0.0, 1.0)
     )
     assert torch.equal(untrained, free)
     assert (trained - free)[..., 8:].abs().max() > 1e-3
@@ -127,9 +140,13 @@ def test_no_hook_outlives_a_draw_that_runs_out_of_budget(unet_prior, seeded_nois
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="unknown features 'odd'; valid: every_step, every_k, once"):
+    with pytest.raises(
+        ValueError, match="unknown features 'odd'; valid: every_step, every_k, once"
+    ):
         LatentPaint(features="odd")
-    with pytest.raises(ValueError, match="every=0: features are computed every so many steps, 1 or more"):
+    with pytest.raises(
+        ValueError, match="every=0: features are computed every so many steps, 1 or more"
+    ):
         LatentPaint(every=0)
 
 

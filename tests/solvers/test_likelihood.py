@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from operators.inpainting import Inpainting
-from solvers.base import Observation
-from solvers.likelihood import gaussian_nll, gradient, laplace_nll, observed_count, residual_norm
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.likelihood import (
+    gaussian_nll,
+    gradient,
+    laplace_nll,
+    observed_count,
+    residual_norm,
+)
 
 
 @pytest.fixture
@@ -37,7 +43,9 @@ def test_laplace_is_the_summed_log_density(case, scale):
 @pytest.mark.parametrize("sigma", [0.05, 2.0])
 def test_gaussian_is_the_summed_log_density(case, sigma):
     x, obs = case
-    torch.testing.assert_close(gaussian_nll(x, obs, sigma), _reference(torch.distributions.Normal(x, sigma), obs))
+    torch.testing.assert_close(
+        gaussian_nll(x, obs, sigma), _reference(torch.distributions.Normal(x, sigma), obs)
+    )
 
 
 def test_laplace_gradient_is_the_sign_over_the_scale_and_nothing_in_the_hole(case):
@@ -65,7 +73,9 @@ def test_gradient_of_a_perfect_fit_is_zero_not_nan(case):
 
 def test_nothing_observed_costs_nothing(case):
     x, obs = case
-    assert residual_norm(x, obs)[2] == laplace_nll(x, obs, 0.1)[2] == gaussian_nll(x, obs, 0.1)[2] == 0
+    assert (
+        residual_norm(x, obs)[2] == laplace_nll(x, obs, 0.1)[2] == gaussian_nll(x, obs, 0.1)[2] == 0
+    )
 
 
 def test_a_broken_row_breaks_no_other(case):
@@ -74,7 +84,11 @@ def test_a_broken_row_breaks_no_other(case):
     broken = x.clone()
     broken[0] = torch.nan
     broken.requires_grad_()
-    for loss in (residual_norm, lambda x, obs: laplace_nll(x, obs, 0.1), lambda x, obs: gaussian_nll(x, obs, 0.1)):
+    for loss in (
+        residual_norm,
+        lambda x, obs: laplace_nll(x, obs, 0.1),
+        lambda x, obs: gaussian_nll(x, obs, 0.1),
+    ):
         torch.testing.assert_close(loss(broken, obs)[1:], loss(clean, obs)[1:])
         assert loss(broken, obs)[0].isnan()
         expected = gradient(loss(clean, obs), clean)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from priors.mixture import MixturePrior
-from priors.mixtures import g2 as named_g2
-from priors.process import VE, Level
-from solvers.base import Observation
-from solvers.diagonal import Diagonal
-from solvers.mgdm import MGDM
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.mixtures import g2 as named_g2
+from posterior_bench.priors.process import VE, Level
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.diagonal import Diagonal
+from posterior_bench.solvers.mgdm import MGDM
 
 SHORT = MGDM(levels=10, fit_steps=2, late_steps=3, inner_steps=4)
 
@@ -24,14 +24,18 @@ def _noisy(obs: Observation, sigma: float) -> Observation:
 
 
 @pytest.mark.parametrize(
-    ("kind", "steps", "short"), [("vp", 60, 0.055), ("vp", 120, 0.030), ("ve", 60, 0.105), ("flow", 60, 0.105)]
+    ("kind", "steps", "short"),
+    [("vp", 60, 0.055), ("vp", 120, 0.030), ("ve", 60, 0.105), ("flow", 60, 0.105)],
 )
 def test_without_a_fit_the_prior_is_kept(kind, steps, short, law):
-    """Every Gibbs move leaves the prior as it is, but for what ancestral sampling in so many steps falls short of it.
+    """Every Gibbs move leaves the prior as it is, but for what ancestral sampling in so many steps
+    falls short of it.
 
     An exact law, without chance: 0.043, 0.023, 0.081 and 0.080. Twice the steps leave half of it.
     """
-    mean, covariance = law(MGDM(levels=8, fit_steps=0, late_steps=0, late=0.0, inner_steps=steps), named_g2(kind))
+    mean, covariance = law(
+        MGDM(levels=8, fit_steps=0, late_steps=0, late=0.0, inner_steps=steps), named_g2(kind)
+    )
     assert mean.tolist() == [0, 0]
     assert covariance.flatten().tolist() == pytest.approx([1, 0.9, 0.9, 1], abs=short)
 
@@ -47,13 +51,18 @@ def test_without_a_fit_random_levels_keep_the_prior_too(g2, observe, double_nois
 def test_nothing_observed_leaves_the_fit_where_it_starts(law, g2):
     """The gradient of the KL is zero there: the law is that without a fit."""
     blind = replace(SHORT, fit_steps=0, late_steps=0)
-    for fitted, expected in zip(*(law(s, g2("vp"), (False, False)) for s in (SHORT, blind)), strict=True):
+    for fitted, expected in zip(
+        *(law(s, g2("vp"), (False, False)) for s in (SHORT, blind)), strict=True
+    ):
         torch.testing.assert_close(fitted, expected, atol=1e-9, rtol=0)
 
 
 def test_without_a_fit_the_measurement_changes_nothing(g2, observe, double_noise):
     blind = replace(SHORT, fit_steps=0, late_steps=0)
-    runs = [blind.draw(observe((True, False), y, rows=3), g2("vp"), double_noise(3)) for y in (0.0, 5.0, torch.nan)]
+    runs = [
+        blind.draw(observe((True, False), y, rows=3), g2("vp"), double_noise(3))
+        for y in (0.0, 5.0, torch.nan)
+    ]
     assert torch.equal(runs[0], runs[1])
     assert torch.equal(runs[0], runs[2])
 
@@ -69,7 +78,9 @@ def test_the_hole_follows_what_is_observed(kind, observe, double_noise):
     """The truth is N(0.9, 0.19) given 1, and -0.45 given -0.5."""
     y = torch.tensor([1.0, -0.5]).repeat(60)
     solver = MGDM(levels=30, inner_steps=8, lr=0.1)
-    x = solver.draw(_noisy(observe((True, False), y, rows=120), 0.1), named_g2(kind), double_noise(120)).flatten(1)
+    x = solver.draw(
+        _noisy(observe((True, False), y, rows=120), 0.1), named_g2(kind), double_noise(120)
+    ).flatten(1)
     assert (x[:, 0] - y).square().mean().sqrt() < 0.2
     assert x[0::2].mean(0).tolist() == pytest.approx([0.99, 0.9], abs=0.2)
     assert x[1::2].mean(0).tolist() == pytest.approx([-0.5, -0.45], abs=0.2)
@@ -77,34 +88,47 @@ def test_the_hole_follows_what_is_observed(kind, observe, double_noise):
 
 
 def test_everything_observed_comes_back_within_its_noise(g2, observe, double_noise):
-    x = MGDM(levels=30, inner_steps=8, lr=0.1).draw(observe((True, True), 0.4, rows=30), g2("vp"), double_noise(30))
+    x = MGDM(levels=30, inner_steps=8, lr=0.1).draw(
+        observe((True, True), 0.4, rows=30), g2("vp"), double_noise(30)
+    )
     assert (x - 0.4).square().mean().sqrt() < 3 * 0.05
 
 
 def test_the_fit_finds_the_nearest_diagonal_gaussian(g2, observe, double_noise):
-    """For a linear denoiser the target is Gaussian: its mean, and the reciprocals of its precision's diagonal."""
+    """For a linear denoiser the target is Gaussian: its mean, and the reciprocals of its
+    precision's diagonal."""
     rows, level, var, sigma = 800, g2("vp").level(1.0), 0.3, 0.5
     prior, S = g2("vp"), g2("vp").covariances[0]
     mean = torch.tensor([0.2, -0.4]).double()
-    H = (level.alpha * S @ torch.linalg.inv(level.alpha**2 * S + level.sigma**2 * torch.eye(2).double()))[:1]
+    H = (
+        level.alpha
+        * S
+        @ torch.linalg.inv(level.alpha**2 * S + level.sigma**2 * torch.eye(2).double())
+    )[:1]
     precision = torch.eye(2).double() / var + H.T @ H / sigma**2
     expected = torch.linalg.solve(precision, mean / var + (H.T * 1.0 / sigma**2).flatten())
     q = Diagonal(mean.view(1, 1, 2).expand(rows, 1, 1, 2), var)
     solver, obs = MGDM(lr=0.05), _noisy(observe((True, False), 1.0, rows=rows), sigma)
-    z = solver._fitted(q, Level.stack([level] * rows), 60, obs, prior, double_noise(rows)).flatten(1)
+    z = solver._fitted(q, Level.stack([level] * rows), 60, obs, prior, double_noise(rows)).flatten(
+        1
+    )
     torch.testing.assert_close(z.mean(0), expected, atol=0.05, rtol=0)
     torch.testing.assert_close(z.var(0), 1 / precision.diagonal(), atol=0.04, rtol=0)
 
 
 def test_the_diagonal_gaussian_is_that_of_torch():
-    mean, xi = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, xi = torch.randn(
+        2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     var = torch.tensor([0.5, 1.0, 2.0]).double().view(3, 1, 1, 1)
     q = Diagonal(mean, var)
     assert all(not gradient.any() for gradient in torch.autograd.grad(q.kl().sum(), q.parameters))
     q.shift.data.fill_(0.3)
     q.stretch.data.fill_(-0.2)
     fitted = Normal(mean + 0.3, var.sqrt() * torch.tensor(-0.2).double().exp())
-    torch.testing.assert_close(q.kl(), kl_divergence(fitted, Normal(mean, var.sqrt())).flatten(1).sum(1))
+    torch.testing.assert_close(
+        q.kl(), kl_divergence(fitted, Normal(mean, var.sqrt())).flatten(1).sum(1)
+    )
     torch.testing.assert_close(q.draw(xi), fitted.mean + fitted.stddev * xi)
 
 
@@ -173,7 +197,8 @@ def test_latents_are_compared_as_images_and_never_clipped(observe, double_noise)
     prior = Doubling(VE(), torch.ones(1), torch.full((1, 2), 4.0), covariance, (1, 1, 2))
     solver = MGDM(levels=30, inner_steps=8, lr=0.1, clip=True)
     x = solver.draw(observe((True, False), 9.0, rows=40), prior, double_noise(40))
-    # with eight other seeds the means lie within 0.01 of 9 and between 8.57 and 8.98, 0.12 being their deviation
+    # with eight other seeds the means lie within 0.01 of 9 and between 8.57 and 8.98, 0.12 being
+    # their deviation
     assert x[..., 0].mean().item() == pytest.approx(9.0, abs=0.025)
     assert x[..., 1].mean().item() == pytest.approx(8.9, abs=0.4)
 

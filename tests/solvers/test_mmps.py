@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.base import Operator
-from operators.inpainting import Inpainting
-from priors.mixture import MixturePrior
-from priors.process import VE, Flow
-from solvers.base import Observation
-from solvers.mmps import MMPS
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, Flow
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.mmps import MMPS
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,36 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("observed", [1, 3])
 def test_one_step_is_gaussian_conditioning_for_any_prior_and_operator(observed, double_noise):
     """``E[x0 | z_t, y]`` with both as measurements of a correlated Gaussian with a mean."""
-    root, mean, A, rows, top, sigma = _random(6, 6), _random(1, 6, seed=1), _random(observed, 6, seed=2), 4, 1.5, 0.1
+    root, mean, A, rows, top, sigma = (
+        _random(6, 6),
+        _random(1, 6, seed=1),
+        _random(observed, 6, seed=2),
+        4,
+        1.5,
+        0.1,
+    )
     S = root @ root.T
     prior = MixturePrior(VE(0.002, top), torch.ones(1), mean, S[None], (1, 2, 3))
     y = _random(rows, observed, seed=3)
-    x = MMPS(1, iterations=observed, tolerance=0).draw(Observation(y, Sums(A, sigma)), prior, double_noise(rows))
+    x = MMPS(1, iterations=observed, tolerance=0).draw(
+        Observation(y, Sums(A, sigma)), prior, double_noise(rows)
+    )
     z = top * double_noise(rows).normal((6,))
     precision = torch.linalg.inv(S) + torch.eye(6).double() / top**2 + A.T @ A / sigma**2
     evidence = mean @ torch.linalg.inv(S) + z / top**2 + y @ A / sigma**2
-    torch.testing.assert_close(x.flatten(1), evidence @ torch.linalg.inv(precision), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        x.flatten(1), evidence @ torch.linalg.inv(precision), atol=1e-10, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
     ("kind", "eta", "mean", "var"),
-    [("vp", 1.0, 0.9, 0.1781), ("ve", 1.0, 0.9, 0.1809), ("vp", 0.0, 0.8975, 0.1852), ("ve", 0.0, 0.8952, 0.1856)],
+    [
+        ("vp", 1.0, 0.9, 0.1781),
+        ("ve", 1.0, 0.9, 0.1809),
+        ("vp", 0.0, 0.8975, 0.1852),
+        ("ve", 0.0, 0.8952, 0.1856),
+    ],
 )
 def test_law_on_two_pixels(kind, eta, mean, var, g2, law):
     x, covariance = law(MMPS(250, iterations=1, eta=eta), g2(kind))
@@ -66,7 +82,12 @@ def test_law_on_two_pixels(kind, eta, mean, var, g2, law):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "eta", "mean", "var"),
-    [("vp", 1.0, 0.9, 0.1867), ("ve", 1.0, 0.9, 0.1877), ("vp", 0.0, 0.8975, 0.1887), ("ve", 0.0, 0.8951, 0.1889)],
+    [
+        ("vp", 1.0, 0.9, 0.1867),
+        ("ve", 1.0, 0.9, 0.1877),
+        ("vp", 0.0, 0.8975, 0.1887),
+        ("ve", 0.0, 0.8951, 0.1889),
+    ],
 )
 def test_law_on_two_pixels_with_many_steps(kind, eta, mean, var, g2, law):
     x, covariance = law(MMPS(1000, iterations=1, eta=eta), g2(kind))
@@ -98,11 +119,14 @@ def test_mean_of_64_pixels_is_the_posterior_mean(ar64):
     obs = Observation(Inpainting(mask).A(truth), Inpainting(mask, 0.1))
     x = MMPS(60, iterations=32, tolerance=1e-8).draw(obs, prior, Zeros())
     exact = prior.posterior(torch.eye(64)[:32], truth.flatten()[:32], 0.1).mean
-    # a chain that starts at zero keeps lambda / (lambda + 80^2) of the mean's error, 0.5 % along the widest direction
+    # a chain that starts at zero keeps lambda / (lambda + 80^2) of the mean's error, 0.5 % along
+    # the widest direction
     torch.testing.assert_close(x.flatten(), exact, atol=1e-3, rtol=5e-3)
 
 
-def test_a_row_with_a_mask_and_difficulty_of_its_own_does_not_depend_on_its_batch(ar64, seeded_noise):
+def test_a_row_with_a_mask_and_difficulty_of_its_own_does_not_depend_on_its_batch(
+    ar64, seeded_noise
+):
     """Rows converge after different numbers of iterations; the first observes nothing at all."""
     prior, observed = ar64("ve"), torch.tensor([0, 1, 5, 20, 64])
     mask = (torch.arange(64) < observed[:, None]).view(5, 1, 8, 8)
@@ -112,25 +136,33 @@ def test_a_row_with_a_mask_and_difficulty_of_its_own_does_not_depend_on_its_batc
     assert batch.isfinite().all()
     for i in range(5):
         one = Observation(y[i : i + 1], Inpainting(mask[i : i + 1]))
-        torch.testing.assert_close(solver.draw(one, prior, seeded_noise([i])), batch[i : i + 1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            solver.draw(one, prior, seeded_noise([i])), batch[i : i + 1], atol=1e-5, rtol=0
+        )
 
 
 def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
     prior, good = g2("ve"), torch.tensor([0.1, 0.2, 0.3])
     bad = torch.tensor([0.1, torch.nan, 0.3])
-    x, clean = (MMPS(20).draw(observe((True, False), y, rows=3), prior, double_noise(3)) for y in (bad, good))
+    x, clean = (
+        MMPS(20).draw(observe((True, False), y, rows=3), prior, double_noise(3))
+        for y in (bad, good)
+    )
     assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
     assert torch.equal(x[[0, 2]], clean[[0, 2]])
 
 
 def test_negative_curvature_stops_a_row(observe, double_noise):
-    """A denoiser that answers ``-z`` is no posterior mean: its 'covariance' is negative, and the row stands still."""
+    """A denoiser that answers ``-z`` is no posterior mean: its 'covariance' is negative, and the
+    row stands still."""
 
     class Reversed(MixturePrior):
         def denoise(self, z, level, cond=None, guidance=1.0):
             return -z
 
-    prior = Reversed(VE(0.002, 2.0), torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None], (1, 1, 2))
+    prior = Reversed(
+        VE(0.002, 2.0), torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None], (1, 1, 2)
+    )
     x = MMPS(1).draw(observe((True, False), rows=3), prior, double_noise(3))
     torch.testing.assert_close(x, -2.0 * double_noise(3).normal((1, 1, 2)))
 

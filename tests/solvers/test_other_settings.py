@@ -8,18 +8,18 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.solvers.test_exact import UnitNoise
 from torch import Tensor
 
-from operators.inpainting import Inpainting
-from priors.process import VE
-from solvers.base import Observation
-from solvers.copaint import CoPaint
-from solvers.diffpir import DiffPIR
-from solvers.exact import Exact
-from solvers.intervals import Intervals
-from solvers.pigdm import PiGDM
-from solvers.vipaint import VIPaint
-from tests.solvers.test_exact import UnitNoise
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.copaint import CoPaint
+from posterior_bench.solvers.diffpir import DiffPIR
+from posterior_bench.solvers.exact import Exact
+from posterior_bench.solvers.intervals import Intervals
+from posterior_bench.solvers.pigdm import PiGDM
+from posterior_bench.solvers.vipaint import VIPaint
 
 S = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()  # as the prior holds it, rounded to float32
 EYE = torch.eye(2, dtype=torch.float64)
@@ -56,7 +56,8 @@ def test_copaints_pull_grows_from_level_to_level(g2, observe, double_noise):
 @pytest.mark.parametrize("eta", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_pigdms_practical_weight_with_less_fresh_noise(kind, eta, g2, observe, double_noise):
-    """A DDIM step (Song et al. 2021, Eq. 12 and 16) and ``r^2`` times the score (Song et al. 2023)."""
+    """A DDIM step (Song et al. 2021, Eq. 12 and 16) and ``r^2`` times the score (Song et al.
+    2023)."""
     prior, noise, noise_y = g2(kind), double_noise(5), 0.3
     levels = numbers(prior, 6)
     z = levels[0][1] * noise.normal((2,))
@@ -70,14 +71,19 @@ def test_pigdms_practical_weight_with_less_fresh_noise(kind, eta, g2, observe, d
     obs = observe((True, False), Y, rows=5)
     obs = replace(obs, operator=Inpainting(obs.operator.mask, noise_y))
     solver = PiGDM(6, weight="practical", eta=eta)
-    torch.testing.assert_close(solver.draw(obs, prior, double_noise(5)).flatten(1), z, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior, double_noise(5)).flatten(1), z, atol=1e-9, rtol=0
+    )
 
 
 @pytest.mark.parametrize("floor", [0.1, 0.4])
 @pytest.mark.parametrize("zeta", [0.3, 0.75])
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(kind, zeta, floor, g2, observe, double_noise):
-    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta. The floor is the least noise."""
+def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(
+    kind, zeta, floor, g2, observe, double_noise
+):
+    """Zhu et al. 2023, Eq. 14: the variance is kept for every zeta. The floor is the least
+    noise."""
     prior, noise, noise_y, lam = g2(kind), double_noise(5), 0.2, 3.0
     levels = numbers(prior, 6)
     z = levels[0][1] * noise.normal((2,))
@@ -89,7 +95,11 @@ def test_diffpir_mixes_old_and_fresh_noise_by_the_roots_of_their_shares(kind, ze
         z = a_next * x0 + s_next * (math.sqrt(1 - zeta) * old + math.sqrt(zeta) * fresh)
     obs = observe((True, False), Y, rows=5)
     obs = replace(obs, operator=replace(obs.operator, sigma=noise_y))
-    x = DiffPIR(6, lam=lam, zeta=zeta, sigma_floor=floor, clip=False).draw(obs, prior, double_noise(5)).flatten(1)
+    x = (
+        DiffPIR(6, lam=lam, zeta=zeta, sigma_floor=floor, clip=False)
+        .draw(obs, prior, double_noise(5))
+        .flatten(1)
+    )
     torch.testing.assert_close(x, z, atol=1e-9, rtol=0)
 
 
@@ -109,8 +119,8 @@ def test_exact_takes_the_larger_of_floor_and_noise(floor, sigma, taken, g2, obse
 INFORMATION = {False: [3 / 16, 3 / 4], True: [3 / 16, 3 / 4, 1 / 2]}
 """What is known of the top state at the ends of an interval: ratios with squares 17, 5, 2 and 1.
 
-From 17 to 5 it is 1 / (5 - 1) - 1 / (17 - 1), from 5 to 2 it is 1 / (2 - 1) - 1 / (5 - 1), and of the last interval
-1 / 1 - 1 / 2, what the level above leaves out.
+From 17 to 5 it is 1 / (5 - 1) - 1 / (17 - 1), from 5 to 2 it is 1 / (2 - 1) - 1 / (5 - 1), and of
+the last interval 1 / 1 - 1 / 2, what the level above leaves out.
 """
 
 
@@ -135,7 +145,8 @@ def test_vipaint_hands_its_interval_law_on(law, equal, g2, observe, double_noise
 
 
 def test_half_of_copaints_steps_grow_twice_as_fast():
-    """What 250 steps of growth by 1.012 come to, 125 steps of growth by its square come to as well."""
+    """What 250 steps of growth by 1.012 come to, 125 steps of growth by its square come to as
+    well."""
     half = CoPaint(steps=250, lr_decay=1.012, weight_decay=0.99).scaled(0.5)
     assert (half.steps, half.jump_length) == (125, 5)
     assert half.lr_decay == pytest.approx(1.012**2, rel=1e-5)

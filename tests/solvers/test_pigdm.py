@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from operators.inpainting import Inpainting
-from priors.mixture import MixturePrior
-from priors.process import VE, VP, Flow
-from solvers.base import Observation
-from solvers.mmps import MMPS
-from solvers.pigdm import PiGDM
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, VP, Flow
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.mmps import MMPS
+from posterior_bench.solvers.pigdm import PiGDM
 
 EXACT = [("vp", 0.8532, 0.2024), ("ve", 0.8530, 0.2049)]
 EXACT_1000 = [("vp", 0.8538, 0.2108), ("ve", 0.8537, 0.2118)]
@@ -48,11 +48,17 @@ def test_law_with_the_practical_weight_and_many_steps(kind, mean, var, g2, law):
     _agrees(PiGDM(1000, weight="practical"), g2(kind), law, mean, var, 0.01)
 
 
-@pytest.mark.parametrize("process", [VE(), VP.scheduled("linear", 1e-4, 0.02), Flow()], ids=["ve", "vp", "flow"])
+@pytest.mark.parametrize(
+    "process", [VE(), VP.scheduled("linear", 1e-4, 0.02), Flow()], ids=["ve", "vp", "flow"]
+)
 @pytest.mark.parametrize("std", [1.0, 0.5])
-def test_a_prior_of_independent_pixels_is_solved_exactly_and_equals_mmps(process, std, double_noise):
+def test_a_prior_of_independent_pixels_is_solved_exactly_and_equals_mmps(
+    process, std, double_noise
+):
     """``N(0, s^2 I)`` has the assumed variance ``r_t^2`` and no other."""
-    prior = MixturePrior(process, torch.ones(1), torch.zeros(1, 4), std**2 * torch.eye(4)[None], (1, 2, 2))
+    prior = MixturePrior(
+        process, torch.ones(1), torch.zeros(1, 4), std**2 * torch.eye(4)[None], (1, 2, 2)
+    )
     mask = torch.tensor([[True, False], [True, True]]).expand(6, 1, 2, 2)
     y = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     obs = Observation(torch.where(mask, y, 0.0), Inpainting(mask, 0.3))
@@ -77,7 +83,8 @@ def test_nothing_observed_and_boundless_noise_are_no_guidance(weight, g2, observ
 
 
 def test_a_single_step_with_noise_in_closed_form(g2, observe, double_noise):
-    """From sigma = 80 to clean: ``x = K z + (y - e1' K z) K e1 80^2 / (r^2 + sigma_y^2)`` with unit data_std."""
+    """From sigma = 80 to clean: ``x = K z + (y - e1' K z) K e1 80^2 / (r^2 + sigma_y^2)`` with unit
+    data_std."""
     top, noise_y = 80.0, 0.5
     obs = observe((True, False), 0.7, rows=5)
     noisy = replace(obs, operator=Inpainting(obs.operator.mask, noise_y))
@@ -90,9 +97,14 @@ def test_a_single_step_with_noise_in_closed_form(g2, observe, double_noise):
 
 
 def test_clipping_stays_outside_the_gradient(observe, double_noise):
-    """A prior around 3 is clipped to 1, and the observation of 2 still pulls: by a Jacobian that is not cut off."""
-    prior = MixturePrior(VE(), torch.ones(1), torch.full((1, 2), 3.0), 0.25 * torch.eye(2)[None], (1, 1, 2))
-    x = PiGDM(1, data_std=0.5, clip=True).draw(observe((True, False), 2.0, rows=3), prior, double_noise(3))
+    """A prior around 3 is clipped to 1, and the observation of 2 still pulls: by a Jacobian that is
+    not cut off."""
+    prior = MixturePrior(
+        VE(), torch.ones(1), torch.full((1, 2), 3.0), 0.25 * torch.eye(2)[None], (1, 1, 2)
+    )
+    x = PiGDM(1, data_std=0.5, clip=True).draw(
+        observe((True, False), 2.0, rows=3), prior, double_noise(3)
+    )
     torch.testing.assert_close(x[..., 0], torch.full((3, 1, 1), 2.0).double())
     torch.testing.assert_close(x[..., 1], torch.full((3, 1, 1), 1.0).double())
 
@@ -111,7 +123,9 @@ def test_a_broken_row_breaks_no_other(g2, observe, double_noise):
     assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]
 
 
-def test_one_network_call_and_one_backward_per_step_even_without_grad_mode(g2, observe, double_noise):
+def test_one_network_call_and_one_backward_per_step_even_without_grad_mode(
+    g2, observe, double_noise
+):
     prior = g2("ve")
     with prior.metered() as meter, torch.no_grad():
         x = PiGDM(30).draw(observe((True, False), rows=4), prior, double_noise(4))

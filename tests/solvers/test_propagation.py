@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from solvers.propagation import (
+from posterior_bench.solvers.propagation import (
     Propagation,
     PropagationConfig,
     PropagationTrainer,
@@ -49,12 +49,16 @@ def test_the_order_inside_a_region_does_not_matter():
 
 
 def test_an_untrained_module_is_the_identity():
-    h, share = random(3, 8, 4, 4), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    h, share = (
+        random(3, 8, 4, 4),
+        torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)),
+    )
     assert torch.equal(Propagation(8)(h, share), h)
 
 
 def test_a_module_adds_what_its_perceptron_says_of_the_regions():
-    """With one channel and a bias alone: 0.25 is added where at least half of a cell is observed, -1 elsewhere."""
+    """With one channel and a bias alone: 0.25 is added where at least half of a cell is observed,
+    -1 elsewhere."""
     module = Propagation(4)
     with torch.no_grad():
         module.phi[-1].bias.copy_(torch.tensor([0.25, -1.0]).repeat(4))
@@ -81,7 +85,9 @@ def trainer(prior, **settings) -> PropagationTrainer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         modules = propagation_modules(propagation_channels(prior))
-    config = PropagationConfig(**{"steps": 40, "batch": 4, "warmup": 2, "ema": 0.5, "bf16": False, **settings})
+    config = PropagationConfig(
+        **{"steps": 40, "batch": 4, "warmup": 2, "ema": 0.5, "bf16": False, **settings}
+    )
     return PropagationTrainer(prior, modules, *data(), config)
 
 
@@ -94,7 +100,12 @@ def test_gradients_reach_the_modules_alone(unet_prior, latent):
     for _ in range(2):  # behind a zero last layer nothing has a gradient yet
         training.step()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in training.net.parameters())
-    assert all(p.grad is None for module in (prior.net, prior.latent) if module for p in module.parameters())
+    assert all(
+        p.grad is None
+        for module in (prior.net, prior.latent)
+        if module
+        for p in module.parameters()
+    )
     assert all(torch.equal(value, frozen[name]) for name, value in prior.net.state_dict().items())
 
 
@@ -113,7 +124,8 @@ def test_training_lowers_the_loss_of_the_hidden_part(unet_prior):
 
 
 def test_the_loss_looks_at_the_hidden_part_alone(unet_prior):
-    """A change of a mask's observed pixels would show; with everything observed there is nothing to lose."""
+    """A change of a mask's observed pixels would show; with everything observed there is nothing to
+    lose."""
     training = trainer(unet_prior())
     images, labels, masks = data(5)
     assert training.validation_loss(images, labels, torch.ones_like(masks)) == 0

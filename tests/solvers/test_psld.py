@@ -8,11 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from solvers.dps import DPS
-from solvers.psld import PSLD
+from posterior_bench.solvers.dps import DPS
+from posterior_bench.solvers.psld import PSLD
 
 TOP = 80.0  # the noisiest level of the VE prior
-TURN = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64)
+TURN = torch.tensor(
+    [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64
+)
 DECODER = torch.tensor([[1.2, 0.3], [-0.4, 0.8]], dtype=torch.float64)
 ENCODER = torch.tensor([[0.7, 0.1], [0.2, 1.1]], dtype=torch.float64)  # not the decoder's inverse
 
@@ -25,13 +27,17 @@ def test_with_an_isometric_autoencoder_it_is_latent_dps_with_the_sum_of_both_wei
     obs = observe((True, False), torch.linspace(-1, 1, 5), rows=5)
     prior = latent_g2(kind, decoder)
     x = PSLD(40, weight_data=0.3, weight_glue=0.5, eta=1.0).draw(obs, prior, double_noise(5))
-    torch.testing.assert_close(x, DPS(40, zeta=0.8).draw(obs, prior, double_noise(5)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        x, DPS(40, zeta=0.8).draw(obs, prior, double_noise(5)), atol=1e-9, rtol=0
+    )
 
 
 def test_without_glue_it_is_latent_dps_for_any_autoencoder(latent_g2, observe, double_noise):
     obs, prior = observe((True, False), 0.5, rows=3), latent_g2("vp", DECODER, ENCODER)
     x = PSLD(30, 0.4, weight_glue=0.0, eta=1.0).draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(x, DPS(30, 0.4).draw(obs, prior, double_noise(3)), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        x, DPS(30, 0.4).draw(obs, prior, double_noise(3)), atol=1e-12, rtol=0
+    )
     glued = PSLD(30, 0.2, weight_glue=0.2, eta=1.0).draw(obs, prior, double_noise(3))
     assert (glued - x).abs().max() > 1e-3  # the identity above is one of isometries alone
 
@@ -53,7 +59,9 @@ def test_a_single_step_in_closed_form(latent_g2, observe, double_noise):
     torch.testing.assert_close(x.flatten(1), expected)
 
 
-def test_where_nothing_is_observed_a_perfect_autoencoder_gets_no_gradient(latent_g2, observe, double_noise):
+def test_where_nothing_is_observed_a_perfect_autoencoder_gets_no_gradient(
+    latent_g2, observe, double_noise
+):
     obs, prior = observe((False, False), rows=3), latent_g2("ve")
     x = PSLD(30, 2.0, 2.0, eta=1.0).draw(obs, prior, double_noise(3))
     assert torch.equal(x, PSLD(30, 0.0, 0.0, eta=1.0).draw(obs, prior, double_noise(3)))
@@ -78,13 +86,17 @@ def test_calls_and_gradients_by_hand(latent_g2, observe, double_noise):
     assert not x.requires_grad
 
 
-def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(unet_prior, seeded_noise):
-    from operators.inpainting import Inpainting
-    from solvers.base import Observation
+def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(
+    unet_prior, seeded_noise
+):
+    from posterior_bench.operators.inpainting import Inpainting
+    from posterior_bench.solvers.base import Observation
 
     prior = unet_prior(latent=True)
     operator = Inpainting(torch.arange(16).view(1, 1, 1, 16).lt(8).expand(2, 1, 16, 16))
-    obs = Observation(operator.A(torch.full((2, 1, 16, 16), 0.3)), operator, prior.condition(torch.tensor([0, 2])))
+    obs = Observation(
+        operator.A(torch.full((2, 1, 16, 16), 0.3)), operator, prior.condition(torch.tensor([0, 2]))
+    )
     x = PSLD(3).draw(obs, prior, seeded_noise(range(2)))
     assert x.shape == (2, 1, 16, 16) and x.isfinite().all()
     assert all(p.grad is None for module in (prior.net, prior.latent) for p in module.parameters())
@@ -93,7 +105,11 @@ def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(unet
 
 
 def test_a_row_does_not_depend_on_its_batch(latent_g2, observe, seeded_noise):
-    prior, solver, y = latent_g2("ve", DECODER, ENCODER), PSLD(20, eta=0.5), torch.linspace(-1, 1, 6)
+    prior, solver, y = (
+        latent_g2("ve", DECODER, ENCODER),
+        PSLD(20, eta=0.5),
+        torch.linspace(-1, 1, 6),
+    )
     batch = solver.draw(observe((True, False), y, rows=6), prior, seeded_noise(range(6)))
     alone = solver.draw(observe((True, False), y[4:5]), prior, seeded_noise([4]))
     torch.testing.assert_close(batch[4:5], alone, atol=1e-6, rtol=0)

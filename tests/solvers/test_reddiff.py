@@ -1,4 +1,5 @@
-"""RED-Diff, against the paper's loss by automatic differentiation, a fixed point and published-algorithm laws."""
+"""RED-Diff, against the paper's loss by automatic differentiation, a fixed point and
+published-algorithm laws."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.inpainting import Inpainting
-from priors.mixture import MixturePrior
-from priors.process import VE, VP, Flow, Process
-from solvers.base import Observation
-from solvers.reddiff import WEIGHTS, REDDiff
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, VP, Flow, Process
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.reddiff import WEIGHTS, REDDiff
 
 PROCESSES = {"ve": VE(), "vp": VP.scheduled("linear", 1e-4, 0.02), "flow": Flow()}
 PAPER_WEIGHTS = {
@@ -32,7 +33,8 @@ def _gaussian(process: Process, d: int = 2, correlation: float = 0.9) -> Mixture
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_the_prior_gradient_is_that_of_the_papers_loss(process, weight, double_noise):
-    """``lam w_t mean(sg[eps - xi] x)`` by automatic differentiation; and with the measurement's, one Adam step."""
+    """``lam w_t mean(sg[eps - xi] x)`` by automatic differentiation; and with the measurement's,
+    one Adam step."""
     prior, lam = _gaussian(PROCESSES[process], 4), 0.7
     solver = REDDiff(1, lam=lam, weight=weight, lr=0.3, sigma0=0.2)
     mask = torch.tensor([True, False, True, False]).expand(3, 1, 1, 4)
@@ -49,7 +51,9 @@ def test_the_prior_gradient_is_that_of_the_papers_loss(process, weight, double_n
     # Adam's first step is lr g / (|g| + 1e-8)
     expected = y - 0.3 * gradient / (gradient.abs() + 1e-8)
     prior.grid = lambda *_: [t, None]
-    torch.testing.assert_close(solver.draw(Observation(y, Inpainting(mask)), prior, double_noise(3)), expected)
+    torch.testing.assert_close(
+        solver.draw(Observation(y, Inpainting(mask)), prior, double_noise(3)), expected
+    )
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
@@ -62,13 +66,16 @@ def test_random_levels_settle_where_the_mean_gradient_vanishes(kind, g2, observe
         C += (torch.eye(2).double() - t.alpha * K) / steps
     M = torch.diag(torch.tensor([1.0, 0.0])).double()
     fixed = torch.linalg.inv(M + lam * C) @ torch.tensor([1.0, 0.0]).double()
-    # Adam divides by a running size of the gradient; only one that hardly changes leaves the fixed point in place
+    # Adam divides by a running size of the gradient; only one that hardly changes leaves the fixed
+    # point in place
     solver = REDDiff(steps, lam=lam, times="random", lr=0.05, betas=(0.9, 0.9999))
     x = solver.draw(observe((True, False), rows=rows), prior, seeded_noise(range(rows)))
     torch.testing.assert_close(x.flatten(1).mean(0), fixed, atol=0.03, rtol=0)
 
 
-def _moments(solver: REDDiff, prior: MixturePrior, observe, seeded_noise, rows: int) -> tuple[Tensor, Tensor]:
+def _moments(
+    solver: REDDiff, prior: MixturePrior, observe, seeded_noise, rows: int
+) -> tuple[Tensor, Tensor]:
     x = solver.draw(observe((True, False), rows=rows), prior, seeded_noise(range(rows))).flatten(1)
     return x.mean(0), x.var(0)
 
@@ -120,7 +127,9 @@ def test_released_means_run_over_the_batch(g2, observe, double_noise):
     obs, levels = observe((True, False), rows=rows), prior.grid(2)
     released = REDDiff(2, lam=tiny, compat="released").draw(obs, prior, double_noise(rows))
     prior.grid = lambda *_: [levels[0], levels[-1]]
-    one, fourth = (REDDiff(1, lam=lam).draw(obs, prior, double_noise(rows)) for lam in (tiny, tiny / rows))
+    one, fourth = (
+        REDDiff(1, lam=lam).draw(obs, prior, double_noise(rows)) for lam in (tiny, tiny / rows)
+    )
     torch.testing.assert_close(released, fourth)
     assert (released - one).abs().max() > 0.01
 
@@ -146,8 +155,15 @@ class Doubling(MixturePrior):
 
 
 def test_latents_are_fitted_through_the_decoder(observe, double_noise):
-    prior = Doubling(VE(), torch.ones(1), torch.zeros(1, 2), torch.tensor([[[1.0, 0.9], [0.9, 1.0]]]), (1, 1, 2))
-    x = REDDiff(500).draw(observe((True, False), 1.6, rows=200), prior, double_noise(200)).flatten(1).mean(0)
+    prior = Doubling(
+        VE(), torch.ones(1), torch.zeros(1, 2), torch.tensor([[[1.0, 0.9], [0.9, 1.0]]]), (1, 1, 2)
+    )
+    x = (
+        REDDiff(500)
+        .draw(observe((True, False), 1.6, rows=200), prior, double_noise(200))
+        .flatten(1)
+        .mean(0)
+    )
     # with six seeds: within 7e-5, and between 1.39 and 1.45 with a deviation of 0.02
     assert x[0].item() == pytest.approx(1.6, abs=2e-4)
     assert x[1].item() == pytest.approx(0.9 * 1.6, abs=0.08)
@@ -155,7 +171,8 @@ def test_latents_are_fitted_through_the_decoder(observe, double_noise):
 
 @pytest.mark.parametrize("times", ["annealed", "random"])
 def test_a_swap_between_latents_and_images_changes_nothing(times, isometry, observe):
-    """Adam treats numbers one by one, so this holds for signed permutations, not for all rotations."""
+    """Adam treats numbers one by one, so this holds for signed permutations, not for all
+    rotations."""
     quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
     solver = REDDiff(40, times=times, sigma0=0.1)
@@ -164,7 +181,8 @@ def test_a_swap_between_latents_and_images_changes_nothing(times, isometry, obse
 
 
 def test_calls_through_a_decoder(latent_g2, observe, double_noise):
-    """One encoding to start from, and a decoder's gradient per step; the network is called and never differentiated."""
+    """One encoding to start from, and a decoder's gradient per step; the network is called and
+    never differentiated."""
     prior = latent_g2("vp", torch.tensor([[1.2, 0.3], [-0.4, 0.8]]))
     with prior.metered() as meter, torch.no_grad():
         x = REDDiff(20).draw(observe((True, False), rows=3), prior, double_noise(3))
@@ -186,7 +204,9 @@ def test_a_row_does_not_depend_on_its_batch(times, g2, observe, seeded_noise):
 def test_a_broken_row_breaks_no_other(times, g2, observe, seeded_noise):
     y, good = torch.tensor([0.1, torch.nan, 0.3]), torch.tensor([0.1, 0.2, 0.3])
     x, clean = (
-        REDDiff(20, times=times).draw(observe((True, False), value, rows=3), g2("ve"), seeded_noise(range(3)))
+        REDDiff(20, times=times).draw(
+            observe((True, False), value, rows=3), g2("ve"), seeded_noise(range(3))
+        )
         for value in (y, good)
     )
     assert x.isnan().flatten(1).any(1).tolist() == [False, True, False]

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from solvers.blended import Blended
-from solvers.repaint import RePaint
+from posterior_bench.solvers.blended import Blended
+from posterior_bench.solvers.repaint import RePaint
 
 # mean and variance of the hidden pixel (truth: 0.9, 0.19): exact propagation of the affine map
 GOLDEN = {
@@ -36,7 +36,9 @@ def test_law_on_a_gaussian(kind, jump_length, resamples, g2, law):
     assert mean[1].item() == pytest.approx(hidden_mean, abs=1e-4)
     assert covariance[1, 1].item() == pytest.approx(hidden_var, abs=1e-4)
     # the raw output is not pasted: observed pixels keep the noise of the cleanest level
-    assert covariance[0, 0].sqrt().item() == pytest.approx({"vp": 0.0100, "ve": 0.0020}[kind], abs=1e-4)
+    assert covariance[0, 0].sqrt().item() == pytest.approx(
+        {"vp": 0.0100, "ve": 0.0020}[kind], abs=1e-4
+    )
 
 
 @pytest.mark.slow
@@ -56,9 +58,13 @@ def test_law_of_the_256_level_variant(g2, law):
 def test_one_resample_is_blended(kind, g2, law):
     prior, blended, repaint = g2(kind), Blended(100), RePaint(100, 10, 1, clip=False)
     for y in (0.0, 1.0):
-        (mean, covariance), (expected_mean, expected_covariance) = law(repaint, prior, y=y), law(blended, prior, y=y)
+        (mean, covariance), (expected_mean, expected_covariance) = (
+            law(repaint, prior, y=y),
+            law(blended, prior, y=y),
+        )
         torch.testing.assert_close(covariance, expected_covariance, atol=1e-9, rtol=0)
-        # Blended also replaces at the very first level, where y enters with the small weight alpha_T
+        # Blended also replaces at the very first level, where y enters with the small weight
+        # alpha_T
         torch.testing.assert_close(mean, expected_mean, atol=1e-9 if y == 0 else 1e-5, rtol=0)
 
 
@@ -66,10 +72,12 @@ def test_the_first_step_does_not_blend(g2, observe, double_noise):
     prior = g2("ve")
     low, high = (observe((True, False), y, rows=2) for y in (-1.0, 1.0))
     assert torch.equal(
-        RePaint(1, 1, 1).draw(low, prior, double_noise(2)), RePaint(1, 1, 1).draw(high, prior, double_noise(2))
+        RePaint(1, 1, 1).draw(low, prior, double_noise(2)),
+        RePaint(1, 1, 1).draw(high, prior, double_noise(2)),
     )
     assert not torch.equal(
-        RePaint(2, 1, 1).draw(low, prior, double_noise(2)), RePaint(2, 1, 1).draw(high, prior, double_noise(2))
+        RePaint(2, 1, 1).draw(low, prior, double_noise(2)),
+        RePaint(2, 1, 1).draw(high, prior, double_noise(2)),
     )
 
 
@@ -83,7 +91,9 @@ def test_one_jump_has_the_law_of_its_single_steps(kind, g2):
         a, v = process.renoise(one, s, t, zero).item(), process.renoise(zero, s, t, one).item() ** 2
         gain, variance = a * gain, a**2 * variance + v
     assert process.renoise(one, up[0], up[-1], zero).item() == pytest.approx(gain, rel=1e-9)
-    assert process.renoise(zero, up[0], up[-1], one).item() ** 2 == pytest.approx(variance, rel=1e-9)
+    assert process.renoise(zero, up[0], up[-1], one).item() ** 2 == pytest.approx(
+        variance, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("steps", "calls"), [(250, 2410), (256, 2506)])
@@ -97,7 +107,9 @@ def test_published_settings_cost_what_the_schedule_says(steps, calls, g2, observ
 def test_coordinates_do_not_matter(g2, observe, double_noise):
     prior, obs, solver = g2("vp"), observe((True, False), rows=3), RePaint(40, 5, 3, grid="karras")
     native = solver.draw(obs, prior, double_noise(3))
-    torch.testing.assert_close(solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        solver.draw(obs, prior.view("ve"), double_noise(3)), native, atol=1e-6, rtol=0
+    )
 
 
 def test_everything_observed_gives_the_observation_back(g2, observe, double_noise):

@@ -1,4 +1,5 @@
-"""ReSample, against closed forms: resampling, the optimisations, guidance, and the calls they make."""
+"""ReSample, against closed forms: resampling, the optimisations, guidance, and the calls they
+make."""
 
 from __future__ import annotations
 
@@ -9,39 +10,59 @@ import pytest
 import torch
 from torch import Tensor
 
-from priors.process import VP
-from solvers import resample as module
-from solvers.consistency import mean_square, minimise, resample
-from solvers.resample import ReSample
+from posterior_bench.priors.process import VP
+from posterior_bench.solvers import resample as module
+from posterior_bench.solvers.consistency import mean_square, minimise, resample
+from posterior_bench.solvers.resample import ReSample
 
-TURN = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64)
+TURN = torch.tensor(
+    [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64
+)
 IDLE = {"pixel_iterations": 0, "latent_iterations": 0}
-FAST = {"steps": 30, "every": 5, "pixel_iterations": 20, "latent_iterations": 20, "pixel_lr": 0.1, "latent_lr": 0.1}
+FAST = {
+    "steps": 30,
+    "every": 5,
+    "pixel_iterations": 20,
+    "latent_iterations": 20,
+    "pixel_lr": 0.1,
+    "latent_lr": 0.1,
+}
 
 
 def _double(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
 
 
-# -- stochastic resampling --------------------------------------------------------------------------------------------
+# -- stochastic resampling -------------------------------------------------------------------------
 
 
 def test_resampling_is_the_product_of_two_gaussians():
     """Mean and variance of the product, by summing its density over a fine grid."""
     s, z, target, variance = VP.scheduled("linear", 1e-4, 0.02).level(0.6), -0.3, 0.9, 0.2
     u = torch.linspace(-4, 4, 20001, dtype=torch.float64)
-    density = torch.exp(-((u - s.alpha * target) ** 2) / (2 * s.sigma**2) - (u - z) ** 2 / (2 * variance))
+    density = torch.exp(
+        -((u - s.alpha * target) ** 2) / (2 * s.sigma**2) - (u - z) ** 2 / (2 * variance)
+    )
     mean = (density * u).sum() / density.sum()
     deviation = ((density * (u - mean) ** 2).sum() / density.sum()).sqrt()
-    still, moved = (resample(_double(z), _double(target), s, variance, _double(xi)).item() for xi in (0.0, 1.0))
+    still, moved = (
+        resample(_double(z), _double(target), s, variance, _double(xi)).item() for xi in (0.0, 1.0)
+    )
     assert still == pytest.approx(mean.item(), abs=1e-9)
     assert moved - still == pytest.approx(deviation.item(), rel=1e-6)
 
 
 def test_resampling_between_its_limits():
-    s, z, target, xi = VP.scheduled("linear", 1e-4, 0.02).level(0.6), _double(-0.3), _double(0.9), _double(0.7)
+    s, z, target, xi = (
+        VP.scheduled("linear", 1e-4, 0.02).level(0.6),
+        _double(-0.3),
+        _double(0.9),
+        _double(0.7),
+    )
     assert torch.equal(resample(z, target, s, 0.0, xi), z)
-    torch.testing.assert_close(resample(z, target, s, 1e12, xi), VP.add_noise(target, s, xi), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        resample(z, target, s, 1e12, xi), VP.add_noise(target, s, xi), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,17 +70,20 @@ def test_resampling_between_its_limits():
     [(10, 0.1205, 0.795, 0.157), (170, 0.424, 0.389, 0.509), (330, 0.884, 0.476, 0.681)],
 )
 def test_released_variances_are_forty_times_the_ancestral_steps(i, variance, weight, deviation):
-    """The released formula evaluated on the ImageNet256 schedule with 500 DDIM steps (indices 2 i + 1)."""
+    """The released formula evaluated on the ImageNet256 schedule with 500 DDIM steps (indices 2 i +
+    1)."""
     process = VP.scheduled("scaled_linear", 0.0015, 0.0195)
     t, s = process.level_at_index(2 * i + 1), process.level_at_index(2 * i - 1)
     found = 40 * process.transition(s, t).var
     assert found == pytest.approx(variance, rel=2e-3)
-    still, moved = (resample(_double(0.0), _double(1.0), s, found, _double(xi)).item() for xi in (0.0, 1.0))
+    still, moved = (
+        resample(_double(0.0), _double(1.0), s, found, _double(xi)).item() for xi in (0.0, 1.0)
+    )
     assert still / s.alpha == pytest.approx(weight, abs=1e-3)
     assert moved - still == pytest.approx(deviation, abs=1e-3)
 
 
-# -- optimisation -----------------------------------------------------------------------------------------------------
+# -- optimisation ----------------------------------------------------------------------------------
 
 
 def _square(u: Tensor) -> Tensor:
@@ -88,7 +112,9 @@ def test_patience_ends_a_row_that_gets_worse():
 
     def away(u: Tensor) -> Tensor:
         calls.append(u.detach().clone())
-        return -u.flatten(1).sum(1) + torch.tensor([0.0, 10.0 * len(calls)])  # the second row only seems to get worse
+        return -u.flatten(1).sum(1) + torch.tensor(
+            [0.0, 10.0 * len(calls)]
+        )  # the second row only seems to get worse
 
     end = minimise(away, torch.zeros(2, 1, 1, 1), 0.1, 10, -math.inf, patience=3)
     assert end.flatten().tolist() == pytest.approx([1.0, 0.3], abs=1e-5)
@@ -97,7 +123,9 @@ def test_patience_ends_a_row_that_gets_worse():
 def test_weight_decay_is_adamws():
     start = _double(2.0)
     flat = lambda u: 0 * u.flatten(1).sum(1) + 1  # noqa: E731
-    assert minimise(flat, start, 0.1, 3, 0.0, decay=0.01).item() == pytest.approx(2 * (1 - 0.1 * 0.01) ** 3)
+    assert minimise(flat, start, 0.1, 3, 0.0, decay=0.01).item() == pytest.approx(
+        2 * (1 - 0.1 * 0.01) ** 3
+    )
     assert minimise(flat, start, 0.1, 3, 0.0).item() == 2
 
 
@@ -106,7 +134,7 @@ def test_the_mean_square_counts_hidden_pixels_as_zeros(observe):
     assert mean_square(x, observe((True, False), 1.0)).tolist() == [2.0]
 
 
-# -- the chain --------------------------------------------------------------------------------------------------------
+# -- the chain -------------------------------------------------------------------------------------
 
 
 def test_without_consistency_and_guidance_it_is_ddim(latent_g2, observe, double_noise):
@@ -114,26 +142,34 @@ def test_without_consistency_and_guidance_it_is_ddim(latent_g2, observe, double_
     z = levels[0].sigma * double_noise(2).normal((1, 1, 2))
     for t, s in pairwise(levels):
         z = prior.process.bridge(z, prior.denoise(z, t), t, s, 0.0, None)
-    x = ReSample(25, scale=0.0, every=99, **IDLE).draw(observe((True, False), rows=2), prior, double_noise(2))
+    x = ReSample(25, scale=0.0, every=99, **IDLE).draw(
+        observe((True, False), rows=2), prior, double_noise(2)
+    )
     assert torch.equal(x, prior.decode(z))
 
 
 @pytest.mark.parametrize("compat", ["none", "released"])
 def test_a_guidance_step_in_closed_form(compat, latent_g2, observe, double_noise):
-    """One step from the noisiest level to clean: x0 = K z, and the estimate whose residual is taken is M z."""
+    """One step from the noisiest level to clean: x0 = K z, and the estimate whose residual is taken
+    is M z."""
     y, one = torch.linspace(-1, 1, 4, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     prior = latent_g2("vp")
     t, S = prior.grid(1)[0], prior.covariances[0]
     K = t.alpha * S @ torch.linalg.inv(t.alpha**2 * S + t.sigma**2 * one)
-    M = K if compat == "none" else (one - t.sigma * (one - t.alpha * K)) / t.alpha  # sigma^2 eps, not sigma eps
+    M = (
+        K if compat == "none" else (one - t.sigma * (one - t.alpha * K)) / t.alpha
+    )  # sigma^2 eps, not sigma eps
     z = t.sigma * double_noise(4).normal((2,))
     slope = -torch.sign(y[:, None] - (z @ M)[:, :1]) * M[:1]
-    x = ReSample(1, scale=2.0, compat=compat, **IDLE).draw(observe((True, False), y, rows=4), prior, double_noise(4))
+    x = ReSample(1, scale=2.0, compat=compat, **IDLE).draw(
+        observe((True, False), y, rows=4), prior, double_noise(4)
+    )
     torch.testing.assert_close(x.flatten(1), z @ K - 2.0 * t.alpha**2 * slope)
 
 
 def test_the_released_schedule_and_its_calls(latent_g2, observe, double_noise, monkeypatch):
-    """500 steps: consistency with 330, 320, ..., 10 steps left, in pixels down to 170; 665 network calls."""
+    """500 steps: consistency with 330, 320, ..., 10 steps left, in pixels down to 170; 665 network
+    calls."""
     levels, seen = latent_g2("vp").grid(500), []
     spy = lambda z, target, s, c, xi: seen.append((s, c)) or resample(z, target, s, c, xi)  # noqa: E731
     monkeypatch.setattr(module, "resample", spy)
@@ -146,8 +182,16 @@ def test_the_released_schedule_and_its_calls(latent_g2, observe, double_noise, m
     beta = (1 - s.alpha**2) / (1 - t.alpha**2) * (1 - t.alpha**2 / s.alpha**2)
     assert seen[-1][1] == pytest.approx(40 * beta, rel=1e-9)
     through = 500 + 17 * 3  # guidance; 16 latent optimisations and the last one
-    expected = {"nfe": 665, "nge": 500, "decode": through + 17 + 1, "decode_grad": through, "encode": 17}
-    assert meter.counts() == {name: 2 * count for name, count in {**expected, "encode_grad": 0}.items()}
+    expected = {
+        "nfe": 665,
+        "nge": 500,
+        "decode": through + 17 + 1,
+        "decode_grad": through,
+        "encode": 17,
+    }
+    assert meter.counts() == {
+        name: 2 * count for name, count in {**expected, "encode_grad": 0}.items()
+    }
     assert not x.requires_grad
 
 
@@ -162,11 +206,17 @@ def test_the_observation_is_met(latent_g2, observe, double_noise):
 def test_the_state_is_that_of_vp_coordinates_for_every_prior(latent_g2, observe, double_noise):
     obs, solver = observe((True, False), 0.5, rows=3), ReSample(**FAST)
     native = solver.draw(obs, latent_g2("ve"), double_noise(3))
-    torch.testing.assert_close(native, solver.draw(obs, latent_g2("ve").view("vp"), double_noise(3)))
+    torch.testing.assert_close(
+        native, solver.draw(obs, latent_g2("ve").view("vp"), double_noise(3))
+    )
 
 
 def test_a_row_does_not_depend_on_its_batch(latent_g2, observe, seeded_noise):
-    prior, solver, y = latent_g2("vp", TURN), ReSample(**FAST, tolerance=1e-3), torch.linspace(-1, 1, 5)
+    prior, solver, y = (
+        latent_g2("vp", TURN),
+        ReSample(**FAST, tolerance=1e-3),
+        torch.linspace(-1, 1, 5),
+    )
     batch = solver.draw(observe((True, False), y, rows=5), prior, seeded_noise(range(5)))
     alone = solver.draw(observe((True, False), y[3:4]), prior, seeded_noise([3]))
     torch.testing.assert_close(batch[3:4], alone, atol=1e-5, rtol=0)

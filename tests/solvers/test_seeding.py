@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bench.streams import Key, Noise
-from solvers.seeding import Seeded, seeds
+from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.solvers.seeding import Seeded, seeds
 
 
 def _noise(*images: str) -> Noise:
@@ -23,11 +23,19 @@ def test_global_normals_come_from_the_generator_and_leave_the_global_one_alone()
     before = torch.get_rng_state()
     like = torch.zeros(3, 2, dtype=torch.float64)
     with Seeded(torch.Generator().manual_seed(7)):
-        drawn = [torch.randn(4), torch.randn(2, 2, generator=None), torch.randn_like(like), torch.empty(3).normal_()]
+        drawn = [
+            torch.randn(4),
+            torch.randn(2, 2, generator=None),
+            torch.randn_like(like),
+            torch.empty(3).normal_(),
+        ]
     assert torch.equal(torch.get_rng_state(), before)
     generator = torch.Generator().manual_seed(7)
     expected = [torch.randn(shape, generator=generator) for shape in ((4,), (2, 2))]
-    expected += [torch.empty_like(like).normal_(generator=generator), torch.empty(3).normal_(generator=generator)]
+    expected += [
+        torch.empty_like(like).normal_(generator=generator),
+        torch.empty(3).normal_(generator=generator),
+    ]
     for a, b in zip(drawn, expected, strict=True):
         assert a.dtype == b.dtype and torch.equal(a, b)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solvers.blended import Blended
-from solvers.unconditional import PriorSamples
+from posterior_bench.solvers.blended import Blended
+from posterior_bench.solvers.unconditional import PriorSamples
 
 
 @pytest.mark.parametrize(("kind", "var"), [("vp", 0.9690), ("ve", 0.9585)])
@@ -53,7 +53,9 @@ def test_the_observation_changes_nothing(g2, observe, double_noise):
 
 
 def test_clipped_predictions_stay_inside(g2, observe, double_noise):
-    x = PriorSamples(60, clip=True).draw(observe((True, False), rows=50), g2("ve"), double_noise(50))
+    x = PriorSamples(60, clip=True).draw(
+        observe((True, False), rows=50), g2("ve"), double_noise(50)
+    )
     assert x.abs().max() <= 1
 
 
@@ -78,7 +80,14 @@ def test_latents_are_decoded_once_and_never_clipped(latent_g2, observe, double_n
     z = PriorSamples(30).draw(obs, latent_g2("vp"), double_noise(50))
     torch.testing.assert_close(x.flatten(1), z.flatten(1) @ decoder.double().T)
     assert z.abs().max() > 1
-    assert meter.counts() == {"nfe": 1500, "nge": 0, "decode": 50, "decode_grad": 0, "encode": 0, "encode_grad": 0}
+    assert meter.counts() == {
+        "nfe": 1500,
+        "nge": 0,
+        "decode": 50,
+        "decode_grad": 0,
+        "encode": 0,
+        "encode_grad": 0,
+    }
 
 
 def test_an_eta_outside_the_family_is_refused():

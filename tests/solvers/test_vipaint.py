@@ -1,4 +1,5 @@
-"""VIPaint, against exact posteriors of Gaussian priors (backward messages, and printed values) and hand counts."""
+"""VIPaint, against exact posteriors of Gaussian priors (backward messages, and printed values) and
+hand counts."""
 
 from __future__ import annotations
 
@@ -11,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.streams import Key
-from bench.streams import Noise as SeededNoise
-from operators.base import Operator
-from operators.inpainting import Inpainting
-from priors.base import Condition, Prior
-from priors.mixture import MixturePrior
-from priors.process import VE, VP, Flow, Level, Process
-from solvers.base import Observation
-from solvers.chain import Chain
-from solvers.refinement import Refinement
-from solvers.vipaint import VIPaint
-from solvers.vipaint_settings import SWITCHES
+from posterior_bench.bench.streams import Key
+from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE, VP, Flow, Level, Process
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.chain import Chain
+from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint import VIPaint
+from posterior_bench.solvers.vipaint_settings import SWITCHES
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.0, 0.3, 1.2, -0.4], dtype=torch.float64)
@@ -68,8 +69,12 @@ class QuickNoise:
         return QuickNoise(self.rows * len(draws), 1)
 
 
-def gaussian(process: Process = LDM, mean: Tensor = MEAN, deviation: Tensor = DEVIATION) -> MixturePrior:
-    return MixturePrior(process, torch.ones(1), mean[None], torch.diag(deviation**2)[None], (1, 1, len(mean)))
+def gaussian(
+    process: Process = LDM, mean: Tensor = MEAN, deviation: Tensor = DEVIATION
+) -> MixturePrior:
+    return MixturePrior(
+        process, torch.ones(1), mean[None], torch.diag(deviation**2)[None], (1, 1, len(mean))
+    )
 
 
 def observation(rows: int = 1, y: Tensor = Y, seen: Tensor = SEEN) -> Observation:
@@ -86,7 +91,7 @@ def settings(indices: Sequence[float] = (550, 400), eta: float = 0.2, **more: ob
     return VIPaint(**{**common, **more})  # type: ignore[arg-type]
 
 
-# -- the exact posterior ----------------------------------------------------------------------------------------------
+# -- the exact posterior ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -106,14 +111,19 @@ class Exact:
         for name, values in (
             ("mu", [self.mean, *self.means]),
             ("log_var", [self.var.log(), *(v.log() for v in self.variances)]),
-            ("logit", [torch.zeros_like(self.mean), *(torch.logit(g, eps=1e-15) for g in self.gammas)]),
+            (
+                "logit",
+                [torch.zeros_like(self.mean), *(torch.logit(g, eps=1e-15) for g in self.gammas)],
+            ),
         ):
             value = torch.stack(values)[None, :, None, None].expand_as(like)
             setattr(chain, name, value.clone().requires_grad_())
         return chain
 
 
-def exact_posterior(levels: Sequence[Level], eta: float, y: Tensor = Y, seen: Tensor = SEEN) -> Exact:
+def exact_posterior(
+    levels: Sequence[Level], eta: float, y: Tensor = Y, seen: Tensor = SEEN
+) -> Exact:
     """Backward messages ``exp(h z - P z^2 / 2)`` from the likelihood up to the top keypoint."""
     m, S = MEAN, DEVIATION**2
 
@@ -146,7 +156,14 @@ def exact_posterior(levels: Sequence[Level], eta: float, y: Tensor = Y, seen: Te
         mu, var = a * mu + b, a**2 * var + v
     law = torch.distributions.Normal(c * mu + d, (c**2 * var + B**2).sqrt())
     evidence = law.log_prob(y)[seen].sum().item()
-    return Exact(evidence, (top.alpha * m / marginal + h) / precision, 1 / precision, gammas, means, variances)
+    return Exact(
+        evidence,
+        (top.alpha * m / marginal + h) / precision,
+        1 / precision,
+        gammas,
+        means,
+        variances,
+    )
 
 
 TWO, FOUR = (550, 400), (550, 500, 450, 400)
@@ -175,7 +192,9 @@ def test_the_reference_has_the_printed_values(indices: tuple[int, ...], eta: flo
     assert exact.means[-1][:3].tolist() == pytest.approx((3.64635, -2.54947, 16.0044), rel=1e-5)
 
 
-def at_the_posterior(solver: VIPaint, rows: int, seen: Tensor = SEEN) -> tuple[Chain, Exact, Tensor]:
+def at_the_posterior(
+    solver: VIPaint, rows: int, seen: Tensor = SEEN
+) -> tuple[Chain, Exact, Tensor]:
     """The chain at the exact posterior, that posterior, and the loss of every row there."""
     prior, obs, noise = gaussian(), observation(rows, seen=seen), QuickNoise(rows)
     chain = solver._start(obs, prior, noise)
@@ -193,12 +212,17 @@ CASES = [((400,), 1.0), *PRINTED]
 
 
 @pytest.mark.parametrize(("indices", "eta"), CASES)
-def test_the_loss_at_the_posterior_is_the_evidence_and_flat(indices: tuple[int, ...], eta: float) -> None:
-    """-loss = log p(y) and all gradients vanish, within Monte Carlo error, for one to four keypoints."""
+def test_the_loss_at_the_posterior_is_the_evidence_and_flat(
+    indices: tuple[int, ...], eta: float
+) -> None:
+    """-loss = log p(y) and all gradients vanish, within Monte Carlo error, for one to four
+    keypoints."""
     chain, exact, loss = at_the_posterior(settings(indices, eta, monte_carlo=40), rows=250)
     assert standard_errors(-loss.detach(), exact.evidence).item() < 4
     assert (loss.std() / 250**0.5).item() < 0.15
-    slopes = torch.autograd.grad(loss.sum(), (chain.mu, chain.log_var, chain.logit), allow_unused=True)
+    slopes = torch.autograd.grad(
+        loss.sum(), (chain.mu, chain.log_var, chain.logit), allow_unused=True
+    )
     for slope in slopes:
         if slope is not None:
             assert standard_errors(slope).max().item() < 4.5
@@ -228,12 +252,17 @@ def test_the_loss_is_a_bound_everywhere(seed: int) -> None:
     bound = -solver._loss(chain, obs.repeat(10), prior, noise)[0].detach()
     evidence = exact_posterior(chain.levels, solver.eta).evidence
     assert (bound.mean() - 3 * bound.std() / rows**0.5).item() < evidence
-    assert bound.mean().item() < evidence - 0.1, "the parameters should have been moved away from the optimum"
+    assert bound.mean().item() < evidence - 0.1, (
+        "the parameters should have been moved away from the optimum"
+    )
 
 
 def check_fit(chain: Chain, exact: Exact, mean: float, var: float, gamma: float) -> None:
-    """Parameters averaged over images that are copies of each other, against the exact posterior."""
-    mu, log_var, logit = (p.detach().mean(0)[:, 0, 0] for p in (chain.mu, chain.log_var, chain.logit))
+    """Parameters averaged over images that are copies of each other, against the exact
+    posterior."""
+    mu, log_var, logit = (
+        p.detach().mean(0)[:, 0, 0] for p in (chain.mu, chain.log_var, chain.logit)
+    )
     assert (mu[0] - exact.mean).abs().max().item() < mean
     assert (log_var[0].exp() / exact.var - 1).abs().max().item() < var
     for i in range(1, len(mu)):
@@ -260,7 +289,13 @@ def test_the_fit_finds_the_posterior(indices: tuple[int, ...], eta: float) -> No
 def test_the_fit_converges_to_the_posterior(indices: tuple[int, ...], eta: float, law: str) -> None:
     prior, rows = gaussian(), 4
     solver = settings(
-        indices, eta, iterations=4000, monte_carlo=64, lr=(0.05, 0.05, 0.05), prior_levels=139, prior_law=law
+        indices,
+        eta,
+        iterations=4000,
+        monte_carlo=64,
+        lr=(0.05, 0.05, 0.05),
+        prior_levels=139,
+        prior_law=law,
     )
     fitted = solver.fit(observation(rows), prior, QuickNoise(rows))
     exact = exact_posterior(fitted.chain.levels, eta)
@@ -270,10 +305,19 @@ def test_the_fit_converges_to_the_posterior(indices: tuple[int, ...], eta: float
 
 
 def test_without_the_entropy_tau_collapses() -> None:
-    """The paper's objective: the variance at the top falls far below the posterior's, in every dimension."""
+    """The paper's objective: the variance at the top falls far below the posterior's, in every
+    dimension."""
     prior, rows = gaussian(), 2
-    common = {"iterations": 300, "monte_carlo": 16, "lr": (0.1, 0.1, 0.1), "prior_law": "uniform", "full_bound": False}
-    fitted = settings(compat=["prior_entropy"], **common).fit(observation(rows), prior, QuickNoise(rows))
+    common = {
+        "iterations": 300,
+        "monte_carlo": 16,
+        "lr": (0.1, 0.1, 0.1),
+        "prior_law": "uniform",
+        "full_bound": False,
+    }
+    fitted = settings(compat=["prior_entropy"], **common).fit(
+        observation(rows), prior, QuickNoise(rows)
+    )
     exact = exact_posterior(fitted.chain.levels, 0.2)
     assert (fitted.chain.log_var[:, 0].exp().flatten(1) / exact.var).max().item() < 0.1
 
@@ -282,7 +326,9 @@ def test_everything_observed_is_explained() -> None:
     """A full mask and a narrow likelihood: one denoising step from T_s gives y."""
     y = torch.tensor([0.4, -0.7, 0.1], dtype=torch.float64)
     prior = gaussian(VE(), torch.zeros(3).double(), torch.full((3,), 0.5).double())
-    solver = VIPaint((5.0, 2.0), iterations=200, monte_carlo=4, lr=(1.0, 1.0, 0.1), scale=0.01, prior_levels=20)
+    solver = VIPaint(
+        (5.0, 2.0), iterations=200, monte_carlo=4, lr=(1.0, 1.0, 0.1), scale=0.01, prior_levels=20
+    )
     obs, noise = observation(2, y, torch.ones(3, dtype=torch.bool)), QuickNoise(2)
     fitted = solver.fit(obs, prior, noise)
     z = fitted.chain.top(noise.normal((1, 1, 3)))
@@ -290,11 +336,12 @@ def test_everything_observed_is_explained() -> None:
     assert (prior.denoise(z, fitted.chain.levels[1]) - y).abs().max().item() < 0.05
 
 
-# -- sampling ---------------------------------------------------------------------------------------------------------
+# -- sampling --------------------------------------------------------------------------------------
 
 
 class StepNoise:
-    """Row 0 gets no noise; row ``i`` gets ones at the i-th request: the columns of an affine map, per dimension."""
+    """Row 0 gets no noise; row ``i`` gets ones at the i-th request: the columns of an affine map,
+    per dimension."""
 
     def __init__(self, rows: int):
         self.rows, self.used = rows, 0
@@ -311,13 +358,16 @@ class StepNoise:
 
 
 def refined_law(refine_eta: float, **more: object) -> tuple[Tensor, Tensor]:
-    """Mean of refined samples of N(0.3, S), S in (1, 0.25, 0.05), and variance of the state they were predicted from.
+    """Mean of refined samples of N(0.3, S), S in (1, 0.25, 0.05), and variance of the state they
+    were predicted from.
 
     The refinement starts from the exact marginal at index 400.
     """
     S = torch.tensor([1.0, 0.25, 0.05], dtype=torch.float64)
     prior, rows = gaussian(mean=torch.full((3,), 0.3).double(), deviation=S.sqrt()), 401
-    solver = settings((400,), iterations=0, refine_steps=400, refine_scale=0.0, refine_eta=refine_eta, **more)
+    solver = settings(
+        (400,), iterations=0, refine_steps=400, refine_scale=0.0, refine_eta=refine_eta, **more
+    )
     obs = observation(rows, torch.zeros(3).double(), torch.zeros(3, dtype=torch.bool))
     fitted = solver.fit(obs, prior, QuickNoise(rows))
     top = fitted.chain.levels[0]
@@ -344,9 +394,12 @@ def test_released_refinement_shrinks() -> None:
 
 
 def test_guidance_pulls_towards_the_observation() -> None:
-    """One refined step from T_s to the end, written out: x0 of (prior step - scale times the norm's gradient)."""
+    """One refined step from T_s to the end, written out: x0 of (prior step - scale times the norm's
+    gradient)."""
     prior = gaussian(VE(), torch.zeros(2).double(), torch.tensor([0.5, 0.5]).double())
-    solver = VIPaint((2.0,), iterations=0, monte_carlo=1, refine_steps=2, refine_scale=0.3, refine_eta=0.0)
+    solver = VIPaint(
+        (2.0,), iterations=0, monte_carlo=1, refine_steps=2, refine_scale=0.3, refine_eta=0.0
+    )
     obs = observation(1, torch.tensor([0.8, 0.0]).double(), torch.tensor([True, False]))
     noise = QuickNoise(1)
     fitted = solver.fit(obs, prior, noise)
@@ -354,7 +407,9 @@ def test_guidance_pulls_towards_the_observation() -> None:
     fitted.chain.log_var.data.fill_(-80.0)
     t, s = 2.0, 0.002
     x0 = 0.25 / (0.25 + t**2)
-    z = x0 + s / t * (1 - x0) + torch.tensor([0.3 * 0.25 / (0.25 + t**2), 0.0])  # the residual is 0.8 - x0 > 0
+    z = (
+        x0 + s / t * (1 - x0) + torch.tensor([0.3 * 0.25 / (0.25 + t**2), 0.0])
+    )  # the residual is 0.8 - x0 > 0
     expected = 0.25 / (0.25 + s**2) * z
     assert fitted.sample([0]).x.flatten().tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
@@ -362,13 +417,18 @@ def test_guidance_pulls_towards_the_observation() -> None:
 def test_samples_of_nothing_observed_look_unconditional() -> None:
     prior, nothing = gaussian(), torch.zeros(6, dtype=torch.bool)
     chain, _, _ = at_the_posterior(settings(monte_carlo=1), rows=4000, seen=nothing)
-    obs, solver = observation(4000, seen=nothing), settings(monte_carlo=1, refine_steps=60, refine_eta=0.0)
+    obs, solver = (
+        observation(4000, seen=nothing),
+        settings(monte_carlo=1, refine_steps=60, refine_eta=0.0),
+    )
     x = Refinement(solver, chain, obs, prior, QuickNoise(4000), []).sample([0]).x.flatten(1)
     assert standard_errors(x, MEAN).max().item() < 4
-    assert (x.std(0) / DEVIATION).tolist() == pytest.approx([1.0] * 6, rel=0.09)  # one long step between keypoints
+    assert (x.std(0) / DEVIATION).tolist() == pytest.approx(
+        [1.0] * 6, rel=0.09
+    )  # one long step between keypoints
 
 
-# -- a result belongs to its image alone ------------------------------------------------------------------------------
+# -- a result belongs to its image alone -----------------------------------------------------------
 
 
 def small(**more: object) -> VIPaint:
@@ -396,7 +456,9 @@ def test_an_image_does_not_depend_on_its_neighbours(more: dict[str, object]) -> 
     for i in range(3):
         alone = solver.fit(row(obs, i), prior, DoubleNoise.of([i])).sample([0, 1])
         torch.testing.assert_close(alone.x[0], together.x[i], rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(alone.trace["loss"][0], together.trace["loss"][i], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            alone.trace["loss"][0], together.trace["loss"][i], rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("more", [{}, RELEASED], ids=["default", "released"])
@@ -421,17 +483,22 @@ def test_a_draw_does_not_depend_on_the_others() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numbers_have_the_precision_of_the_observation(dtype: torch.dtype) -> None:
     obs = three_images()
-    samples = small().fit(replace(obs, y=obs.y.to(dtype)), gaussian(), DoubleNoise.of(range(3))).sample([0])
+    samples = (
+        small()
+        .fit(replace(obs, y=obs.y.to(dtype)), gaussian(), DoubleNoise.of(range(3)))
+        .sample([0])
+    )
     assert samples.x.dtype == samples.trace["loss"].dtype == dtype
 
 
-# -- cost, conditions, other priors and operators ---------------------------------------------------------------------
+# -- cost, conditions, other priors and operators --------------------------------------------------
 
 
 @pytest.mark.parametrize("indices", [(400,), TWO, FOUR])
 @pytest.mark.parametrize("full_bound", [False, True])
 def test_cost(indices: tuple[int, ...], full_bound: bool) -> None:
-    """K + 1 batches per step, with gradients through all of them; then K - 1 steps down and the guided ones."""
+    """K + 1 batches per step, with gradients through all of them; then K - 1 steps down and the
+    guided ones."""
     prior, K = gaussian(), len(indices)
     solver = settings(indices, iterations=5, monte_carlo=3, refine_steps=6, full_bound=full_bound)
     with prior.metered() as meter:
@@ -443,11 +510,15 @@ def test_cost(indices: tuple[int, ...], full_bound: bool) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, RELEASED], ids=["default", "released"])
-def test_guidance_is_asked_for_where_it_belongs(more: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_is_asked_for_where_it_belongs(
+    more: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     prior, asked = gaussian(), []
     denoise = prior.denoise
 
-    def spy(z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0) -> Tensor:
+    def spy(
+        z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
+    ) -> Tensor:
         assert cond is not None
         assert len(cond.values["label"]) == len(z)
         asked.append(guidance)
@@ -455,11 +526,15 @@ def test_guidance_is_asked_for_where_it_belongs(more: dict[str, object], monkeyp
 
     monkeypatch.setattr(prior, "denoise", spy)
     obs = replace(three_images(), cond=Condition({"label": torch.tensor([3, 1, 4])}))
-    fitted = small(guidance_fit=1.5, guidance_sample=3.0, **more).fit(obs, prior, DoubleNoise.of(range(3)))
+    fitted = small(guidance_fit=1.5, guidance_sample=3.0, **more).fit(
+        obs, prior, DoubleNoise.of(range(3))
+    )
     assert set(asked) == {1.5}
     asked.clear()
     fitted.sample([0])
-    down = [3.0] * 3 if more else [1.5] * 3  # the released code draws the keypoints with the guidance of sampling
+    down = (
+        [3.0] * 3 if more else [1.5] * 3
+    )  # the released code draws the keypoints with the guidance of sampling
     assert asked == down + [3.0] * 6
 
 
@@ -469,7 +544,9 @@ class Doubled(MixturePrior):
     is_latent = True
 
     def __init__(self) -> None:
-        super().__init__(LDM, torch.ones(1), torch.zeros(1, 3), 0.25 * torch.eye(3)[None], (1, 1, 3))
+        super().__init__(
+            LDM, torch.ones(1), torch.zeros(1, 3), 0.25 * torch.eye(3)[None], (1, 1, 3)
+        )
         self.image_shape = (1, 1, 6)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -514,7 +591,7 @@ def test_any_operator_and_any_process(process: Process) -> None:
     assert x.sum((2, 3, 4)).flatten().tolist() == pytest.approx([2.0] * 8, abs=0.5)
 
 
-# -- settings ---------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -533,7 +610,10 @@ def test_any_operator_and_any_process(process: Process) -> None:
         ({"perceptual_weight": -1.0}, "perceptual_weight is 0 or more"),
         ({"prior_law": "random"}, "importance, uniform"),
         ({"compat": "relased"}, "unknown compat relased; valid: none, released"),
-        ({"compat": "released", "prior_law": "importance", "full_bound": False}, "prior_law=uniform"),
+        (
+            {"compat": "released", "prior_law": "importance", "full_bound": False},
+            "prior_law=uniform",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -561,13 +641,23 @@ def test_shipped_presets(name, presets) -> None:
     assert [len(k) for k in in_ratios] == [keypoints] * 3
     in_indices = {key: solver for key, solver in shipped.items() if solver.keypoint_indices}
     assert {len(solver.keypoint_indices) for solver in in_indices.values()} == {min(keypoints, 4)}
-    assert all(solver.perceptual == "lpips_vgg" and solver.refine_term == "nll" for solver in in_indices.values())
-    assert {key for key, solver in shipped.items() if solver.compat != "none"} == {"authors", "authors_lsun"}
+    assert all(
+        solver.perceptual == "lpips_vgg" and solver.refine_term == "nll"
+        for solver in in_indices.values()
+    )
+    assert {key for key, solver in shipped.items() if solver.compat != "none"} == {
+        "authors",
+        "authors_lsun",
+    }
 
 
 def test_the_papers_guiding_step_is_the_released_one_per_sample(presets):
-    """``scale / B`` times the gradient of 100 (mean|r| / b + LPIPS), in the units of a sum over the image."""
+    """``scale / B`` times the gradient of 100 (mean|r| / b + LPIPS), in the units of a sum over the
+    image."""
     shipped, scalars = presets("vipaint2"), 3 * 256 * 256
-    for paper, released in (("vipaint_paper_latent", "authors"), ("vipaint_paper_lsun", "authors_lsun")):
+    for paper, released in (
+        ("vipaint_paper_latent", "authors"),
+        ("vipaint_paper_lsun", "authors_lsun"),
+    ):
         per_sample = 100 * shipped[released].refine_scale / shipped[released].monte_carlo
         assert shipped[paper].refine_scale * scalars == pytest.approx(per_sample, rel=1e-3)

@@ -1,4 +1,5 @@
-"""VIPaint in latent spaces: against itself in pixels through isometries, a Gaussian likelihood, and hand counts."""
+"""VIPaint in latent spaces: against itself in pixels through isometries, a Gaussian likelihood, and
+hand counts."""
 
 from __future__ import annotations
 
@@ -9,16 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators.inpainting import Inpainting
-from priors.base import Prior
-from priors.latents import VQ
-from priors.mixture import MixturePrior
-from priors.process import VP
-from solvers.base import Observation
-from solvers.vipaint import VIPaint
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.latents import VQ
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VP
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.vipaint import VIPaint
 
-QUARTER = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)  # swaps the pixels and one sign
-TURN = torch.tensor([[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64)
+QUARTER = torch.tensor(
+    [[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64
+)  # swaps the pixels and one sign
+TURN = torch.tensor(
+    [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64
+)
 Y = torch.linspace(-1, 1, 3, dtype=torch.float64)
 
 
@@ -28,29 +33,42 @@ def square(a: Tensor, b: Tensor) -> Tensor:
 
 
 def small(**more: object) -> VIPaint:
-    common = {"iterations": 6, "monte_carlo": 2, "prior_levels": 10, "refine_steps": 8, "refine_scale": 0.1}
+    common = {
+        "iterations": 6,
+        "monte_carlo": 2,
+        "prior_levels": 10,
+        "refine_steps": 8,
+        "refine_scale": 0.1,
+    }
     return VIPaint(keypoints=(5.0, 2.0), **{**common, "scale": 0.3, **more})  # type: ignore[arg-type]
 
 
 PERCEPTUAL = {"perceptual": "stlpips", "refine_term": "nll", "perceptual_weight": 0.7}
 
 
-# -- isometries -------------------------------------------------------------------------------------------------------
+# -- isometries ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
-@pytest.mark.parametrize("more", [{}, {"refine_order": "before"}, PERCEPTUAL], ids=["norm", "before", "perceptual"])
+@pytest.mark.parametrize(
+    "more", [{}, {"refine_order": "before"}, PERCEPTUAL], ids=["norm", "before", "perceptual"]
+)
 def test_a_swap_of_pixels_changes_nothing(kind, more, isometry, observe):
-    """Fit and refinement in the latent space equal those in pixels: a posterior of independent numbers survives."""
+    """Fit and refinement in the latent space equal those in pixels: a posterior of independent
+    numbers survives."""
     obs = replace(observe((True, False), Y, rows=3), perceptual=square)
-    latent, pixel = (small(**more).fit(obs, prior, noise).sample([0, 1]) for prior, noise in isometry(kind, QUARTER, 3))
+    latent, pixel = (
+        small(**more).fit(obs, prior, noise).sample([0, 1])
+        for prior, noise in isometry(kind, QUARTER, 3)
+    )
     torch.testing.assert_close(latent.x, pixel.x, rtol=0, atol=1e-9)
     torch.testing.assert_close(latent.trace["loss"], pixel.trace["loss"], rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
 def test_a_rotation_keeps_the_loss_its_slope_and_the_refinement(kind, isometry, observe):
-    """Before it is fitted the posterior is isotropic, and so in every coordinate system the same."""
+    """Before it is fitted the posterior is isotropic, and so in every coordinate system the
+    same."""
     obs, solver = observe((True, False), Y, rows=3), small(iterations=0)
     slopes, losses, samples = [], [], []
     for prior, noise in isometry(kind, TURN, 3):
@@ -63,11 +81,12 @@ def test_a_rotation_keeps_the_loss_its_slope_and_the_refinement(kind, isometry, 
     torch.testing.assert_close(samples[0], samples[1], rtol=0, atol=1e-9)
 
 
-# -- the perceptual distance ------------------------------------------------------------------------------------------
+# -- the perceptual distance -----------------------------------------------------------------------
 
 
 def test_a_square_distance_is_a_gaussian_likelihood(latent_g2, observe, seeded_noise):
-    """``w n |r|^2`` beside ``|r|^2 / (2 s^2)``, with n = 2 scalars in y: a smaller s, for fit and refinement."""
+    """``w n |r|^2`` beside ``|r|^2 / (2 s^2)``, with n = 2 scalars in y: a smaller s, for fit and
+    refinement."""
     obs, prior = observe((True, False), Y, rows=3), latent_g2("vp", TURN)
     weight, s = 0.4, 0.5
     common = {"likelihood": "gaussian", "refine_term": "nll"}
@@ -81,14 +100,19 @@ def test_a_square_distance_is_a_gaussian_likelihood(latent_g2, observe, seeded_n
 
 
 def test_the_norm_is_refined_without_the_distance(latent_g2, observe, seeded_noise):
-    obs, prior = replace(observe((True, False), Y, rows=3), perceptual=square), latent_g2("vp", TURN)
+    obs, prior = (
+        replace(observe((True, False), Y, rows=3), perceptual=square),
+        latent_g2("vp", TURN),
+    )
     x = [
         small(iterations=0, **m).fit(obs, prior, seeded_noise(range(3))).sample([0]).x
         for m in ({}, {"perceptual": "stlpips"})
     ]
     assert torch.equal(x[0], x[1])
     fitted = small(**{**PERCEPTUAL, "refine_term": "norm"}).fit(obs, prior, seeded_noise(range(3)))
-    assert (fitted.losses[-1] - small().fit(obs, prior, seeded_noise(range(3))).losses[-1]).abs().max() > 0.1
+    assert (
+        fitted.losses[-1] - small().fit(obs, prior, seeded_noise(range(3))).losses[-1]
+    ).abs().max() > 0.1
 
 
 def test_the_distance_sees_both_images_with_the_hole_at_zero(latent_g2, observe, seeded_noise):
@@ -99,7 +123,9 @@ def test_the_distance_sees_both_images_with_the_hole_at_zero(latent_g2, observe,
         return square(a, b)
 
     solver = small(iterations=1, **PERCEPTUAL)
-    solver.fit(replace(obs, perceptual=distance), latent_g2("vp", TURN), seeded_noise(range(3))).sample([0])
+    solver.fit(
+        replace(obs, perceptual=distance), latent_g2("vp", TURN), seeded_noise(range(3))
+    ).sample([0])
     assert len(seen) == 1 + 7
     assert all(not a[..., 1].any() and a[..., 0].any() for a, _ in seen)
     assert torch.equal(seen[0][1], obs.repeat(2).y) and torch.equal(seen[-1][1], obs.y)
@@ -107,7 +133,9 @@ def test_the_distance_sees_both_images_with_the_hole_at_zero(latent_g2, observe,
 
 def test_a_missing_distance_is_refused_in_one_line(latent_g2, observe, seeded_noise):
     with pytest.raises(ValueError, match="no perceptual distance; set perceptual=none") as caught:
-        small(perceptual="lpips_vgg").fit(observe((True, False), rows=3), latent_g2("vp"), seeded_noise(range(3)))
+        small(perceptual="lpips_vgg").fit(
+            observe((True, False), rows=3), latent_g2("vp"), seeded_noise(range(3))
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -118,12 +146,13 @@ def test_a_distance_needs_a_mask():
     assert small(perceptual="stlpips").lacks(has | {"mask"}, 0.0) == set()
 
 
-# -- cost and real networks -------------------------------------------------------------------------------------------
+# -- cost and real networks ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["after", "before"])
 def test_calls_by_hand(order, latent_g2, observe, seeded_noise):
-    """Three images, two rows each in the fit, two draws each after it; two keypoints; eight levels below them."""
+    """Three images, two rows each in the fit, two draws each after it; two keypoints; eight levels
+    below them."""
     prior, solver = latent_g2("vp", TURN), small(refine_order=order)
     with prior.metered() as meter:
         fitted = solver.fit(observe((True, False), Y, rows=3), prior, seeded_noise(range(3)))
@@ -142,7 +171,9 @@ def grey(shape: tuple[int, int]) -> Observation:
     return Observation(operator.A(torch.full((2, 1, *shape), 0.3)), operator, perceptual=square)
 
 
-def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(unet_prior, seeded_noise):
+def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(
+    unet_prior, seeded_noise
+):
     prior = unet_prior(latent=True)
     obs = replace(grey((16, 16)), cond=prior.condition(torch.tensor([0, 2])))
     solver = small(iterations=2, refine_steps=3, guidance_sample=2.0, **PERCEPTUAL)
@@ -154,11 +185,21 @@ def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(unet
 
 
 def test_the_gradient_of_a_quantising_decoder_is_the_priors_choice(seeded_noise):
-    """Same start; straight through, the fit follows the decoder at the nearest codes, unquantised at the latent."""
+    """Same start; straight through, the fit follows the decoder at the nearest codes, unquantised
+    at the latent."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = {"in_channels": 1, "out_channels": 1, "latent_channels": 2, "vq_embed_dim": 2, "num_vq_embeddings": 16}
-        blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+        config = {
+            "in_channels": 1,
+            "out_channels": 1,
+            "latent_channels": 2,
+            "vq_embed_dim": 2,
+            "num_vq_embeddings": 16,
+        }
+        blocks = {
+            "down_block_types": ["DownEncoderBlock2D"] * 2,
+            "up_block_types": ["UpDecoderBlock2D"] * 2,
+        }
         latent = VQ({**config, **blocks, "block_out_channels": [8, 8], "norm_num_groups": 4})
     law = torch.zeros(1, 32), torch.eye(32)[None]
     prior: Prior = MixturePrior(VP.scheduled("linear", 1e-4, 0.02), torch.ones(1), *law, (2, 4, 4))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from solvers.walk import walk
+from posterior_bench.solvers.walk import walk
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_walk_is_a_chain_from_noise_to_clean(schedule):
     assert pairs[0][0] == 0
     assert pairs[-1][1] == schedule[0]
     assert all(before[1] == after[0] for before, after in pairwise(pairs))
-    assert all(s == t + 1 or (s == t - schedule[1] and s >= 0 and t < schedule[0]) for t, s in pairs)
+    assert all(
+        s == t + 1 or (s == t - schedule[1] and s >= 0 and t < schedule[0]) for t, s in pairs
+    )
 
 
 @pytest.mark.parametrize("field", ["steps", "jump_length", "resamples"])

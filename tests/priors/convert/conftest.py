@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
 from tests import checkpoints
 
 
@@ -18,5 +17,6 @@ def golden() -> checkpoints.Golden:
 
 @pytest.fixture
 def write_edm(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an EDM pickle of given tensors. Executing the source it embeds would leave a file called ``executed``."""
+    """Writes an EDM pickle of given tensors. Executing the source it embeds would leave a file
+    called ``executed``."""
     return partial(checkpoints.write_edm, tmp_path / "network.pkl")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-
-from priors.convert import adm
 from tests.checkpoints import FLAGS
+
+from posterior_bench.priors.convert import adm
 
 
 def test_a_network_that_predicts_the_image_is_read_as_one(golden, tmp_path) -> None:

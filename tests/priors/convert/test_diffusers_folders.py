@@ -1,4 +1,5 @@
-"""Folders saved by the diffusers library: which settings are served, and in which files weights may lie."""
+"""Folders saved by the diffusers library: which settings are served, and in which files weights may
+lie."""
 
 from __future__ import annotations
 
@@ -9,11 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-from priors.convert import adm, compvis, edm, hub, served
-from priors.convert.trial import call_once
-from priors.convert.wrappers import unwrapped
-from priors.load import load, save
 from tests.checkpoints import (
     AUTOENCODER,
     BLOCKS,
@@ -30,7 +26,14 @@ from tests.checkpoints import (
     write_stable_diffusion_3,
 )
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 454741108\n"
+from posterior_bench.priors.convert import adm, compvis, edm, hub, served
+from posterior_bench.priors.convert.trial import call_once
+from posterior_bench.priors.convert.wrappers import unwrapped
+from posterior_bench.priors.load import load, save
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 454741108\n"
+)
 META = {"name": "tiny", "training": {}, "source": "test", "licence": "MIT"}
 
 
@@ -45,11 +48,12 @@ def eps_of(folder: Path) -> torch.Tensor:
     return prior.denoise(draw(1, 3, 8, 8), prior.level(1.0))
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 def sdxl(folder: Path) -> Path:
-    """A U-Net that wants pooled embeddings and sizes beside the prompt, as that of Stable Diffusion XL."""
+    """A U-Net that wants pooled embeddings and sizes beside the prompt, as that of Stable Diffusion
+    XL."""
     from diffusers import UNet2DConditionModel
 
     write_stable_diffusion(folder)
@@ -102,7 +106,9 @@ def text_folder(**settings: object) -> Callable[[Path], Path]:
 )
 def test_a_network_that_needs_more_is_refused_by_setting_and_value(tmp_path, write, message):
     file = prompts_file(tmp_path / "p.safetensors", [""], context=draw(1, 5, 6))
-    with pytest.raises(ValueError, match=r"unet/config.json: UNet2DConditionModel with .* is not served") as refusal:
+    with pytest.raises(
+        ValueError, match=r"unet/config.json: UNet2DConditionModel with .* is not served"
+    ) as refusal:
         hub.convert(write(tmp_path / "model"), file)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -110,10 +116,26 @@ def test_a_network_that_needs_more_is_refused_by_setting_and_value(tmp_path, wri
 @pytest.mark.parametrize(
     ("place", "changes", "message"),
     [
-        ("unet", {"time_embedding_type": "fourier"}, "UNet2DModel with time_embedding_type='fourier' is not served"),
-        ("unet", {"class_embed_type": "identity"}, "class_embed_type='identity' is not served; valid: None"),
-        ("scheduler", {"_class_name": "LCMScheduler"}, "the scheduler LCMScheduler is not served; valid: DDPM"),
-        ("scheduler", {"use_flow_sigmas": True}, "use_flow_sigmas=True is not served; valid: a folder without it"),
+        (
+            "unet",
+            {"time_embedding_type": "fourier"},
+            "UNet2DModel with time_embedding_type='fourier' is not served",
+        ),
+        (
+            "unet",
+            {"class_embed_type": "identity"},
+            "class_embed_type='identity' is not served; valid: None",
+        ),
+        (
+            "scheduler",
+            {"_class_name": "LCMScheduler"},
+            "the scheduler LCMScheduler is not served; valid: DDPM",
+        ),
+        (
+            "scheduler",
+            {"use_flow_sigmas": True},
+            "use_flow_sigmas=True is not served; valid: a folder without it",
+        ),
     ],
 )
 def test_settings_of_a_pixel_model_and_its_scheduler(ddpm, place, changes, message):
@@ -126,9 +148,14 @@ def test_settings_of_a_pixel_model_and_its_scheduler(ddpm, place, changes, messa
 
 def test_what_changes_nothing_is_let_through(ddpm):
     expected = eps_of(ddpm)
-    edit(ddpm / "unet" / "config.json", dropout=0.1, num_train_timesteps=1000, class_embed_type=None)
     edit(
-        ddpm / "scheduler" / "scheduler_config.json", clip_sample=False, timestep_spacing="trailing", thresholding=True
+        ddpm / "unet" / "config.json", dropout=0.1, num_train_timesteps=1000, class_embed_type=None
+    )
+    edit(
+        ddpm / "scheduler" / "scheduler_config.json",
+        clip_sample=False,
+        timestep_spacing="trailing",
+        thresholding=True,
     )
     torch.testing.assert_close(eps_of(ddpm), expected)
 
@@ -144,7 +171,8 @@ def test_defaults_of_the_class_that_a_folder_names_are_no_settings(tmp_path):
 
 
 def test_every_setting_of_the_library_is_listed_or_refused():
-    """The lists hold names of the library alone, and what they leave out is refused at any other value."""
+    """The lists hold names of the library alone, and what they leave out is refused at any other
+    value."""
     for cls, names in served.ANY.items():
         known, let = served.defaults(cls), {*names, *served.HARMLESS.get(cls, ())}
         assert let <= set(known), cls
@@ -193,7 +221,10 @@ def test_a_learned_variance_is_named_by_the_scheduler(tmp_path):
     )
     unet.save_pretrained(tmp_path / "unet")
     DDPMScheduler().save_pretrained(tmp_path / "scheduler")
-    with pytest.raises(ValueError, match="UNet2DModel with out_channels=6 is not served; valid: 3, or 6 with variance"):
+    with pytest.raises(
+        ValueError,
+        match="UNet2DModel with out_channels=6 is not served; valid: 3, or 6 with variance",
+    ):
         hub.convert(tmp_path)
     DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path / "scheduler")
     prior = hub.convert(tmp_path).prior
@@ -201,7 +232,9 @@ def test_a_learned_variance_is_named_by_the_scheduler(tmp_path):
     with torch.no_grad():
         eps = unet(z, torch.tensor([300])).sample[:, :3]
     assert prior.learned_var
-    torch.testing.assert_close(prior.denoise(z, level), (z - level.sigma * eps) / level.alpha, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        prior.denoise(z, level), (z - level.sigma * eps) / level.alpha, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_mean_and_deviation_of_latents_are_per_channel(tmp_path):
@@ -210,7 +243,14 @@ def test_mean_and_deviation_of_latents_are_per_channel(tmp_path):
 
     write_stable_diffusion(tmp_path)
     mean, std = [0.5, -1.0, 0.0, 2.0], [1.0, 2.0, 0.5, 4.0]
-    kl = made(AutoencoderKL, **AUTOENCODER, latent_channels=4, latents_mean=mean, latents_std=std, scaling_factor=0.7)
+    kl = made(
+        AutoencoderKL,
+        **AUTOENCODER,
+        latent_channels=4,
+        latents_mean=mean,
+        latents_std=std,
+        scaling_factor=0.7,
+    )
     kl.save_pretrained(tmp_path / "vae")
     file = prompts_file(tmp_path / "p.safetensors", [""], context=draw(1, 5, 6))
     prior = load(save(tmp_path / "kept", hub.convert(tmp_path, file).prior, META, torch.float32))
@@ -219,17 +259,20 @@ def test_mean_and_deviation_of_latents_are_per_channel(tmp_path):
         hidden = kl.encode(x).latent_dist.mean
         expected = torch.stack([(hidden[:, c] - mean[c]) / std[c] * 0.7 for c in range(4)], 1)
         torch.testing.assert_close(prior.encode(x), expected)
-        torch.testing.assert_close(prior.decode(expected), kl.decode(hidden).sample, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            prior.decode(expected), kl.decode(hidden).sample, atol=1e-4, rtol=1e-4
+        )
     for changes in ({"latents_std": None}, {"latents_std": [1.0]}, {"shift_factor": 0.1}):
         kl.save_pretrained(tmp_path / "vae")
         edit(tmp_path / "vae" / "config.json", **changes)
         with pytest.raises(
-            ValueError, match=r"vae/config.json: latents_mean=\[0.5, .* is not served; valid: both with 4"
+            ValueError,
+            match=r"vae/config.json: latents_mean=\[0.5, .* is not served; valid: both with 4",
         ):
             hub.convert(tmp_path, file)
 
 
-# -- one call ----------------------------------------------------------------------------------------------------------
+# -- one call --------------------------------------------------------------------------------------
 
 
 def test_every_family_is_called_once_in_small(ddpm, tmp_path):
@@ -240,7 +283,12 @@ def test_every_family_is_called_once_in_small(ddpm, tmp_path):
     write_stable_diffusion_3(tmp_path / "3")
     one = prompts_file(tmp_path / "1.safetensors", [""], context=context)
     three = prompts_file(tmp_path / "3.safetensors", [""], context=context, pooled=pooled)
-    for folder, prompts in ((ddpm, None), (tmp_path / "dit", None), (tmp_path / "4", one), (tmp_path / "9", one)):
+    for folder, prompts in (
+        (ddpm, None),
+        (tmp_path / "dit", None),
+        (tmp_path / "4", one),
+        (tmp_path / "9", one),
+    ):
         call_once(hub.convert(folder, prompts).prior, folder)
     call_once(hub.convert(tmp_path / "3", three).prior, "here")
 
@@ -269,11 +317,16 @@ def test_a_network_that_cannot_be_called_is_refused(ddpm):
         def forward(self, x, t, cond):
             return x * float("inf")
 
-    for net, message in ((Needs(), "not iterable"), (Infinite(), "the network gives values that are not finite")):
+    for net, message in (
+        (Needs(), "not iterable"),
+        (Infinite(), "the network gives values that are not finite"),
+    ):
         prior.net = net
         with pytest.raises(ValueError, match=message) as refusal:
             call_once(prior, ddpm)
-        assert str(refusal.value).startswith(f"{ddpm}: the network cannot be called") and "\n" not in str(refusal.value)
+        assert str(refusal.value).startswith(
+            f"{ddpm}: the network cannot be called"
+        ) and "\n" not in str(refusal.value)
 
 
 def test_a_large_model_is_called_in_small_and_a_fixed_one_at_its_own_size(ddpm):
@@ -293,7 +346,7 @@ def test_a_large_model_is_called_in_small_and_a_fixed_one_at_its_own_size(ddpm):
     assert sides == [8, 8, 512]
 
 
-# -- files of weights --------------------------------------------------------------------------------------------------
+# -- files of weights ------------------------------------------------------------------------------
 
 
 def only(folder: Path) -> set[str]:
@@ -307,11 +360,17 @@ def test_every_way_in_which_the_library_saves(tmp_path, safe, shards, variant):
     unet = write_ddpm(tmp_path)
     unet = unet.half() if variant else unet
     size = "20KB" if shards else "5GB"
-    unet.save_pretrained(tmp_path / "unet", safe_serialization=safe, variant=variant, max_shard_size=size)
-    assert (len(only(tmp_path)) > 2) == shards and all((variant or "") in name for name in only(tmp_path))
+    unet.save_pretrained(
+        tmp_path / "unet", safe_serialization=safe, variant=variant, max_shard_size=size
+    )
+    assert (len(only(tmp_path)) > 2) == shards and all(
+        (variant or "") in name for name in only(tmp_path)
+    )
     converted = hub.convert(tmp_path)
     state = converted.prior.net.unet.state_dict()
-    assert {name: value.dtype for name, value in state.items()} == dict.fromkeys(unet.state_dict(), torch.float32)
+    assert {name: value.dtype for name, value in state.items()} == dict.fromkeys(
+        unet.state_dict(), torch.float32
+    )
     assert all(torch.equal(state[name], value.float()) for name, value in unet.state_dict().items())
     used = {path.name for path in converted.files} - {"config.json", "scheduler_config.json"}
     assert used == {name for name in only(tmp_path) if not name.endswith(".json")}
@@ -329,7 +388,9 @@ def test_the_most_precise_of_several_files_is_taken(ddpm):
     whole.unlink()
     assert not hub.convert(ddpm).prior.net.state_dict()[kernel].any()
     (unet / "diffusion_pytorch_model.bin").unlink()
-    (unet / "diffusion_pytorch_model.fp16.safetensors").rename(unet / "diffusion_pytorch_model.a.safetensors")
+    (unet / "diffusion_pytorch_model.fp16.safetensors").rename(
+        unet / "diffusion_pytorch_model.a.safetensors"
+    )
     save_file(state, unet / "diffusion_pytorch_model.b.safetensors")
     with pytest.raises(ValueError, match="has the variants a, b; leave the files of one of them"):
         hub.convert(ddpm)
@@ -341,7 +402,9 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
     index = tmp_path / "unet" / "diffusion_pytorch_model.bin.index.json"
     shards = sorted({*json.loads(index.read_text())["weight_map"].values()})
     (tmp_path / "unet" / shards[0]).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lists {shards[0]}, which is not there \(1 of {len(shards)}\)"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"lists {shards[0]}, which is not there \(1 of {len(shards)}\)"
+    ):
         hub.convert(tmp_path)
     for listed, message in (
         ({}, "lists no files"),
@@ -354,11 +417,18 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["unet/diffusion_pytorch_model.safetensors", "unet/config.json", "scheduler/scheduler_config.json"]
+    "place",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+    ],
 )
 def test_a_git_lfs_pointer_is_called_one(ddpm, place):
     (ddpm / place).write_text(POINTER)
-    with pytest.raises(ValueError, match="is a git-lfs pointer, not the file itself; run `git lfs pull` in") as refusal:
+    with pytest.raises(
+        ValueError, match="is a git-lfs pointer, not the file itself; run `git lfs pull` in"
+    ) as refusal:
         hub.convert(ddpm)
     assert str(refusal.value).startswith(str(ddpm / place)) and "\n" not in str(refusal.value)
 
@@ -373,7 +443,7 @@ def test_git_lfs_pointers_of_other_files(ddpm, tmp_path):
         load(kept)
 
 
-# -- wrappers ----------------------------------------------------------------------------------------------------------
+# -- wrappers --------------------------------------------------------------------------------------
 
 
 def averaged(net: torch.nn.Module) -> torch.nn.Module:
@@ -413,7 +483,9 @@ def test_a_wrapper_inside_a_name_and_around_a_checkpoint_of_adm(golden, tmp_path
     weights = golden.weights("adm")
     expected = {name: value for name, value in _adm(tmp_path / "a.pt", weights).items()}
     for wrap in ("module.{}", "_orig_mod.module.{}", "model.{}"):
-        found = _adm(tmp_path / "b.pt", {wrap.format(name): value for name, value in weights.items()})
+        found = _adm(
+            tmp_path / "b.pt", {wrap.format(name): value for name, value in weights.items()}
+        )
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
@@ -432,8 +504,14 @@ def test_weights_that_are_not_of_one_network_are_named(ddpm):
             {f"{head}.{n}": v for head in ("ema", "model") for n, v in state.items()},
             r"below 'ema\.' and 'model\.'; keep",
         ),
-        ({"model": state, "ema": state, "step": 3}, "holds weights under 'model' and 'ema'; save one of them alone"),
-        ({**state, **{f"module.{name}": value for name, value in state.items()}}, "twice, once below a wrapper"),
+        (
+            {"model": state, "ema": state, "step": 3},
+            "holds weights under 'model' and 'ema'; save one of them alone",
+        ),
+        (
+            {**state, **{f"module.{name}": value for name, value in state.items()}},
+            "twice, once below a wrapper",
+        ),
     ):
         torch.save(content, file)
         with pytest.raises(ValueError, match=message) as refusal:
@@ -443,15 +521,25 @@ def test_weights_that_are_not_of_one_network_are_named(ddpm):
 
 def test_names_of_a_network_stay():
     one = torch.zeros(1)
-    for names in (["model.diffusion_model.a", "cond.b"], ["unet"], ["a.b", "a.c"], ["transformer_blocks.0.a"]):
+    for names in (
+        ["model.diffusion_model.a", "cond.b"],
+        ["unet"],
+        ["a.b", "a.c"],
+        ["transformer_blocks.0.a"],
+    ):
         assert [*unwrapped(dict.fromkeys(names, one), "here")] == names
 
 
 @pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.module.{}", "_forward_module.{}"])
 def test_wrappers_in_the_pickles_of_edm(golden, write_edm, wrap):
-    expected = edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))).prior.net.state_dict()
+    expected = edm.convert(
+        write_edm(golden.config("edm"), golden.weights("edm"))
+    ).prior.net.state_dict()
     around = {wrap.format(name): value for name, value in golden.weights("edm").items()}
-    inside = {name.replace("model.", f"model.{wrap.format('')}", 1): v for name, v in golden.weights("edm").items()}
+    inside = {
+        name.replace("model.", f"model.{wrap.format('')}", 1): v
+        for name, v in golden.weights("edm").items()
+    }
     assert not {*around} & {*inside}
     for weights in (around, inside):
         found = edm.convert(write_edm(golden.config("edm"), weights)).prior.net.state_dict()
@@ -474,7 +562,10 @@ def test_wrappers_in_checkpoints_of_latent_diffusion(golden, tmp_path, wrap, pla
         before = f"model_ema.{place.removeprefix('model.').replace('.', '')}"
         after = f"{before}{wrap.format('').replace('.', '')}"
         counters = ("model_ema.decay", "model_ema.num_updates")
-        wrapped = {n if n in counters else n.replace(before, after, 1): value for n, value in wrapped.items()}
+        wrapped = {
+            n if n in counters else n.replace(before, after, 1): value
+            for n, value in wrapped.items()
+        }
     assert {*wrapped} != {*state}
     found = _latent(tmp_path / "b.ckpt", {**content, "state_dict": wrapped}, config)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -484,4 +575,7 @@ def _latent(path: Path, content: dict, config: dict) -> dict[str, torch.Tensor]:
     torch.save(content, path)
     prior = compvis.convert(path, None, config).prior
     assert prior.latent is not None
-    return {**prior.net.state_dict(), **{f"latent.{n}": v for n, v in prior.latent.state_dict().items()}}
+    return {
+        **prior.net.state_dict(),
+        **{f"latent.{n}": v for n, v in prior.latent.state_dict().items()},
+    }

@@ -1,4 +1,5 @@
-"""Whole checkpoints of every family, in small: converted, saved, loaded, and compared with the network itself."""
+"""Whole checkpoints of every family, in small: converted, saved, loaded, and compared with the
+network itself."""
 
 from __future__ import annotations
 
@@ -9,13 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from priors.base import Prior
-from priors.convert import adm, compvis, edm, hub
-from priors.convert.base import Converted
-from priors.load import load, save
-from priors.process import VP, Flow, Level
 from tests.checkpoints import (
     AUTOENCODER,
     FLAGS,
@@ -30,6 +24,13 @@ from tests.checkpoints import (
     write_stable_diffusion,
     write_stable_diffusion_3,
 )
+from torch import Tensor
+
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert import adm, compvis, edm, hub
+from posterior_bench.priors.convert.base import Converted
+from posterior_bench.priors.load import load, save
+from posterior_bench.priors.process import VP, Flow, Level
 
 
 def kept(converted: Converted, folder: Path) -> Prior:
@@ -42,13 +43,17 @@ def one_line(text: str) -> bool:
     return "\n" not in text
 
 
-# -- EDM ---------------------------------------------------------------------------------------------------------------
+# -- EDM -------------------------------------------------------------------------------------------
 
 
 class TestEDM:
     def test_the_prior_of_a_pickle(self, golden, write_edm, tmp_path):
         prior = kept(edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))), tmp_path)
-        assert (prior.image_shape, prior.parameterization, prior.num_classes) == ((3, 16, 16), "edm", 5)
+        assert (prior.image_shape, prior.parameterization, prior.num_classes) == (
+            (3, 16, 16),
+            "edm",
+            5,
+        )
         assert prior.process.spec == {"kind": "ve", "ratio_min": 0.002, "ratio_max": 80.0}
         levels = Level.stack([prior.level(sigma) for sigma in golden["edm/sigma"].tolist()])
         x0 = prior.denoise(golden["edm/x"], levels, prior.condition(golden["edm/label"]))
@@ -58,7 +63,9 @@ class TestEDM:
         prior = edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))).prior
         assert "guidance" not in prior.caps
         with pytest.raises(ValueError, match="guidance 2 needs a condition and a trained null"):
-            prior.denoise(golden["edm/x"], prior.level(1.0), prior.condition(golden["edm/label"]), guidance=2)
+            prior.denoise(
+                golden["edm/x"], prior.level(1.0), prior.condition(golden["edm/label"]), guidance=2
+            )
         dropped = {**golden.config("edm"), "label_dropout": 0.1}
         assert edm.convert(write_edm(dropped, golden.weights("edm"))).prior.null_label == 5
 
@@ -71,7 +78,10 @@ class TestEDM:
             ({"num_blocks": 2}, "lacks 'enc.16x16_block1.norm0.weight'"),
             ({"channel_mult": [1]}, "lacks 'dec.16x16_in0"),
             ({"attn_resolutions": []}, "has no use for 'unet.*attentions"),
-            ({"label_dim": 6}, r"'unet.class_embedding.weight' has shape \(6, 512\), the network wants \(7, 512\)"),
+            (
+                {"label_dim": 6},
+                r"'unet.class_embedding.weight' has shape \(6, 512\), the network wants \(7, 512\)",
+            ),
         ],
     )
     def test_another_network_is_refused(self, golden, write_edm, settings, message):
@@ -89,7 +99,7 @@ class TestEDM:
             edm.convert(write_edm(config, weights))
 
 
-# -- ADM ---------------------------------------------------------------------------------------------------------------
+# -- ADM -------------------------------------------------------------------------------------------
 
 
 class TestADM:
@@ -100,15 +110,23 @@ class TestADM:
 
     def test_the_prior_of_a_checkpoint(self, golden, path, tmp_path):
         prior = kept(adm.convert(path, flags=FLAGS), tmp_path)
-        assert (prior.image_shape, prior.parameterization, prior.learned_var) == ((3, 16, 16), "eps", True)
-        assert prior.process.ratio_max == pytest.approx(157, abs=0.5)  # published range of the linear schedule
+        assert (prior.image_shape, prior.parameterization, prior.learned_var) == (
+            (3, 16, 16),
+            "eps",
+            True,
+        )
+        assert prior.process.ratio_max == pytest.approx(
+            157, abs=0.5
+        )  # published range of the linear schedule
         z, level = golden["adm/x"], prior.level_at_index(7)
         x0 = prior.denoise(z, level)
         eps = (z[0] - level.alpha * x0[0]) / level.sigma
         torch.testing.assert_close(eps, golden["adm/out"][0, :3], atol=5e-5, rtol=0)
         same, fraction = prior.denoise_with_variance(z, level)
         assert torch.equal(same, x0)
-        torch.testing.assert_close(fraction[0], (golden["adm/out"][0, 3:] + 1) / 2, atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            fraction[0], (golden["adm/out"][0, 3:] + 1) / 2, atol=5e-5, rtol=0
+        )
 
     def test_half_precision_weights_become_float32(self, golden, path):
         torch.save({name: value.half() for name, value in golden.weights("adm").items()}, path)
@@ -124,10 +142,16 @@ class TestADM:
             ({"num_res_blocks": 2}, "lacks .input_blocks"),
             ({"attention_resolutions": "16,8"}, r"lacks 'input_blocks\.1\.1\.norm\.weight'"),
             ({"resblock_updown": False}, r"lacks 'input_blocks\.2\.0\.op\.weight'"),
-            ({"num_head_channels": 48}, r"to_q\.weight' has shape \(64, 64\), the network wants \(48, 64\)"),
+            (
+                {"num_head_channels": 48},
+                r"to_q\.weight' has shape \(64, 64\), the network wants \(48, 64\)",
+            ),
             ({"channel_mult": "1,2,2"}, "lacks"),
             ({"class_cond": True}, "lacks 'label_emb.weight'"),
-            ({"noise_schedule": "warped"}, "unknown noise_schedule 'warped'; valid: linear, cosine"),
+            (
+                {"noise_schedule": "warped"},
+                "unknown noise_schedule 'warped'; valid: linear, cosine",
+            ),
             ({"colour": 1}, "unknown flag colour; valid: image_size"),
             ({"num_channels": "wide"}, "num_channels must be a whole number"),
         ],
@@ -139,7 +163,8 @@ class TestADM:
 
     def test_layouts_have_names(self, path):
         with pytest.raises(
-            ValueError, match="give one of imagenet256_uncond, celeba256, ffhq, imagenet64, or its flags"
+            ValueError,
+            match="give one of imagenet256_uncond, celeba256, ffhq, imagenet64, or its flags",
         ):
             adm.convert(path)
         with pytest.raises(ValueError, match="unknown layout 'lsun'; valid: imagenet256_uncond"):
@@ -152,13 +177,16 @@ class TestADM:
         assert (right.denoise(z, level) - wrong.denoise(z, level)).abs().max() > 0.01
 
 
-# -- CompVis -----------------------------------------------------------------------------------------------------------
+# -- CompVis ---------------------------------------------------------------------------------------
 
 
 class TestCompVis:
     @pytest.fixture
     def churches(self, golden, tmp_path) -> Path:
-        torch.save(ckpt(golden, "ldm_churches_like", "kl", scale_factor=torch.tensor(0.25)), tmp_path / "model.ckpt")
+        torch.save(
+            ckpt(golden, "ldm_churches_like", "kl", scale_factor=torch.tensor(0.25)),
+            tmp_path / "model.ckpt",
+        )
         return tmp_path / "model.ckpt"
 
     @pytest.fixture
@@ -169,27 +197,42 @@ class TestCompVis:
         level = prior.level_at_index(index)
         return (z - level.alpha * prior.denoise(z, level)) / level.sigma
 
-    def test_churches_have_eight_heads_averaged_weights_and_a_measured_scale(self, golden, churches, config, tmp_path):
+    def test_churches_have_eight_heads_averaged_weights_and_a_measured_scale(
+        self, golden, churches, config, tmp_path
+    ):
         converted = compvis.convert(churches, config=config)
         prior = kept(converted, tmp_path)
-        assert (prior.image_shape, prior.latent_shape, prior.is_latent) == ((3, 16, 16), (4, 8, 8), True)
+        assert (prior.image_shape, prior.latent_shape, prior.is_latent) == (
+            (3, 16, 16),
+            (4, 8, 8),
+            True,
+        )
         assert prior.latent.settings["scale"] == 0.25 and converted.facts["weights"] == "ema"
         assert prior.process.spec["schedule"] == "scaled_linear"
         out = self.eps(prior, golden["ldm_churches_like/x"], 7)
         torch.testing.assert_close(out[0], golden["ldm_churches_like/out"][0], atol=5e-5, rtol=0)
-        torch.testing.assert_close(prior.encode(golden["kl/x"]), 0.25 * golden["kl/mean"], atol=5e-5, rtol=0)
-        torch.testing.assert_close(prior.decode(0.25 * golden["kl/mean"]), golden["kl/dec"], atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            prior.encode(golden["kl/x"]), 0.25 * golden["kl/mean"], atol=5e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            prior.decode(0.25 * golden["kl/mean"]), golden["kl/dec"], atol=5e-5, rtol=0
+        )
 
     def test_raw_weights_on_request(self, golden, churches, config):
         prior = compvis.convert(churches, config=config, weights="raw").prior
         out = self.eps(prior, golden["ldm_churches_like/x"], 7)
-        torch.testing.assert_close(out[0], golden["ldm_churches_like/out"][0] + 1.0, atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            out[0], golden["ldm_churches_like/out"][0] + 1.0, atol=5e-5, rtol=0
+        )
 
     def test_classes_are_contexts_and_the_last_is_null(self, golden, tmp_path):
         table = torch.cat([golden["ldm_cin_like/context"][:, 0], draw(1, 24)])
         state = ckpt(golden, "ldm_cin_like", "vq", ema=False, classes=table)
         torch.save(state, tmp_path / "model.ckpt")
-        condition = {"target": "ldm.modules.ClassEmbedder", "params": {"n_classes": 3, "embed_dim": 24}}
+        condition = {
+            "target": "ldm.modules.ClassEmbedder",
+            "params": {"n_classes": 3, "embed_dim": 24},
+        }
         config = upstream_config(golden, "ldm_cin_like", "vq", cond_stage_config=condition)
         converted = compvis.convert(tmp_path / "model.ckpt", config=config)
         prior = kept(converted, tmp_path)
@@ -207,7 +250,9 @@ class TestCompVis:
 
     def test_the_autoencoder_may_lie_in_another_file(self, golden, churches, config, tmp_path):
         content = torch.load(churches)
-        first = {k: v for k, v in content["state_dict"].items() if k.startswith("first_stage_model.")}
+        first = {
+            k: v for k, v in content["state_dict"].items() if k.startswith("first_stage_model.")
+        }
         content["state_dict"] = {k: v for k, v in content["state_dict"].items() if k not in first}
         torch.save(content, churches)
         with pytest.raises(ValueError, match=r"lacks 'autoencoder\.decoder"):
@@ -217,7 +262,9 @@ class TestCompVis:
         torch.save({"state_dict": {**own, "loss.logvar": torch.zeros(())}}, other)
         converted = compvis.convert(churches, config=config, autoencoder=other)
         assert converted.files == [churches, other]
-        torch.testing.assert_close(converted.prior.encode(golden["kl/x"]), 0.25 * golden["kl/mean"], atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            converted.prior.encode(golden["kl/x"]), 0.25 * golden["kl/mean"], atol=5e-5, rtol=0
+        )
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -227,16 +274,28 @@ class TestCompVis:
                 lambda s: s.pop("model_ema.diffusion_modelout2bias"),
                 "has no averaged weights for diffusion_modelout2bias",
             ),
-            (lambda s: s.update({"model_ema.other": torch.ones(1)}), "averaged weights left over: other"),
+            (
+                lambda s: s.update({"model_ema.other": torch.ones(1)}),
+                "averaged weights left over: other",
+            ),
             (lambda s: s.update({"optimizer.x": torch.ones(1)}), "has 'optimizer.x' left over"),
             (lambda s: s.update({"cond_stage_model.w": torch.ones(1)}), "has no use for 'w'"),
-            (lambda s: s.update({"alphas_cumprod": torch.linspace(0.9, 0.1, 1000)}), "another noise schedule"),
+            (
+                lambda s: s.update({"alphas_cumprod": torch.linspace(0.9, 0.1, 1000)}),
+                "another noise schedule",
+            ),
             (
                 lambda s: s.update({"first_stage_model.extra.weight": torch.ones(1)}),
                 "has no use for 'autoencoder.extra",
             ),
-            (lambda s: s["first_stage_model.quant_conv.bias"].fill_(float("inf")), "not finite in 'autoencoder.quant"),
-            (lambda s: s["model_ema.diffusion_modelout2bias"].fill_(float("nan")), r"not finite in 'unet\.conv_out"),
+            (
+                lambda s: s["first_stage_model.quant_conv.bias"].fill_(float("inf")),
+                "not finite in 'autoencoder.quant",
+            ),
+            (
+                lambda s: s["model_ema.diffusion_modelout2bias"].fill_(float("nan")),
+                r"not finite in 'unet\.conv_out",
+            ),
         ],
     )
     def test_what_does_not_fit_exactly_is_refused(self, churches, config, change, message):
@@ -252,15 +311,26 @@ class TestCompVis:
         content = torch.load(churches)
         content["state_dict"]["alphas_cumprod"] = (1 - betas).cumprod(0).float()
         torch.save(content, churches)
-        assert compvis.convert(churches, config=config).prior.process.ratio_max == pytest.approx(38.66, abs=0.01)
+        assert compvis.convert(churches, config=config).prior.process.ratio_max == pytest.approx(
+            38.66, abs=0.01
+        )
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
             ({"beta_schedule": "cosine"}, "beta_schedule cosine is not supported"),
-            ({"first_stage_config": {"target": "ldm.Identity", "params": {}}}, "autoencoder ldm.Identity is not"),
-            ({"cond_stage_config": {"target": "ldm.BERTEmbedder", "params": {}}}, "condition ldm.BERTEmbedder is not"),
-            ({"unet_config": {"target": "ldm.UNetModel", "params": {"disable": 1}}}, "not supported: disable"),
+            (
+                {"first_stage_config": {"target": "ldm.Identity", "params": {}}},
+                "autoencoder ldm.Identity is not",
+            ),
+            (
+                {"cond_stage_config": {"target": "ldm.BERTEmbedder", "params": {}}},
+                "condition ldm.BERTEmbedder is not",
+            ),
+            (
+                {"unet_config": {"target": "ldm.UNetModel", "params": {"disable": 1}}},
+                "not supported: disable",
+            ),
             ({"unet_config": 3}, "'unet_config' must hold settings"),
         ],
     )
@@ -271,7 +341,9 @@ class TestCompVis:
         assert one_line(str(refusal.value))
 
     def test_layouts_have_names(self, churches):
-        with pytest.raises(ValueError, match=r"give one of lsun_churches, cin256, celeba256, or its config\.yaml"):
+        with pytest.raises(
+            ValueError, match=r"give one of lsun_churches, cin256, celeba256, or its config\.yaml"
+        ):
             compvis.convert(churches)
         with pytest.raises(ValueError, match="unknown layout 'bedrooms'; valid: lsun_churches"):
             compvis.convert(churches, "bedrooms")
@@ -279,11 +351,12 @@ class TestCompVis:
             compvis.convert(churches, "celeba256")
 
 
-# -- diffusers folders -------------------------------------------------------------------------------------------------
+# -- diffusers folders -----------------------------------------------------------------------------
 
 
 def observed() -> tuple[Tensor, Tensor]:
-    """Two images ``(2, 3, 16, 16)`` and a mask of which every patch of 2 x 2 pixels is kept, hidden, or mixed."""
+    """Two images ``(2, 3, 16, 16)`` and a mask of which every patch of 2 x 2 pixels is kept,
+    hidden, or mixed."""
     mask = torch.ones(2, 1, 16, 16, dtype=torch.bool)
     mask[0, :, 3:9, 5:12] = False
     mask[1, :, :, 9:] = False
@@ -292,7 +365,8 @@ def observed() -> tuple[Tensor, Tensor]:
 
 class TestHub:
     def check_eps(self, prior: Prior, eps, index: float = 417.25) -> None:
-        """At a level between two training steps the network is given exactly that time, as a tensor."""
+        """At a level between two training steps the network is given exactly that time, as a
+        tensor."""
         z, level = draw(2, *prior.latent_shape), prior.level_at_index(index)
         with torch.no_grad():
             expected = (z - level.sigma * eps(z, torch.full((2,), index))) / level.alpha
@@ -306,7 +380,11 @@ class TestHub:
         (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\nlicense: none\n")
         converted = hub.convert(tmp_path)
         prior = kept(converted, tmp_path)
-        assert (prior.image_shape, prior.is_latent, converted.licence) == ((3, 8, 8), False, "apache-2.0")
+        assert (prior.image_shape, prior.is_latent, converted.licence) == (
+            (3, 8, 8),
+            False,
+            "apache-2.0",
+        )
         assert prior.process.spec == VP.scheduled("linear", 1e-4, 0.02).spec
         self.check_eps(prior, lambda z, t: unet(z, t).sample)
 
@@ -316,7 +394,12 @@ class TestHub:
         file = tmp_path / "unet" / "diffusion_pytorch_model.bin"
         old = {}
         for name, value in torch.load(file).items():
-            for ours, theirs in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            for ours, theirs in (
+                ("to_q", "query"),
+                ("to_k", "key"),
+                ("to_v", "value"),
+                ("to_out.0", "proj_attn"),
+            ):
                 name = name.replace(f".{ours}.", f".{theirs}.")
             old[name] = value
         assert any("proj_attn" in name for name in old)
@@ -336,7 +419,9 @@ class TestHub:
             prior = kept(hub.convert(tmp_path), tmp_path)
             assert (prior.image_shape, prior.latent_shape) == ((3, 16, 16), (3, 8, 8))
             torch.testing.assert_close(prior.encode(x), vq.encode(x).latents)
-            torch.testing.assert_close(prior.decode(prior.encode(x)), vq.decode(vq.encode(x).latents).sample)
+            torch.testing.assert_close(
+                prior.decode(prior.encode(x)), vq.decode(vq.encode(x).latents).sample
+            )
 
     def test_dit_has_labels_a_null_label_and_a_learned_variance(self, tmp_path):
         transformer = write_dit(tmp_path)
@@ -345,7 +430,9 @@ class TestHub:
         assert (prior.image_shape, prior.latent.settings["scale"]) == ((3, 16, 16), 0.18215)
 
         def eps(label: int):
-            return lambda z, t: transformer(z, timestep=t, class_labels=torch.tensor([label] * 2)).sample[:, :4]
+            return lambda z, t: transformer(
+                z, timestep=t, class_labels=torch.tensor([label] * 2)
+            ).sample[:, :4]
 
         self.check_eps(prior, eps(5))
         z, level = draw(2, 4, 8, 8), prior.level_at_index(300)
@@ -358,7 +445,9 @@ class TestHub:
     def test_stable_diffusion_reads_a_label_as_the_number_of_a_prompt(self, tmp_path, kind, ours):
         unet = write_stable_diffusion(tmp_path, kind)
         context = draw(3, 5, 6, seed=2)
-        file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", "", "a cat"], context=context)
+        file = prompts_file(
+            tmp_path / "prompts.safetensors", ["a dog", "", "a cat"], context=context
+        )
         converted = hub.convert(tmp_path, file)
         prior = kept(converted, tmp_path)
         assert converted.class_names == ["a dog", "a cat"] and file in converted.files
@@ -369,7 +458,11 @@ class TestHub:
         for cond, rows in ((prior.condition(torch.tensor([1, 0])), [2, 0]), (None, [1, 1])):
             with torch.no_grad():
                 out = unet(z, t, encoder_hidden_states=context[rows]).sample
-                x0 = level.alpha * z - level.sigma * out if ours == "v" else (z - level.sigma * out) / level.alpha
+                x0 = (
+                    level.alpha * z - level.sigma * out
+                    if ours == "v"
+                    else (z - level.sigma * out) / level.alpha
+                )
             torch.testing.assert_close(prior.denoise(z, level, cond), x0, atol=1e-4, rtol=1e-4)
 
     def test_the_empty_prompt_alone_is_no_label(self, tmp_path):
@@ -382,10 +475,15 @@ class TestHub:
     def test_inputs_that_are_neither_latents_nor_those_of_inpainting_are_refused(self, tmp_path):
         write_stable_diffusion(tmp_path, channels=8)
         file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6))
-        with pytest.raises(ValueError, match=r"has 8 input channels for latents of 4; .* has 4, one for inpainting 9"):
+        with pytest.raises(
+            ValueError,
+            match=r"has 8 input channels for latents of 4; .* has 4, one for inpainting 9",
+        ):
             hub.convert(tmp_path, file)
 
-    def test_the_unet_for_inpainting_reads_latent_then_mask_of_the_hole_then_the_image_with_a_grey_hole(self, tmp_path):
+    def test_the_unet_for_inpainting_reads_latent_then_mask_of_the_hole_then_the_image_with_a_grey_hole(
+        self, tmp_path
+    ):
         from diffusers import AutoencoderKL
 
         unet = write_stable_diffusion(tmp_path, channels=9)
@@ -407,10 +505,14 @@ class TestHub:
             with torch.no_grad():
                 out = unet(given, t, encoder_hidden_states=context[[row] * 2]).sample
             outs[row] = (z - level.sigma * out) / level.alpha
-            torch.testing.assert_close(prior.denoise(z, level, ours), outs[row], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                prior.denoise(z, level, ours), outs[row], atol=1e-4, rtol=1e-4
+            )
         guided = prior.denoise(z, level, cond, guidance=3.0)
         torch.testing.assert_close(guided, outs[1] + 3 * (outs[0] - outs[1]), atol=1e-3, rtol=1e-3)
-        assert (prior.denoise(z, level, prior.inpainting(x * ~mask, ~mask)) - outs[1]).abs().max() > 1e-3
+        assert (
+            prior.denoise(z, level, prior.inpainting(x * ~mask, ~mask)) - outs[1]
+        ).abs().max() > 1e-3
 
     def test_an_inpainting_model_is_not_asked_without_its_condition(self, tmp_path):
         write_stable_diffusion(tmp_path, channels=9)
@@ -427,7 +529,9 @@ class TestHub:
         from types import SimpleNamespace
 
         from diffusers import AutoencoderKL
-        from diffusers.pipelines.controlnet_sd3 import StableDiffusion3ControlNetInpaintingPipeline as Pipeline3
+        from diffusers.pipelines.controlnet_sd3 import (
+            StableDiffusion3ControlNetInpaintingPipeline as Pipeline3,
+        )
         from diffusers.pipelines.stable_diffusion import StableDiffusionInpaintPipeline as Pipeline1
 
         x, mask = observed()
@@ -440,22 +544,30 @@ class TestHub:
         prior = hub.convert(tmp_path / "one", file).prior
         vae = AutoencoderKL.from_pretrained(tmp_path / "one" / "vae").eval()
         pipeline = SimpleNamespace(vae=vae, vae_scale_factor=2)
-        pipeline._encode_vae_image = lambda image, generator: Pipeline1._encode_vae_image(pipeline, image, generator)
+        pipeline._encode_vae_image = lambda image, generator: Pipeline1._encode_vae_image(
+            pipeline, image, generator
+        )
         fixed = (2, width, width, torch.float32, "cpu", one_draw(), False)
         with torch.no_grad():
-            theirs = torch.cat(Pipeline1.prepare_mask_latents(pipeline, hole, x * (hole < 0.5), *fixed), 1)
+            theirs = torch.cat(
+                Pipeline1.prepare_mask_latents(pipeline, hole, x * (hole < 0.5), *fixed), 1
+            )
         ours = prior.inpainting(x * mask, mask, noise=noise).values["inpaint"]
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
         write_stable_diffusion_3(tmp_path / "three")
         self.controlnet(tmp_path / "control")
-        file = prompts_file(tmp_path / "prompts3.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10))
+        file = prompts_file(
+            tmp_path / "prompts3.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10)
+        )
         prior = hub.convert(tmp_path / "three", file, tmp_path / "control").prior
         vae = AutoencoderKL.from_pretrained(tmp_path / "three" / "vae").eval()
         pipeline = SimpleNamespace(vae=vae, vae_scale_factor=2)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(5)
-            theirs = Pipeline3.prepare_image_with_mask(pipeline, x, hole, width, width, 2, 1, "cpu", torch.float32)
+            theirs = Pipeline3.prepare_image_with_mask(
+                pipeline, x, hole, width, width, 2, 1, "cpu", torch.float32
+            )
         ours = prior.inpainting(x * mask, mask, noise=noise).values["inpaint"]
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
@@ -491,9 +603,13 @@ class TestHub:
     ):
         transformer, kl = write_stable_diffusion_3(tmp_path)
         controlnet = self.controlnet(tmp_path / "control", unpooled=unpooled)
-        edit(tmp_path / "control" / "config.json", extra_conditioning_channels=None)  # as it is published
+        edit(
+            tmp_path / "control" / "config.json", extra_conditioning_channels=None
+        )  # as it is published
         context, pooled = draw(2, 5, 6, seed=3), draw(2, 10, seed=4)
-        file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled)
+        file = prompts_file(
+            tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled
+        )
         converted = hub.convert(tmp_path, file, tmp_path / "control")
         assert converted.files[-3:-1] == sorted((tmp_path / "control").iterdir())
         prior = kept(converted, tmp_path)
@@ -519,26 +635,37 @@ class TestHub:
                     return_dict=False,
                     **told,
                 )
-                flow = transformer(z, pooled_projections=rows, block_controlnet_hidden_states=added, **told).sample
+                flow = transformer(
+                    z, pooled_projections=rows, block_controlnet_hidden_states=added, **told
+                ).sample
             return z - 0.6 * flow
 
         cond = prior.inpainting(x * mask, mask, prior.condition(torch.zeros(2, dtype=torch.long)))
-        torch.testing.assert_close(prior.denoise(z, level, cond), expected(1.0), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            prior.denoise(z, level, cond), expected(1.0), atol=1e-4, rtol=1e-4
+        )
         weaker = load(tmp_path / "kept", control_scale=0.5)
-        torch.testing.assert_close(weaker.denoise(z, level, cond), expected(0.5), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            weaker.denoise(z, level, cond), expected(0.5), atol=1e-4, rtol=1e-4
+        )
         assert (expected(1.0) - expected(0.0)).abs().max() > 1e-2
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"extra": 0}, r"reads 4 channels and not 4 \+ 1: it was not trained for inpainting"),
-            ({"heads": 4}, "has num_attention_heads 4, and the transformer 2: it belongs to another model"),
+            (
+                {"heads": 4},
+                "has num_attention_heads 4, and the transformer 2: it belongs to another model",
+            ),
         ],
     )
     def test_another_controlnet_is_refused(self, tmp_path, change, message):
         write_stable_diffusion_3(tmp_path)
         self.controlnet(tmp_path / "control", **change)
-        file = prompts_file(tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10))
+        file = prompts_file(
+            tmp_path / "prompts.safetensors", [""], context=draw(1, 5, 6), pooled=draw(1, 10)
+        )
         with pytest.raises(ValueError, match=message):
             hub.convert(tmp_path, file, tmp_path / "control")
 
@@ -555,11 +682,15 @@ class TestHub:
     def test_stable_diffusion_3(self, tmp_path):
         transformer, kl = write_stable_diffusion_3(tmp_path)
         context, pooled = draw(2, 5, 6, seed=3), draw(2, 10, seed=4)
-        file = prompts_file(tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled)
+        file = prompts_file(
+            tmp_path / "prompts.safetensors", ["a dog", ""], context=context, pooled=pooled
+        )
         prior = kept(hub.convert(tmp_path, file), tmp_path)
         assert isinstance(prior.process, Flow) and prior.process.shift == 3.0
         x = draw(1, 3, 16, 16)
-        torch.testing.assert_close(prior.encode(x), (kl.encode(x).latent_dist.mean - 0.0609) * 1.5305)
+        torch.testing.assert_close(
+            prior.encode(x), (kl.encode(x).latent_dist.mean - 0.0609) * 1.5305
+        )
         z, level = draw(2, 4, 8, 8), prior.level(1.5)  # sigma / (1 - sigma) = 1.5: sigma = 0.6
         for cond, row in ((prior.condition(torch.zeros(2, dtype=torch.long)), 0), (None, 1)):
             with torch.no_grad():
@@ -569,7 +700,9 @@ class TestHub:
                     pooled_projections=pooled[[row] * 2],
                     timestep=torch.full((2,), 600.0),
                 ).sample
-            torch.testing.assert_close(prior.denoise(z, level, cond), z - 0.6 * flow, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                prior.denoise(z, level, cond), z - 0.6 * flow, atol=1e-4, rtol=1e-4
+            )
 
     def test_shards_are_put_together(self, tmp_path):
         unet = write_ddpm(tmp_path)
@@ -591,16 +724,43 @@ class TestHub:
         ("harm", "message"),
         [
             (lambda f, d: d(f, lambda s: s.pop("conv_in.bias")), "lacks 'unet.conv_in.bias'"),
-            (lambda f, d: d(f, lambda s: s.update(extra=torch.ones(1))), "has no use for 'unet.extra'"),
-            (lambda f, d: d(f, lambda s: s["conv_in.bias"].fill_(float("nan"))), "not finite in 'unet.conv_in.bias'"),
-            (lambda f, d: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x"), "not a safetensors"),
-            (lambda f, d: edit(f / "unet" / "config.json", sparse=True), "UNet2DModel has no setting sparse"),
-            (lambda f, d: edit(f / "unet" / "config.json", _class_name="UNet1DModel"), "is a UNet1DModel, which is"),
-            (lambda f, d: (f / "unet" / "config.json").write_text("{"), "is not valid JSON"),
-            (lambda f, d: edit(f / "scheduler" / "scheduler_config.json", prediction_type="score"), "'score'; valid"),
-            (lambda f, d: edit(f / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid"), "'sigmoid'; valid"),
             (
-                lambda f, d: edit(f / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True),
+                lambda f, d: d(f, lambda s: s.update(extra=torch.ones(1))),
+                "has no use for 'unet.extra'",
+            ),
+            (
+                lambda f, d: d(f, lambda s: s["conv_in.bias"].fill_(float("nan"))),
+                "not finite in 'unet.conv_in.bias'",
+            ),
+            (
+                lambda f, d: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x"),
+                "not a safetensors",
+            ),
+            (
+                lambda f, d: edit(f / "unet" / "config.json", sparse=True),
+                "UNet2DModel has no setting sparse",
+            ),
+            (
+                lambda f, d: edit(f / "unet" / "config.json", _class_name="UNet1DModel"),
+                "is a UNet1DModel, which is",
+            ),
+            (lambda f, d: (f / "unet" / "config.json").write_text("{"), "is not valid JSON"),
+            (
+                lambda f, d: edit(
+                    f / "scheduler" / "scheduler_config.json", prediction_type="score"
+                ),
+                "'score'; valid",
+            ),
+            (
+                lambda f, d: edit(
+                    f / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid"
+                ),
+                "'sigmoid'; valid",
+            ),
+            (
+                lambda f, d: edit(
+                    f / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True
+                ),
                 "not supported",
             ),
             (lambda f, d: shutil.rmtree(f / "scheduler"), "has no scheduler/scheduler_config.json"),
@@ -625,6 +785,9 @@ class TestHub:
     def test_wrong_prompts_are_refused(self, tmp_path, prompts, context, message):
         write_stable_diffusion(tmp_path)
         with pytest.raises(ValueError, match=message):
-            hub.convert(tmp_path, prompts_file(tmp_path / "prompts.safetensors", prompts, context=draw(*context)))
+            hub.convert(
+                tmp_path,
+                prompts_file(tmp_path / "prompts.safetensors", prompts, context=draw(*context)),
+            )
         with pytest.raises(ValueError, match="needs its prompts embedded beforehand"):
             hub.convert(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from priors.convert.readers import FOREIGN, read_checkpoint, read_nvlabs
+from posterior_bench.priors.convert.readers import FOREIGN, read_checkpoint, read_nvlabs
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def test_only_modules_below_training_are_held(module: str, tmp_path: Path) -> No
     path = tmp_path / "network.pkl"
     # a dict with one object of that class under 'ema', written by hand
     path.write_bytes(b"(dS'ema'\nc" + module.encode() + b"\nThing\n)\x81s.")
-    with pytest.raises(ValueError, match=rf"it wants to import {module}\.Thing, which no checkpoint"):
+    with pytest.raises(
+        ValueError, match=rf"it wants to import {module}\.Thing, which no checkpoint"
+    ):
         read_nvlabs(path)
 
 
@@ -56,7 +58,9 @@ def test_only_packages_of_the_list_are_inert(module: str, tmp_path: Path, monkey
     made.Thing = type("Thing", (), {"__module__": module})
     monkeypatch.setitem(sys.modules, module, made)
     torch.save({"w": torch.ones(1), "x": made.Thing()}, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match=rf"it wants to import {module}\.Thing, which no checkpoint"):
+    with pytest.raises(
+        ValueError, match=rf"it wants to import {module}\.Thing, which no checkpoint"
+    ):
         read_checkpoint(tmp_path / "model.ckpt")
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from priors.base import Prior
-from priors.convert import adm, compvis
-from priors.convert.autoencoder import autoencoder_layout, convert_autoencoder
-from priors.convert.base import latent, network
-from priors.convert.edm import convert as convert_edm
-from priors.convert.edm import edm_config
-from priors.convert.unet import UNetLayout, convert_unet
-from priors.latents import LATENTS
-from priors.nets import NETS, UNet2D, UNet2DCondition
-from priors.process import VP, Level
+from posterior_bench.priors.base import Prior
+from posterior_bench.priors.convert import adm, compvis
+from posterior_bench.priors.convert.autoencoder import autoencoder_layout, convert_autoencoder
+from posterior_bench.priors.convert.base import latent, network
+from posterior_bench.priors.convert.edm import convert as convert_edm
+from posterior_bench.priors.convert.edm import edm_config
+from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.latents import LATENTS
+from posterior_bench.priors.nets import NETS, UNet2D, UNet2DCondition
+from posterior_bench.priors.process import VP, Level
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
 
@@ -27,7 +27,10 @@ def _layout(config: dict) -> UNetLayout:
 
 def _unet(golden, name: str):
     layout = _layout(golden.config(name))
-    state = {f"unet.{key}": value for key, value in convert_unet(golden.weights(name), layout, name).items()}
+    state = {
+        f"unet.{key}": value
+        for key, value in convert_unet(golden.weights(name), layout, name).items()
+    }
     if layout.context_dim is None:
         heads = {} if layout.constant_heads is None else {"heads": layout.constant_heads}
         return network("UNet2D", {"config": layout.config, **heads}, state, name)
@@ -36,9 +39,14 @@ def _unet(golden, name: str):
     return network("UNet2DCondition", settings, {**state, "contexts": contexts}, name)
 
 
-@pytest.mark.parametrize("name", ["adm", "adm_new_order", "ldm_churches_like", "ldm_celeba_like", "ldm_cin_like"])
+@pytest.mark.parametrize(
+    "name", ["adm", "adm_new_order", "ldm_churches_like", "ldm_celeba_like", "ldm_cin_like"]
+)
 def test_unets_put_out_what_upstream_does(golden, name):
-    cond = {"adm_new_order": {"label": torch.tensor([1, 4])}, "ldm_cin_like": {"label": torch.tensor([0, 1])}}
+    cond = {
+        "adm_new_order": {"label": torch.tensor([1, 4])},
+        "ldm_cin_like": {"label": torch.tensor([0, 1])},
+    }
     with torch.no_grad():
         out = _unet(golden, name)(golden[f"{name}/x"], golden[f"{name}/t"], cond.get(name, {}))
     torch.testing.assert_close(out, golden[f"{name}/out"], **TOLERANCE)
@@ -68,7 +76,9 @@ def test_only_the_first_channels_of_a_learned_variance_are_the_noise(golden):
 
 def test_the_kl_autoencoder_is_upstreams(golden):
     layout = autoencoder_layout(golden.config("kl"), "KL")
-    made = latent("KL", layout.config, convert_autoencoder(golden.weights("kl"), layout), "kl", scale=1.0)
+    made = latent(
+        "KL", layout.config, convert_autoencoder(golden.weights("kl"), layout), "kl", scale=1.0
+    )
     with torch.no_grad():
         mean, deviation = made.moments(golden["kl/x"])
         torch.testing.assert_close(mean, golden["kl/mean"], **TOLERANCE)
@@ -78,15 +88,19 @@ def test_the_kl_autoencoder_is_upstreams(golden):
 
 def test_the_vq_autoencoder_is_upstreams(golden):
     layout = autoencoder_layout(golden.config("vq"), "VQ")
-    made = latent("VQ", layout.config, convert_autoencoder(golden.weights("vq"), layout), "vq", scale=1.0)
+    made = latent(
+        "VQ", layout.config, convert_autoencoder(golden.weights("vq"), layout), "vq", scale=1.0
+    )
     with torch.no_grad():
         torch.testing.assert_close(made.encode(golden["vq/x"]), golden["vq/z"], **TOLERANCE)
         torch.testing.assert_close(made.decode(golden["vq/z"]), golden["vq/dec"], **TOLERANCE)
         made.gradient = "unquantised"
-        torch.testing.assert_close(made.decode(golden["vq/z"]), golden["vq/dec_no_quant"], **TOLERANCE)
+        torch.testing.assert_close(
+            made.decode(golden["vq/z"]), golden["vq/dec_no_quant"], **TOLERANCE
+        )
 
 
-# -- published sizes ---------------------------------------------------------------------------------------------------
+# -- published sizes -------------------------------------------------------------------------------
 
 
 def _millions(net: torch.nn.Module) -> float:
@@ -94,7 +108,8 @@ def _millions(net: torch.nn.Module) -> float:
 
 
 @pytest.mark.parametrize(
-    ("layout", "millions"), [("imagenet256_uncond", 552.8), ("celeba256", 552.8), ("ffhq", 93.6), ("imagenet64", 295.9)]
+    ("layout", "millions"),
+    [("imagenet256_uncond", 552.8), ("celeba256", 552.8), ("ffhq", 93.6), ("imagenet64", 295.9)],
 )
 def test_adm_layouts_have_the_published_size(layout, millions):
     with torch.device("meta"):
@@ -109,14 +124,24 @@ def test_adm_layouts_have_the_published_size(layout, millions):
 def test_latent_diffusion_layouts_have_the_published_size(layout, millions, autoencoder):
     known = compvis.compvis_layout(layout, None)
     with torch.device("meta"):
-        net = UNet2DCondition(known.unet.config, [1, 1, 1]) if known.classes else UNet2D(known.unet.config)
+        net = (
+            UNet2DCondition(known.unet.config, [1, 1, 1])
+            if known.classes
+            else UNet2D(known.unet.config)
+        )
         made = LATENTS[known.autoencoder.kind](known.autoencoder.config)
     assert _millions(net) == pytest.approx(millions, abs=0.06)
     assert _millions(made) == pytest.approx(autoencoder, abs=0.06)
 
 
 def test_the_edm_network_has_the_published_size():
-    settings = {"img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_channels": 192, "num_blocks": 3}
+    settings = {
+        "img_resolution": 64,
+        "img_channels": 3,
+        "label_dim": 1000,
+        "model_channels": 192,
+        "num_blocks": 3,
+    }
     more = {"channel_mult": [1, 2, 3, 4], "attn_resolutions": [32, 16, 8]}
     with torch.device("meta"):
         net = UNet2D(edm_config({**settings, **more}))
@@ -143,7 +168,10 @@ PUBLISHED: dict[str, tuple[str, dict[str, object], float]] = {
     ),
     "stable-diffusion-v1-5": (
         "UNet2DCondition",
-        {"config": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}, "contexts": [1, 1, 1]},
+        {
+            "config": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+            "contexts": [1, 1, 1],
+        },
         860,
     ),
     "stable-diffusion-3.5-medium": (
@@ -185,7 +213,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, object], float]] = {
         114,
     ),
 }
-"""Adapter, settings and millions of parameters of networks whose configuration lies beside their weights on the hub."""
+"""Adapter, settings and millions of parameters of networks whose configuration lies beside their
+weights on the hub."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from priors.convert.readers import read_checkpoint, read_nvlabs, tensors
+from posterior_bench.priors.convert.readers import read_checkpoint, read_nvlabs, tensors
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 
@@ -59,7 +59,7 @@ def refused(read, path: Path, flag: Path) -> str:
     return text
 
 
-# -- torch.save --------------------------------------------------------------------------------------------------------
+# -- torch.save ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
@@ -77,7 +77,9 @@ class TestCheckpoint:
     def test_plain_weights_come_back(self, tmp_path, is_zip):
         path = self.save(OrderedDict(WEIGHTS), tmp_path / "model.pt", is_zip)
         state = tensors(read_checkpoint(path), path)
-        assert state.keys() == WEIGHTS.keys() and all(torch.equal(state[k], v) for k, v in WEIGHTS.items())
+        assert state.keys() == WEIGHTS.keys() and all(
+            torch.equal(state[k], v) for k, v in WEIGHTS.items()
+        )
 
     def test_foreign_objects_become_inert(self, tmp_path, is_zip, monkeypatch):
         module = types.ModuleType("pytorch_lightning.callbacks")
@@ -88,8 +90,14 @@ class TestCheckpoint:
         made = callback()
         made.best = np.float64(0.5)
         content = {
-            "state_dict": {**WEIGHTS, "view": torch.arange(10.0)[2:8:2], "half": torch.ones(2).half()},
-            "callbacks": {callback: {"score": np.float32(1.5), "paths": {"x", "y"}, "object": made}},
+            "state_dict": {
+                **WEIGHTS,
+                "view": torch.arange(10.0)[2:8:2],
+                "half": torch.ones(2).half(),
+            },
+            "callbacks": {
+                callback: {"score": np.float32(1.5), "paths": {"x", "y"}, "object": made}
+            },
             "array": np.arange(3),
         }
         path = self.save(content, tmp_path / "model.ckpt", is_zip)
@@ -97,7 +105,9 @@ class TestCheckpoint:
             monkeypatch.delitem(sys.modules, name)
         state = tensors(read_checkpoint(path)["state_dict"], path)
         assert "pytorch_lightning" not in sys.modules
-        assert torch.equal(state["a.weight"], WEIGHTS["a.weight"]) and torch.equal(state["b"], WEIGHTS["b"])
+        assert torch.equal(state["a.weight"], WEIGHTS["a.weight"]) and torch.equal(
+            state["b"], WEIGHTS["b"]
+        )
         assert state["view"].tolist() == [2.0, 4.0, 6.0] and state["half"].dtype == torch.float16
 
     def test_truncated_files_are_refused(self, tmp_path, is_zip):
@@ -128,14 +138,20 @@ def test_archives_for_other_loaders_are_refused(tmp_path):
 @pytest.mark.parametrize("read", [read_checkpoint, read_nvlabs])
 def test_what_is_no_checkpoint_is_refused(tmp_path, read):
     path = tmp_path / "model.ckpt"
-    for content in (b"", b"PK\x03\x04nothing", b"<!DOCTYPE html><html>", b"\x80\x02.", b"\x80\x04K\x01."):
+    for content in (
+        b"",
+        b"PK\x03\x04nothing",
+        b"<!DOCTYPE html><html>",
+        b"\x80\x02.",
+        b"\x80\x04K\x01.",
+    ):
         path.write_bytes(content)
         refused(read, path, tmp_path / "executed")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read(tmp_path / "nothing.ckpt")
 
 
-# -- NVlabs pickles ----------------------------------------------------------------------------------------------------
+# -- NVlabs pickles --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

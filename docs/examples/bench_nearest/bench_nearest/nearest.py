@@ -1,4 +1,5 @@
-"""Nearest: the prior's own sample, with the observed pixels of the measurement put back at every step."""
+"""Nearest: the prior's own sample, with the observed pixels of the measurement put back at every
+step."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from priors.base import Prior
-from solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Nearest(Sampler):
     steps: network calls.
     """
 
-    card: ClassVar[Card] = Card(title="Nearest", paper="Yours", equations="x0 = m y + (1 - m) x0(z_t)")
+    card: ClassVar[Card] = Card(
+        title="Nearest", paper="Yours", equations="x0 = m y + (1 - m) x0(z_t)"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
 
     steps: int = 100

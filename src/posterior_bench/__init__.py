@@ -1,0 +1,1 @@
+"""A benchmark of inverse-problem solvers with diffusion priors."""
