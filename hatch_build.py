@@ -1,5 +1,6 @@
 """Write into every wheel which commit it was built from; a checkout is asked, and no repository
-around it."""
+around it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 class CommitHook(BuildHookInterface):
     """Adds ``bench/build.json`` with ``commit`` and ``dirty``, where the folder is the top of a git
-    checkout."""
+    checkout.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root).resolve()

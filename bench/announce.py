@@ -1,5 +1,6 @@
 """The first line of a run, said before anything heavy is imported: what will be run, how many rows,
-where."""
+where.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from omegaconf import DictConfig
 
 def first_line(cfg: DictConfig, choices: Mapping[str, Any], cells: int) -> str:
     """The cell that begins, its rows where they are known already, the device, and how many cells
-    there are."""
+    there are.
+    """
     title = "  ".join(
         str(choices[group]) for group in ("solver", "data", "mask") if choices.get(group)
     )

@@ -32,7 +32,8 @@ SWEEPS: list[DictConfig] = []
 
 class Launched(Callback):
     """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has
-    failed."""
+    failed.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_calls(config)
@@ -41,7 +42,8 @@ class Launched(Callback):
 
 class Refused(UserError, CompactHydraException):
     """A job that a launcher ran elsewhere could not be run; Hydra prints its line, without a
-    traceback."""
+    traceback.
+    """
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -76,7 +78,8 @@ def job(cfg: DictConfig) -> None:
 
 def _refuse(error: Exception) -> NoReturn:
     """End the job. What a launcher runs elsewhere tells its launcher one line, and this process
-    handles the error."""
+    handles the error.
+    """
     if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
         # a job that exits leaves no result, and who launched it would wait for one
         raise Refused(
@@ -87,7 +90,8 @@ def _refuse(error: Exception) -> NoReturn:
 
 class _Ended(BaseException):
     """Carries an error past Hydra, which catches every Exception and prints more than one line
-    about it."""
+    about it.
+    """
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -96,7 +100,8 @@ class _Ended(BaseException):
 
 def launch() -> None:
     """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else
-    what a job raised."""
+    what a job raised.
+    """
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them
     try:
@@ -120,7 +125,8 @@ def launch() -> None:
 
 def one_line(error: BaseException) -> str:
     """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if
-    that says more."""
+    that says more.
+    """
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")
     return said if not cause or cause in said else f"{said}: {cause}"

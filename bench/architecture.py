@@ -1,5 +1,6 @@
 """The networks of a prior whose weights are not here, without values: enough to count what they
-will take."""
+will take.
+"""
 
 from __future__ import annotations
 

@@ -34,8 +34,11 @@ class PriorDraws(ImageSet):
 
     Parameters
     ----------
-    name: data id, ``arena-...``. prior, seed: handed in by the harness. Raises ValueError for
-    another name and for a prior that is not in closed form.
+    name : str
+        Data id, ``arena-...``.
+    prior, seed : Prior or int
+        Handed in by the harness. Raises ValueError for another name and for a prior that is not
+        in closed form.
     """
 
     name: str
@@ -73,7 +76,8 @@ def are_drawn(node: Mapping[str, Any]) -> bool:
 
 def build_images(node: Mapping[str, Any], prior: Prior, seed: int = 0) -> ImageSet:
     """The image set of a configuration; one that draws from the prior gets it, and the study
-    seed."""
+    seed.
+    """
     more: dict[str, Any] = {"prior": prior, "seed": seed} if are_drawn(node) else {}
     images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES, **more)
     return images

@@ -1,5 +1,6 @@
 """The circuit breaker: a cell whose first rows all fail alike is stopped, so that one mistake is
-not many rows."""
+not many rows.
+"""
 
 from __future__ import annotations
 

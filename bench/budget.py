@@ -58,7 +58,8 @@ def with_work(
     make: Callable[[str], Trial],
 ) -> Mapping[str, Any]:
     """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are
-    to be counted."""
+    to be counted.
+    """
     if config["budget"] is None:
         return config
     allowed, node = Budget.of(config["budget"]), config["solver"]
@@ -103,7 +104,8 @@ def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
 
 def _sized(solver: Solver, k: int) -> Solver | None:
     """The solver whose largest work setting is ``k``; None where that is 0 or its constructor
-    refuses."""
+    refuses.
+    """
     try:
         return solver.scaled(k / max(solver.workload.values())) if k else None
     except ValueError:

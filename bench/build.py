@@ -22,7 +22,8 @@ _HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
 
 def target(node: Mapping[str, Any]) -> Any:
     """The class or function a node names; only our packages may be named, and what the setting
-    plugins admits."""
+    plugins admits.
+    """
     path = str(node["_target_"]).removeprefix(f"{ROOT}.")
     found = in_file(path)
     if found is not None:
@@ -50,7 +51,8 @@ def target(node: Mapping[str, Any]) -> Any:
 
 def _may_be_made(found: Any, module: str, path: str) -> bool:
     """A class of the module itself, or what a shipped option names; no helper, and nothing that the
-    module imports."""
+    module imports.
+    """
     return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
 
 
@@ -73,7 +75,8 @@ def _targets(value: Any) -> Iterator[str]:
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """The constructor arguments of a node: what the user set, else what the preset says (of
-    ``auto``, the first)."""
+    ``auto``, the first).
+    """
     given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
     presets = node.get("presets")
     if presets is None:
@@ -89,14 +92,16 @@ def suited(
     solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """The solver's node with the preset that :func:`bench.presets.choose` gives it for this prior
-    and data."""
+    and data.
+    """
     choice = choose(solver, prior, data)
     return solver if choice is None else {**solver, "preset": choice.preset}
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
     """The object a node describes. A constructor's ValueError or TypeError becomes one line for the
-    user."""
+    user.
+    """
     make = target(node)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}
     if dataclasses.is_dataclass(make):

@@ -34,7 +34,8 @@ _SHARE = 0.2
 
 class TooMuch(Exception):
     """Calls that are not made, because they would take more memory or time than allowed; the
-    message says which."""
+    message says which.
+    """
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def _name(device: str) -> str:
 
 def _demand_memory(prior: Prior, memory: int) -> int:
     """The bytes that a sample of the prior keeps for a gradient; TooMuch where weights and a call
-    take too much."""
+    take too much.
+    """
     if prior.net is None:
         return 0
     try:
@@ -119,7 +121,8 @@ def _demand_memory(prior: Prior, memory: int) -> int:
 
 def _demand_time(prior: Prior, device: str, end: float) -> None:
     """TooMuch where one call, by its operations and the speed of a matrix product here, takes too
-    long."""
+    long.
+    """
     if prior.net is None:
         return
     with FlopCounterMode(display=False) as counter, torch.no_grad():

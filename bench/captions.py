@@ -100,7 +100,8 @@ def of_images(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, str
 
 def _matcher(images: ImageSet) -> Callable[[str], list[str]]:
     """From a name in a file to the images that it may mean; the closest way to read it that gives
-    any."""
+    any.
+    """
     whole, bare = (
         _index(images.known, seen),
         _index(images.known, lambda name: _without_ending(seen(name))),
@@ -143,7 +144,8 @@ def _without_ending(name: str) -> str:
 
 def _read(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line number, image and caption of every entry; UserError for a file that is none of
-    captions."""
+    captions.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # a byte order mark is left out
     except (OSError, UnicodeDecodeError) as error:
@@ -219,5 +221,6 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
 
 def _clean(text: str) -> str:
     """A prompt with composed accents and single blanks: tokenizers make the same of it, so it is
-    the same prompt."""
+    the same prompt.
+    """
     return unicodedata.normalize("NFC", " ".join(text.split()))

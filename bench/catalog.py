@@ -1,5 +1,6 @@
 """What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction
-of a second."""
+of a second.
+"""
 
 from __future__ import annotations
 
@@ -45,28 +46,32 @@ class Option:
     @property
     def content(self) -> dict[str, Any]:
         """What the file says of its own group; one with ``@package _global_`` may set other groups
-        too."""
+        too.
+        """
         own = _load(self.path).get(self.group)
         return own if isinstance(own, dict) else _load(self.path)
 
     @property
     def sweep(self) -> dict[str, str]:
         """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of
-        any other option."""
+        any other option.
+        """
         hydra = _load(self.path).get("hydra", {})
         return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
 
     @property
     def parts(self) -> list[dict[str, Any]]:
         """The sweeps of a study that runs several, what they share included; none of any other
-        option."""
+        option.
+        """
         shared = self.content.get("each", {})
         return [{**shared, **part} for part in self.content.get("parts", [])]
 
     @property
     def brings(self) -> dict[str, Any]:
         """Options of other groups that this one chooses unless the user does: ``{"prior":
-        "fashion"}``."""
+        "fashion"}``.
+        """
         entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
         moved = {
             key: value
@@ -81,7 +86,8 @@ class Option:
     @property
     def parameters(self) -> dict[str, Any]:
         """Settings a user may override, with the value in force: the preset's where the key itself
-        is null."""
+        is null.
+        """
         content = self.content
         preset = content.get("presets", {}).get(usual(content), {})
         keys = (k for k in content if k not in _HARNESS_KEYS)
@@ -91,7 +97,8 @@ class Option:
 @dataclass(frozen=True)
 class _Unlisted(Option):
     """An option that the command line makes up, without a YAML file: it sweeps nothing and brings
-    nothing along."""
+    nothing along.
+    """
 
     @property
     def sweep(self) -> dict[str, str]:
@@ -109,7 +116,8 @@ class _Unlisted(Option):
 @dataclass(frozen=True)
 class FileOption(_Unlisted):
     """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without
-    running it."""
+    running it.
+    """
 
     @property
     def code(self) -> InFile:
@@ -162,7 +170,8 @@ class FolderOption(_Unlisted):
 
 def _default(field: ast.AnnAssign) -> Any:
     """The default of a field; ``???``, which has to be given, where there is none or it is no plain
-    value."""
+    value.
+    """
     try:
         value = ast.literal_eval(field.value) if field.value is not None else "???"
     except ValueError:
@@ -204,7 +213,8 @@ def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
 
 def option(group: str, name: str) -> Option:
     """One option, the solver in a file or the prior in a folder; raises UserError with the valid
-    names."""
+    names.
+    """
     if group == "solver" and (found := in_file(name)):
         return FileOption(group, name, found.file)
     if group == "prior" and (folder := prior_paths.folder(name)):
@@ -271,7 +281,8 @@ def show_all(arguments: Sequence[str]) -> str:
 
 def show(argument: str) -> str:
     """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the
-    class."""
+    class.
+    """
     group, _, name = argument.partition("=")
     if not name:
         raise UserError(
@@ -386,7 +397,8 @@ def class_node(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef |
 @cache
 def _tree(module: str) -> ast.Module:
     """The syntax tree of one of our modules or of a plugin; an empty one where there is no such
-    file."""
+    file.
+    """
     package, *rest = module.split(".")
     roots = {plugin.package: plugin.root for plugin in installed().values()}
     source = roots.get(package, CONF.parent / package).joinpath(*rest).with_suffix(".py")
@@ -402,7 +414,8 @@ def _card_call(node: ast.ClassDef | ast.FunctionDef) -> list[ast.keyword]:
 
 def _literal(node: ast.expr, tree: ast.Module) -> Any:
     """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported
-    module."""
+    module.
+    """
     if isinstance(node, ast.Dict):
         parts = zip(node.keys, node.values, strict=True)
         items = [

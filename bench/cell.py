@@ -131,7 +131,8 @@ def _whole(value: Any) -> Any:
 
 def is_path(name: str, value: Any) -> bool:
     """Whether a setting says where something lies: that enters no hash and no table, what lies
-    there does."""
+    there does.
+    """
     return (value is None or isinstance(value, str)) and (
         name in _PATHS or name.endswith(_PATH_ENDS)
     )
@@ -164,7 +165,8 @@ def label(group: str, node: Node, name: str) -> str:
 
 def _names_of(path: str) -> list[str]:
     """What a prior from files is called: the name it records, and its fingerprint unless the
-    product ships it."""
+    product ships it.
+    """
     from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve
 
     folder = resolve(path)
@@ -197,7 +199,8 @@ def variant_of(config: Mapping[str, Any], solver: str) -> str:
 
 def _preset_identity(config: Node) -> Node:
     """For people: the preset, what it was chosen for, and by whom for this prior; empty where its
-    yaml does not say."""
+    yaml does not say.
+    """
     choice = choose(config["solver"], config["prior"], config["data"])
     if choice is None or not choice.priors:
         return {}
@@ -210,7 +213,8 @@ def _preset_identity(config: Node) -> Node:
 
 def shipped(node: Node, solver: str) -> Node:
     """The node of a solver as it is without anybody's settings; ``solver`` is the name of the
-    option chosen."""
+    option chosen.
+    """
     from posterior_bench.bench.catalog import option, options
 
     found = (
@@ -238,7 +242,8 @@ def _prior_identity(node: Node) -> Node:
 
 def _content(settings: Node) -> Node:
     """Settings of a solver, mask, operator or prior, with the content of a file in place of where
-    it lies."""
+    it lies.
+    """
     if settings.get("sha256"):
         return _without(_without_paths(settings), "trust_file")
     paths = {k: v for k, v in settings.items() if is_path(k, v)}
@@ -248,7 +253,8 @@ def _content(settings: Node) -> Node:
 
 def _content_at(name: str, path: Path) -> str:
     """A hash of a file, or of all files in a folder with their names there; '' for what is not
-    there."""
+    there.
+    """
     from posterior_bench.priors.fingerprint import sha256
 
     path = path.expanduser()

@@ -8,11 +8,9 @@ NaN. So a solver that breaks one promise fails one check, and the table names it
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +23,6 @@ from posterior_bench.bench.app import compose
 from posterior_bench.bench.build import build, target
 from posterior_bench.bench.catalog import options
 from posterior_bench.bench.docs import field_notes
-from posterior_bench.bench.environment import ROOT
 from posterior_bench.bench.errors import UserError
 from posterior_bench.bench.foreign import foreign
 from posterior_bench.bench.models import with_served
@@ -56,8 +53,6 @@ from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Noise, Observation, Solver
 
 PASS, FAIL, WARNING, SKIPPED = "pass", "fail", "warning", "skipped"
-LINES = 120
-"""The longest file a solver may have."""
 
 
 class Broken(Exception):
@@ -75,7 +70,8 @@ class Skipped(Exception):
 @dataclass(frozen=True)
 class Result:
     """The outcome of one promise: ``pass``, ``fail``, ``warning`` or ``skipped``, and why where it
-    is not the first."""
+    is not the first.
+    """
 
     name: str
     status: str
@@ -111,7 +107,8 @@ class Report:
 @dataclass(frozen=True)
 class Code:
     """What can be said of a solver without running it: its class and its node of the
-    configuration."""
+    configuration.
+    """
 
     cls: type[Solver]
     node: Mapping[str, Any]
@@ -120,7 +117,8 @@ class Code:
 @dataclass(frozen=True)
 class Trace:
     """A run and what could be seen around it: contents of the observation and of the prior before
-    and after, costs."""
+    and after, costs.
+    """
 
     x: Tensor
     observation: tuple[Mapping[str, object], Mapping[str, object]]
@@ -147,7 +145,8 @@ class Subject:
         other_truth: bool = False,
     ) -> Tensor:
         """Samples ``(N, D, C, H, W)`` of a fresh measurement; the arguments are those of
-        :meth:`Rig.measure`."""
+        :meth:`Rig.measure`.
+        """
         measured = self.rig.measure(images, masks, other_truth)
         return self.solve(measured, self.rig.noise(measured))
 
@@ -226,15 +225,6 @@ def _presets(code: Code) -> None:
                 build({**code.node, **dict.fromkeys(values), "preset": name})
             except UserError as error:
                 raise Broken(f"preset {name} does not build: {error}") from error
-
-
-def _length(code: Code) -> None:
-    path = Path(inspect.getfile(code.cls)).resolve()
-    if not path.is_relative_to(ROOT / "solvers"):
-        raise Skipped(f"{path.name} does not lie in solvers/")
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    if lines > LINES:
-        raise Broken(f"{path.name} has {lines} lines; a solver is one file of at most {LINES}")
 
 
 # -- what a run shows ------------------------------------------------------------------------------
@@ -389,7 +379,8 @@ def _heeds(subject: Subject) -> None:
 
 def _agrees(subject: Subject) -> None:
     """Images of a prior in closed form, all steps: here the residual and the range of good samples
-    are known."""
+    are known.
+    """
     prior, rig = subject.rig.prior, subject.rig
     if not isinstance(prior, MixturePrior):
         raise Skipped("what the samples should look like is known on priors in closed form alone")
@@ -467,7 +458,8 @@ def _gpu(subject: Subject) -> None:
 @dataclass(frozen=True)
 class Promise:
     """One line of the suite. ``after``: the promises it rests on; where one of them is broken it is
-    not checked."""
+    not checked.
+    """
 
     name: str
     text: str
@@ -479,7 +471,6 @@ STATIC = (
     Promise("card", "a frozen Solver dataclass whose card names title, paper and equations", _card),
     Promise("settings", "every setting is described under Parameters", _settings, ("card",)),
     Promise("presets", "every preset builds", _presets, ("card",)),
-    Promise("length", f"the file has at most {LINES} lines", _length, ("card",)),
 )
 
 _CLEAN = ("output", "randomness", "measurement", "prior")
@@ -692,7 +683,8 @@ def _rig(
     modules: Mapping[str, nn.Module] | None,
 ) -> Rig:
     """The rig with untrained modules and a plain distance where the solver's settings ask for
-    either."""
+    either.
+    """
     perceptual = _absolute_distance if getattr(solver, "perceptual", "none") != "none" else None
     if (
         modules is None
@@ -770,7 +762,8 @@ _MARKS = {
 
 def table(report: Report) -> Table:
     """One line per promise, one column per place where it was checked, and what was not as
-    promised."""
+    promised.
+    """
     columns = list(report.columns)
     view = Table("promise", *columns, "", title=f"solver={report.solver}", title_justify="left")
     found = {(column, r.name): r for column in columns for r in report.columns[column]}

@@ -24,7 +24,8 @@ SOLVERS = f"{ROOT}.solvers"
 
 def code_of(node: Mapping[str, Any]) -> str:
     """16 hexadecimal digits over the source files of a solver's node; they do not depend on where
-    the files lie."""
+    the files lie.
+    """
     kind = target(node)
     own = Path(inspect.getfile(kind))
     module = "" if node["_target_"].split(":")[0].endswith(".py") else str(kind.__module__)
@@ -38,7 +39,8 @@ def code_of(node: Mapping[str, Any]) -> str:
 
 def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
     """The files by their modules' names; the class's own file is called '' so that its name and
-    place do not count."""
+    place do not count.
+    """
     found = {"": own}
     left = list(_imported(own, module, followed))
     while left:
@@ -53,7 +55,8 @@ def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
 
 def _imported(path: Path, module: str, followed: set[str]) -> Iterator[str]:
     """The modules a file may import from the packages that are followed; names that are no modules
-    too."""
+    too.
+    """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(_source(path))):
         names: list[str] = []

@@ -34,7 +34,8 @@ class Compacted:
 
 def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
     """Merge the shards of every finished cell of a study. Raises UserError for a folder without
-    cells."""
+    cells.
+    """
     return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
 
 
@@ -65,7 +66,8 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
 
 def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator[list[str]]:
     """Chunks that go into one pack: neighbours in the plan whose columns agree, up to so many
-    bytes."""
+    bytes.
+    """
     group: list[str] = []
     size, layout = 0, None
     for chunk in chunks:
@@ -81,7 +83,8 @@ def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator
 
 def _merge(store: RowStore, chunks: Sequence[str]) -> None:
     """One pack in place of what holds these chunks now; a file that somebody has written meanwhile
-    is left alone."""
+    is left alone.
+    """
     own = {path: path.stat().st_mtime_ns for path in store.shards() if path.stem in set(chunks)}
     old = [path for path in store.packs() if {*store.held(path)} & {*chunks}]
     if not own and len(old) == 1 and store.held(old[0]) == list(chunks):

@@ -81,7 +81,8 @@ class Match:
 @dataclass(frozen=True)
 class Report:
     """What is compared: solvers ``a`` and ``b`` by ``metric``, whose ``card`` says title, direction
-    and unit."""
+    and unit.
+    """
 
     a: str
     b: str
@@ -353,7 +354,8 @@ def _pairs(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
 
 def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
     """A line-up parted by the content of images and prior where both solvers have a cell of the
-    same; else whole."""
+    same; else whole.
+    """
     found = []
     for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
         if all(((part["label"] == key) | (part["solver"] == key)).any() for key in (a, b)):
@@ -391,7 +393,8 @@ def _match(
     labels: pd.Series,
 ) -> Match:
     """The comparison of two cells; ``a`` and ``b`` are their lines, whose names are those of the
-    cells."""
+    cells.
+    """
     there = means.index.get_level_values("cell")
     first, second = (means[there == cell.name].droplevel("cell").dropna() for cell in (a, b))
     unranked = _unranked(a, b)
@@ -418,7 +421,8 @@ def _match(
 
 def _unranked(a: pd.Series, b: pd.Series) -> str:
     """Why the leaderboard does not rank two cells against each other, in one line; nothing where it
-    does."""
+    does.
+    """
     for line in (a, b):
         lost = [f"{line[key]} {key} row{'s' if line[key] > 1 else ''}" for key in LOST if line[key]]
         if lost:
@@ -471,7 +475,8 @@ def _procedure(verdict: Verdict) -> str:
 
 def _wins(result: paired.Comparison, direction: str) -> tuple[int, int]:
     """In how many images the first is better, and the second; the lower one where neither direction
-    is."""
+    is.
+    """
     return (result.higher, result.lower) if direction == "up" else (result.lower, result.higher)
 
 

@@ -24,7 +24,8 @@ complete -o default -F _bench bench
 
 def command(arguments: Sequence[str]) -> int:
     """The verb: ``bash`` prints the script, ``words LINE`` what may follow in an unfinished command
-    line."""
+    line.
+    """
     if list(arguments) == ["bash"]:
         print(SCRIPT, end="")
         return 0

@@ -77,13 +77,15 @@ class Conditioning:
     @property
     def labels_fit(self) -> bool:
         """Whether a label of the data means one of the prior's: a class of both, or the number of a
-        prompt."""
+        prompt.
+        """
         return self.prompts is None and self.images.num_classes == self.prior.num_classes
 
     @property
     def guidable(self) -> bool:
         """Whether the network is told something that it can do without, which is what guidance
-        needs."""
+        needs.
+        """
         if self.prompts is not None:
             return any(self.prompts.values())
         return self.labels_fit and self.prior.null_label is not None
@@ -91,7 +93,8 @@ class Conditioning:
     @property
     def unasked(self) -> str:
         """With what the network is asked in place of a class or prompt; empty where it is told one,
-        or reads none."""
+        or reads none.
+        """
         told = (self.labels_fit and bool(self.images.num_classes)) or (
             self.prompts is not None and self.guidable
         )
@@ -121,7 +124,8 @@ class Conditioning:
 
     def guidance_problem(self) -> str:
         """Why this cell can have no guidance other than 1, with what mends it; empty where it
-        can."""
+        can.
+        """
         if self.guidable:
             return ""
         if self.prior.reads_text:
@@ -143,7 +147,8 @@ class Conditioning:
 
     def of(self, labels: Tensor | None, ids: Sequence[str]) -> Condition | None:
         """What the network is told of the images ``ids`` with these labels; None for its null
-        condition."""
+        condition.
+        """
         if self.prompts is None:
             return self.prior.condition(None if labels is None or not self.labels_fit else labels)
         prompts = [self.prompts[image] for image in ids]
@@ -152,7 +157,8 @@ class Conditioning:
 
     def ready(self, prompts: Sequence[str] | None = None) -> None:
         """Embed these prompts, or all of the cell. Raises UserError where that cannot be done
-        here."""
+        here.
+        """
         asked = list(
             dict.fromkeys([*(self.prompts or {}).values()] if prompts is None else prompts)
         )
@@ -198,7 +204,8 @@ class Conditioning:
 
     def pinned(self, node: Node) -> Node:
         """The data node with the content of the prompts, and of the encoder where one is needed,
-        beside their paths."""
+        beside their paths.
+        """
         if self.prompts is None:
             return node
         own = {*self.prior.class_names, ""}
@@ -210,7 +217,8 @@ class Conditioning:
     @property
     def recorded(self) -> dict[str, str]:
         """What the tables say: with what the network was asked in place of a class or prompt, and
-        what was cut."""
+        what was cut.
+        """
         asked = {"asked": self.unasked} if self.unasked else {}
         return {**asked, **({"cut": f"{len(self.cut)} prompts"} if self.cut else {})}
 
@@ -231,7 +239,8 @@ class Conditioning:
 
     def _folder(self) -> Path | None:
         """Where the text encoder lies: the folder that is named, or that of the prior where it is
-        in there."""
+        in there.
+        """
         if named := self.node.get("text_encoder"):
             return Path(named).expanduser()
         beside = self._path is not None and (self._path / "text_encoder" / "config.json").is_file()
@@ -251,5 +260,6 @@ class Conditioning:
 
 def _renamed(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file of prompts calls one prompt's rows ``context``, a network its table of them
-    ``contexts``."""
+    ``contexts``.
+    """
     return {"contexts" if name == "context" else name: table for name, table in tables.items()}

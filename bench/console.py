@@ -84,7 +84,8 @@ def title(plan: CellPlan) -> str:
 @contextmanager
 def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
     """Shows rows, and passes of the network within a chunk, as they are done; failures are said at
-    once."""
+    once.
+    """
     rows, total = plan.rows(chunks), plan.rows()
     seen: dict[str, int] = {}
     start = time.monotonic()
@@ -164,7 +165,8 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
 @dataclass
 class _Lines:
     """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then,
-    none of a short."""
+    none of a short.
+    """
 
     title: str
     at: Position
@@ -190,7 +192,8 @@ class _Lines:
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
     """The line that a cell leaves behind; of one with failed rows, with the most frequent
-    reason."""
+    reason.
+    """
     if not failures:
         return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
     failed = plan.store.read(["status", "message"]).query("status != 'ok'")["message"].mode()

@@ -1,5 +1,6 @@
 """``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without
-executing it."""
+executing it.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +203,8 @@ def facts(
     controlnet: Path | None = None,
 ) -> dict[str, object]:
     """What a converted prior records beside its architecture; ``origin``: what it was converted
-    from, for people."""
+    from, for people.
+    """
     meta: dict[str, object] = {
         "name": name,
         "training": dict(converted.facts),

@@ -24,7 +24,8 @@ NOTE = (
 @dataclass(frozen=True)
 class Budget:
     """What ``budget=UNIT:AMOUNT`` allows a draw; ``unit`` is one of a meter's
-    (:class:`priors.base.Meter`)."""
+    (:class:`priors.base.Meter`).
+    """
 
     unit: str
     amount: int

@@ -33,7 +33,8 @@ from posterior_bench.solvers.base import Observation, Solver
 @dataclass(frozen=True)
 class Kind:
     """What the number of calls may depend on of a prior; ``shape`` is that of its images, None
-    where it is unknown."""
+    where it is unknown.
+    """
 
     process: Process
     latent: bool = False
@@ -53,7 +54,8 @@ class Kind:
     @classmethod
     def described(cls, text: str) -> Kind:
         """What the first line of a prior's YAML file lets expect, of a prior whose files are not
-        here."""
+        here.
+        """
         words = text.partition("`")[0]
         latent = any(word in words for word in ("latent", "Stable Diffusion", "DiT"))
         flow, ve = "flow" in words or "Diffusion 3" in words, "EDM" in words
@@ -73,7 +75,8 @@ class Kind:
 
     def stand_in(self, needs: frozenset[str] = frozenset(), real_size: bool = False) -> Prior:
         """A small prior of this kind, with what a solver needs; of the real size where an operator
-        wants that."""
+        wants that.
+        """
         if "exact" in needs:
             return copy(small_prior("exact"))
         whole = "features" in needs
@@ -172,7 +175,8 @@ def _on_a_line(
     solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float
 ) -> Counts | None:
     """The calls as those of shorter runs foretell them; None where they do not, and for few
-    steps."""
+    steps.
+    """
     steps = solver.workload["steps"]
     if steps <= 2 * sum(SHORT) or solver.growth:
         return None

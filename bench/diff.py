@@ -84,7 +84,8 @@ class Difference:
 
     def text(self) -> str:
         """All of it for a terminal, a fact a line; of the numbers those that differ surely, and a
-        count of the rest."""
+        count of the rest.
+        """
         lines = [f"{self.pairs} cells are in both studies."]
         for side, names in zip("AB", self.alone, strict=True):
             if names:
@@ -194,7 +195,8 @@ def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:
 
 def match(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
     """Pairs of lines, each line at most once; a round pairs what its columns name without doubt on
-    both sides."""
+    both sides.
+    """
     pairs: list[tuple[pd.Series, pd.Series]] = []
     for columns in _ROUNDS:
         sides: list[dict[tuple[str, ...], Any]] = []
@@ -296,7 +298,8 @@ def _changes(a: _Side, b: _Side) -> Iterator[str]:
 
 def _same_definition(metric: str, a: _Side, b: _Side) -> bool:
     """Whether both studies computed a metric in the same way: the same version, and the same
-    network."""
+    network.
+    """
     cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
     definitions = [
         (provenance.card_version(card), str(card.get("weights") or "")) for card in cards
@@ -318,7 +321,8 @@ def _other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:
 
 def _numbers(first: _Side, second: _Side, metric: str) -> list[list[object]]:
     """The line of a pair and a metric, ``p`` not adjusted yet; none where no image has a value of
-    both."""
+    both.
+    """
     a, b = first.values(metric), second.values(metric)
     both = a.index.intersection(b.index)
     one, two = a[both].to_numpy(float), b[both].to_numpy(float)
@@ -333,7 +337,8 @@ def _numbers(first: _Side, second: _Side, metric: str) -> list[list[object]]:
 
 def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
     """The interval of B minus A and the p value of the pair alone; NaN where there are too few
-    images."""
+    images.
+    """
     if np.array_equal(a, b):
         return 0.0, 0.0, 1.0
     if len(a) < FEWEST:
@@ -344,7 +349,8 @@ def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
 
 def _holm(p: pd.Series) -> pd.Series:
     """Adjusted p values (Holm, "A simple sequentially rejective multiple test procedure", 1979);
-    NaN stays."""
+    NaN stays.
+    """
     known = p.dropna().sort_values()
     factors = np.arange(len(known), 0, -1)
     adjusted = pd.Series(

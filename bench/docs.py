@@ -79,7 +79,8 @@ CAPABILITIES = {
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """Where the table differs from what the literature has: which choices, in which columns, and
-    why."""
+    why.
+    """
 
     solvers: tuple[str, ...]
     columns: tuple[str, ...]
@@ -169,20 +170,29 @@ class Note:
     text: str
 
 
+_ENTRY = re.compile(r"(?P<names>\w+(?:, \w+)*) : [^\n]+\n(?P<text>(?:    [^\n]*\n?|\n(?=    ))*)")
+
+
 def field_notes(cls: type) -> list[Note]:
-    """The entries of a docstring's section ``Parameters``: ``steps: ... . eta, clip (said of clip
-    alone): ...``."""
+    """Read the numpydoc section ``Parameters`` of a class.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass. An entry is ``name : type, default value`` or ``one, two : type``, with its
+        text in the lines below, indented by four spaces.
+
+    Returns
+    -------
+    list[Note]
+        One note per entry, in the order of the docstring.
+    """
     _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Parameters\n----------\n")
-    name = rf"\b(?:{'|'.join(f.name for f in dataclasses.fields(cls))})\b"
-    entry = rf"{name}(?: \([^()]*\))?"
-    parts = re.split(
-        rf"(?:^|(?<=[.;] )(?:or )?)({entry}(?:, {entry})*): ", _flat(section.split("\n\n")[0])
-    )
-    notes = []
-    for names, text in zip(parts[1::2], parts[2::2], strict=True):
-        fields = tuple(re.findall(rf"({name})(?: \([^()]*\))?", names))
-        notes.append(Note(fields, names, text.strip().rstrip(";")))
-    return notes
+    section = re.split(r"\n\n(?=\S)", section)[0]
+    return [
+        Note(tuple(entry["names"].split(", ")), entry["names"], _flat(entry["text"]))
+        for entry in _ENTRY.finditer(section)
+    ]
 
 
 def _page(title: str, introduction: str, sections: Iterable[str]) -> str:
@@ -252,7 +262,8 @@ def _presets(option: Option) -> str:
 
 def choices(option: Option) -> dict[str, str | None]:
     """Every published prior that a solver runs with, for masks at least, and the preset that was
-    chosen for it."""
+    chosen for it.
+    """
     operator, presets = options("operator")["inpainting"], option.content.get("presets", {})
     runs = [
         name for family, names in PRIORS if not missing(option, operator, family) for name in names
@@ -278,7 +289,8 @@ def _chosen() -> list[str]:
 
 def _choice_rows(option: Option) -> list[list[str]]:
     """A row for each preset that ``auto`` may take and each way it came to priors; the usual one
-    last."""
+    last.
+    """
     presets, taken = option.content["presets"], choices(option)
     own = {prior for preset in presets.values() for prior in origins(preset)} - taken.keys()
     published = {prior for _, names in PRIORS for prior in names}
@@ -307,7 +319,8 @@ def _choice_rows(option: Option) -> list[list[str]]:
 
 def families() -> dict[str, frozenset[str]]:
     """The capabilities of every kind of prior: a U-Net in pixels or latents, a transformer flow, a
-    closed form, and one that was trained for inpainting."""
+    closed form, and one that was trained for inpainting.
+    """
     unet, latent = small_prior("network").caps, small_prior("latent").caps
     kinds = {
         VP: unet,
@@ -425,11 +438,10 @@ def _direction(card: MetricCard) -> str:
 
 
 def _body(cls: type) -> list[str]:
-    """The paragraphs of a docstring without settings, which have a section of their own, and
-    without errors."""
-    text = re.sub(
-        r"Parameters\n-+\n.*?(\n\n|$)", "", inspect.cleandoc(cls.__doc__ or ""), flags=re.DOTALL
-    )
+    """Return the paragraphs of a docstring's summary, description and ``Notes``."""
+    parts = re.split(r"(?:^|\n\n)(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(cls.__doc__ or ""))
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    text = f"{parts[0]}\n\n{sections.get('Notes', '')}"
     paragraphs = [
         re.sub(r"(^| )Raises .*", "", _code(_flat(paragraph))) for paragraph in text.split("\n\n")
     ]

@@ -48,7 +48,8 @@ _LARGE = 50e6
 @dataclass(frozen=True)
 class Finding:
     """One check: its state, what was found, and for what is not there the exact name or command
-    that makes it good."""
+    that makes it good.
+    """
 
     check: str
     state: State
@@ -59,7 +60,8 @@ class Finding:
 @dataclass(frozen=True)
 class Need:
     """What one cell needs of memory, and how much more its executor needs of it with several
-    workers at once."""
+    workers at once.
+    """
 
     prior: str
     title: str
@@ -87,7 +89,8 @@ def doctor(arguments: Sequence[str]) -> int:
 
 def _jobs(arguments: Sequence[str]) -> list[list[str]]:
     """The overrides of every job: one, one for every combination of the comma lists of ``-m``, or
-    all of a study."""
+    all of a study.
+    """
     from hydra._internal.utils import get_args_parser
 
     from posterior_bench.bench.overrides import check
@@ -101,7 +104,8 @@ def _jobs(arguments: Sequence[str]) -> list[list[str]]:
 
 def examine(overrides: Sequence[str]) -> Iterator[Finding]:
     """Every finding of one configuration. UserError only for a command line that is wrong
-    itself."""
+    itself.
+    """
     visit = Visit(Machine())
     yield from visit.cell(overrides)
     yield from visit.summary()
@@ -109,7 +113,8 @@ def examine(overrides: Sequence[str]) -> Iterator[Finding]:
 
 def findings(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
     """What a run is refused for, of a composed configuration, which is changed where something is
-    not set."""
+    not set.
+    """
     yield from Visit(Machine(), costs=False).composed(cfg, choices)
 
 
@@ -407,7 +412,8 @@ def _fit(
     config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool
 ) -> list[Finding]:
     """Whether solver, prior, operator and data go together, and what the solver itself needs is
-    there."""
+    there.
+    """
     solver = config["solver"]["_target_"].rpartition(".")[2]
     wrong = misfits(config, prior, images, masks)
     if config["study"].get("skip_inapplicable") and any(misfit.inapplicable for misfit in wrong):
@@ -448,7 +454,8 @@ def _networks(
 
 def _estimate(config: Mapping[str, Any], costs: Costs) -> tuple[Estimate | None, str]:
     """The memory of a cell, or why it is not known; neither for a solver that does not fit to the
-    prior."""
+    prior.
+    """
     from posterior_bench.bench.memory import estimate
 
     solver, problem = _attempt(lambda: build(config["solver"]))
@@ -463,7 +470,8 @@ def _estimate(config: Mapping[str, Any], costs: Costs) -> tuple[Estimate | None,
 
 def _memory(need: Need, machine: Machine, whose: str) -> Finding:
     """An estimate of the most that a worker takes, against what there is, and the largest batch
-    that fits."""
+    that fits.
+    """
     from posterior_bench.bench.memory import SLACK
 
     found, workers = need.estimate, need.workers
@@ -517,7 +525,8 @@ def _sharing(config: Mapping[str, Any], machine: Machine) -> int:
 
 def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
     """Whether there is the GPU that is asked for; of another machine nobody can say more than its
-    user did."""
+    user did.
+    """
     import torch
 
     problem = _attempt(lambda: build(config["executor"]))[1]
@@ -586,7 +595,8 @@ def _study(config: Mapping[str, Any]) -> tuple[Path, Path]:
 
 def _disk(config: Mapping[str, Any], needed: int) -> Finding:
     """Rows with their PNG, which are no larger than the pixels, against the space beside the study
-    folder."""
+    folder.
+    """
     free = shutil.disk_usage(_study(config)[1]).free
     found = f"rows take at most {needed / 2**20:.0f} MiB; {free / 2**20:.0f} MiB are free"
     state: State = "missing" if needed > free else "warning" if 2 * needed > free else "ok"
@@ -606,7 +616,8 @@ def _folder(config: Mapping[str, Any]) -> Finding:
 
 def _packages(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Optional packages that only some executors need; those of metrics and data are named by their
-    own checks."""
+    own checks.
+    """
     if "ray" in config["executor"]["_target_"].lower():
         there = find_spec("ray") is not None
         found = "ray is installed" if there else "executor=ray needs the package ray"

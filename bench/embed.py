@@ -285,7 +285,8 @@ def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[
 
 def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
     """The prompts whose end no text encoder in a folder reads; none where that cannot be told
-    here."""
+    here.
+    """
     encoders = (
         [("", CLIP)]
         if _family(folder) is stable_diffusion

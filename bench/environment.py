@@ -51,7 +51,8 @@ PACKAGES = (
 @cache
 def environment() -> dict[str, Any]:
     """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or
-    shell variable."""
+    shell variable.
+    """
     lock = ROOT / "requirements.lock"
     return {
         "version": version(),
@@ -127,7 +128,8 @@ def _torch() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """git's answer about the checkout this code runs from; None outside a checkout or without
-    git."""
+    git.
+    """
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True

@@ -12,7 +12,8 @@ can start, or the machine refused; an error inside this program; SIGINT; SIGTERM
 
 class UserError(Exception):
     """What was wrong, what is valid, what to do; in one line, also where it quotes what is not
-    printable."""
+    printable.
+    """
 
     def __str__(self) -> str:
         line = " ".join(super().__str__().splitlines())
@@ -29,7 +30,8 @@ class WrongCell(UserError):
 
 class DeviceLost(UserError):
     """The device of a worker answers no more; rows that were stored are whole, and another process
-    can go on."""
+    can go on.
+    """
 
 
 class TimeoutExceeded(RuntimeError):
@@ -38,7 +40,8 @@ class TimeoutExceeded(RuntimeError):
 
 class Inapplicable(UserError):
     """Nothing is wrong with the parts, but they do not fit together; a study over many solvers may
-    skip the cell."""
+    skip the cell.
+    """
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
@@ -71,7 +74,8 @@ def nearest(given: str, names: Iterable[str]) -> str | None:
 
 def mistakes(a: str, b: str) -> int:
     """How many letters must be added, left out, replaced or swapped with their neighbour to get
-    ``b`` from ``a``."""
+    ``b`` from ``a``.
+    """
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

@@ -1,5 +1,6 @@
 """Executors: who runs the chunks of a plan. Placement only; what a chunk is and when it is done is
-not theirs."""
+not theirs.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Counts = dict[str, int]
 
 class Executor(Protocol):
     """Runs chunks in any order and yields each with its number of rows per status, once it is
-    stored."""
+    stored.
+    """
 
     def run(
         self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
@@ -35,7 +37,8 @@ class Executor(Protocol):
 
 class Serial:
     """Everything in this process, on one device. ``device``: ``auto``, ``cpu``, ``cuda`` or
-    ``cuda:N``."""
+    ``cuda:N``.
+    """
 
     def __init__(self, device: str = "auto"):
         if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
@@ -87,7 +90,8 @@ class RayActors:
 
     def planned_workers(self) -> int:
         """How many workers there will be; 1 where only a cluster that is not joined yet could
-        say."""
+        say.
+        """
         if self.workers is not None or self.address is not None:
             return self.workers or 1
         import torch
@@ -191,7 +195,8 @@ network evaluation."""
 
 def _check_started(error: Exception) -> None:
     """UserError where a worker never came to life: Ray says so of a creation task, and starts it no
-    more."""
+    more.
+    """
     if "creation task" in str(error):
         cause = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         raise UserError(f"a worker of Ray cannot start: {cause}") from None
@@ -231,7 +236,8 @@ class _RayWorker:
 
 class _Pool(Sequence[Any]):
     """So many actors, each made when it is first taken: a cell of two chunks starts two workers,
-    not eight."""
+    not eight.
+    """
 
     def __init__(self, make: Callable[[], Any], size: int):
         self.make, self.size = make, size
@@ -307,7 +313,8 @@ def _stay_here(address: str | None) -> None:
 @contextmanager
 def _watched(address: str | None) -> Iterator[None]:
     """Mark the processes of a cluster that is started in the block, which then does not outlive
-    this process."""
+    this process.
+    """
     if address is not None:
         yield
         return
@@ -329,7 +336,8 @@ def _tell(plan: CellPlan) -> None:
 
 def _connect(address: str | None) -> None:
     """Start Ray here, or join the cluster at ``address``; workers import this checkout, wherever it
-    was started."""
+    was started.
+    """
     import ray
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

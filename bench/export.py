@@ -107,7 +107,8 @@ def _demand_short(names: Iterable[str]) -> None:
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """A folder to write to. A new one gets its name at the end, one that is there is emptied again
-    on an error."""
+    on an error.
+    """
     folder = folder.resolve()
     new = not folder.exists()
     writable(folder.parent if new else folder)
@@ -172,7 +173,8 @@ def _index(
     entries: list[dict[str, object]],
 ) -> None:
     """``index.json`` with the settings and a legend, and its lines alone as ``index.csv``; written
-    last."""
+    last.
+    """
     settings = {
         "format": 1,
         "seed": config["seed"],

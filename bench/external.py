@@ -60,10 +60,14 @@ class Folder(Solver):
 
     Parameters
     ----------
-    path: a directory of 8-bit PNG files ``<image_id>.png`` (one draw), ``<image_id>_<draw>.png`` or
-    ``<image_id>/<draw>.png``; or one Parquet file with the columns image_id, draw and png (the
-    bytes of a PNG file). label: name of the row in the leaderboard; null = folder. sha256: content
-    of the images; the plan fills it in, and refuses other images where it is given.
+    path : str
+        A directory of 8-bit PNG files ``<image_id>.png`` (one draw), ``<image_id>_<draw>.png``
+        or ``<image_id>/<draw>.png``; or one Parquet file with the columns image_id, draw and
+        png (the bytes of a PNG file).
+    label : str | None, default None
+        Name of the row in the leaderboard; null = folder.
+    sha256 : str | None, default None
+        Content of the images; the plan fills it in, and refuses other images where it is given.
     """
 
     card: ClassVar[Card] = Card(
@@ -90,7 +94,8 @@ class Folder(Solver):
 
 class NoPrior(Prior):
     """Stands in where no prior is needed, for images ``shape`` ``(C, H, W)`` of any size; it can do
-    nothing."""
+    nothing.
+    """
 
     def __init__(self, shape: Shape):
         super().__init__(VE(), None, shape)
@@ -131,7 +136,8 @@ def pinned(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
 
 def pinned_operator(node: Mapping[str, Any]) -> Mapping[str, Any]:
     """The node of an operator with the content of the file it reads, if any, beside an absolute
-    path."""
+    path.
+    """
     if "trust_file" not in node:
         return node
     path = Path(node["path"]).expanduser().absolute()
@@ -170,7 +176,8 @@ def pinned_mask(
 
 def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
     """What masks of files hide, in words that show a wrong ``white``; empty for masks that are
-    drawn."""
+    drawn.
+    """
     if not isinstance(mask, ReadMasks):
         return ""
     ids = images.ids[: min(config["data"]["images"], SHARES)]
@@ -241,7 +248,8 @@ class Answers:
     @classmethod
     def find(cls, path: Path, ids: tuple[str, ...], draws: int) -> Answers:
         """The images of a directory or Parquet file; UserError for those that are missing or
-        ambiguous."""
+        ambiguous.
+        """
         if path.is_dir():
             return _in_directory(path, ids, draws)
         if path.is_file():
@@ -250,7 +258,8 @@ class Answers:
 
     def check(self, shape: Shape) -> None:
         """UserError, naming the first and counting the others, where an image is unreadable or of
-        another shape."""
+        another shape.
+        """
         problems = [
             f"{self.names[place]} {problem}"
             for place in self.names
@@ -310,7 +319,8 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
 
 def answer_names(ids: Sequence[str]) -> dict[str, list[str]]:
     """What the files of every image may be called, without ``.png``: its id, and that without an
-    image's ending."""
+    image's ending.
+    """
     short = {
         i: str(PurePosixPath(i).with_suffix("")) if i.lower().endswith(EXTENSIONS) else i
         for i in ids

@@ -94,7 +94,8 @@ def prepare_streams() -> None:
 
 def refuse_broken_text(arguments: Sequence[str]) -> None:
     """UserError for an argument that is not valid in the encoding of the system: it could be stored
-    nowhere."""
+    nowhere.
+    """
     for argument in arguments:
         try:
             argument.encode("utf-8")
@@ -106,7 +107,8 @@ def refuse_broken_text(arguments: Sequence[str]) -> None:
 
 def flush() -> OSError | None:
     """Write out what was printed; the error where that is impossible, and then nothing more is
-    tried at exit."""
+    tried at exit.
+    """
     try:
         sys.stdout.flush()
         return None
@@ -125,7 +127,8 @@ def silence() -> None:
 
 def _number(error: BaseException) -> int:
     """The number of a fault of the machine; some libraries only write it into their message. 0 for
-    other errors."""
+    other errors.
+    """
     if not isinstance(error, OSError):
         return 0
     found = re.search(r"\[errno (\d+)\]", _said(error), re.IGNORECASE)
@@ -156,7 +159,8 @@ def _written(error: BaseException) -> str:
 
 def _open_files_are_few(error: BaseException | None) -> bool:
     """Whether an import failed because no more files may be open; some loaders of libraries only
-    say that in words."""
+    say that in words.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return True

@@ -74,7 +74,8 @@ def write(study: Path, frame: pd.DataFrame) -> Path | None:
 
 def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
     """A figure of leaderboard column ``x`` against the metric ``y``, a panel per data set, mask and
-    operator."""
+    operator.
+    """
     groups = list(frame.groupby(GROUP, sort=False))
     columns = min(COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
@@ -143,7 +144,8 @@ def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
 
 def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: Looks) -> Figure:
     """Clouds of points by solver, ``x`` and ``y`` being the titles of the axes; what is not finite
-    is left out."""
+    is left out.
+    """
     figure = _sized(1, len(COSTS), len(points))
     panel = figure.subplots()
     for name, clouds in points.items():
@@ -188,7 +190,8 @@ def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
 
 def _cut_start(panel: Axes, values: Floats) -> None:
     """End the panel above what comes after the first tenth, where the start is more than twice as
-    high above that."""
+    high above that.
+    """
     late = values[:, values.shape[1] // 10 :]
     if (
         late.size

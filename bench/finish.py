@@ -32,7 +32,8 @@ SHEET_CELLS, SHEET_IMAGES = 24, 8
 
 def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
     """Print and draw what the jobs of this process came to; True if every row of at least so many
-    ``cells`` is good."""
+    ``cells`` is good.
+    """
     last = outcomes[-1]
     board = leaderboard.write(last.study)
     figure = figures.write(last.study, board)
@@ -174,7 +175,8 @@ def _failures(outcome: Outcome) -> str:
 
 def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
     """The contact sheet of the cells of this run; None, and a line that says why, where pictures
-    have changed since."""
+    have changed since.
+    """
     path = outcomes[-1].study / "contact_sheet.png"
     try:
         panels = [_panel(outcome.plan, SHEET_IMAGES) for outcome in outcomes[:SHEET_CELLS]]

@@ -98,7 +98,8 @@ class Ask:
     @classmethod
     def parted(cls, lines: Sequence[str]) -> tuple[Ask, list[str]]:
         """The settings of ``plan`` among overrides, and the others. Raises UserError for a wrong
-        value."""
+        value.
+        """
         given, rest = {}, []
         for line in lines:
             key, equals, value = line.partition("=")
@@ -168,7 +169,8 @@ def _free_memory() -> int:
 
 def command(given: Sequence[str]) -> int:
     """The verb ``plan``: one cell in full, or a line for every cell of a study or sweep
-    (``-m``)."""
+    (``-m``).
+    """
     from hydra._internal.utils import get_args_parser
 
     from posterior_bench.bench.console import out
@@ -187,7 +189,8 @@ def command(given: Sequence[str]) -> int:
 
 def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
     """One cell: its plan, and what it will cost; also where it cannot run here, before the reason
-    why."""
+    why.
+    """
     from posterior_bench.bench.console import out
     from posterior_bench.bench.finish import describe
 
@@ -207,7 +210,8 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
 
 def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
     """The line of a cell whose prior or images are not here; none where it is something else that a
-    run refuses."""
+    run refuses.
+    """
     estimator = Estimator(ask)
     try:
         config, choices, overrides = next(iter(_configurations(cells)))
@@ -222,7 +226,8 @@ def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
 
 def forecast(cells: Sequence[Sequence[str]], ask: Ask | None = None) -> Group:
     """The estimate for cells given by their overrides: a line per cell, the sum, and where it is
-    all from."""
+    all from.
+    """
     ask = ask or Ask()
     return _table(forecasted(cells, ask), ask)
 
@@ -267,7 +272,8 @@ def _configurations(
 
 def _solver_node(overrides: Sequence[str]) -> Config | None:
     """The node of the chosen solver from its file and the settings of the command line; None where
-    Hydra must do it."""
+    Hydra must do it.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -313,7 +319,8 @@ SKIPPED = Cost(0.0, 0.0, 0.0, 0.0, _SKIPPED)
 @dataclass(frozen=True)
 class Line:
     """One cell: its names, its ``rows`` in ``chunks`` for so many ``workers``, and the cost of one
-    row."""
+    row.
+    """
 
     title: str
     data: str
@@ -327,7 +334,8 @@ class Line:
 @dataclass(frozen=True)
 class Known:
     """What is known of a prior: itself on the meta device or in closed form, or ``missing``, why it
-    is not here."""
+    is not here.
+    """
 
     prior: Prior | None
     kind: Kind
@@ -336,7 +344,8 @@ class Known:
 
 class _Bare(Session):
     """A session of a cell whose files may be missing: what tells whether its parts fit together,
-    and nothing else."""
+    and nothing else.
+    """
 
     def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
         self.config, self.solver, self.prior, self.images, self.metrics = (
@@ -437,7 +446,8 @@ class Estimator:
         self, config: Config, choices: Mapping[str, Any], solver: Solver, known: Known
     ) -> tuple[Counts | None, str]:
         """The calls of the solver, or why they are not known; its work is chosen where the cell has
-        a budget."""
+        a budget.
+        """
         node = config["solver"]
         key = digest(
             [
@@ -475,7 +485,8 @@ class Estimator:
         solver: Solver,
     ) -> Cost:
         """The cost with the seconds of its passes, from the first source that has something to
-        say."""
+        say.
+        """
         if counts is None:
             return cost
         draws = int(config["draws"])
@@ -501,7 +512,8 @@ class Estimator:
 
     def _pace(self, config: Config, known: Known) -> Pace | str:
         """Seconds of the prior's calls here, or why none were made; all kinds of call are timed at
-        once."""
+        once.
+        """
         draws, batch = int(config["draws"]), int(config["batch"])
         rows = max(1, batch // draws) * min(draws, batch)
         key = digest([config["prior"], rows, Execution.of(config).changed])
@@ -535,7 +547,8 @@ class Estimator:
 
     def _own_rows(self, config: Config) -> Cost | None:
         """The cost of the rows that the study has of this cell, or of one that differs in the mask
-        alone."""
+        alone.
+        """
         found = [
             record for record in self._records(_folder(config)) if record.same == _same(config)
         ]
@@ -652,7 +665,8 @@ def _folder(config: Config) -> str:
 @dataclass(frozen=True)
 class Recorded:
     """What the rows of a stored cell cost; ``same`` and ``prior`` say for which other cells that
-    holds."""
+    holds.
+    """
 
     same: str
     prior: str
@@ -712,7 +726,8 @@ def _probed(overrides: list[str]) -> Cost:
 
 def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
     """What VIPaint prints for ten draws of an image; what is spent once per image is shared by the
-    draws."""
+    draws.
+    """
     found = {
         printed.metric: float(printed.value)
         for printed in paper.read(PRINTED)
@@ -731,7 +746,8 @@ def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
 
 def _png_size(images: ImageSet | str, shape: Sequence[int]) -> int:
     """Bytes of an image: the mean of the first originals as PNG; of all pixels uncompressed where
-    they are not here."""
+    they are not here.
+    """
     try:
         if isinstance(images, ImageSet):
             some = to_uint8(images.images(list(images.ids)[:_SAMPLED]))
@@ -846,7 +862,8 @@ def _in_words(line: Line, ask: Ask) -> list[str]:
 
 def _notes(run: Sequence[Line], ask: Ask) -> list[str]:
     """Where the figures are from, and every reason why one is missing once, with its data and
-    prior."""
+    prior.
+    """
     sources = {line.cost.source for line in run}
     notes = []
     if any(line.cost.passes == line.cost.passes and line.cost.source != OWN_ROWS for line in run):
@@ -894,7 +911,8 @@ def _notes(run: Sequence[Line], ask: Ask) -> list[str]:
 
 def _reasons(run: Sequence[Line]) -> dict[str, str]:
     """Every reason for missing hours, with the data and prior that it is about and its number of
-    cells."""
+    cells.
+    """
     cells: dict[str, list[Line]] = {}
     for line in run:
         if line.cost.missing:

@@ -92,7 +92,8 @@ def described(error: BaseException) -> str:
 
 def named(error: BaseException) -> str:
     """Type and first line of an error's text, printable and at most :data:`MOST` characters of
-    it."""
+    it.
+    """
     return shortened(printable(f"{type(error).__name__}: {text_of(error)}".splitlines()[0]))
 
 
@@ -121,7 +122,8 @@ def place(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """``text`` with escapes in place of what cannot be printed or stored: NUL, lone surrogates,
-    control characters."""
+    control characters.
+    """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

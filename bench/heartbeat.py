@@ -1,5 +1,6 @@
 """Signs of life beside the rows, so that anyone who sees the study folder knows which chunk is
-being worked on."""
+being worked on.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
 
 def beats(cell_folder: Path) -> list[Beat]:
     """The signs in a cell's folder, by worker; a file that vanishes or is half written is passed
-    over."""
+    over.
+    """
     found, now = [], time.time()
     for path in sorted((cell_folder / "alive").glob("*.json")):
         try:

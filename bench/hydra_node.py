@@ -86,7 +86,8 @@ def is_hydras(item: Any) -> bool:
 
 def check(item: Any) -> None:
     """UserError for an override of Hydra's that is not in :data:`ALLOWED`, however it is
-    written."""
+    written.
+    """
     key, line = str(item.key_or_group), item.input_line
     if item.is_delete() or item.is_add():
         raise UserError(
@@ -110,7 +111,8 @@ def check(item: Any) -> None:
 
 def refuse_calls(item: Any) -> None:
     """UserError for an override that places an option elsewhere (``@``) or names something to be
-    called."""
+    called.
+    """
     if item.package is not None:
         raise UserError(
             f"'{item.input_line}': '@' is not taken here; an option is chosen with GROUP=NAME"

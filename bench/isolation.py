@@ -40,7 +40,8 @@ class NotPutBack(RuntimeError):
 @dataclass(frozen=True)
 class Setting:
     """One piece of state: its name for people, how it is read, and how a value that was read is put
-    back."""
+    back.
+    """
 
     name: str
     read: Callable[[], Any]
@@ -88,7 +89,8 @@ afterwards."""
 
 def _same(a: Any, b: Any) -> bool:
     """Whether ``a`` is what ``b`` was: tensors and arrays too, alone or inside lists, tuples and
-    dictionaries."""
+    dictionaries.
+    """
     if b is UNREADABLE:
         return True
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
@@ -171,7 +173,8 @@ def _anomaly() -> tuple[bool, bool]:
 
 def _denormals() -> bool:
     """Whether the processor keeps numbers below the smallest normal one; torch can set that and not
-    tell it."""
+    tell it.
+    """
     return bool(torch.full((), 1e-310, dtype=torch.float64, device="cpu").mul(1.0) != 0)
 
 
@@ -217,7 +220,8 @@ def _set_reductions(value: tuple[bool, ...]) -> None:
 
 def _precisions() -> tuple[Any, ...]:
     """How exact float32 products are, by torch's older switches and by its newer names, which it
-    keeps apart."""
+    keeps apart.
+    """
     names = tuple(torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS)
     return (
         _readable(torch.get_float32_matmul_precision),
@@ -228,7 +232,8 @@ def _precisions() -> tuple[Any, ...]:
 
 def _readable(read: Callable[[], Any]) -> Any:
     """What ``read`` gives; torch refuses to answer where the older and the newer way contradict
-    each other."""
+    each other.
+    """
     try:
         return read()
     except RuntimeError:
@@ -359,7 +364,8 @@ _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 def _timers() -> list[Any]:
     """Whether each timer stands still; of one that runs before foreign code does, nothing is
-    demanded."""
+    demanded.
+    """
     return [UNREADABLE if signal.getitimer(kind)[0] > 0 else "still" for kind in _TIMERS]
 
 
@@ -470,6 +476,7 @@ PROCESS: tuple[Setting, ...] = (
 
 def keep_threads() -> None:
     """Fix what can be set once in a process: afterwards torch refuses, and foreign code gets its
-    error."""
+    error.
+    """
     with suppress(RuntimeError):
         torch.set_num_interop_threads(torch.get_num_interop_threads())

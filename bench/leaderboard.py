@@ -175,7 +175,8 @@ def gather(study: Path | str) -> Gathered:
 
 class _Cards(dict[str, dict[str, str]]):
     """Metrics by id. One object for all that is cut from a frame: pandas copies ``attrs`` deeply at
-    every access."""
+    every access.
+    """
 
     def __deepcopy__(self, _memo: object) -> _Cards:
         return self
@@ -183,7 +184,8 @@ class _Cards(dict[str, dict[str, str]]):
 
 def write(study: Path | str) -> pd.DataFrame:
     """Build and write ``leaderboard.csv .parquet .md .tex`` and ``leaderboard_long.csv``, each
-    replaced as a whole."""
+    replaced as a whole.
+    """
     frame = build(study)
     parquet = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), parquet)
@@ -207,7 +209,8 @@ def write(study: Path | str) -> pd.DataFrame:
 
 def table(frame: pd.DataFrame, width: int = 160, first: Iterable[str] = ()) -> Table:
     """The leaderboard for a terminal of ``width`` characters; the metrics ``first`` come before the
-    others."""
+    others.
+    """
     return tables.terminal(frame, width, first=first)
 
 
@@ -266,7 +269,8 @@ def csv_columns(metrics: Iterable[str]) -> list[str]:
 
 def to_csv(frame: pd.DataFrame) -> bytes:
     """UTF-8 CSV, ``nan`` and ``inf`` spelt out. A text that a spreadsheet would take for a formula
-    gets a ``'``."""
+    gets a ``'``.
+    """
     safe = frame.apply(lambda column: column.map(_plain_text))
     return safe.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
 
@@ -321,7 +325,8 @@ def _padded_batch(config: Mapping[str, Any]) -> int:
 
 def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, dict[str, str]]:
     """Every metric of any cell in the order of the configurations, then columns nobody
-    described."""
+    described.
+    """
     cards: dict[str, Card] = {}
     for cell in sorted(cells, key=lambda cell: -len(cell.metrics)):
         cards = {
@@ -403,7 +408,8 @@ def _reduced(cell: CellRecord) -> _Reduced:
 
 def _costs(ok: pd.DataFrame) -> dict[str, float]:
     """Means of a cell's rows that are ok, and the largest peak of memory; ``passes`` are no column
-    of a row."""
+    of a row.
+    """
     ok = ok.assign(passes=ok["nfe"] + ok["nge"])
     return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
@@ -469,7 +475,8 @@ def _set_scores(
     rows: Mapping[str, pd.DataFrame], cells: Sequence[CellRecord], metrics: Sequence[str]
 ) -> pd.DataFrame:
     """Per cell ``m m_lo m_hi m_n m_inf`` of set metrics, on the images that left features behind in
-    its ``rows``."""
+    its ``rows``.
+    """
     lines: list[dict[str, float]] = []
     for cell in cells if metrics else ():
         mine, line = rows[cell.name], dict[str, float]()
@@ -492,7 +499,8 @@ def _set_scores(
 
 def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
     """The features of a set metric; where its card names a column that others share, of the
-    original first."""
+    original first.
+    """
     column = card.get("features") or metric
     if column not in rows:
         return np.empty((0, 0))
@@ -506,7 +514,8 @@ def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
 
 def _features(rows: pd.DataFrame) -> Array:
     """Features ``(n, F)`` of one vector per image, ``(n, D, F)`` of one per draw; images without
-    any are left out."""
+    any are left out.
+    """
     rows = rows[rows.iloc[:, 1].map(len) > 0]
     images = [
         np.stack(list(values)).astype(float)
@@ -520,14 +529,16 @@ def _features(rows: pd.DataFrame) -> Array:
 
 def image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Means over the draws that have a value, indexed by cell and image; infinite where a draw
-    is."""
+    is.
+    """
     return ok.groupby(["cell", "image_id"])[[*metrics]].mean()
 
 
 @dataclass(frozen=True)
 class Compared:
     """The cells of a table that are compared by a metric; ``cells`` name the solvers of
-    ``family``."""
+    ``family``.
+    """
 
     metric: str
     cells: Sequence[str]
@@ -580,7 +591,8 @@ def _comparable(values: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
 
 def _ranks(frame: pd.DataFrame, images: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
     """Columns ``m_rank`` of those ``metrics`` that have letters somewhere; empty text where a cell
-    has none."""
+    has none.
+    """
     named = pd.DataFrame(
         "", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object
     )
@@ -603,7 +615,8 @@ def _usual(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
 
 def _rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
     """How the letters came about, or why there are none; nothing where nothing could be
-    compared."""
+    compared.
+    """
     notes = []
     if named.shape[1]:
         notes.append(
@@ -631,7 +644,8 @@ def _rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
 
 def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
     """By group, then by its first headline that has a direction, best first and undefined last,
-    then by name."""
+    then by name.
+    """
     frame = frame.sort_values(["solver", "prior", "cell"], kind="stable")
     parts = []
     for _, lines in frame.groupby(tables.GROUP):
@@ -695,7 +709,8 @@ def _notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> li
 
 def _infinite(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
     """Which cells have infinite values, in one note; metrics where the same cells have them stand
-    together."""
+    together.
+    """
     alike: dict[str, list[str]] = {}
     for m in metrics:
         infinite, images = frame[f"{m}_inf"], frame[f"{m}_inf"] + frame[f"{m}_n"]
@@ -722,7 +737,8 @@ def _infinite(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
 
 def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
     """Which solvers ran with a preset that was chosen for other priors; nothing of cells that do
-    not say."""
+    not say.
+    """
     foreign = [
         cell.identity
         for cell in cells
@@ -739,7 +755,8 @@ def _foreign_presets(cells: Sequence[CellRecord]) -> list[str]:
 
 def _unasked(cells: Sequence[CellRecord]) -> list[str]:
     """Which priors were told no class or prompt, or a part of one; nothing of cells that do not
-    say."""
+    say.
+    """
     asked: dict[str, list[str]] = {}
     for i in (cell.identity for cell in cells if cell.identity.get("asked")):
         asked.setdefault(f"{i['prior']} on {i['data']} with {i['asked']}", []).append(
@@ -759,7 +776,8 @@ def _unasked(cells: Sequence[CellRecord]) -> list[str]:
 
 def _small_batches(parts: Sequence[_Reduced]) -> list[str]:
     """How many rows were computed in another batch than planned: the padded batch is part of what
-    fixes their bits."""
+    fixes their bits.
+    """
     smaller, rows = sum(part.smaller for part in parts), sum(part.ok for part in parts)
     if not smaller:
         return []

@@ -65,7 +65,8 @@ def sweeps(arguments: Sequence[str]) -> bool:
 
 def may_hold_commas(key: str) -> bool:
     """Whether a comma may be one of the letters of a text: of a path, a name or a sentence, not of
-    a word to choose."""
+    a word to choose.
+    """
     from posterior_bench.bench.cell import is_path
 
     name = key.rpartition(".")[2]
@@ -75,7 +76,8 @@ def may_hold_commas(key: str) -> bool:
 
 def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
     """What kind of setting a key is; of a group, for the ``chosen`` options that have it, else for
-    all that have it."""
+    all that have it.
+    """
     group, _, rest = key.partition(".")
     if not rest:
         return _top().get(key, OTHER)
@@ -89,7 +91,8 @@ def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
 
 def quoted(text: str) -> str:
     """The text as Hydra reads it back letter by letter: as it is where that is so, else in
-    quotes."""
+    quotes.
+    """
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if _reads(text) == text:
@@ -149,7 +152,8 @@ def _reads(text: str) -> Any:
 
 def _split(text: str) -> list[str]:
     """The parts between commas outside quotes and brackets; where brackets do not pair, outside
-    quotes."""
+    quotes.
+    """
     try:
         return _parts(text, _BRACKETS)
     except UserError:
@@ -213,7 +217,8 @@ def _kind(chosen: Option, key: str) -> str:
 
 def _annotations(chosen: Option) -> dict[str, str]:
     """The kinds of the settings of the class or function that an option names, read without
-    importing it."""
+    importing it.
+    """
     if isinstance(chosen, FileOption):
         return _of_class("", chosen.code.target)
     path = chosen.content.get("_target_")
@@ -264,7 +269,8 @@ def _origin(tree: ast.Module, name: str) -> str:
 
 def _annotated(annotation: str) -> str:
     """The kind that an annotation says; unknown for names of other types, such as an alias of some
-    words."""
+    words.
+    """
     parts = {part.strip() for part in annotation.split("|")} - {"None"}
     if parts and parts <= {"str", "Path"}:
         return TEXT

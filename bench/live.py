@@ -59,7 +59,8 @@ class Live(TorchDispatchMode):
 
     def _see(self, tensor: Tensor, made_here: bool) -> None:
         """Count a storage that was not seen before; an input's is not that of the operation's
-        result."""
+        result.
+        """
         try:
             storage = tensor.untyped_storage()
         except NotImplementedError:  # sparse tensors have none
@@ -89,7 +90,8 @@ class Live(TorchDispatchMode):
 
 class Ledger(Live):
     """Counts, beside the tensors that are there, bytes that would be there if a network were really
-    run."""
+    run.
+    """
 
     def spike(self, size: int) -> None:
         """So many bytes more for a moment."""

@@ -1,5 +1,6 @@
 """The machine that a run is meant for, where ``doctor`` is asked on another one: ``memory=80GiB
-gpus=8``."""
+gpus=8``.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ KEYS = ("memory", "gpus", "device")
 @dataclass(frozen=True)
 class Machine:
     """``memory`` in bytes of each GPU, or of the machine where there are no ``gpus``; None: those
-    of this machine."""
+    of this machine.
+    """
 
     memory: int | None = None
     gpus: int | None = None
@@ -61,7 +63,8 @@ class Machine:
     @classmethod
     def of(cls, arguments: Sequence[str]) -> tuple[Self, list[str]]:
         """The machine that some arguments describe, and the others. UserError for a value that
-        cannot be read."""
+        cannot be read.
+        """
         mine = {key: value for key, value in map(_parted, arguments) if key in KEYS}
         rest = [argument for argument in arguments if _parted(argument)[0] not in KEYS]
         device, memory = mine.get("device"), mine.get("memory")

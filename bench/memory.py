@@ -69,7 +69,8 @@ _SECONDS = 60.0
 class Cost:
     """Bytes beside inputs and weights: ``idle``, at most during a call without gradients;
     ``forward``, with them; ``kept`` afterwards for the gradient; ``backward``, at most while it is
-    taken."""
+    taken.
+    """
 
     idle: int = 0
     forward: int = 0
@@ -84,7 +85,8 @@ class Cost:
 
 class Costs:
     """What calls of a prior's networks take; each is counted once, for one row and two, and for
-    more by a line."""
+    more by a line.
+    """
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
@@ -97,7 +99,8 @@ class Costs:
 
     def of(self, part: str, call: Callable[..., Tensor], *inputs: Any) -> Cost:
         """The cost of ``call(*inputs)``, rows counted by the first input; tensors may be of any
-        number of rows."""
+        number of rows.
+        """
         key = (part, self.prior.execution, *(_form(value) for value in inputs))
         if key not in self._known:
             one, two = ([_of_rows(value, rows) for value in inputs] for rows in (1, 2))
@@ -116,7 +119,8 @@ class Costs:
 
     def for_a_gradient(self) -> int:
         """Bytes that one row keeps for a gradient through network and decoder. Raises what a call
-        raises."""
+        raises.
+        """
         kept = 0 if self.prior.net is None else self._call().kept
         if self.prior.latent is not None:
             kept += self.of("decode", self.decode, torch.zeros(1, *self.prior.latent_shape)).kept
@@ -278,7 +282,8 @@ def charged(
     light: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     """``light``, with what ``call`` would take written down; autograd keeps it as long as a
-    gradient may need it."""
+    gradient may need it.
+    """
 
     def run(*inputs: Any) -> Tensor:
         cost = costs.of(part, call, *inputs)
@@ -301,7 +306,8 @@ def charged(
 
 def _apart_from_here(count: Callable[[], T]) -> T:
     """In a thread of its own, without the modes and hooks around the caller: the ledger's, and
-    checkpointing's."""
+    checkpointing's.
+    """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()
 
@@ -309,7 +315,8 @@ def _apart_from_here(count: Callable[[], T]) -> T:
 @dataclass(frozen=True)
 class _Peaks:
     """Bytes of one dry run: at most in the fit, at most in sampling, and what is left when the
-    samples are there."""
+    samples are there.
+    """
 
     fit: int
     sample: int
@@ -346,7 +353,8 @@ class _Blank:
 
 def shortened(solver: Solver) -> Solver:
     """The solver with few steps, its networks used as before; as it is where its settings allow no
-    less."""
+    less.
+    """
     with suppress(ValueError):
         solver = solver.scaled(_FEW / max(_FEW, *solver.workload.values(), 0))
     values = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
@@ -419,7 +427,8 @@ def _perceptual(
 
 def _between(name: str, costs: Costs) -> Callable[[Tensor, Tensor], Tensor]:
     """The perceptual distance of a name, loaded; of LPIPS the network without values where its
-    weights are missing."""
+    weights are missing.
+    """
     metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")
     try:
         metric.check()
@@ -445,7 +454,8 @@ def _scoring(
     config: Mapping[str, Any], prior: Prior, metrics: Mapping[str, AnyMetric]
 ) -> tuple[_Line, int]:
     """What scores take, really computed for an image or two; and the weights of the networks in
-    them."""
+    them.
+    """
     draws = min(int(config["draws"]), 2)
     network, weights = _scored(config, prior, metrics, BatchSize(1, draws))
     none = [_scored(config, prior, {}, BatchSize(1, rows))[0] for rows in (1, 2)]
@@ -532,13 +542,15 @@ _MOST_ROWS = 2**16
 
 def rows_at_once(draws: int, batch: int) -> BatchSize:
     """What a worker fills its network batches to (:func:`bench.plan.slices`,
-    :meth:`bench.worker.Worker.rows`)."""
+    :meth:`bench.worker.Worker.rows`).
+    """
     return BatchSize(max(1, batch // draws), min(draws, batch))
 
 
 def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
     """The memory of a cell's worker. Raises what the solver raises where it does not fit to prior
-    and operator."""
+    and operator.
+    """
     costs.prior.run_as(replace(Execution.of(config), compile=False))
     solver = config["solver"]
     sizes = (BatchSize(1, 1), BatchSize(2, 1), BatchSize(1, 2))
@@ -564,7 +576,8 @@ def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
 
 def _line(one: int, images: int, draws: int) -> _Line:
     """The line through what was found for one row, two images of one draw, and one image of two
-    draws."""
+    draws.
+    """
     row = draws - one
     image = images - one - row
     return _Line(one - row - image, row, image)
@@ -572,7 +585,8 @@ def _line(one: int, images: int, draws: int) -> _Line:
 
 def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
     """Metrics that can be computed here without an exact posterior and without the values of
-    others."""
+    others.
+    """
     found: dict[str, AnyMetric] = {}
     for name, node in config["metrics"].items():
         try:
@@ -587,7 +601,8 @@ def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
 
 def _perceptual_weights(config: Mapping[str, Any], prior: Prior) -> int:
     """Weights of the distance that the solver's setting names, unless a metric brings them
-    along."""
+    along.
+    """
     name = getattr(build(config["solver"]), "perceptual", "none")
     if name == "none" or any(
         node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config["metrics"].values()

@@ -68,7 +68,8 @@ def served(path: str | Path, quiet: bool = False) -> Path:
 
 def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
     """The node of a prior with the folder that is read in place of one of diffusers; any other node
-    as it is."""
+    as it is.
+    """
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
         return dict(node)
@@ -82,7 +83,8 @@ def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
 
 def absent_model(node: Mapping[str, Any]) -> str:
     """Why nothing can be loaded where the node of a prior says it lies; empty where it can, or no
-    file is needed."""
+    file is needed.
+    """
     path = node.get("path")
     if not isinstance(path, str) or path == "???":
         return ""
@@ -204,7 +206,8 @@ def _converted(folder: Path, quiet: bool) -> Path:
 
 def _key(folder: Path) -> str:
     """16 digits over the files a conversion reads, by their names in the folder, and over the code
-    that converts."""
+    that converts.
+    """
     places = _PLACES + (_TEXT_PLACES if _takes_prompts(folder) else ())
     files = [file for place in places for file in sorted((folder / place).glob("[!.]*"))]
     files += [file for file in sorted(folder.glob("*")) if _counts(file)]
@@ -216,7 +219,8 @@ def _key(folder: Path) -> str:
 
 def _counts(file: Path) -> bool:
     """Whether a file beside the components is read; folders of the hub hold other formats of the
-    weights there."""
+    weights there.
+    """
     return file.suffix == ".json" or file.name == "README.md" or file.name.startswith(_WEIGHTS)
 
 
@@ -345,7 +349,8 @@ def _name(folder: Path) -> str:
 
 def _empty_prompt(folder: Path, room: Path) -> Path:
     """The empty prompt, embedded by the text encoders of the folder; UserError where that cannot be
-    done here."""
+    done here.
+    """
     from posterior_bench.bench.embed import embed_prompts
 
     text, target = room / "prompts.txt", room / "prompts.safetensors"

@@ -39,7 +39,8 @@ class ModulesFolder:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModulesFolder | None:
         """The folder a configuration names; None where its solver asks for none, or its prior is no
-        file."""
+        file.
+        """
         setting, prior = arguments(config["solver"]).get("modules"), config["prior"].get("path")
         if setting is None or prior is None:
             return None
@@ -57,7 +58,8 @@ class ModulesFolder:
 
     def spec(self) -> dict[str, Any]:
         """``modules.json``, checked. Raises UserError for missing files and those of another prior
-        or content."""
+        or content.
+        """
         path, weights = self.path / SPEC, self.path / WEIGHTS
         missing = next((file for file in (path, weights) if not file.is_file()), None)
         if missing is not None:
@@ -89,7 +91,8 @@ class ModulesFolder:
 
     def load(self) -> nn.ModuleDict:
         """The modules, frozen, on the CPU; UserError like :meth:`spec`, and where weights and
-        description differ."""
+        description differ.
+        """
         import torch
         from safetensors.torch import load_file
 
@@ -109,7 +112,8 @@ class ModulesFolder:
         self, modules: nn.ModuleDict, channels: Mapping[str, int], training: Mapping[str, Any]
     ) -> None:
         """Write the modules; the description last, so that an interrupted save never looks
-        whole."""
+        whole.
+        """
         from safetensors.torch import save as to_bytes
 
         self.path.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,8 @@ def _quoting(line: str) -> str:
 
 def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) -> list[str]:
     """The lines with names for solvers in files; behind them what lets Hydra find, and a run
-    import, the rest."""
+    import, the rest.
+    """
     files = [found for name in solvers if isinstance(found := option("solver", name), FileOption)]
     for found in files:
         name = _stored(found)
@@ -139,7 +140,8 @@ def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) 
 
 def _stored(found: FileOption) -> str:
     """Make a solver in a file known to Hydra, on this machine and where a launcher sends a job;
-    returns its name."""
+    returns its name.
+    """
     from hydra.core.config_store import ConfigStore
 
     name = f"{found.code.name}_{found.code.sha}"
@@ -171,7 +173,8 @@ def _has_parts(parsed: Sequence[Any]) -> bool:
 
 def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
     """The options of every group that some job will have, with those that a chosen option brings
-    along."""
+    along.
+    """
     chosen = {group: _as_names(value) for group, value in defaults().items()}
     for group in ("data", "study"):
         brought: dict[str, list[str]] = {}
@@ -184,7 +187,8 @@ def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _values(item: Any, plugins: Sequence[str] = ()) -> list[Any]:
     """The plain values of an override: one, or each of a sweep; a glob, the options of the group
-    that it names."""
+    that it names.
+    """
     from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
     value = item.value()
@@ -263,7 +267,8 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
 
 def _elsewhere(group: str, key: str, name: str) -> str:
     """Which other options of the group have such a setting: ``executor.workers`` is one of
-    ``executor=ray``."""
+    ``executor=ray``.
+    """
     others = [
         other
         for other, found in options(group).items()
@@ -296,7 +301,8 @@ def _in_groups(key: str) -> str:
 
 def _column_settings(name: str) -> list[str]:
     """Settings of the columns of a metric that name a file of the user's own:
-    ``kid_torchscript.path``."""
+    ``kid_torchscript.path``.
+    """
     nodes = option("metrics", name).parameters.items()
     return [
         f"{column}.{key}"

@@ -1,5 +1,6 @@
 """Settings of image folders that follow from the rest: how many images there are, and what the
-prior is made for."""
+prior is made for.
+"""
 
 from __future__ import annotations
 

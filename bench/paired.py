@@ -133,7 +133,8 @@ def family(values: Array, key: str) -> Family:
 
 def _statistics(values: Array) -> tuple[Array, Array]:
     """Per pair ``r = |sum d| / sqrt(n sum d^2)``, and the factor that makes one of ``|sum d|``;
-    both 0 for no d."""
+    both 0 for no d.
+    """
     solvers, n = values.shape
     sums, root = np.empty((solvers, solvers)), np.empty((solvers, solvers))
     for i in range(solvers):
@@ -146,7 +147,8 @@ def _statistics(values: Array) -> tuple[Array, Array]:
 
 def _largest(sums: Array, scale: Array) -> Array:
     """The largest statistic over all pairs ``(B,)`` from the signed sums of solvers ``(B,
-    solvers)``."""
+    solvers)``.
+    """
     largest = np.zeros(len(sums))
     for i in range(sums.shape[1] - 1):
         of_pairs = np.abs(sums[:, i : i + 1] - sums[:, i + 1 :]) * scale[i, i + 1 :]
@@ -280,7 +282,8 @@ def paired_t(differences: Array) -> Array:
 
 def detectable_effect(n: int) -> float:
     """The smallest d_z that the two-sided 5 % paired t-test of ``n`` pairs finds with 80 % power;
-    NaN for one pair."""
+    NaN for one pair.
+    """
     if n < 2:
         return np.nan
     critical = stdtrit(n - 1, 1 - ALPHA / 2)
@@ -340,7 +343,8 @@ def _grown(
     alike: NDArray[np.bool_], covered: NDArray[np.int64], i: int, j: int
 ) -> NDArray[np.intp]:
     """A largest group of items around ``i`` and ``j``: first what brings most new pairs, then the
-    better item."""
+    better item.
+    """
     members = np.zeros(len(alike), dtype=bool)
     members[[i, j]] = True
     while (free := np.flatnonzero(alike[members].all(axis=0) & ~members)).size:
@@ -358,7 +362,8 @@ def share(a: str, b: str) -> bool:
 
 def _wilcoxon(differences: Array) -> float:
     """Two-sided p of the signed-rank test; zeros are left out (Wilcoxon 1945), and nothing else
-    than zeros is p = 1."""
+    than zeros is p = 1.
+    """
     from scipy.stats import wilcoxon  # slow to import, and tables do without
 
     if len(differences) < 2:

@@ -90,7 +90,8 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
 
 def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
     """Columns ``m_paper`` and ``m_paper_flag`` as text for a leaderboard, empty where nothing is
-    printed."""
+    printed.
+    """
     columns: dict[str, list[str]] = {}
     for m in metrics:
         found = [lookup(table, line, m) for line in frame.to_dict("records")]

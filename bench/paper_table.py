@@ -79,7 +79,8 @@ class Measured:
 @dataclass(frozen=True)
 class Board:
     """The leaderboard of a study at a scale: ``instead`` is what stood in for options, ``columns``
-    for metrics."""
+    for metrics.
+    """
 
     frame: pd.DataFrame
     study: Path
@@ -133,7 +134,8 @@ class Board:
 
     def _test(self, printed: Printed) -> Measured | None:
         """The p value of a paired test between two methods, on LPIPS averaged over the draws of an
-        image."""
+        image.
+        """
         lines = [self._line(printed, method) for method in printed.method.split(_VERSUS)]
         metric = self.columns.get("lpips_vgg", "lpips_vgg")
         if printed.metric not in _TESTS or any(
@@ -253,7 +255,8 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
 
 def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
     """Where minutes are printed: for what and on what, and what the seconds beside them were
-    measured on."""
+    measured on.
+    """
     if not any(printed.metric in _MINUTES for printed in beside):
         return []
     devices = sorted(read_study(study, ["device"])["device"].dropna().unique())

@@ -56,7 +56,8 @@ def settings_hash(option: Option, preset: str) -> str:
 
 def read() -> dict[str, dict[str, Any]]:
     """The counts by :func:`key`: ``settings``, then ``fit`` and ``draw`` with a number for each of
-    :data:`COUNTS`."""
+    :data:`COUNTS`.
+    """
     content: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
 
@@ -90,7 +91,8 @@ def count(option: Option, preset: str, kind: str) -> Mapping[str, Any]:
 
 def _small(kind: str) -> Prior:
     """A small prior that is called as one of this kind: the process, the learned variance and the
-    latents count."""
+    latents count.
+    """
     from posterior_bench.bench.rig import _CLASSES, _unet, small_prior
     from posterior_bench.priors.process import VP as VPProcess
     from posterior_bench.priors.process import Flow

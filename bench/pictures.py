@@ -40,7 +40,8 @@ BUDGET = 40_000_000
 @dataclass
 class Pictures:
     """Thumbnails as data URIs with their size, each under a key; ``left_out`` counts those beyond
-    the ``budget``."""
+    the ``budget``.
+    """
 
     budget: int = BUDGET
     items: list[dict[str, object]] = field(default_factory=list)
@@ -100,7 +101,8 @@ def stored(png: bytes) -> Pixels:
 
 def spread(draws: Sequence[Pixels]) -> Floats | None:
     """Standard deviation over draws of every pixel, mean over channels, in [-1, 1] units; None for
-    less than two."""
+    less than two.
+    """
     if len(draws) < 2:
         return None
     values = np.stack(draws).astype(float).std(axis=0, ddof=1) / 127.5
@@ -124,7 +126,8 @@ def ramp() -> str:
 @dataclass(frozen=True)
 class Scene:
     """What was measured, read again from its sources: the image set, and some of its images by
-    their ids."""
+    their ids.
+    """
 
     config: Mapping[str, Any]
 
@@ -177,7 +180,8 @@ def _channels_last(x: Any) -> Pixels:
 
 def _observations(measured: Measurement) -> list[Pixels | None]:
     """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
-    for content."""
+    for content.
+    """
     y, mask = measured.y, measured.operator.mask
     if y.ndim != 4 or y.shape[1] not in (1, 3):
         return [None] * len(measured.keys)
@@ -192,7 +196,8 @@ def _observations(measured: Measurement) -> list[Pixels | None]:
 
 def _hatched(picture: Pixels, seen: NDArray[np.bool_]) -> Pixels:
     """An RGB picture with stripes where nothing was seen; a small one is enlarged, so that the
-    stripes are fine."""
+    stripes are fine.
+    """
     factor = max(1, CRISP // max(seen.shape))
     picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
     seen = seen.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -34,7 +34,8 @@ _FILE = re.compile(r"(?P<file>[^@]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<sha>[0-9a
 @dataclass(frozen=True)
 class Plugin:
     """An installed package: its name here, the package that its options may import from, and its
-    folders."""
+    folders.
+    """
 
     name: str
     package: str
@@ -48,7 +49,8 @@ class Plugin:
 @cache
 def installed() -> dict[str, Plugin]:
     """The installed plugins by name. Raises UserError for one whose package or ``conf`` folder is
-    not there."""
+    not there.
+    """
     found: dict[str, Plugin] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         spec = importlib.util.find_spec(entry.value) if entry.value.isidentifier() else None
@@ -101,7 +103,8 @@ READING = ("plugins", "trust_file")
 
 def admit_typed(arguments: Iterable[str]) -> list[str]:
     """Admit what the command line of a reading verb names, and nothing else; returns its other
-    arguments."""
+    arguments.
+    """
     rest, names, programs = [], [], False
     for argument in arguments:
         key, sign, value = argument.partition("=")
@@ -119,7 +122,8 @@ def admit_typed(arguments: Iterable[str]) -> list[str]:
 
 def demand_trusted(config: Mapping[str, Any]) -> None:
     """UserError where a recorded configuration says that a file is a program to be run, and nobody
-    typed that here."""
+    typed that here.
+    """
     for node in config.values():
         if isinstance(node, Mapping) and node.get("trust_file") and not _PROGRAMS[0]:
             raise UserError(
@@ -163,7 +167,8 @@ class InFile:
 
     def load(self) -> Any:
         """The class. Raises UserError unless the file is admitted and runs, has it, and is what it
-        was before."""
+        was before.
+        """
         if str(self.file) not in _ADMITTED:
             raise UserError(
                 f"{self.file} is outside our packages; plugins=[{self.file}] lets this run import "

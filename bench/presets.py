@@ -80,7 +80,8 @@ def origins(preset: Node) -> dict[str, str]:
 
 def usual(solver: Node) -> str | None:
     """The preset that runs where none names the prior: the one the yaml asks for, of ``auto`` the
-    first."""
+    first.
+    """
     asked = solver.get("preset")
     return next(iter(solver["presets"])) if asked == AUTO and solver.get("presets") else asked
 
@@ -120,7 +121,8 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
 
 def prior_name(node: Node) -> str:
     """The name of a prior: that of the option, or of the ``prior.json`` in a folder that the user
-    named; else empty."""
+    named; else empty.
+    """
     from posterior_bench.bench.catalog import options
 
     shipped = {name: option.content for name, option in options("prior").items()}

@@ -1,5 +1,6 @@
 """``prior=PATH``: a folder in the place of a prior's name. No torch is imported here, and nothing
-is read but names."""
+is read but names.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ def doctor_command() -> str:
 @contextmanager
 def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
     """Where what is done here is refused for something that ``doctor`` finds too, name all that it
-    finds."""
+    finds.
+    """
     try:
         yield
     except UserError as error:
@@ -137,7 +138,8 @@ def _missing(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
 
 def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
     """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises
-    is a finding."""
+    is a finding.
+    """
     try:
         return make(), ""
     except Exception as error:
@@ -148,7 +150,8 @@ def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
 
 def unreadable(cfg: DictConfig) -> Iterator[str]:
     """Why the model cannot be converted; ``cfg`` is then left with no prior, so that the rest can
-    be looked at."""
+    be looked at.
+    """
     node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
     try:
         with_served(node, quiet=bool(cfg.quiet))
@@ -164,7 +167,8 @@ def unreadable(cfg: DictConfig) -> Iterator[str]:
 
 class Misfit(NamedTuple):
     """Why a run of some parts is refused, and what mends it. ``inapplicable``: each part is right
-    by itself."""
+    by itself.
+    """
 
     found: str
     remedy: str

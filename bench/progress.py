@@ -93,7 +93,8 @@ def _key(plan: CellPlan) -> str:
 
 def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
     """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks
-    first; else NaN."""
+    first; else NaN.
+    """
     for name in stored:
         with contextlib.suppress(OSError, ValueError):  # a shard that is damaged, or gone
             rows = plan.store.stored(name)[1]
@@ -112,7 +113,8 @@ class _Enough(RuntimeError):
 
 def _counted(plan: CellPlan) -> float:
     """By a dry run on the first image; NaN where the solver needs the whole network, fails, or
-    takes too long."""
+    takes too long.
+    """
     from posterior_bench.bench.budget import Trial
     from posterior_bench.bench.isolation import isolated
     from posterior_bench.bench.worker import Session

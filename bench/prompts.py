@@ -69,7 +69,8 @@ def _in_quotes(text: str) -> str:
 
 def source(node: Node) -> str | None:
     """The setting of a data node that gives prompts, if any; UserError for several, and for what is
-    no text."""
+    no text.
+    """
     for key in SETTINGS:
         value = node.get(key)
         if value is not None and not isinstance(value, str):
@@ -90,13 +91,15 @@ def source(node: Node) -> str | None:
 
 def identity(node: Node) -> dict[str, Any]:
     """A data node as the hash of a cell wants it: the same prompts are the same, wherever they were
-    given."""
+    given.
+    """
     return {key: value for key, value in node.items() if key not in SETTINGS}
 
 
 def readable(node: Node) -> dict[str, Any]:
     """A data node for the tables: a prompt as it is, captions by the first digits of their hash,
-    and no encoder."""
+    and no encoder.
+    """
     shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *PINNED)}
     for key in ("prompt", "class_prompt"):
         if node.get(key) is not None:

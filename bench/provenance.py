@@ -30,14 +30,16 @@ _DIGITS = 6
 @dataclass(frozen=True)
 class Origin:
     """The different values of every column of :data:`COLUMNS` in the good rows of a cell; '' where
-    none is recorded."""
+    none is recorded.
+    """
 
     found: Mapping[str, Sequence[str]]
 
     @property
     def mixed(self) -> str:
         """In which columns rows differ that forbid a ranking, with the values; '' where there are
-        none."""
+        none.
+        """
         unknown = self.found.get("code") == [""]
         columns = [*DECISIVE, *(["commit"] if unknown else [])]
         return "; ".join(self._said(name) for name in columns if len(self.found.get(name, ())) > 1)
@@ -66,7 +68,8 @@ def _different(column: pd.Series) -> list[str]:
 
 def data_labels(frame: pd.DataFrame) -> pd.Series:
     """The data of every line; where two contents share a name, images and seed, with the first
-    digits of its hash."""
+    digits of its hash.
+    """
     names = frame["data"].astype(str)
     same = frame.groupby(["data", "images", "seed"], sort=False)["content"].transform("nunique") > 1
     suffix = frame["content"].str[:_DIGITS].where(frame["content"] != "", "not recorded")
@@ -116,7 +119,8 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
 
 def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
     """The cells, each knowing which of its metrics an earlier version of the product computed in
-    another way."""
+    another way.
+    """
     nodes = {name: node for cell in cells for name, node in cell.nodes.items()}
     newest: dict[str, int] = {}
     for cell in cells:

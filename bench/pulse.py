@@ -31,7 +31,8 @@ Listener = Callable[[str, int], None]
 @dataclass
 class _Pulse:
     """The chunk at hand: ``done`` passes of its parts that ended, and the ``meter`` of the one that
-    runs."""
+    runs.
+    """
 
     chunk: str = ""
     done: int = 0
@@ -55,7 +56,8 @@ def begin(chunk: str) -> None:
 @contextmanager
 def following(meter: Counting) -> Iterator[None]:
     """Within the block ``meter`` counts for the chunk at hand; its count stays part of the
-    chunk's."""
+    chunk's.
+    """
     _PULSE.meter = meter
     try:
         yield

@@ -1,5 +1,6 @@
 """What a study folder records of itself, in YAML files: which cells it has, and its own
-configuration."""
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _DEEP = re.compile(rf"(?:[-?:][ \t]+){{{_DEEPEST // 2}}}|^ {{{_DEEPEST // 2}}}",
 
 def read_yaml(path: Path) -> Any:
     """The content of a file, in plain types; the chunks of a plan as :func:`plan_text` writes them,
-    or as any YAML."""
+    or as any YAML.
+    """
     text = path.read_text(encoding="utf-8")
     head, mark, chunks = text.partition(_CHUNKS)
     if mark:
@@ -57,7 +59,8 @@ def read_cell(path: Path) -> Any:
 
 def _readable(path: Path) -> dict[str, Any]:
     """A mapping that one of our files holds; UserError where it cannot be read or holds something
-    else."""
+    else.
+    """
     try:
         content = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

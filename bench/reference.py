@@ -1,5 +1,6 @@
 """Exact posterior draws for the metrics that compare with them: made once per measurement, shared
-by all solvers."""
+by all solvers.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _CACHE: dict[str, Reference] = {}
 @dataclass(frozen=True)
 class Reference:
     """``x`` ``(N, R, C, H, W)`` float32 on the CPU, the posterior's ``mode_weights`` ``(N, K)``,
-    and ``assign``."""
+    and ``assign``.
+    """
 
     x: Tensor
     mode_weights: Tensor

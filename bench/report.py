@@ -100,7 +100,8 @@ class CellFile:
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
         """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged
-        ones are left."""
+        ones are left.
+        """
         found: dict[str, dict[int, bytes]] = {image: {} for image in wanted}
         for rows in self._stored(found.keys()):
             for image, draw, png in rows[["image_id", "draw", "png"]].itertuples(index=False):
@@ -148,7 +149,8 @@ class Group:
 @dataclass(frozen=True)
 class Study:
     """Everything a report is made of; ``rows`` are those of images, without pictures and
-    features."""
+    features.
+    """
 
     folder: Path
     board: pd.DataFrame
@@ -195,7 +197,8 @@ class Study:
 
 def report(given: Sequence[str]) -> list[Path]:
     """``bench report``: the files written. Raises UserError for a bad setting and a folder without
-    cells."""
+    cells.
+    """
     given = admit_typed(given)
     if not given or "=" in given[0]:
         raise UserError(f"'report' takes a study folder first: {USAGE}")
@@ -283,7 +286,8 @@ def _page(**context: object) -> str:
 
 def _name(study: Path) -> str:
     """The study's name; that of its folder where no ``study=`` was chosen, because then every name
-    is ``default``."""
+    is ``default``.
+    """
     settings = study_settings(study).get("study", {})
     name = str(settings.get("name") or "default")
     return study.resolve().name if name == "default" else name
@@ -378,7 +382,8 @@ def _originals(
     group: Group, ids: Sequence[str], study: Study
 ) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
     """Truth and observation by image; nothing, and why, where the data cannot be read here or are
-    others now."""
+    others now.
+    """
     mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
     try:
         return group.scene.pictures(ids, truth.recorded(mine)), ""
@@ -399,7 +404,8 @@ def _column(
     statuses: pd.Series,
 ) -> dict[str, Any]:
     """The draws of one solver; ``maps`` and ``spread`` are what the maps of all solvers are scaled
-    by."""
+    by.
+    """
     own = {
         (case["image"], case["draw"])
         for lines in cases
@@ -435,13 +441,15 @@ def _column(
 
 def _largest(maps: Sequence[Floats]) -> float:
     """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not
-    darken all."""
+    darken all.
+    """
     return float(np.quantile(np.concatenate([m.ravel() for m in maps]), 0.995)) if maps else 0.0
 
 
 def _cases(group: Group, study: Study, means: pd.DataFrame) -> list[dict[str, Any]]:
     """Best, median and worst image of every solver, by metric; with the draw nearest to the image's
-    mean."""
+    mean.
+    """
     cards = study.board.attrs["metrics"]
     ok = study.rows[study.rows["status"] == "ok"]
     lines = []
@@ -462,7 +470,8 @@ def _cases(group: Group, study: Study, means: pd.DataFrame) -> list[dict[str, An
 
 def _picked(values: pd.Series, draws: pd.DataFrame) -> list[dict[str, Any]]:
     """The cases among ``values``, best image first; ``draws`` has the values of all draws, a row
-    per image."""
+    per image.
+    """
     places = (0, (len(values) - 1) // 2, len(values) - 1)
     return [
         {
@@ -483,7 +492,8 @@ def _typical(draws: pd.Series, mean: float) -> int:
 
 def _fits(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
     """Where traces were kept: the figure of losses, and of every image the pictures its fit went
-    through."""
+    through.
+    """
     curves, strips = [], []
     for cell in group.cells:
         traces = cell.traces(group.ids[:shown])
@@ -612,7 +622,8 @@ def _sortable(value: float) -> str:
 
 def _plots(study: Study, means: pd.DataFrame, metric: str) -> list[dict[str, str]]:
     """Per measurement: the figures of costs and of coverage as data URIs; nothing where there is
-    nothing to draw."""
+    nothing to draw.
+    """
     looks, plots = figures.looks_of(study.board), []
     for group in study.groups:
         lines = group.lines.copy()
@@ -703,7 +714,8 @@ def _metric_cards(cells: Sequence[CellFile]) -> list[dict[str, str]]:
 
 def _solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
     """The cards of all solvers with the settings of their first cell; a solver whose code is gone
-    has settings only."""
+    has settings only.
+    """
     cards: dict[str, dict[str, Any]] = {}
     for cell in cells:
         name = str(cell.identity["solver"])
@@ -771,7 +783,8 @@ def _sweep(study: Path) -> str:
 
 def command(identity: Mapping[str, Any]) -> str:
     """What runs a cell again, from its names: ``mask`` says ``comod low=0.3`` for ``mask=comod
-    mask.low=0.3``."""
+    mask.low=0.3``.
+    """
     words = []
     variant = _WORDS.split(str(identity.get("variant") or ""))
     preset, *changed = variant if "=" not in variant[0] else ["", *variant]
@@ -802,7 +815,8 @@ def command(identity: Mapping[str, Any]) -> str:
 
 def _extracted(study: Study, folder: Path) -> dict[Hashable, str]:
     """Write every stored draw, truth and observation as PNG, and ``index.csv``; their addresses by
-    picture."""
+    picture.
+    """
     found: dict[Hashable, str] = {}
     index = []
     for place, group in enumerate(study.groups):

@@ -75,13 +75,15 @@ def _network() -> Prior:
 
 def _latent() -> Prior:
     """An untrained U-Net over latents ``(2, 8, 12)`` of 16 x 24 images, with an untrained KL
-    autoencoder: VP."""
+    autoencoder: VP.
+    """
     return _on_latents(_unet(2))
 
 
 def _inpainting() -> Prior:
     """An untrained U-Net that reads mask and masked image beside such latents, and prompts in the
-    place of labels."""
+    place of labels.
+    """
     config = {
         "sample_size": 8,
         "in_channels": 5,
@@ -128,7 +130,8 @@ Add one here and every solver that fits is checked on it."""
 @cache
 def small_prior(name: str) -> Prior:
     """One of :data:`PRIORS`; untrained weights are the same every time, and torch's generator is
-    left alone."""
+    left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return PRIORS[name]()
@@ -157,7 +160,8 @@ def reduced(solver: Solver, keep: frozenset[str] = frozenset()) -> Solver:
 @dataclass(frozen=True)
 class Rig:
     """What a solver runs on: a prior, an operator's configuration, and what else its settings ask
-    for."""
+    for.
+    """
 
     prior: Prior
     operator: Mapping[str, Any]
@@ -218,7 +222,8 @@ class Rig:
 
 def _mask(key: Key, kind: str, height: int, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """``box``: the columns left of a random one between a quarter and three quarters are
-    observed."""
+    observed.
+    """
     if kind != "box":
         return np.full((height, width), kind == "all")
     edge = int(key.rng("mask").integers(width // 4, 3 * width // 4 + 1))
@@ -227,7 +232,8 @@ def _mask(key: Key, kind: str, height: int, width: int) -> np.ndarray[Any, np.dt
 
 def restricted(operator: Operator, needs: frozenset[str]) -> Operator:
     """The operator without the capabilities that are not in ``needs``: what it then cannot do
-    raises."""
+    raises.
+    """
     can = operator.caps & needs
 
     class Restricted(Operator):
@@ -318,7 +324,8 @@ def _refuse(name: str) -> Callable[..., None]:
 @contextmanager
 def poisoned() -> Iterator[None]:
     """Within the block every function that uses or seeds a global generator of torch, NumPy or
-    Python raises."""
+    Python raises.
+    """
     shared = np.random.mtrand._rand
     with ExitStack() as stack:
         for module, owner, label in (
@@ -370,7 +377,8 @@ def contained() -> Iterator[None]:
 @contextmanager
 def counted_evaluations(prior: Prior) -> Iterator[Meter]:
     """Counts in ``nfe`` the rows that really reach the network, or the closed form, whatever the
-    prior's own meter."""
+    prior's own meter.
+    """
     count = Meter()
     if prior.net is not None:
         handle = prior.net.register_forward_pre_hook(

@@ -1,5 +1,6 @@
 """The way of the data: configuration, cell, plan, execution, leaderboard. One direction, each step
-one call."""
+one call.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def demand_possible(config: Mapping[str, Any]) -> None:
     """UserError for a way of execution, a budget or a number of images that no machine could
-    run."""
+    run.
+    """
     try:
         Execution.of(config)
     except ValueError as error:
@@ -210,7 +212,8 @@ def _say_hidden(share: str, path: str | None) -> None:
 @cache
 def _say(line: str) -> None:
     """Once for the cells of a sweep that have the same data and masks; nothing for an empty
-    line."""
+    line.
+    """
     if line:
         console.err.print(
             f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True
@@ -220,7 +223,8 @@ def _say(line: str) -> None:
 @cache
 def _say_told(prior: str, lines: tuple[str, ...]) -> None:
     """Once for the cells of a sweep that are asked without a class or prompt, or with a part of
-    it."""
+    it.
+    """
     for line in lines:
         console.err.print(
             f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True
@@ -229,7 +233,8 @@ def _say_told(prior: str, lines: tuple[str, ...]) -> None:
 
 def _refuse_absent(cfg: DictConfig) -> None:
     """UserError that names all that is not there at once, the prior first; nothing where only
-    weights are missing."""
+    weights are missing.
+    """
     config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     absent: list[str] = []
     if line := absent_model(config["prior"]):
@@ -253,7 +258,8 @@ def _refuse_absent(cfg: DictConfig) -> None:
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
     """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is
-    for the caller)."""
+    for the caller).
+    """
     with collected(cfg, choices):
         study, plan = prepare(cfg, choices)
     config = plan.cell.config
@@ -310,7 +316,8 @@ def _first(notes: pd.Series) -> tuple[str, int]:
 
 def _reduce(study: Path, lately: bool) -> None:
     """Rebuild the tables; unless, with ``lately``, that would take this process more than a
-    thirtieth of its time."""
+    thirtieth of its time.
+    """
     from posterior_bench.bench import leaderboard
 
     start = time.monotonic()
@@ -323,7 +330,8 @@ def _reduce(study: Path, lately: bool) -> None:
 
 def _check_metrics(plan: CellPlan) -> None:
     """Refuse metrics that the cell's finished rows were not scored with: their column would be half
-    empty."""
+    empty.
+    """
     from posterior_bench.bench.worker import shared
 
     nodes = plan.cell.config["metrics"].items()

@@ -1,5 +1,6 @@
 """The typed top level of the configuration; groups are checked against their YAML files
-(:mod:`bench.overrides`)."""
+(:mod:`bench.overrides`).
+"""
 
 from __future__ import annotations
 

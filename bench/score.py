@@ -1,5 +1,6 @@
 """``python -m bench score STUDY metrics=[...]``: metrics for finished rows, from stored images,
-without sampling."""
+without sampling.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Scored:
 
 class StoredCell:
     """A cell of a study as its folder describes it: enough to measure its images again and to read
-    its rows."""
+    its rows.
+    """
 
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
@@ -109,7 +111,8 @@ class StoredCell:
 
     def demand_originals(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> bool:
         """UserError naming the first image that is not the one its rows were measured on; whether
-        rows say that."""
+        rows say that.
+        """
         columns = self.store.columns_of(chunk.name)
         if all({*metric.columns} <= columns for metric in metrics.values()):
             return True
@@ -146,7 +149,8 @@ class StoredCell:
     @torch.no_grad()
     def score(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> tuple[bool, list[str]]:
         """Add the columns that a shard lacks: whether there were any, and its good rows that have
-        no image."""
+        no image.
+        """
         names, frame = self.store.stored(chunk.name)
         lacking = {name: m for name, m in metrics.items() if {*m.columns} - {*names}}
         if not lacking:

@@ -1,5 +1,6 @@
 """From images to the columns of rows: what a worker does with new images, and ``bench score`` with
-stored ones."""
+stored ones.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def score_rows(
 
 def demand_numbers(rows: Sequence[Row]) -> None:
     """TypeError where a metric gave something else than real numbers: it could not be stored, or
-    not as what it is."""
+    not as what it is.
+    """
     for row in rows:
         for name, value in row.items():
             for part in value if isinstance(value, list) else [value]:
@@ -60,7 +62,8 @@ def demand_numbers(rows: Sequence[Row]) -> None:
 
 def put_draws(rows: list[Row], name: str, values: Tensor, complete: Tensor) -> None:
     """One value per image ``(N,)`` into every row of the image; NaN where it is not
-    ``complete``."""
+    ``complete``.
+    """
     draws = len(rows) // len(complete)
     for i, (value, ok) in enumerate(zip(values.tolist(), complete.tolist(), strict=True)):
         for row in rows[i * draws : (i + 1) * draws]:
@@ -80,7 +83,8 @@ def values_of(
 
 def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
     """UserError where the metric whose values it takes is absent, not one of single images, or
-    points elsewhere."""
+    points elsewhere.
+    """
     base = metrics.get(metric.of)
     if not isinstance(base, Metric):
         raise UserError(
@@ -104,7 +108,8 @@ def put_values(
     rows: list[Row], metrics: Mapping[str, AnyMetric], stored: Mapping[str, Tensor]
 ) -> None:
     """What metrics of other metrics' values add; ``stored``: these values ``(N, D)`` by id, NaN
-    where there is none."""
+    where there is none.
+    """
     for name, metric in metrics.items():
         if isinstance(metric, ValueMetric):
             values = stored[metric.of]
@@ -115,7 +120,8 @@ def _put_features(
     rows: list[Row], metrics: Mapping[str, AnyMetric], drawn: DrawSet, complete: Tensor
 ) -> None:
     """Features of set metrics; those of an image, and of its original, stand in the row of its
-    first draw."""
+    first draw.
+    """
     draws = len(rows) // len(complete)
     done: set[tuple[str, ...]] = set()
     for metric in metrics.values():

@@ -68,7 +68,8 @@ class Panel:
 @dataclass(frozen=True)
 class Tile:
     """A picture with its upper left corner at ``x``, ``y`` in pixels from the upper left of the
-    sheet."""
+    sheet.
+    """
 
     x: int
     y: int
@@ -105,7 +106,8 @@ class Layout:
 
 def contact_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
     """Write the sheet as PNG, replacing ``path`` as a whole. Raises ValueError where shapes
-    disagree."""
+    disagree.
+    """
     write_atomic(Path(path), _paint(arrange(panels)))
 
 
@@ -121,7 +123,8 @@ def solver_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
 
 def arrange_solvers(panels: Sequence[Panel]) -> Layout:
     """Where everything goes on the sheet of one image; what the panels share as ``group`` stands
-    above it."""
+    above it.
+    """
     views = [_Views(panel) for panel in panels]
     if (
         not views
@@ -175,7 +178,8 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
 
 def arrange(panels: Sequence[Panel]) -> Layout:
     """Where everything goes. Few solvers show more draws each, many measurements fewer images
-    each."""
+    each.
+    """
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
     sections = list(_sections([_Views(panel) for panel in panels]))
@@ -227,13 +231,15 @@ class _Views:
     @property
     def spread(self) -> Floats:
         """Standard deviation over draws, mean over channels, ``(N, H, W)``; NaN where a draw
-        failed."""
+        failed.
+        """
         return self.draws.std(axis=1, ddof=1).mean(axis=1)
 
     @property
     def largest_spread(self) -> float:
         """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does
-        not darken all."""
+        not darken all.
+        """
         known = self.spread[np.isfinite(self.spread)]
         return float(np.quantile(known, 0.995)) if known.size else 0.0
 
@@ -330,7 +336,8 @@ def _arrange_foot(layout: Layout, spread: float) -> None:
 
 def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[int, int]:
     """Small images are enlarged by a whole factor, so that every pixel is a crisp square; large
-    ones shrunk to fit."""
+    ones shrunk to fit.
+    """
     room = min(max((WIDTH - 2 * MARGIN) // columns - GAP, 64), LARGEST)
     longest = max(shape)
     tile = max(TILE, min(tile, room))
@@ -340,7 +347,8 @@ def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[in
 
 def _observations(view: _Views, height: int, width: int) -> list[Pixels]:
     """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
-    for content."""
+    for content.
+    """
     if view.observed.ndim != 4 or view.observed.shape[1] not in (1, 3):
         return [np.full((height, width, 3), _rgb8(to_rgb(FAILED)), np.uint8)] * len(view.truth)
     seen = [
@@ -395,7 +403,8 @@ def _rgb8(colour: ArrayLike) -> Pixels:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """Up to three lines that fit, long names broken at underscores; a bold letter is about 7.5
-    pixels wide."""
+    pixels wide.
+    """
     columns = max(8, int(width / 7.5))
     words = (word if len(word) <= columns else word.replace("_", "_ ") for word in text.split())
     lines = textwrap.wrap(" ".join(words), columns, max_lines=3, placeholder="…")

@@ -38,7 +38,8 @@ Counts = Mapping[str, int]
 
 class Sink(Protocol):
     """One run of a tracker, that of a cell; its constructor takes folder, name and
-    configuration."""
+    configuration.
+    """
 
     def log(self, values: Mapping[str, float], step: int) -> None: ...
 
@@ -127,7 +128,8 @@ SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
 
 class _Background:
     """Does tasks in order in a thread of its own, until one fails; then it says so once and drops
-    the others."""
+    the others.
+    """
 
     def __init__(self, name: str):
         self.name = name
@@ -165,7 +167,8 @@ _RUNNING: dict[str, _Background] = {}
 
 def finish(seconds: float = LAST_SECONDS) -> None:
     """Let every tracker end what it has begun, within so many seconds; a later cell starts it
-    anew."""
+    anew.
+    """
     end = time.monotonic() + seconds
     for name in list(_RUNNING):
         _RUNNING.pop(name).finish(max(0.0, end - time.monotonic()))

@@ -38,7 +38,8 @@ measurement."""
 
 def planned_workers(executor: object) -> int:
     """How many workers an executor will have, as far as can be known before it starts; one that
-    does not say has 1."""
+    does not say has 1.
+    """
     count = getattr(executor, "planned_workers", None)
     return 1 if count is None else int(count())
 

@@ -179,7 +179,8 @@ def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[Array]
 
 def _expanded_tail(tail: float, n: int) -> float:
     """``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``: makes up for the bootstrap's variance, too small by
-    (n - 1) / n."""
+    (n - 1) / n.
+    """
     return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
 
 

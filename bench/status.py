@@ -1,5 +1,6 @@
 """``python -m bench status STUDY``: how far a study is, read from its folder alone, while it runs
-or after it died."""
+or after it died.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class CellStatus:
     @property
     def state(self) -> str:
         """``done``: all rows are stored. ``running`` and ``stalled``: by its workers' signs.
-        ``waiting``: the rest."""
+        ``waiting``: the rest.
+        """
         if self.rows >= self.planned:
             return "done"
         if any(worker.fresh for worker in self.workers):

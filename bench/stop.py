@@ -62,7 +62,8 @@ process."""
 
 def heed_signals() -> None:
     """Begin a command: no signal has come yet, and from now on SIGINT and SIGTERM unwind the
-    stack."""
+    stack.
+    """
     _STATE.number, _STATE.depth = None, 0
     if threading.current_thread() is threading.main_thread():
         _STATE.before = {
@@ -91,7 +92,8 @@ def heed_again() -> None:
 
 def die_at_once() -> None:
     """For a worker process, whose files are written all or nothing: SIGTERM ends it, also in the
-    middle of C code."""
+    middle of C code.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _STATE.heeded = True
@@ -110,7 +112,8 @@ def came() -> bool:
 
 def check() -> None:
     """Raise what the signal raised, if one has come: nothing may be stored after it, whoever
-    swallowed it."""
+    swallowed it.
+    """
     if came():
         raise _interrupt()
 
@@ -127,7 +130,8 @@ def is_stop(error: BaseException) -> bool:
 
 def exit_code() -> int:
     """143 after SIGTERM, else 130; libraries that catch the exception and raise one of their own do
-    not matter."""
+    not matter.
+    """
     return TERMINATED if _STATE.number == signal.SIGTERM else INTERRUPTED
 
 
@@ -159,7 +163,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _remind() -> None:
     """While foreign code runs on after the signal, raise the exception in it again; end the process
-    at last."""
+    at last.
+    """
     ignored, main = 0.0, threading.main_thread()
     while _STATE.number is not None and main.is_alive():
         time.sleep(AGAIN_SECONDS)

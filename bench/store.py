@@ -115,7 +115,8 @@ class DifferentCopies(ValueError):
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one,
-    never a part."""
+    never a part.
+    """
     part = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -193,7 +194,8 @@ class RowStore:
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
         """All columns of a chunk, and its rows as they are stored, images included. CorruptShard
-        for a damaged one."""
+        for a damaged one.
+        """
         table = self.table(chunk)
         return table.column_names, table.to_pandas()
 
@@ -211,12 +213,14 @@ class RowStore:
 
     def columns(self) -> list[str]:
         """The names of the columns of one stored chunk, from a footer alone; none where nothing is
-        stored."""
+        stored.
+        """
         return next((_columns(path) for path in self._shards() if self._sound(path)), [])
 
     def has(self, chunk: str) -> bool:
         """Whether the chunk is there with a sound footer; a corrupt shard is reported and set
-        aside."""
+        aside.
+        """
         path = self._path(chunk)
         return (path.exists() and bool(self._sound(path))) or any(
             chunk in self._sound(p) for p in self.packs()
@@ -224,7 +228,8 @@ class RowStore:
 
     def done(self) -> set[str]:
         """Names of the finished chunks. Reads footers only; corrupt shards are reported and set
-        aside."""
+        aside.
+        """
         return _steady(lambda: {*chain.from_iterable(_each(self._sound, self._shards()))})
 
     def shards(self) -> list[Path]:
@@ -276,7 +281,8 @@ class RowStore:
 
     def sweep(self) -> list[Path]:
         """Remove what killed writers left: dot-files of dead processes of this host, and any older
-        than an hour."""
+        than an hour.
+        """
         stale = [path for path in self.folder.glob(".*.tmp") if _is_stale(path)]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -291,7 +297,8 @@ class RowStore:
 
     def _shards(self) -> list[Path]:
         """Packs last: of two copies of a row, that in the chunk's own file is read, which may have
-        gained columns."""
+        gained columns.
+        """
         before, found = self._listing(), self._listing()
         # one listing may miss a pack that appears and the files that vanish for it; a second one
         # then lacks some
@@ -304,7 +311,8 @@ class RowStore:
 
     def table(self, chunk: str) -> pa.Table:
         """All columns of a stored chunk, from its own file or from a pack. FileNotFoundError where
-        it is in none."""
+        it is in none.
+        """
         return _steady(lambda: self._find(chunk))
 
     def _find(self, chunk: str) -> pa.Table:
@@ -452,7 +460,8 @@ def _increase(keys: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
 
 def _owners(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
     """The shards with a row that another shard has too; ``frame`` is their rows one after the
-    other."""
+    other.
+    """
     shard_of_row = np.repeat(np.arange(len(shards)), [table.num_rows for table in shards.values()])
     paths = list(shards)
     return [paths[i] for i in np.unique(shard_of_row[frame.duplicated(KEY, keep=False)])]
@@ -572,7 +581,8 @@ def _decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> 
 
 def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
     """Raise WrongCell for a file of another cell; of an old one, whose footer does not say, the
-    rows do."""
+    rows do.
+    """
     bound = (file.metadata.metadata or {}).get(_CELL, b"").decode()
     found = (
         {bound}
@@ -601,7 +611,8 @@ def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
 
 def _sizes(file: pq.ParquetFile) -> dict[str, int]:
     """The chunks of a pack and their numbers of rows; packs once had a row group for each, and
-    named them alone."""
+    named them alone.
+    """
     chunks = json.loads((file.metadata.metadata or {})[_CHUNKS])
     if isinstance(chunks, dict):
         return chunks
@@ -611,7 +622,8 @@ def _sizes(file: pq.ParquetFile) -> dict[str, int]:
 @contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
     """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays
-    an OSError."""
+    an OSError.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
@@ -644,7 +656,8 @@ def _each(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
 
 def _steady(read: Callable[[], T], tries: int = 5) -> T:
     """What ``read`` gives; once more where a file is gone that was there, because it has just been
-    merged."""
+    merged.
+    """
     for _ in range(tries - 1):
         try:
             return read()
@@ -663,7 +676,8 @@ def _held(path: Path, cell: str) -> list[str]:
 
 def _set_aside(path: Path, error: CorruptShard) -> None:
     """Rename, never delete: the chunk counts as missing, and what is left of it can still be looked
-    at."""
+    at.
+    """
     _LOG.warning(
         "%s is corrupt: %s; its rows count as missing, run the study again to redo them",
         path,
@@ -677,7 +691,8 @@ def _set_aside(path: Path, error: CorruptShard) -> None:
 
 def _is_stale(path: Path) -> bool:
     """By age, or because its writer is dead; a process number says nothing about processes of
-    another host."""
+    another host.
+    """
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -61,7 +61,8 @@ class Noise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normals, float32, ``(rows, *shape)``; whole per-row tensors, so that no bits are
-        shared."""
+        shared.
+        """
         return torch.stack([torch.randn(tuple(shape), generator=g) for g in self._generators]).to(
             self._device
         )

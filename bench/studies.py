@@ -65,14 +65,16 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 def cells(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of every cell of a run, each once and in order: all sweeps of :func:`expand`
-    written out."""
+    written out.
+    """
     every = [cell for sweep in expand(overrides) for cell in _product(sweep)]
     return [list(cell) for cell in dict.fromkeys(map(tuple, every))]
 
 
 def refuse_unset(sweeps: Sequence[Sequence[str]]) -> None:
     """UserError, before any sweep runs, where one of them names an option with a setting that
-    nobody gave."""
+    nobody gave.
+    """
     for sweep in sweeps:
         given = {
             key: value for key, _, value in (line.lstrip("+").partition("=") for line in sweep)
@@ -112,7 +114,8 @@ def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:
 
 def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
     """The part with what stands in for its options, without settings of its own; as it is where
-    nothing does."""
+    nothing does.
+    """
     instead: Mapping[str, Mapping[str, str]] = scale.get("instead", {})
     if not instead:
         return part

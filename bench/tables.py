@@ -1,5 +1,6 @@
 """The leaderboard as people read it: Markdown, LaTeX and the terminal, one ranking for all
-three."""
+three.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +187,8 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
 
 def leading(metrics: Mapping[str, Card], lines: pd.DataFrame) -> str | None:
     """The metric that a group of lines is sorted by: its first headline that has a direction and a
-    value."""
+    value.
+    """
     names = headlines(metrics, lines)
     return next(
         (m for m in names if metrics[m]["direction"] != "none" and lines[m].notna().any()), None
@@ -211,7 +213,8 @@ def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
 
 def _letters(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
     """The rank letters of a line, as wide as the widest of the column, so that values stay
-    aligned."""
+    aligned.
+    """
     name = f"{metric}_rank"
     return f" {line[name]:<{frame[name].str.len().max()}}" if name in frame else ""
 
@@ -266,7 +269,8 @@ def _grid(
     frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style
 ) -> list[list[str]]:
     """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in
-    the ranking."""
+    the ranking.
+    """
     cards = _valued(frame)
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
     beside = {m: _beside(frame, m) for m in cards}

@@ -37,17 +37,33 @@ class TorchScript(Sampler):
 
     Parameters
     ----------
-    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program.
-    label: name of the row in the leaderboard; null = torchscript. sha256: content of the file; the
-    plan fills it in, and refuses another file where it is given. call: ``separate`` calls
-    network(image, mask), ``concatenated`` network(cat) with the channels of the image, then the
-    mask. mask_one: what the value 1 means in the float mask ``(N, 1, H, W)``, ``hole`` or
-    ``observed``. input_range: of the image, ``signed`` [-1, 1] or ``unit`` [0, 1]. fill: value of
-    the image where nothing was observed, in that range. output_range: as input_range. multiple:
-    heights and widths the network can take; images are reflected at the right and bottom up to the
-    next, and cropped again. noise: length of a standard normal vector ``(N, noise)`` given as last
-    argument; 0 = none.
+    path : str
+        The TorchScript file.
+    trust_file : bool, default False
+        Must be true, because a TorchScript file is a program.
+    label : str | None, default None
+        Name of the row in the leaderboard; null = torchscript.
+    sha256 : str | None, default None
+        Content of the file; the plan fills it in, and refuses another file where it is given.
+    call : str, default 'separate'
+        ``separate`` calls network(image, mask), ``concatenated`` network(cat) with the channels
+        of the image, then the mask.
+    mask_one : str, default 'hole'
+        What the value 1 means in the float mask ``(N, 1, H, W)``, ``hole`` or ``observed``.
+    input_range : str, default 'signed'
+        Of the image, ``signed`` [-1, 1] or ``unit`` [0, 1].
+    fill : float, default 0.0
+        Value of the image where nothing was observed, in that range.
+    output_range : str, default 'signed'
+        As input_range.
+    multiple : int, default 1
+        Heights and widths the network can take; images are reflected at the right and bottom up
+        to the next, and cropped again.
+    noise : int, default 0
+        Length of a standard normal vector ``(N, noise)`` given as last argument; 0 = none.
 
+    Notes
+    -----
     Raises ValueError where the file is not trusted, and for unknown settings. A network may draw no
     random numbers of its own, because the run could not be repeated.
     """
@@ -92,7 +108,8 @@ class TorchScript(Sampler):
 
     def checked(self, shape: Shape) -> str:
         """The sha256 of the file, after one pass over an image ``shape`` of zeros; UserError where
-        that fails."""
+        that fails.
+        """
         content = sha256(_bytes(self.path)).hexdigest()
         mask = torch.zeros(1, 1, *shape[1:], dtype=torch.bool)
         mask[..., : shape[2] // 2] = True
@@ -145,7 +162,8 @@ class TorchScript(Sampler):
 @cache
 def _network(path: str, content: str | None, device: torch.device) -> torch.jit.ScriptModule:
     """The network of a file on a device, loaded once; UserError where the file is another or no
-    TorchScript."""
+    TorchScript.
+    """
     data = _bytes(path)
     found = sha256(data).hexdigest()
     if content not in (None, found):

@@ -32,7 +32,8 @@ class Trace:
 
 def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
     """The trace of a solver (:class:`solvers.base.Samples`), image by image; nothing where it left
-    none."""
+    none.
+    """
     if "loss" not in trace:
         return []
     losses = trace["loss"].detach().float().cpu().numpy()

@@ -61,7 +61,8 @@ class Job:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Job:
         """Raises UserError where the prior has no ``train`` block, or one with missing or unknown
-        keys."""
+        keys.
+        """
         node = config["prior"]
         if "train" not in node or "path" not in node:
             raise UserError(
@@ -107,7 +108,8 @@ class Job:
 
     def prior(self, images: ImageSet, latent: KL | None = None) -> Prior:
         """Fresh weights, a function of ``seed`` alone; one label more than the classes stands for
-        'none'."""
+        'none'.
+        """
         classes = images.num_classes
         null = classes if classes and self.config.label_dropout > 0 else None
         architecture = {key: self.block[key] for key in _ARCHITECTURE}
@@ -127,7 +129,8 @@ def check_keys(
     optional: frozenset[str] | set[str] = frozenset(),
 ) -> None:
     """Refuse a block of settings that lacks a key or has one too many; UserError with the valid
-    ones."""
+    ones.
+    """
     for problem, keys in (
         ("lacks", required - block.keys()),
         ("does not know", block.keys() - required - optional),
@@ -189,7 +192,8 @@ def _train_autoencoder(
     job: Job, images: Tensor, held_out: Tensor, device: str, quiet: bool
 ) -> tuple[KL, dict[str, object]]:
     """The first stage of a latent prior: the trained autoencoder and what ``prior.json`` says about
-    it."""
+    it.
+    """
     trainer = AutoencoderTrainer(job.latent().to(device), images, job.autoencoder)
     settings = {**asdict(job.autoencoder), "config": job.block["autoencoder"]["config"]}
     stage = job.stage(f"{job.name}, autoencoder", job.folder / "autoencoder", settings)
@@ -257,7 +261,8 @@ def _facts(
 
 def sample_rows(prior: Prior, seed: int, per_class: int = 8, steps: int = 18) -> Tensor:
     """``per_class`` samples of every class, class by class; ``8 * per_class`` without classes.
-    Heun's method."""
+    Heun's method.
+    """
     classes = prior.num_classes or 8
     noise = Noise(
         [Key(seed, "samples", str(i)) for i in range(classes * per_class)], "solver", prior.device
@@ -268,7 +273,8 @@ def sample_rows(prior: Prior, seed: int, per_class: int = 8, steps: int = 18) ->
 
 def sheet(images: Tensor, columns: int, scale: int = 2, gap: int = 2) -> bytes:
     """Images ``(N, C, H, W)`` in [-1, 1] side by side, as PNG, each pixel ``scale`` times, on
-    white."""
+    white.
+    """
     pixels = (
         to_uint8(images)
         .cpu()

@@ -42,7 +42,8 @@ _RUN = {"masks", "mask_count", "validation_images", "checkpoint_every"}
 @dataclass(frozen=True)
 class Job:
     """One training, read from the ``train`` block of a solver's YAML file and the data of a
-    prior's."""
+    prior's.
+    """
 
     target: ModulesFolder
     folder: Path
@@ -53,7 +54,8 @@ class Job:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Job:
         """Raises UserError where solver or prior have no ``train`` block, or the solver's has wrong
-        keys."""
+        keys.
+        """
         block = config["solver"].get("train")
         if block is None:
             raise UserError(
@@ -156,7 +158,8 @@ def _image_sets(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
 
 def _masks(job: Job, images: ImageSet, count: int | None = None) -> Tensor:
     """Masks ``(K, 1, H, W)`` of every family in turn; the name of the split keeps those of two
-    splits apart."""
+    splits apart.
+    """
     families: Sequence[MaskGenerator] = [build(node) for node in job.block["masks"]]
     count = int(job.block["mask_count"]) if count is None else count
     keys = (Key(job.config.seed, images.name, str(i)) for i in range(count))

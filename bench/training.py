@@ -186,7 +186,8 @@ class Training:
 
     def _read_log(self, step: int) -> _Log:
         """The rows of ``loss.csv`` up to a step: a crash may leave rows its checkpoint does not
-        know."""
+        know.
+        """
         path = self.folder / "loss.csv"
         lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
         rows = [tuple(float(value) for value in line.split(",")) for line in lines]
@@ -203,7 +204,8 @@ class Training:
 @contextmanager
 def _interrupt_between_steps() -> Iterator[threading.Event]:
     """The event is set by the first SIGINT or SIGTERM, so that no step is left half done; a second
-    one acts at once."""
+    one acts at once.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

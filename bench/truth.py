@@ -19,7 +19,8 @@ _AT_ONCE = 64
 
 def recorded(rows: pd.DataFrame) -> dict[str, str]:
     """The hashes by image id that rows with the columns ``image_id`` and ``truth`` hold; the first
-    of an image."""
+    of an image.
+    """
     known = rows[["image_id", "truth"]].dropna().drop_duplicates("image_id")
     return dict(zip(known["image_id"], known["truth"], strict=True))
 

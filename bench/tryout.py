@@ -124,7 +124,8 @@ def command(arguments: Sequence[str]) -> int:
 
 def read(arguments: Sequence[str]) -> Wish:
     """The wish of a command line; UserError, one line, for everything that can be known to be wrong
-    by now."""
+    by now.
+    """
     parser = _Parser(prog="bench try", add_help=False, allow_abbrev=False)
     parser.add_argument("photo", type=Path, metavar="PHOTO")
     parser.add_argument("mask", metavar="MASK")
@@ -187,7 +188,8 @@ def _check_settings(settings: Sequence[str]) -> None:
 
 def _look_at(photo: Path) -> tuple[Size, bool]:
     """Size of a photograph as a person sees it, and whether it is in colour; UserError for what is
-    no photograph."""
+    no photograph.
+    """
     _demand_file(photo, "PHOTO", "an image file")
     try:
         with Image.open(photo) as image:
@@ -247,7 +249,8 @@ def _generators() -> list[str]:
 
 def check_mask_size(name: str, mask: Size, photo: Size, model: Sequence[int]) -> None:
     """UserError unless a mask picture is as large as the photograph, lying or upright, or as the
-    model's images."""
+    model's images.
+    """
     if mask not in (photo, photo[::-1], tuple(model)):
         sizes = [f"{width} x {height}" for height, width in (mask, photo, model)]
         raise UserError(
@@ -321,7 +324,8 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
 
 def _embedded(colour: bool, mask: Size | None) -> str:
     """The prior of the product that fits best: its size that of the mask, then its colours those of
-    the photograph."""
+    the photograph.
+    """
     shapes = {
         name: _shape(path)
         for name in options("prior", ())
@@ -349,7 +353,8 @@ def _path_of(prior: str | Path) -> str:
 
 def _shape(path: str) -> tuple[int, int, int] | None:
     """Channels, height and width of a prior's images; None where they are not known without loading
-    it."""
+    it.
+    """
     return made_for({"path": path}) if path else None
 
 

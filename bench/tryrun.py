@@ -168,7 +168,8 @@ class _Stage:
 
     def _compose(self, solver: str) -> tuple[DictConfig, Mapping[str, object]]:
         """The configuration of a run of this solver; paths are put in as they are, whatever letters
-        they hold."""
+        they hold.
+        """
         wish, (channels, height, _) = self.wish, self.shape
         lines = [
             *(f"solver={solver}", "data=folder", "data.images=1", f"data.size={height}"),
@@ -196,7 +197,8 @@ class _Stage:
 
     def _shape(self) -> Shape:
         """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square
-        pictures."""
+        pictures.
+        """
         settings = [line for line in self.wish.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
@@ -212,7 +214,8 @@ class _Stage:
 
     def _choose_metrics(self, cfg: DictConfig) -> None:
         """Leave out what cannot be computed here, unless the user asked for it; and remember the
-        columns to show."""
+        columns to show.
+        """
         nodes: dict[str, Any] = _contained(cfg.metrics)
         asked = any(group_of(line) == "metrics" for line in self.wish.settings)
         if not asked:
@@ -248,14 +251,16 @@ class _Stage:
 
 def _one_each(names: Sequence[str]) -> list[str]:
     """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the
-    hole."""
+    hole.
+    """
     bases = dict.fromkeys(re.sub("(_hole|_known)?(_pasted)?$", "", name) for name in names)
     return [next(base + end for end in _VARIANTS if base + end in names) for base in bases]
 
 
 def _plain_name(photo: Path) -> str:
     """The photograph's name, changed only where a folder of images would leave a file of that name
-    out."""
+    out.
+    """
     name = photo.name.lstrip(".") or "photo"
     return name if is_image(name) else f"{name}.png"
 
@@ -372,7 +377,8 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
 
 def _say_seen(wish: Wish, measured: Measurement) -> None:
     """What became of photograph and mask, and that an embedded prior stands in where the user has
-    named none."""
+    named none.
+    """
     _, channels, height, width = measured.truth.shape
     part = f"{'the centre square of ' if len({*wish.photo_size}) > 1 else ''}{wish.photo.name}"
     seen = f"{part} in {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"

@@ -24,7 +24,8 @@ killed."""
 
 def start(mark: str) -> None:
     """Watch over this process, from another one that Ctrl-C and the end of a terminal do not
-    reach."""
+    reach.
+    """
     if Path("/proc/self/environ").exists():
         command = [sys.executable, "-S", "-E", os.path.abspath(__file__), mark, str(os.getpid())]
         nothing = subprocess.DEVNULL

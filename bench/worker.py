@@ -1,5 +1,6 @@
 """The worker: one device, everything loaded once, one chunk of rows at a time. It knows no
-executor."""
+executor.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ def truth_hash(image: Tensor) -> str:
 
 def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The nodes of metrics with the content of their files recorded; UserError where some cannot be
-    computed here."""
+    computed here.
+    """
     if missing := missing_weights(nodes):
         raise UserError("; and ".join(missing))
     return {name: {**node, **shared("metric", node, "cpu").pinned} for name, node in nodes.items()}
@@ -140,7 +142,8 @@ def _fault(metric: AnyMetric) -> str:
 
 class Session:
     """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the
-    one it names."""
+    one it names.
+    """
 
     def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
         self.config, self.device = config, device
@@ -165,7 +168,8 @@ class Session:
 
     def _check_fit(self) -> None:
         """Refuse data of another shape, and a solver that needs what operator and prior lack;
-        nothing is degraded."""
+        nothing is degraded.
+        """
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for "
@@ -225,7 +229,8 @@ class Session:
 
     def condition(self, measured: Measurement) -> Condition | None:
         """What the network is told of measured images; nothing where there are no labels or prompts
-        of its own."""
+        of its own.
+        """
         labels = None if measured.labels is None else measured.labels.to(self.device)
         return self.told.of(labels, [key.image for key in measured.keys])
 
@@ -251,7 +256,8 @@ def measure(
     device: str = "cpu",
 ) -> Measurement:
     """Truth, masks and observations; they depend on the study seed, the data and the image
-    alone."""
+    alone.
+    """
     keys = [Key(int(config["seed"]), data.name, image) for image in images]
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
@@ -335,7 +341,8 @@ class BatchSize:
 
     def halved(self) -> BatchSize:
         """Half of it; draws are parted only where there is one image left, because a fit is shared
-        by them."""
+        by them.
+        """
         if self.images > 1:
             return replace(self, images=self.images // 2)
         return replace(self, draws=max(1, self.draws // 2))
@@ -359,7 +366,8 @@ class Worker:
 
     def session(self, config: Mapping[str, Any]) -> Session:
         """The objects of a cell; the last cell's are kept. UserError where they cannot be loaded
-        here."""
+        here.
+        """
         key = digest(config)
         if self._session is None or self._session[0] != key:
             try:
@@ -463,7 +471,8 @@ class Worker:
 
     def _fixed(self, session: Session, plan: CellPlan, size: BatchSize) -> Row:
         """What is the same in all rows: whose they are, the code, and what bitwise equality depends
-        on."""
+        on.
+        """
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -593,7 +602,8 @@ class Worker:
 @contextmanager
 def _tf32(enabled: bool) -> Iterator[None]:
     """TensorFloat-32 on GPUs for the duration of the block; elsewhere, and in every score, products
-    stay float32."""
+    stay float32.
+    """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     try:
@@ -605,7 +615,8 @@ def _tf32(enabled: bool) -> Iterator[None]:
 
 def drawn_from(session: Session, measured: Measurement, x: Tensor) -> DrawSet:
     """The draws ``x`` ``(N, D, C, H, W)`` of measured images, with exact ones where a metric
-    compares with them."""
+    compares with them.
+    """
     operator, y = measured.operator, measured.y
     seen = operator.first_guess(y) if operator.mask is None else y
     drawn = DrawSet(x, measured.truth, operator.mask, seen)
@@ -666,7 +677,8 @@ def watch_of(timeout: float | None) -> Callable[[], None] | None:
 
 def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
     """What is called before every network evaluation: ``watch``, the signal that may have come, and
-    progress."""
+    progress.
+    """
 
     def look() -> None:
         stop.check()
@@ -679,7 +691,8 @@ def watching(watch: Callable[[], None] | None) -> Callable[[], None]:
 
 def demand_real(x: Tensor) -> Tensor:
     """``x``; TypeError unless it is a tensor of real floating numbers: anything else would be
-    changed in silence."""
+    changed in silence.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"the solver returned {type(x).__name__} in place of a tensor of images")
     if not x.is_floating_point():
@@ -692,7 +705,8 @@ def demand_real(x: Tensor) -> Tensor:
 
 def note_on(reach: float) -> str:
     """What a reader of a good row should know of the largest value in its output; mostly
-    nothing."""
+    nothing.
+    """
     if reach <= FAR:
         return ""
     return f"values reach {reach:.3g}; images lie in [-1, 1], and what is outside was cut off"
@@ -718,7 +732,8 @@ def one_line(error: BaseException) -> str:
 
 def _blocks(draws: range, size: int) -> list[tuple[list[int], int]]:
     """Draw indices in blocks of ``size``, the last filled up by repetition, with the number that
-    counts."""
+    counts.
+    """
     blocks = [list(draws[i : i + size]) for i in range(0, len(draws), size)]
     return [(block + [block[-1]] * (size - len(block)), len(block)) for block in blocks]
 

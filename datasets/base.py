@@ -34,7 +34,8 @@ class Frame:
 
     def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
         """Turn, crop and resize a plane of either size as the photograph was, to the nearest
-        pixels."""
+        pixels.
+        """
         if plane.shape != self.seen:
             plane = turned_plane(plane, self.turn)
         return plane[self.rows[:, None], self.columns]
@@ -65,7 +66,8 @@ class ImageSet:
 
     def images(self, ids: Sequence[str]) -> Tensor:
         """float32 ``(N, C, H, W)`` in [-1, 1]. An unreadable file raises ValueError with its
-        name."""
+        name.
+        """
         raise NotImplementedError
 
     def labels(self, ids: Sequence[str]) -> Tensor | None:
@@ -103,10 +105,12 @@ class ImageSet:
 
     def frame(self, image: str) -> Frame | None:
         """How the image was made of a larger photograph; None where it was not, or that cannot be
-        read."""
+        read.
+        """
         return None
 
     def notes(self) -> list[str]:
         """What a person should know of the files before a run: which were left out, and which are
-        read in part."""
+        read in part.
+        """
         return []

@@ -38,13 +38,15 @@ def guided(image: Image.Image, size: int) -> Image.Image:
 
 def edm(image: Image.Image, size: int) -> Image.Image:
     """The centre crop of EDM's ``dataset_tool.py`` (Karras et al. 2022): the centred square,
-    Lanczos to size."""
+    Lanczos to size.
+    """
     return _centre(image).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def bicubic(image: Image.Image, size: int) -> Image.Image:
     """That of latent diffusion for LSUN (Rombach et al. 2022): the centred square, bicubic to
-    size."""
+    size.
+    """
     return _centre(image).resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -83,5 +85,6 @@ def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Place
 
 def _centres(old: int, new: int) -> Places:
     """Of ``new`` pixels on the length of ``old`` ones, the old pixel that the centre of each lies
-    in."""
+    in.
+    """
     return (2 * np.arange(new) + 1) * old // (2 * new)

@@ -1,5 +1,6 @@
 """ZIP files as the tools of EDM and StyleGAN write them (Karras et al. 2022,
-``dataset_tool.py``)."""
+``dataset_tool.py``).
+"""
 
 from __future__ import annotations
 

@@ -58,14 +58,20 @@ class Fashion(ImageSet):
 
     Parameters
     ----------
-    split: ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of the
-    60 000 training images: ``train`` (rows 0 to 57999), ``validation`` (58000 to 58999), ``tune``
-    (59000 to 59999). Ids count within the split. root: a folder with the training files, compressed
-    or not, or with torchvision's ``FashionMNIST/raw``; None is where the Debian package
-    ``dataset-fashion-mnist`` puts them. Not read for ``test``. pad: black pixels added at every
-    border; 2 makes images ``(1, 32, 32)``, which autoencoders can halve, and another data set with
-    that name.
+    split : str, default 'test'
+        ``test``, the first 512 of the 10 000 test images, kept in this package; or a part of
+        the 60 000 training images: ``train`` (rows 0 to 57999), ``validation`` (58000 to
+        58999), ``tune`` (59000 to 59999). Ids count within the split.
+    root : str | None, default None
+        A folder with the training files, compressed or not, or with torchvision's
+        ``FashionMNIST/raw``; None is where the Debian package ``dataset-fashion-mnist`` puts
+        them. Not read for ``test``.
+    pad : int, default 0
+        Black pixels added at every border; 2 makes images ``(1, 32, 32)``, which autoencoders
+        can halve, and another data set with that name.
 
+    Notes
+    -----
     Raises ValueError for an unknown split or id, a negative pad and files with other contents,
     FileNotFoundError for missing files.
     """

@@ -28,8 +28,10 @@ class FFHQ(Stored):
 
     Parameters
     ----------
-    root: the folder or file. layout, size, mode, crop, part, id_list, subset, subset_seed,
-    protocol: as there.
+    root : str
+        The folder or file.
+    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
+        As there.
     """
 
     kind: ClassVar[str] = "ffhq"

@@ -23,10 +23,17 @@ class Folder(Stored):
 
     Parameters
     ----------
-    root: the folder. size: both sides of the images, in pixels; None is 64. mode: ``rgb`` or
-    ``grey``; None is ``rgb``. In a run, None of either is what the prior is made for. crop:
-    ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py. part, id_list, subset, subset_seed,
-    protocol: which of the images; docs/data.md.
+    root : str
+        The folder.
+    size : int, default None
+        Both sides of the images, in pixels; None is 64.
+    mode : str, default None
+        ``rgb`` or ``grey``; None is ``rgb``. In a run, None of either is what the prior is made
+        for.
+    crop : str, default 'guided'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
+    part, id_list, subset, subset_seed, protocol : str | None or int | None or int, default None, 0
+        Which of the images; docs/data.md.
     """
 
     kind: ClassVar[str] = "folder"

@@ -1,5 +1,6 @@
 """ImageNet, the validation images of ILSVRC 2012 (Russakovsky et al. 2015), in the layouts people
-keep them in."""
+keep them in.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +42,11 @@ class ImageNet(Stored):
 
     Parameters
     ----------
-    devkit: the folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of
-    images; None looks in and beside the root. root, layout, size, mode, crop, part, id_list,
-    subset, subset_seed, protocol: as there.
+    devkit : str | None, default None
+        The folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of
+        images; None looks in and beside the root.
+    root, layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None
+        As there.
     """
 
     kind: ClassVar[str] = "imagenet"
@@ -55,7 +58,8 @@ class ImageNet(Stored):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes in the order of the labels, as torchvision records them with its
-        classifiers."""
+        classifiers.
+        """
         from torchvision.models import ResNet50_Weights
 
         return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
@@ -120,7 +124,8 @@ class ImageNet(Stored):
 
     def _labels_by_number(self, highest: int) -> dict[str, int]:
         """The labels of the validation images 1 to ``highest``; a wrong devkit is noticed here,
-        before any work."""
+        before any work.
+        """
         devkit = self._devkit()
         classes, truth = self._class_of_ilsvrc_ids(), devkit.ground_truth()
         if highest > len(truth):

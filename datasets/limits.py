@@ -1,5 +1,6 @@
 """Refusals of files that claim, or unpack to, more than a data set can mean, before memory is taken
-for them."""
+for them.
+"""
 
 from __future__ import annotations
 

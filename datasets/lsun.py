@@ -29,9 +29,14 @@ class LSUN(Stored):
 
     Parameters
     ----------
-    category: ``church_outdoor``, ``bedroom`` or another. split: ``val`` or ``train``. root: the
-    database or folder ``<category>_<split>_lmdb``, or the folder that holds it. layout, size, mode,
-    crop, part, id_list, subset, subset_seed, protocol: as there.
+    category : str, default 'church_outdoor'
+        ``church_outdoor``, ``bedroom`` or another.
+    split : str, default 'val'
+        ``val`` or ``train``.
+    root : str
+        The database or folder ``<category>_<split>_lmdb``, or the folder that holds it.
+    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
+        As there.
     """
 
     kind: ClassVar[str] = "lsun"
@@ -69,7 +74,8 @@ class LSUN(Stored):
 
 class Database(Source):
     """An LMDB of encoded images by key, opened to read and without a lock: nothing is written
-    beside it."""
+    beside it.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self._environment = folder, _open(folder.resolve())

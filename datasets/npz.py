@@ -128,7 +128,8 @@ _WANTED = "images (N, 3, H, W), arr_0 (N, H, W, 3) or data (N, 3 H W)"
 
 def npz(classes: Callable[[], Sequence[int]]) -> Layout:
     """An NPZ file, or a folder that holds one; ``classes`` is called where labels are ILSVRC
-    ids."""
+    ids.
+    """
 
     def find(root: Path) -> Source | None:
         path = only_file(root, "*.npz")

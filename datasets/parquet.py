@@ -1,5 +1,6 @@
 """Parquet files of the Hugging Face hub: a column ``image`` of encoded files, and a column
-``label``."""
+``label``.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ class Parquet(Source):
 
     def _demand_moderate(self, file: int, group: int) -> None:
         """ValueError where the group of rows, which is read whole, unpacks to more than the memory
-        that is free."""
+        that is free.
+        """
         there = self._files[file].metadata.row_group(group)
         columns = map(there.column, range(there.num_columns))
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
@@ -96,7 +98,8 @@ class Parquet(Source):
 
 def parquet(naming: Naming) -> Layout:
     """A Parquet file, or a folder of them or of folders of them; of several splits, the files of
-    the validation one."""
+    the validation one.
+    """
 
     def find(root: Path) -> Source | None:
         files = (

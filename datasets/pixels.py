@@ -60,7 +60,8 @@ def skim(image: Image.Image) -> None:
 
 def is_animated(image: Image.Image) -> bool:
     """Whether a file holds several pictures in a row; the second one of a photograph (MPO) does not
-    count."""
+    count.
+    """
     try:
         return image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and bool(
             getattr(image, "is_animated", False)

@@ -32,7 +32,8 @@ class Protocol:
 
 def choose(protocol: str, ids: Sequence[str], label: Callable[[str], int] | None) -> list[str]:
     """The ids of a protocol of this name; ValueError where there are too few, or no labels where it
-    needs them."""
+    needs them.
+    """
     wanted = PROTOCOLS[protocol]
     if wanted.text_order:
         ids = sorted(ids, key=lambda image: str(int(image)))

@@ -1,5 +1,6 @@
 """Which images of a set a study uses: lists of ids, seeded choices, and the division into
-validation and test."""
+validation and test.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def belongs(image: str, part: str | None) -> bool:
 
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in an order that depends on the seed and on each id alone, so smaller choices lie
-    within larger ones."""
+    within larger ones.
+    """
     return sorted(ids, key=lambda image: (_hash(f"{seed}\n{image}"), image))
 
 

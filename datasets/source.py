@@ -1,5 +1,6 @@
 """Where the images of a data set lie: one source per layout, found on disk and read one image at a
-time."""
+time.
+"""
 
 from __future__ import annotations
 
@@ -64,22 +65,26 @@ class Source:
 
     def open(self, image: str) -> Image.Image:
         """The image, not yet decoded where its format allows; OSError or ValueError for one that
-        cannot be read."""
+        cannot be read.
+        """
         return Image.open(io.BytesIO(self.stored(image)))
 
     def head(self, image: str) -> Image.Image:
         """The image to look at its size and tags, without reading more than that where it is
-        possible."""
+        possible.
+        """
         return self.open(image)
 
     def stored(self, image: str) -> bytes:
         """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as
-        for :meth:`open`."""
+        for :meth:`open`.
+        """
         raise NotImplementedError
 
     def file(self, image: str) -> tuple[str, str]:
         """The path of the file that holds it, and its place within; empty where it is the whole
-        file."""
+        file.
+        """
         raise NotImplementedError
 
     def where(self, image: str) -> str:
@@ -183,7 +188,8 @@ def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iter
 
 def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> list[str]:
     """The image files below ``root`` whose name without folders and ending fits; none where there
-    is no such folder."""
+    is no such folder.
+    """
     names = list(walk(root, left_out)) if root.is_dir() else []
     found = [name for name in names if fits(stem(name))]
     if found and len(found) < len(names):
@@ -193,7 +199,8 @@ def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> li
 
 def why_left_out(name: str) -> str | None:
     """Why a file or folder of this name holds no image of the user's; None where it may, '' where
-    nobody asks."""
+    nobody asks.
+    """
     if name.lower() in (*_SYSTEM, ".thumbnails"):
         return name
     if name.startswith("."):
@@ -207,7 +214,8 @@ def why_left_out(name: str) -> str | None:
 
 def _why_not_read(entry: os.DirEntry[str]) -> str | None:
     """Why an entry of a folder is neither a folder to go into nor an image; None where it is
-    one."""
+    one.
+    """
     try:
         if entry.is_dir(follow_symlinks=False):
             return None
@@ -222,7 +230,8 @@ def _why_not_read(entry: os.DirEntry[str]) -> str | None:
 
 def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = ()) -> list[str]:
     """The names of the images in an archive; ``left_out`` counts the others but those that end like
-    ``beside``."""
+    ``beside``.
+    """
     found = []
     for name in names:
         reasons = [reason for part in name.split("/") if (reason := why_left_out(part)) is not None]
@@ -237,7 +246,8 @@ def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = (
 
 def in_words(left_out: Mapping[str, int]) -> str:
     """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent
-    first."""
+    first.
+    """
     counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(
         f"{n} {_SEVERAL.get(reason, reason) if n > 1 else reason}" for reason, n in counts
@@ -274,7 +284,8 @@ def stem(name: str) -> str:
 
 def only_file(root: Path, pattern: str) -> Path | None:
     """``root`` itself, or the one file directly in it, that matches; ValueError where there are
-    several."""
+    several.
+    """
     if root.is_file():
         return root if root.match(pattern) else None
     found = sorted(root.glob(pattern))

@@ -37,15 +37,30 @@ class Stored(ImageSet):
 
     Parameters
     ----------
-    root: the folder or file that holds the images. layout: ``auto`` or the name of a layout. size:
-    both sides of the images, in pixels. mode: ``rgb`` (3, size, size) or ``grey`` (1, size, size;
-    luma of ITU-R 601). crop: ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py. part:
-    ``validation`` (a tenth of all) or ``test`` (the others); an image belongs to one of them by its
-    id alone, so no two settings mix them; None is both. id_list: a text file with one id per line,
-    taken in its order. subset: how many images to choose at random, None is all. subset_seed: seed
-    of that choice. protocol: a published choice of images, see datasets/protocols.py. They apply in
-    this order.
+    root : str
+        The folder or file that holds the images.
+    layout : str, default 'auto'
+        ``auto`` or the name of a layout.
+    size : int, default 256
+        Both sides of the images, in pixels.
+    mode : str, default 'rgb'
+        ``rgb`` (3, size, size) or ``grey`` (1, size, size; luma of ITU-R 601).
+    crop : str, default 'guided'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
+    part : str | None, default None
+        ``validation`` (a tenth of all) or ``test`` (the others); an image belongs to one of
+        them by its id alone, so no two settings mix them; None is both.
+    id_list : str | None, default None
+        A text file with one id per line, taken in its order.
+    subset : int | None, default None
+        How many images to choose at random, None is all.
+    subset_seed : int, default 0
+        Seed of that choice.
+    protocol : str | None, default None
+        A published choice of images, see datasets/protocols.py. They apply in this order.
 
+    Notes
+    -----
     Raises FileNotFoundError for a missing root; ValueError, in one line, where no layout fits or
     files are missing, for unknown settings and ids, and, naming the file, for an image or label
     that cannot be read.
@@ -114,7 +129,8 @@ class Stored(ImageSet):
 
     def content(self, ids: Sequence[str]) -> list[str]:
         """A hash of the bytes of every image's file, or of its part of a larger one, with its
-        label."""
+        label.
+        """
         hashes = []
         for name in ids:
             self._demand(name)
@@ -201,7 +217,8 @@ class Stored(ImageSet):
 
     def _held_out(self) -> str:
         """The name of a folder with validation images beside the root, if the root is called like
-        training ones."""
+        training ones.
+        """
         root = Path(self.root).expanduser().absolute()
         if root.name.lower() not in _TRAINING or not root.is_dir():
             return ""

@@ -1,5 +1,6 @@
 """Text files and names as a person sees them: without byte order marks, whatever form their letters
-are stored in."""
+are stored in.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +34,7 @@ def read_text(path: Path) -> str:
 
 def as_seen(name: str) -> str:
     """A file's name in composed letters (NFC), its ending in small ones: names that look alike are
-    equal."""
+    equal.
+    """
     stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{ending.lower()}"

@@ -1,5 +1,6 @@
 """Webdataset shards: tar files in which the files of one sample follow each other and share a
-key."""
+key.
+"""
 
 from __future__ import annotations
 

@@ -19,11 +19,13 @@ class Frame(Protocol):
     @property
     def stored(self) -> tuple[int, int]:
         """Height and width in its file; they are the other way round where the camera was held
-        upright."""
+        upright.
+        """
 
     def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
         """Turn, crop and resize a plane of either size as the photograph was, to the nearest
-        pixels."""
+        pixels.
+        """
 
 
 class Pictures(Protocol):
@@ -42,7 +44,8 @@ class MaskGenerator:
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         """One mask: bool ``(height, width)``, True = observed. The same generator state gives the
-        same mask."""
+        same mask.
+        """
         raise NotImplementedError
 
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
@@ -51,7 +54,8 @@ class MaskGenerator:
 
     def beside(self, pictures: Pictures) -> MaskGenerator:
         """The generator for the images of this set; those that read files learn what became of the
-        photographs."""
+        photographs.
+        """
         return self
 
     def content(self, ids: Sequence[str], height: int, width: int) -> str | None:

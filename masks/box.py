@@ -21,11 +21,17 @@ class Box(MaskGenerator):
 
     Parameters
     ----------
-    side: a fraction of each image side if below 1, otherwise whole pixels. margin: the least
-    distance to the border, a fraction or whole pixels alike. position: ``random``, uniform over
-    every place inside the margin, or ``centre``. observed: ``outside`` makes the box the hole,
-    ``inside`` hides everything else.
+    side : float, default 0.5
+        A fraction of each image side if below 1, otherwise whole pixels.
+    margin : float, default 0.0625
+        The least distance to the border, a fraction or whole pixels alike.
+    position : str, default 'random'
+        ``random``, uniform over every place inside the margin, or ``centre``.
+    observed : str, default 'outside'
+        ``outside`` makes the box the hole, ``inside`` hides everything else.
 
+    Notes
+    -----
     The defaults hide a quarter of the image, 16 of 256 pixels or more away from the border. (The
     released code of DPS leaves out the last row and column of places.) Raises ValueError for sizes
     below zero, unknown names, and a box that does not fit.

@@ -21,12 +21,18 @@ class CoMod(MaskGenerator):
 
     Parameters
     ----------
-    low, high: the hole fraction lies strictly between them; VIPaint says (0.4, 0.8), its released
-    configuration (0.3, 0.7). scale: ``proportional`` draws the mask of a 256-pixel image at the
-    size asked for; ``native`` keeps boxes relative to the image and stroke widths at 12 to 47
-    pixels, as released, whatever the size. strokes: False draws boxes only, as the generator that
-    VIPaint's released script imports.
+    low, high : float, default 0.4, 0.8
+        The hole fraction lies strictly between them; VIPaint says (0.4, 0.8), its released
+        configuration (0.3, 0.7).
+    scale : str, default 'proportional'
+        ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native``
+        keeps boxes relative to the image and stroke widths at 12 to 47 pixels, as released,
+        whatever the size.
+    strokes : bool, default True
+        False draws boxes only, as the generator that VIPaint's released script imports.
 
+    Notes
+    -----
     Raises ValueError for an impossible range, an unknown scale, and a range no mask was found for.
     """
 

@@ -1,5 +1,6 @@
 """Masks of your own: a folder of PNG files, a stack of masks in one NumPy file, or one file for all
-images."""
+images.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +27,25 @@ class Files(ReadMasks):
 
     Parameters
     ----------
-    path: a folder of ``.png``, ``.npy`` or other image files, one file for all images, or one
-    ``.npy`` or ``.npz`` file with a stack of masks, of which image number ``i`` takes number ``i``
-    modulo their count. white: what white means (255, or 1 or true in arrays): ``observed``, as in
-    RePaint, CoPaint, DPS, RED-diff, VIPaint and our own export, or ``hole``, as in LaMa, Palette,
-    the pipelines of diffusers and what most people draw. pair: how the files of a folder are
-    matched with images, ``id`` by name, ``order`` by sorted file names. resize: true takes the
-    nearest pixels of masks that are larger or smaller than image and photograph but have the
-    proportions of one; false refuses them. sha256: content of the masks; the plan fills it in, and
-    refuses other masks than the one given.
+    path : str
+        A folder of ``.png``, ``.npy`` or other image files, one file for all images, or one
+        ``.npy`` or ``.npz`` file with a stack of masks, of which image number ``i`` takes
+        number ``i`` modulo their count.
+    white : str, default 'hole'
+        What white means (255, or 1 or true in arrays): ``observed``, as in RePaint, CoPaint,
+        DPS, RED-diff, VIPaint and our own export, or ``hole``, as in LaMa, Palette, the
+        pipelines of diffusers and what most people draw.
+    pair : str, default 'id'
+        How the files of a folder are matched with images, ``id`` by name, ``order`` by sorted
+        file names.
+    resize : bool, default False
+        True takes the nearest pixels of masks that are larger or smaller than image and
+        photograph but have the proportions of one; false refuses them.
+    sha256 : str | None, default None
+        Content of the masks; the plan fills it in, and refuses other masks than the one given.
 
+    Notes
+    -----
     Two values, colours or opacities are told apart whatever they are (0 and 1, label numbers, red
     on black): the higher or brighter one is white. Of soft edges, white is what lies above the
     middle. Raises ValueError for unknown names, missing or unreadable files, masks of another size,

@@ -1,5 +1,6 @@
 """LaMa masks: thin, medium and thick strokes, or boxes, redrawn until they hide at most half of the
-image."""
+image.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from posterior_bench.masks.strokes import Canvas, check_scale
 @dataclass(frozen=True)
 class Strokes:
     """Ranges of the strokes; both bounds are included. Widths and lengths are those of a single
-    segment."""
+    segment.
+    """
 
     count: tuple[int, int]
     width: tuple[int, int]
@@ -27,7 +29,8 @@ class Strokes:
 @dataclass(frozen=True)
 class Boxes:
     """Ranges of the boxes; both bounds are included. ``margin``: the least distance to the
-    border."""
+    border.
+    """
 
     count: tuple[int, int]
     side: tuple[int, int]
@@ -61,12 +64,18 @@ class LaMa(MaskGenerator):
 
     Parameters
     ----------
-    width: ``thin``, ``medium`` or ``thick``. resolution: whose settings count, those of ``256`` or
-    of ``512`` pixels, which are not each other's double; null takes 512 from images of 512 x 512
-    pixels on, and else 256. scale: ``proportional`` draws the mask of an image of that resolution
-    at the size asked for, ``native`` counts widths and lengths in pixels whatever the size, which
-    hides most of a small image.
+    width : str, default 'medium'
+        ``thin``, ``medium`` or ``thick``.
+    resolution : int | None, default None
+        Whose settings count, those of ``256`` or of ``512`` pixels, which are not each other's
+        double; null takes 512 from images of 512 x 512 pixels on, and else 256.
+    scale : str, default 'proportional'
+        ``proportional`` draws the mask of an image of that resolution at the size asked for,
+        ``native`` counts widths and lengths in pixels whatever the size, which hides most of a
+        small image.
 
+    Notes
+    -----
     The smallest masks of 28 or 32 pixels have strokes thinner than a pixel, of which specks are
     left. Raises ValueError for unknown names, and where the boxes or no mask that hides at most
     half fit into the image.
@@ -103,7 +112,8 @@ class LaMa(MaskGenerator):
 
 def _draw_strokes(rng: np.random.Generator, canvas: Canvas, strokes: Strokes) -> None:
     """Strokes from uniform starts; every other one turns the other way. Each segment has its own
-    width."""
+    width.
+    """
     for index in range(_integer(rng, strokes.count)):
         start = int(rng.integers(canvas.span_x)), int(rng.integers(canvas.span_y))
         for _ in range(_integer(rng, (1, 5))):

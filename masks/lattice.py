@@ -21,9 +21,13 @@ class Lattice(MaskGenerator):
 
     Parameters
     ----------
-    rows, columns: one row of so many, and one column of so many, is observed; 1 takes all of them.
-    first_row, first_column: the first observed one, counted from 0; null = the last of its group.
+    rows, columns : int, default 2
+        One row of so many, and one column of so many, is observed; 1 takes all of them.
+    first_row, first_column : int | None, default None
+        The first observed one, counted from 0; null = the last of its group.
 
+    Notes
+    -----
     Raises ValueError for steps below 1, a first one outside its group, a lattice that hides
     nothing, and images so small that nothing is left.
     """

@@ -1,5 +1,6 @@
 """Files of a mask as two levels: which pixels are the white ones, whatever values a program has
-written for them."""
+written for them.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def _check_two_levels(
     values: Array, brightness: Array, first: Array, counts: Array, lossy: bool
 ) -> None:
     """``values`` ``(n, C)`` lie near two of them, the darkest and the brightest; else
-    ValueError."""
+    ValueError.
+    """
     dark, bright = (
         values[i].astype(np.float64) for i in (brightness.argmin(), brightness.argmax())
     )

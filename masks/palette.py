@@ -1,5 +1,6 @@
 """Small masks: a few free-form brush strokes, and the other definitions of "small" that are in
-use."""
+use.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +24,17 @@ class Palette(MaskGenerator):
 
     Parameters
     ----------
-    variant: ``palette_20_30``, one to three strokes that hide 20 to 30 % of the image, Palette's
-    free-form test setting and what the paper describes; ``vipaint_release``, boxes that hide 20 to
-    21 %, which is what the released generator draws with the released range; ``palette_raw``, the
-    strokes as they come, 15 % on average and up to 46 %. scale: ``proportional`` draws the mask of
-    a 256-pixel image at the size asked for; ``native`` keeps stroke widths at 12 to 39 pixels.
+    variant : str, default 'palette_20_30'
+        ``palette_20_30``, one to three strokes that hide 20 to 30 % of the image, Palette's
+        free-form test setting and what the paper describes; ``vipaint_release``, boxes that
+        hide 20 to 21 %, which is what the released generator draws with the released range;
+        ``palette_raw``, the strokes as they come, 15 % on average and up to 46 %.
+    scale : str, default 'proportional'
+        ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native``
+        keeps stroke widths at 12 to 39 pixels.
 
+    Notes
+    -----
     Raises ValueError for an unknown variant or scale, and for a size no mask was found for.
     """
 

@@ -19,9 +19,14 @@ class Pixels(MaskGenerator):
 
     Parameters
     ----------
-    observed: a fraction of all pixels if below 1 (rounded, but one pixel at least), otherwise how
-    many. place: ``random``, every choice equally likely, or ``first``, in reading order.
+    observed : float, default 0.5
+        A fraction of all pixels if below 1 (rounded, but one pixel at least), otherwise how
+        many.
+    place : str, default 'random'
+        ``random``, every choice equally likely, or ``first``, in reading order.
 
+    Notes
+    -----
     Raises ValueError for an ``observed`` that is not positive or not whole from 1 on, an unknown
     ``place``, and for more pixels than an image has.
     """
@@ -65,10 +70,13 @@ class PixelDrop(MaskGenerator):
 
     Parameters
     ----------
-    low, high: the hidden share is uniform between them; ``int(share * pixels)`` pixels are hidden,
-    all channels alike. The released code of DPS and PSLD has 0.3 and 0.7, the paper of DPS 0.92 for
-    both; DAPS and ReSample 0.70 and 0.71.
+    low, high : float, default 0.3, 0.7
+        The hidden share is uniform between them; ``int(share * pixels)`` pixels are hidden, all
+        channels alike. The released code of DPS and PSLD has 0.3 and 0.7, the paper of DPS 0.92
+        for both; DAPS and ReSample 0.70 and 0.71.
 
+    Notes
+    -----
     Raises ValueError unless ``0 <= low <= high < 1``, and for images of which nothing would be
     hidden.
     """

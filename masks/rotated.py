@@ -22,8 +22,11 @@ class RotatedWindow(MaskGenerator):
 
     Parameters
     ----------
-    angle: counter-clockwise, in degrees; None draws one of the 360 whole degrees for each mask.
+    angle : float | None, default None
+        Counter-clockwise, in degrees; None draws one of the 360 whole degrees for each mask.
 
+    Notes
+    -----
     Raises ValueError for an angle that is not finite.
     """
 

@@ -42,17 +42,28 @@ class Semantic(ReadMasks):
 
     Parameters
     ----------
-    path: a folder of label maps, ``.png`` or ``.npy`` of whole numbers, one number a pixel; one
-    ``.npy`` or ``.npz`` file with a stack of them; or the folder ``CelebAMask-HQ-mask-anno`` of
-    CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are put together for images with ids such as
-    ``12.jpg``. labels: numbers (of ADE20K counted from 0, a bed is 7 and a sofa 23), or names of
-    the 18 parts of CelebAMask-HQ, such as ``hair``. labelled: ``observed`` keeps the object,
-    ``hole`` hides it. pair: ``id`` matches maps with images by name, ``order`` by sorted file
-    names. dilate: the object grows by so many pixels of the image in every direction. min_area,
-    max_area: an image whose object, grown, does not cover more than the one and less than the other
-    share of it is refused, and so is one without the object. sha256: content of the masks; the plan
-    fills it in, and refuses other masks than the one given.
+    path : str
+        A folder of label maps, ``.png`` or ``.npy`` of whole numbers, one number a pixel; one
+        ``.npy`` or ``.npz`` file with a stack of them; or the folder
+        ``CelebAMask-HQ-mask-anno`` of CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are
+        put together for images with ids such as ``12.jpg``.
+    labels : Sequence[str | int]
+        Numbers (of ADE20K counted from 0, a bed is 7 and a sofa 23), or names of the 18 parts
+        of CelebAMask-HQ, such as ``hair``.
+    labelled : str, default 'observed'
+        ``observed`` keeps the object, ``hole`` hides it.
+    pair : str, default 'id'
+        ``id`` matches maps with images by name, ``order`` by sorted file names.
+    dilate : int, default 0
+        The object grows by so many pixels of the image in every direction.
+    min_area, max_area : float, default 0.0, 1.0
+        An image whose object, grown, does not cover more than the one and less than the other
+        share of it is refused, and so is one without the object.
+    sha256 : str | None, default None
+        Content of the masks; the plan fills it in, and refuses other masks than the one given.
 
+    Notes
+    -----
     Maps of the size of a photograph are turned, cropped and resized as it was; those of another
     size than photograph and image, but of the proportions of one, are reduced or enlarged. Both to
     the nearest pixels. Raises ValueError for unknown names and impossible ranges, missing or
@@ -123,7 +134,8 @@ class Semantic(ReadMasks):
 
 def _parts(folder: Path, image_id: str) -> dict[int, Path]:
     """The files of CelebAMask-HQ with the parts of one image, by label number; none in other
-    folders."""
+    folders.
+    """
     number = Path(image_id).stem
     if not (number.isascii() and number.isdecimal()):
         return {}

@@ -87,7 +87,8 @@ class ReadMasks(MaskGenerator):
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in
-        one line."""
+        one line.
+        """
         raise NotImplementedError
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
@@ -268,7 +269,8 @@ def stack_of(path: Path, height: int, width: int) -> Array:
 
 def _demand_sound(path: Path) -> None:
     """ValueError where an array is not there as its header claims, or unpacks to more than masks or
-    memory can be."""
+    memory can be.
+    """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             claimed = _claimed(file)
@@ -349,7 +351,8 @@ def _unpacked(bits: Array, shape: tuple[int, ...]) -> Array:
 
 def nearest(array: Array, height: int, width: int) -> Array:
     """``(H, W)`` at another size: of every new pixel, the old one its centre lies in. Raises for
-    other proportions."""
+    other proportions.
+    """
     old_height, old_width = array.shape
     if old_height * width != old_width * height:
         raise ValueError(
@@ -369,7 +372,8 @@ def _nearest(array: Array, height: int, width: int) -> Array:
 
 def _alike_in_shape(size: tuple[int, ...], other: tuple[int, int]) -> bool:
     """Whether a size has the proportions of a larger or smaller one, but for rounding to whole
-    pixels."""
+    pixels.
+    """
     height, width = size
     return abs(height * other[1] - width * other[0]) < max(other)
 

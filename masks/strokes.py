@@ -53,7 +53,8 @@ class Canvas:
 
     def box(self, x: int, y: int, width: int, height: int) -> None:
         """Cover ``width x height`` units with the upper left corner at ``(x, y)``; what lies
-        outside is cut off."""
+        outside is cut off.
+        """
         self.hole[_between(self._y, y, y + height - 1), _between(self._x, x, x + width - 1)] = True
 
     def disc(self, x: int, y: int, diameter: int) -> None:
@@ -68,7 +69,8 @@ class Canvas:
 
     def band(self, start: tuple[int, int], end: tuple[int, int], thickness: int) -> None:
         """Cover a straight line ``thickness`` wide with square ends; with a disc at each end it is
-        a capsule."""
+        a capsule.
+        """
         reach, (x, y), (dx, dy) = thickness / 2, start, (end[0] - start[0], end[1] - start[1])
         rows = _between(self._y, min(y, end[1]) - reach, max(y, end[1]) + reach)
         columns = _between(self._x, min(x, end[0]) - reach, max(x, end[0]) + reach)
@@ -82,7 +84,8 @@ class Canvas:
 
     def polyline(self, points: list[tuple[int, int]], thickness: int) -> None:
         """Cover every point nearer than ``thickness / 2`` to the line through ``points``: a union
-        of capsules."""
+        of capsules.
+        """
         for x, y in points:
             self.disc(x, y, thickness)
         for start, end in pairwise(points):
@@ -132,7 +135,8 @@ def check_scale(scale: str) -> None:
 
 def _centres(pixels: int, span: int) -> NDArray[np.float64]:
     """Where pixel centres lie when ``pixels`` of them fill ``span`` units; the whole numbers if
-    both agree."""
+    both agree.
+    """
     return (np.arange(pixels, dtype=np.float64) + 0.5) * (span / pixels) - 0.5
 
 

@@ -21,7 +21,8 @@ Region = Literal["whole", "hole", "known"]
 
 class MissingWeights(RuntimeError):
     """The weights of a metric are not on this machine; the message names the file and where it is
-    looked for."""
+    looked for.
+    """
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Draws:
     @cached_property
     def gram(self) -> Tensor:
         """Inner products of the draws, then the reference, about the reference's mean: ``(D + R, D
-        + R)``."""
+        + R)``.
+        """
         both = torch.cat([self.x, self.exact]) - self.exact.mean(0)
         return both @ both.T
 
@@ -144,7 +146,8 @@ class DrawSet:
     @cached_property
     def images(self) -> list[Draws]:
         """One image at a time: a score must not depend on its neighbours. Metrics share what is
-        computed once."""
+        computed once.
+        """
         return [self._image(i) for i in range(len(self.x))]
 
     def _image(self, i: int) -> Draws:
@@ -205,16 +208,19 @@ class Measure:
     @property
     def pinned(self) -> Mapping[str, str]:
         """Settings to be recorded with a cell so that they mean the same later: the content of a
-        file."""
+        file.
+        """
         return {}
 
     def admit(self, shape: tuple[int, int, int]) -> None:
         """Raises ValueError in one line where images of this shape ``(C, H, W)`` cannot be
-        scored."""
+        scored.
+        """
 
     def check(self) -> None:
         """Compare a reference value; raises RuntimeError where this installation gives another
-        number."""
+        number.
+        """
 
     def to(self, device: torch.device | str) -> Measure:
         """Move feature networks; metrics without one return themselves."""
@@ -263,7 +269,8 @@ class SetMetric(Measure):
 
     def features(self, draws: DrawSet) -> Tensor:
         """float ``(N, F)``, a vector per image, or ``(N, D, F)``, one per draw; a NaN in it:
-        nothing is stored."""
+        nothing is stored.
+        """
         raise NotImplementedError
 
     def reduce(
@@ -316,7 +323,8 @@ class FullReference(Metric):
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         """The value for one image: ``x`` and ``truth`` ``(1, C, H, W)``, ``region`` bool ``(1, 1,
-        H, W)``."""
+        H, W)``.
+        """
         raise NotImplementedError
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -333,7 +341,8 @@ class FullReference(Metric):
 
 def column_id(name: str, region: Region = "whole", pasted: bool = False) -> str:
     """The id of a card: ``psnr``, ``psnr_hole``, ``psnr_pasted``, ``psnr_hole_pasted``; ValueError
-    otherwise."""
+    otherwise.
+    """
     if region not in get_args(Region):
         raise ValueError(
             f"unknown region '{region}' of metric '{name}'; valid: {', '.join(get_args(Region))}"
@@ -385,7 +394,8 @@ def reference_images() -> tuple[Tensor, Tensor, Tensor]:
 
 def reference_draws() -> DrawSet:
     """Closed-form sets: six images of 2 x 3 pixels, the first column known, 8 draws, 12 exact ones,
-    three modes."""
+    three modes.
+    """
 
     def wave(*shape: int, pace: float) -> Tensor:
         return torch.cos(pace * torch.arange(1, 1 + torch.Size(shape).numel()).double()).view(shape)
@@ -417,7 +427,8 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def from_uint8(x: Tensor) -> Tensor:
     """0..255 to float32 in [-1, 1], shape kept; ``to_uint8`` gives the same levels back. ValueError
-    unless uint8."""
+    unless uint8.
+    """
     if x.dtype != torch.uint8:
         raise ValueError(
             f"from_uint8 takes uint8 grey levels, got {x.dtype}; use to_uint8 for images in [-1, 1]"

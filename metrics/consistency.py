@@ -74,7 +74,8 @@ class ConsistencyRatio(Metric):
 
     def check(self) -> None:
         """Residuals 3 and 4 where observed, 100 in the hole, noise of 5: ``sqrt((9 + 16) / 2) /
-        5``."""
+        5``.
+        """
         Ax = torch.tensor([3.0, 4.0, 100.0]).view(1, 1, 1, 3)
         observed, zero = torch.tensor([True, True, False]).view(1, 1, 1, 3), torch.zeros_like(Ax)
         expect(

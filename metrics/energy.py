@@ -136,6 +136,7 @@ SMALLEST = 1e-6
 
 def pair_mean(distances: Tensor) -> Tensor:
     """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the
-    diagonal."""
+    diagonal.
+    """
     n = distances.shape[-1]
     return distances.sum((-2, -1)) / (n * (n - 1))

@@ -71,7 +71,8 @@ class FeatureNetwork(Protocol):
 
     def check(self, metric: str) -> None:
         """Raises MissingWeights, or RuntimeError, where the features cannot be had; ``metric``
-        wants them."""
+        wants them.
+        """
 
     def __call__(self, image: Tensor) -> Tensor:
         """``(1, 1 or 3, H, W)`` with 8-bit levels in [-1, 1] to ``(1, F)``."""
@@ -80,7 +81,8 @@ class FeatureNetwork(Protocol):
 @dataclass
 class STLPIPSTrunk:
     """The deepest layer of the shift-tolerant AlexNet of ST-LPIPS, averaged over positions: 256
-    numbers."""
+    numbers.
+    """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     column: ClassVar[str] = "features_stlpips"
@@ -104,7 +106,8 @@ class STLPIPSTrunk:
 @dataclass
 class Inception:
     """``pool_3`` of Inception v3 as torch-fidelity computes it, 2048 numbers; imported when asked,
-    never downloaded."""
+    never downloaded.
+    """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     column: ClassVar[str] = "features_inception"
@@ -144,11 +147,18 @@ class TorchScriptFeatures:
 
     Parameters
     ----------
-    path: the file. trust_file: must be true, because a TorchScript file is a program. sha256:
-    content of the file; it is recorded with a cell, and another file is then refused. input_range:
-    what the network takes, ``signed`` [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all float32.
-    The network resizes and normalises by itself.
+    path : str, default ''
+        The file.
+    trust_file : bool, default False
+        Must be true, because a TorchScript file is a program.
+    sha256 : str, default ''
+        Content of the file; it is recorded with a cell, and another file is then refused.
+    input_range : str, default 'signed'
+        What the network takes, ``signed`` [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all
+        float32. The network resizes and normalises by itself.
 
+    Notes
+    -----
     Raises ValueError for an unknown range and a file that cannot be read.
     """
 
@@ -213,7 +223,8 @@ class TorchScriptFeatures:
 
 def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNetwork:
     """The network of a name; ``settings`` are those of :class:`TorchScriptFeatures`. ValueError for
-    what is unknown."""
+    what is unknown.
+    """
     if network not in NETWORKS:
         raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
     if network == "torchscript":
@@ -286,7 +297,8 @@ class FeatureMetric(SetMetric):
 
 def reference_features() -> Array:
     """``(6, 1 + 8, 6)``: the images of ``reference_draws()`` and its draws, twice as far apart, as
-    vectors."""
+    vectors.
+    """
     draws = reference_draws()
     return torch.cat([draws.truth[:, None], 2 * draws.x], dim=1).flatten(2).double().numpy()
 
@@ -321,7 +333,8 @@ def _inception(device: torch.device) -> torch.nn.Module:
 @cache
 def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
     """The network of a file, loaded once; RuntimeError where the file is another than recorded or
-    no TorchScript."""
+    no TorchScript.
+    """
     data = _bytes(path)
     found = hashlib.sha256(data).hexdigest()
     if found != content:

@@ -58,7 +58,8 @@ def _mean_over_draws(features: Array, weights: Array) -> float:
 
 def _moments(vectors: Array, weights: Array) -> tuple[Array, Array]:
     """Mean ``(F,)`` and a root ``R`` of the covariance ``R^T R``, at most ``F`` rows; divisor N -
-    1."""
+    1.
+    """
     mean = weights @ vectors / weights.sum()
     root = np.sqrt(weights / (weights.sum() - 1))[:, None] * (vectors - mean)
     return mean, np.asarray(np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root)

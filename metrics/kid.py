@@ -100,7 +100,8 @@ class KID(FeatureMetric):
 
     def known_features(self) -> Array:
         """Moved to the scale of the kernel, which would else see every pair as infinitely far
-        apart."""
+        apart.
+        """
         return super().known_features() * (1 if self.width is None else self.width**0.5)
 
     def reduce(self, features: Array, weights: Array) -> Array:
@@ -120,7 +121,8 @@ class KID(FeatureMetric):
 
     def _unbiased(self, truth: Array, draws: Array, weights: Array) -> Array:
         """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``: pairs of
-        other images."""
+        other images.
+        """
         own = self._kernel(truth, truth) + np.mean(
             [self._kernel(draw, draw) for draw in draws], axis=0
         )
@@ -154,7 +156,8 @@ class KID(FeatureMetric):
 
 def _pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:
     """``(B,)``: the mean over pairs of different images, and with weight ``share`` that of ``same``
-    over images."""
+    over images.
+    """
     total, squares = weights.sum(1), weights**2
     different = np.einsum("bi,bi->b", weights @ kernel, weights) - squares @ np.diagonal(kernel)
     with np.errstate(divide="ignore", invalid="ignore"):

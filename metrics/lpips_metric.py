@@ -1,5 +1,6 @@
 """LPIPS with the networks of its authors (the file is not called lpips.py, which is the library's
-name)."""
+name).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ DOWNLOADS = "https://download.pytorch.org/models"
 @dataclass(frozen=True)
 class Backbone:
     """A torchvision classifier: its weight file, whose name ends in the first digits of its
-    sha256."""
+    sha256.
+    """
 
     title: str
     file: str
@@ -94,7 +96,8 @@ class LPIPS(Perceptual):
 
     def check(self) -> None:
         """The classifier's file by its hash; the rest by the value that closed-form classifier
-        weights give."""
+        weights give.
+        """
         _network(self.net, _weight_file(self.card.id, self.net), self.device)
         x, truth, _ = (image.to(self.device) for image in reference_images())
         with torch.no_grad():
@@ -124,7 +127,8 @@ def _network(net: str, path: Path, device: torch.device) -> nn.Module:
 
 def empty(net: str) -> nn.Module:
     """The library's module without storage: nothing is downloaded, and no random numbers are drawn
-    to fill it."""
+    to fill it.
+    """
     import lpips
 
     with torch.device("meta"), warnings.catch_warnings():
@@ -136,7 +140,8 @@ def empty(net: str) -> nn.Module:
 
 def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
     """The library's module with ``classifier`` (torchvision's names) below its own linear
-    weights."""
+    weights.
+    """
     import lpips
 
     module = empty(net)
@@ -156,7 +161,8 @@ def _torchvision_name(name: str) -> str:
 
 def _closed_form(net: str) -> dict[str, Tensor]:
     """Classifier weights from a formula, of the size that keeps activations alive: no biases,
-    cosines of an index."""
+    cosines of an index.
+    """
     shapes = {
         name: v.shape for name, v in empty(net).state_dict().items() if name.startswith("net.")
     }

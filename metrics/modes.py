@@ -74,7 +74,8 @@ class ModeWeightsError(DrawMetric):
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:
     """Exact weights ``(K,)`` and the responsibilities of the draws ``(D, K)``; ValueError without
-    them."""
+    them.
+    """
     if draws.mode_weights is None or draws.responsibilities is None:
         raise ValueError(
             "this metric compares modes of a mixture, and there are none; choose a mixture prior"

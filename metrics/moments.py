@@ -1,5 +1,6 @@
 """Errors of mean and covariance against the exact posterior, without the bias that few draws
-bring."""
+bring.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def _centred(gram: Tensor) -> Tensor:
 
 def _trace_of_square(gram: Tensor) -> Tensor:
     """``tr(C^2)`` without bias from centred inner products of ``n`` draws of any distribution
-    (Himeno, Yamada 2014)."""
+    (Himeno, Yamada 2014).
+    """
     n = len(gram)
     squares, total, fourth = gram.square().sum(), gram.trace(), gram.diagonal().square().sum()
     inner = (n - 2) / (n - 1) * squares + total**2 / (n - 1) ** 2 - n / (n - 1) * fourth

@@ -1,5 +1,6 @@
 """What the draws of an image make of another metric: mean, least, greatest, and the best one an
-oracle would pick."""
+oracle would pick.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ class OverDraws(ValueMetric):
 
     def check(self) -> None:
         """Draws 1, 2 and 4: their mean, ends, and the best of two (two pairs of three hold the
-        better end)."""
+        better end).
+        """
         value = self(torch.tensor([[2.0, 4.0, 1.0]]))[0].item()
         best, next_best = (4.0, 2.0) if self.card.direction == "up" else (1.0, 2.0)
         of_two = {1: 7 / 3, 2: (2 * best + next_best) / 3, 3: best}
@@ -95,7 +97,8 @@ class OverDraws(ValueMetric):
 
 def _best_of(ordered: Tensor, n: int) -> Tensor:
     """The mean of the best of ``n`` over all choices among draws ``(N, D)`` that stand best
-    first."""
+    first.
+    """
     count = ordered.shape[1]
     if n > count:
         return torch.full((len(ordered),), torch.nan, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """What the perceptual metrics share: how an image reaches a feature network, and how weights are
-trusted."""
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Perceptual(FullReference):
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         """The distances ``(N,)`` of prepared images ``(N, 3, H, W)``. MissingWeights without the
-        weights."""
+        weights.
+        """
         raise NotImplementedError
 
     def between(self, x: Tensor, truth: Tensor) -> Tensor:
@@ -75,7 +77,8 @@ def preprocessing(min_side: int, region: Region = "whole") -> str:
 
 def as_rgb(image: Tensor, min_side: int) -> Tensor:
     """``(N, 1 or 3, h, w)`` to ``(N, 3, H, W)`` no side below ``min_side``; ValueError for other
-    channel counts."""
+    channel counts.
+    """
     channels, *size = image.shape[1:]
     if channels not in (1, 3):
         raise ValueError(
@@ -91,7 +94,8 @@ def as_rgb(image: Tensor, min_side: int) -> Tensor:
 
 def verify(path: Path, sha256: str, remedy: str) -> None:
     """Raises MissingWeights unless the file's hash starts with ``sha256``: wrong weights would give
-    wrong scores."""
+    wrong scores.
+    """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(sha256):

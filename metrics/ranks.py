@@ -38,7 +38,8 @@ _GREY_LEVELS = 127.5
 
 def rank_intervals(values: Tensor, truth: Tensor) -> Tensor:
     """``(F, 2)``: the lower and upper end of the truth's rank; ``values`` ``(D, F)``, ``truth``
-    ``(F,)``."""
+    ``(F,)``.
+    """
     below, up_to = (values < truth).sum(0), (values <= truth).sum(0)
     return torch.stack([below, up_to + 1], dim=1).double() / (len(values) + 1)
 

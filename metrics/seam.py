@@ -57,7 +57,8 @@ class Seam(FullReference):
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         """The value for one image; ``region`` is the mask here, because both sides of its border
-        count."""
+        count.
+        """
         inside = (_band(region) & pixels_of(self.card.region, region)).cpu().expand(x.shape)
         return (x - truth).cpu().double()[inside].square().mean().sqrt().item()
 
@@ -67,7 +68,8 @@ class Seam(FullReference):
 
 def _band(mask: Tensor) -> Tensor:
     """Pixels from which the other side of the border of ``mask`` ``(1, 1, H, W)`` is at most
-    ``WIDTH`` steps away."""
+    ``WIDTH`` steps away.
+    """
     near_known, near_hole = (
         max_pool2d(side.float(), 2 * WIDTH + 1, 1, WIDTH) > 0 for side in (mask, ~mask)
     )

@@ -49,7 +49,8 @@ class SlicedW2(DrawMetric):
 
 def squared_w2(a: Tensor, b: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance of the columns of ``a`` ``(m, F)`` and ``b`` ``(n, F)``,
-    ``(F,)``."""
+    ``(F,)``.
+    """
     of_a, of_b, width = _segments(len(a), len(b))
     difference = a.sort(dim=0).values[of_a] - b.sort(dim=0).values[of_b]
     return width @ difference.square()
@@ -58,7 +59,8 @@ def squared_w2(a: Tensor, b: Tensor) -> Tensor:
 @cache
 def _segments(m: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Where both quantile functions are constant: the order statistic of each, and the width, in
-    exact integers."""
+    exact integers.
+    """
     ends = torch.cat([n * torch.arange(m + 1), m * torch.arange(n + 1)]).unique()
     start = ends[:-1]
     return start // n, start // m, ends.diff().double() / (m * n)

@@ -68,14 +68,16 @@ class STLPIPS(Perceptual):
 
     def trunk(self, image: Tensor) -> Tensor:
         """Mean over positions of the deepest layer, ``(N, 256)``, of images ``(N, 1 or 3, h, w)``
-        in [-1, 1]."""
+        in [-1, 1].
+        """
         prepared = as_rgb(image.to(self.device, torch.float32), self.min_side)
         return _features(prepared, _weights(_weight_file(), self.device))[-1].mean((2, 3))
 
 
 def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
     """The five layers compared. Each stride of AlexNet became a blurred stride of 2; the first
-    convolution has none."""
+    convolution has none.
+    """
 
     def conv(z: Tensor, name: str, padding: int) -> Tensor:
         return F.conv2d(
@@ -98,7 +100,8 @@ _LAST: dict[torch.device, tuple[Tensor, list[Tensor]]] = {}
 
 def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
     """Normalised features of a truth; computed once for all the draws of an image, which come one
-    after another."""
+    after another.
+    """
     if torch.is_grad_enabled():
         return [_unit(layer) for layer in _features(truth, weights)]
     last = _LAST.get(truth.device)
@@ -125,7 +128,8 @@ def _unit(z: Tensor) -> Tensor:
 
 def _weight_file() -> Path:
     """Where the installed package keeps the weights; the package itself wants modules it does not
-    declare."""
+    declare.
+    """
     spec = find_spec("stlpips_pytorch")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:

@@ -49,7 +49,8 @@ class Operator:
 
     def first_guess(self, y: Tensor) -> Tensor:
         """An image to start from: the pseudo-inverse or else the adjoint; nonlinear operators have
-        one of their own."""
+        one of their own.
+        """
         return self.pinv(y) if "pinv" in self.caps else self.At(y)
 
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ class Operator:
 
     def paste(self, x: Tensor, y: Tensor) -> Tensor:
         """``x`` with directly observed pixels put back; ``x`` itself where the operator observes no
-        pixel."""
+        pixel.
+        """
         return x
 
     def repeat(self, times: int) -> Operator:

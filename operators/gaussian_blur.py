@@ -23,9 +23,17 @@ class GaussianBlur(Separable):
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. kernel: side of the window in pixels, odd.
-    deviation: standard deviation of the window in pixels. sigma: noise level, in [-1, 1] units.
+    shape : tuple[int, int, int]
+        ``(C, H, W)`` of the images, handed in.
+    kernel : int, default 61
+        Side of the window in pixels, odd.
+    deviation : float, default 3.0
+        Standard deviation of the window in pixels.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
 
+    Notes
+    -----
     Raises ValueError for a ``kernel`` that is not odd and positive, a ``deviation`` that is not
     positive, and a negative ``sigma``.
     """

@@ -1,5 +1,6 @@
 """High dynamic range: the observation is the image overexposed, with its bright and dark ends cut
-off."""
+off.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +23,13 @@ class HDR(Operator):
 
     Parameters
     ----------
-    scale: by how much contrast is raised before clipping. sigma: noise level, in [-1, 1] units.
+    scale : float, default 2.0
+        By how much contrast is raised before clipping.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
 
+    Notes
+    -----
     Raises ValueError for a ``scale`` below 1 and a negative ``sigma``.
     """
 
@@ -46,7 +52,8 @@ class HDR(Operator):
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """The best of the best dark, the best middle and the best bright value, each a quadratic
-        problem."""
+        problem.
+        """
         edge = 1 / self.scale
         middle = (self.scale * y + rho * x) / (self.scale**2 + rho)
         best = torch.stack([x.clamp(max=-edge), middle.clamp(-edge, edge), x.clamp(min=edge)])

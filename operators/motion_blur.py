@@ -33,10 +33,20 @@ class MotionBlur(Operator):
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. kernel: side of the kernel in pixels, odd; None
-    is 61 at 256 pixels and in proportion at other sizes. intensity: how shaky the path is, from 0,
-    a straight line, to 1. sigma: noise level, in [-1, 1] units. seed: of the path.
+    shape : tuple[int, int, int]
+        ``(C, H, W)`` of the images, handed in.
+    kernel : int | None, default None
+        Side of the kernel in pixels, odd; None is 61 at 256 pixels and in proportion at other
+        sizes.
+    intensity : float, default 0.5
+        How shaky the path is, from 0, a straight line, to 1.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
+    seed : int, default 0
+        Of the path.
 
+    Notes
+    -----
     Raises ValueError for a ``kernel`` that is not odd and at least 3, an ``intensity`` outside [0,
     1] and a negative ``sigma``.
     """

@@ -28,11 +28,23 @@ class NonlinearBlur(Operator):
 
     Parameters
     ----------
-    path: the TorchScript file. trust_file: must be true, because a TorchScript file is a program.
-    sha256: content of the file; the plan fills it in. kernel: shape of the latent kernel without
-    its first axis; (512, 2, 2) is that of 256 pixels. scale: its standard deviation. seed: of the
-    kernel. sigma: noise level, in [-1, 1] units.
+    path : str
+        The TorchScript file.
+    trust_file : bool, default False
+        Must be true, because a TorchScript file is a program.
+    sha256 : str | None, default None
+        Content of the file; the plan fills it in.
+    kernel : tuple[int, ...], default (512, 2, 2)
+        Shape of the latent kernel without its first axis; (512, 2, 2) is that of 256 pixels.
+    scale : float, default 1.2
+        Its standard deviation.
+    seed : int, default 0
+        Of the kernel.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
 
+    Notes
+    -----
     Raises ValueError for a file that is not trusted, cannot be read, is no TorchScript or another
     than ``sha256`` says, and for a negative ``sigma``.
     """

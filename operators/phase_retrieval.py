@@ -1,5 +1,6 @@
 """Phase retrieval: the observation is how strong each frequency of the image is, not where it
-sits."""
+sits.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +30,17 @@ class PhaseRetrieval(Operator):
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. oversample: how much is added around the image.
-    domain: ``signed``, zero is mid-grey, or ``unit``, zero is black. sigma: noise level, in [-1, 1]
-    units.
+    shape : tuple[int, int, int]
+        ``(C, H, W)`` of the images, handed in.
+    oversample : float, default 2.0
+        How much is added around the image.
+    domain : str, default 'signed'
+        ``signed``, zero is mid-grey, or ``unit``, zero is black.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
 
+    Notes
+    -----
     Raises ValueError for a negative ``oversample``, an unknown ``domain`` and a negative ``sigma``.
     """
 
@@ -58,7 +66,8 @@ class PhaseRetrieval(Operator):
 
     def first_guess(self, y: Tensor) -> Tensor:
         """The image in [-1, 1] whose frequencies are as strong as ``y`` and all peak at the
-        centre."""
+        centre.
+        """
         _, height, width = self.shape
         down, across = self._padding
         wide = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(-2, -1)), norm="ortho").real

@@ -33,10 +33,18 @@ class Projection(Operator):
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. rows: a fraction of the number ``d = C H W`` of
-    values of an image if below 1 (rounded, but one row at least), otherwise how many. sigma: noise
-    level, in [-1, 1] units. seed: of the matrix.
+    shape : tuple[int, int, int]
+        ``(C, H, W)`` of the images, handed in.
+    rows : float, default 0.5
+        A fraction of the number ``d = C H W`` of values of an image if below 1 (rounded, but
+        one row at least), otherwise how many.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
+    seed : int, default 0
+        Of the matrix.
 
+    Notes
+    -----
     Raises ValueError for ``rows`` that are not positive, not whole from 1 on or more than ``d``,
     and for a negative ``sigma``.
     """

@@ -1,5 +1,6 @@
 """Linear operators that measure rows and columns alike, so that two small matrices say all about
-them."""
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from posterior_bench.operators.base import Operator
 
 class _Factors(NamedTuple):
     """The matrix ``M`` ``(m, n)`` of a line of pixels and its thin decomposition ``M = U diag(S)
-    V``; float64."""
+    V``; float64.
+    """
 
     M: Tensor
     U: Tensor
@@ -38,7 +40,8 @@ class Separable(Operator):
 
     def line(self, size: int) -> Tensor:
         """The matrix ``(m, size)`` that measures one line of ``size`` pixels, float64 on the
-        CPU."""
+        CPU.
+        """
         raise NotImplementedError
 
     def A(self, x: Tensor) -> Tensor:
@@ -74,14 +77,16 @@ def _factors(operator: Separable, size: int, device: torch.device) -> _Factors:
 
 def weighted(pixels: Tensor, weights: Tensor, size: int) -> Tensor:
     """The matrix ``(m, size)`` whose row ``i`` has ``weights`` ``(k,)`` at ``pixels[i]`` ``(k,)``;
-    repeats add up."""
+    repeats add up.
+    """
     matrix = torch.zeros(len(pixels), size, dtype=torch.float64)
     return matrix.scatter_add_(1, pixels, weights.double().expand(pixels.shape))
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
     """Places of a line mirrored at its border pixels, as often as it takes: -1 is 1 (``reflect`` of
-    numpy)."""
+    numpy).
+    """
     period = 2 * (size - 1)
     folded = index.remainder(max(period, 1))
     return torch.minimum(folded, period - folded)
@@ -89,6 +94,7 @@ def reflected(index: Tensor, size: int) -> Tensor:
 
 def mirrored(index: Tensor, size: int) -> Tensor:
     """Places of a line mirrored at its outer edges, as often as it takes: -1 is 0 (``symmetric`` of
-    numpy)."""
+    numpy).
+    """
     folded = index.remainder(2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)

@@ -24,9 +24,15 @@ class SuperResolution(Separable):
 
     Parameters
     ----------
-    shape: ``(C, H, W)`` of the images, handed in. factor: by how much either side is reduced.
-    sigma: noise level, in [-1, 1] units.
+    shape : tuple[int, int, int]
+        ``(C, H, W)`` of the images, handed in.
+    factor : int, default 4
+        By how much either side is reduced.
+    sigma : float, default 0.0
+        Noise level, in [-1, 1] units.
 
+    Notes
+    -----
     Raises ValueError for a ``factor`` below 1 or that does not divide both sides, and for a
     negative ``sigma``.
     """

@@ -187,7 +187,8 @@ class Prior:
     @property
     def caps(self) -> frozenset[str]:
         """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and
-        ``inpaint`` what it has."""
+        ``inpaint`` what it has.
+        """
         caps = {"latent" if self.is_latent else "pixel"}
         if self.latent is None or self.latent.differentiable:
             caps.add("grad")
@@ -303,7 +304,8 @@ class Prior:
 
     def condition(self, labels: Tensor | None) -> Condition | None:
         """The condition for integer labels ``(N,)`` in ``0..num_classes-1``; None for an
-        unconditional prior."""
+        unconditional prior.
+        """
         if labels is None or not self.num_classes:
             return None
         null = (
@@ -314,12 +316,14 @@ class Prior:
     @property
     def reads_text(self) -> bool:
         """Whether the network reads prompts: a context of several tokens. A class is a context of
-        one."""
+        one.
+        """
         return isinstance(self.net, Contexts) and self.net.contexts.shape[1] > 1
 
     def prompt_rows(self, index: int) -> Mapping[str, Tensor]:
         """What the network reads of its own prompt number ``index``; -1 is the empty one. Each
-        ``(1, ...)``."""
+        ``(1, ...)``.
+        """
         if not isinstance(self.net, Contexts) or not self.reads_text:
             raise ValueError("this prior reads no prompts")
         tables = {"contexts": self.net.contexts, "pooled": self.net.pooled}
@@ -430,7 +434,8 @@ class Prior:
 
     def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The network's output, run as :attr:`execution` says and handed on in the precision of
-        ``x``."""
+        ``x``.
+        """
         assert self.net is not None
         net = self.net if self._compiled is None else self._compiled
         if self.execution.channels_last:
@@ -454,7 +459,8 @@ class Prior:
     @staticmethod
     def _like(value: float | Tensor, z: Tensor) -> Tensor:
         """A float64 tensor on the device of ``z``, so that coefficients are formed in double and
-        cast last."""
+        cast last.
+        """
         return torch.as_tensor(value, dtype=torch.float64, device=z.device)
 
     def _scaled_input(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -494,21 +500,24 @@ class Prior:
 
     def _counted(self, x: Tensor, name: str, count: int) -> Tensor:
         """``x``, with ``count`` added to the meter when a gradient is taken through it, and at once
-        for a tangent."""
+        for a tangent.
+        """
         if unpack_dual(x).tangent is not None:
             self.meter.add(name, count)
         return _Backward.apply(x, self.meter, name, count) if x.requires_grad else x
 
     def _entered(self, z: Tensor, name: str, count: int) -> Tensor:
         """``z``, with ``count`` added to the meter when a second derivative is taken through what
-        is made of it."""
+        is made of it.
+        """
         return _Entered.apply(z, self.meter, name, count) if z.requires_grad else z
 
     # -- the latent space (the identity for pixel priors) ------------------------------------------
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Image to the state the network denoises: the mean of a KL encoder, or a draw of it with
-        ``noise``."""
+        ``noise``.
+        """
         if self.latent is None:
             return x
         self.meter.add("encode", len(x))
@@ -525,7 +534,8 @@ class Prior:
 
     def view(self, kind: str) -> Prior:
         """The same denoiser in ``vp`` or ``ve`` coordinates (gradients in z depend on them; x0 does
-        not)."""
+        not).
+        """
         return self if kind in ("native", self.process.kind) else View(self, kind)
 
     @contextmanager
@@ -566,7 +576,8 @@ class View(Prior):
     @property
     def meter(self) -> Meter:
         """The meter of the viewed prior: a block metered through a view counts, and nothing counts
-        twice."""
+        twice.
+        """
         return self.base.meter
 
     @meter.setter

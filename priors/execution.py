@@ -1,5 +1,6 @@
 """How a network is run: precision, memory layout, compilation, and what is kept for gradients;
-imports no torch."""
+imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +18,20 @@ class Execution:
 
     Parameters
     ----------
-    precision: ``fp32``; ``tf32``, products of a GPU in TensorFloat-32 while a solver works, those
-    of autoencoders too: their gradients are taken long after the call, and the switch is one for
-    the process; ``bf16``, autocast around the denoising network alone, whose output is float32
-    again, as are autoencoders and losses. Schedules stay in float64, and no score is computed in
-    less than float32. channels_last: weights and inputs of the denoising network with the channels
-    innermost in memory. compile: run the denoising network through ``torch.compile``.
-    checkpointing: ``call`` keeps the input of every call of the network and the autoencoder, and
-    computes the rest again for the gradient (Chen et al. 2016); gradients are the same to the last
-    bit. Raises ValueError for an unknown value.
+    precision : str, default 'fp32'
+        ``fp32``; ``tf32``, products of a GPU in TensorFloat-32 while a solver works, those of
+        autoencoders too: their gradients are taken long after the call, and the switch is one
+        for the process; ``bf16``, autocast around the denoising network alone, whose output is
+        float32 again, as are autoencoders and losses. Schedules stay in float64, and no score
+        is computed in less than float32.
+    channels_last : bool, default False
+        Weights and inputs of the denoising network with the channels innermost in memory.
+    compile : bool, default False
+        Run the denoising network through ``torch.compile``.
+    checkpointing : str, default 'none'
+        ``call`` keeps the input of every call of the network and the autoencoder, and computes
+        the rest again for the gradient (Chen et al. 2016); gradients are the same to the last
+        bit. Raises ValueError for an unknown value.
     """
 
     precision: str = "fp32"
@@ -41,7 +47,8 @@ class Execution:
     @classmethod
     def of(cls, config: Mapping[str, object]) -> Execution:
         """What a configuration says; the default for keys it lacks. ValueError for an unknown
-        value."""
+        value.
+        """
         return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
 
     @property
@@ -54,7 +61,8 @@ class Execution:
     @property
     def label(self) -> str:
         """The column ``precision`` of the rows: ``float32``, ``bf16 channels_last
-        checkpointing=call`` and the like."""
+        checkpointing=call`` and the like.
+        """
         words = ["float32" if self.precision == "fp32" else self.precision]
         words += [key for key in ("channels_last", "compile") if getattr(self, key)]
         return " ".join(

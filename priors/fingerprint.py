@@ -60,7 +60,8 @@ def read_spec(folder: Path) -> dict[str, object]:
 
 def weight_hashes(folder: Path, spec: dict[str, object]) -> dict[str, str]:
     """What ``prior.json`` says of its weight files: name to sha256. ValueError where it says
-    nothing usable."""
+    nothing usable.
+    """
     recorded = spec.get("sha256")
     if not isinstance(recorded, dict) or not recorded:
         raise ValueError(f"{folder / 'prior.json'}: 'sha256' must map each weight file to its hash")
@@ -81,7 +82,8 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 def refuse_pointer(path: Path) -> None:
     """ValueError where a file is the note that git-lfs leaves in the place of a large file; others
-    are not read."""
+    are not read.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(len(_POINTER))

@@ -19,7 +19,8 @@ GRADIENTS = ("straight_through", "unquantised", "hard")
 
 class Latent(nn.Module):
     """An autoencoder with explicit shift and scale. Subclasses fill :meth:`encoded` and
-    :meth:`decoded`."""
+    :meth:`decoded`.
+    """
 
     factor: int
     channels: int
@@ -48,7 +49,8 @@ class Latent(nn.Module):
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """The latent of an image: its posterior mean, or a draw of the posterior with
-        standard-normal ``noise``."""
+        standard-normal ``noise``.
+        """
         with torch.autocast(x.device.type, enabled=False):
             shift, scale = self._affine(x)
             return (self.encoded(x.float(), noise) - shift) * scale
@@ -67,7 +69,8 @@ class Latent(nn.Module):
 
     def shape(self, image: Sequence[int]) -> tuple[int, int, int]:
         """``(c, h, w)`` of the latent of an image ``(C, H, W)``; ValueError where the factor does
-        not divide it."""
+        not divide it.
+        """
         height, width = image[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
@@ -79,7 +82,8 @@ class Latent(nn.Module):
 
 class KL(Latent):
     """diffusers' ``AutoencoderKL`` (Kingma and Welling 2014; Rombach et al. 2022): the encoder
-    gives a Gaussian."""
+    gives a Gaussian.
+    """
 
     def __init__(
         self,

@@ -155,7 +155,8 @@ def verify(path: str | Path) -> Prior:
 
 def _described(folder: Path) -> tuple[Prior, dict[str, nn.Module]]:
     """What ``prior.json`` describes, on the meta device, and its networks by file; the files have
-    the right sha256."""
+    the right sha256.
+    """
     where = str(folder / "prior.json")
     spec = read_spec(folder)
     if spec.get("format") != FORMAT:
@@ -227,7 +228,8 @@ def untrained(
 
 def untrained_latent(spec: object, where: str = "the prior", device: str = "cpu") -> Latent:
     """An autoencoder with fresh weights from torch's global generator, built from the ``latent``
-    node of a prior."""
+    node of a prior.
+    """
     with torch.device(device):
         latent = _build(f"{where}, latent", spec, "class", LATENTS)
     assert isinstance(latent, Latent)
@@ -263,7 +265,8 @@ def _build(
     where: str, spec: object, selector: str, table: Mapping[str, Callable[..., object]]
 ) -> object:
     """The entry of ``table`` that ``spec[selector]`` names, called with the other keys of
-    ``spec``."""
+    ``spec``.
+    """
     assert isinstance(spec, Mapping)
     name = str(spec.get(selector))
     if name not in table:

@@ -1,5 +1,6 @@
 """The exact prior: a Gaussian mixture, where denoiser, score, log density and posterior are closed
-forms."""
+forms.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Spectrum:
 
 class _Joint(NamedTuple):
     """What a noise level and a state say of every component; ``rest`` is everything outside its
-    basis."""
+    basis.
+    """
 
     log_density: Tensor  # (N, K), of the state and the component together
     residual: Tensor  # (N, K, d)
@@ -143,7 +145,8 @@ class MixturePrior(Prior):
 
     def log_prob(self, z: Tensor, level: Level) -> Tensor:
         """``log p(z)`` at a noise level, ``(N,)`` nats; the density of the data itself at
-        ``CLEAN``."""
+        ``CLEAN``.
+        """
         return self._joint(z.flatten(1).double(), level).log_density.logsumexp(1)
 
     def score(self, z: Tensor, level: Level) -> Tensor:
@@ -171,7 +174,8 @@ class MixturePrior(Prior):
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
         """Draws of ``x0``: ``uniform`` ``(N,)`` picks the component, ``normal`` ``(N, C, H, W)``
-        fills it."""
+        fills it.
+        """
         k = torch.searchsorted(self.weights.cumsum(0), uniform.double().contiguous()).clamp_max(
             len(self.weights) - 1
         )
@@ -184,7 +188,8 @@ class MixturePrior(Prior):
 
     def _root(self, component: int) -> Tensor:
         """A matrix ``F`` with ``F F^T = S_k``: Cholesky's where that is accurate, else from the
-        eigenvectors."""
+        eigenvectors.
+        """
         if component not in self._roots:
             covariance = self.covariances[component]
             root = _cholesky(covariance)
@@ -246,7 +251,8 @@ class MixturePrior(Prior):
 
 def _measured(matrices: Tensor, A: Tensor) -> Tensor:
     """``A S`` of symmetric ``S`` ``(K, d, d)``, or ``A C^T`` of ``C`` ``(K, M, d)``: ``(K, M,
-    ...)``."""
+    ...)``.
+    """
     picked = A.argmax(1)
     if ((A != 0).sum(1) == 1).all() and (A.gather(1, picked[:, None]) == 1).all():
         return matrices[..., picked].mT  # a mask only picks rows
@@ -257,7 +263,8 @@ def _whitened(
     gram: Tensor, cross: Tensor, residual: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``cross`` and ``residual`` in units of the predicted measurement, its log volume, and which
-    ``(K,)`` can be."""
+    ``(K,)`` can be.
+    """
     root = _cholesky(gram)
     if root is not None:
         both = torch.cat([cross, residual[..., None]], dim=-1)

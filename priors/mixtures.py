@@ -1,5 +1,6 @@
 """Named closed-form priors: small ones whose every number can be checked by hand, and one that
-looks like images."""
+looks like images.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ class UNet2D(nn.Module):
 
 def _set_heads(net: nn.Module, heads: int) -> None:
     """Give every attention of ``net`` this many heads; the shapes of its weights do not depend on
-    them."""
+    them.
+    """
     from diffusers.models.attention_processor import Attention
 
     for module in net.modules():
@@ -76,7 +77,8 @@ class Contexts(nn.Module):
 
     def rows(self, name: str, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """One row of the table ``contexts`` or ``pooled`` for each of ``x``, or what the condition
-        has in its place."""
+        has in its place.
+        """
         if name in cond:
             return cond[name]
         table: Tensor = getattr(self, name)
@@ -161,17 +163,20 @@ class SD3(Contexts):
 
 class Inpainter(nn.Module):
     """A network that reads ``cond["inpaint"]``, channels at the size of the latents, and knows how
-    they are made."""
+    they are made.
+    """
 
     def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """The channels of images ``y`` ``(N, C, H, W)`` seen where the bool ``mask`` ``(N, 1, H,
-        W)`` is True."""
+        W)`` is True.
+        """
         raise NotImplementedError
 
 
 def _at_latent_size(mask: Tensor, latents: Tensor) -> Tensor:
     """A bool mask as 0 and 1: of every patch that becomes one place of the latents, the first
-    pixel."""
+    pixel.
+    """
     return F.interpolate(mask.to(latents), size=latents.shape[-2:])
 
 

@@ -33,7 +33,8 @@ class Level:
     @property
     def ratio(self) -> Scalar:
         """``sigma / alpha``, the noise level in VE coordinates; infinite where a flow has alpha =
-        0."""
+        0.
+        """
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha > 0 else math.inf
@@ -83,7 +84,8 @@ class Transition:
 
 class Process:
     """Shared arithmetic of all noise processes. Subclasses map ratios and native indices to
-    levels."""
+    levels.
+    """
 
     kind: str
     ratio_min: float
@@ -103,12 +105,14 @@ class Process:
 
     def level(self, ratio: float) -> Level:
         """The level with ``sigma / alpha = ratio``, clamped to the range the network was trained
-        on."""
+        on.
+        """
         raise NotImplementedError
 
     def level_at_index(self, index: float) -> Level:
         """The level at a native index of the checkpoint (a training step of VP, ``1000 t`` of a
-        flow)."""
+        flow).
+        """
         raise NotImplementedError
 
     def index(self, level: Level) -> float:
@@ -124,7 +128,8 @@ class Process:
     @staticmethod
     def transition(s: Level, t: Level) -> Transition:
         """Coefficients between a level ``s`` and a noisier level ``t``; no division by ``alpha_t``
-        (flow at t = 1)."""
+        (flow at t = 1).
+        """
         a = t.alpha / s.alpha
         v = t.sigma**2 - a**2 * s.sigma**2
         return Transition(
@@ -167,7 +172,8 @@ class Process:
         cls, z_t: Tensor, x0: Tensor, t: Level, s: Level, eta: float, eps: Tensor | None = None
     ) -> tuple[Tensor, Scalar]:
         """Mean and variance of :meth:`bridge`; the variance is ``eta^2`` times that of the
-        posterior."""
+        posterior.
+        """
         var = eta**2 * cls.transition(s, t).var
         direction = cls.eps(z_t, x0, t) if eps is None else eps
         return _times(s.alpha, x0) + _times(_sqrt(s.sigma**2 - var), direction), var
@@ -207,7 +213,8 @@ class Process:
 
 class VE(Process):
     """Variance exploding, EDM coordinates: ``alpha = 1``; the network is fed ``ln(sigma) / 4``
-    (Karras et al. 2022)."""
+    (Karras et al. 2022).
+    """
 
     kind = "ve"
 
@@ -337,7 +344,8 @@ def _cosine_betas(steps: int) -> Tensor:
 
 class Flow(Process):
     """Rectified flow ``z = (1 - u) x0 + u eps``; the network is fed ``1000 u``. ``shift`` warps the
-    index only."""
+    index only.
+    """
 
     kind = "flow"
 
@@ -364,7 +372,8 @@ class Flow(Process):
 
     def level_at_index(self, index: float) -> Level:
         """``index`` in 0..1000 is the unshifted time, as printed by the Stable Diffusion 3
-        schedulers."""
+        schedulers.
+        """
         time = index / 1000
         return self._level(self.shift * time / (1 + (self.shift - 1) * time))
 
@@ -374,7 +383,8 @@ class Flow(Process):
 
 class Rescaled(Process):
     """Another process in VP (``alpha^2 + sigma^2 = 1``) or VE (``alpha = 1``) coordinates; ``t`` is
-    untouched."""
+    untouched.
+    """
 
     def __init__(self, base: Process, kind: str):
         if kind not in ("vp", "ve"):

@@ -1,5 +1,6 @@
 """Training of the embedded priors: the EDM objective with label dropout, and autoencoders for
-latent priors."""
+latent priors.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class TrainConfig(OptimizerConfig):
 @dataclass
 class AutoencoderConfig(OptimizerConfig):
     """Settings of an autoencoder's training; ``kl``: weight of the KL to a standard normal, per
-    latent element."""
+    latent element.
+    """
 
     kl: float = 1e-4
 
@@ -121,7 +123,8 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; raises RuntimeError or KeyError where it is of another
-        network."""
+        network.
+        """
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -193,7 +196,8 @@ class AutoencoderTrainer(Trainer):
 @torch.no_grad()
 def reconstruction_errors(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
     """Mean squared error ``(N,)`` between every image and what comes back through the encoder's
-    mean."""
+    mean.
+    """
     device = next(latent.parameters()).device
     parts = images.split(batch)
     return torch.cat(
@@ -259,7 +263,8 @@ def validation_loss(
     prior: Prior, states: Tensor, labels: Tensor | None, config: TrainConfig
 ) -> float:
     """Mean :func:`denoising_loss` on held-out states, with the same levels and noise at every
-    call."""
+    call.
+    """
     generator = torch.Generator().manual_seed(1)
     blocks = torch.arange(len(states)).split(config.batch)
     losses = [

@@ -30,7 +30,8 @@ RANK = 96
 
 def component(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean ``(d,)``, factor ``(d, RANK)`` and floor (a variance) of one class of images ``(n,
-    d)``."""
+    d)``.
+    """
     mean = images.mean(0)
     values, vectors = torch.linalg.eigh((images - mean).T @ (images - mean) / len(images))
     floor = values[:-RANK].mean()

@@ -78,7 +78,8 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0)
 
 def frechet(a: Tensor, b: Tensor) -> float:
     """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of two sets of features (Heusel et al.
-    2017, Eq. 6)."""
+    2017, Eq. 6).
+    """
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -120,7 +121,8 @@ def some(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
 
 def alike(images: ImageSet, labels: Tensor) -> Tensor:
     """The first images of another set with these labels, in this order, so that class shares are no
-    distance."""
+    distance.
+    """
     _, available = some(images, len(images))
     queues = {int(k): iter((available == k).nonzero().flatten().tolist()) for k in labels.unique()}
     return images.images([images.ids[next(queues[k])] for k in labels.tolist()])
@@ -131,7 +133,8 @@ def measure(
     prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int
 ) -> tuple[list[Row], list[Row]]:
     """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of
-    held-out images."""
+    held-out images.
+    """
     pad = padding(prior)
     real, labels = some(Fashion("validation", pad=pad), count)
     training, samples = alike(Fashion("train", pad=pad), labels), draw(prior, labels, steps)
@@ -176,7 +179,8 @@ def reconstruction(
     net: Classifier,
 ) -> list[Row]:
     """What the autoencoder of a latent prior keeps, on held-out and on training images; nothing for
-    a pixel prior."""
+    a pixel prior.
+    """
     if prior.latent is None:
         return []
     back = [cropped(decoded(prior, z)) for z in states]

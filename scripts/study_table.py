@@ -31,7 +31,8 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def ordered(table: pd.DataFrame, direction: str) -> pd.DataFrame:
     """Best first, with the column that orders the lines: a mean rank over the cells that every
-    solver ran in."""
+    solver ran in.
+    """
     common = table.dropna(axis=1)
     key, name = common.rank(ascending=direction != "up").mean(axis=1), "mean rank"
     flat = table.set_axis(

@@ -170,7 +170,8 @@ Job = tuple[DictConfig, dict[str, object]]
 
 def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
     """One job per setting: what the command line makes of ``solver.KEY=VALUE``, composed once for
-    all."""
+    all.
+    """
     cfg, choices = compose(problem(solver, prior, operator))
     for setting in settings(solver):
         job = cfg.copy()
@@ -216,7 +217,8 @@ class Tried:
 
 def standard_error(values: pd.DataFrame) -> float:
     """Of the mean, by images: problems share the noise that made an image, so they do not count
-    apart."""
+    apart.
+    """
     per_image = values.mean(axis=1)
     return float(per_image.std(ddof=1) / sqrt(len(per_image)))
 
@@ -241,7 +243,8 @@ def read(study: Path, solver: str) -> list[Tried]:
 @dataclass(frozen=True)
 class Choice:
     """What ``fast`` does, the best setting that costs no more, and whether that is better for
-    sure."""
+    sure.
+    """
 
     solver: str
     fast: Tried

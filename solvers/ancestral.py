@@ -20,7 +20,8 @@ def predict(
     prior: Prior, z: Tensor, level: Level, cond: Condition | None, guidance: float, variance: str
 ) -> tuple[Tensor, Tensor | None]:
     """``x0`` and, where ``variance`` is ``learned`` and the network has learned one, its fraction;
-    one evaluation."""
+    one evaluation.
+    """
     if variance == "learned" and prior.learned_var:
         return prior.denoise_with_variance(z, level, cond, guidance)
     return prior.denoise(z, level, cond, guidance), None
@@ -37,7 +38,8 @@ def step_down(
     eta: float = 1.0,
 ) -> Tensor:
     """One step from ``t`` down to ``s``: :meth:`Process.bridge`, or :meth:`Process.learned_step`
-    with a fraction."""
+    with a fraction.
+    """
     if fraction is None:
         return process.bridge(z_t, x0, t, s, eta, noise)
     return process.learned_step(z_t, x0, t, s, fraction, noise)

@@ -1,5 +1,6 @@
 """What a solver is: it sees an observation, a prior and a source of noise, and gives back samples.
-Nothing else."""
+Nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from posterior_bench.priors.base import Condition, Prior
 
 class Noise(Protocol):
     """The only source of randomness a solver has: row ``i`` is drawn by generator ``i``, whatever
-    the batch."""
+    the batch.
+    """
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normals, float32, of shape ``(rows, *shape)``."""
@@ -135,12 +137,14 @@ class Solver:
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """What these settings need and an operator of noise level ``sigma`` and a prior do not
-        have."""
+        have.
+        """
         return lacking(self.needs, has)
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
         """Adapt to the observation, once for all draws of an image; ``noise`` has one row per
-        image."""
+        image.
+        """
         raise NotImplementedError
 
 

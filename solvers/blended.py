@@ -18,10 +18,20 @@ class Blended(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM; the two are different baselines
-    (DDIM couples the hole less to its surroundings). grid: kind of :meth:`priors.base.Prior.grid`.
-    clip: clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none.
+    steps : int, default 1000
+        Network calls.
+    eta : float, default 1.0
+        1 is the ancestral step, 0 is DDIM; the two are different baselines (DDIM couples the
+        hole less to its surroundings).
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    clip : bool, default False
+        Clip x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1].
     """
 

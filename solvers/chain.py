@@ -77,7 +77,8 @@ class Chain:
 
     def down(self, i: int, z: Tensor, denoise: Denoiser, xi: Tensor) -> tuple[Tensor, Tensor]:
         """From a draw ``z`` at keypoint ``i - 1`` to one at keypoint ``i``, and the KL of q's step
-        to the prior's."""
+        to the prior's.
+        """
         t, s = self.levels[i - 1], self.levels[i]
         zbar, var_p = self.process.bridge_moments(z, denoise(z, t), t, s, math.sqrt(self.eta))
         log_var = rows(self.log_var[:, i], xi)

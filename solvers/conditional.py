@@ -1,5 +1,6 @@
 """Conditional sampling: draws of a model that was trained to fill holes. Nothing is guided towards
-the measurement."""
+the measurement.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +24,19 @@ class Conditional(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: 0 is DDIM, or Euler's method on a flow; 1 is the ancestral step.
-    guidance: classifier-free guidance weight towards the prompt, 1 = none; mask and measurement
-    stand in both branches. grid: kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted
-    steps of Stable Diffusion 3.
+    steps : int, default 50
+        Network calls.
+    eta : float, default 0.0
+        0 is DDIM, or Euler's method on a flow; 1 is the ancestral step.
+    guidance : float, default 1.0
+        Classifier-free guidance weight towards the prompt, 1 = none; mask and measurement stand
+        in both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable
+        Diffusion 3.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1].
     """
 

@@ -1,5 +1,6 @@
 """Hard data consistency, for ReSample: the nearest minimum of the residual, and the way back to a
-noise level."""
+noise level.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from posterior_bench.solvers.base import Observation
 
 def mean_square(x: Tensor, obs: Observation) -> Tensor:
     """The mean of ``(y - A x)^2`` over all scalars of ``y``, hidden ones as zeros, shape
-    ``(N,)``."""
+    ``(N,)``.
+    """
     return obs.operator.residual(x, obs.y).square().flatten(1).mean(1)
 
 

@@ -1,5 +1,6 @@
 """CoPaint: before every deterministic step down, the state is optimised until its prediction fits
-the observation."""
+the observation.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +30,32 @@ class CoPaint(Sampler):
 
     Parameters
     ----------
-    steps: levels of the grid. iterations: gradient steps per level. lr, lr_decay: their size and
-    its growth per level; scale_lr: multiply it by ``alpha_t / alpha_0``. weight, weight_decay: pull
-    to the state before, and its growth. line_search: how often a step that raises a row's loss is
-    shrunk by 0.8 before the row stays; 0 accepts every step. jump_length, resamples: time travel as
-    in RePaint, 1 resample is none. view: coordinates of the state, ``native``, ``vp`` or ``ve``; lr
-    means something else in each. clip: clip x0 to [-1, 1], inside the gradient; latents never are.
-    guidance: classifier-free guidance weight, 1 = none, also inside. grid: kind of
-    :meth:`priors.base.Prior.grid`.
+    steps : int, default 250
+        Levels of the grid.
+    iterations : int, default 2
+        Gradient steps per level.
+    lr, lr_decay : float, default 0.02, 1.012
+        Their size and its growth per level.
+    scale_lr : bool, default True
+        Multiply it by ``alpha_t / alpha_0``.
+    weight, weight_decay : float, default 0.01, 1.0
+        Pull to the state before, and its growth.
+    line_search : int, default 10
+        How often a step that raises a row's loss is shrunk by 0.8 before the row stays; 0
+        accepts every step.
+    jump_length, resamples : int, default 10, 1
+        Time travel as in RePaint, 1 resample is none.
+    view : str, default 'vp'
+        Coordinates of the state, ``native``, ``vp`` or ``ve``; lr means something else in each.
+    clip : bool, default True
+        Clip x0 to [-1, 1], inside the gradient; latents never are.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none, also inside.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative
     settings.
     """

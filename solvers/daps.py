@@ -1,5 +1,6 @@
 """DAPS: at every level, solve the flow to the data, sample around its end given y, and add fresh
-noise."""
+noise.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +27,34 @@ class DAPS(Sampler):
 
     Parameters
     ----------
-    steps: annealing levels. ode_steps: Euler steps of the probability flow at each of them, so that
-    there are ``steps * ode_steps`` network calls. inner_steps: of the dynamics at each level, no
-    network call; on a latent prior each has a backward pass through the decoder. lr: their step
-    size at the first level. lr_end: the last level's, as a share of that. momentum: of the inner
-    dynamics, in [0, 1); 0 = Langevin, above it the released HMC for latents. tau: standard
-    deviation of the likelihood, in [-1, 1] units, whatever the noise of the measurement. ratio_max,
-    ratio_min: first and last annealing level. ode_ratio: where the flow stops. guidance:
-    classifier-free guidance weight, 1 = none. compat: ``none`` or ``released``.
+    steps : int, default 200
+        Annealing levels.
+    ode_steps : int, default 5
+        Euler steps of the probability flow at each of them, so that there are ``steps *
+        ode_steps`` network calls.
+    inner_steps : int, default 100
+        Of the dynamics at each level, no network call; on a latent prior each has a backward
+        pass through the decoder.
+    lr : float, default 5e-05
+        Their step size at the first level.
+    lr_end : float, default 0.01
+        The last level's, as a share of that.
+    momentum : float, default 0.0
+        Of the inner dynamics, in [0, 1); 0 = Langevin, above it the released HMC for latents.
+    tau : float, default 0.01
+        Standard deviation of the likelihood, in [-1, 1] units, whatever the noise of the
+        measurement.
+    ratio_max, ratio_min : float, default 100.0, 0.1
+        First and last annealing level.
+    ode_ratio : float, default 0.01
+        Where the flow stops.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    compat : str, default 'none'
+        ``none`` or ``released``.
 
+    Notes
+    -----
     Without momentum the inner steps are stable for ``lr |A|^2 / tau^2`` below 2 (1 in the released
     code), with the decoder in ``A``. Raises ValueError for counts below 1, settings out of range
     and an unknown compat.
@@ -108,7 +128,8 @@ class DAPS(Sampler):
 
     def _flow(self, z: Tensor, start: Level, obs: Observation, prior: Prior) -> Tensor:
         """The end of the probability-flow ODE from ``z``, by Euler steps in sigma, which are DDIM
-        steps."""
+        steps.
+        """
         for t, s in pairwise(
             prior.grid(self.ode_steps, "karras", start, prior.level(self.ode_ratio))
         ):
@@ -121,7 +142,8 @@ class DAPS(Sampler):
         self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise
     ) -> Tensor:
         """Langevin dynamics with momentum on ``N(z; centre, sigma_t^2 I) p(y | z)``, started at
-        ``centre``."""
+        ``centre``.
+        """
         z, shape, mu = centre, centre.shape[1:], self.momentum
         velocity = noise.normal(shape) if mu else torch.zeros_like(z)
         for _ in range(self.inner_steps):
@@ -136,7 +158,8 @@ class DAPS(Sampler):
 
     def _data_slope(self, z: Tensor, obs: Observation, prior: Prior) -> Tensor:
         """The gradient of ``-log p(y | z)``, through operator and decoder and not through the
-        network."""
+        network.
+        """
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             slope = gradient(gaussian_nll(prior.decode(z), obs, self.tau), z)

@@ -1,5 +1,6 @@
 """DDNM: the prediction's range-space part is replaced by the measurement; its null-space part is
-the prior's."""
+the prior's.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +24,26 @@ class DDNM(Sampler):
 
     Parameters
     ----------
-    steps: levels of the grid; without time travel as many network calls. eta: share of fresh noise,
-    0 is DDIM. travel_length, travel_repeat: time travel, levels climbed and how often each stretch
-    is walked (1, 1: none). plus: DDNM+ where the measurement has noise, for masks; false takes a
-    noisy measurement at its word. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance
-    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
-    ``released``.
+    steps : int, default 100
+        Levels of the grid; without time travel as many network calls.
+    eta : float, default 0.85
+        Share of fresh noise, 0 is DDIM.
+    travel_length, travel_repeat : int, default 1
+        Time travel, levels climbed and how often each stretch is walked (1, 1: none).
+    plus : bool, default True
+        DDNM+ where the measurement has noise, for masks; false takes a noisy measurement at its
+        word.
+    clip : bool, default False
+        Clip x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    compat : str, default 'none'
+        ``none`` or ``released``.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1], an impossible schedule, an unknown compat, and for
     DDNM+ with an operator that is not a mask.
     """
@@ -129,7 +143,8 @@ class DDNM(Sampler):
         self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor
     ) -> Tensor:
         """The DDNM+ step of observed pixels: the noise that the measurement brings along is not
-        added again."""
+        added again.
+        """
         carried = s.alpha * sigma_y
         if s.sigma >= carried:
             return s.alpha * (x0 + missing) + math.sqrt(s.sigma**2 - carried**2) * fresh

@@ -20,11 +20,23 @@ class DDRM(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: share of fresh noise where nothing is observed, and where the state
-    is already cleaner than the measurement; 0 is DDIM. eta_b: weight of the measurement against the
-    prediction in the next state, 1 in the paper's experiments. clip: clip x0 to [-1, 1]. guidance:
-    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps : int, default 100
+        Network calls.
+    eta : float, default 0.85
+        Share of fresh noise where nothing is observed, and where the state is already cleaner
+        than the measurement; 0 is DDIM.
+    eta_b : float, default 1.0
+        Weight of the measurement against the prediction in the next state, 1 in the paper's
+        experiments.
+    clip : bool, default False
+        Clip x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` or ``eta_b`` outside [0, 1], and for a measurement noisier than
     the first level.
     """
@@ -87,7 +99,8 @@ class DDRM(Sampler):
 
     def _measured(self, x0: Tensor, obs: Observation, s: Level, fresh: Tensor) -> Tensor:
         """The next state of observed pixels: drawn towards the measurement, or below its noise,
-        past it."""
+        past it.
+        """
         sigma_y = obs.operator.sigma
         if s.ratio >= sigma_y:
             return self._observed(x0, obs.y, s, sigma_y, fresh, self.eta_b)
@@ -104,6 +117,7 @@ class DDRM(Sampler):
         x0: Tensor, y: Tensor, s: Level, sigma_y: float, fresh: Tensor, weight: float
     ) -> Tensor:
         """``(1 - weight) x0 + weight y`` at level ``s``; the noise that ``y`` brings along is not
-        added again."""
+        added again.
+        """
         left = max(s.sigma**2 - (s.alpha * weight * sigma_y) ** 2, 0.0)
         return s.alpha * ((1 - weight) * x0 + weight * y) + math.sqrt(left) * fresh

@@ -25,11 +25,20 @@ class Deepinv(Sampler):
 
     Parameters
     ----------
-    sampler: its name in deepinv, ``DDRM``, ``DiffPIR`` or ``DPS``. steps: network calls.
-    sigma_floor: noise the sampler is told the measurement has at least, in [-1, 1] units; DiffPIR
-    divides by it. guidance: classifier-free guidance weight, 1 = none. options: further arguments
-    of the sampler's constructor, by their names in deepinv.
+    sampler : str, default 'DDRM'
+        Its name in deepinv, ``DDRM``, ``DiffPIR`` or ``DPS``.
+    steps : int, default 100
+        Network calls.
+    sigma_floor : float, default 0.01
+        Noise the sampler is told the measurement has at least, in [-1, 1] units; DiffPIR
+        divides by it.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    options : Mapping[str, Any], default {}
+        Further arguments of the sampler's constructor, by their names in deepinv.
 
+    Notes
+    -----
     Raises ImportError without deepinv; ValueError for an unknown sampler or option, and a negative
     ``sigma_floor``.
     """
@@ -127,7 +136,8 @@ class Deepinv(Sampler):
 
 class _Denoiser(nn.Module):
     """The prior as deepinv's denoiser: images in [0, 1] with Gaussian noise of deviation
-    ``sigma``."""
+    ``sigma``.
+    """
 
     def __init__(self, prior: Prior, cond: Condition | None, guidance: float):
         super().__init__()

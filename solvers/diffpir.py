@@ -1,5 +1,6 @@
 """DiffPIR: every prediction is pulled to the measurement by a proximal step, and its noise is
-derived again."""
+derived again.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +24,25 @@ class DiffPIR(Sampler):
 
     Parameters
     ----------
-    steps: network calls. lam: weight of the prediction against the measurement in the proximal
-    step. zeta: share of fresh noise, 0 is DDIM. sigma_floor: noise the measurement is taken to have
-    at least, in [-1, 1] units. clip: clip x0 to [-1, 1], before the proximal step. guidance:
-    classifier-free guidance weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat:
-    ``none`` or ``released``.
+    steps : int, default 100
+        Network calls.
+    lam : float, default 1.0
+        Weight of the prediction against the measurement in the proximal step.
+    zeta : float, default 1.0
+        Share of fresh noise, 0 is DDIM.
+    sigma_floor : float, default 0.001
+        Noise the measurement is taken to have at least, in [-1, 1] units.
+    clip : bool, default True
+        Clip x0 to [-1, 1], before the proximal step.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    compat : str, default 'none'
+        ``none`` or ``released``.
 
+    Notes
+    -----
     Raises ValueError for ``zeta`` outside [0, 1], ``lam`` or ``sigma_floor`` not positive, and an
     unknown compat.
     """

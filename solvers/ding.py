@@ -1,5 +1,6 @@
 """DING: every step is a Gaussian product of the bridge to the next level and the measurement noised
-to it."""
+to it.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +24,27 @@ class DING(Sampler):
 
     Parameters
     ----------
-    steps: steps of the grid. skip: how many of the cleanest are replaced by one last prediction.
-    schedule: standard deviation of a step, ``square``: ``sigma (1 - alpha)``, or ``default``:
-    ``sigma sqrt(1 - alpha)``. delayed: noise the measurement with the noise of the present level
-    instead of a second network call at the next one. sigma_floor: noise the measurement is taken to
-    have at least, in [-1, 1] units. clip: clip x0 to [-1, 1]. guidance: classifier-free guidance
-    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps : int, default 50
+        Steps of the grid.
+    skip : int, default 2
+        How many of the cleanest are replaced by one last prediction.
+    schedule : str, default 'square'
+        Standard deviation of a step, ``square``: ``sigma (1 - alpha)``, or ``default``: ``sigma
+        sqrt(1 - alpha)``.
+    delayed : bool, default False
+        Noise the measurement with the noise of the present level instead of a second network
+        call at the next one.
+    sigma_floor : float, default 0.01
+        Noise the measurement is taken to have at least, in [-1, 1] units.
+    clip : bool, default False
+        Clip x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'flow'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Takes ``2 (steps - skip) + 1`` network calls, delayed ``steps - skip + 1``. Raises ValueError
     unless ``1 <= skip < steps``, for a negative floor, and for an unknown schedule.
     """

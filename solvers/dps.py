@@ -32,18 +32,37 @@ class DPS(Sampler):
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass. zeta: step along the gradient of the loss, in
-    units of the state (of the latent, where there is one; the loss is always that of images). loss:
-    ``norm``, the *unsquared* residual norm as in the released code (half the step of ``zeta / |r|``
-    times the gradient of ``|r|^2``), or ``l1``, the mean of ``|r|`` over all pixels, hidden ones
-    too. perceptual: a distance added to the loss, of prediction and measurement with hidden pixels
-    at zero: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor.
-    view: coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something else
-    in each. clip: clip x0 to [-1, 1], inside the gradient; latents are never clipped. guidance:
-    classifier-free guidance weight, 1 = none; the gradient goes through both branches. grid: kind
-    of :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``. variance: of a step down,
-    ``fixed`` (that of the posterior) or ``learned`` (the network's own, where it has one).
+    steps : int, default 1000
+        Network calls, each with a backward pass.
+    zeta : float, default 0.5
+        Step along the gradient of the loss, in units of the state (of the latent, where there
+        is one; the loss is always that of images).
+    loss : str, default 'norm'
+        ``norm``, the *unsquared* residual norm as in the released code (half the step of ``zeta
+        / |r|`` times the gradient of ``|r|^2``), or ``l1``, the mean of ``|r|`` over all
+        pixels, hidden ones too.
+    perceptual : str, default 'none'
+        A distance added to the loss, of prediction and measurement with hidden pixels at zero:
+        ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``.
+    perceptual_weight : float, default 1.0
+        Its factor.
+    view : str, default 'native'
+        Coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something
+        else in each.
+    clip : bool, default True
+        Clip x0 to [-1, 1], inside the gradient; latents are never clipped.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    compat : str, default 'none'
+        ``none`` or ``released``.
+    variance : str, default 'learned'
+        Of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own,
+        where it has one).
 
+    Notes
+    -----
     A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta /
     (2 sqrt(M))`` per observed scalar. Raises ValueError for an unknown loss, view, compat or
     variance, and for ``released`` with another loss.
@@ -113,7 +132,8 @@ class DPS(Sampler):
         self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """``x0(z_t)``, the learned variance, and the gradient of the loss with respect to
-        ``z_t``."""
+        ``z_t``.
+        """
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0, fraction = predict(prior, z_t, t, obs.cond, self.guidance, self.variance)

@@ -1,5 +1,6 @@
 """Exact posterior draws of a closed-form prior: the reference every other method is measured
-against."""
+against.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +25,13 @@ class Exact(Solver):
 
     Parameters
     ----------
-    sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. A prior whose
-    covariance is nearly singular gives no image that equals a measurement from elsewhere, an 8-bit
-    one for instance, and needs more than 0.
+    sigma_floor : float, default 0.0
+        Noise the measurement is taken to have at least, in [-1, 1] units. A prior whose
+        covariance is nearly singular gives no image that equals a measurement from elsewhere,
+        an 8-bit one for instance, and needs more than 0.
 
+    Notes
+    -----
     Raises ValueError for a negative ``sigma_floor``, and where no component can produce ``y``.
     """
 
@@ -67,7 +71,8 @@ class Exact(Solver):
 
 def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
     """The operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``, one basis image at a
-    time."""
+    time.
+    """
     basis = torch.eye(math.prod(prior.image_shape), dtype=torch.float64)
     images = basis.to(prior.device).view(-1, 1, *prior.image_shape)
     return torch.stack(

@@ -44,7 +44,8 @@ def feature_sites(prior: Prior) -> Sites:
 
 def _block_sites(name: str, block: nn.Module, samplers: str) -> dict[str, nn.Module]:
     """The sites of one block; blocks without attention, or without a sampler, lack the attribute or
-    hold None."""
+    hold None.
+    """
     layers = list(getattr(block, "attentions", None) or block.get_submodule("resnets").children())
     sites = {f"{name}_layer{i}": layer for i, layer in enumerate(layers)}
     return sites | {
@@ -55,7 +56,8 @@ def _block_sites(name: str, block: nn.Module, samplers: str) -> dict[str, nn.Mod
 
 def propagation_sites(prior: Prior) -> tuple[str, str]:
     """Where Explicit Propagation acts: after the last layer of the last down block, and after the
-    middle block."""
+    middle block.
+    """
     return [name for name in feature_sites(prior) if name.startswith("down") and "_layer" in name][
         -1
     ], "middle"
@@ -64,7 +66,8 @@ def propagation_sites(prior: Prior) -> tuple[str, str]:
 @contextmanager
 def edited(sites: Sites, edit: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
     """Within the block, ``edit(name, feature)`` replaces every site's output; None leaves it as it
-    is."""
+    is.
+    """
     handles = [
         module.register_forward_hook(
             lambda _module, _inputs, feature, name=name: edit(name, feature)
@@ -99,7 +102,8 @@ class Conditioning:
     @contextmanager
     def recorded(self) -> Iterator[Features]:
         """Within the block the network is left alone; its features are in the mapping
-        afterwards."""
+        afterwards.
+        """
         features: Features = {}
 
         def keep(name: str, h: Tensor) -> None:
@@ -117,7 +121,8 @@ class Conditioning:
     @contextmanager
     def stacked(self) -> Iterator[None]:
         """Within the block the network takes ``[conditions; states]``: the first half mixes into
-        the second."""
+        the second.
+        """
         rows = len(self.mask)
 
         def edit(name: str, h: Tensor) -> Tensor:

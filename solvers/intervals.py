@@ -1,5 +1,6 @@
 """The noise levels above VIPaint's top keypoint, from which its prior term draws one interval at a
-time."""
+time.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def seen_from(top: Level, t: Level) -> Level:
 
 def _gain(top: Level, t: Level, s: Level) -> float:
     """Information about the top state between ``t`` and ``s``; for the first interval, what ``t``
-    leaves out."""
+    leaves out.
+    """
     if s is top:
         return float(1 / top.ratio**2 - 1 / t.ratio**2)
     return float(1 / (s.ratio**2 - top.ratio**2) - 1 / (t.ratio**2 - top.ratio**2))
@@ -78,7 +80,8 @@ def _gain(top: Level, t: Level, s: Level) -> float:
 
 def _spread(process: Process, top: Level, t: Level, s: Level) -> float:
     """Twice the part of ``KL(q(z_s | z_t, z_top) || p(z_s | z_t))`` that no mean enters, per
-    element."""
+    element.
+    """
     var_p = float(process.transition(s, t).var)
     if s is top:  # q is the point z_top itself, so what counts is -log p(z_top | z_t)
         return math.log(2 * math.pi * var_p)

@@ -24,13 +24,25 @@ class LatentPaint(Sampler):
 
     Parameters
     ----------
-    steps: levels of the chain. features: how often the network is run on the noised observation to
-    get its features: ``every_step`` (two network calls a step), ``every_k`` or ``once`` (at the
-    first step). every: the k of every_k. modules: folder, from the root of the checkout, with the
-    Explicit Propagation modules of each prior; null = none, the training-free variant. clip: clip
-    x0 to [-1, 1]; latents are never clipped. guidance: classifier-free guidance weight, 1 = none.
-    grid: kind of :meth:`priors.base.Prior.grid`.
+    steps : int, default 250
+        Levels of the chain.
+    features : str, default 'every_step'
+        How often the network is run on the noised observation to get its features:
+        ``every_step`` (two network calls a step), ``every_k`` or ``once`` (at the first step).
+    every : int, default 10
+        The k of every_k.
+    modules : str | None, default None
+        Folder, from the root of the checkout, with the Explicit Propagation modules of each
+        prior; null = none, the training-free variant.
+    clip : bool, default True
+        Clip x0 to [-1, 1]; latents are never clipped.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for an unknown name in features, and for ``every`` below 1.
     """
 

@@ -1,5 +1,6 @@
 """MGDM: at every level a state further down is fitted to the measurement, and the clean image is
-drawn from it."""
+drawn from it.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +26,33 @@ class MGDM(Sampler):
 
     Parameters
     ----------
-    levels: noise levels, the clean end included; the loop visits ``levels - 3`` of them. repeats:
-    Gibbs sweeps at each. late: share of levels after which tau is the next level; before it is
-    drawn from all below. fit_steps: Adam steps of a fit, one backward pass each. late_steps: those
-    at late levels. every: distance of levels that have late_steps all along; 0 is none. lr: of
-    Adam, on mean and log deviation in VP coordinates. inner_steps: ancestral steps from ``z_tau``
-    to ``x0``. sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. clip:
-    clip x0 to [-1, 1], outside of the fit; latents are never clipped. guidance: classifier-free
-    guidance weight, 1 = none; gradients go through both branches. grid: kind of
-    :meth:`priors.base.Prior.grid`.
+    levels : int, default 100
+        Noise levels, the clean end included; the loop visits ``levels - 3`` of them.
+    repeats : int, default 1
+        Gibbs sweeps at each.
+    late : float, default 0.7
+        Share of levels after which tau is the next level; before it is drawn from all below.
+    fit_steps : int, default 5
+        Adam steps of a fit, one backward pass each.
+    late_steps : int, default 20
+        Those at late levels.
+    every : int, default 0
+        Distance of levels that have late_steps all along; 0 is none.
+    lr : float, default 0.03
+        Of Adam, on mean and log deviation in VP coordinates.
+    inner_steps : int, default 19
+        Ancestral steps from ``z_tau`` to ``x0``.
+    sigma_floor : float, default 0.05
+        Noise the measurement is taken to have at least, in [-1, 1] units.
+    clip : bool, default False
+        Clip x0 to [-1, 1], outside of the fit; latents are never clipped.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; gradients go through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for counts that are too small, and for ``lr`` or ``sigma_floor`` not positive.
     """
 
@@ -121,7 +139,8 @@ class MGDM(Sampler):
         self, i: int, levels: list[Level], rows: int, noise: Noise
     ) -> tuple[list[Level], int]:
         """tau of every row, late the next level and before that any below, and the Adam steps of
-        the fit."""
+        the fit.
+        """
         late, below = i >= self.late * self.levels, levels[i + 2 : -1]
         steps = (
             self.late_steps if late or (self.every > 0 and i % self.every == 0) else self.fit_steps
@@ -134,7 +153,8 @@ class MGDM(Sampler):
         self, q: Diagonal, tau: Level, steps: int, obs: Observation, prior: Prior, noise: Noise
     ) -> Tensor:
         """A draw of ``q`` after it was fitted, from ``q(z_tau | x0, z_t)``, to that times ``p(y |
-        x0(z_tau))``."""
+        x0(z_tau))``.
+        """
         adam, sigma = (
             torch.optim.Adam(q.parameters, lr=self.lr),
             max(self.sigma_floor, obs.operator.sigma),

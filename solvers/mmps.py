@@ -1,5 +1,6 @@
 """MMPS: the prediction given the measurement too, with the covariance that the denoiser's own
-Jacobian tells."""
+Jacobian tells.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +31,26 @@ class MMPS(Sampler):
 
     Parameters
     ----------
-    steps: network calls. iterations: conjugate gradient steps at each of them, one backward pass
-    each; as many as there are observed scalars are exact. tolerance: a row stands still once its
-    residual has shrunk by this factor. sigma_floor: noise the measurement is taken to have at
-    least, in [-1, 1] units. eta: 1 is the ancestral step, 0 is DDIM. clip: clip the corrected x0 to
-    [-1, 1]. guidance: classifier-free guidance weight, 1 = none; the gradient goes through both
-    branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps : int, default 100
+        Network calls.
+    iterations : int, default 3
+        Conjugate gradient steps at each of them, one backward pass each; as many as there are
+        observed scalars are exact.
+    tolerance : float, default 0.0001
+        A row stands still once its residual has shrunk by this factor.
+    sigma_floor : float, default 0.001
+        Noise the measurement is taken to have at least, in [-1, 1] units.
+    eta : float, default 1.0
+        1 is the ancestral step, 0 is DDIM.
+    clip : bool, default False
+        Clip the corrected x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1], fewer than one iteration, and a floor or tolerance
     out of range.
     """
@@ -115,7 +129,8 @@ class MMPS(Sampler):
         self, covariance: Callable[[Tensor], Tensor], r: Tensor, obs: Observation
     ) -> Tensor:
         """``C At v`` with ``(sigma_y^2 I + A C At) v = r``, by conjugate gradients on every row of
-        its own."""
+        its own.
+        """
         operator, variance = obs.operator, max(self.sigma_floor, obs.operator.sigma) ** 2
         correction, p, rr = torch.zeros_like(operator.At(r)), r, _dot(r, r)
         goal = self.tolerance**2 * rr

@@ -1,5 +1,6 @@
 """PiGDM: guidance by a Gaussian around the prediction, with a variance taken from the noise level
-alone."""
+alone.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +29,26 @@ class PiGDM(Sampler):
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass. data_std: standard deviation of the data, which
-    gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2 alpha^2 + sigma^2)``; the paper has 1, EDM
-    priors 0.5. weight: ``exact`` corrects the prediction by ``sigma_t^2 / alpha_t`` times the
-    score; ``practical`` adds ``alpha_s alpha_t r_t^2`` times the score to the next state, in the
-    prior's own coordinates. eta: 1 is the ancestral step, 0 is DDIM. clip: clip the prediction to
-    [-1, 1] before the correction, outside the gradient. guidance: classifier-free guidance weight,
-    1 = none; the gradient goes through both branches. grid: kind of :meth:`priors.base.Prior.grid`.
+    steps : int, default 100
+        Network calls, each with a backward pass.
+    data_std : float, default 1.0
+        Standard deviation of the data, which gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2
+        alpha^2 + sigma^2)``; the paper has 1, EDM priors 0.5.
+    weight : str, default 'exact'
+        ``exact`` corrects the prediction by ``sigma_t^2 / alpha_t`` times the score;
+        ``practical`` adds ``alpha_s alpha_t r_t^2`` times the score to the next state, in the
+        prior's own coordinates.
+    eta : float, default 1.0
+        1 is the ancestral step, 0 is DDIM.
+    clip : bool, default False
+        Clip the prediction to [-1, 1] before the correction, outside the gradient.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1], an unknown weight and a ``data_std`` that is not
     positive.
     """

@@ -37,7 +37,8 @@ def _max_over(h: Tensor, region: Tensor) -> Tensor:
 
 def fill_regions(values: Tensor, inside: Tensor) -> Tensor:
     """``gamma^-1``: features ``(N, C, h, w)`` that are constant in either region, from values ``(N,
-    C, 2)``."""
+    C, 2)``.
+    """
     first, second = values[..., None, None].unbind(2)
     return torch.where(inside, first, second)
 
@@ -62,7 +63,8 @@ class Propagation(nn.Module):
 
     def forward(self, h: Tensor, share: Tensor) -> Tensor:
         """``h``: ``(N, C, h, w)``; ``share``: the observed share of every cell, ``(N, 1, h, w)`` in
-        [0, 1]."""
+        [0, 1].
+        """
         inside = share >= 0.5
         values = self.phi(region_max(h, inside).flatten(1)).unflatten(1, (self.channels, 2))
         return h + fill_regions(values, inside).to(h)
@@ -75,7 +77,8 @@ def propagation_modules(channels: Mapping[str, int]) -> nn.ModuleDict:
 
 def propagation_channels(prior: Prior) -> dict[str, int]:
     """The number of channels at every site of Explicit Propagation, seen by running the network
-    once on zeros."""
+    once on zeros.
+    """
     z = torch.zeros(1, *prior.latent_shape, device=prior.device)
     conditioning = Conditioning(
         prior, torch.ones(1, 1, *prior.latent_shape[-2:], device=prior.device)
@@ -198,7 +201,8 @@ def hidden_validation_loss(
     config: PropagationConfig,
 ) -> float:
     """Mean :func:`hidden_loss` on held-out images, image ``i`` with mask ``i``; always the same
-    levels and noise."""
+    levels and noise.
+    """
     generator = torch.Generator().manual_seed(1)
     blocks = torch.arange(len(images)).split(config.batch)
     losses = [

@@ -1,5 +1,6 @@
 """PSLD: latent DPS with a second gradient, which glues the observed part to what the autoencoder
-can represent."""
+can represent.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +26,27 @@ class PSLD(Sampler):
 
     Parameters
     ----------
-    steps: network calls, each with a backward pass through network, decoder and encoder.
-    weight_data: step along the gradient of the residual norm ``|y - A x|`` of the decoded
-    prediction ``x`` (the code's omega, the paper's eta). weight_glue: step along the gradient of
-    ``|E(At y + x - At A x) - x0|``, which vanishes where the prediction with the measurement put in
-    encodes to itself (the code's gamma). Both norms are unsquared; steps are in units of the
-    latent. eta: share of fresh noise, 0 = DDIM, 1 = ancestral. view: coordinates of the state,
-    ``native``, ``vp`` or ``ve``; the same weights mean something else in each. guidance:
-    classifier-free guidance weight, 1 = none; the gradient goes through both branches. grid: kind
-    of :meth:`priors.base.Prior.grid`.
+    steps : int, default 1000
+        Network calls, each with a backward pass through network, decoder and encoder.
+    weight_data : float, default 0.1
+        Step along the gradient of the residual norm ``|y - A x|`` of the decoded prediction
+        ``x`` (the code's omega, the paper's eta).
+    weight_glue : float, default 0.1
+        Step along the gradient of ``|E(At y + x - At A x) - x0|``, which vanishes where the
+        prediction with the measurement put in encodes to itself (the code's gamma). Both norms
+        are unsquared; steps are in units of the latent.
+    eta : float, default 0.0
+        Share of fresh noise, 0 = DDIM, 1 = ancestral.
+    view : str, default 'native'
+        Coordinates of the state, ``native``, ``vp`` or ``ve``; the same weights mean something
+        else in each.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for an unknown view and for eta outside [0, 1].
     """
 
@@ -90,7 +102,8 @@ class PSLD(Sampler):
         self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor]:
         """``x0(z_t)`` and the gradient of the weighted sum of both losses with respect to
-        ``z_t``."""
+        ``z_t``.
+        """
         operator = obs.operator
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()

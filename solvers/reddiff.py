@@ -1,5 +1,6 @@
 """RED-Diff: an image is fitted to the measurement while every noise level's denoiser pulls it to
-the prior."""
+the prior.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +40,31 @@ class REDDiff(Sampler):
 
     Parameters
     ----------
-    steps: Adam steps, one network call each, and levels of the grid. lam: weight of the prior.
-    times: ``annealed`` walks once down the grid, ``random`` draws a level per image and step. lr,
-    betas: of Adam, whose state belongs to each image. weight: law of ``w_t`` in ``sigma / alpha``,
-    ``linear``, ``sqrt``, ``log``, ``square`` or ``const``. reduction: losses are a ``mean`` over an
-    image's scalars, hidden ones included, or a ``sum``; to Adam only their relation to its 1e-8
-    differs. sigma0: noise on the image before it is diffused. guidance: classifier-free guidance
-    weight, 1 = none. grid: kind of :meth:`priors.base.Prior.grid`. compat: ``none`` or
-    ``released``.
+    steps : int, default 1000
+        Adam steps, one network call each, and levels of the grid.
+    lam : float, default 0.25
+        Weight of the prior.
+    times : str, default 'annealed'
+        ``annealed`` walks once down the grid, ``random`` draws a level per image and step.
+    lr, betas : float or tuple[float, float], default 0.1, (0.9, 0.99)
+        Of Adam, whose state belongs to each image.
+    weight : str, default 'linear'
+        Law of ``w_t`` in ``sigma / alpha``, ``linear``, ``sqrt``, ``log``, ``square`` or
+        ``const``.
+    reduction : str, default 'mean'
+        Losses are a ``mean`` over an image's scalars, hidden ones included, or a ``sum``; to
+        Adam only their relation to its 1e-8 differs.
+    sigma0 : float, default 0.0
+        Noise on the image before it is diffused.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    compat : str, default 'none'
+        ``none`` or ``released``.
 
+    Notes
+    -----
     Raises ValueError for an unknown name and settings out of range.
     """
 

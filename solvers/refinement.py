@@ -1,5 +1,6 @@
 """The second half of VIPaint: draws from a fitted chain, refined down to the image by guided
-steps."""
+steps.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class Refinement:
     @property
     def trace(self) -> dict[str, Tensor]:
         """How the fit went: ``loss`` by iteration, and what a draw looked like ``after`` so many of
-        them."""
+        them.
+        """
         if not self.losses:
             return {}
         after = torch.tensor([*self.progress]).expand(self.obs.n, -1)

@@ -1,5 +1,6 @@
 """RePaint: blended ancestral sampling that jumps back up and resamples, so that hole and
-surroundings agree."""
+surroundings agree.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +21,24 @@ class RePaint(Sampler):
 
     Parameters
     ----------
-    steps: levels of the grid, not network calls (see :func:`solvers.walk.walk`). jump_length:
-    levels a jump climbs. resamples: how often each stretch is walked in all; 1 is Blended. clip:
-    clip x0 to [-1, 1]. guidance: classifier-free guidance weight, 1 = none. grid: kind of
-    :meth:`priors.base.Prior.grid`. variance: of a step down, ``fixed`` (that of the posterior) or
-    ``learned`` (the network's own, where it has one).
+    steps : int, default 250
+        Levels of the grid, not network calls (see :func:`solvers.walk.walk`).
+    jump_length : int, default 10
+        Levels a jump climbs.
+    resamples : int, default 10
+        How often each stretch is walked in all; 1 is Blended.
+    clip : bool, default True
+        Clip x0 to [-1, 1].
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    variance : str, default 'learned'
+        Of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own,
+        where it has one).
 
+    Notes
+    -----
     Raises ValueError for a schedule argument below 1, and for an unknown variance.
     """
 

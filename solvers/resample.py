@@ -1,5 +1,6 @@
 """ReSample: latent DDIM with hard data consistency, found by optimisation and brought back by
-stochastic resampling."""
+stochastic resampling.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +28,34 @@ class ReSample(Sampler):
 
     Parameters
     ----------
-    steps: DDIM steps, each with a backward pass. scale: the guidance step is ``scale alpha_t^2``
-    along the gradient of the residual norm. every: steps from one consistency to the next, in the
-    last two thirds. lookahead: plain DDIM steps before each, to a better estimate.
-    pixel_iterations, pixel_lr: Adam on the image, in the middle third; the result is encoded.
-    latent_iterations, latent_lr: Adam through the decoder, in the last third and at the end.
-    tolerance: mean squared residual at which Adam stops. patience: latent iterations that must
-    lower the loss or end. variance: in units of the ancestral step's; the larger, the more a state
-    follows the consistent latent. guidance: classifier-free guidance weight, 1 = none. grid: kind
-    of :meth:`priors.base.Prior.grid`. compat: ``none`` or ``released``.
+    steps : int, default 500
+        DDIM steps, each with a backward pass.
+    scale : float, default 0.5
+        The guidance step is ``scale alpha_t^2`` along the gradient of the residual norm.
+    every : int, default 10
+        Steps from one consistency to the next, in the last two thirds.
+    lookahead : int, default 5
+        Plain DDIM steps before each, to a better estimate.
+    pixel_iterations, pixel_lr : int or float, default 2000, 0.01
+        Adam on the image, in the middle third; the result is encoded.
+    latent_iterations, latent_lr : int or float, default 500, 0.005
+        Adam through the decoder, in the last third and at the end.
+    tolerance : float, default 1e-06
+        Mean squared residual at which Adam stops.
+    patience : int, default 200
+        Latent iterations that must lower the loss or end.
+    variance : float, default 40.0
+        In units of the ancestral step's; the larger, the more a state follows the consistent
+        latent.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    compat : str, default 'none'
+        ``none`` or ``released``.
 
+    Notes
+    -----
     Raises ValueError for counts and step sizes that are not positive, and an unknown compat.
     """
 
@@ -131,7 +150,8 @@ class ReSample(Sampler):
         self, z: Tensor, levels: Sequence[Level], obs: Observation, prior: Prior
     ) -> Tensor:
         """The estimate of x0 at the last of some plain DDIM steps from ``z``, at the first of
-        ``levels``."""
+        ``levels``.
+        """
         for t, s in pairwise(levels[: self.lookahead + 1]):
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
             z, estimate = (
@@ -145,7 +165,8 @@ class ReSample(Sampler):
 
     def _consistent(self, x0: Tensor, obs: Observation, prior: Prior, in_pixels: bool) -> Tensor:
         """The minimum of the residual that Adam finds from ``x0``: in pixels and encoded again, or
-        in the latent."""
+        in the latent.
+        """
         decay = 0.01 if self.compat == "released" else 0.0
         if in_pixels:
             loss, count = lambda x: mean_square(x, obs), self.pixel_iterations

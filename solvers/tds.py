@@ -1,5 +1,6 @@
 """TDS: particles that follow a guided proposal and are weighted so that the guidance leaves no
-bias."""
+bias.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +32,27 @@ class TDS(Sampler):
 
     Parameters
     ----------
-    steps: noise levels. particles: states per reported sample, so that a sample costs ``steps *
-    particles`` network calls, each with a backward pass. together: particles of one network call;
-    memory grows with it and no result depends on it. data_std: standard deviation of the data,
-    which gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2 alpha^2 + sigma^2)``; EDM priors have
-    0.5. sigma_floor: noise the measurement is taken to have at least, in [-1, 1] units. clip: clip
-    x0 to [-1, 1], inside the gradient; latents are never clipped. guidance: classifier-free
-    guidance weight, 1 = none; the gradient goes through both branches. grid: kind of
-    :meth:`priors.base.Prior.grid`.
+    steps : int, default 100
+        Noise levels.
+    particles : int, default 64
+        States per reported sample, so that a sample costs ``steps * particles`` network calls,
+        each with a backward pass.
+    together : int, default 8
+        Particles of one network call; memory grows with it and no result depends on it.
+    data_std : float, default 1.0
+        Standard deviation of the data, which gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2
+        alpha^2 + sigma^2)``; EDM priors have 0.5.
+    sigma_floor : float, default 0.01
+        Noise the measurement is taken to have at least, in [-1, 1] units.
+    clip : bool, default False
+        Clip x0 to [-1, 1], inside the gradient; latents are never clipped.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
 
+    Notes
+    -----
     Raises ValueError for ``particles``, ``together``, ``data_std`` or ``sigma_floor`` that are not
     positive.
     """
@@ -109,7 +122,8 @@ class TDS(Sampler):
         self, z: Tensor, levels: Sequence[Level], i: int, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``x0(z_t)``, log twist ``(N, K)`` and its slope for particles ``(N, K, C, H, W)``, some
-        at a time."""
+        at a time.
+        """
         t, sigma_y = levels[i], max(self.sigma_floor, obs.operator.sigma)
         last = i == len(levels) - 2
         r2 = (
@@ -135,7 +149,8 @@ class TDS(Sampler):
 
 def _resample(log_weight: Tensor, uniform: Tensor, *states: Tensor) -> list[Tensor]:
     """``M`` of ``K`` particles per row by weight ``(N, K)``, one for each uniform ``(N, M)``, of
-    every state."""
+    every state.
+    """
     # a particle that is no number has no weight
     weight = log_weight.double().nan_to_num(nan=-math.inf).softmax(1)
     k = torch.searchsorted(weight.cumsum(1), uniform.double(), right=True).clamp_max(

@@ -19,11 +19,22 @@ class PriorSamples(Sampler):
 
     Parameters
     ----------
-    steps: network calls. eta: 1 is the ancestral step, 0 is DDIM. clip: clip x0 to [-1, 1]; latents
-    are never clipped. guidance: classifier-free guidance weight, 1 = none. grid: kind of
-    :meth:`priors.base.Prior.grid`. variance: of an ancestral step, ``fixed`` (that of the
-    posterior) or ``learned`` (the network's own, where it has one).
+    steps : int, default 1000
+        Network calls.
+    eta : float, default 1.0
+        1 is the ancestral step, 0 is DDIM.
+    clip : bool, default False
+        Clip x0 to [-1, 1]; latents are never clipped.
+    guidance : float, default 1.0
+        Classifier-free guidance weight, 1 = none.
+    grid : str, default 'native'
+        Kind of :meth:`priors.base.Prior.grid`.
+    variance : str, default 'fixed'
+        Of an ancestral step, ``fixed`` (that of the posterior) or ``learned`` (the network's
+        own, where it has one).
 
+    Notes
+    -----
     Raises ValueError for ``eta`` outside [0, 1], an unknown variance, and a learned one where eta
     is not 1.
     """

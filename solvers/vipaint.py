@@ -1,5 +1,6 @@
 """VIPaint: a variational posterior at a few noise levels, fitted once per image, then guided
-refinement."""
+refinement.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +27,60 @@ class VIPaint(Settings):
 
     Parameters
     ----------
-    keypoints: noise levels sigma/alpha of the posterior, noisiest first; [] for indices.
-    keypoint_indices: the same as native indices of the checkpoint. eta: share of the reverse
-    variance between keypoints. mean_noise: initial noise on the means (top, lower), in sigma.
-    spread: initial lower tau, in reverse standard deviations. gamma: initial weight of the prior.
-    iterations: optimiser steps. monte_carlo: rows per image in each. lr: of mu, gamma, tau. beta:
-    weight of both KL terms. likelihood: ``laplace`` or ``gaussian``, summed over observed scalars
-    of the image. scale: its b or sigma, in [-1, 1] units. perceptual: a distance between image and
-    measurement, hidden pixels at zero, that joins the likelihood: ``none``, ``stlpips``,
-    ``lpips_vgg`` or ``lpips_alex``. perceptual_weight: its factor beside the mean of the other term
-    over all scalars of the image. prior_levels: levels above the top keypoint. prior_law: how the
-    prior term draws one of them, ``importance`` or ``uniform``. full_bound: count the interval next
-    to the top keypoint and the noisiest level, so that the loss is a bound. refine_steps: levels
-    below the last keypoint. refine_scale: factor of the guiding gradient. refine_eta: factor of the
-    standard deviation of a step's noise. refine_term: ``norm`` of the residual, without the
-    perceptual distance, or ``nll``. refine_order: the guiding step comes ``after`` the prior's
-    step, or ``before`` it, which then starts from a second network call. guidance_fit,
-    guidance_sample: classifier-free, 1 = none. compat: ``none``, ``released``, switches.
+    keypoints : Sequence[float], default (5.0, 2.0)
+        Noise levels sigma/alpha of the posterior, noisiest first; [] for indices.
+    keypoint_indices : Sequence[float], default ()
+        The same as native indices of the checkpoint.
+    eta : float, default 1.0
+        Share of the reverse variance between keypoints.
+    mean_noise : Sequence[float], default (0.01, 0.01)
+        Initial noise on the means (top, lower), in sigma.
+    spread : float, default 1.0
+        Initial lower tau, in reverse standard deviations.
+    gamma : float, default 0.5
+        Initial weight of the prior.
+    iterations : int, default 50
+        Optimiser steps.
+    monte_carlo : int, default 5
+        Rows per image in each.
+    lr : Sequence[float], default (0.1, 0.1, 0.01)
+        Of mu, gamma, tau.
+    beta : float, default 1.0
+        Weight of both KL terms.
+    likelihood : str, default 'laplace'
+        ``laplace`` or ``gaussian``, summed over observed scalars of the image.
+    scale : float, default 0.05
+        Its b or sigma, in [-1, 1] units.
+    perceptual : str, default 'none'
+        A distance between image and measurement, hidden pixels at zero, that joins the
+        likelihood: ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``.
+    perceptual_weight : float, default 1.0
+        Its factor beside the mean of the other term over all scalars of the image.
+    prior_levels : int, default 100
+        Levels above the top keypoint.
+    prior_law : str, default 'importance'
+        How the prior term draws one of them, ``importance`` or ``uniform``.
+    full_bound : bool, default False
+        Count the interval next to the top keypoint and the noisiest level, so that the loss is
+        a bound.
+    refine_steps : int, default 700
+        Levels below the last keypoint.
+    refine_scale : float, default 5.0
+        Factor of the guiding gradient.
+    refine_eta : float, default 1.0
+        Factor of the standard deviation of a step's noise.
+    refine_term : str, default 'norm'
+        ``norm`` of the residual, without the perceptual distance, or ``nll``.
+    refine_order : str, default 'after'
+        The guiding step comes ``after`` the prior's step, or ``before`` it, which then starts
+        from a second network call.
+    guidance_fit, guidance_sample : float, default 1.0
+        Classifier-free, 1 = none.
+    compat : str | Sequence[str], default 'none'
+        ``none``, ``released``, switches.
 
+    Notes
+    -----
     Where the prior has a decoder, all of this is in its latent space and the likelihood sees
     decoded images.
     """
@@ -125,7 +162,8 @@ class VIPaint(Settings):
         self, chain: Chain, obs: Observation, prior: Prior, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """The negative evidence lower bound of every image ``(N,)``, averaged over its rows, and
-        the rows' images."""
+        the rows' images.
+        """
 
         def xi() -> Tensor:
             return noise.normal((self.monte_carlo, *prior.latent_shape)).flatten(0, 1).to(chain.mu)

@@ -1,5 +1,6 @@
 """The released latent code of VIPaint: named switches over the corrected chain that show what each
-difference does."""
+difference does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from posterior_bench.solvers.intervals import Intervals, seen_from
 
 class Released(Chain):
     """A chain with some of the released code's differences switched on; ``batch``: rows per image
-    in the fit."""
+    in the fit.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,8 @@ class Released(Chain):
 
     def top(self, xi: Tensor) -> Tensor:
         """``sqrt(1 - tau^2) mu + tau xi``: mu in clean units; NaN once tau exceeds 1, as in the
-        released code."""
+        released code.
+        """
         if "top_param" not in self.switches:
             return super().top(xi)
         var = rows(self.log_var[:, 0], xi).exp()
@@ -100,7 +103,8 @@ class Released(Chain):
         self, t: Level, z: Tensor, tau2: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Coefficient and variance of ``q(z_t | z_top)``: the schedule's, or with ``tau2`` in the
-        place of its own."""
+        place of its own.
+        """
         if tau2 is None:
             level = seen_from(self.levels[0], t)
             return torch.as_tensor(level.alpha).to(z), torch.as_tensor(level.sigma**2).to(z)
@@ -111,7 +115,8 @@ class Released(Chain):
         self, z_t: Tensor, z_top: Tensor, s: Level, t: Level, alpha_s: Tensor, var_s: Tensor
     ) -> tuple[Tensor, Tensor]:
         """``q(z_s | z_t, z_top)``; with ``prior_cond`` alpha(s|top) stands where alpha(t|s) belongs
-        (Eq. 41 to 46)."""
+        (Eq. 41 to 46).
+        """
         step = self.process.transition(s, t)
         a, v = torch.as_tensor(step.a).to(z_t), torch.as_tensor(step.v).to(z_t)
         total = v + (alpha_s if "prior_cond" in self.switches else a).square() * var_s
@@ -119,7 +124,8 @@ class Released(Chain):
 
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
         """With ``kl_mean_term`` the squared shift is multiplied by var_p / 2; with ``reduction`` it
-        is a mean."""
+        is a mean.
+        """
         total = super().kl(shift, var_q, var_p)
         if "kl_mean_term" in self.switches:
             var = torch.as_tensor(var_p, dtype=torch.float64).to(shift)

@@ -34,7 +34,8 @@ them."""
 
 def parse(compat: str | Sequence[str]) -> frozenset[str]:
     """The switches of a ``compat`` setting: ``none``, ``released`` (all of them), or a list of
-    their names."""
+    their names.
+    """
     names = (compat,) if isinstance(compat, str) else tuple(compat)
     if names in (("none",), ("released",)):
         return frozenset(SWITCHES if names == ("released",) else ())
@@ -115,14 +116,16 @@ class Settings(Solver):
     @property
     def pictured(self) -> frozenset[int]:
         """Iterations that leave a picture: every 50th (VIPaint, Fig. 4), every tenth of up to 100,
-        and the last."""
+        and the last.
+        """
         return frozenset(
             {*range(0, self.iterations, 50 if self.iterations > 100 else 10), self.iterations - 1}
         )
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         """A perceptual distance compares images with a hole: it needs a mask, and exists for no
-        other operator."""
+        other operator.
+        """
         return lacking(self.needs if self.perceptual == "none" else self.needs | {"mask"}, has)
 
     def nll(self, x: Tensor, obs: Observation) -> Tensor:

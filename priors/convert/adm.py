@@ -149,7 +149,8 @@ def _flags(layout: str | None, flags: Mapping[str, object] | None) -> _Flags:
 
 def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
     """The U-Net that the flags of guided-diffusion describe; ValueError for a value that is none of
-    theirs."""
+    theirs.
+    """
     known = _Flags({**_DEFAULTS, **flags})
     size = known.number("image_size")
     multipliers = known.values["channel_mult"] or _MULTIPLIERS.get(size)

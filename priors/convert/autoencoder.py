@@ -1,5 +1,6 @@
 """CompVis' ``AutoencoderKL`` and ``VQModel`` as diffusers' (Rombach et al. 2022; Esser et al.
-2021)."""
+2021).
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class AutoencoderLayout:
 
 def autoencoder_layout(params: Mapping[str, object], kind: str) -> AutoencoderLayout:
     """The layout in the ``params`` of an upstream configuration; ValueError for what diffusers has
-    no class for."""
+    no class for.
+    """
     inner = params["ddconfig"]
     assert isinstance(inner, Mapping)
     if inner.get("attn_resolutions"):

@@ -19,7 +19,8 @@ from posterior_bench.priors.nets import NETS
 @dataclass(frozen=True)
 class Converted:
     """A prior with the files it was made of, the licence of its weights, and facts to record with
-    it."""
+    it.
+    """
 
     prior: Prior
     files: list[Path]
@@ -32,7 +33,8 @@ def network(
     name: str, settings: Mapping[str, object], state: Mapping[str, Tensor], where: object
 ) -> nn.Module:
     """The adapter ``name`` of :data:`priors.nets.NETS` with the tensors of ``state``; ValueError
-    unless all fit."""
+    unless all fit.
+    """
     with torch.device("meta"):
         net = NETS[name](**settings)
     fill(str(where), to_float(state), net, "the settings describe another network")
@@ -48,7 +50,8 @@ def latent(
     shift: float | list[float] = 0.0,
 ) -> Latent:
     """An autoencoder of :data:`priors.latents.LATENTS` with the tensors of ``state``; ValueError
-    unless all fit."""
+    unless all fit.
+    """
     with torch.device("meta"):
         made = LATENTS[kind](config, shift, scale)
     named = {f"autoencoder.{name}": value for name, value in state.items()}

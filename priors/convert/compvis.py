@@ -150,7 +150,8 @@ LAYOUTS: dict[str, Node] = {
 @dataclass(frozen=True)
 class Layout:
     """What a configuration says: both networks, ``classes`` (rows, width) of the class embedding,
-    process and scale."""
+    process and scale.
+    """
 
     unet: UNetLayout
     autoencoder: AutoencoderLayout
@@ -219,7 +220,8 @@ def convert(
 
 def compvis_layout(name: str | None, config: Node | None) -> Layout:
     """The layout called ``name``, or that of a ``config.yaml``; ValueError for what is not
-    supported."""
+    supported.
+    """
     if (name is None) == (config is None):
         raise ValueError(
             "a latent diffusion checkpoint does not say its layout; "
@@ -359,7 +361,8 @@ def _bare(short: str) -> str:
 
 def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:
     """Nothing else but the tables of the schedule may be in the file, and they must be those of the
-    layout."""
+    layout.
+    """
     parts = (UNET, EMA, AUTOENCODER, CLASSES)
     if left := [name for name in state if "." in name and not name.startswith(parts)]:
         raise ValueError(
@@ -378,7 +381,8 @@ def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:
 
 def _scale(state: Mapping[str, Tensor], known: Layout, path: Path) -> float:
     """The scale of the latents: a buffer where it was measured in training, else the
-    configuration's."""
+    configuration's.
+    """
     if "scale_factor" in state:
         return state["scale_factor"].item()
     if known.scale is None:

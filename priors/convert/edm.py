@@ -1,5 +1,6 @@
 """NVlabs EDM pickles with the ``DhariwalUNet`` (ImageNet-64) as a ``UNet2DModel`` (Karras et al.
-2022)."""
+2022).
+"""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def convert(path: Path) -> Converted:
 
 def _settings(path: Path, kwargs: Mapping[str, object]) -> dict[str, object]:
     """Every argument of the network with its default; ValueError for what a ``UNet2DModel`` cannot
-    express."""
+    express.
+    """
     known = {*_DEFAULTS, "img_resolution", "img_channels"}
     if unknown := kwargs.keys() - known:
         raise ValueError(
@@ -106,7 +108,8 @@ def _resolutions(settings: Mapping[str, object]) -> list[int]:
 
 def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
     """Arguments of ``UNet2DModel``. The last row of the label table is the zero vector, EDM's 'no
-    label'."""
+    label'.
+    """
     attention = [side in _list(settings, "attn_resolutions") for side in _resolutions(settings)]
     classes = int(str(settings["label_dim"]))
     return {

@@ -53,7 +53,8 @@ _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 @dataclass(frozen=True)
 class Part:
     """One component of a folder: its class, its configuration without remarks, its tensors, and the
-    files of all."""
+    files of all.
+    """
 
     cls: str
     config: Config
@@ -137,7 +138,8 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
 
 def _learned_variance(unet: Part, schedule: Config) -> bool:
     """Whether a variance lies behind the channels of the output; ValueError for outputs that are
-    neither."""
+    neither.
+    """
     inputs, outputs = unet.number("in_channels"), unet.number("out_channels")
     learned = schedule.get("variance_type") == "learned_range" and outputs == 2 * inputs
     if outputs != inputs and not learned:
@@ -232,7 +234,8 @@ def _stable_diffusion_3(
 
 def _control(folder: Path, transformer: Part) -> Part:
     """A ControlNet for inpainting: it reads one channel more than the transformer, and is as
-    wide."""
+    wide.
+    """
     part = _part(folder, (".", "controlnet"))
     if part.cls != "SD3ControlNetModel":
         raise ValueError(f"{part.files[0]} is a {part.cls}; a SD3ControlNetModel is wanted")
@@ -267,7 +270,8 @@ _FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
 
 def _labels(names: list[str]) -> tuple[int, int | None]:
     """Number of labels, and the null label: a label chooses a prompt, and the empty one is last in
-    the table."""
+    the table.
+    """
     return len(names), len(names) or None
 
 
@@ -292,7 +296,8 @@ def _part(folder: Path, places: tuple[str, ...]) -> Part:
 
 def check_settings(folder: Path) -> None:
     """ValueError where the network of a folder has a setting that is not served; weights are not
-    looked at."""
+    looked at.
+    """
     _described(folder, DENOISERS)
 
 
@@ -314,7 +319,8 @@ def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config
 
 def _config(cls: str, raw: Config, place: Path) -> Config:
     """The arguments of the class; a setting it does not know, or that is not served, is refused
-    unless it is off."""
+    unless it is off.
+    """
     if cls not in ANY:
         return raw
     where, known, standard = (
@@ -335,7 +341,8 @@ def _config(cls: str, raw: Config, place: Path) -> Config:
 
 def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
     """The weight files of a component and their tensors, under today's names and without the names
-    of wrappers."""
+    of wrappers.
+    """
     found = _weight_file(place)
     files = _shards(found) if ".index." in found.name else [found]
     state: dict[str, Tensor] = {}
@@ -386,7 +393,8 @@ def _weight_file(place: Path) -> Path:
 
 def _shards(index: Path) -> list[Path]:
     """The files that an index lists; ValueError for one outside the folder, FileNotFoundError for
-    one not there."""
+    one not there.
+    """
     listed = _json(index).get("weight_map")
     names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
     if not names:

@@ -81,7 +81,8 @@ def tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
 @dataclass(frozen=True)
 class Pickled:
     """A network of an NVlabs pickle: its class, the keyword arguments it was built with, and its
-    tensors by name."""
+    tensors by name.
+    """
 
     cls: str
     kwargs: Mapping[str, object]
@@ -128,7 +129,8 @@ def _one_line(path: Path) -> Iterator[None]:
 
 def _check_container(path: Path) -> None:
     """Refuse the containers that ``torch.load`` hands to other loaders, and zip files without their
-    end."""
+    end.
+    """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
@@ -183,7 +185,8 @@ _PLAIN: dict[tuple[str, str], object] = {
 
 class _Inert:
     """Stands for an object of a training framework: takes whatever a pickle does to it, and does
-    nothing."""
+    nothing.
+    """
 
     def __init__(self, *_: object, **__: object): ...
     def __new__(cls, *_: object, **__: object) -> _Inert:
@@ -266,7 +269,8 @@ def _reconstruct(meta: Mapping[str, object]) -> _Node:
 
 def _storage(content: bytes) -> torch.TypedStorage:
     """In place of ``torch.storage._load_from_bytes``, which would unpickle ``content`` without any
-    restriction."""
+    restriction.
+    """
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError("the bytes of a tensor hold something else")

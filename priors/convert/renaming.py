@@ -35,7 +35,8 @@ class Renaming:
 
     def move(self, new: str, old: str, change: Callable[[Tensor], Tensor] | None = None) -> None:
         """Weight and, where there is one, bias of the layer ``old``; ``change`` is applied to the
-        weight."""
+        weight.
+        """
         weight = self.take(f"{old}.weight")
         self.state[f"{new}.weight"] = weight if change is None else change(weight)
         if self.has(f"{old}.bias"):

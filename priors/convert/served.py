@@ -128,13 +128,15 @@ SCHEDULERS = {
 
 def check_network(cls: str, config: Config, where: object) -> None:
     """ValueError, naming setting and value, where a network or autoencoder has a setting that is
-    not served."""
+    not served.
+    """
     _check(cls, config, {*ANY[cls], *HARMLESS.get(cls, ())}, where)
 
 
 def check_scheduler(kind: str, config: Config, where: object) -> None:
     """ValueError unless the numbers of a scheduler mean what they mean here; ``kind`` is ``vp`` or
-    ``flow``."""
+    ``flow``.
+    """
     cls = str(config.get("_class_name", SCHEDULERS[kind][0]))
     if cls not in SCHEDULERS[kind]:
         raise ValueError(
@@ -154,7 +156,8 @@ def _check(cls: str, config: Config, served: Collection[str], where: object) -> 
 
 def defaults(cls: str) -> dict[str, object]:
     """The settings of a class of the library and their defaults; empty where it has no such
-    class."""
+    class.
+    """
     import diffusers
 
     made = getattr(diffusers, cls, None)
@@ -169,7 +172,8 @@ def defaults(cls: str) -> dict[str, object]:
 
 def is_default(value: object, standard: object) -> bool:
     """Whether a value of a JSON file is the default. Nothing, false and an empty list all mean:
-    off."""
+    off.
+    """
     if value is False or (not value and not isinstance(value, int | float)):
         return not standard
     return value == (list(standard) if isinstance(standard, tuple) else standard)

@@ -1,5 +1,6 @@
 """One call of a converted prior, so that a network that cannot be called is refused before anything
-is written."""
+is written.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ class UNetLayout:
     @property
     def config(self) -> dict[str, object]:
         """Arguments of ``UNet2DModel``, or of ``UNet2DConditionModel`` where there is cross
-        attention."""
+        attention.
+        """
         shared: dict[str, object] = {
             "sample_size": self.image_size,
             "in_channels": self.in_channels,
@@ -109,7 +110,8 @@ def convert_unet(
     source: Mapping[str, Tensor], layout: UNetLayout, where: object
 ) -> dict[str, Tensor]:
     """The tensors of a ``UNetModel`` under diffusers' names; ValueError where one is missing or
-    left over."""
+    left over.
+    """
     moving = _Moving(source, layout, where)
     moving.ends()
     moving.down()

@@ -267,7 +267,8 @@ class Sleepy(Sampler):
 
     Parameters
     ----------
-    seconds: sleep.
+    seconds : float, default 0.3
+        Sleep.
     """
 
     card: ClassVar[Card] = Card(title="Sleepy", paper="none", equations="none")

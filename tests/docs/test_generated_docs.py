@@ -30,28 +30,32 @@ def test_every_setting_of_a_solver_is_described(name: str) -> None:
     )
 
 
-def test_notes_are_read_from_running_text() -> None:
+def test_notes_are_read_from_a_numpydoc_section() -> None:
     @dataclass
     class Example:
         """Something.
 
         Parameters
         ----------
-        steps: network calls; one each. eta, clip: two things, for
-        example 1.0 or 2. guidance (1 = none): weight; or index: a number.
+        steps : int
+            Network calls; one each.
+        eta, clip : float or bool, default 1.0
+            Two things, for
+            example 1.0 or 2.
 
-        Raises ValueError for steps: below 1.
+            A second paragraph.
+
+        Raises
+        ------
+        ValueError
+            For steps below 1.
         """
 
         steps: int
         eta: float
         clip: bool
-        guidance: float
-        index: int
 
     assert [(note.fields, note.names, note.text) for note in field_notes(Example)] == [
-        (("steps",), "steps", "network calls; one each."),
-        (("eta", "clip"), "eta, clip", "two things, for example 1.0 or 2."),
-        (("guidance",), "guidance (1 = none)", "weight"),
-        (("index",), "index", "a number."),
+        (("steps",), "steps", "Network calls; one each."),
+        (("eta", "clip"), "eta, clip", "Two things, for example 1.0 or 2. A second paragraph."),
     ]

@@ -1,5 +1,6 @@
 """Nearest: the prior's own sample, with the observed pixels of the measurement put back at every
-step."""
+step.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Nearest(Sampler):
 
     Parameters
     ----------
-    steps: network calls.
+    steps : int, default 100
+        Network calls.
     """
 
     card: ClassVar[Card] = Card(
