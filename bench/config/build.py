@@ -18,12 +18,13 @@ ROOT = "posterior_bench"
 
 PLACES = {
     "bench.arena": "bench.engine.arena",
-    "bench.executors": "bench.engine.executors",
+    "bench.executors.Serial": "bench.engine.serial",
+    "bench.executors.RayActors": "bench.engine.ray_actors",
     "bench.external": "bench.external.folder",
     "bench.standin": "bench.config.standin",
     "bench.torchscript": "bench.external.torchscript",
 }
-"""Where the modules lie that a ``_target_`` names in short.
+"""The modules of classes that a ``_target_`` names in short, by its module or its whole path.
 
 The names are part of the identity of a cell, so they stay when a module moves.
 """
@@ -49,7 +50,7 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     ours = module.split(".")[0] in PACKAGES
-    imported = f"{ROOT}.{PLACES.get(module, module)}" if ours else module
+    imported = f"{ROOT}.{PLACES.get(path, PLACES.get(module, module))}" if ours else module
     try:
         with foreign():
             found_there = getattr(importlib.import_module(imported), name)
