@@ -72,6 +72,7 @@ def test_a_cluster_of_this_machine_is_watched_and_listens_to_it_alone(
     monkeypatch.setattr(watchdog, "start", started.append)
     monkeypatch.setattr(ray_pool, "heed_again", lambda: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # of a test before this one
     ray_pool.stay_here("auto")
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
     ray_pool._connect("auto")
