@@ -13,8 +13,8 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gradient
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.likelihood import gradient
+from posterior_bench.solvers.shared.walk import walk
 
 VIEWS = ("native", "vp", "ve")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import CLEAN, Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gaussian_nll, gradient
+from posterior_bench.solvers.shared.likelihood import gaussian_nll, gradient
 
 COMPAT = ("none", "released")
 

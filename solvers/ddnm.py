@@ -13,7 +13,7 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.walk import walk
 
 COMPAT = ("none", "released")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import (
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.shared.likelihood import (
     gradient,
     perceptual_distance,
     residual_mean,

@@ -15,8 +15,8 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.diagonal import Diagonal
-from posterior_bench.solvers.intervals import seen_from
-from posterior_bench.solvers.likelihood import gaussian_nll
+from posterior_bench.solvers.shared.levels import seen_from
+from posterior_bench.solvers.shared.likelihood import gaussian_nll
 
 
 @dataclass(frozen=True)

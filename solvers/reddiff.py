@@ -14,7 +14,7 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gradient
+from posterior_bench.solvers.shared.likelihood import gradient
 
 TIMES = ("annealed", "random")
 REDUCTIONS = ("mean", "sum")

@@ -10,9 +10,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.shared.walk import walk
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class RePaint(Sampler):
     Parameters
     ----------
     steps : int, default 250
-        Levels of the grid, not network calls (see :func:`solvers.walk.walk`).
+        Levels of the grid, not network calls (see :func:`solvers.shared.walk.walk`).
     jump_length : int, default 10
         Levels a jump climbs.
     resamples : int, default 10

@@ -16,7 +16,7 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.consistency import mean_square, minimise, resample
-from posterior_bench.solvers.likelihood import gradient, residual_norm
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
 
 COMPAT = ("none", "released")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gaussian_nll, gradient
+from posterior_bench.solvers.shared.likelihood import gaussian_nll, gradient
 
 RATIO_MAX = 1e3  # the pull of the measurement is 0 / 0 at the alpha = 0 from which a flow starts
 

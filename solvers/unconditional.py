@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
 
 
 @dataclass(frozen=True)

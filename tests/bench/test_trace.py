@@ -26,7 +26,7 @@ from posterior_bench.bench.streams import Noise
 from posterior_bench.bench.trace import packed, unpacked
 from posterior_bench.bench.worker import Session, Worker
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.hooks import Conditioning, Features, masked_state
+from posterior_bench.solvers.latentpaint.hooks import Conditioning, Features, masked_state
 
 FEATURES = ("every_step", "every_k", "once")
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation
-from posterior_bench.solvers.chain import Chain
-from posterior_bench.solvers.intervals import Intervals
-from posterior_bench.solvers.refinement import Refinement
-from posterior_bench.solvers.vipaint_released import Released
-from posterior_bench.solvers.vipaint_settings import SWITCHES, Settings, parse
+from posterior_bench.solvers.vipaint.chain import Chain
+from posterior_bench.solvers.vipaint.intervals import Intervals
+from posterior_bench.solvers.vipaint.refinement import Refinement
+from posterior_bench.solvers.vipaint.released import Released
+from posterior_bench.solvers.vipaint.settings import SWITCHES, Settings, parse
 
 
 @dataclass(frozen=True)
 class VIPaint(Settings):
-    """VIPaint of Agarwal, Hope and Sudderth (2025): fit :mod:`solvers.chain`, then refine its
+    """VIPaint of Agarwal, Hope and Sudderth (2025): fit :mod:`solvers.vipaint.chain`, then refine its
     draws.
 
     Parameters

@@ -13,7 +13,10 @@ from posterior_bench.priors.base import BudgetExceeded
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.blended import Blended
 from posterior_bench.solvers.latentpaint import LatentPaint
-from posterior_bench.solvers.propagation import propagation_channels, propagation_modules
+from posterior_bench.solvers.latentpaint.propagation import (
+    propagation_channels,
+    propagation_modules,
+)
 
 
 def observation(prior, rows: int, mask: torch.Tensor | None = None) -> Observation:
@@ -74,7 +77,7 @@ def test_every_single_step_is_every_step_and_one_step_is_once(unet_prior, seeded
 def test_network_calls_of_250_steps(policy, calls, unet_prior, seeded_noise, monkeypatch):
     prior = unet_prior()
     monkeypatch.setattr(prior.net, "forward", lambda x, t, cond: torch.zeros_like(x))
-    monkeypatch.setattr("posterior_bench.solvers.hooks.feature_sites", lambda prior: {})
+    monkeypatch.setattr("posterior_bench.solvers.latentpaint.hooks.feature_sites", lambda prior: {})
     with prior.metered() as meter:
         LatentPaint(250, policy).draw(observation(prior, 1), prior, seeded_noise([0]))
     assert (meter.nfe, meter.nge) == (calls, 0)

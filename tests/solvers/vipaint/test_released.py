@@ -16,8 +16,8 @@ from posterior_bench.priors.latents import Latent
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Process
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.chain import Chain
 from posterior_bench.solvers.vipaint import VIPaint
+from posterior_bench.solvers.vipaint.chain import Chain
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.3], dtype=torch.float64)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from posterior_bench.solvers.base import Observation, Solver, lacking
-from posterior_bench.solvers.likelihood import NLL, perceptual_distance
+from posterior_bench.solvers.shared.likelihood import NLL, perceptual_distance
 
 SWITCHES: dict[str, str] = {
     "kl_mean_term": "The squared difference of means is multiplied by sigma_p^2 / 2 instead of "

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from posterior_bench.priors.process import Level, Process, Scalar
-from posterior_bench.solvers.chain import Chain, Denoiser, rows
-from posterior_bench.solvers.intervals import Intervals, seen_from
+from posterior_bench.solvers.shared.levels import seen_from
+from posterior_bench.solvers.vipaint.chain import Chain, Denoiser, rows
+from posterior_bench.solvers.vipaint.intervals import Intervals
 
 
 class Released(Chain):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.priors.train import OptimizerConfig, Trainer
-from posterior_bench.solvers.hooks import Conditioning, masked_state, propagation_sites
+from posterior_bench.solvers.latentpaint.hooks import Conditioning, masked_state, propagation_sites
 
 
 def region_max(h: Tensor, inside: Tensor) -> Tensor:

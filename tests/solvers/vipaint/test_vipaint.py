@@ -20,10 +20,10 @@ from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Flow, Level, Process
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.chain import Chain
-from posterior_bench.solvers.refinement import Refinement
 from posterior_bench.solvers.vipaint import VIPaint
-from posterior_bench.solvers.vipaint_settings import SWITCHES
+from posterior_bench.solvers.vipaint.chain import Chain
+from posterior_bench.solvers.vipaint.refinement import Refinement
+from posterior_bench.solvers.vipaint.settings import SWITCHES
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.0, 0.3, 1.2, -0.4], dtype=torch.float64)

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from posterior_bench.priors.process import Level, Process, Scalar
-from posterior_bench.solvers.intervals import Intervals, seen_from
+from posterior_bench.solvers.shared.levels import seen_from
+from posterior_bench.solvers.vipaint.intervals import Intervals
 
 Denoiser = Callable[[Tensor, Level], Tensor]
 
@@ -33,7 +34,7 @@ class Chain:
     prior's step keeps between keypoints (Eq. 23). ``intervals``: the levels above the top keypoint.
     """
 
-    # what the released code does differently while sampling; see solvers.vipaint_released
+    # what the released code does differently while sampling; see solvers.vipaint.released
     refine_noise: float = 1.0
     refine_share: float = 1.0
     sampling_guidance_from_top: bool = False

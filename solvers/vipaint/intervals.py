@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from posterior_bench.priors.process import Level, Process
+from posterior_bench.solvers.shared.levels import seen_from
 
 
 class Intervals:
@@ -58,15 +59,6 @@ class Intervals:
             Level.stack([levels[i + 1] for i in chosen]),
             weight,
         )
-
-
-def seen_from(top: Level, t: Level) -> Level:
-    """The level ``t`` as if ``top`` were clean: ``q(z_t | z_top) = N(alpha z_top, sigma^2)``."""
-    alpha = t.alpha / top.alpha
-    variance = t.sigma**2 - alpha**2 * top.sigma**2
-    return Level(
-        alpha, (variance * (variance > 0)) ** 0.5, t.t
-    )  # zero for top itself, whatever the round-off
 
 
 def _gain(top: Level, t: Level, s: Level) -> float:

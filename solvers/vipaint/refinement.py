@@ -14,9 +14,9 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Noise, Observation, Samples
-from posterior_bench.solvers.chain import Chain
-from posterior_bench.solvers.likelihood import gradient, residual_norm
-from posterior_bench.solvers.vipaint_settings import Settings
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
+from posterior_bench.solvers.vipaint.chain import Chain
+from posterior_bench.solvers.vipaint.settings import Settings
 
 
 @dataclass(frozen=True)

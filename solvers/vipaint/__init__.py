@@ -1,0 +1,16 @@
+"""VIPaint: a variational posterior at a few noise levels, and guided draws from it.
+
+Read :mod:`~solvers.vipaint.solver` first. It uses, in this order:
+
+- :mod:`~solvers.vipaint.settings`: the hyper-parameters, their checks and the likelihood;
+- :mod:`~solvers.vipaint.intervals`: the noise levels above the top keypoint;
+- :mod:`~solvers.vipaint.chain`: the variational posterior and its KL terms;
+- :mod:`~solvers.vipaint.refinement`: draws from the fitted posterior, refined to images;
+- :mod:`~solvers.vipaint.released`: the differences of the released code, as switches.
+"""
+
+from __future__ import annotations
+
+from posterior_bench.solvers.vipaint.solver import VIPaint
+
+__all__ = ["VIPaint"]
