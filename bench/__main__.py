@@ -1,5 +1,5 @@
-"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.verbs`, exit codes
-in :mod:`bench.errors`.
+"""``python -m bench [verb] [overrides]``; no verb = run. Help is in :mod:`bench.cli.verbs`, exit codes
+in :mod:`bench.core.errors`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ if (
 ):  # python -m bench in a checkout: its own files, whatever is installed elsewhere
     sys.path[0] = str(Path(__file__).resolve().parents[1] / "src")
 
-from posterior_bench.bench.errors import BAD_INPUT, FAILED, UserError, unknown
-from posterior_bench.bench.fault import (
+from posterior_bench.bench.cli.last_resort import (
     flush,
     last_resort,
     prepare_streams,
@@ -22,8 +21,9 @@ from posterior_bench.bench.fault import (
     say,
     silence,
 )
-from posterior_bench.bench.stop import exit_code, farewell, forget, heed_signals, is_stop
-from posterior_bench.bench.verbs import HELP, everything, one
+from posterior_bench.bench.cli.verbs import HELP, everything, one
+from posterior_bench.bench.core.errors import BAD_INPUT, FAILED, UserError, unknown
+from posterior_bench.bench.core.signals import exit_code, farewell, forget, heed_signals, is_stop
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,14 +96,14 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    from posterior_bench.bench import prompts
-    from posterior_bench.bench.prior_paths import named
-    from posterior_bench.bench.problems import asked
+    from posterior_bench.bench.config import prompts
+    from posterior_bench.bench.config.prior_paths import named
+    from posterior_bench.bench.estimate.problems import asked
 
     asked(rest)
     rest = named(rest)
     if HELP[verb].settings:
-        from posterior_bench.bench.literal import literal, sweeps
+        from posterior_bench.bench.config.text_settings import literal, sweeps
 
         several = sweeps(rest)
         rest = literal(prompts.literal(rest, several), several)
@@ -118,7 +118,7 @@ def _help_of(verb: str) -> str:
 
 def _version() -> str:
     """The version, and the commit where one is known."""
-    from posterior_bench.bench.environment import NAME, origin, version
+    from posterior_bench.bench.core.environment import NAME, origin, version
 
     found = origin()
     changed = " with changes" if found["dirty"] else ""
@@ -134,63 +134,64 @@ def _parted(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _try(arguments: list[str]) -> int:
-    from posterior_bench.bench.tryout import command
+    from posterior_bench.bench.cli.try_photo import command
 
     return command(arguments)
 
 
 def _run(overrides: list[str]) -> int:
-    from posterior_bench.bench import hydra_node
-    from posterior_bench.bench.overrides import check, parse
-    from posterior_bench.bench.studies import cells, expand, refuse_unset
+    from posterior_bench.bench.config import hydra_settings
+    from posterior_bench.bench.config.overrides import check, parse
+    from posterior_bench.bench.config.studies import cells, expand, refuse_unset
 
-    parsed = hydra_node.flags(overrides)
+    parsed = hydra_settings.flags(overrides)
     flags = [argument for argument in overrides if argument not in parsed.overrides]
-    hydra_node.demand_launcher(parse(parsed.overrides))
+    hydra_settings.demand_launcher(parse(parsed.overrides))
     sweeps = expand(parsed.overrides)
     checked = [check(sweep, parsed.multirun, study_sweep=True) for sweep in sweeps]
     if len(sweeps) > 1:
         refuse_unset(sweeps)
-    from posterior_bench.bench import app, console
+    from posterior_bench.bench.cli import app
+    from posterior_bench.bench.engine import display
 
     every = cells(parsed.overrides)
-    console.SWEEP.cells = len(every)
+    display.SWEEP.cells = len(every)
     # Hydra reads sys.argv; it is given ours without the verb, a sweep of the study at a time
     for lines in checked:
         sys.argv = [sys.argv[0], *flags, *lines]
         app.launch()
     if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
-    from posterior_bench.bench import sinks
-    from posterior_bench.bench.finish import finish, finish_elsewhere
-    from posterior_bench.bench.plugins import admit_of
+    from posterior_bench.bench.cli.finish import finish, finish_elsewhere
+    from posterior_bench.bench.config.plugins import admit_of
+    from posterior_bench.bench.engine import trackers
 
     if not app.OUTCOMES:
         admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
     good = (
-        finish(app.OUTCOMES, console.SWEEP.cells)
+        finish(app.OUTCOMES, display.SWEEP.cells)
         if app.OUTCOMES
         else finish_elsewhere(app.SWEEPS[-1], every)
     )
-    sinks.finish()
+    trackers.finish()
     return 0 if good else FAILED
 
 
 def _plan(arguments: list[str]) -> int:
-    from posterior_bench.bench.forecast import command
+    from posterior_bench.bench.estimate.forecast import command
 
     return command(arguments)
 
 
 def _ls(arguments: list[str]) -> int:
-    from posterior_bench.bench.catalog import listing
+    from posterior_bench.bench.config.catalog import listing
 
     print(listing(arguments[0].rstrip("=") if arguments else None))
     return 0
 
 
 def _show(arguments: list[str]) -> int:
-    from posterior_bench.bench.catalog import show_all
+    from posterior_bench.bench.config.catalog import show_all
 
     if not arguments:
         raise UserError("'show' takes group=name, for example: bench show solver=dps")
@@ -199,8 +200,8 @@ def _show(arguments: list[str]) -> int:
 
 
 def _check(overrides: list[str]) -> int:
-    from posterior_bench.bench.check import reports, summary, table
-    from posterior_bench.bench.console import out
+    from posterior_bench.bench.conformance.check import reports, summary, table
+    from posterior_bench.bench.core.terminal import out
 
     done = []
     for report in reports(overrides):
@@ -211,8 +212,8 @@ def _check(overrides: list[str]) -> int:
 
 
 def _new_solver(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
-    from posterior_bench.bench.new_solver import new_solver
+    from posterior_bench.bench.conformance.new_solver import new_solver
+    from posterior_bench.bench.core.terminal import out
 
     files, option = new_solver(arguments)
     for path in files:
@@ -227,7 +228,7 @@ def _new_solver(arguments: list[str]) -> int:
 
 
 def _doctor(arguments: list[str]) -> int:
-    from posterior_bench.bench.doctor import doctor
+    from posterior_bench.bench.estimate.doctor import doctor
 
     return doctor(arguments)
 
@@ -238,38 +239,39 @@ def _leaderboard(arguments: list[str]) -> int:
             "'leaderboard' takes one study folder, for example: bench leaderboard runs/default"
         )
     study = Path(arguments[0])
-    from posterior_bench.bench.record import check_study, planned_cells
+    from posterior_bench.bench.store.study_files import check_study, planned_cells
 
     check_study(study)
     planned_cells(study)
-    from posterior_bench.bench import console, figures, leaderboard
+    from posterior_bench.bench.analysis import figures, leaderboard
+    from posterior_bench.bench.core import terminal
 
     board = leaderboard.write(study)
-    console.out.print(leaderboard.table(board, console.out.width))
+    terminal.out.print(leaderboard.table(board, terminal.out.width))
     for path in (study / "leaderboard.csv", figures.write(study, board)):
         if path is not None:
-            console.out.print(f"{path}", style="dim")
+            terminal.out.print(f"{path}", style="dim")
     return 0
 
 
 def _status(arguments: list[str]) -> int:
-    from posterior_bench.bench.status import show
+    from posterior_bench.bench.cli.status import show
 
     return show(arguments)
 
 
 def _compact(arguments: list[str]) -> int:
-    from posterior_bench.bench.compact import command
+    from posterior_bench.bench.store.compaction import command
 
     return command(arguments)
 
 
 def _compare(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
+    from posterior_bench.bench.core.terminal import out
 
     if len(arguments) > 1 and "=" not in arguments[1]:
         return _diff(arguments)
-    from posterior_bench.bench.compare import compare
+    from posterior_bench.bench.analysis.compare import compare
 
     report, path = compare(arguments)
     out.print(report.text(), markup=False)
@@ -278,22 +280,22 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _diff(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
-    from posterior_bench.bench.diff import command
+    from posterior_bench.bench.analysis.diff import command
+    from posterior_bench.bench.core.terminal import out
 
     out.print(command(arguments), markup=False, highlight=False)
     return 0
 
 
 def _score(arguments: list[str]) -> int:
-    from posterior_bench.bench.score import command
+    from posterior_bench.bench.engine.score import command
 
     return command(arguments)
 
 
 def _report(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
-    from posterior_bench.bench.report import report
+    from posterior_bench.bench.core.terminal import out
+    from posterior_bench.bench.pages.report import report
 
     for path in report(arguments):
         out.print(f"{path}", style="dim")
@@ -301,23 +303,23 @@ def _report(arguments: list[str]) -> int:
 
 
 def _export_masks(overrides: list[str]) -> int:
-    from posterior_bench.bench.overrides import check
+    from posterior_bench.bench.config.overrides import check
 
     truth = [override for override in overrides if override.startswith("truth=")]
     if not {*truth} <= {"truth=true", "truth=false"}:
         raise UserError(f"{truth[-1]}: truth takes true or false")
     checked = check([override for override in overrides if override not in truth])
-    from posterior_bench.bench.app import compose
-    from posterior_bench.bench.export import export_masks
-    from posterior_bench.bench.run import plain
+    from posterior_bench.bench.cli.export_masks import export_masks
+    from posterior_bench.bench.config.compose import compose
+    from posterior_bench.bench.engine.run import plain
 
     export_masks(plain(compose(checked)[0]), truth=truth[-1:] == ["truth=true"])
     return 0
 
 
 def _convert(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
-    from posterior_bench.bench.convert import convert, next_command
+    from posterior_bench.bench.core.terminal import out
+    from posterior_bench.bench.external.conversion import convert, next_command
 
     folder = convert(arguments)
     out.print(f"{folder / 'prior.json'}", style="dim")
@@ -326,34 +328,34 @@ def _convert(arguments: list[str]) -> int:
 
 
 def _embed_prompts(arguments: list[str]) -> int:
-    from posterior_bench.bench.console import out
-    from posterior_bench.bench.embed import embed_prompts
+    from posterior_bench.bench.core.terminal import out
+    from posterior_bench.bench.external.text_encoders import embed_prompts
 
     out.print(f"{embed_prompts(arguments)}", style="dim")
     return 0
 
 
 def _train(overrides: list[str]) -> int:
-    from posterior_bench.bench.overrides import check
+    from posterior_bench.bench.config.overrides import check
 
     checked = check(overrides)
-    from posterior_bench.bench.app import compose
-    from posterior_bench.bench.run import plain
+    from posterior_bench.bench.config.compose import compose
+    from posterior_bench.bench.engine.run import plain
 
     config = plain(compose(checked)[0])
     if any(override.startswith("solver=") for override in overrides):
-        from posterior_bench.bench.train_solver import train_solver
+        from posterior_bench.bench.training.train_solver import train_solver
 
         train_solver(config, quiet=bool(config["quiet"]))
         return 0
-    from posterior_bench.bench.train import train_prior
+    from posterior_bench.bench.training.train_prior import train_prior
 
     train_prior(config, quiet=bool(config["quiet"]))
     return 0
 
 
 def _completion(arguments: list[str]) -> int:
-    from posterior_bench.bench.completion import command
+    from posterior_bench.bench.cli.completion import command
 
     return command(arguments)
 

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from posterior_bench.bench.build import build
-from posterior_bench.bench.catalog import CONF
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.catalog import CONF
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.priors.fingerprint import ROOT
 

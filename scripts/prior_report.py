@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posterior_bench.bench.streams import Key, Noise
-from posterior_bench.bench.train import sample_rows, sheet
+from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.training.train_prior import sample_rows, sheet
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.fashion import Fashion
 from posterior_bench.priors.base import Prior

@@ -3,7 +3,7 @@ METRIC``.
 
 Lines are sorted by their mean rank over the common cells, which every solver ran in: cells that
 only some ran in are easier or harder than others. ``python -m scripts.study_table STUDY --overall``
-prints the tables of the arena instead (:mod:`bench.arena_table`): averages over common cells with
+prints the tables of the arena instead (:mod:`bench.analysis.arena_table`): averages over common cells with
 intervals.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from posterior_bench.bench import arena_table, leaderboard
+from posterior_bench.bench.analysis import arena_table, leaderboard
 
 
 def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

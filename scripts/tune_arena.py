@@ -27,13 +27,13 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from posterior_bench.bench import leaderboard
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.build import arguments
-from posterior_bench.bench.catalog import option
-from posterior_bench.bench.record import read_yaml
-from posterior_bench.bench.run import run_job
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.config.build import arguments
+from posterior_bench.bench.config.catalog import option
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.engine.run import run_job
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.study_files import read_yaml
 
 STUDY = Path("runs/tune_arena")
 NAME, SEED = "arena-tune", 101  # the arena's truths are named arena-g2 and so on, its seed is 0

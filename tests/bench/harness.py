@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.plan import CellPlan
-from posterior_bench.bench.run import Outcome, prepare, run_job
-from posterior_bench.bench.store import TIMINGS
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.engine.plan import CellPlan
+from posterior_bench.bench.engine.run import Outcome, prepare, run_job
+from posterior_bench.bench.store.row_store import TIMINGS
 
 FAST = {
     "blended": ["solver.steps=12"],

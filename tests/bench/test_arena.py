@@ -9,13 +9,13 @@ import pytest
 import torch
 from tests.bench.harness import planned, rows, run
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.arena import PriorDraws, build_images
-from posterior_bench.bench.catalog import option, options
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.streams import Noise
-from posterior_bench.bench.worker import Session
+from posterior_bench.bench.config.catalog import option, options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.streams import Noise
+from posterior_bench.bench.engine.arena import PriorDraws, build_images
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.worker import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixtures import g2, modes25
 from posterior_bench.priors.process import VE

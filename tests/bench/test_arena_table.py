@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from posterior_bench.bench import arena_table
-from posterior_bench.bench.arena_table import common_cells, markdown, overall
+from posterior_bench.bench.analysis import arena_table
+from posterior_bench.bench.analysis.arena_table import common_cells, markdown, overall
 
 
 def images(*values: float) -> pd.Series:

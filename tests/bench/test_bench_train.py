@@ -16,8 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from posterior_bench.bench import train, training
-from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.training import loop, train_prior
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.load import load
 from posterior_bench.priors.train import TrainConfig, Trainer
@@ -53,7 +53,7 @@ class Patches(ImageSet):
 @pytest.fixture(autouse=True)
 def patches(monkeypatch):
     monkeypatch.setattr(
-        train, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
+        train_prior, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
     )
 
 
@@ -87,7 +87,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_whole_run(tmp_path):
-    assert train.train_prior(config(tmp_path), quiet=True) == tmp_path / "asset"
+    assert train_prior.train_prior(config(tmp_path), quiet=True) == tmp_path / "asset"
     facts = json.loads((tmp_path / "asset" / "prior.json").read_text())
     assert (facts["name"], facts["class_names"], facts["null_label"]) == (
         "asset",
@@ -110,23 +110,23 @@ def test_a_whole_run(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch, number):
-    train.train_prior(config(tmp_path / "whole"), quiet=True)
+    train_prior.train_prior(config(tmp_path / "whole"), quiet=True)
     with monkeypatch.context() as patch:
         stop_after(patch, 3, lambda: os.kill(os.getpid(), number))
         before = signal.getsignal(number)
         with pytest.raises(KeyboardInterrupt):
-            train.train_prior(config(tmp_path / "halves"), quiet=True)
+            train_prior.train_prior(config(tmp_path / "halves"), quiet=True)
         assert signal.getsignal(number) is before
     checkpoint = torch.load(tmp_path / "halves" / "run" / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == 3
     assert not (tmp_path / "halves" / "asset").exists()
-    train.train_prior(config(tmp_path / "halves"), quiet=True)
+    train_prior.train_prior(config(tmp_path / "halves"), quiet=True)
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
 
 
 def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, monkeypatch):
     """Killed after writing a row of the log and before the checkpoint it belongs to."""
-    train.train_prior(config(tmp_path / "whole"), quiet=True)
+    train_prior.train_prior(config(tmp_path / "whole"), quiet=True)
 
     class Killed(BaseException):
         pass
@@ -137,10 +137,10 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 6, kill)
         with pytest.raises(Killed):
-            train.train_prior(config(tmp_path / "halves"), quiet=True)
+            train_prior.train_prior(config(tmp_path / "halves"), quiet=True)
     log = tmp_path / "halves" / "run" / "loss.csv"
     log.write_text(log.read_text() + "6,99.0,9.0,9.0\n")
-    train.train_prior(config(tmp_path / "halves"), quiet=True)
+    train_prior.train_prior(config(tmp_path / "halves"), quiet=True)
     assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "2", "4", "6"]
     assert "9.0" not in log.read_text().split()[-1]
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
@@ -153,20 +153,20 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_finished_run_is_exported_again(tmp_path, monkeypatch):
-    train.train_prior(config(tmp_path), quiet=True)
+    train_prior.train_prior(config(tmp_path), quiet=True)
     first = weights(tmp_path)
     stop_after(monkeypatch, 7, lambda: pytest.fail("a finished run made another step"))
     (tmp_path / "asset" / "net.safetensors").unlink()
-    train.train_prior(config(tmp_path), quiet=True)
+    train_prior.train_prior(config(tmp_path), quiet=True)
     assert weights(tmp_path) == first
 
 
 def test_other_settings_do_not_continue_a_run(tmp_path):
-    train.train_prior(config(tmp_path), quiet=True)
+    train_prior.train_prior(config(tmp_path), quiet=True)
     with pytest.raises(
         UserError, match=r"holds a training with another lr, steps; give its settings again"
     ):
-        train.train_prior(config(tmp_path, lr=1e-3, steps=8), quiet=True)
+        train_prior.train_prior(config(tmp_path, lr=1e-3, steps=8), quiet=True)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -175,26 +175,26 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(
         UserError, match=r"cannot continue from .*checkpoint\.pt .*remove it to start anew"
     ):
-        train.train_prior(config(tmp_path), quiet=True)
+        train_prior.train_prior(config(tmp_path), quiet=True)
 
 
 def test_wrong_settings_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"prior\.train does not know learning_rate; its keys are .*lr"
     ):
-        train.Job.of(config(tmp_path, learning_rate=1))
+        train_prior.Job.of(config(tmp_path, learning_rate=1))
     lacking = config(tmp_path)
     del lacking["prior"]["train"]["lr"]
     with pytest.raises(UserError, match=r"prior\.train lacks lr"):
-        train.Job.of(lacking)
+        train_prior.Job.of(lacking)
     with pytest.raises(UserError, match="unknown class 'Unet'; valid: UNet2D"):
-        train.train_prior(config(tmp_path, net={"class": "Unet"}), quiet=True)
+        train_prior.train_prior(config(tmp_path, net={"class": "Unet"}), quiet=True)
     with pytest.raises(UserError, match="nothing to train"):
-        train.Job.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())})
+        train_prior.Job.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())})
 
 
 def test_initial_weights_follow_the_seed_alone(tmp_path):
-    job, other = (train.Job.of(config(tmp_path, seed=seed)) for seed in (0, 1))
+    job, other = (train_prior.Job.of(config(tmp_path, seed=seed)) for seed in (0, 1))
     state = torch.get_rng_state()
     first, again, different = (
         j.prior(Patches("train")).net.state_dict() for j in (job, job, other)
@@ -205,7 +205,7 @@ def test_initial_weights_follow_the_seed_alone(tmp_path):
 
 
 def test_training_outside_the_main_thread(tmp_path):
-    worker = threading.Thread(target=train.train_prior, args=(config(tmp_path), True))
+    worker = threading.Thread(target=train_prior.train_prior, args=(config(tmp_path), True))
     worker.start()
     worker.join()
     assert weights(tmp_path)
@@ -213,8 +213,8 @@ def test_training_outside_the_main_thread(tmp_path):
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr(training.console.out, "print", lines.append)
-    train.train_prior(config(tmp_path))
+    monkeypatch.setattr(loop.console.out, "print", lines.append)
+    train_prior.train_prior(config(tmp_path))
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["step 2", "step 4", "step 6"]
     assert lines[-2].endswith("0 min left")
     assert str(tmp_path / "asset") in lines[-1]
@@ -222,16 +222,22 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
 
 def test_sheet_places_images_row_by_row():
     values = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 4, 5)
-    pixels = np.asarray(Image.open(io.BytesIO(train.sheet(values, columns=2, scale=1, gap=1))))
+    pixels = np.asarray(
+        Image.open(io.BytesIO(train_prior.sheet(values, columns=2, scale=1, gap=1)))
+    )
     assert pixels.shape == (2 * 5 + 1, 2 * 6 + 1)
     assert [pixels[1, 1], pixels[1, 7], pixels[6, 1], pixels[6, 7]] == [0, 128, 255, 255]
     colour = torch.zeros(1, 3, 4, 5)
-    assert np.asarray(Image.open(io.BytesIO(train.sheet(colour, columns=1)))).shape == (12, 14, 3)
+    assert np.asarray(Image.open(io.BytesIO(train_prior.sheet(colour, columns=1)))).shape == (
+        12,
+        14,
+        3,
+    )
 
 
 @pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
 def test_shipped_training_settings_are_complete(name):
-    job = train.Job.of({"prior": yaml.safe_load((CONF / f"{name}.yaml").read_text())})
+    job = train_prior.Job.of({"prior": yaml.safe_load((CONF / f"{name}.yaml").read_text())})
     assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == (
         "priors",
         "assets",
@@ -278,7 +284,7 @@ LATENT = {
 
 
 def test_a_latent_prior_is_trained_in_two_stages(tmp_path):
-    train.train_prior(config(tmp_path, **LATENT), quiet=True)
+    train_prior.train_prior(config(tmp_path, **LATENT), quiet=True)
     prior = load(tmp_path / "asset")
     assert (prior.image_shape, prior.latent_shape) == ((1, 8, 8), (1, 4, 4))
     x = Patches("train").images(Patches("train").ids)
@@ -299,7 +305,7 @@ def test_a_latent_prior_is_trained_in_two_stages(tmp_path):
 
 @pytest.mark.parametrize("steps", [2, 7], ids=["in the autoencoder", "in the denoiser"])
 def test_a_latent_training_continues_bit_for_bit(tmp_path, monkeypatch, steps):
-    train.train_prior(config(tmp_path / "whole", **LATENT), quiet=True)
+    train_prior.train_prior(config(tmp_path / "whole", **LATENT), quiet=True)
     made = []
     original = Trainer.step
 
@@ -312,8 +318,8 @@ def test_a_latent_training_continues_bit_for_bit(tmp_path, monkeypatch, steps):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
         with pytest.raises(KeyboardInterrupt):
-            train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
-    train.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
+            train_prior.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
+    train_prior.train_prior(config(tmp_path / "halves", **LATENT), quiet=True)
     assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
     latents = [
         (tmp_path / run / "asset" / "latent.safetensors").read_bytes()
@@ -326,9 +332,9 @@ def test_wrong_settings_of_an_autoencoder_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"prior\.train\.autoencoder does not know gan; its keys are .*kl"
     ):
-        train.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}}))
+        train_prior.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}}))
     with pytest.raises(UserError, match=r"prior\.train\.autoencoder lacks kl"):
-        train.Job.of(
+        train_prior.Job.of(
             config(
                 tmp_path,
                 **{**LATENT, "autoencoder": {k: v for k, v in AUTOENCODER.items() if k != "kl"}},

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.bench.harness import planned, rows, run
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.budget import Trial, _largest, weightless, within_budget
-from posterior_bench.bench.build import build
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.errors import Inapplicable, UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.rig import Rig, small_prior, snapshot
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.conformance.small_problems import Rig, small_prior, snapshot
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.worker import Session, Worker
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.process import Level

@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.build import build, target
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.check import (
+from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.conformance.check import (
     FAIL,
     PASS,
     RUNNING,
@@ -37,8 +37,7 @@ from posterior_bench.bench.check import (
     examine,
     summary,
 )
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.rig import (
+from posterior_bench.bench.conformance.small_problems import (
     PRIORS,
     GlobalRandomness,
     Rig,
@@ -47,7 +46,8 @@ from posterior_bench.bench.rig import (
     reduced,
     small_prior,
 )
-from posterior_bench.bench.worker import Measurement
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.worker import Measurement
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixtures import smooth
@@ -369,7 +369,9 @@ def static(cls: Any, **node: Any) -> dict[str, Result]:
 
 def test_an_honest_class_keeps_the_static_promises():
     presets = {"fast": {"steps": 2}, "slow": {"steps": 9}}
-    found = static(Honest, _target_="bench.check.Code", preset="fast", presets=presets, steps=None)
+    found = static(
+        Honest, _target_="bench.conformance.check.Code", preset="fast", presets=presets, steps=None
+    )
     assert failed(found) == ["presets"]  # check.Code takes no steps
     found = static(Honest)
     assert [found[name].status for name in ("card", "settings", "presets")] == [

@@ -10,13 +10,13 @@ import pytest
 import torch
 from tests.bench.harness import assert_same_rows, planned, run
 
-from posterior_bench.bench import worker
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.plan import plan_cell, slices
-from posterior_bench.bench.reference import SIGMA_FLOOR, exact_reference
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.streams import Noise
-from posterior_bench.bench.worker import Session
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.streams import Noise
+from posterior_bench.bench.engine import worker
+from posterior_bench.bench.engine.exact_draws import SIGMA_FLOOR, exact_reference
+from posterior_bench.bench.engine.plan import plan_cell, slices
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.worker import Session
 from posterior_bench.solvers import blended
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.exact import Exact

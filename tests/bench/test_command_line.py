@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from posterior_bench.bench import errors
 from posterior_bench.bench.__main__ import VERBS, main
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.completion import SCRIPT, candidates
-from posterior_bench.bench.convert import _parser
-from posterior_bench.bench.errors import BAD_INPUT, UserError, mistakes, nearest
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.verbs import EXIT_CODES, HELP
+from posterior_bench.bench.cli.completion import SCRIPT, candidates
+from posterior_bench.bench.cli.verbs import EXIT_CODES, HELP
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core import errors
+from posterior_bench.bench.core.errors import BAD_INPUT, UserError, mistakes, nearest
+from posterior_bench.bench.external.conversion import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,10 +13,10 @@ import scipy.stats
 import yaml
 from PIL import Image
 
-from posterior_bench.bench import compare, leaderboard, paired, paper, paper_table
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.analysis import compare, leaderboard, paired, paper_table, papers
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.store.row_store import RowStore
 
 CARDS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
@@ -472,9 +472,9 @@ def test_printed_numbers_stand_beside_measured_ones_where_declared(tmp_path: Pat
 def test_a_deviation_counts_the_side_towards_the_printed_value(
     value: float, printed: str, deviation: float, shown: str
 ) -> None:
-    assert paper.deviation(value, 0.037, 0.266, printed) == pytest.approx(deviation, nan_ok=True)
-    assert math.isnan(paper.deviation(value, math.nan, math.nan, "0.3"))
-    number = paper.Printed("", "", "", "", "lpips", printed, "", "")
+    assert papers.deviation(value, 0.037, 0.266, printed) == pytest.approx(deviation, nan_ok=True)
+    assert math.isnan(papers.deviation(value, math.nan, math.nan, "0.3"))
+    number = papers.Printed("", "", "", "", "lpips", printed, "", "")
     assert paper_table._cell(number, paper_table.Measured(value, 0.037, 0.266)) == shown
 
 
@@ -521,7 +521,7 @@ def test_a_doubtful_number_keeps_its_flag(tmp_path: Path) -> None:
 )
 def test_values_as_printed(table: str, metric: str, line: str, value: str) -> None:
     keys = ("solver", "data", "mask", "operator", "prior")
-    printed = paper.lookup(table, dict(zip(keys, line.split(), strict=True)), metric)
+    printed = papers.lookup(table, dict(zip(keys, line.split(), strict=True)), metric)
     assert printed is not None and printed.value == value
 
 
@@ -533,14 +533,14 @@ def test_other_priors_metrics_and_empty_cells_have_no_printed_number() -> None:
         "operator": "inpainting",
         "prior": "imagenet64_edm",
     }
-    assert paper.lookup("vipaint-table6", line, "lpips_vgg")
-    assert paper.lookup("vipaint-table6", line, "lpips_alex") is None
-    assert paper.lookup("vipaint-table6", {**line, "prior": "imagenet64_adm"}, "lpips_vgg") is None
+    assert papers.lookup("vipaint-table6", line, "lpips_vgg")
+    assert papers.lookup("vipaint-table6", line, "lpips_alex") is None
+    assert papers.lookup("vipaint-table6", {**line, "prior": "imagenet64_adm"}, "lpips_vgg") is None
     assert (
-        paper.lookup("vipaint-table6", {**line, "operator": "gaussian_blur"}, "lpips_vgg") is None
+        papers.lookup("vipaint-table6", {**line, "operator": "gaussian_blur"}, "lpips_vgg") is None
     )
     assert (
-        paper.lookup(
+        papers.lookup(
             "vipaint-table7", {**line, "solver": "psld", "operator": "gaussian_blur"}, "lpips_vgg"
         )
         is None
@@ -548,7 +548,7 @@ def test_other_priors_metrics_and_empty_cells_have_no_printed_number() -> None:
 
 
 def test_names_point_at_options_that_exist() -> None:
-    from posterior_bench.bench.catalog import options
+    from posterior_bench.bench.config.catalog import options
 
     groups = {
         "dataset": ("data",),
@@ -556,19 +556,19 @@ def test_names_point_at_options_that_exist() -> None:
         "task": ("mask", "operator"),
         "method": ("solver",),
     }
-    for (column, printed), ours in paper.ours().items():
+    for (column, printed), ours in papers.ours().items():
         valid = {name for group in groups.get(column, ()) for name in options(group)}
         assert column == "metric" or ours <= valid, f"{column} '{printed}' is called {ours}"
 
 
 def test_every_table_is_whole_and_no_name_is_printed_twice() -> None:
-    assert len(paper.names()) == 10
-    for table in paper.names():
-        lines = paper.read(table)
+    assert len(papers.names()) == 10
+    for table in papers.names():
+        lines = papers.read(table)
         keys = [(p.dataset, p.prior, p.task, p.method, p.metric) for p in lines]
         assert len({*keys}) == len(keys) and all(p.value or p.flag == "not-reported" for p in lines)
         assert all(p.note for p in lines if p.flag), "a flag needs its reason"
     with pytest.raises(
         UserError, match=r"unknown study.paper 'vipaint-table1'. Did you mean 'vipaint-table"
     ):
-        paper.read("vipaint-table1")
+        papers.read("vipaint-table1")

@@ -12,12 +12,12 @@ import torch
 from tests.bench.harness import planned, rows, run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.check import SKIPPED, check_solver
-from posterior_bench.bench.docs import INPAINT, families, missing, pages
-from posterior_bench.bench.errors import Inapplicable
-from posterior_bench.bench.rig import PRIORS, small_prior
-from posterior_bench.bench.worker import Session
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.conformance.check import SKIPPED, check_solver
+from posterior_bench.bench.conformance.reference_pages import INPAINT, families, missing, pages
+from posterior_bench.bench.conformance.small_problems import PRIORS, small_prior
+from posterior_bench.bench.core.errors import Inapplicable
+from posterior_bench.bench.engine.worker import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.load import load, save
 

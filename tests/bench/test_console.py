@@ -11,18 +11,19 @@ import pytest
 from rich.console import Console
 from tests.bench.harness import planned
 
-from posterior_bench.bench import console, progress, pulse
-from posterior_bench.bench.announce import first_line
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.plan import Chunk
-from posterior_bench.bench.worker import Worker
+from posterior_bench.bench.cli.announce import first_line
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core import terminal as core_terminal
+from posterior_bench.bench.engine import display, progress, pulse
+from posterior_bench.bench.engine.plan import Chunk
+from posterior_bench.bench.engine.worker import Worker
 
 Command = Callable[..., list[str]]
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
-    """Makes ``console.out`` a terminal, or a pipe, whose text can be read; nothing counts as run
+    """Makes ``terminal.out`` a terminal, or a pipe, whose text can be read; nothing counts as run
     before."""
 
     def make(is_terminal: bool) -> io.StringIO:
@@ -30,9 +31,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
         drawn = Console(
             file=text, force_terminal=is_terminal, width=140, highlight=False, color_system=None
         )
-        monkeypatch.setattr(console, "out", drawn)
-        monkeypatch.setattr(console, "SWEEP", console.Sweep())
-        monkeypatch.setattr(console, "LINE_SECONDS", (math.inf, math.inf))
+        monkeypatch.setattr(core_terminal, "out", drawn)
+        monkeypatch.setattr(display, "SWEEP", display.Sweep())
+        monkeypatch.setattr(display, "LINE_SECONDS", (math.inf, math.inf))
         return text
 
     return make
@@ -45,7 +46,7 @@ def ran(command: list[str], quiet: bool = False) -> None:
         {"cell": plan.cell.name, "image_id": i, "draw": 0, "status": "oom", "message": "no memory"}
         for i in "ab"
     ]
-    with console.progress(plan, plan.chunks, quiet) as advance:
+    with display.progress(plan, plan.chunks, quiet) as advance:
         for chunk in plan.chunks[:-1]:
             advance(chunk, {"ok": 2 * len(chunk.images)})
         plan.store.write("last", rows)
@@ -56,7 +57,7 @@ def test_a_terminal_keeps_a_line_per_cell_with_the_reason(
     command: Command, terminal: Callable[[bool], io.StringIO]
 ) -> None:
     text = terminal(True)
-    console.SWEEP.cells = 3
+    display.SWEEP.cells = 3
     ran(command("blended"))
     shown = text.getvalue()
     assert "0 of 3 cells done, 2 after this one" in shown and "14/14" in shown
@@ -77,10 +78,10 @@ def test_a_pipe_gets_one_plain_line_and_quiet_none(
 
 
 def test_the_time_ahead_is_that_of_the_cells_so_far() -> None:
-    sweep = console.Sweep(cells=10, there=2, took=[30.0, 90.0])
+    sweep = display.Sweep(cells=10, there=2, took=[30.0, 90.0])
     assert sweep.ahead() == "4 of 10 cells done, 5 after this one, about 5 min"
-    assert console.Sweep(cells=10).ahead() == "0 of 10 cells done, 9 after this one"
-    assert console.Sweep(cells=3, took=[1.0, 1.0]).ahead() == ""
+    assert display.Sweep(cells=10).ahead() == "0 of 10 cells done, 9 after this one"
+    assert display.Sweep(cells=3, took=[1.0, 1.0]).ahead() == ""
 
 
 def test_a_title_with_brackets_is_no_markup(
@@ -92,7 +93,7 @@ def test_a_title_with_brackets_is_no_markup(
     chunk = Chunk("one", ["a"])
     plan = SimpleNamespace(cell=cell, chunks=[chunk], padded=1, rows=lambda chunks=(): 1)
     monkeypatch.setattr(progress, "_cost", lambda plan, stored: math.nan)
-    with console.progress(plan, [chunk], quiet=False) as advance:  # type: ignore[arg-type]
+    with display.progress(plan, [chunk], quiet=False) as advance:  # type: ignore[arg-type]
         advance(chunk, {"ok": 1})
     assert "✓ dps  betas=[0.9, 0.99]  fashion  box" in text.getvalue()
 
@@ -172,14 +173,14 @@ def test_a_bar_moves_within_a_chunk_and_a_pipe_gets_lines(
     monkeypatch.setattr(progress, "_cost", lambda plan, stored: 12.0)
     plan = planned(command("blended"))
     text = terminal(True)
-    with console.progress(plan, plan.chunks, quiet=False):
+    with display.progress(plan, plan.chunks, quiet=False):
         pulse.tell(plan.chunks[0].name, 36)
     assert " 3/14" in text.getvalue() and "36 passes" in text.getvalue()
     text = terminal(False)
     now = [0.0]
-    monkeypatch.setattr(console, "LINE_SECONDS", (5.0, 30.0))
-    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    with console.progress(plan, plan.chunks, quiet=False):
+    monkeypatch.setattr(display, "LINE_SECONDS", (5.0, 30.0))
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with display.progress(plan, plan.chunks, quiet=False):
         for now[0] in (4.0, 6.0, 7.0, 35.9, 36.0):
             pulse.tell(plan.chunks[0].name, int(6 * now[0] / 6))
     lines = text.getvalue().splitlines()

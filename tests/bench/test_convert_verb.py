@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.catalog import option, options, show
+from posterior_bench.bench.config.catalog import option, options, show
 from posterior_bench.priors.load import load
 
 
@@ -204,7 +204,7 @@ def test_the_library_may_be_named_or_seen_and_the_next_command_is_said(
 def test_the_next_command_uses_names_where_there_are_some(folder, tmp_path, monkeypatch):
     """A published prior in its own folder has a name; any other folder is written so that it is
     read as a path."""
-    from posterior_bench.bench.convert import next_command
+    from posterior_bench.bench.external.conversion import next_command
 
     monkeypatch.chdir(tmp_path)
     for to, prior in (
@@ -277,7 +277,7 @@ def test_a_published_prior_says_how_to_convert_it(name, tmp_path, monkeypatch):
     assert content["path"] == f"checkpoints/{name}"
     command = option("prior", name).summary.split("`")[1].split()
     assert command[:2] == ["bench", "convert"] and " ".join(command) in show(f"prior={name}")
-    from posterior_bench.bench.convert import _OPTIONS, _parser
+    from posterior_bench.bench.external.conversion import _OPTIONS, _parser
 
     given = _parser().parse_args(command[2:])
     assert str(given.to) == content["path"]

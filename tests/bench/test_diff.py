@@ -11,10 +11,10 @@ import pytest
 import scipy.stats
 import yaml
 
-from posterior_bench.bench import diff
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.analysis import diff
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.store.row_store import RowStore
 
 CARDS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB", "version": 1},

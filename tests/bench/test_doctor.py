@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from posterior_bench.bench import doctor as module
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.catalog import option
-from posterior_bench.bench.doctor import Finding, examine
-from posterior_bench.bench.memory import Costs
+from posterior_bench.bench.config.catalog import option
+from posterior_bench.bench.estimate import doctor as module
+from posterior_bench.bench.estimate.doctor import Finding, examine
+from posterior_bench.bench.estimate.memory import Costs
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.adm import LAYOUTS, adm_layout
 from posterior_bench.priors.convert.compvis import compvis_layout

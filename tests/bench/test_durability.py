@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tests.bench.test_store import row
 
-from posterior_bench.bench.compact import compact
-from posterior_bench.bench.store import RowStore, write_atomic
+from posterior_bench.bench.store.compaction import compact
+from posterior_bench.bench.store.row_store import RowStore, write_atomic
 
 Events = list[tuple[str, int, int]]
 

@@ -15,7 +15,11 @@ from safetensors.torch import load_file
 from tests.bench.encoders import LENGTH, letters, pipeline, transformers
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.embed import T5_TOKENS, stable_diffusion, stable_diffusion_3
+from posterior_bench.bench.external.text_encoders import (
+    T5_TOKENS,
+    stable_diffusion,
+    stable_diffusion_3,
+)
 from posterior_bench.priors.convert.hub import _prompts
 
 __all__ = ["transformers"]  # a fixture

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 from tests.bench.harness import planned, rows, run
 
-from posterior_bench.bench import leaderboard
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.export import export_masks
-from posterior_bench.bench.external import answer_names
-from posterior_bench.bench.run import plain
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.cli.export_masks import export_masks
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.external.folder import answer_names
 
 IDS = [f"{i}.png" for i in range(7)]
 Make = Callable[..., list[str]]
@@ -300,7 +300,7 @@ def test_what_is_neither_directory_nor_parquet_is_refused(scored, tmp_path) -> N
 
 
 def test_images_that_change_after_the_plan_are_not_scored(scored, tmp_path) -> None:
-    from posterior_bench.bench.worker import Worker
+    from posterior_bench.bench.engine.worker import Worker
 
     made = written(tmp_path / "made", "{stem}_{draw}.png")
     plan = planned(scored(made))
@@ -344,7 +344,7 @@ def test_a_missing_optional_package_is_one_line(command, monkeypatch: pytest.Mon
 
 
 def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
-    from posterior_bench.bench.worker import Session
+    from posterior_bench.bench.engine.worker import Session
 
     index = pd.read_csv(exported / "index.csv")
     config = plain(compose(command("blended"))[0])
@@ -365,7 +365,7 @@ def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
 
 
 def test_noisy_measurements_are_exact_beside_the_picture(command, tmp_path) -> None:
-    from posterior_bench.bench.worker import Session
+    from posterior_bench.bench.engine.worker import Session
 
     noisy = [*command("blended", "operator.sigma=0.7", "seed=4", out="exported")]
     folder = export_masks(plain(compose(noisy)[0]))

@@ -16,11 +16,11 @@ import pytest
 import torch
 from tests.bench.harness import assert_same_rows, planned, rows, run
 
-from posterior_bench.bench import leaderboard
-from posterior_bench.bench.errors import DeviceLost, UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.plan import CellPlan
-from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import DeviceLost, UserError
+from posterior_bench.bench.engine.plan import CellPlan
+from posterior_bench.bench.engine.worker import Session, Worker
 from posterior_bench.solvers import blended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +134,7 @@ def test_a_chunk_that_takes_too_long_becomes_timeout_rows(command, drawing, monk
     """A clock that a test turns: every network evaluation of the second chunk takes an hour."""
     healthy = rows(work(command(out="healthy")))
     now, hours = [0.0], [0]
-    monkeypatch.setattr("posterior_bench.bench.worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("posterior_bench.bench.engine.worker.time.monotonic", lambda: now[0])
     calls = iter(range(99))
 
     def act(obs, prior):
@@ -209,7 +209,7 @@ def test_a_lost_device_keeps_the_rows_and_stops(command, drawing) -> None:
 def test_a_cell_whose_first_rows_fail_alike_is_stopped(
     command, drawing, monkeypatch, capsys
 ) -> None:
-    from posterior_bench.bench.finish import finish
+    from posterior_bench.bench.cli.finish import finish
 
     calls = iter(range(99))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from posterior_bench.bench import figures
+from posterior_bench.bench.analysis import figures
 
 COLUMNS = ["solver", "data", "mask", "operator", "nfe", "psnr", "psnr_lo", "psnr_hi"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.bench.harness import run
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.finish import finish, finish_elsewhere
+from posterior_bench.bench.cli.finish import finish, finish_elsewhere
+from posterior_bench.bench.config.compose import compose
 
 SMALL = ("data.images=2", "solver.steps=2")
 

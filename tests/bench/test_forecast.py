@@ -14,18 +14,18 @@ from omegaconf import OmegaConf
 from tests.bench.harness import rows, run
 from tests.bench.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE, cell  # noqa: F401 - a fixture
 
-from posterior_bench.bench import calls, forecast
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.build import build
-from posterior_bench.bench.calls import TooMuch, measured
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.counts import SHORT, Counts, Kind, count
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.forecast import Ask, _configurations, forecasted
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.studies import cells
-from posterior_bench.bench.worker import Worker
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.studies import cells
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.worker import Worker
+from posterior_bench.bench.estimate import call_times, forecast
+from posterior_bench.bench.estimate.call_counts import SHORT, Counts, Kind, count
+from posterior_bench.bench.estimate.call_times import TooMuch, measured
+from posterior_bench.bench.estimate.forecast import Ask, _configurations, forecasted
 from posterior_bench.priors.load import verify
 from posterior_bench.priors.process import VE, VP
 
@@ -246,7 +246,7 @@ def test_memory_is_looked_at_before_anything_is_loaded(monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise AssertionError("the prior was loaded")
 
-    monkeypatch.setattr(calls, "shared", refuse)
+    monkeypatch.setattr(call_times, "shared", refuse)
     node = {"_target_": "priors.load.load", "path": "priors/assets/fashion"}
     with pytest.raises(
         TooMuch, match=r"its weights \(0.0 GiB\) and the activations of one call do not fit"
@@ -255,8 +255,8 @@ def test_memory_is_looked_at_before_anything_is_loaded(monkeypatch: pytest.Monke
 
 
 def test_a_call_that_would_take_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_speed", lambda device: 1e3)
-    monkeypatch.setattr(calls, "shared", None)
+    monkeypatch.setattr(call_times, "_speed", lambda device: 1e3)
+    monkeypatch.setattr(call_times, "shared", None)
     with pytest.raises(
         TooMuch, match=r"one call takes about \d+ s on this CPU, more than \d+ s allow"
     ):

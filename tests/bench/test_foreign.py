@@ -16,10 +16,10 @@ import pytest
 import torch
 from tests.bench.harness import planned, rows, run
 
-from posterior_bench.bench import stop
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.foreign import MOST, Left, described, foreign
-from posterior_bench.bench.worker import Worker
+from posterior_bench.bench.core import signals
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.foreign import MOST, Left, described, foreign
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.metrics.psnr import PSNR
 from posterior_bench.solvers import blended
 
@@ -30,9 +30,9 @@ DRAW = BLENDED.draw
 @pytest.fixture
 def heeding() -> Iterator[None]:
     """Signals as the command line handles them."""
-    stop.heed_signals()
+    signals.heed_signals()
     yield
-    stop.forget()
+    signals.forget()
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_an_output_that_is_not_real_is_refused_by_its_type(
 
 
 def test_an_output_far_from_images_is_a_row_with_a_note(command, drawing, capsys) -> None:
-    from posterior_bench.bench.finish import finish
+    from posterior_bench.bench.cli.finish import finish
 
     drawing(lambda obs: torch.full_like(obs.y, 255.0))
     outcome = run(command("blended", "data.images=2"))
@@ -205,7 +205,7 @@ def test_a_constructor_that_exits_is_refused_and_no_good_end(command, monkeypatc
 
 
 def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> None:
-    from posterior_bench.bench.overrides import check
+    from posterior_bench.bench.config.overrides import check
 
     (tmp_path / "own.py").write_text("import sys\nclass Own:\n    pass\nsys.exit(0)\n")
     rest = [line for line in command() if not line.startswith("solver")]
@@ -216,7 +216,7 @@ def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> 
 
 
 def test_a_check_of_a_solver_that_exits_is_no_good_end(monkeypatch) -> None:
-    from posterior_bench.bench.check import FAIL, Promise, _examine
+    from posterior_bench.bench.conformance.check import FAIL, Promise, _examine
 
     def leaves(subject: object) -> None:
         sys.exit(0)
@@ -236,7 +236,7 @@ def test_an_interrupt_is_told_apart_from_one_that_code_raises(heeding) -> None:
         raise KeyboardInterrupt("mine")
     with pytest.raises(KeyboardInterrupt), foreign():
         signal.raise_signal(signal.SIGINT)
-    assert stop.exit_code() == 130
+    assert signals.exit_code() == 130
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -251,15 +251,15 @@ def test_a_solver_that_swallows_a_signal_stores_nothing(
     plan = planned(command("blended", "data.images=2", "solver.steps=2"))
     with pytest.raises(KeyboardInterrupt):
         Worker("cpu", 1).run(plan, plan.chunks[0])
-    assert not plan.store.shards() and stop.exit_code() == code
+    assert not plan.store.shards() and signals.exit_code() == code
     with pytest.raises(KeyboardInterrupt):  # whoever goes on all the same gets no further
         Worker("cpu", 1).run(plan, plan.chunks[0])
 
 
 def test_the_signal_is_raised_again_in_a_loop_that_swallows_it(heeding, monkeypatch) -> None:
-    monkeypatch.setattr(stop, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.02)
     swallowed = 0
-    with pytest.raises(stop.Terminated), foreign():
+    with pytest.raises(signals.Terminated), foreign():
         while swallowed < 3:
             try:
                 if not swallowed:
@@ -267,7 +267,7 @@ def test_the_signal_is_raised_again_in_a_loop_that_swallows_it(heeding, monkeypa
                 time.sleep(30)
             except BaseException:
                 swallowed += 1
-    assert swallowed == 3 and stop.exit_code() == 143
+    assert swallowed == 3 and signals.exit_code() == 143
 
 
 def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(
@@ -280,14 +280,14 @@ def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(
         codes.append(code)
         ended.set()
 
-    monkeypatch.setattr(stop, "AGAIN_SECONDS", 0.02)
-    monkeypatch.setattr(stop, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(stop, "_END", end)
-    with pytest.raises(stop.Terminated), foreign():
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(signals, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(signals, "_END", end)
+    with pytest.raises(signals.Terminated), foreign():
         signal.setitimer(signal.ITIMER_REAL, 0)
         while not ended.is_set():
             try:
-                if not stop.came():
+                if not signals.came():
                     signal.raise_signal(signal.SIGTERM)
                 ended.wait(30)
             except BaseException:

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.bench.harness import run
 
-from posterior_bench.bench import plugins
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.build import target
-from posterior_bench.bench.errors import BAD_INPUT, UserError
-from posterior_bench.bench.interpolation import refuse, refuse_calls
-from posterior_bench.bench.overrides import check
+from posterior_bench.bench.config import plugins
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.interpolation import refuse, refuse_calls
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import BAD_INPUT, UserError
 
 SECRET = "s3cr3t-do-not-tell"
 Command = Callable[..., list[str]]
@@ -113,7 +113,9 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
 ) -> None:
     """``write_atomic(path, data)`` would write any file: YAML has bytes."""
     written = tmp_path / "written"
-    study = planted("data", _target_="bench.store.write_atomic", path=str(written), data=b"x")
+    study = planted(
+        "data", _target_="bench.store.row_store.write_atomic", path=str(written), data=b"x"
+    )
     assert ended("report", str(study)) == 0
     assert not written.exists()
 
@@ -121,10 +123,10 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
 @pytest.mark.parametrize(
     "path",
     [
-        "bench.store.write_atomic",
-        "bench.export.Path",
+        "bench.store.row_store.write_atomic",
+        "bench.cli.export_masks.Path",
         "priors.load.save",
-        "bench.plugins.import_module",
+        "bench.config.plugins.import_module",
         "os.system",
     ],
 )
@@ -225,7 +227,7 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
         OmegaConf.clear_resolvers()
         from hydra.core.utils import setup_globals
 
-        from posterior_bench.bench.schema import register
+        from posterior_bench.bench.config.schema import register
 
         register()
         setup_globals()

@@ -19,20 +19,24 @@ import yaml
 from PIL import Image
 from tests.bench.harness import planned, run
 
-from posterior_bench.bench import cell as cells
-from posterior_bench.bench import code, compact, environment, leaderboard, status, store
-from posterior_bench.bench import score as scoring
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.cell import cell_of, label
-from posterior_bench.bench.compare import compare
-from posterior_bench.bench.errors import UserError, WrongCell
-from posterior_bench.bench.pictures import Scene
-from posterior_bench.bench.report import report
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.score import score
-from posterior_bench.bench.store import RowStore, read_study
-from posterior_bench.bench.worker import shared
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.analysis.compare import compare
+from posterior_bench.bench.cli import status
+from posterior_bench.bench.config import cell as cells
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.cell import cell_of, label
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core import environment
+from posterior_bench.bench.core.errors import UserError, WrongCell
+from posterior_bench.bench.engine import score as scoring
+from posterior_bench.bench.engine import source_code
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.score import score
+from posterior_bench.bench.engine.worker import shared
+from posterior_bench.bench.pages.report import report
+from posterior_bench.bench.pages.thumbnails import Scene
+from posterior_bench.bench.store import compaction, row_store
+from posterior_bench.bench.store.row_store import RowStore, read_study
 from posterior_bench.datasets import contents
 from posterior_bench.datasets.folder import Folder
 
@@ -75,7 +79,7 @@ def test_other_pictures_under_the_same_names_are_another_cell(command, roots) ->
     for outcome, root in zip(outcomes, roots, strict=True):
         rows = outcome.plan.store.read(["png", "psnr", "truth"]).set_index("image_id")
         for name, row in rows.iterrows():
-            drawn = np.asarray(Image.open(store.io.BytesIO(row["png"]))) / 127.5 - 1
+            drawn = np.asarray(Image.open(row_store.io.BytesIO(row["png"]))) / 127.5 - 1
             # PSNR of a range of 2, from the PNG and the user's own file
             assert row["psnr"] == pytest.approx(
                 10 * np.log10(4 / np.mean((drawn - pixels(root, name)) ** 2)), abs=1e-4
@@ -204,46 +208,48 @@ def test_a_new_file_is_not_kept_in_the_cache(
 
 def edited(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Files of the product with another byte, as if somebody had edited them."""
-    source = code._source
+    source = source_code._source
     monkeypatch.setattr(
-        code, "_source", lambda path: source(path) + b"# edited\n" * (path.name in names)
+        source_code, "_source", lambda path: source(path) + b"# edited\n" * (path.name in names)
     )
 
 
 def test_the_hash_of_a_solver_is_that_of_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
     node = {"_target_": "solvers.ddnm.DDNM"}
-    before = code.code_of(node)
-    assert before == code.code_of(node) and before != code.code_of({"_target_": "solvers.dps.DPS"})
+    before = source_code.code_of(node)
+    assert before == source_code.code_of(node) and before != source_code.code_of(
+        {"_target_": "solvers.dps.DPS"}
+    )
     for names, same in ((("dps.py",), True), (("ddnm.py",), False), (("base.py",), False)):
         with monkeypatch.context() as patch:
             edited(patch, *names)
-            assert (code.code_of(node) == before) is same, names
+            assert (source_code.code_of(node) == before) is same, names
 
 
 @pytest.mark.parametrize("folder", ["vipaint", "latentpaint"])
 def test_every_file_of_a_solvers_folder_counts(folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the package's ``__init__.py``, and modules that the class does not import."""
     node = options("solver")[{"vipaint": "vipaint2"}.get(folder, folder)].content
-    before = code.code_of(node)
+    before = source_code.code_of(node)
     paths = sorted((ROOT / "solvers" / folder).glob("*.py"))
     assert len(paths) > 3
-    source = code._source
+    source = source_code._source
     for path in [*paths, ROOT / "solvers" / "base.py"]:
         with monkeypatch.context() as patch:
             changed = path.resolve()
             patch.setattr(
-                code, "_source", lambda p, c=changed: source(p) + b"#" * (p.resolve() == c)
+                source_code, "_source", lambda p, c=changed: source(p) + b"#" * (p.resolve() == c)
             )
-            assert code.code_of(node) != before, path.name
+            assert source_code.code_of(node) != before, path.name
     edited(monkeypatch, "walk.py", "dps.py")
-    assert code.code_of(node) == before
+    assert source_code.code_of(node) == before
 
 
 def test_shared_pieces_count_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"_target_": name} for name in ("solvers.repaint.RePaint", "solvers.ddrm.DDRM")]
-    before = [code.code_of(node) for node in nodes]
+    before = [source_code.code_of(node) for node in nodes]
     edited(monkeypatch, "walk.py")
-    after = [code.code_of(node) for node in nodes]
+    after = [source_code.code_of(node) for node in nodes]
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
 
 
@@ -260,7 +266,7 @@ def test_a_run_with_another_source_is_refused_or_done_again(
     assert len(before.plan.store.read()) == 1
     run(command("blended", *FEW, "retry=true"))
     rows = before.plan.store.read(["code", "version"])
-    assert rows["code"].tolist() == [code.code_of(before.plan.cell.config["solver"])] * 2
+    assert rows["code"].tolist() == [source_code.code_of(before.plan.cell.config["solver"])] * 2
     assert rows["version"].unique().tolist() == [environment.version()]
 
 
@@ -390,7 +396,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "leaderboard": leaderboard.build,
     "rows": read_study,
     "status": status.read,
-    "compact": compact.compact,
+    "compact": compaction.compact,
     "report": lambda study: report([str(study)]),
     "score": lambda study: score(study, metric_nodes("metrics=[seam]")),
     "compare": lambda study: compare([str(study), "a=blended", "b=dps", "metric=psnr"]),
@@ -399,8 +405,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 def unbound(path: Path) -> None:
     """Write a shard as version 0.1.0 did, without the name of its cell in the footer."""
-    table = store._decode(path, store._everything, path.parents[1].name)
-    path.write_bytes(store._encode(path.stem, table, ""))
+    table = row_store._decode(path, row_store._everything, path.parents[1].name)
+    path.write_bytes(row_store._encode(path.stem, table, ""))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -665,10 +671,10 @@ def test_cells_without_recorded_content_stand_apart(tmp_path: Path) -> None:
 def test_old_rows_are_read_and_scored_with_a_word(command) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     for path in outcome.plan.store.shards():
-        table = store._decode(path, store._everything, path.parents[1].name).drop_columns(
+        table = row_store._decode(path, row_store._everything, path.parents[1].name).drop_columns(
             ["truth", "code", "version"]
         )
-        path.write_bytes(store._encode(path.stem, table, ""))
+        path.write_bytes(row_store._encode(path.stem, table, ""))
     assert outcome.plan.store.read(["truth"])["truth"].isna().all()
     done = score(outcome.study, metric_nodes("metrics=[seam]"))
     assert (done.written, list(done.unchecked)) == (2, [outcome.plan.cell.name])

@@ -17,8 +17,8 @@ import pytest
 import torch
 from tests.bench.harness import planned, rows
 
-from posterior_bench.bench.isolation import NotPutBack, Setting, _put_back, isolated
-from posterior_bench.bench.worker import Worker
+from posterior_bench.bench.core.isolation import NotPutBack, Setting, _put_back, isolated
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.solvers import blended
 
 BLENDED = blended.Blended
@@ -155,7 +155,7 @@ def test_everything_is_put_back_after_an_error_too() -> None:
 def test_what_cannot_be_put_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     box = [1]
     stuck = Setting("the box", lambda: box[0], lambda value: None)
-    monkeypatch.setattr("posterior_bench.bench.isolation.NUMBERS", (stuck,))
+    monkeypatch.setattr("posterior_bench.bench.core.isolation.NUMBERS", (stuck,))
     with (
         pytest.raises(NotPutBack, match="the code changed the box, which cannot be put back"),
         isolated(numbers=True),

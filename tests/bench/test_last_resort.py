@@ -16,13 +16,13 @@ import pytest
 from tests.bench.harness import run
 
 import posterior_bench.bench.__main__ as entry
-from posterior_bench.bench import fault
 from posterior_bench.bench.__main__ import VERBS, main
-from posterior_bench.bench.errors import BAD_INPUT, BUG, UserError
-from posterior_bench.bench.export import export_masks
-from posterior_bench.bench.hydra_node import demand_launcher
-from posterior_bench.bench.overrides import parse
-from posterior_bench.bench.verbs import HELP
+from posterior_bench.bench.cli import last_resort
+from posterior_bench.bench.cli.export_masks import export_masks
+from posterior_bench.bench.cli.verbs import HELP
+from posterior_bench.bench.config.hydra_settings import demand_launcher
+from posterior_bench.bench.config.overrides import parse
+from posterior_bench.bench.core.errors import BAD_INPUT, BUG, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., list[str]]
@@ -95,13 +95,13 @@ def test_any_error_is_one_line(
     def planted(arguments: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr(fault, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(last_resort, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setitem(VERBS, "status", planted)
     found, lines = ended(capfd, "status", "runs/x")
     assert found == code and len(lines) == 1
     assert lines[0].startswith("bench: ") and said in lines[0] and len(lines[0]) < 1200
     kept = re.search(r"traceback: (\S+)\)", lines[0])
-    assert (kept is None) == (fault._number(error) in fault._ADVICE or "ulimit" in said)
+    assert (kept is None) == (last_resort._number(error) in last_resort._ADVICE or "ulimit" in said)
     if kept:
         assert "in planted" in Path(kept[1]).read_text()
 
@@ -126,7 +126,7 @@ def test_every_verb_says_it_so(
 def test_a_traceback_that_cannot_be_written_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fault, "gettempdir", lambda: "/dev/full/nowhere")
+    monkeypatch.setattr(last_resort, "gettempdir", lambda: "/dev/full/nowhere")
     monkeypatch.setitem(VERBS, "status", lambda _: 1 // 0)
     code, lines = ended(capfd, "status")
     assert code == BUG and len(lines) == 1 and "could not be written either" in lines[0]
@@ -148,7 +148,7 @@ def test_a_job_under_hydra_too(
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("posterior_bench.bench.run.run_job", planted)
+    monkeypatch.setattr("posterior_bench.bench.engine.run.run_job", planted)
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     found, lines = ended(capfd, "run", *(["-m", "seed=1,2"] if sweep else []), *command())
@@ -191,7 +191,7 @@ def test_a_terminal_without_the_letter_gets_its_number() -> None:
     done = bench("show mask=nosuch\u2713; exit 0", PYTHONIOENCODING="ascii")
     assert "nosuch\\u2713" in done.stderr
     code = (
-        "from posterior_bench.bench.fault import prepare_streams as p; p(); print(chr(0x2713), "
+        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); print(chr(0x2713), "
         "chr(0xD800))"
     )
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
@@ -305,8 +305,8 @@ def test_a_metric_that_cannot_score_the_images_is_refused_before_anything_is_dec
 
 
 def exportable(command: Command, photos: Path, *more: str) -> dict[str, Any]:
-    from posterior_bench.bench.app import compose
-    from posterior_bench.bench.run import plain
+    from posterior_bench.bench.config.compose import compose
+    from posterior_bench.bench.engine.run import plain
 
     return plain(compose([*command("blended", "data.images=1"), *more])[0])
 
@@ -337,7 +337,7 @@ def test_an_export_that_fails_leaves_nothing(
     if there:
         (tmp_path / "new").mkdir()
     monkeypatch.setattr(
-        "posterior_bench.bench.export._index", full
+        "posterior_bench.bench.cli.export_masks._index", full
     )  # the last step: the pictures are written by then
     config = exportable(command, photos, f"out={tmp_path / 'new'}")
     with pytest.raises(OSError, match="No space"):
@@ -349,7 +349,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work() -> None:
-    from posterior_bench.bench.export import _demand_short
+    from posterior_bench.bench.cli.export_masks import _demand_short
 
     _demand_short(["a/" * 200 + "b" * 251])
     with pytest.raises(UserError, match="is 256 bytes long and file systems take 255"):

@@ -11,9 +11,9 @@ import yaml
 from tests.bench.harness import run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.build import suited
-from posterior_bench.bench.catalog import show
-from posterior_bench.bench.worker import Session, perceptual_distance, shared
+from posterior_bench.bench.config.build import suited
+from posterior_bench.bench.config.catalog import show
+from posterior_bench.bench.engine.worker import Session, perceptual_distance, shared
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.latents import KL
 from posterior_bench.priors.load import save

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from posterior_bench.bench import leaderboard, tables
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.analysis import leaderboard, tables
+from posterior_bench.bench.store.row_store import RowStore
 
 METRICS = {
     "psnr": {"title": "PSNR", "direction": "up", "unit": "dB"},
@@ -532,7 +532,9 @@ def test_a_folder_without_cells_is_refused(tmp_path: Path) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, bench.leaderboard; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, posterior_bench.bench.analysis.leaderboard; sys.exit('torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False

@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.literal import OTHER, TEXT, TEXTS, kind_of, literal, quoted
-from posterior_bench.bench.overrides import check
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.text_settings import OTHER, TEXT, TEXTS, kind_of, literal, quoted
+from posterior_bench.bench.core.errors import UserError
 
 ODD = [
     "2024_01_15",

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.build import build
-from posterior_bench.bench.cell import cell_of
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.external import hidden_share, pinned_mask
-from posterior_bench.bench.worker import measure
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.worker import measure
+from posterior_bench.bench.external.folder import hidden_share, pinned_mask
 from posterior_bench.datasets.fashion import Fashion
 
 

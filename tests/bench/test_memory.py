@@ -12,14 +12,14 @@ from tests.benchmarks.memory import LATENT, compared
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from posterior_bench.bench.architecture import without_weights
-from posterior_bench.bench.catalog import option
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.live import Ledger, Live, Unfinished
-from posterior_bench.bench.machine import DEVICES, Machine, bytes_of
-from posterior_bench.bench.memory import Costs, Estimate, _Line, rows_at_once, shortened
-from posterior_bench.bench.plan import slices
-from posterior_bench.bench.worker import BatchSize
+from posterior_bench.bench.config.catalog import option
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.plan import slices
+from posterior_bench.bench.engine.worker import BatchSize
+from posterior_bench.bench.estimate.architecture import without_weights
+from posterior_bench.bench.estimate.live_tensors import Ledger, Live, Unfinished
+from posterior_bench.bench.estimate.machine import DEVICES, Machine, bytes_of
+from posterior_bench.bench.estimate.memory import Costs, Estimate, _Line, rows_at_once, shortened
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.load import verify
 from posterior_bench.priors.process import VE
@@ -130,10 +130,10 @@ def test_an_estimate_is_near_what_a_run_takes(overrides: tuple[str, ...]) -> Non
 
 
 def test_only_solvers_that_ask_for_more_are_said_to_take_more() -> None:
-    from posterior_bench.bench.app import compose
-    from posterior_bench.bench.memory import estimate
-    from posterior_bench.bench.overrides import check
-    from posterior_bench.bench.run import plain
+    from posterior_bench.bench.config.compose import compose
+    from posterior_bench.bench.config.overrides import check
+    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.estimate.memory import estimate
 
     prior = verify("priors/assets/fashion")
     costs = Costs(prior)

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.bench.harness import planned
 
-from posterior_bench.bench import models
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.models import cache_folder, served
-from posterior_bench.bench.overrides import check
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.external import models
+from posterior_bench.bench.external.models import cache_folder, served
 from posterior_bench.priors.fingerprint import fingerprint
 from posterior_bench.priors.load import load
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from posterior_bench.bench import new_solver
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.build import arguments, build
-from posterior_bench.bench.check import check_solver
-from posterior_bench.bench.environment import ROOT
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.plugins import admit
+from posterior_bench.bench.config.build import arguments, build
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.plugins import admit
+from posterior_bench.bench.conformance import new_solver
+from posterior_bench.bench.conformance.check import check_solver
+from posterior_bench.bench.core.environment import ROOT
+from posterior_bench.bench.core.errors import UserError
 
 WORDS = {"mymethod": "mymethod", "MyMethod": "MyMethod"}
 

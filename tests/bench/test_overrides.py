@@ -2,10 +2,10 @@
 
 import pytest
 
-from posterior_bench.bench.catalog import GROUPS, listing, option, options, show
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.presets import settings
+from posterior_bench.bench.config.catalog import GROUPS, listing, option, options, show
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.presets import settings
+from posterior_bench.bench.core.errors import UserError
 
 GOOD = [
     [],
@@ -104,7 +104,7 @@ def test_show_refuses(argument: str) -> None:
 def test_yaml_lists_every_setting_of_the_class(name: str) -> None:
     import dataclasses
 
-    from posterior_bench.bench.build import build, target
+    from posterior_bench.bench.config.build import build, target
 
     content = option("solver", name).content
     fields = {f.name for f in dataclasses.fields(target(content))}

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.cell import label
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.own import following, remedy
-from posterior_bench.bench.run import _say, plain, prepare
+from posterior_bench.bench.config.cell import label
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.image_folders import following, remedy
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.run import _say, plain, prepare
 
 PRIOR = ("prior=smooth", "prior.shape=[1,16,16]")
 REST = ("solver=blended", "metrics=[psnr]", "draws=1", "quiet=true")

@@ -14,13 +14,14 @@ import pytest
 import yaml
 from tests.bench.test_leaderboard import make_cell
 
-from posterior_bench.bench import app, paper, paper_table
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.catalog import option, options
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.studies import cells, expand, refuse_unset
+from posterior_bench.bench.analysis import paper_table, papers
+from posterior_bench.bench.cli import app
+from posterior_bench.bench.config.catalog import option, options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.studies import cells, expand, refuse_unset
+from posterior_bench.bench.core.errors import UserError
 
 STUDIES = [name for name in options("study") if option("study", name).parts]
 
@@ -58,7 +59,7 @@ def test_a_study_names_only_what_exists(name: str, scale: str) -> None:
     cfg, choices = compose(check(cells([f"study={name}", f"scale={scale}"])[0], study_sweep=True))
     assert choices["study"] == name and cfg.study.skip_inapplicable
     table = cfg.study.get("paper")
-    assert (table in paper.names()) == (
+    assert (table in papers.names()) == (
         name.partition("_")[2] not in ("fig6", "fig8", "fig9", "fig17")
     )
 
@@ -68,7 +69,7 @@ def test_a_study_names_only_what_exists(name: str, scale: str) -> None:
 )
 def test_every_printed_number_with_a_counterpart_has_its_cell(name: str) -> None:
     """The transcription of a table and the study were written apart; they meet here."""
-    ours, table = paper.ours(), option("study", name).content["paper"]
+    ours, table = papers.ours(), option("study", name).content["paper"]
     there = set()
     for lines in cells([f"study={name}"]):
         cell = chosen(lines)
@@ -79,7 +80,7 @@ def test_every_printed_number_with_a_counterpart_has_its_cell(name: str) -> None
         there.add((cell["solver"], cell["data"], problem, prior))
     wanted = [
         (solver, data, problem, prior)
-        for p in paper.read(table)
+        for p in papers.read(table)
         for solver in ours.get(("method", p.method), ())
         for data in ours.get(("dataset", p.dataset), ())
         for problem in ours.get(("task", p.task), ())
@@ -99,7 +100,7 @@ def test_table_6_has_the_papers_cells_and_settings() -> None:
         "imagenet256": 15,
         "lsun_church": 12,
     }
-    assert len([p for p in paper.read("vipaint-table6") if p.value]) == len(every) == 45
+    assert len([p for p in papers.read("vipaint-table6") if p.value]) == len(every) == 45
     presets = [option("solver", c["solver"]).content["presets"][c["solver.preset"]] for c in every]
     guided = {
         (c["data"], c["solver"])
@@ -254,7 +255,7 @@ def _study(folder: Path, table: str) -> Path:
 
 
 def test_printed_and_measured_stand_where_the_paper_has_them(tmp_path: Path) -> None:
-    from posterior_bench.bench import leaderboard
+    from posterior_bench.bench.analysis import leaderboard
 
     here = {
         "data": "imagenet64",
@@ -287,7 +288,7 @@ def test_printed_and_measured_stand_where_the_paper_has_them(tmp_path: Path) -> 
 
 
 def test_a_prior_that_is_not_stated_may_be_any(tmp_path: Path) -> None:
-    from posterior_bench.bench import leaderboard
+    from posterior_bench.bench.analysis import leaderboard
 
     fid = {"fid": {"title": "FID", "direction": "down", "unit": ""}}
     here = {
@@ -308,7 +309,7 @@ def test_a_prior_that_is_not_stated_may_be_any(tmp_path: Path) -> None:
 def test_minutes_and_tests_are_those_of_the_study(tmp_path: Path) -> None:
     from scipy.stats import ttest_rel, wilcoxon
 
-    from posterior_bench.bench import leaderboard
+    from posterior_bench.bench.analysis import leaderboard
 
     here = {
         "data": "imagenet64",
@@ -338,7 +339,7 @@ def test_minutes_and_tests_are_those_of_the_study(tmp_path: Path) -> None:
         "image, time_min (A6000)" in table
         and "10 draws of one image on A6000 GPUs. Measured: seconds of" in table
     )
-    fig10 = [p for p in paper.read("vipaint-fig10") if p.metric.endswith("_p")]
+    fig10 = [p for p in papers.read("vipaint-fig10") if p.metric.endswith("_p")]
     moved = board.assign(mask="comod")
     shown = paper_table.Board(moved, tmp_path, {}, {})
     a, b = (

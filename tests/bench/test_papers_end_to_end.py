@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 from tests import checkpoints
 
-from posterior_bench.bench import app
 from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli import app
 
 SOLVERS = {
     "vipaint2": ["solver.iterations=2", "solver.refine_steps=2"],

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from posterior_bench.bench import catalog, plugins
-from posterior_bench.bench.build import target
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.overrides import check
+from posterior_bench.bench.config import catalog, plugins
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "bench_nearest"

@@ -8,7 +8,7 @@ import torch
 from tests.bench.harness import planned, run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.worker import _tf32
+from posterior_bench.bench.engine.worker import _tf32
 
 SMALL = [
     "solver.steps=2",

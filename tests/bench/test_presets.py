@@ -10,16 +10,16 @@ import pytest
 from tests.bench.harness import run
 from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
 
-from posterior_bench.bench import leaderboard
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.build import arguments, suited
-from posterior_bench.bench.catalog import option, options, show, show_all
-from posterior_bench.bench.cell import cell_of
-from posterior_bench.bench.docs import PRIORS, automatic, choices
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.presets import ORIGINS, choose, origins
-from posterior_bench.bench.run import plain, prepare
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.config.build import arguments, suited
+from posterior_bench.bench.config.catalog import option, options, show, show_all
+from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.presets import ORIGINS, choose, origins
+from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
+from posterior_bench.bench.engine.run import plain, prepare
 from posterior_bench.priors.load import save
 
 PUBLISHED = sorted(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.bench.harness import planned
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.catalog import option, show
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.prior_paths import named
+from posterior_bench.bench.config.catalog import option, show
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.prior_paths import named
+from posterior_bench.bench.core.errors import UserError
 
 FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
 

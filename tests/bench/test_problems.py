@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from posterior_bench.bench import problems
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import Inapplicable, UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.run import run_job
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.engine.run import run_job
+from posterior_bench.bench.estimate import problems
 
 SMALL = ["prior=smooth", "prior.shape=[1,8,8]", "metrics=[psnr]", "draws=1", "quiet=true"]
 

@@ -17,14 +17,15 @@ from tests.bench.encoders import LENGTH, letters, pipeline, transformers
 from tests.bench.harness import planned, rows, run
 from torch import Tensor
 
-from posterior_bench.bench import captions, embed
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.conditioning import Conditioning
-from posterior_bench.bench.errors import Inapplicable, UserError
-from posterior_bench.bench.leaderboard import build
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.prompts import literal
-from posterior_bench.bench.rig import small_prior
+from posterior_bench.bench.analysis.leaderboard import build
+from posterior_bench.bench.config import captions
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.prompts import literal
+from posterior_bench.bench.conformance.small_problems import small_prior
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.engine.conditioning import Conditioning
+from posterior_bench.bench.external import text_encoders
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.fashion import Fashion
 from posterior_bench.priors.base import Prior
@@ -293,9 +294,9 @@ def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
 
 def test_an_encoder_is_known_by_its_files_and_not_by_its_place(transformers, tmp_path):
     one, two = pipeline(tmp_path / "one", 1), pipeline(tmp_path / "two", 1)
-    assert embed.encoder_hash(one) == embed.encoder_hash(two)
+    assert text_encoders.encoder_hash(one) == text_encoders.encoder_hash(two)
     (two / "tokenizer" / "vocab.json").write_text("{}")
-    assert embed.encoder_hash(one) != embed.encoder_hash(two)
+    assert text_encoders.encoder_hash(one) != text_encoders.encoder_hash(two)
 
 
 # -- what would not be used ------------------------------------------------------------------------

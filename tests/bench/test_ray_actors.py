@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.bench.harness import planned
 
-from posterior_bench.bench import executors
-from posterior_bench.bench.errors import DeviceLost, UserError
-from posterior_bench.bench.executors import RayActors
-from posterior_bench.bench.plan import CellPlan, Chunk
+from posterior_bench.bench.core.errors import DeviceLost, UserError
+from posterior_bench.bench.engine import executors
+from posterior_bench.bench.engine.executors import RayActors
+from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
 
 class ActorDied(Exception):
@@ -134,23 +134,23 @@ def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(
 
 def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None:
     """They know of no signal, and would store the chunk that they are at."""
-    from posterior_bench.bench import stop
+    from posterior_bench.bench.core import signals
 
     plan, ended = planned(command()), []
     ray, comes = sys.modules["ray"], []
     wait, ray.kill = ray.wait, ended.append
     ray.wait = lambda *refs, **more: [*map(signal.raise_signal, comes)] or wait(*refs, **more)
     monkeypatch.setattr(executors, "_POOL", {"pool": SimpleNamespace(made=["one", "two"])})
-    stop.heed_signals()
+    signals.heed_signals()
     try:
         running = RayActors().run(plan, plan.chunks, 1)
         next(running)
         comes.append(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             list(running)
-        assert stop.exit_code() == 143 and ended == ["one", "two"] and not executors._POOL
+        assert signals.exit_code() == 143 and ended == ["one", "two"] and not executors._POOL
     finally:
-        stop.forget()
+        signals.forget()
 
 
 def test_a_full_disk_of_a_worker_is_no_traceback_of_ray(command, actors, monkeypatch) -> None:

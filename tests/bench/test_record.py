@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posterior_bench.bench.record import plan_text, read_yaml
+from posterior_bench.bench.store.study_files import plan_text, read_yaml
 
 RECORD = {
     "cell": "0aeedc27cb2fa41d",

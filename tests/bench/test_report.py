@@ -20,11 +20,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from posterior_bench.bench import figures, leaderboard, pictures
-from posterior_bench.bench import report as reports
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.report import command, report
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.analysis import figures, leaderboard
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.pages import report as reports
+from posterior_bench.bench.pages import thumbnails
+from posterior_bench.bench.pages.report import command, report
+from posterior_bench.bench.store.row_store import RowStore
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -392,8 +393,8 @@ def test_bad_settings_are_one_line(study: Path, given: list[str], said: str) -> 
 
 def test_pictures_end_with_the_budget_and_are_counted() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    size = len(pictures.data_uri(*pictures.thumbnail(noise)))
-    kept = pictures.Pictures(budget=3 * size)
+    size = len(thumbnails.data_uri(*thumbnails.thumbnail(noise)))
+    kept = thumbnails.Pictures(budget=3 * size)
     numbers = [kept.add(i, noise) for i in (0, 1, 1, 2, 3, 4)]
     assert numbers == [0, 1, 1, 2, None, None] and kept.left_out == 2
     assert sum(len(str(item["src"])) for item in kept.items) <= 3 * size
@@ -413,8 +414,8 @@ def test_a_large_study_stays_below_50_megabytes() -> None:
     # draws, maps, truth and observation, then three cases of three metrics with their own truth and
     # observation
     count = shown * (10 * 11 + 2) + 10 * 3 * 3 * 3
-    assert count * len(pictures.data_uri(*pictures.thumbnail(smooth))) < 50e6
-    assert pictures.BUDGET < 45e6
+    assert count * len(thumbnails.data_uri(*thumbnails.thumbnail(smooth))) < 50e6
+    assert thumbnails.BUDGET < 45e6
 
 
 def test_the_spread_is_that_of_the_draws() -> None:
@@ -422,7 +423,7 @@ def test_the_spread_is_that_of_the_draws() -> None:
     expected = (
         pd.DataFrame((draws / 127.5 - 1).reshape(5, -1)).std().to_numpy().reshape(4, 6, 3).mean(-1)
     )
-    np.testing.assert_allclose(pictures.spread(list(draws)), expected)
+    np.testing.assert_allclose(thumbnails.spread(list(draws)), expected)
 
 
 def test_front_of_a_hand_made_example() -> None:

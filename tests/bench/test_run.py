@@ -14,12 +14,12 @@ import pytest
 import torch
 from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.finish import describe
-from posterior_bench.bench.plan import slices
-from posterior_bench.bench.run import plain, run_job
-from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.bench.cli.finish import describe
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.plan import slices
+from posterior_bench.bench.engine.run import plain, run_job
+from posterior_bench.bench.engine.worker import Session, Worker
 from posterior_bench.solvers import blended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,7 +255,10 @@ def test_twenty_kills_and_the_same_rows(command) -> None:
     overrides = command("dps", "batch=2", "solver.steps=30", out="killed")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        [f"posterior_bench.bench.{name}" for name in ("run", "worker", "leaderboard")]
+        [
+            f"posterior_bench.bench.{name}"
+            for name in ("engine.run", "engine.worker", "analysis.leaderboard")
+        ]
     )
     rng, kills = random.Random(0), 0
     while kills < 20:

@@ -17,19 +17,19 @@ import yaml
 from PIL import Image
 from tests.bench.harness import assert_same_rows, rows, run
 
-from posterior_bench.bench import leaderboard
-from posterior_bench.bench.catalog import show
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.reference import DRAWS, exact_reference
-from posterior_bench.bench.statistics import (
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.analysis.statistics import (
     RESAMPLES,
     bootstrap_interval,
     generator,
     statistic_over_images,
 )
-from posterior_bench.bench.store import DifferentCopies, RowStore
-from posterior_bench.bench.streams import Key
-from posterior_bench.bench.worker import Measurement
+from posterior_bench.bench.config.catalog import show
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.engine.exact_draws import DRAWS, exact_reference
+from posterior_bench.bench.engine.worker import Measurement
+from posterior_bench.bench.store.row_store import DifferentCopies, RowStore
 from posterior_bench.datasets.folder import Folder
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.mixtures import smooth, two_modes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posterior_bench.bench.sheet import (
+from posterior_bench.bench.pages.contact_sheet import (
     HOLE,
     STRIPE,
     Panel,

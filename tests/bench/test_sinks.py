@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from tests.bench.harness import assert_same_rows, run
 
-from posterior_bench.bench import sinks
-from posterior_bench.bench.errors import UserError
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine import trackers
 
 Command = Callable[..., list[str]]
 
@@ -21,9 +21,9 @@ Command = Callable[..., list[str]]
 @pytest.fixture(autouse=True)
 def own_threads() -> Iterator[None]:
     """No tracker of another test, and none left behind."""
-    sinks.finish(0)
+    trackers.finish(0)
     yield
-    sinks.finish(0)
+    trackers.finish(0)
 
 
 class Recorder:
@@ -75,10 +75,10 @@ class Raises:
 def test_a_cell_is_one_run_with_progress_summary_and_images(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sinks.SINKS, "wandb", Recorder)
+    monkeypatch.setitem(trackers.SINKS, "wandb", Recorder)
     monkeypatch.setattr(Recorder, "told", [])
     outcome = run(command("blended", "logger=wandb"))
-    sinks.finish()
+    trackers.finish()
     kinds = [kind for kind, _ in Recorder.told]
     assert kinds == [
         "open",
@@ -112,7 +112,7 @@ def test_a_cell_is_one_run_with_progress_summary_and_images(
     }
     # a cell that is finished already opens no run
     run(command("blended", "logger=wandb"))
-    sinks.finish()
+    trackers.finish()
     assert len(Recorder.told) == len(kinds)
 
 
@@ -124,14 +124,14 @@ def test_a_tracker_that_fails_leaves_rows_and_outcome_untouched(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     alone = run(command("blended", out="alone"))
-    monkeypatch.setitem(sinks.SINKS, "wandb", Raises)
+    monkeypatch.setitem(trackers.SINKS, "wandb", Raises)
     monkeypatch.setattr(Raises, "where", where)
     for seed in (0, 1):
         outcome = run(command("blended", "logger=wandb", f"seed={seed}", out="tracked"))
         assert outcome.good
         if seed == 0:
             assert_same_rows(alone.plan, outcome.plan)
-    sinks.finish()
+    trackers.finish()
     (said,) = [line for line in "".join(capsys.readouterr()).splitlines() if "logger=wandb" in line]
     assert "no network" in said and "rows are not affected" in said
 
@@ -141,9 +141,9 @@ def test_a_tracker_that_hangs_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(Recorder, "told", [])
     monkeypatch.setattr(Recorder, "log", lambda self, values, step: time.sleep(3600))
-    monkeypatch.setitem(sinks.SINKS, "tensorboard", Recorder)
+    monkeypatch.setitem(trackers.SINKS, "tensorboard", Recorder)
     assert run(command("blended", "logger=tensorboard")).good
-    sinks.finish(0.1)
+    trackers.finish(0.1)
     assert "not finished after 0 s" in "".join(capsys.readouterr())
     assert [kind for kind, _ in Recorder.told] == ["open"]
 
@@ -153,7 +153,7 @@ def test_tensorboard_events_read_back(command: Command, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(command("blended", "logger=tensorboard"))
-    sinks.finish()
+    trackers.finish()
     (folder,) = (tmp_path / "study" / "trackers" / "tensorboard").iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -198,7 +198,7 @@ def test_wandb_offline_run_reads_back(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run(command("blended", "logger=wandb"))
-    sinks.finish(60)
+    trackers.finish(60)
     wandb.teardown()  # its own process writes the file, until now
     (folder,) = (tmp_path / "study" / "trackers" / "wandb").glob("offline-run-*")
     rows, summary = read_wandb(next(folder.glob("run-*.wandb")))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tests.bench.harness import assert_same_rows, planned, rows, run
 
-from posterior_bench.bench import executors, spread
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.plan import cut, slices
-from posterior_bench.bench.score import score
-from posterior_bench.bench.spread import idle_words, pieces
-from posterior_bench.bench.status import read
+from posterior_bench.bench.cli.status import read
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine import chunking, executors
+from posterior_bench.bench.engine.chunking import idle_words, pieces
+from posterior_bench.bench.engine.plan import cut, slices
+from posterior_bench.bench.engine.score import score
 
 ONE = ["data.images=1", "draws=5", "batch=2", "metrics=[psnr,consistency]"]
 """One image: network batches of 2 + 2 + 1 draws."""
@@ -107,7 +107,7 @@ def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(
     spread = run(command(solver, *ONE, "trace=true", out="spread")).plan
     monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 1, raising=False)
     whole = run(command(solver, *ONE, "trace=true", out="whole")).plan
-    assert (len(spread.chunks), len(whole.chunks)) == (3, 1)
+    assert (len(chunking.chunks), len(whole.chunks)) == (3, 1)
     assert spread.rows() == len(rows(spread)) == 5
     assert_same_rows(spread, whole)  # counted passes, traces and all
 
@@ -158,7 +158,7 @@ def test_a_budget_allows_every_part_its_share(command, three) -> None:
 
 
 def test_metrics_of_all_draws_keep_them_in_one_chunk(command, three, capsys) -> None:
-    spread.say_once.cache_clear()
+    chunking.say_once.cache_clear()
     lines = [
         line
         for line in command("blended", *ONE, "quiet=false")
@@ -176,7 +176,7 @@ def test_metrics_of_all_draws_keep_them_in_one_chunk(command, three, capsys) -> 
 def test_spreading_is_said_and_such_metrics_are_refused_later(
     command, three, capsys, tmp_path
 ) -> None:
-    spread.say_once.cache_clear()
+    chunking.say_once.cache_clear()
     lines = [line for line in command("blended", *ONE) if line != "quiet=true"]
     run([*lines, "quiet=false"])
     assert (

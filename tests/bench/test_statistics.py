@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from posterior_bench.bench.statistics import (
+from posterior_bench.bench.analysis.statistics import (
     bootstrap_interval,
     generator,
     means_over_images,

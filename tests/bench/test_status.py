@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.heartbeat import STALLED_SECONDS, beating, beats
-from posterior_bench.bench.status import rate, read, show, summary
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.cli.status import rate, read, show, summary
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.heartbeat import STALLED_SECONDS, beating, beats
+from posterior_bench.bench.store.row_store import RowStore
 
 
 def cell(

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from posterior_bench.bench import store
-from posterior_bench.bench.store import (
+from posterior_bench.bench.store import row_store
+from posterior_bench.bench.store.row_store import (
     CorruptShard,
     DifferentCopies,
     RowStore,
@@ -117,9 +117,11 @@ def test_rows_are_sorted_as_by_pandas_and_come_once(tmp_path: Path, seed: int) -
         ]
         rows.write(str(name), stored[-9:])
     expected = (
-        pd.DataFrame(stored).drop_duplicates(store.KEY).sort_values(store.KEY, ignore_index=True)
+        pd.DataFrame(stored)
+        .drop_duplicates(row_store.KEY)
+        .sort_values(row_store.KEY, ignore_index=True)
     )
-    for column in (*store.KEY, "psnr"):
+    for column in (*row_store.KEY, "psnr"):
         assert rows.read()[column].tolist() == expected[column].tolist()
 
 
@@ -187,14 +189,14 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     rows.write("x", [row("a", psnr=21.5), row("b", psnr=22.5)])
     path = tmp_path / "rows" / "x.parquet"
     data, everything = path.read_bytes(), lambda column: True
-    truth = store._decode(path, everything, "c").to_pylist()
+    truth = row_store._decode(path, everything, "c").to_pylist()
     noticed = 0
     for position in range(0, len(data), 5):
         path.write_bytes(
             data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
         )
         try:
-            assert store._decode(path, everything, "c").to_pylist() == truth
+            assert row_store._decode(path, everything, "c").to_pylist() == truth
         except CorruptShard:
             noticed += 1
     assert noticed > 0.5 * len(data) / 5, "the rest are bytes that nothing depends on"
@@ -203,7 +205,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
 def test_dot_files_are_ignored_and_stale_ones_swept(tmp_path: Path) -> None:
     rows = RowStore(tmp_path)
     rows.write("x", [row("a")])
-    folder, host = tmp_path / "rows", store._host()
+    folder, host = tmp_path / "rows", row_store._host()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
@@ -278,7 +280,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "replace", full)
+    monkeypatch.setattr(row_store.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_atomic(tmp_path / "f", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"old")]
@@ -286,7 +288,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 WRITER = """
 import sys
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.store.row_store import RowStore
 assert "torch" not in sys.modules
 rows, number = RowStore(sys.argv[1]), int(sys.argv[2])
 while True:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from posterior_bench.bench.streams import Key, Noise, seed_of
+from posterior_bench.bench.core.streams import Key, Noise, seed_of
 
 
 def keys(*images: str, study: int = 0, data: str = "fashion") -> list[Key]:

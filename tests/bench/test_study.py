@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.catalog import listing, option, options, show
-from posterior_bench.bench.errors import Inapplicable, UserError
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.run import plain, prepare
+from posterior_bench.bench.config.catalog import listing, option, options, show
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.engine.run import plain, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [name for name in options("study") if option("study", name).sweep]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.bench.test_leaderboard import all_ok, make_cell
 
-from posterior_bench.bench import leaderboard
-from posterior_bench.bench.tables import latex, markdown
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.analysis.tables import latex, markdown
 
 NAME = "a|b_c"
 PLACES = ("data", "mask", "operator", "solver")

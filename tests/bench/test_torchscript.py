@@ -12,11 +12,11 @@ from tests.bench.harness import planned, rows, run
 from torch import Tensor, nn
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.build import arguments
-from posterior_bench.bench.catalog import option
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.streams import Key, Noise
-from posterior_bench.bench.torchscript import TorchScript
+from posterior_bench.bench.config.build import arguments
+from posterior_bench.bench.config.catalog import option
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.external.torchscript import TorchScript
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.mixtures import g2
 from posterior_bench.solvers.base import Observation

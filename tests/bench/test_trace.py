@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 from tests.bench.harness import assert_same_rows, planned, rows, run
 
-from posterior_bench.bench import figures
-from posterior_bench.bench import report as reports
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.pictures import data_uri, thumbnail
-from posterior_bench.bench.plan import CellPlan
-from posterior_bench.bench.report import report
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.store import TRACE, RowStore
-from posterior_bench.bench.streams import Noise
-from posterior_bench.bench.trace import packed, unpacked
-from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.bench.analysis import figures
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.streams import Noise
+from posterior_bench.bench.engine.plan import CellPlan
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.pages import report as reports
+from posterior_bench.bench.pages.report import report
+from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
+from posterior_bench.bench.store.row_store import TRACE, RowStore
+from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.vipaint.refinement import Refinement
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from posterior_bench.bench import train_solver
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.modules import ModulesFolder, load_modules
-from posterior_bench.bench.run import prepare
-from posterior_bench.bench.worker import Session
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.trained_modules import ModulesFolder, load_modules
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.training import train_solver
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.fingerprint import fingerprint
@@ -246,7 +246,7 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
 
 
 def compose_config(*more: str) -> dict:
-    from posterior_bench.bench.run import plain
+    from posterior_bench.bench.engine.run import plain
 
     return plain(compose(["solver=latentpaint", *more])[0])
 

@@ -11,13 +11,13 @@ import pytest
 from scripts import tune_arena
 from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, standard_error
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.arena import build_images
-from posterior_bench.bench.build import build
-from posterior_bench.bench.catalog import option, options
-from posterior_bench.bench.presets import settings as settings_of
-from posterior_bench.bench.run import plain, prepare
-from posterior_bench.bench.worker import Session
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.catalog import option, options
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.presets import settings as settings_of
+from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.worker import Session
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.operators.projection import Projection
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from posterior_bench.bench import executors, watchdog
+from posterior_bench.bench.engine import executors, watchdog
 
 DRIVER = """
 import importlib.util, os, subprocess, sys, time

@@ -20,8 +20,8 @@ from scipy.stats import wilcoxon
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from posterior_bench.bench import paired  # noqa: E402 (found where the line above says)
-from posterior_bench.bench.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
+from posterior_bench.bench.analysis import paired  # noqa: E402 (found where the line above says)
+from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
 
 SEED, REPEATS = 11, 2000
 IMAGES = (2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 100)

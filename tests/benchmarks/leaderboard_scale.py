@@ -23,8 +23,12 @@ import pyarrow as pa
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from posterior_bench.bench import leaderboard, record, store  # noqa: E402 (found where the line above says)
-from posterior_bench.bench.compact import PACK_CHUNKS  # noqa: E402
+from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.store import (
+    row_store,  # noqa: E402 (found where the line above says)
+    study_files,
+)
+from posterior_bench.bench.store.compaction import PACK_CHUNKS  # noqa: E402
 
 SOLVERS, MASKS, DRAWS = 20, 5, 10
 METRICS = {
@@ -74,14 +78,14 @@ def make_cell(study: Path, number: int, images: int, chunk: int, loose: bool) ->
         "provenance": {"commit": "0" * 40, "dirty": False},
         "config": {},
     }
-    (folder.parent / "config.yaml").write_text(record.plan_text(config))
+    (folder.parent / "config.yaml").write_text(study_files.plan_text(config))
     table, size = cell_rows(name, ids, number), chunk * DRAWS
     parts = {label: table.slice(i * size, size) for i, label in enumerate(chunks)}
     width = 1 if loose else PACK_CHUNKS
     for labels in (list(parts)[i : i + width] for i in range(0, len(parts), width)):
-        file = labels[0] if loose else f"{store.PACK}{labels[0]}"
+        file = labels[0] if loose else f"{row_store.PACK}{labels[0]}"
         (folder / f"{file}.parquet").write_bytes(
-            store._encode_all(file, {label: parts[label] for label in labels})
+            row_store._encode_all(file, {label: parts[label] for label in labels})
         )
 
 
@@ -101,10 +105,10 @@ def cell_rows(cell: str, ids: list[str], seed: int) -> pa.Table:
             for name in sorted(METRICS)
         },
     }
-    for field in store.FIXED:
+    for field in row_store.FIXED:
         if field.name not in columns:
             columns[field.name] = pa.repeat(pa.scalar(1, field.type), count)
-    return pa.table({name: columns[name] for name in [*store.FIXED.names, *sorted(METRICS)]})
+    return pa.table({name: columns[name] for name in [*row_store.FIXED.names, *sorted(METRICS)]})
 
 
 def measure(study: Path) -> None:

@@ -4,7 +4,7 @@ tests/benchmarks/memory.py``.
 For pairs of solver and prior, a few steps each, prints what networks, states and scores of one
 chunk take at most, weights apart, as ``doctor`` estimates it without weights or data, as it was
 measured, and their ratio. Measured is the peak of live tensor bytes on the CPU
-(:class:`bench.live.Live`): every storage that an operation makes, for as long as it lives, counted
+(:class:`bench.estimate.live_tensors.Live`): every storage that an operation makes, for as long as it lives, counted
 below autograd. That is not the memory of the process: what a kernel takes for itself within one
 operation, the allocator's reserve, Python and libraries are not in it. Asserts nothing.
 """
@@ -17,12 +17,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.live import Live
-from posterior_bench.bench.memory import Costs, Estimate, estimate
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.worker import Session, Worker
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.estimate.live_tensors import Live
+from posterior_bench.bench.estimate.memory import Costs, Estimate, estimate
 from posterior_bench.priors.load import verify
 
 LATENT = ("prior=fashion_latent", "data=fashion32")

@@ -24,11 +24,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from posterior_bench.bench import executors  # noqa: E402 (the threads of torch are set before it is imported)
-from posterior_bench.bench.app import compose  # noqa: E402
-from posterior_bench.bench.overrides import check  # noqa: E402
-from posterior_bench.bench.plan import CellPlan, Chunk  # noqa: E402
-from posterior_bench.bench.run import prepare, run_job  # noqa: E402
+from posterior_bench.bench.config.compose import compose  # noqa: E402
+from posterior_bench.bench.config.overrides import check  # noqa: E402
+from posterior_bench.bench.engine import executors  # noqa: E402 (the threads of torch are set before it is imported)
+from posterior_bench.bench.engine.plan import CellPlan, Chunk  # noqa: E402
+from posterior_bench.bench.engine.run import prepare, run_job  # noqa: E402
 
 SLEEPER = '''\
 import time
@@ -167,7 +167,7 @@ def resume(folder: Path, given: argparse.Namespace) -> None:
     if given.folder:
         resumed(lines, given.since)
         return
-    from posterior_bench.bench.worker import Worker
+    from posterior_bench.bench.engine.worker import Worker
 
     plan = planned(lines)
     first = Worker("cpu", 1).rows(plan, plan.chunks[0])

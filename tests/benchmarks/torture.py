@@ -28,13 +28,13 @@ from typing import Any
 
 import pandas as pd
 
-from posterior_bench.bench import compact
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.plan import CellPlan
-from posterior_bench.bench.run import prepare, run_job
-from posterior_bench.bench.store import TIMINGS, CorruptShard, RowStore, read_study
-from posterior_bench.bench.worker import Worker
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.plan import CellPlan
+from posterior_bench.bench.engine.run import prepare, run_job
+from posterior_bench.bench.engine.worker import Worker
+from posterior_bench.bench.store import compaction
+from posterior_bench.bench.store.row_store import TIMINGS, CorruptShard, RowStore, read_study
 
 CELL = [
     "data=arena/g2",
@@ -47,7 +47,10 @@ CELL = [
 ]
 QUIET = ["quiet=true", "sheet=false"]
 _PRELOAD = [
-    *(f"posterior_bench.{name}" for name in ("bench.run", "bench.worker", "bench.leaderboard")),
+    *(
+        f"posterior_bench.bench.{name}"
+        for name in ("engine.run", "engine.worker", "analysis.leaderboard")
+    ),
     *("scipy.stats", "posterior_bench.metrics.psnr", "posterior_bench.solvers.ddnm"),
 ]
 
@@ -141,7 +144,7 @@ class Torture:
         while self.counts.kills < goal:
             merging = self.start(_compact, self.folder / "compacted")
             self._kill(merging, self.random.uniform(0.0, 0.15), overrides)
-        compact.compact(self.folder / "compacted")
+        compaction.compact(self.folder / "compacted")
         self._finish(overrides, f"{kills} kills of a merging process")
 
     def clock_jumps(self) -> None:
@@ -266,8 +269,8 @@ def _work(overrides: list[str], seed: int) -> None:
 
 
 def _compact(study: Path) -> None:
-    compact.compact(study, pack_bytes=2**14)
-    compact.compact(study)
+    compaction.compact(study, pack_bytes=2**14)
+    compaction.compact(study)
 
 
 def _unreadable(plan: CellPlan) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from posterior_bench.bench.build import target
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.docs import (
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.conformance.reference_pages import (
     CAPABILITIES,
     DIFFERENCES,
     FLOW,

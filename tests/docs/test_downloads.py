@@ -8,9 +8,9 @@ from urllib.parse import urlparse
 import pytest
 import yaml
 
-from posterior_bench.bench import downloads, passes
-from posterior_bench.bench.catalog import CONF, option, options
-from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.config.catalog import CONF, option, options
+from posterior_bench.bench.conformance import downloads, preset_passes
+from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.datasets.celebahq import CelebAHQ
 from posterior_bench.priors.fingerprint import resolve
 
@@ -71,10 +71,13 @@ def test_minutes_are_passes_times_seconds_a_pass():
 
 
 def test_the_counts_are_of_the_settings_of_today():
-    """``python -m bench.passes`` counts again what has changed, and what is missing; the page says
+    """``python -m bench.conformance.preset_passes`` counts again what has changed, and what is missing; the page says
     'not counted'."""
-    wanted = {passes.key(*each): passes.settings_hash(*each[:2]) for each in passes.wanted()}
-    found = {name: entry["settings"] for name, entry in passes.read().items()}
+    wanted = {
+        preset_passes.key(*each): preset_passes.settings_hash(*each[:2])
+        for each in preset_passes.wanted()
+    }
+    found = {name: entry["settings"] for name, entry in preset_passes.read().items()}
     assert found.items() <= wanted.items()
 
 
@@ -82,17 +85,17 @@ def test_the_counts_are_of_the_settings_of_today():
     ("name", "preset", "kind", "fit", "draw"),
     [
         # one network call a step, 1000 steps
-        ("blended", "authors", passes.VP, {}, {"nfe": 1000}),
+        ("blended", "authors", preset_passes.VP, {}, {"nfe": 1000}),
         # one call and its gradient a step, 1000 steps
-        ("dps", "authors", passes.VP, {}, {"nfe": 1000, "nge": 1000}),
+        ("dps", "authors", preset_passes.VP, {}, {"nfe": 1000, "nge": 1000}),
         # 20 steps
-        ("ddrm", "authors", passes.VP, {}, {"nfe": 20}),
+        ("ddrm", "authors", preset_passes.VP, {}, {"nfe": 20}),
     ],
 )
 def test_counts_are_those_of_the_papers(name, preset, kind, fit, draw):
-    entry = passes.read()[passes.key(options("solver")[name], preset, kind)]
+    entry = preset_passes.read()[preset_passes.key(options("solver")[name], preset, kind)]
     assert (entry["fit"], entry["draw"]) == (fit, draw)
-    assert name == "dps" or passes.count(options("solver")[name], preset, kind) == entry
+    assert name == "dps" or preset_passes.count(options("solver")[name], preset, kind) == entry
 
 
 def test_errors_about_what_is_missing_name_the_page(tmp_path):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from posterior_bench.bench.build import target
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.docs import field_notes, pages
-from posterior_bench.bench.environment import ROOT
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.conformance.reference_pages import field_notes, pages
+from posterior_bench.bench.core.environment import ROOT
 
 
 @pytest.mark.parametrize("path", pages())

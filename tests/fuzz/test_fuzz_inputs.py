@@ -28,12 +28,12 @@ from tests.bench.harness import run
 from tests.bench.test_store import row
 from tests.priors.test_load import META, fresh
 
-from posterior_bench.bench.app import compose
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.finish import finish
-from posterior_bench.bench.overrides import check
-from posterior_bench.bench.run import plain
-from posterior_bench.bench.store import RowStore
+from posterior_bench.bench.cli.finish import finish
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets.folder import Folder
 from posterior_bench.masks.files import Files
 from posterior_bench.priors.load import load, save, verify

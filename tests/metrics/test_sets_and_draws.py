@@ -17,8 +17,8 @@ from scipy.stats import gamma
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
 
-from posterior_bench.bench.errors import UserError
-from posterior_bench.bench.scoring import check_base
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.scoring import check_base
 from posterior_bench.datasets.fashion import Fashion
 from posterior_bench.metrics.base import (
     Batch,

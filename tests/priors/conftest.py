@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Flow, Level, Process

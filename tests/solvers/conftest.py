@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from posterior_bench.bench.presets import settings
-from posterior_bench.bench.streams import Key
-from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.config.presets import settings
+from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.latents import KL, Latent

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from posterior_bench.bench.catalog import options
-from posterior_bench.bench.rig import Rig, small_prior
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.conformance.small_problems import Rig, small_prior
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.nets import Inpainter

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from posterior_bench.bench.streams import Key
-from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.solvers.ddrm import DDRM
 from posterior_bench.solvers.deepinv import Deepinv, _Denoiser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from posterior_bench.bench.streams import Key, Noise
+from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.solvers.seeding import Seeded, seeds
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from posterior_bench.bench.streams import Key
-from posterior_bench.bench.streams import Noise as SeededNoise
+from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import Condition, Prior

@@ -1,0 +1,147 @@
+"""Printed numbers of the papers, to stand beside measured ones.
+
+``assets/paper/<paper>-<table>.csv`` holds our transcription of a table: the printed strings, and a
+flag with a note where a number is doubtful. ``assets/paper/names.csv`` says what a printed data
+set, prior, task, method and metric is called here; a name that is not in it has no counterpart.
+Nothing is compared unless a study declares its table with ``study.paper``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from posterior_bench.bench.core.errors import unknown
+from posterior_bench.bench.store.study_files import study_settings
+
+ASSETS = Path(__file__).parent / "assets" / "paper"
+NAMES = "names"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A printed number; the strings are those of the paper.
+
+    ``flag`` is empty, or a word for what is wrong with the number: ``suspect``,
+    ``protocol-suspect``, ``inconsistent``, ``ocr-corrected``, ``not-reported`` and the like;
+    ``note`` explains it.
+    """
+
+    dataset: str
+    prior: str
+    task: str
+    method: str
+    metric: str
+    value: str
+    flag: str
+    note: str
+
+
+def names() -> list[str]:
+    """The tables there are: ``vipaint-table6`` and so on."""
+    return sorted(path.stem for path in ASSETS.glob("*.csv") if path.stem != NAMES)
+
+
+@cache
+def read(table: str) -> tuple[Printed, ...]:
+    """Every printed number of a table. Raises UserError for a table that is not there."""
+    if table not in names():
+        raise unknown("study.paper", table, names())
+    return tuple(Printed(**line) for line in _lines(table))
+
+
+@cache
+def ours() -> Mapping[tuple[str, str], frozenset[str]]:
+    """``(column, printed name)`` to the options and metric ids that are meant by it."""
+    return {
+        (line["column"], line["printed"]): frozenset(line["ours"].split()) for line in _lines(NAMES)
+    }
+
+
+def declared(study: Path | str) -> str | None:
+    """The table that a study declares with ``study.paper``, or None."""
+    table = (study_settings(study).get("study") or {}).get("paper")
+    return str(table) if table else None
+
+
+def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | None:
+    """What ``table`` prints for a leaderboard line; ``line`` has ``solver data mask operator
+    prior``.
+
+    An option counts whatever its settings: ``comod low=0.3`` is ``comod``, and ``dps zeta=0.5`` is
+    ``dps``. A task is a mask or, for other problems than inpainting, an operator. The prior must be
+    the paper's too.
+    """
+    here = {
+        key: str(line[key]).partition(" ")[0]
+        for key in ("solver", "data", "mask", "operator", "prior")
+    }
+    problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
+    key = (metric, here["solver"], here["data"], problem, here["prior"])
+    return _index(table).get(key)
+
+
+def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
+    """Columns ``m_paper`` and ``m_paper_flag`` as text for a leaderboard, empty where nothing is
+    printed.
+    """
+    columns: dict[str, list[str]] = {}
+    for m in metrics:
+        found = [lookup(table, line, m) for line in frame.to_dict("records")]
+        columns[f"{m}_paper"] = [printed.value if printed else "" for printed in found]
+        columns[f"{m}_paper_flag"] = [printed.flag if printed else "" for printed in found]
+    return pd.DataFrame(columns, index=frame.index, dtype=object)
+
+
+def deviation(value: float, lo: float, hi: float, printed: str) -> float:
+    """How far ``value`` lies from the printed number, as a share of that side of its interval
+    ``lo`` to ``hi``.
+
+    An interval may be longer on one side: the side towards the printed number counts. Between -1
+    and 1 the printed number lies within the interval. NaN where there is no printed number or no
+    interval.
+    """
+    if not printed:
+        return math.nan
+    off = value - float(printed)
+    side = value - lo if off > 0 else hi - value
+    if off == 0 and side >= 0:
+        return 0.0
+    return off / side if side > 0 and math.isfinite(side) else math.nan
+
+
+def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
+    """What must be said below a table that shows printed numbers, the reasons of flags included."""
+    lines = frame.to_dict("records")
+    shown = [printed for m in metrics for line in lines if (printed := lookup(table, line, m))]
+    flags = dict.fromkeys(f"{p.flag}: {p.note}" for p in shown if p.flag)
+    text = (
+        f"Paper: {len(shown)} numbers of {table} as printed, on the authors' images, masks and "
+        f"weights."
+    )
+    return " ".join([text, *(f"{flag}." for flag in flags)])
+
+
+@cache
+def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
+    """The numbers of a table under our names: metric, solver, data, mask or operator, prior."""
+    return {key: printed for printed in read(table) if printed.value for key in _keys(printed)}
+
+
+def _keys(printed: Printed) -> Iterator[tuple[str, ...]]:
+    columns = ("metric", "method", "dataset", "task", "prior")
+    return product(
+        *(sorted(ours().get((column, getattr(printed, column)), ())) for column in columns)
+    )
+
+
+def _lines(table: str) -> list[dict[str, str]]:
+    with (ASSETS / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,163 @@
+"""What the rows of a study are of and were computed with, and where that does not go together.
+
+Rows of one cell must agree in their code, version, build, device, threads and precision. Where they
+do not, tables say so and the cell is ranked nowhere: its number is a mean over two things. Two
+commits alone are no such mixture as long as the solver's source and the version are recorded and
+equal; they are noted. Rows that do not say their code, as those of versions before 0.2.0, count as
+one code of their own, and their commits stand in for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from posterior_bench.bench.analysis.leaderboard import CellRecord
+
+DECISIVE = ("code", "version", "build", "device", "threads", "precision")
+COLUMNS = (*DECISIVE, "commit")
+"""The columns of a row that say what it was computed with."""
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The different values of every column of :data:`COLUMNS` in the good rows of a cell; '' where
+    none is recorded.
+    """
+
+    found: Mapping[str, Sequence[str]]
+
+    @property
+    def mixed(self) -> str:
+        """In which columns rows differ that forbid a ranking, with the values; '' where there are
+        none.
+        """
+        unknown = self.found.get("code") == [""]
+        columns = [*DECISIVE, *(["commit"] if unknown else [])]
+        return "; ".join(self._said(name) for name in columns if len(self.found.get(name, ())) > 1)
+
+    @property
+    def commits(self) -> Sequence[str]:
+        """The different commits, where they are no mixture."""
+        return self.found.get("commit", ()) if not self.mixed else ()
+
+    def _said(self, name: str) -> str:
+        return f"{name} {', '.join(value or 'not recorded' for value in self.found[name])}"
+
+
+def origin_of(ok: pd.DataFrame) -> Origin:
+    """What the rows that have a result were computed with."""
+    return Origin({name: _different(ok[name]) for name in COLUMNS if name in ok})
+
+
+def _different(column: pd.Series) -> list[str]:
+    whole = pd.api.types.is_numeric_dtype(column)
+    values = column.drop_duplicates()
+    return sorted(
+        {"" if pd.isna(value) else f"{value:g}" if whole else str(value) for value in values}
+    )
+
+
+def data_labels(frame: pd.DataFrame) -> pd.Series:
+    """The data of every line; where two contents share a name, images and seed, with the first
+    digits of its hash.
+    """
+    names = frame["data"].astype(str)
+    same = frame.groupby(["data", "images", "seed"], sort=False)["content"].transform("nunique") > 1
+    suffix = frame["content"].str[:_DIGITS].where(frame["content"] != "", "not recorded")
+    return names.where(~same, names + " [" + suffix + "]")
+
+
+def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRecord]) -> list[str]:
+    """What must be said of the origin of rows; ``origins`` are those of ``cells``."""
+    named = dict(zip(frame["cell"], frame["solver"], strict=True))
+    found = [(named[cell.name], cell, origin) for cell, origin in zip(cells, origins, strict=True)]
+    mixed = [f"{name} [{cell.name[:8]}]: {o.mixed}" for name, cell, o in found if o.mixed]
+    commits = [
+        f"{name} [{cell.name[:8]}]: {', '.join(o.commits)}"
+        for name, cell, o in found
+        if len(o.commits) > 1
+    ]
+    versions = sorted({value for o in origins for value in o.found.get("version", ()) if value})
+    unnamed = frame["content"] == ""
+    said = [f"Version of posterior-bench: {', '.join(versions)}."] if versions else []
+    if mixed:
+        said.append(f"MIXED rows in one cell, which is ranked nowhere: {' | '.join(mixed)}.")
+    if commits:
+        said.append(
+            f"Rows of several commits with the same source of the solver: {' | '.join(commits)}."
+        )
+    if unnamed.any() and not unnamed.all():
+        said.append(
+            f"{int(unnamed.sum())} of {len(frame)} cells are of a version before 0.2.0 and do not "
+            f"record which "
+            "pictures they were measured on: they stand apart and are not ranked with the others."
+        )
+    stale: dict[str, list[str]] = {}
+    for name, cell, _ in found:
+        for metric in sorted(cell.stale):
+            stale.setdefault(metric, []).append(name)
+    said += [
+        f"{metric} is left empty for {', '.join(dict.fromkeys(names))}: an earlier version "
+        f"computed it in another way; "
+        "run these cells again in another out=DIR."
+        for metric, names in sorted(stale.items())
+    ]
+    return said
+
+
+# -- metrics that have changed ---------------------------------------------------------------------
+
+
+def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
+    """The cells, each knowing which of its metrics an earlier version of the product computed in
+    another way.
+    """
+    nodes = {name: node for cell in cells for name, node in cell.nodes.items()}
+    newest: dict[str, int] = {}
+    for cell in cells:
+        for name, card in cell.metrics.items():
+            newest[name] = max(newest.get(name, 1), card_version(card))
+    for name, node in nodes.items():
+        newest[name] = max(newest.get(name, 1), _present(json.dumps(node, sort_keys=True)))
+    return [_without_stale(cell, newest) for cell in cells]
+
+
+def card_version(card: Mapping[str, Any]) -> int:
+    """The version of a recorded card; cards before version 0.2.0 have none, which is 1."""
+    return int(card.get("version") or 1)
+
+
+def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
+    stale = frozenset(
+        name for name, card in cell.metrics.items() if card_version(card) < newest[name]
+    )
+    # before 0.2.0, which is when cards began to say a version, the residual of noisy measurements
+    # was ranked too
+    if cell.sigma > 0 and "version" not in cell.metrics.get("consistency", {"version": 1}):
+        stale |= {"consistency"}
+    return replace(
+        cell,
+        stale=stale,
+        sets={name: node for name, node in cell.sets.items() if name not in stale},
+    )
+
+
+@cache
+def _present(node: str) -> int:
+    """The version of a metric as this product computes it; 1 for one that cannot be built here."""
+    from posterior_bench.bench.config.build import build
+
+    try:
+        return int(getattr(build(json.loads(node)).card, "version", 1))
+    # of a plugin that is not there, or a package that is missing: it was not computed here either
+    except Exception:
+        return 1

@@ -1,0 +1,128 @@
+"""From configuration nodes to objects of our own packages, and of no others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from posterior_bench.bench.config.plugins import in_file, packages
+from posterior_bench.bench.config.presets import choose, usual
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.foreign import Left, foreign, text_of
+
+ROOT = "posterior_bench"
+"""The package that holds ours; a ``_target_`` may leave it out."""
+
+PLACES = {
+    "bench.arena": "bench.engine.arena",
+    "bench.executors": "bench.engine.executors",
+    "bench.external": "bench.external.folder",
+    "bench.standin": "bench.config.standin",
+    "bench.torchscript": "bench.external.torchscript",
+}
+"""Where the modules lie that a ``_target_`` names in short.
+
+The names are part of the identity of a cell, so they stay when a module moves.
+"""
+
+PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
+_HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
+
+
+def target(node: Mapping[str, Any]) -> Any:
+    """The class or function a node names; only our packages may be named, and what the setting
+    plugins admits.
+    """
+    path = str(node["_target_"]).removeprefix(f"{ROOT}.")
+    found = in_file(path)
+    if found is not None:
+        return found.load()
+    module, _, name = path.rpartition(".")
+    valid = [*PACKAGES, *sorted(packages())]
+    if module.split(".")[0] not in valid or not name.isidentifier():
+        raise UserError(
+            f"_target_ '{path}' is outside the packages a configuration may name: "
+            f"{', '.join(valid)}; plugins=[NAME] "
+            "admits an installed plugin"
+        )
+    ours = module.split(".")[0] in PACKAGES
+    imported = f"{ROOT}.{PLACES.get(module, module)}" if ours else module
+    try:
+        with foreign():
+            found_there = getattr(importlib.import_module(imported), name)
+    except (ImportError, AttributeError, Left) as error:
+        raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
+    if ours and not _may_be_made(found_there, imported, path):
+        raise UserError(
+            f"_target_ '{path}' is neither a class of that module nor what an option of ours names"
+        )
+    return found_there
+
+
+def _may_be_made(found: Any, module: str, path: str) -> bool:
+    """A class of the module itself, or what a shipped option names; no helper, and nothing that the
+    module imports.
+    """
+    return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
+
+
+@cache
+def _of_options() -> frozenset[str]:
+    """Every ``_target_`` of an option that is there."""
+    from posterior_bench.bench.config.catalog import GROUPS, options
+
+    contents = [option.content for group in GROUPS for option in options(group).values()]
+    return frozenset(value for content in contents for value in _targets(content))
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (str(part) for key, part in value.items() if key == "_target_")
+        yield from (name for part in value.values() for name in _targets(part))
+    elif isinstance(value, list):
+        yield from (name for part in value for name in _targets(part))
+
+
+def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The constructor arguments of a node: what the user set, else what the preset says (of
+    ``auto``, the first).
+    """
+    given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
+    presets = node.get("presets")
+    if presets is None:
+        return given
+    preset = usual(node)
+    if preset not in presets:
+        raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
+    chosen = {k: presets[preset].get(k) if v is None else v for k, v in given.items()}
+    return {k: v for k, v in chosen.items() if v is not None}
+
+
+def suited(
+    solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The solver's node with the preset that :func:`bench.config.presets.choose` gives it for this prior
+    and data.
+    """
+    choice = choose(solver, prior, data)
+    return solver if choice is None else {**solver, "preset": choice.preset}
+
+
+def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
+    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the
+    user.
+    """
+    make = target(node)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}
+    if dataclasses.is_dataclass(make):
+        unused = settings.keys() - {f.name for f in dataclasses.fields(make)}
+        if unused:
+            raise UserError(f"{node['_target_']} has no setting named {', '.join(sorted(unused))}")
+    try:
+        with foreign():
+            return make(**settings, **more)
+    except (ValueError, TypeError, FileNotFoundError, Left) as error:
+        raise UserError(f"{node['_target_']}: {text_of(error)}") from error

@@ -1,0 +1,226 @@
+"""Prompts image by image: a file of captions, one text for all, or the names of classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from posterior_bench.bench.config.prompts import Node, source
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.datasets.base import ImageSet
+
+ID_COLUMNS = ("image_id", "id", "image", "file_name", "filename", "file", "path", "name")
+TEXT_COLUMNS = ("caption", "prompt", "text")
+"""What the two columns of a file of captions may be called; the first that is there counts."""
+
+_DELIMITERS = ",;\t"
+_WANTED = (
+    f"give CSV with a header, or a JSON object a line; an id is called "
+    f"{' or '.join(ID_COLUMNS[:2])}, "
+    f"a text {' or '.join(TEXT_COLUMNS)}"
+)
+
+
+def texts(node: Node, images: ImageSet, ids: Sequence[str]) -> dict[str, str] | None:
+    """The prompt of every image, as the settings of a data node give it; None where they give none.
+
+    Raises UserError, one line, where an image would get none.
+    """
+    key = source(node)
+    if key is None:
+        return None
+    if key == "captions":
+        return of_images(Path(node["captions"]).expanduser(), images, ids)
+    if key == "prompt":
+        return dict.fromkeys(ids, _clean(node["prompt"]))
+    return _by_class(node["class_prompt"], images, ids)
+
+
+def _by_class(template: str, images: ImageSet, ids: Sequence[str]) -> dict[str, str]:
+    if "{}" not in template:
+        raise UserError(
+            f'data.class_prompt={template}: put {{}} where the name of the class belongs, as in "a '
+            f'photo of a {{}}"'
+        )
+    labels = images.labels(ids)
+    names = tuple(getattr(images, "class_names", ()))
+    if labels is None or len(names) != images.num_classes:
+        lacks = "has no labels" if labels is None else "does not name its classes"
+        raise UserError(f"data.class_prompt: this data {lacks}; give data.captions=FILE instead")
+    return {
+        image: _clean(template.replace("{}", names[int(label)]))
+        for image, label in zip(ids, labels, strict=True)
+    }
+
+
+def of_images(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, str]:
+    """The captions of ``ids`` in a file.
+
+    Names are matched as a person reads them: however accents are encoded, with or without the
+    ending of a file. The file may hold captions of images that are not in use. Raises UserError,
+    with the line of the file, for an id that is no image of the data, or is there twice, and for
+    what is no caption; and where an image has none.
+    """
+    match = _matcher(images)
+    found: dict[str, tuple[str, int]] = {}
+    for number, name, text in _read(path):
+        where = f"{path}, line {number}"
+        near = match(name)
+        if len(near) != 1:
+            what = (
+                f"may mean {' or '.join(map(repr, near))}; write the whole name"
+                if near
+                else "is no image"
+            )
+            raise UserError(
+                f"{where}: '{name}' {what} of this data, whose ids are such as '{images.ids[0]}'"
+            )
+        (image,) = near
+        if image in found:
+            raise UserError(
+                f"{where}: '{name}' has a caption in line {found[image][1]} already; leave one of "
+                f"them out"
+            )
+        found[image] = text, number
+    if missing := [image for image in ids if image not in found]:
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UserError(
+            f"{path} has no caption for {len(missing)} of the {len(ids)} images in use: {some}; "
+            f"add them"
+        )
+    return {image: found[image][0] for image in ids}
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def _matcher(images: ImageSet) -> Callable[[str], list[str]]:
+    """From a name in a file to the images that it may mean; the closest way to read it that gives
+    any.
+    """
+    whole, bare = (
+        _index(images.known, seen),
+        _index(images.known, lambda name: _without_ending(seen(name))),
+    )
+    id_of: Callable[[str], str] = getattr(images, "id_of", lambda name: name)
+
+    def match(name: str) -> list[str]:
+        exact = seen(name)
+        guesses = (
+            whole.get(exact),
+            whole.get(seen(id_of(exact))),
+            whole.get(_without_ending(exact)),
+        )
+        return next(filter(None, (*guesses, bare.get(exact), bare.get(_without_ending(exact)))), [])
+
+    return match
+
+
+def _index(ids: Iterable[str], read: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for image in ids:
+        found.setdefault(read(image), []).append(image)
+    return found
+
+
+def seen(name: str) -> str:
+    """A name as a person sees it: composed accents, ``/`` between folders, no blanks around it."""
+    return unicodedata.normalize("NFC", name).strip().replace("\\", "/").removeprefix("./")
+
+
+def _without_ending(name: str) -> str:
+    """Without the ending of an image file; ``a.b`` keeps its ``.b``, which is none."""
+    from posterior_bench.datasets.source import is_image
+
+    return name.rpartition(".")[0] if is_image(name) else name
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, image and caption of every entry; UserError for a file that is none of
+    captions.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is left out
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UserError(f"data.captions={path} cannot be read: {reason}; {_WANTED}") from None
+    if not text.strip():
+        raise UserError(f"data.captions={path} is empty; {_WANTED}")
+    entries = _json_lines(path, text) if text.lstrip().startswith("{") else _csv(path, text)
+    for number, name, caption in entries:
+        if not name.strip() or not caption.strip():
+            lacks = (
+                "names no image" if not name.strip() else f"'{name.strip()}' has an empty caption"
+            )
+            raise UserError(f"{path}, line {number}: {lacks}; write both, or leave the line out")
+        yield number, name.strip(), _clean(caption)
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
+    header = text.lstrip("\r\n").splitlines()[0]
+    delimiter = max(_DELIMITERS, key=header.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip() for name in next(line for line in lines if any(line))]
+        place, caption = _columns(path, names)
+        start = lines.line_num + 1
+        for line in lines:
+            if any(field.strip() for field in line):
+                if len(line) != len(names):
+                    raise UserError(
+                        f"{path}, line {start}: {len(line)} fields, but the header has "
+                        f"{len(names)}; a caption with "
+                        f"'{delimiter}' in it stands in double quotes"
+                    )
+                yield start, line[place], line[caption]
+            start = lines.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {lines.line_num}: {error}; {_WANTED}") from None
+
+
+def _columns(path: Path, names: Sequence[str]) -> tuple[int, int]:
+    """The columns of ids and of texts."""
+    folded = [name.casefold() for name in names]
+    found = [
+        next((folded.index(key) for key in keys if key in folded), -1)
+        for keys in (ID_COLUMNS, TEXT_COLUMNS)
+    ]
+    if -1 in found:
+        raise UserError(
+            f"{path}: the first line, '{', '.join(names)[:60]}', names no such columns; {_WANTED}"
+        )
+    return found[0], found[1]
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
+    # not splitlines: a JSON text may hold the other line ends of Unicode
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, Mapping):
+            raise UserError(f"{path}, line {number}: no JSON object; {_WANTED}")
+        place, caption = _columns(path, list(map(str, entry)))
+        values = list(entry.values())
+        if not isinstance(values[place], str | int) or not isinstance(values[caption], str):
+            raise UserError(
+                f"{path}, line {number}: the id and the caption must be texts; {_WANTED}"
+            )
+        yield number, str(values[place]), values[caption]
+
+
+def _clean(text: str) -> str:
+    """A prompt with composed accents and single blanks: tokenizers make the same of it, so it is
+    the same prompt.
+    """
+    return unicodedata.normalize("NFC", " ".join(text.split()))

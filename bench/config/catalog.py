@@ -1,0 +1,440 @@
+"""What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction
+of a second.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from posterior_bench.bench.config import prior_paths
+from posterior_bench.bench.config.plugins import InFile, in_file, installed
+from posterior_bench.bench.config.presets import AUTO, choose, usual
+from posterior_bench.bench.config.presets import lines as preset_lines
+from posterior_bench.bench.core.environment import ROOT
+from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.store.study_files import read_yaml
+
+CONF = ROOT / "conf"
+
+GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study", "scale")
+LIST_GROUPS = ("metrics",)
+
+_HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "train", "hydra"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One YAML file of one group."""
+
+    group: str
+    name: str
+    path: Path
+    plugin: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The file's first comment line; Hydra wants its own, ``# @package``, above it."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        first = next((line for line in lines if not line.startswith("# @")), "")
+        return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the file says of its own group; one with ``@package _global_`` may set other groups
+        too.
+        """
+        own = _load(self.path).get(self.group)
+        return own if isinstance(own, dict) else _load(self.path)
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of
+        any other option.
+        """
+        hydra = _load(self.path).get("hydra", {})
+        return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The sweeps of a study that runs several, what they share included; none of any other
+        option.
+        """
+        shared = self.content.get("each", {})
+        return [{**shared, **part} for part in self.content.get("parts", [])]
+
+    @property
+    def brings(self) -> dict[str, Any]:
+        """Options of other groups that this one chooses unless the user does: ``{"prior":
+        "fashion"}``.
+        """
+        entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
+        moved = {
+            key: value
+            for entry in entries
+            for key, value in entry.items()
+            if key.startswith("override /")
+        }
+        return {
+            key.removeprefix("override /").partition("@")[0]: value for key, value in moved.items()
+        }
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings a user may override, with the value in force: the preset's where the key itself
+        is null.
+        """
+        content = self.content
+        preset = content.get("presets", {}).get(usual(content), {})
+        keys = (k for k in content if k not in _HARNESS_KEYS)
+        return {k: preset.get(k) if content[k] is None else content[k] for k in keys}
+
+
+@dataclass(frozen=True)
+class _Unlisted(Option):
+    """An option that the command line makes up, without a YAML file: it sweeps nothing and brings
+    nothing along.
+    """
+
+    @property
+    def sweep(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        return []
+
+    @property
+    def brings(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class FileOption(_Unlisted):
+    """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without
+    running it.
+    """
+
+    @property
+    def code(self) -> InFile:
+        found = in_file(self.name)
+        assert found is not None
+        return found
+
+    @property
+    def summary(self) -> str:
+        return (ast.get_docstring(self._class) or "").partition("\n")[0]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        fields = [
+            s
+            for s in self._class.body
+            if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+        ]
+        settings = {
+            ast.unparse(s.target): _default(s)
+            for s in fields
+            if not ast.unparse(s.annotation).startswith("ClassVar")
+        }
+        return {"_target_": self.code.target, **settings}
+
+    @property
+    def _class(self) -> ast.ClassDef:
+        nodes = self.code.tree().body
+        return next(
+            node for node in nodes if isinstance(node, ast.ClassDef) and node.name == self.code.name
+        )
+
+
+@dataclass(frozen=True)
+class FolderOption(_Unlisted):
+    """A prior in a folder, ``prior=PATH``; ``path`` is that folder."""
+
+    @property
+    def summary(self) -> str:
+        return f"The model in {self.path}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return prior_paths.content(self.path)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {**super().parameters, **dict.fromkeys(prior_paths.SETTINGS)}
+
+
+def _default(field: ast.AnnAssign) -> Any:
+    """The default of a field; ``???``, which has to be given, where there is none or it is no plain
+    value.
+    """
+    try:
+        value = ast.literal_eval(field.value) if field.value is not None else "???"
+    except ValueError:
+        return "???"
+    return list(value) if isinstance(value, tuple) else value
+
+
+@cache
+def _load(path: Path) -> dict[str, Any]:
+    return read_yaml(path) or {}
+
+
+def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:
+    """The options of a group by name; sub-folders give names such as ``arena/g2``.
+
+    ``plugins``: the installed packages to count in, None = all. Raises UserError where one brings a
+    name that exists.
+    """
+    found = dict(_options(group, CONF / group, ""))
+    for plugin in installed().values():
+        if plugins is not None and plugin.name not in plugins:
+            continue
+        more = _options(group, plugin.conf / group, plugin.name)
+        if taken := sorted(found.keys() & more.keys()):
+            raise UserError(
+                f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; rename "
+                f"it there"
+            )
+        found |= more
+    return found
+
+
+@cache
+def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
+    files = sorted(folder.rglob("*.yaml"))
+    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
+    return {name: Option(group, name, path, plugin) for path, name in names.items()}
+
+
+def option(group: str, name: str) -> Option:
+    """One option, the solver in a file or the prior in a folder; raises UserError with the valid
+    names.
+    """
+    if group == "solver" and (found := in_file(name)):
+        return FileOption(group, name, found.file)
+    if group == "prior" and (folder := prior_paths.folder(name)):
+        return FolderOption(group, name, folder)
+    try:
+        return options(group)[name]
+    except KeyError:
+        error = unknown(group, name, options(group))
+        raise (
+            UserError(f"{error}. The folder of a model is given as prior=PATH")
+            if group == "prior"
+            else error
+        ) from None
+
+
+def defaults() -> dict[str, Any]:
+    """The chosen option of every group in ``conf/config.yaml``."""
+    chosen: dict[str, Any] = {}
+    for entry in _load(CONF / "config.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            chosen.update(
+                {key.removeprefix("override ").lstrip("/"): value for key, value in entry.items()}
+            )
+    return {group: chosen.get(group) for group in GROUPS}
+
+
+def listing(group: str | None = None) -> str:
+    """What ``bench ls`` prints."""
+    if group is not None and group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    chosen = defaults()
+    lines: list[str] = []
+    for name in GROUPS if group is None else (group,):
+        found = options(name).values()
+        width = max((len(o.name) for o in found), default=0)
+        lines.append(f"{name}=")
+        for o in found:
+            mark = "*" if o.name == chosen[name] or o.name in _as_list(chosen[name]) else " "
+            origin = f" (plugins=[{o.plugin}])" if o.plugin else ""
+            lines.append(f"  {mark} {o.name:<{width}}  {o.summary}{origin}".rstrip())
+        lines.append("")
+    return "\n".join([*lines, "* default.  bench show solver=dps prints one option in full."])
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def show_all(arguments: Sequence[str]) -> str:
+    """What ``bench show`` prints; of a solver beside a prior also the preset that it gets there."""
+    named = dict(argument.partition("=")[::2] for argument in arguments)
+    shown = [show(argument) for argument in arguments]
+    if {"solver", "prior"} <= named.keys():
+        choice = choose(
+            option("solver", named["solver"]).content, option("prior", named["prior"]).content, {}
+        )
+        shown += (
+            [f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"]
+            if choice
+            else []
+        )
+    return "\n\n".join(shown)
+
+
+def show(argument: str) -> str:
+    """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the
+    class.
+    """
+    group, _, name = argument.partition("=")
+    if not name:
+        raise UserError(
+            f"'show' takes group=name, for example: bench show solver=dps (got '{argument}')"
+        )
+    if group not in GROUPS:
+        raise unknown("group", group, GROUPS)
+    chosen = option(group, name)
+    lines = [f"{group}={name}", f"  {chosen.summary}", ""]
+    presets: dict[str, dict[str, Any]] = chosen.content.get("presets", {})
+    if presets:
+        lines += _preset_table(chosen, presets)
+        if chosen.content.get("preset") == AUTO:
+            lines += [
+                "",
+                "  preset = auto: the one chosen for the prior; where none was, the first.",
+            ]
+        if told := preset_lines(presets):
+            lines += ["", *(f"  {line}" for line in told)]
+        if any(f"{name}_latent" in presets for name in presets):
+            lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
+        if any(f"{name}_small" in presets for name in presets):
+            lines += [
+                "",
+                "  On data of a few numbers (most arenas), preset=NAME means NAME_small where "
+                "there is one.",
+            ]
+    else:
+        lines += _settings(chosen)
+    if "train" in chosen.content:
+        lines.append(f"  {group}.train.({'|'.join(chosen.content['train'])})")
+    lines += _card_lines(chosen)
+    return "\n".join(lines)
+
+
+def _settings(chosen: Option) -> list[str]:
+    """One line per setting; per column for a metric; a block of settings by its name only."""
+    if chosen.group in LIST_GROUPS:
+        columns = chosen.parameters.items()
+        bundle = [f"  metrics={name}" for name in chosen.content.get("defaults", [])]
+        return bundle + [
+            f"  {key}: " + ", ".join(f"{k} {v}" for k, v in node.items()) for key, node in columns
+        ]
+    lines = []
+    for key, value in chosen.parameters.items():
+        if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            lines += [
+                f"  {chosen.group}.{key}: " + "  ".join(f"{k}={_plain(v)}" for k, v in part.items())
+                for part in value
+            ]
+            continue
+        inner = f"{chosen.group}.{key}.({'|'.join(value)})" if isinstance(value, dict) else ""
+        lines.append(f"  {inner or f'{chosen.group}.{key} = {_plain(value)}'}")
+    return lines
+
+
+def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
+    keys = list(chosen.parameters)
+    head = ["", *(f"{p}{' *' if p == chosen.content.get('preset') else ''}" for p in presets)]
+    own = {k: chosen.content[k] for k in keys if chosen.content[k] is not None}
+    rows = [
+        [f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())]
+        for k in keys
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def _card_lines(chosen: Option) -> list[str]:
+    """Docstring and card of the class, read from its source without importing it."""
+    target = str(chosen.content.get("_target_", ""))
+    module, name = ("", target) if in_file(target) else target.rpartition(".")[::2]
+    node, tree = class_node(module, name)
+    if node is None:
+        return []
+    lines = ["", *(f"  {line}".rstrip() for line in (ast.get_docstring(node) or "").splitlines())]
+    for keyword in _card_call(node):
+        value = _literal(keyword.value, tree)
+        lines.append("")
+        if isinstance(value, dict):
+            lines += [f"  {keyword.arg}:", *(f"    {k}: {v}" for k, v in value.items())]
+        elif isinstance(value, list | tuple):
+            lines += [f"  {keyword.arg}:", *(f"    - {item}" for item in value)]
+        else:
+            lines.append(f"  {keyword.arg}: {value}")
+    return lines
+
+
+def class_node(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module]:
+    """The definition of a class or function in the source of its module, and the whole of that;
+    nothing is imported.
+
+    Without a ``module``, ``name`` is ``FILE.py:CLASS``.
+    """
+    code = None if module else in_file(name)
+    tree, name = (code.tree(), code.name) if code else (_tree(module), name)
+    found = (
+        n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name
+    )
+    return next(found, None), tree
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    """The syntax tree of one of our modules or of a plugin; an empty one where there is no such
+    file.
+    """
+    package, *rest = module.split(".")
+    roots = {plugin.package: plugin.root for plugin in installed().values()}
+    source = roots.get(package, CONF.parent / package).joinpath(*rest).with_suffix(".py")
+    return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
+
+
+def _card_call(node: ast.ClassDef | ast.FunctionDef) -> list[ast.keyword]:
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and getattr(statement.target, "id", "") == "card":
+            return statement.value.keywords if isinstance(statement.value, ast.Call) else []
+    return []
+
+
+def _literal(node: ast.expr, tree: ast.Module) -> Any:
+    """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported
+    module.
+    """
+    if isinstance(node, ast.Dict):
+        parts = zip(node.keys, node.values, strict=True)
+        items = [
+            _literal(v, tree) if k is None else {_literal(k, tree): _literal(v, tree)}
+            for k, v in parts
+        ]
+        return {k: v for item in items for k, v in item.items()}
+    if not isinstance(node, ast.Name):
+        return ast.literal_eval(node)
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and any(
+            alias.name == node.id for alias in statement.names
+        ):
+            return _literal(node, _tree(statement.module or ""))
+        targets = (
+            statement.targets
+            if isinstance(statement, ast.Assign)
+            else [getattr(statement, "target", None)]
+        )
+        if any(getattr(target, "id", "") == node.id for target in targets):
+            return _literal(statement.value, tree)  # type: ignore[attr-defined]
+    raise ValueError(f"'{node.id}' is not a constant")

@@ -1,0 +1,187 @@
+"""What the command line may say to Hydra itself: how jobs are launched, and little else.
+
+Hydra's own node names classes that it imports and calls (callbacks, launchers, log handlers) and
+folders that it reads configurations from. None of that may come from a command line: code from
+outside our packages runs where ``plugins=`` names it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from posterior_bench.bench.core.errors import UserError, unknown
+
+ALLOWED = {
+    "hydra/launcher": "what runs the jobs of a sweep: basic (this process), or slurm with the "
+    "extra 'slurm'",
+    "hydra.launcher.*": "a setting of that launcher, such as hydra.launcher.partition=gpu",
+    "hydra.verbose": "true, or a list of loggers: messages of libraries on the terminal",
+    "hydra.job.name": "the name that Hydra gives to its jobs",
+}
+"""Keys of Hydra's that the command line may set."""
+
+_INSTEAD = {
+    "hydra.run": "files of a run go to the study folder: use out=DIR",
+    "hydra.sweep": "files of a sweep go to the study folder: use out=DIR",
+    "hydra.output_subdir": "files of a run go to the study folder: use out=DIR",
+    "hydra.job.chdir": "relative paths are those of the folder that the command was given in; use "
+    "out=DIR",
+    "hydra.mode": "use -m for a sweep",
+    "hydra.sweeper": "name the values on the command line, for example: -m solver=dps,repaint",
+    "hydra.searchpath": "options of an installed package are found with plugins=[NAME]",
+}
+_FLAGS = {
+    "config_path": (
+        "--config-path",
+        "configurations are those of this product; plugins=[NAME] adds those of a package",
+    ),
+    "config_name": (
+        "--config-name",
+        "configurations are those of this product; a study is chosen with study=NAME",
+    ),
+    "config_dir": (
+        "--config-dir",
+        "configurations are those of this product; plugins=[NAME] adds those of a package",
+    ),
+    "experimental_rerun": (
+        "--experimental-rerun",
+        "it runs code from a pickle; give the command of the run again",
+    ),
+}
+_CALLS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+"""Keys that make Hydra call something, or say how."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags (``-m``, ``--cfg``) and the ``overrides``; UserError for an unknown or a
+    refused one.
+
+    The parsed values are looked at, not the text: Hydra understands ``--config-d`` and ``-cd`` too.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.__class__ = _Parser
+    parsed = parser.parse_args(list(arguments))
+    for name, (flag, advice) in _FLAGS.items():
+        if getattr(parsed, name, None) is not None:
+            raise UserError(f"{flag} is not taken here: {advice}")
+    if parsed.shell_completion:
+        raise UserError('completion is turned on with: eval "$(bench completion bash)"')
+    return parsed
+
+
+def is_hydras(item: Any) -> bool:
+    """Whether an override is about Hydra's own node or one of its groups."""
+    return str(item.key_or_group).replace("/", ".").partition(".")[0] == "hydra"
+
+
+def check(item: Any) -> None:
+    """UserError for an override of Hydra's that is not in :data:`ALLOWED`, however it is
+    written.
+    """
+    key, line = str(item.key_or_group), item.input_line
+    if item.is_delete() or item.is_add():
+        raise UserError(
+            f"'{line}': write a setting of Hydra's without + or ~. Taken: {', '.join(ALLOWED)}"
+        )
+    launcher = key.startswith("hydra.launcher.") and not any(
+        part.startswith("_") for part in key.split(".")
+    )
+    if key not in ALLOWED and not launcher:
+        advice = next(
+            (text for start, text in _INSTEAD.items() if f"{key}.".startswith(f"{start}.")), ""
+        )
+        raise UserError(
+            f"'{line}': this setting of Hydra's is not taken "
+            f"here{f'; {advice}' if advice else ''}. Taken: "
+            f"{', '.join(ALLOWED)}"
+        )
+    if key == "hydra/launcher" and (item.is_sweep_override() or not isinstance(item.value(), str)):
+        raise UserError(f"'{line}': hydra/launcher takes one name")
+
+
+def refuse_calls(item: Any) -> None:
+    """UserError for an override that places an option elsewhere (``@``) or names something to be
+    called.
+    """
+    if item.package is not None:
+        raise UserError(
+            f"'{item.input_line}': '@' is not taken here; an option is chosen with GROUP=NAME"
+        )
+    if item.value_type is None:
+        return
+    named = {*str(item.key_or_group).split("."), *_keys(values(item))}
+    found = next((key for key in _CALLS if key in named), None)
+    if found:
+        raise UserError(
+            f"'{item.input_line}': {found} cannot be set on the command line; a solver of your own "
+            f"is "
+            "solver=FILE.py:CLASS, a package with options of its own is plugins=[NAME]"
+        )
+
+
+def demand_launcher(items: Sequence[Any]) -> None:
+    """UserError where a chosen launcher does not exist, or cannot work on this machine."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    chosen = [str(item.value()) for item in items if item.key_or_group == "hydra/launcher"]
+    if not chosen:
+        return
+    Plugins.instance()  # registers what is installed
+    known = {
+        "slurm",
+        *(name.removesuffix(".yaml") for name in ConfigStore.instance().list("hydra/launcher")),
+    }
+    for name in chosen:
+        if name not in known:
+            raise unknown("launcher", name, known)
+        if "slurm" not in name:
+            continue
+        if "submitit_slurm" not in known:
+            raise UserError(
+                f"hydra/launcher={name} needs the extra 'slurm': pip install "
+                f"'posterior-bench[slurm]'"
+            )
+        if shutil.which("srun") is None:
+            raise UserError(
+                f"hydra/launcher={name} needs Slurm, and there is no srun on this machine; give "
+                f"the command on a login "
+                "node of the cluster, or leave the launcher out"
+            )
+
+
+def values(item: Any) -> Any:
+    """The value of an override; of a sweep or a glob, all of the texts and values in it."""
+    from hydra.core.override_parser.types import (
+        ChoiceSweep,
+        Glob,
+        IntervalSweep,
+        QuotedString,
+        RangeSweep,
+    )
+
+    if item.value_type is None:
+        return None
+    value = item.value()
+    if isinstance(value, ChoiceSweep):
+        return [part.text if isinstance(part, QuotedString) else part for part in value.list]
+    if isinstance(value, Glob):
+        return [*value.include, *value.exclude]
+    return None if isinstance(value, RangeSweep | IntervalSweep) else value
+
+
+def _keys(value: Any) -> set[str]:
+    """The keys of nested dicts."""
+    if isinstance(value, Mapping):
+        return {str(key) for key in value} | set[str]().union(*map(_keys, value.values()))
+    return set[str]().union(*map(_keys, value)) if isinstance(value, list | tuple) else set()

@@ -1,0 +1,144 @@
+"""Settings of image folders that follow from the rest: how many images there are, and what the
+prior is made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.priors.fingerprint import read_spec, resolve
+
+if TYPE_CHECKING:
+    from posterior_bench.datasets.base import ImageSet
+
+USUAL = 8
+"""How many images a run takes of a folder where nobody says."""
+
+PLAIN = {"size": 64, "mode": "rgb"}
+"""What goes without saying in the name of a folder's data; other values are part of it."""
+
+Node = Mapping[str, Any]
+
+
+def following(config: Node) -> Node:
+    """The configuration with every ``null`` of ``data.size``, ``data.mode`` and ``data.images``
+    filled in.
+
+    What cannot be known, because prior or folder are missing or wrong, stays; who reads those says
+    what is wrong. Raises UserError where the prior's images are none that a folder can give.
+    """
+    data = dict(config["data"])
+    if "size" in data:
+        if data["size"] is None or data.get("mode", "") is None:
+            data = _as_the_prior(data, config["prior"])
+        if data["size"] is not None and (type(data["size"]) is not int or data["size"] < 1):
+            raise UserError(
+                f"data.size={data['size']}: give a whole number of at least 1, or leave it out"
+            )
+    if data.get("images", USUAL) is None:
+        data["images"] = min(USUAL, _there(data))
+    return {**config, "data": data}
+
+
+def said(asked: Node, data: Node, images: ImageSet) -> str:
+    """One line for people on what was filled in; empty where everything was asked for."""
+    parts = []
+    if asked.get("images", USUAL) is None:
+        count = data["images"]
+        parts.append(
+            f"all {count} images"
+            if count == len(images)
+            else f"the first {count} of {len(images)} images"
+        )
+        parts[0] += " (data.images)"
+    if None in (asked.get("size", 0), asked.get("mode", "")):
+        parts.append(
+            f"{images.shape[2]} x {images.shape[1]} pixels, {_colour(images.shape[0])}, as the "
+            f"prior's"
+        )
+    return f"{asked.get('root')}: {', '.join(parts)}" if parts else ""
+
+
+def demand_count(wanted: int, there: int) -> None:
+    """UserError where more images are asked for than there are."""
+    if wanted > there:
+        raise UserError(
+            f"data.images={wanted}, but there are only {there} images; set data.images={there} or "
+            f"less"
+        )
+
+
+def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
+    """Which settings of the data make images of shape ``given`` those that the prior wants."""
+    given, wanted, settings = tuple(given), tuple(wanted), list[str]()
+    if "size" in data and wanted[1] == wanted[2]:
+        settings += [f"data.size={wanted[1]}"] if given[1:] != wanted[1:] else []
+        settings += (
+            [f"data.mode={_colour(wanted[0])}"]
+            if given[0] != wanted[0] and wanted[0] in (1, 3)
+            else []
+        )
+    if not settings:
+        return "choose prior= and data= that fit"
+    return f"set {' '.join(settings)}, or choose another prior"
+
+
+def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
+    shape = made_for(prior)
+    if shape is None:
+        return data
+    channels, height, width = shape
+    if data["size"] is None and height != width:
+        raise UserError(
+            f"the prior is made for images of {width} x {height} pixels (width x height), and a "
+            f"folder gives squares; "
+            "choose another prior"
+        )
+    if data.get("mode", "") is None and channels not in (1, 3):
+        raise UserError(
+            f"the prior is made for images of {channels} channels, and a folder gives 1 or 3"
+        )
+    filled = {"size": height, "mode": _colour(channels)}
+    return {
+        key: filled[key] if key in filled and value is None else value
+        for key, value in data.items()
+    }
+
+
+def made_for(prior: Node) -> tuple[int, int, int] | None:
+    """Channels, height and width of the prior's images, if that can be told without its weights."""
+    try:
+        shape = (
+            read_spec(resolve(prior["path"])).get("shape")
+            if "path" in prior
+            else prior.get("shape")
+        )
+        shape = build(prior).image_shape if shape is None and "path" not in prior else shape
+    except (OSError, ValueError, UserError):
+        return None
+    if (
+        not isinstance(shape, list | tuple)
+        or len(shape) != 3
+        or not all(type(n) is int and n > 0 for n in shape)
+    ):
+        return None
+    return shape[0], shape[1], shape[2]
+
+
+def _there(data: Node) -> int:
+    """How many images a folder gives; as many as are usually taken where that cannot be told."""
+    if not data.get("root", True):
+        return USUAL  # `doctor` looks at the rest of a configuration whose folder is not given
+    try:
+        images: ImageSet = build(data, skip=NOT_OF_THE_IMAGES)
+    except UserError:
+        return USUAL
+    return len(images)
+
+
+def _colour(channels: int) -> str:
+    return {1: "grey", 3: "rgb"}.get(channels, f"{channels} channels")

@@ -1,0 +1,229 @@
+"""Code of other people: a solver in a file, and installed packages that bring options of their own.
+
+No string in a configuration imports code from outside our packages, unless the setting ``plugins``
+names where it comes from: an installed package by the name of its entry point, or a Python file by
+its path. Finding out what there is imports nothing.
+
+A verb that reads a study folder (``report``, ``score``) imports nothing that the folder names: a
+study can come from somebody else. What its reader trusts is typed with that verb,
+``plugins=[NAME]`` and ``trust_file=true``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.core.foreign import foreign, named
+
+ENTRY_POINTS = "posterior_bench"
+"""Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
+
+_FILE = re.compile(r"(?P<file>[^@]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<sha>[0-9a-f]{16}))?")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed package: its name here, the package that its options may import from, and its
+    folders.
+    """
+
+    name: str
+    package: str
+    root: Path
+
+    @property
+    def conf(self) -> Path:
+        return self.root / "conf"
+
+
+@cache
+def installed() -> dict[str, Plugin]:
+    """The installed plugins by name. Raises UserError for one whose package or ``conf`` folder is
+    not there.
+    """
+    found: dict[str, Plugin] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        spec = importlib.util.find_spec(entry.value) if entry.value.isidentifier() else None
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        plugin = Plugin(entry.name, entry.value, Path(folders[0])) if folders else None
+        if plugin is None or not plugin.conf.is_dir():
+            raise UserError(
+                f"plugin '{entry.name}' names '{entry.value}', which is no installed package with "
+                f"a conf/"
+            )
+        found[entry.name] = plugin
+    return found
+
+
+# -- what a run may import -------------------------------------------------------------------------
+
+_ADMITTED: set[str] = set()
+_PROGRAMS: list[bool] = [False]
+"""Whether files that are programs (TorchScript) may be run where a configuration says so."""
+
+
+def admit(names: Iterable[str], programs: bool = False) -> None:
+    """Let configurations of this process import from these plugins and files, and from no others.
+
+    ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of
+    it does not.
+    """
+    names = list(names)
+    _PROGRAMS[:] = [programs]
+    for name in names:
+        if not name.endswith(".py") and name not in installed():
+            raise unknown("plugin", name, installed())
+    _ADMITTED.clear()
+    _ADMITTED.update(
+        str(Path(name).expanduser().absolute()) if name.endswith(".py") else name for name in names
+    )
+
+
+def admit_of(config: Mapping[str, Any]) -> None:
+    """Admit what a configuration says that the user has typed: never that of a study folder."""
+    said = any(
+        isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values()
+    )
+    admit(config.get("plugins") or (), said)
+
+
+READING = ("plugins", "trust_file")
+"""Settings of every verb that reads a study folder."""
+
+
+def admit_typed(arguments: Iterable[str]) -> list[str]:
+    """Admit what the command line of a reading verb names, and nothing else; returns its other
+    arguments.
+    """
+    rest, names, programs = [], [], False
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if not sign or key not in READING:
+            rest.append(argument)
+        elif key == "plugins":
+            names = [part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip()]
+        elif value not in ("true", "false"):
+            raise UserError(f"{argument}: trust_file takes true or false")
+        else:
+            programs = value == "true"
+    admit(names, programs)
+    return rest
+
+
+def demand_trusted(config: Mapping[str, Any]) -> None:
+    """UserError where a recorded configuration says that a file is a program to be run, and nobody
+    typed that here.
+    """
+    for node in config.values():
+        if isinstance(node, Mapping) and node.get("trust_file") and not _PROGRAMS[0]:
+            raise UserError(
+                f"the study says that {node.get('path')} is a program to be run; if you trust "
+                f"whoever made it, add "
+                "trust_file=true to this command"
+            )
+
+
+def packages() -> set[str]:
+    """The packages of the admitted plugins."""
+    return {installed()[name].package for name in _ADMITTED if not name.endswith(".py")}
+
+
+# -- a class in a file -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InFile:
+    """``FILE.py:CLASS``, with 16 digits of the file's sha256 where it has been read before."""
+
+    file: Path
+    name: str
+    sha: str
+
+    @property
+    def target(self) -> str:
+        """What a ``_target_`` says: the file may move under a running study, but not change."""
+        return f"{self.file}:{self.name}@{self.sha}"
+
+    @property
+    def identity(self) -> str:
+        """The content, wherever the file lies."""
+        return f"{self.name}@{self.sha}"
+
+    def tree(self) -> ast.Module:
+        try:
+            return ast.parse(self.file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.file} is not Python that can be read: {error}") from None
+
+    def load(self) -> Any:
+        """The class. Raises UserError unless the file is admitted and runs, has it, and is what it
+        was before.
+        """
+        if str(self.file) not in _ADMITTED:
+            raise UserError(
+                f"{self.file} is outside our packages; plugins=[{self.file}] lets this run import "
+                f"it"
+            )
+        return getattr(_module(self.file, self.sha), self.name)
+
+
+def in_file(target: str) -> InFile | None:
+    """``target`` as a class in a file; None where it is written as something else.
+
+    Raises UserError for a file that does not exist, has no such class, or is not the one that was
+    planned with.
+    """
+    match = _FILE.fullmatch(target)
+    if match is None:
+        return None
+    file = Path(match["file"]).expanduser().absolute()
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; write FILE.py:CLASS")
+    sha = sha256(file.read_bytes()).hexdigest()[:16]
+    if match["sha"] not in (None, sha):
+        raise UserError(
+            f"{file} has changed since this study was planned; use another out=, or put it back"
+        )
+    found = InFile(file, match["name"], sha)
+    classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
+    if found.name not in classes:
+        raise unknown(f"class of {file.name}", found.name, classes)
+    return found
+
+
+def admitted_by(names: Iterable[str]) -> list[Plugin]:
+    """The installed plugins among ``names``; raises UserError for one that is not installed."""
+    wanted = [name for name in names if not name.endswith(".py")]
+    for name in wanted:
+        if name not in installed():
+            raise unknown("plugin", name, installed())
+    return [installed()[name] for name in wanted]
+
+
+@cache
+def _module(file: Path, sha: str) -> Any:
+    """The module of a file, run once for each of its contents."""
+    import sys
+
+    name = f"{file.stem}_{sha}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        with foreign():
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{file} fails when it is imported: {named(error)}") from error
+    return module

@@ -1,0 +1,119 @@
+"""Settings that say what a text-conditional prior is told of every image; they stand beside those
+of the data set.
+
+``data.prompt`` (short ``prompt=``) is one text for all images, ``data.captions`` a file with a text
+for each, and ``data.class_prompt`` a template for the name of each image's class.
+``data.text_encoder`` is the folder of the text encoder, for prompts that the prior has no
+embeddings of. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posterior_bench.bench.core.errors import UserError
+
+Node = Mapping[str, Any]
+
+SOURCES = ("prompt", "captions", "class_prompt")
+"""Settings that give prompts; at most one of them."""
+
+SETTINGS = (*SOURCES, "text_encoder")
+PINNED = ("prompts", "encoder")
+"""What a plan records beside them: hashes of the prompts in use, and of the text encoder where one
+is needed."""
+
+GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
+"""How prompts are given, for messages."""
+
+NOT_OF_THE_IMAGES = ("images", *SETTINGS, *PINNED)
+"""Keys of a data node that its class does not get."""
+
+_SHOWN = 60
+_QUOTED = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
+
+
+def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+    """The overrides with ``prompt=`` as ``data.prompt=``, and texts of these settings in quotes.
+
+    Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
+    ``sweep`` (``-m``) a comma does part two values; a prompt with a comma is put in quotes there,
+    inside those of the shell.
+    """
+    return [_literal(override, sweep) for override in overrides]
+
+
+def _literal(override: str, sweep: bool) -> str:
+    match = re.match(rf"\+*(?:prompt|data\.({'|'.join(SETTINGS)}))=", override)
+    if match is None:
+        return override
+    key, value = match[1] or "prompt", override[match.end() :]
+    if sweep and re.match(r"(choice|glob|range|interval)\(", value):
+        return f"data.{key}={value}"
+    parts = [part.strip() for part in _PIECE.findall(value)] if sweep else [value.strip()]
+    return f"data.{key}=" + ",".join(map(_in_quotes, parts or [""]))
+
+
+def _in_quotes(text: str) -> str:
+    """A text as Hydra's grammar quotes it; ``null`` stays, and one that is in quotes already."""
+    if text == "null" or _QUOTED.fullmatch(text):
+        return text
+    text = text.replace("${", "\\${")  # a text refers to no other setting
+    # backslashes count only in front of a quote
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def source(node: Node) -> str | None:
+    """The setting of a data node that gives prompts, if any; UserError for several, and for what is
+    no text.
+    """
+    for key in SETTINGS:
+        value = node.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UserError(
+                f"data.{key}={value}: data.{key} takes a text; in a yaml, put it in quotes"
+            )
+    given = [key for key in SOURCES if node.get(key) is not None]
+    if len(given) > 1:
+        raise UserError(
+            f"{' and '.join(f'data.{key}' for key in given)} are both set; give one of them"
+        )
+    if not given and node.get("text_encoder") is not None:
+        raise UserError(
+            f"data.text_encoder is set, but there are no prompts; give {GIVE}, or leave it out"
+        )
+    return given[0] if given else None
+
+
+def identity(node: Node) -> dict[str, Any]:
+    """A data node as the hash of a cell wants it: the same prompts are the same, wherever they were
+    given.
+    """
+    return {key: value for key, value in node.items() if key not in SETTINGS}
+
+
+def readable(node: Node) -> dict[str, Any]:
+    """A data node for the tables: a prompt as it is, captions by the first digits of their hash,
+    and no encoder.
+    """
+    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *PINNED)}
+    for key in ("prompt", "class_prompt"):
+        if node.get(key) is not None:
+            text = " ".join(str(node[key]).split())
+            shown[key] = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    if node.get("captions") is not None:
+        shown["captions"] = str(node.get("prompts", ""))[:8]
+    return shown
+
+
+def placed(node: Node) -> dict[str, Any]:
+    """A data node with absolute paths, which workers in another folder understand."""
+    paths = {key: node[key] for key in ("captions", "text_encoder") if node.get(key) is not None}
+    return {
+        **node,
+        **{key: str(Path(value).expanduser().absolute()) for key, value in paths.items()},
+    }

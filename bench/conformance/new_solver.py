@@ -1,0 +1,73 @@
+"""``bench new-solver NAME``: the files of a new solver, from a template that runs and is tested."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from posterior_bench.bench.config.catalog import CONF, options
+from posterior_bench.bench.core.environment import ROOT
+from posterior_bench.bench.core.errors import UserError
+
+TEMPLATE = Path(__file__).parent / "assets" / "solver"
+USAGE = "bench new-solver NAME, for example: bench new-solver mymethod"
+
+
+def new_solver(arguments: Sequence[str]) -> tuple[list[Path], str]:
+    """Write the files of a solver called ``NAME``; returns them, and the solver as ``solver=``
+    takes it.
+
+    In a checkout these are ``solvers/NAME.py`` and ``conf/solver/NAME.yaml``; where the product is
+    installed, ``NAME.py`` in the current folder. Raises UserError, one line, for a name that no
+    module can have or that is taken.
+    """
+    if len(arguments) != 1:
+        raise UserError(f"'new-solver' takes one name: {USAGE}")
+    name = arguments[0]
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UserError(
+            f"'{name}' cannot be the name of a Python file; take small letters, digits and _: "
+            f"{USAGE}"
+        )
+    if name in options("solver", plugins=()):
+        raise UserError(
+            f"there is a solver called '{name}' already; `bench show solver={name}` shows it"
+        )
+    words = {"mymethod": name, "MyMethod": class_name(name)}
+    if (ROOT / "pyproject.toml").is_file():
+        files = {ROOT / "solvers" / f"{name}.py": "py", CONF / "solver" / f"{name}.yaml": "yaml"}
+        option = name
+        # Python would find a folder of this name instead of the file.
+        folders = [ROOT / "solvers" / name]
+    else:
+        files = {Path(f"{name}.py"): "py"}
+        option = f"{name}.py:{class_name(name)}"
+        folders = []
+    taken = [path for path in (*files, *folders) if path.exists()]
+    if taken:
+        raise UserError(f"{taken[0]} exists already; take another name, or remove it")
+    for path, kind in files.items():
+        _write(path, filled(kind, words))
+    return [*files], option
+
+
+def class_name(name: str) -> str:
+    """``my_method`` as ``MyMethod``."""
+    return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+
+
+def filled(kind: str, words: dict[str, str]) -> str:
+    """The template of a file, ``py`` or ``yaml``, with other names in the place of its own."""
+    text = (TEMPLATE / f"solver.{kind}.txt").read_text(encoding="utf-8")
+    for word, other in words.items():
+        text = text.replace(word, other)
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,156 @@
+"""Provenance: what a study was run with, so that it can be run again.
+
+It is that of the product itself, never of what surrounds it: the git checkout only where its top
+level is the folder that holds our packages, else the installed distribution, its version and the
+commit that it was built from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "posterior-bench"
+BUILD = ROOT / "bench" / "build.json"
+"""In a wheel: ``commit`` and ``dirty`` of the checkout that it was built from (hatch_build.py)."""
+
+PACKAGES = (
+    *(
+        "torch",
+        "torchvision",
+        "diffusers",
+        "safetensors",
+        "numpy",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "torchmetrics",
+    ),
+    *(
+        "lpips",
+        "stlpips-pytorch",
+        "hydra-core",
+        "omegaconf",
+        "pillow",
+        "matplotlib",
+        "ray",
+        "deepinv",
+    ),
+)
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or
+    shell variable.
+    """
+    lock = ROOT / "requirements.lock"
+    return {
+        "version": version(),
+        **origin(),
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        **_torch(),
+    }
+
+
+def version() -> str:
+    """The version of this product: of the checkout, else of the installed distribution."""
+    try:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if project["name"] == NAME:
+            return str(project["version"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        pass
+    return _version(NAME) or "unknown"
+
+
+def origin() -> dict[str, Any]:
+    """``commit`` and ``dirty``: whether files differ from that commit, None where that cannot be
+    known.
+
+    Of a checkout whose top level is ours; else what the wheel says of its build, or the installer
+    of a repository.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    if top is not None and Path(top).resolve() == ROOT:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": commit or "unknown", "dirty": bool(changes) or commit is None}
+    built = _built()
+    dirty = built.get("dirty")
+    return {
+        "commit": str(built.get("commit") or "unknown"),
+        "dirty": dirty if isinstance(dirty, bool) else None,
+    }
+
+
+def _built() -> dict[str, Any]:
+    """What is recorded of the build of an installed distribution."""
+    try:
+        built = json.loads(BUILD.read_text(encoding="utf-8"))
+        if isinstance(built, dict):
+            return built
+    except (OSError, ValueError):
+        pass
+    try:
+        direct = json.loads(metadata.distribution(NAME).read_text("direct_url.json") or "{}")
+        return {"commit": direct["vcs_info"]["commit_id"], "dirty": False}
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _torch() -> dict[str, Any]:
+    """Device facts, if torch is loaded; a reader of results does not load it for that."""
+    if "torch" not in sys.modules:
+        return {}
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "devices": gpus or ["cpu"],
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """git's answer about the checkout this code runs from; None outside a checkout or without
+    git.
+    """
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor()

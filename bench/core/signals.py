@@ -1,0 +1,197 @@
+"""Being stopped: Ctrl-C, and the SIGTERM of schedulers and service managers, end a run in the same
+orderly way.
+
+A signal raises an exception once, wherever the main thread is. Code of other people may swallow
+that (``except:``), so the signal is also remembered: nothing is stored after it, and while such
+code runs on, the exception is raised in it again every second. After :data:`PATIENCE_SECONDS` of
+that the process ends without further ado. By what is remembered a ``KeyboardInterrupt`` that some
+code raised by itself is told apart from one that a person asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from posterior_bench.bench.core.errors import INTERRUPTED, TERMINATED
+
+CONTINUED = ("run", "score", "compact")
+"""Verbs that go on where they were when the same command is given again."""
+
+AGAIN_SECONDS, PATIENCE_SECONDS = 1.0, 15.0
+"""How often the exception is raised again in code that swallows it, and how long until the process
+is ended."""
+
+_END: Callable[[int], object] = os._exit  # foreign code sees another one, see bench.foreign
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; like Ctrl-C no ``except Exception`` may keep it from ending the process."""
+
+
+@dataclass
+class _State:
+    """``heeded``: our handlers are in place. ``number``: the first signal that came. ``depth``: of
+    foreign code.
+
+    ``again``: the signal on its way is a reminder of this module's and not a new one. ``before``:
+    whose handlers ours took the place of.
+    """
+
+    heeded: bool = False
+    number: int | None = None
+    depth: int = 0
+    again: bool = False
+    before: dict[int, Any] = field(default_factory=dict)
+
+
+_STATE = _State()
+_ENDING = threading.Lock()
+"""No signal is raised again once the handlers of before are back in their place: they may end the
+process."""
+
+
+def heed_signals() -> None:
+    """Begin a command: no signal has come yet, and from now on SIGINT and SIGTERM unwind the
+    stack.
+    """
+    _STATE.number, _STATE.depth = None, 0
+    if threading.current_thread() is threading.main_thread():
+        _STATE.before = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    heed_again()
+
+
+def forget() -> None:
+    """The command has ended: signals do what they did before it."""
+    with _ENDING:
+        for number, handler in _STATE.before.items():
+            signal.signal(number, handler)
+        _STATE.number, _STATE.depth, _STATE.heeded, _STATE.before = None, 0, False, {}
+
+
+def heed_again() -> None:
+    """Put our handlers in place, also after a library has put its own there."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell starts background jobs so
+        signal.signal(signal.SIGINT, _stop)
+    _STATE.heeded = True
+
+
+def die_at_once() -> None:
+    """For a worker process, whose files are written all or nothing: SIGTERM ends it, also in the
+    middle of C code.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _STATE.heeded = True
+
+
+def note(number: int) -> None:
+    """Remember a signal that the caller handles by itself."""
+    if _STATE.heeded and _STATE.number is None:
+        _STATE.number = number
+
+
+def came() -> bool:
+    """Whether a signal has come since the command began."""
+    return _STATE.number is not None
+
+
+def check() -> None:
+    """Raise what the signal raised, if one has come: nothing may be stored after it, whoever
+    swallowed it.
+    """
+    if came():
+        raise _interrupt()
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether an exception is there because a person or scheduler ends the process, and not by
+    itself.
+
+    Where our handlers are not in place nobody can tell, and every KeyboardInterrupt is taken for a
+    person's.
+    """
+    return came() or (isinstance(error, KeyboardInterrupt) and not _STATE.heeded)
+
+
+def exit_code() -> int:
+    """143 after SIGTERM, else 130; libraries that catch the exception and raise one of their own do
+    not matter.
+    """
+    return TERMINATED if _STATE.number == signal.SIGTERM else INTERRUPTED
+
+
+def enter_foreign() -> None:
+    """From here on code runs that may swallow exceptions; see :class:`bench.core.foreign.foreign`."""
+    if threading.current_thread() is threading.main_thread():
+        _STATE.depth += 1
+
+
+def leave_foreign() -> None:
+    if threading.current_thread() is threading.main_thread():
+        _STATE.depth = max(0, _STATE.depth - 1)
+
+
+def _interrupt() -> KeyboardInterrupt:
+    return Terminated() if _STATE.number == signal.SIGTERM else KeyboardInterrupt()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    again, _STATE.again = _STATE.again, False
+    if _STATE.number is None:
+        _STATE.number = number
+        threading.Thread(target=_remind, name="stop", daemon=True).start()
+        raise _interrupt()
+    # a second one must not interrupt the unwinding, unless a person at the keyboard wants just that
+    if _STATE.depth or (number == signal.SIGINT and not again):
+        raise _interrupt()
+
+
+def _remind() -> None:
+    """While foreign code runs on after the signal, raise the exception in it again; end the process
+    at last.
+    """
+    ignored, main = 0.0, threading.main_thread()
+    while _STATE.number is not None and main.is_alive():
+        time.sleep(AGAIN_SECONDS)
+        if not _STATE.depth or _STATE.number is None:
+            ignored = 0.0
+            continue
+        ignored += AGAIN_SECONDS
+        if ignored >= PATIENCE_SECONDS:
+            words = (
+                "bench: interrupted; code of a solver, metric or data set did not end, and "
+                "the "
+                "process was ended\n"
+            )
+            os.write(2, words.encode())
+            _END(exit_code())
+            return
+        with _ENDING:
+            if _STATE.number is not None and main.ident is not None:
+                _STATE.again = True
+                signal.pthread_kill(main.ident, _STATE.number)
+
+
+def farewell(verb: str, arguments: Sequence[str]) -> str:
+    """One line: what happened, and the command that continues."""
+    if verb not in CONTINUED:
+        return "bench: interrupted"
+    start = "bench" if Path(sys.argv[0]).name == "bench" else "python -m bench"
+    return (
+        f"bench: interrupted; what is stored is kept. To continue: {start} {shlex.join(arguments)}"
+    ).rstrip()

@@ -1,0 +1,244 @@
+"""An equal budget for every solver, which chooses, before anything is run, how much work a solver
+does.
+
+``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and
+backward passes together; its share of the fit is included. The settings that a solver's class calls
+its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays
+within it. Passes are counted in dry runs on the cell's own prior and the measurement of its first
+image, where everything that takes time (network, autoencoder, perceptual distance) is replaced by
+functions of single pixels. Solvers that need the ``features`` of a network run on the network
+itself. Where the number of calls hangs on what the network says, as in the line search of CoPaint,
+a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that
+the worker sets to every run stays, in the unit of the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posterior_bench.bench.config.cell import shipped
+from posterior_bench.bench.core.cost import Budget
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.core.foreign import foreign
+from posterior_bench.bench.core.isolation import isolated
+from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.engine.worker import Session, one_line
+from posterior_bench.priors.base import UNITS, BudgetExceeded, Prior, Shape
+from posterior_bench.solvers.base import Observation, Solver
+
+_RUNS = 40
+"""Dry runs at most; the search takes a handful."""
+
+
+def within_budget(
+    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
+) -> Mapping[str, Any]:
+    """The configuration with the solver's work chosen for its budget; unchanged where some of the
+    work is given.
+
+    Raises Inapplicable for a solver that has no such settings, or needs more even with the least of
+    them.
+    """
+    return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
+
+
+def with_work(
+    config: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    solver: Solver,
+    make: Callable[[str], Trial],
+) -> Mapping[str, Any]:
+    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are
+    to be counted.
+    """
+    if config["budget"] is None:
+        return config
+    allowed, node = Budget.of(config["budget"]), config["solver"]
+    usual = shipped(node, str(choices["solver"]))
+    given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
+    if given & solver.workload.keys():
+        return config
+    name, budget = type(solver).__name__, f"budget={config['budget']}"
+    if not solver.workload:
+        raise Inapplicable(
+            f"{name} has no setting for how much work it does, so none can be chosen for {budget}"
+        )
+    trial = make(allowed.unit)
+    chosen = _most(solver, trial, int(allowed.amount / (1 + solver.margin)))
+    if chosen is None:
+        least = math.ceil(trial.cost(_least(solver)) * (1 + solver.margin))
+        raise Inapplicable(
+            f"{name} takes at least {least} {UNITS[allowed.unit]} per draw with this preset, more "
+            f"than {budget}; give "
+            f"budget={allowed.unit}:{least} or more, or another solver.preset"
+        )
+    tied = [key for key in solver.growth if key not in given and getattr(solver, key) != 1]
+    tuned = {key: getattr(chosen, key) for key in (*solver.workload, *tied)}
+    return {**config, "solver": {**node, **tuned}}
+
+
+# -- the search ------------------------------------------------------------------------------------
+
+
+def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
+    """The solver with the most work that stays within the limit; None where there is none."""
+    size = max(solver.workload.values())
+
+    def count(k: int) -> float:
+        settings = _sized(solver, k)
+        if settings is None:  # too little, or too much
+            return -math.inf if k < size else math.inf
+        return trial.cost(settings, limit)
+
+    return _sized(solver, _largest(count, size, limit))
+
+
+def _sized(solver: Solver, k: int) -> Solver | None:
+    """The solver whose largest work setting is ``k``; None where that is 0 or its constructor
+    refuses.
+    """
+    try:
+        return solver.scaled(k / max(solver.workload.values())) if k else None
+    except ValueError:
+        return None
+
+
+def _least(solver: Solver) -> Solver:
+    return next(
+        found for k in range(1, 1 + max(solver.workload.values())) if (found := _sized(solver, k))
+    )
+
+
+def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
+    """The largest ``k`` with ``count(k) <= limit``, 0 if there is none; ``usual`` where more ``k``
+    counts no more.
+
+    By secants, halving the interval after those that lead too far. It ends early where a count came
+    out as the two before it foretold and foretells that the next is too much.
+    """
+    good, cost, bad, slope, k = 0, 0.0, math.inf, math.nan, max(1, min(usual, limit) // 8)
+    for _ in range(_RUNS):
+        found = count(k)
+        if 0 <= found == cost:
+            return usual
+        if found == limit or (
+            found == cost + slope * (k - good) and found <= limit < found + slope
+        ):
+            return k
+        if found > limit:
+            bad, k = k, (good + k) // 2
+        else:
+            slope = (max(found, 0.0) - cost) / (k - good)
+            good, cost = k, max(found, 0.0)
+            further = (limit - cost) // slope if slope > 0 else good
+            k = int(min(good + max(1, further), bad - 1))
+        if bad - good <= 1:
+            break
+    return good
+
+
+# -- a dry run -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a solver is counted on: one image's measurement, and a prior that costs nothing
+    meanwhile.
+
+    ``unit``: what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
+    """
+
+    prior: Prior
+    obs: Observation
+    keys: list[Key]
+    draws: int
+    unit: str = "nfe"
+
+    @classmethod
+    def of(cls, session: Session, unit: str) -> Self:
+        """The first image of the session's cell."""
+        measured = session.measure(session.images.ids[:1])
+        perceptual = None if session.perceptual is None else _apart
+        cond = session.condition(measured)
+        obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
+        return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]), unit)
+
+    def cost(self, solver: Solver, limit: float = math.inf) -> float:
+        """What one draw takes, with its share of the fit; infinite, and ended there, above
+        ``limit``.
+
+        Raises UserError where the solver fails.
+        """
+        noise = Noise(self.keys, "solver", str(self.obs.y.device))
+        whole, most = "features" in solver.needs, limit * self.draws
+        with weightless(self.prior, whole), self.prior.metered(most, unit=self.unit) as meter:
+            try:
+                with isolated(), foreign():
+                    posterior = solver.fit(self.obs, self.prior, noise)
+                    fitted = meter.spent
+                    meter.limit = fitted + limit - fitted / self.draws
+                    posterior.sample([0])
+            except BudgetExceeded:
+                return math.inf
+            except Exception as error:
+                raise UserError(
+                    f"{type(solver).__name__} failed while its network passes were counted: "
+                    f"{one_line(error)}"
+                ) from error
+        return fitted / self.draws + meter.spent - fitted
+
+
+@contextmanager
+def weightless(prior: Prior, whole: bool) -> Iterator[None]:
+    """Within the block the prior counts and behaves as ever, but runs no network, or a ``whole``
+    one, and no decoder.
+
+    Its prediction is that of pixels from two narrow Gaussians: smooth, bounded, and right at every
+    noise level. A prior in closed form stays what it is.
+    """
+    with ExitStack() as stack:
+        if prior.latent is not None:
+            image, latent = prior.image_shape, prior.latent_shape
+            stack.enter_context(
+                patch.object(prior.latent, "encode", lambda x, noise=None: _resized(x, latent))
+            )
+            stack.enter_context(patch.object(prior.latent, "decode", lambda z: _resized(z, image)))
+        if prior.net is not None and not whole:
+            times = 2 if prior.learned_var else 1
+            stack.enter_context(
+                patch.object(prior, "_raw", lambda x, t, values: torch.cat([x] * times, 1))
+            )
+            stack.enter_context(
+                patch.object(
+                    prior, "_to_x0", lambda out, z, alpha, sigma: _predicted(z, alpha, sigma)
+                )
+            )
+        yield
+
+
+def _predicted(
+    z: Tensor, alpha: Tensor, sigma: Tensor, centre: float = 0.5, spread: float = 0.1
+) -> Tensor:
+    """``E[x0 | z]`` for pixels from ``N(centre, spread^2)`` or ``N(-centre, spread^2)``."""
+    variance = alpha**2 * spread**2 + sigma**2
+    pull, share = (centre * alpha / variance).to(z), (alpha * spread**2 / variance).to(z)
+    mean = centre * torch.tanh(pull * z)
+    return mean + share * (z - alpha.to(z) * mean)
+
+
+def _resized(x: Tensor, shape: Shape) -> Tensor:
+    """The mean of all channels, in every channel of the other shape."""
+    return F.interpolate(x.mean(1, keepdim=True), size=shape[1:]).expand(-1, shape[0], -1, -1)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().flatten(1).mean(1)

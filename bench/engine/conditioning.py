@@ -1,0 +1,267 @@
+"""What the network of a cell is told of every image beside the measurement: a class, a prompt, or
+nothing.
+
+Prompts are read and checked when a cell is planned. Embeddings that the prior does not have are
+computed before the run, once for each prompt (:mod:`bench.external.text_encoders`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from torch import Tensor
+
+from posterior_bench.bench.config.captions import texts
+from posterior_bench.bench.config.prompts import GIVE, Node, placed
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.external import text_encoders
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.priors.base import Condition, Prior
+
+ALIKE = 0.05
+"""How far, of its norm, the empty prompt of a text encoder may lie from that of the prior: half
+precision is 0.001."""
+
+Rows = Mapping[str, Tensor]
+
+
+class Conditioning:
+    """The labels or prompts of one cell.
+
+    ``node``: its data node. ``prompts``: the prompt of every image in use; None where none are
+    given. Raises UserError for prompts that cannot be read, and Inapplicable for a prior that reads
+    none.
+    """
+
+    def __init__(self, node: Node, images: ImageSet, prior: Prior, prior_path: object = None):
+        self.node, self.images, self.prior = node, images, prior
+        self._path = Path(str(prior_path)).expanduser() if isinstance(prior_path, str) else None
+        self._rows: dict[str, Rows] = {}
+        self.cut: list[str] = []
+        """Prompts whose end the text encoder does not read; known once :meth:`ready` was called."""
+        count = int(node.get("images", 0))
+        self.prompts = texts(node, images, list(images.ids)[:count]) if count else None
+        if self.prompts is not None and not prior.reads_text:
+            raise Inapplicable(
+                "this prior reads no prompts, so those that are given would not be used; leave "
+                "them out, or choose a "
+                "text-conditional prior such as prior=sd15"
+            )
+        known = node.get("prompts")
+        if self.prompts is not None and known is not None and known != self._digest():
+            raise UserError(
+                "the prompts of this cell are no longer those of its plan; give the same command "
+                "again"
+            )
+
+    def demand_same_classes(self) -> None:
+        """Inapplicable where labels of the data would mean other classes than the prior's."""
+        prior, images = self.prior, self.images
+        if (
+            not prior.reads_text
+            and prior.num_classes
+            and images.num_classes not in (0, prior.num_classes)
+        ):
+            raise Inapplicable(
+                f"the labels of the data are of {images.num_classes} classes, those of the prior "
+                f"of "
+                f"{prior.num_classes}, so they mean other things; choose prior= and data= that "
+                f"fit, or the same images "
+                "without labels (data=folder)"
+            )
+
+    @property
+    def labels_fit(self) -> bool:
+        """Whether a label of the data means one of the prior's: a class of both, or the number of a
+        prompt.
+        """
+        return self.prompts is None and self.images.num_classes == self.prior.num_classes
+
+    @property
+    def guidable(self) -> bool:
+        """Whether the network is told something that it can do without, which is what guidance
+        needs.
+        """
+        if self.prompts is not None:
+            return any(self.prompts.values())
+        return self.labels_fit and self.prior.null_label is not None
+
+    @property
+    def unasked(self) -> str:
+        """With what the network is asked in place of a class or prompt; empty where it is told one,
+        or reads none.
+        """
+        told = (self.labels_fit and bool(self.images.num_classes)) or (
+            self.prompts is not None and self.guidable
+        )
+        if told or not (self.prior.num_classes or self.prior.reads_text):
+            return ""
+        return "the empty prompt" if self.prior.reads_text else "the null class"
+
+    @property
+    def why_unasked(self) -> str:
+        """The reason for :attr:`unasked`, and the setting that mends it."""
+        if not self.unasked:
+            return ""
+        known = ", ".join(self.prior.class_names[:3]) + (
+            ", ..." if len(self.prior.class_names) > 3 else ""
+        )
+        classes = f"{self.images.num_classes or 'no'} classes"
+        if not self.prior.reads_text:
+            names = f" ({known})" if known else ""
+            return f"it knows {self.prior.num_classes} classes{names}, and the data has no labels"
+        if self.prompts is not None:
+            return "no other prompt is given"
+        own = (
+            f"; of its own it has {self.prior.num_classes} prompts ({known}), and the data has "
+            f"{classes}"
+        )
+        return f"no prompt is given (set {GIVE})" + (own if known else "")
+
+    def guidance_problem(self) -> str:
+        """Why this cell can have no guidance other than 1, with what mends it; empty where it
+        can.
+        """
+        if self.guidable:
+            return ""
+        if self.prior.reads_text:
+            return (
+                f"guidance other than 1 leads away from the empty prompt, and no prompt is given: "
+                f"set {GIVE}, or the "
+                "solver's guidance to 1"
+            )
+        labels = f" (the labels of the data, {self.images.num_classes} classes, are not used)"
+        return (
+            "guidance other than 1 needs a prior with a null condition, and images with its labels "
+            "or prompts"
+            f"{labels if self.images.num_classes and not self.prior.num_classes else ''}; set the "
+            f"solver's guidance to "
+            "1, or choose prior= and data= that have them"
+        )
+
+    # -- the condition -----------------------------------------------------------------------------
+
+    def of(self, labels: Tensor | None, ids: Sequence[str]) -> Condition | None:
+        """What the network is told of the images ``ids`` with these labels; None for its null
+        condition.
+        """
+        if self.prompts is None:
+            return self.prior.condition(None if labels is None or not self.labels_fit else labels)
+        prompts = [self.prompts[image] for image in ids]
+        self.ready(prompts)
+        return self.prior.prompted([self._rows[prompt] for prompt in prompts])
+
+    def ready(self, prompts: Sequence[str] | None = None) -> None:
+        """Embed these prompts, or all of the cell. Raises UserError where that cannot be done
+        here.
+        """
+        asked = list(
+            dict.fromkeys([*(self.prompts or {}).values()] if prompts is None else prompts)
+        )
+        missing = [prompt for prompt in asked if prompt not in self._rows]
+        own = {prompt: i for i, prompt in enumerate(self.prior.class_names)} | {"": -1}
+        self._rows |= {
+            prompt: self.prior.prompt_rows(own[prompt]) for prompt in missing if prompt in own
+        }
+        foreign = [prompt for prompt in missing if prompt not in own]
+        if not foreign:
+            return
+        folder = self._folder()
+        found = text_encoders.embedded(
+            [*foreign, ""],
+            self.node.get("encoder") or text_encoders.encoder_hash(self._found()),
+            folder,
+        )
+        rows = {prompt: _renamed(tables) for prompt, tables in found.items()}
+        try:
+            self.prior.prompted([rows[""]])
+        except ValueError as error:
+            raise UserError(
+                f"the text encoder in {folder} belongs to another model: {error}"
+            ) from None
+        self._demand_same_encoder(rows[""], folder)
+        self._rows |= {prompt: rows[prompt] for prompt in foreign}
+        with suppress(UserError):  # without the package or the folder, embeddings that are kept do
+            self.cut += [] if folder is None else text_encoders.longer_than_read(folder, foreign)
+
+    def _demand_same_encoder(self, empty: Rows, folder: Path | None) -> None:
+        own = self.prior.prompt_rows(-1)
+        apart = max(
+            float((empty[k] - own[k].cpu()).norm() / own[k].norm().cpu().clamp_min(1e-12))
+            for k in own
+        )
+        if not apart <= ALIKE:
+            raise UserError(
+                f"the text encoder in {folder} belongs to another model: it embeds the empty "
+                f"prompt differently than "
+                f"the prior has it (by {apart:.0%}); set data.text_encoder to the folder that the "
+                f"prior was made from"
+            )
+
+    # -- what a plan records -----------------------------------------------------------------------
+
+    def pinned(self, node: Node) -> Node:
+        """The data node with the content of the prompts, and of the encoder where one is needed,
+        beside their paths.
+        """
+        if self.prompts is None:
+            return node
+        own = {*self.prior.class_names, ""}
+        needed = any(prompt not in own for prompt in self.prompts.values())
+        encoder = {"encoder": text_encoders.encoder_hash(self._found())} if needed else {}
+        self.node = {**placed(node), "prompts": self._digest(), **encoder}
+        return self.node
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """What the tables say: with what the network was asked in place of a class or prompt, and
+        what was cut.
+        """
+        asked = {"asked": self.unasked} if self.unasked else {}
+        return {**asked, **({"cut": f"{len(self.cut)} prompts"} if self.cut else {})}
+
+    @property
+    def said(self) -> list[str]:
+        """The same as lines for the terminal."""
+        lines = [f"is asked with {self.unasked}: {self.why_unasked}"] if self.unasked else []
+        if self.cut:
+            lines.append(
+                f"has {len(self.cut)} prompts that are longer than it reads, such as "
+                f"'{self.cut[0][:60]}'"
+            )
+        return lines
+
+    def _digest(self) -> str:
+        text = json.dumps(sorted((self.prompts or {}).items()))
+        return blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def _folder(self) -> Path | None:
+        """Where the text encoder lies: the folder that is named, or that of the prior where it is
+        in there.
+        """
+        if named := self.node.get("text_encoder"):
+            return Path(named).expanduser()
+        beside = self._path is not None and (self._path / "text_encoder" / "config.json").is_file()
+        return self._path if beside else None
+
+    def _found(self) -> Path:
+        folder = self._folder()
+        if folder is None:
+            raise UserError(
+                "the prior has no embeddings of these prompts; set data.text_encoder=FOLDER to the "
+                "diffusers folder it "
+                f"was made from, and install transformers (pip install "
+                f'"posterior-bench[{text_encoders.EXTRA}]")'
+            )
+        return folder
+
+
+def _renamed(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file of prompts calls one prompt's rows ``context``, a network its table of them
+    ``contexts``.
+    """
+    return {"contexts" if name == "context" else name: table for name, table in tables.items()}

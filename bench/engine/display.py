@@ -1,0 +1,200 @@
+"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the
+other.
+
+There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar
+and an ETA, which move with every pass of the network, and below it stands how many cells are to
+come and how long they may take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import TimeRemainingColumn as Eta
+from rich.text import Text
+
+from posterior_bench.bench.core import terminal
+from posterior_bench.bench.core.terminal import span
+from posterior_bench.bench.engine import pulse
+
+if TYPE_CHECKING:  # the first line of a run does not wait for pandas
+    from posterior_bench.bench.engine.plan import CellPlan, Chunk
+    from posterior_bench.bench.engine.progress import Position
+
+    Advance = Callable[[Chunk, Mapping[str, int]], None]
+
+
+@dataclass
+class Sweep:
+    """What this process was asked for: how many ``cells``, less those found not to apply.
+
+    ``took`` holds the seconds of those that ran, ``there`` counts those that had all their rows
+    before. ``begun``: the first line has been said.
+    """
+
+    cells: int = 1
+    begun: bool = False
+    there: int = 0
+    took: list[float] = field(default_factory=list)
+
+    def ahead(self) -> str:
+        """What is to come after the running cell; nothing after the last."""
+        left = self.cells - self.there - len(self.took) - 1
+        if left < 1:
+            return ""
+        words = f"{len(self.took) + self.there} of {self.cells} cells done, {left} after this one"
+        return (
+            f"{words}, about {span(left * sum(self.took) / len(self.took))}" if self.took else words
+        )
+
+
+SWEEP = Sweep()
+LINE_SECONDS = (5.0, 30.0)
+"""Where there is no terminal: when the first line of a long cell comes, and how often there is one
+later."""
+
+
+def title(plan: CellPlan) -> str:
+    """``vipaint2  fashion  rotated`` and what sets this cell apart."""
+    identity = plan.cell.identity
+    words = [str(identity[k]) for k in ("solver", "variant", "data", "mask") if identity[k]]
+    return "  ".join(words)
+
+
+@contextmanager
+def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
+    """Shows rows, and passes of the network within a chunk, as they are done; failures are said at
+    once.
+    """
+    rows, total = plan.rows(chunks), plan.rows()
+    seen: dict[str, int] = {}
+    start = time.monotonic()
+
+    def note(counts: Mapping[str, int]) -> str:
+        for status, n in counts.items():
+            seen[status] = seen.get(status, 0) + n
+        return "  ".join(f"{n} {status}" for status, n in seen.items() if status != "ok")
+
+    if quiet:
+        yield lambda chunk, counts: None
+        return
+    if not rows:
+        SWEEP.there += 1
+        done = _ended(plan, f"all {total} rows are there", "")
+        terminal.out.print(
+            done if terminal.out.is_terminal else f"{title(plan)}: all {total} rows are there"
+        )
+        yield lambda chunk, counts: None
+        return
+    from posterior_bench.bench.engine.progress import position
+
+    at = position(plan, chunks)
+    if not terminal.out.is_terminal:
+        lines = _Lines(title(plan), at, rows, start)
+
+        def hear(chunk: str, passes: int) -> None:
+            at.hear(chunk, passes)
+            lines.show()
+
+        def count(chunk: Chunk, counts: Mapping[str, int]) -> None:
+            note(counts)
+            at.ended(chunk, "ok" in counts)
+            lines.show()
+
+        with pulse.listening(hear):
+            yield count
+        failures = note({})
+        terminal.out.print(
+            f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip()
+        )
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows[dim]{task.fields[passes]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        Eta(),
+        TextColumn("[red]{task.fields[failures]}"),
+    )
+    bar = Progress(*columns, console=terminal.out)
+    with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=terminal.out, transient=True):
+        task = bar.add_task(
+            escape(title(plan)), total=total, completed=total - rows, failures="", passes=""
+        )
+
+        def move(chunk: str, passes: int) -> None:
+            at.hear(chunk, passes)
+            bar.update(
+                task,
+                completed=total - rows + at.done,
+                passes=f"  {at.passes} passes" if at.passes else "",
+            )
+
+        def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
+            at.ended(chunk, "ok" in counts)
+            bar.update(task, completed=total - rows + at.done, failures=note(counts), passes="")
+
+        with pulse.listening(move):
+            yield advance
+    seconds = time.monotonic() - start
+    SWEEP.took.append(seconds)
+    terminal.out.print(_ended(plan, f"{rows} rows in {span(seconds)}", note({})))
+
+
+@dataclass
+class _Lines:
+    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then,
+    none of a short.
+    """
+
+    title: str
+    at: Position
+    rows: int
+    start: float
+    due: float = LINE_SECONDS[0]
+
+    def show(self) -> None:
+        """Print a line, if it is time for one."""
+        seconds = time.monotonic() - self.start
+        if seconds < self.due:
+            return
+        self.due = seconds + LINE_SECONDS[1]
+        from posterior_bench.bench.engine.progress import left
+
+        rest = left(seconds, self.at.done, self.rows)
+        ahead = f", about {span(rest)} left" if rest == rest else ""
+        passes = f", {self.at.passes} passes of the chunk at hand" if self.at.passes else ""
+        terminal.out.print(
+            f"{self.title}: {int(self.at.done)} of {self.rows} rows{passes}{ahead}", markup=False
+        )
+
+
+def _ended(plan: CellPlan, words: str, failures: str) -> Text:
+    """The line that a cell leaves behind; of one with failed rows, with the most frequent
+    reason.
+    """
+    if not failures:
+        return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
+    failed = plan.store.read(["status", "message"]).query("status != 'ok'")["message"].mode()
+    reason = f": {failed.iloc[0]}" if len(failed) else ""
+    return Text.assemble(
+        ("✗ ", "red"), title(plan), (f"  {words}", "dim"), (f"  {failures}{reason}", "red")
+    )

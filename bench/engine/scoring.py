@@ -1,0 +1,142 @@
+"""From images to the columns of rows: what a worker does with new images, and ``bench score`` with
+stored ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.metrics.base import (
+    AnyMetric,
+    Batch,
+    DrawMetric,
+    DrawSet,
+    Metric,
+    SetMetric,
+    ValueMetric,
+)
+from posterior_bench.metrics.features import FeatureMetric
+
+Row = dict[str, Any]
+
+
+def score_rows(
+    metrics: Mapping[str, AnyMetric], batch: Batch, drawn: DrawSet, finite: Tensor
+) -> list[Row]:
+    """The columns of every row, image by image and draw by draw.
+
+    ``batch`` holds ``N D`` images and ``drawn`` the same ``N`` images with ``D`` draws each. A row
+    that is not ``finite`` (bool ``(N D,)``) has no values, and its image none that need all its
+    draws: those of the draws that are left would be those of another, luckier method.
+    """
+    complete = finite.view(len(drawn.x), -1).all(1)
+    rows: list[Row] = [{} for _ in finite]
+    for name, metric in metrics.items():
+        if isinstance(metric, Metric):
+            for row, value, ok in zip(rows, metric(batch).tolist(), finite.tolist(), strict=True):
+                row[name] = value if ok else math.nan
+        elif isinstance(metric, DrawMetric):
+            put_draws(rows, name, metric(drawn), complete)
+    _put_features(rows, metrics, drawn, complete)
+    return rows
+
+
+def demand_numbers(rows: Sequence[Row]) -> None:
+    """TypeError where a metric gave something else than real numbers: it could not be stored, or
+    not as what it is.
+    """
+    for row in rows:
+        for name, value in row.items():
+            for part in value if isinstance(value, list) else [value]:
+                if not isinstance(part, float | int):
+                    raise TypeError(
+                        f"metric '{name}' gave {type(part).__name__} in place of a real number"
+                    )
+
+
+def put_draws(rows: list[Row], name: str, values: Tensor, complete: Tensor) -> None:
+    """One value per image ``(N,)`` into every row of the image; NaN where it is not
+    ``complete``.
+    """
+    draws = len(rows) // len(complete)
+    for i, (value, ok) in enumerate(zip(values.tolist(), complete.tolist(), strict=True)):
+        for row in rows[i * draws : (i + 1) * draws]:
+            row[name] = value if ok else math.nan
+
+
+def values_of(
+    metrics: Mapping[str, AnyMetric], rows: Sequence[Row], draws: int
+) -> dict[str, Tensor]:
+    """What :func:`put_values` needs of rows that have been scored already: ``(N, D)`` by id."""
+    wanted = {metric.of for metric in metrics.values() if isinstance(metric, ValueMetric)}
+    return {
+        of: torch.tensor([row[of] for row in rows], dtype=torch.float64).view(-1, draws)
+        for of in wanted
+    }
+
+
+def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
+    """UserError where the metric whose values it takes is absent, not one of single images, or
+    points elsewhere.
+    """
+    base = metrics.get(metric.of)
+    if not isinstance(base, Metric):
+        raise UserError(
+            f"metric '{metric.card.id}' needs the values of '{metric.of}' for every draw; choose "
+            f"that too"
+        )
+    if base.card.direction != metric.card.direction:
+        raise UserError(
+            f"metric '{metric.card.id}' says direction {metric.card.direction}, '{metric.of}' "
+            f"another one"
+        )
+    if base.card.version != metric.card.version:
+        raise UserError(
+            f"metric '{metric.card.id}' is for version {metric.card.version} of '{metric.of}', "
+            f"which is version "
+            f"{base.card.version} now; set metrics.{metric.card.id}.version={base.card.version}"
+        )
+
+
+def put_values(
+    rows: list[Row], metrics: Mapping[str, AnyMetric], stored: Mapping[str, Tensor]
+) -> None:
+    """What metrics of other metrics' values add; ``stored``: these values ``(N, D)`` by id, NaN
+    where there is none.
+    """
+    for name, metric in metrics.items():
+        if isinstance(metric, ValueMetric):
+            values = stored[metric.of]
+            put_draws(rows, name, metric(values), ~values.isnan().any(1))
+
+
+def _put_features(
+    rows: list[Row], metrics: Mapping[str, AnyMetric], drawn: DrawSet, complete: Tensor
+) -> None:
+    """Features of set metrics; those of an image, and of its original, stand in the row of its
+    first draw.
+    """
+    draws = len(rows) // len(complete)
+    done: set[tuple[str, ...]] = set()
+    for metric in metrics.values():
+        if not isinstance(metric, SetMetric) or metric.columns in done:
+            continue
+        done.add(metric.columns)
+        values = metric.features(drawn)
+        column, *truth = metric.columns
+        if isinstance(metric, FeatureMetric):
+            original, values = values[:, 0], values[:, 1:]
+        usable = complete & ~values.flatten(1).isnan().any(1).to(complete.device)
+        for i, ok in enumerate(usable.tolist()):
+            first = i * draws
+            for name in truth:
+                rows[first][name] = original[i].tolist() if ok else []
+            for d in range(draws if values.ndim == 3 else 1):
+                kept = values[i] if values.ndim == 2 else values[i, d]
+                rows[first + d][column] = kept.tolist() if ok else []

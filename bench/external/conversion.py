@@ -1,0 +1,233 @@
+"""``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without
+executing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
+
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.external.models import diffusers_folder
+from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
+
+if TYPE_CHECKING:
+    from posterior_bench.priors.convert.base import Converted
+
+FAMILIES = ("edm", "adm", "compvis", "hub")
+SYNONYMS = {"diffusers": "hub"}
+"""Other words for a family: folders of the hub are in the layout of the diffusers library."""
+_OPTIONS = {
+    "layout": ("adm", "compvis"),
+    "config": ("adm", "compvis"),
+    "weights": ("compvis",),
+    "autoencoder": ("compvis",),
+    "prompts": ("hub",),
+    "controlnet": ("hub",),
+}
+"""Options that some families alone take."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|diffusers --to DIR"
+        raise UserError(f"{message}; for example: {usage}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="bench convert", add_help=False, allow_abbrev=False)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--as", dest="family", choices=(*FAMILIES, *SYNONYMS))
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--layout")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--weights", choices=("ema", "raw"))
+    parser.add_argument("--autoencoder", type=Path)
+    parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--controlnet", type=Path)
+    parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument("--name")
+    parser.add_argument("--licence")
+    parser.add_argument("--sha256")
+    return parser
+
+
+def convert(arguments: Sequence[str]) -> Path:
+    """Convert as the command line says; returns the folder.
+
+    Raises UserError for a wrong command line, a file that is refused, and a target folder that is
+    there already.
+    """
+    given = _parser().parse_args(list(arguments))
+    given.family = SYNONYMS.get(given.family, given.family) or _guessed(given.source)
+    if given.family == "hub":
+        given.source = _diffusers(given.source) or given.source
+    for option, families in _OPTIONS.items():
+        if getattr(given, option) is not None and given.family not in families:
+            raise UserError(
+                f"--{option} is an option of --as {' and '.join(families)} alone; leave it out"
+            )
+    target: Path = given.to
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} is there already; choose another --to, or remove it")
+    _check_hash(given.source, given.sha256)
+    try:
+        converted = _read(given)
+        _try(converted, given)
+        return _save(target, converted, given)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+
+
+def next_command(folder: Path) -> str:
+    """What to type after a conversion: a run with this prior on somebody's photographs."""
+    from posterior_bench.bench.config.catalog import options
+    from posterior_bench.priors.nets import NETS, Inpainter
+
+    known = [
+        name for name, prior in options("prior").items() if prior.content.get("path") == str(folder)
+    ]
+    typed = str(folder) if len(folder.parts) > 1 else f"./{folder}"
+    chosen = f"prior={known[0]}" if known else shlex.quote(f"prior={typed}")
+    made = NETS[str(read_spec(folder)["net"]["class"])]  # type: ignore[index]
+    solver = "conditional" if isinstance(made, type) and issubclass(made, Inpainter) else "dps"
+    return f"python -m bench {chosen} data=folder data.root=PHOTOS solver={solver}"
+
+
+def _guessed(source: Path) -> str:
+    """The family of a source that says it itself: a folder of diffusers."""
+    if _diffusers(source) is not None:
+        return "hub"
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give the checkpoint, or the folder, to convert")
+    raise UserError(
+        f"{source} does not say of what kind it is; give --as edm, --as adm or --as compvis"
+    )
+
+
+def _diffusers(source: Path) -> Path | None:
+    try:
+        return diffusers_folder(source)
+    except (OSError, ValueError):
+        return None  # whoever reads it says what is wrong
+
+
+def _try(converted: Converted, given: argparse.Namespace) -> None:
+    from posterior_bench.priors.convert.trial import call_once
+
+    call_once(converted.prior, given.source)
+
+
+def _check_hash(source: Path, wanted: str | None) -> None:
+    """Before anything is read: the file is the one that was meant."""
+    if wanted is None:
+        return
+    if not source.is_file():
+        raise UserError(f"--sha256 is the hash of one file, and {source} is none")
+    _refuse_pointer(source)
+    if (found := _hash(source)) != wanted.lower():
+        raise UserError(f"{source} has the sha256 {found}, not {wanted}; download it again")
+
+
+def _read(given: argparse.Namespace) -> Converted:
+    source: Path = given.source
+    if given.family == "hub":
+        from posterior_bench.priors.convert import hub
+
+        return hub.convert(source, given.prompts, given.controlnet)
+    if not source.is_file():
+        raise UserError(f"{source} is no file; give the checkpoint to convert")
+    if given.family == "edm":
+        from posterior_bench.priors.convert import edm
+
+        return edm.convert(source)
+    if given.family == "adm":
+        from posterior_bench.priors.convert import adm
+
+        return adm.convert(source, given.layout, _config(given.config))
+    from posterior_bench.priors.convert import compvis
+
+    return compvis.convert(
+        source, given.layout, _config(given.config), given.weights, given.autoencoder
+    )
+
+
+def _config(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    _refuse_pointer(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings; give the configuration of the checkpoint")
+    return content
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        refuse_pointer(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path:
+    import torch
+
+    from posterior_bench.priors.load import save
+
+    source: Path = given.source
+    name, how = given.name or target.name, f"--as {given.family}"
+    meta = facts(
+        converted, source, name, source.resolve().name, how, given.licence, given.controlnet
+    )
+    return save(
+        target, converted.prior, meta, torch.float16 if given.dtype == "fp16" else torch.float32
+    )
+
+
+def facts(
+    converted: Converted,
+    source: Path,
+    name: str,
+    origin: str,
+    how: str,
+    licence: str | None = None,
+    controlnet: Path | None = None,
+) -> dict[str, object]:
+    """What a converted prior records beside its architecture; ``origin``: what it was converted
+    from, for people.
+    """
+    meta: dict[str, object] = {
+        "name": name,
+        "training": dict(converted.facts),
+        "source": f"converted from {origin} by `python -m bench convert {how}`",
+        "licence": licence or converted.licence or "not stated by the source",
+        "converted_from": {
+            _name(file, source, controlnet): _hash(file) for file in converted.files
+        },
+    }
+    if converted.class_names:
+        meta["class_names"] = converted.class_names
+    return meta
+
+
+def _name(file: Path, source: Path, controlnet: Path | None) -> str:
+    """A file as it is called in the folder it came from; two folders may hold files of one name."""
+    if file.is_relative_to(source) and file != source:
+        return str(file.relative_to(source))
+    if controlnet is not None and file.is_relative_to(controlnet):
+        return f"controlnet/{file.name}"
+    return file.name
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,340 @@
+"""``python -m bench embed-prompts``: prompts to the tables that ``convert`` puts into a Stable
+Diffusion prior.
+
+The embeddings are those of the diffusers pipelines. Text encoders are needed here and never again;
+T5-XXL alone is larger than the network it conditions. They are read from a local folder: nothing is
+downloaded, no code of the folder is run, and weights are read from safetensors alone.
+
+Prompts of a run (:mod:`bench.config.prompts`) are embedded by the same code, each once: embeddings are
+kept in the user's cache folder by a hash of the prompt and of the files of the encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.external.models import users_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tables = dict[str, "Tensor"]
+
+EXTRA = "text"
+"""The extra of this package that brings transformers."""
+
+USAGE = "bench embed-prompts FOLDER --prompts FILE --to FILE.safetensors"
+T5_TOKENS = 256
+"""How long a prompt may be for T5: the default of the pipelines of version 3."""
+
+CLIP = ("CLIPTokenizer", "CLIPTextModel")
+PROJECTED = ("CLIPTokenizer", "CLIPTextModelWithProjection")
+T5 = ("T5TokenizerFast", "T5EncoderModel")
+"""Tokenizer and text encoder, by their names in the package transformers."""
+
+_AT_ONCE = 16
+_VERSION = 1
+"""Of the way prompts are embedded; another one makes kept embeddings worthless."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; for example: {USAGE}")
+
+
+def embed_prompts(arguments: Sequence[str]) -> Path:
+    """Embed as the command line says; returns the file.
+
+    It holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32, and in
+    its metadata ``prompts``, a JSON list of the K prompts in the order of the file, the empty one
+    last where it was not in it. Raises UserError for a wrong command line, for files that are
+    missing or no text encoders, where the target is there already, and without the package
+    transformers.
+    """
+    parser = _Parser(prog="bench embed-prompts", add_help=False, allow_abbrev=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--to", type=Path, required=True)
+    given = parser.parse_args(list(arguments))
+    folder, target = given.folder, given.to
+    if target.suffix != ".safetensors":
+        raise UserError(f"--to {target}: the name must end in .safetensors")
+    if target.exists():
+        raise UserError(f"{target} is there already; choose another --to, or remove it")
+    prompts, embed = read_prompts(given.prompts), _family(folder)
+    return _write(target, embed(folder, prompts), prompts)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; an empty line is the empty prompt, which is put last where there is none.
+
+    A label of the data is the number of a prompt, counted without the empty one. Raises UserError
+    for a file that cannot be read and for two empty lines.
+    """
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}; give a text file with one prompt a line"
+        ) from None
+    if prompts.count("") > 1:
+        raise UserError(
+            f"{path} has {prompts.count('')} empty lines; one is the empty prompt, more are a "
+            f"mistake"
+        )
+    return prompts if "" in prompts else [*prompts, ""]
+
+
+def _family(folder: Path) -> Callable[..., Tables]:
+    """How the pipeline in a folder embeds prompts."""
+    found = {
+        name: (folder / name / "config.json").is_file()
+        for name in ("unet", "transformer", "text_encoder_2")
+    }
+    if not (folder / "text_encoder" / "config.json").is_file() or not (
+        found["unet"] or found["transformer"]
+    ):
+        raise UserError(
+            f"{folder} holds no Stable Diffusion pipeline with its text encoders; for example: "
+            f"{USAGE}"
+        )
+    if found["transformer"] and found["text_encoder_2"]:
+        return stable_diffusion_3
+    if found["unet"] and not found["text_encoder_2"]:
+        return stable_diffusion
+    raise UserError(
+        f"{folder} holds another pipeline than Stable Diffusion 1.5, 2, 3 or 3.5, which are "
+        f"supported"
+    )
+
+
+# -- as the pipelines do ---------------------------------------------------------------------------
+
+
+def stable_diffusion(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
+    """Versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
+    (context,) = _encoded(folder, "", CLIP, prompts, lambda out: [out[0]], at_once=at_once)
+    return {"context": context}
+
+
+def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
+    """Versions 3 and 3.5: the last hidden states but one of two CLIPs side by side, filled up with
+    zeros to the width of T5's, which come behind them; and the two projections. Without T5 zeros
+    stand in its place.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    both = lambda out: [out.hidden_states[-2], out[0]]  # noqa: E731
+    first, projected = _encoded(folder, "", PROJECTED, prompts, both, at_once=at_once)
+    second, projected_too = _encoded(
+        folder, "_2", PROJECTED, prompts, both, first.shape[1], at_once
+    )
+    clips = torch.cat([first, second], -1)
+    if (folder / "text_encoder_3" / "config.json").is_file():
+        (words,) = _encoded(folder, "_3", T5, prompts, lambda out: [out[0]], T5_TOKENS, at_once)
+    else:
+        words = torch.zeros(len(prompts), T5_TOKENS, _width(folder))
+    context = torch.cat([pad(clips, (0, words.shape[-1] - clips.shape[-1])), words], 1)
+    return {"context": context, "pooled": torch.cat([projected, projected_too], -1)}
+
+
+def _encoded(
+    folder: Path,
+    end: str,
+    classes: tuple[str, str],
+    prompts: Sequence[str],
+    pick: Callable[[Any], list[Tensor]],
+    length: int | None = None,
+    at_once: int = _AT_ONCE,
+) -> list[Tensor]:
+    """What ``pick`` takes of a text encoder's output, for every prompt, filled up or cut to
+    ``length`` tokens.
+
+    ``end``: of the names of the folders of the encoder and its tokenizer; ``classes``: theirs,
+    tokenizer first. Without a ``length`` it is the longest that the tokenizer knows. The encoder is
+    let go before the next one is loaded.
+    """
+    import torch
+
+    tokenizer, model = _loaded(folder, end, classes)
+    length = int(tokenizer.model_max_length) if length is None else length
+    masked = bool(getattr(model.config, "use_attention_mask", False))
+    parts = []
+    for i in range(0, len(prompts), at_once):
+        some = list(prompts[i : i + at_once])
+        tokens = tokenizer(
+            some, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        mask = tokens.attention_mask if masked and classes is CLIP else None
+        with torch.no_grad():
+            parts.append(
+                pick(model(tokens.input_ids, attention_mask=mask, output_hidden_states=True))
+            )
+    return [torch.cat(column).float().contiguous() for column in zip(*parts, strict=True)]
+
+
+def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]:
+    """The tokenizer and the text encoder of a folder, from its files alone."""
+    places = folder / f"tokenizer{end}", folder / f"text_encoder{end}"
+    if missing := [place for place in places if not place.is_dir()]:
+        raise UserError(
+            f"{missing[0]} does not exist; download the folder again, with its text encoders"
+        )
+    tokenizer = _pretrained(places[0], classes[0])
+    return tokenizer, _pretrained(places[1], classes[1], use_safetensors=True).float().eval()
+
+
+def _pretrained(place: Path, name: str, **more: Any) -> Any:
+    """What a class of transformers makes of the files of a folder; no code of the folder is run."""
+    made = getattr(_transformers(), name)
+    try:
+        return made.from_pretrained(place, local_files_only=True, trust_remote_code=False, **more)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{place} cannot be read: {reason}") from None
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError:
+        raise UserError(
+            f'text encoders need the package transformers: pip install "posterior-bench[{EXTRA}]"'
+        ) from None
+
+
+def _width(folder: Path) -> int:
+    """Width of the contexts a transformer reads."""
+    path = folder / "transformer" / "config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["joint_attention_dim"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not give joint_attention_dim ({error}); download it again"
+        ) from None
+
+
+# -- embeddings of a run, each computed once -------------------------------------------------------
+
+
+def encoder_hash(folder: Path) -> str:
+    """16 hexadecimal digits over the files of the text encoders and tokenizers in a pipeline's
+    folder.
+
+    UserError where it holds none that can be used here.
+    """
+    from posterior_bench.priors.fingerprint import sha256
+
+    family = _family(folder)
+    parts = [
+        part
+        for part in sorted(folder.iterdir())
+        if part.name.startswith(("text_encoder", "tokenizer"))
+    ]
+    files = [file for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
+    content = [[file.relative_to(folder).as_posix(), sha256(file)] for file in files]
+    # without T5 the width of the transformer says how many zeros stand in its place
+    more = _width(folder) if family is stable_diffusion_3 else 0
+    return _hash(json.dumps([_VERSION, family.__name__, more, content]))
+
+
+def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
+    """The embeddings of prompts, a row each: those kept from before, and the others by the encoder
+    in ``folder``.
+
+    ``encoder`` is its :func:`encoder_hash`. Raises UserError where one is needed and is missing, or
+    is another one.
+    """
+    places = {
+        prompt: _cache() / f"{_hash(json.dumps([encoder, prompt]))}.safetensors"
+        for prompt in prompts
+    }
+    found = {
+        prompt: tables
+        for prompt, place in places.items()
+        if (tables := _kept(place, prompt)) is not None
+    }
+    missing = [prompt for prompt in places if prompt not in found]
+    if missing:
+        if folder is None or not folder.is_dir() or encoder_hash(folder) != encoder:
+            raise UserError(
+                f"the text encoder {encoder} is not in {folder}; set data.text_encoder=FOLDER to "
+                f"its place"
+            )
+        # one at a time: the last bits of an embedding must not depend on which others are computed
+        # with it
+        tables = _family(folder)(folder, missing, at_once=1)
+        for i, prompt in enumerate(missing):
+            found[prompt] = {name: table[i : i + 1].contiguous() for name, table in tables.items()}
+            with suppress(
+                OSError
+            ):  # a convenience: where nothing can be kept, it is computed again
+                _write(places[prompt], found[prompt], [prompt])
+    return found
+
+
+def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
+    """The prompts whose end no text encoder in a folder reads; none where that cannot be told
+    here.
+    """
+    encoders = (
+        [("", CLIP)]
+        if _family(folder) is stable_diffusion
+        else [("", CLIP), ("_2", CLIP), ("_3", T5)]
+    )
+    cut = list(prompts)
+    for end, classes in encoders:
+        if (folder / f"tokenizer{end}").is_dir():
+            tokenizer = _pretrained(folder / f"tokenizer{end}", classes[0])
+            most = T5_TOKENS if classes is T5 else int(tokenizer.model_max_length)
+            room = most - int(tokenizer.num_special_tokens_to_add())
+            cut = [prompt for prompt in cut if len(tokenizer.tokenize(prompt)) > room]
+    return cut
+
+
+def _kept(place: Path, prompt: str) -> Tables | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(place, "pt") as file:
+            if (file.metadata() or {}).get("prompts") == json.dumps([prompt], ensure_ascii=False):
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError):
+        pass
+    return None
+
+
+def _cache() -> Path:
+    """Where embeddings are kept; nothing can be where the user has no home."""
+    return (users_cache() or Path(os.devnull)) / "prompts"
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _write(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
+    """Write to a dot-file beside the target, then rename it."""
+    from safetensors.torch import save_file
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        save_file(dict(tables), part, {"prompts": json.dumps(prompts, ensure_ascii=False)})
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

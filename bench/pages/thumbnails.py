@@ -1,0 +1,213 @@
+"""The pictures of a report: thumbnails, each kept once, as many as fit.
+
+A picture of at most :data:`CRISP` pixels is kept as it is, and shown with square pixels; a larger
+one is brought down to :data:`SIDE` and compressed. Where the budget ends, pictures are left out and
+counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from PIL import Image
+
+from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.plugins import demand_trusted
+from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
+from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.engine.arena import PriorDraws, build_images
+from posterior_bench.bench.engine.worker import Measurement, measure, shared
+from posterior_bench.bench.pages.contact_sheet import HOLE, SPREAD, STRIPE
+from posterior_bench.bench.store.truth import demand_equal
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.metrics.base import to_uint8
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+SIDE, CRISP, QUALITY = 256, 96, 85
+BUDGET = 40_000_000
+"""Characters of all pictures together."""
+
+
+@dataclass
+class Pictures:
+    """Thumbnails as data URIs with their size, each under a key; ``left_out`` counts those beyond
+    the ``budget``.
+    """
+
+    budget: int = BUDGET
+    items: list[dict[str, object]] = field(default_factory=list)
+    left_out: int = 0
+    _places: dict[Hashable, int | None] = field(default_factory=dict)
+    _used: int = 0
+
+    def add(self, key: Hashable, pixels: Pixels | None, full: str = "") -> int | None:
+        """The number of the picture ``(H, W)`` or ``(H, W, 3)``; None without pixels, and where
+        nothing more fits.
+
+        ``full`` is where the whole picture lies, relative to the report. What is there under
+        ``key`` is not replaced.
+        """
+        if pixels is None:
+            return None
+        if key not in self._places:
+            self._places[key] = self._kept(pixels, full)
+        return self._places[key]
+
+    def find(self, key: Hashable) -> int | None:
+        """The number of what is kept under ``key``."""
+        return self._places.get(key)
+
+    def _kept(self, pixels: Pixels, full: str) -> int | None:
+        uri = data_uri(*thumbnail(pixels))
+        if self._used + len(uri) > self.budget:
+            self.left_out += 1
+            return None
+        self._used += len(uri)
+        height, width = pixels.shape[:2]
+        self.items.append({"src": uri, "w": width, "h": height, **({"full": full} if full else {})})
+        return len(self.items) - 1
+
+
+def thumbnail(pixels: Pixels) -> tuple[bytes, str]:
+    """A picture as it is embedded, and its media type."""
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    if max(image.size) <= CRISP:
+        image.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue(), "image/png"
+    if max(image.size) > SIDE:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    image.save(buffer, "WEBP", quality=QUALITY, method=2)
+    return buffer.getvalue(), "image/webp"
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def stored(png: bytes) -> Pixels:
+    """The pixels of a stored draw."""
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def spread(draws: Sequence[Pixels]) -> Floats | None:
+    """Standard deviation over draws of every pixel, mean over channels, in [-1, 1] units; None for
+    less than two.
+    """
+    if len(draws) < 2:
+        return None
+    values = np.stack(draws).astype(float).std(axis=0, ddof=1) / 127.5
+    return values if values.ndim == 2 else values.mean(axis=-1)
+
+
+def heat(values: Floats | None, largest: float) -> Pixels | None:
+    """A map from 0 to ``largest`` in the colours of the contact sheet."""
+    if values is None:
+        return None
+    colours = SPREAD(np.clip(values / max(largest, 1e-9), 0, 1))[..., :3]
+    return np.round(colours * 255).astype(np.uint8)
+
+
+def ramp() -> str:
+    """The colours of :func:`heat` from left to right."""
+    colours = np.round(SPREAD(np.linspace(0, 1, 96))[None, :, :3] * 255).astype(np.uint8)
+    return data_uri(*thumbnail(np.repeat(colours, 8, axis=0)))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was measured, read again from its sources: the image set, and some of its images by
+    their ids.
+    """
+
+    config: Mapping[str, Any]
+
+    @property
+    def images(self) -> ImageSet:
+        node = self.config["data"]
+        demand_trusted({**self.config, "solver": None})  # a solver is not run here
+        if target(node) is PriorDraws:
+            return build_images(
+                node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"])
+            )
+        images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES)
+        return images
+
+    def pictures(
+        self, ids: Sequence[str], truths: Mapping[str, str] | None = None
+    ) -> dict[str, tuple[Pixels, Pixels | None]]:
+        """Truth and observation by image id. An observation that is no picture is None.
+
+        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the
+        first other picture.
+        """
+        measured = measure(self.config, self.images, build(self.config["mask"]), ids)
+        demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
+        observed = _observations(measured)
+        return {
+            image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)
+        }
+
+    def holes(self, ids: Sequence[str]) -> dict[str, float]:
+        """Which share of every image was hidden; empty for an operator without masks."""
+        if not target(self.config["operator"]).takes_mask:
+            return {}
+        images = self.images
+        mask = build(self.config["mask"]).beside(images)
+        place = {image: i for i, image in enumerate(images.ids)}
+        shares = {}
+        for image in ids:
+            rng = Key(int(self.config["seed"]), images.name, image).rng("mask")
+            seen = mask.for_image(image, place[image]).generate(rng, *images.shape[1:])
+            shares[image] = 1 - float(np.mean(seen))
+        return shares
+
+
+def _channels_last(x: Any) -> Pixels:
+    """A tensor ``(1 or 3, H, W)`` in [-1, 1] as pixels."""
+    pixels: Pixels = to_uint8(x).cpu().numpy().transpose(1, 2, 0)
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def _observations(measured: Measurement) -> list[Pixels | None]:
+    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
+    for content.
+    """
+    y, mask = measured.y, measured.operator.mask
+    if y.ndim != 4 or y.shape[1] not in (1, 3):
+        return [None] * len(measured.keys)
+    pictures = [_channels_last(observed) for observed in y]
+    if mask is None or mask.shape[-2:] != y.shape[-2:]:
+        return list(pictures)
+    return [
+        _hatched(picture, seen[0].cpu().numpy())
+        for picture, seen in zip(pictures, mask, strict=True)
+    ]
+
+
+def _hatched(picture: Pixels, seen: NDArray[np.bool_]) -> Pixels:
+    """An RGB picture with stripes where nothing was seen; a small one is enlarged, so that the
+    stripes are fine.
+    """
+    factor = max(1, CRISP // max(seen.shape))
+    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    seen = seen.repeat(factor, axis=0).repeat(factor, axis=1)
+    y, x = np.mgrid[: seen.shape[0], : seen.shape[1]]
+    period = max(8, max(seen.shape) // 20)
+    stripe, hole = (
+        np.round(np.array(to_rgb(colour)) * 255).astype(np.uint8) for colour in (STRIPE, HOLE)
+    )
+    hatch = np.where(((x + y) % period < period * 3 // 8)[..., None], stripe, hole)
+    colour = (
+        np.broadcast_to(picture[..., None], (*picture.shape, 3)) if picture.ndim == 2 else picture
+    )
+    return np.where(seen[..., None], colour, hatch)

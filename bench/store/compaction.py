@@ -1,0 +1,121 @@
+"""``python -m bench compact STUDY``: the many small files of finished cells merged into a few large
+ones.
+
+A pack is written and renamed before the files whose rows it holds are removed. So whatever dies in
+between, every row is there once or twice, never not at all; twice, readers count it once, and the
+same command again clears up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from posterior_bench.bench.core.errors import FAILED, UserError
+from posterior_bench.bench.store.row_store import DifferentCopies, RowStore
+from posterior_bench.bench.store.study_files import planned_cells, read_cell
+
+PACK_BYTES = 64 * 2**20
+PACK_CHUNKS = 500
+"""A pack is closed at so many bytes or chunks: what is read at once, and what a bad disk can take
+at once."""
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What one cell came to: files before and after; ``left``: why it was left as it is."""
+
+    cell: str
+    before: int
+    after: int
+    left: str = ""
+
+
+def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
+    """Merge the shards of every finished cell of a study. Raises UserError for a folder without
+    cells.
+    """
+    return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
+
+
+def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
+    plan = read_cell(config)
+    store, chunks = RowStore(config.parent), plan["chunks"]
+    store.sweep()
+    before = len(_files(store))
+    try:
+        rows = store.read(["status"])
+    except DifferentCopies as error:
+        return Compacted(plan["cell"], before, before, str(error))
+    missing = chunks.keys() - store.done()
+    if missing:
+        return Compacted(
+            plan["cell"],
+            before,
+            before,
+            f"not finished: {len(missing)} of {len(chunks)} chunks missing",
+        )
+    # chunks with failed rows stay by themselves: retry=true writes them anew
+    failed = set(rows.loc[rows["status"] != "ok", "image_id"])
+    good = [name for name, images in chunks.items() if not failed & set(map(str, images))]
+    for group in _groups(store, good, pack_bytes):
+        _merge(store, group)
+    return Compacted(plan["cell"], before, len(_files(store)))
+
+
+def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator[list[str]]:
+    """Chunks that go into one pack: neighbours in the plan whose columns agree, up to so many
+    bytes.
+    """
+    group: list[str] = []
+    size, layout = 0, None
+    for chunk in chunks:
+        table = store.table(chunk)
+        if group and (table.schema != layout or size >= pack_bytes or len(group) >= PACK_CHUNKS):
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size, layout = size + table.nbytes, table.schema
+    if group:
+        yield group
+
+
+def _merge(store: RowStore, chunks: Sequence[str]) -> None:
+    """One pack in place of what holds these chunks now; a file that somebody has written meanwhile
+    is left alone.
+    """
+    own = {path: path.stat().st_mtime_ns for path in store.shards() if path.stem in set(chunks)}
+    old = [path for path in store.packs() if {*store.held(path)} & {*chunks}]
+    if not own and len(old) == 1 and store.held(old[0]) == list(chunks):
+        return
+    if len(chunks) == 1 and own and not old:
+        return
+    pack = store.pack(chunks)
+    for path, written in own.items():
+        if path.stat().st_mtime_ns == written:
+            path.unlink()
+    # an old pack goes as soon as newer files hold all of it
+    for path in old:
+        others = {chunk for other in _files(store) if other != path for chunk in store.held(other)}
+        if path != pack and {*store.held(path)} <= others:
+            path.unlink()
+
+
+def _files(store: RowStore) -> list[Path]:
+    return [*store.shards(), *store.packs()]
+
+
+def command(arguments: Sequence[str]) -> int:
+    """The verb: 0 where every cell is finished and sound, else 1."""
+    from posterior_bench.bench.core.terminal import out
+
+    if len(arguments) != 1:
+        raise UserError("'compact' takes one study folder, for example: bench compact runs/default")
+    cells = compact(Path(arguments[0]))
+    for cell in cells:
+        if cell.left:
+            out.print(f"{cell.cell} left as it is: {cell.left}", markup=False)
+    before, after = sum(cell.before for cell in cells), sum(cell.after for cell in cells)
+    out.print(f"{len(cells)} cells: {before} files of rows before, {after} now")
+    return FAILED if any(cell.left for cell in cells) else 0
