@@ -1,7 +1,6 @@
-"""Features inside a U-Net: where they are, and hooks that read and replace them (LatentPaint, WACV
-2024).
+"""Features inside a U-Net: their places, and hooks that read and mix them (LatentPaint, WACV 2024).
 
-Hooks live as long as a ``with`` block and no longer, whatever happens inside it.
+Hooks live as long as a ``with`` block and no longer, also if it raises.
 """
 
 from __future__ import annotations
@@ -17,16 +16,30 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.nets import UNet2D
 
 Sites = Mapping[str, nn.Module]
+"""Modules of a network by the name of their site."""
 Features = dict[str, Tensor]
+"""Outputs ``(rows, C, h, w)`` of these modules, by the same names."""
 
 
 def feature_sites(prior: Prior) -> Sites:
-    """Every module whose output travels on, by name and in the order of the forward pass.
+    """Return every module whose output travels on, in the order of the forward pass.
 
-    They are the first convolution, the last of (resnet, attention) of every layer, every down- and
-    upsampler and the middle block: all that the skip connections store, so that what replaces a
-    feature also travels along them. A whole block is no site, because it puts out a tuple. Raises
-    ValueError for a network other than ``UNet2D``.
+    Parameters
+    ----------
+    prior : Prior
+        A prior whose network is a ``UNet2D``.
+
+    Returns
+    -------
+    Sites
+        The first convolution, the last of (resnet, attention) of every layer, every down- and
+        upsampler, and the middle block. The skip connections store only these, so a feature that
+        replaces another also travels along them. A whole block is no site: its output is a tuple.
+
+    Raises
+    ------
+    ValueError
+        If the network is no ``UNet2D``.
     """
     if not isinstance(prior.net, UNet2D):
         raise ValueError(
@@ -43,30 +56,40 @@ def feature_sites(prior: Prior) -> Sites:
 
 
 def _block_sites(name: str, block: nn.Module, samplers: str) -> dict[str, nn.Module]:
-    """The sites of one block; blocks without attention, or without a sampler, lack the attribute or
-    hold None.
-    """
+    # Blocks without attention or without a sampler lack the attribute, or it is None.
     layers = list(getattr(block, "attentions", None) or block.get_submodule("resnets").children())
     sites = {f"{name}_layer{i}": layer for i, layer in enumerate(layers)}
-    return sites | {
-        f"{name}_sampler{i}": sampler
-        for i, sampler in enumerate(getattr(block, samplers, None) or ())
-    }
+    resamplers = getattr(block, samplers, None) or ()
+    return sites | {f"{name}_sampler{i}": sampler for i, sampler in enumerate(resamplers)}
 
 
 def propagation_sites(prior: Prior) -> tuple[str, str]:
-    """Where Explicit Propagation acts: after the last layer of the last down block, and after the
-    middle block.
+    """Return the names of the two sites of Explicit Propagation.
+
+    Parameters
+    ----------
+    prior : Prior
+        A prior whose network is a ``UNet2D``.
+
+    Returns
+    -------
+    tuple[str, str]
+        The last layer of the last down block, and the middle block.
     """
-    return [name for name in feature_sites(prior) if name.startswith("down") and "_layer" in name][
-        -1
-    ], "middle"
+    down = [name for name in feature_sites(prior) if name.startswith("down") and "_layer" in name]
+    return down[-1], "middle"
 
 
 @contextmanager
 def edited(sites: Sites, edit: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Within the block, ``edit(name, feature)`` replaces every site's output; None leaves it as it
-    is.
+    """Replace the output of every site while the ``with`` block runs.
+
+    Parameters
+    ----------
+    sites : Sites
+        Modules by name.
+    edit : Callable[[str, Tensor], Tensor | None]
+        Called as ``edit(name, feature)``. It returns the new feature, or None to leave it as it is.
     """
     handles = [
         module.register_forward_hook(
@@ -82,18 +105,20 @@ def edited(sites: Sites, edit: Callable[[str, Tensor], Tensor | None]) -> Iterat
 
 
 class Conditioning:
-    """Latent-space conditioning: features of the state mixed with features of the noised
-    observation.
+    """Latent-space conditioning: the network mixes features of the state with features of another.
 
-    At every site ``h <- (1 - D) h + D h_cond`` with ``D`` the share of every cell that is observed;
-    then, where there is an Explicit Propagation module, ``h <- EP(h, D)``. All state is in the
-    arguments: one object serves all steps.
+    The other is the noised observation. At every site ``h <- (1 - D) h + D h_cond``, with ``D`` the
+    observed share of every cell. If there is an Explicit Propagation module for the site,
+    ``h <- EP(h, D)`` follows. One object serves all steps.
 
     Parameters
     ----------
-    prior: its network is the one that is hooked. mask: bool ``(N, 1, h, w)`` in the space the
-    network denoises, True = observed. modules: Explicit Propagation modules by the name of their
-    site.
+    prior : Prior
+        The prior; hooks are placed in its network.
+    mask : Tensor
+        Bool ``(N, 1, h, w)`` in the space that the network denoises; True means observed.
+    modules : Mapping[str, nn.Module] | None, default None
+        Explicit Propagation modules by the name of their site.
     """
 
     def __init__(self, prior: Prior, mask: Tensor, modules: Mapping[str, nn.Module] | None = None):
@@ -101,8 +126,12 @@ class Conditioning:
 
     @contextmanager
     def recorded(self) -> Iterator[Features]:
-        """Within the block the network is left alone; its features are in the mapping
-        afterwards.
+        """Record the features of the network, which is left as it is.
+
+        Yields
+        ------
+        Features
+            A mapping that holds the detached features after the network has run.
         """
         features: Features = {}
 
@@ -114,19 +143,23 @@ class Conditioning:
 
     @contextmanager
     def fused(self, features: Features) -> Iterator[None]:
-        """Within the block the network's features are mixed with recorded ones."""
+        """Mix recorded features into those of the network.
+
+        Parameters
+        ----------
+        features : Features
+            Features of the noised observation, from :meth:`recorded`.
+        """
         with edited(self.sites, lambda name, h: self._fuse(name, h, features[name])):
             yield
 
     @contextmanager
     def stacked(self) -> Iterator[None]:
-        """Within the block the network takes ``[conditions; states]``: the first half mixes into
-        the second.
-        """
+        """Mix the first half of a batch ``[conditions; states]`` into its second half."""
         rows = len(self.mask)
 
         def edit(name: str, h: Tensor) -> Tensor:
-            # with guidance the prior asks for both of its branches in one batch
+            # With guidance the prior evaluates both of its branches in one batch.
             conditions, states = h.unflatten(0, (-1, 2, rows)).unbind(1)
             fused = self._fuse(name, states.flatten(0, 1), conditions.flatten(0, 1))
             return torch.stack([conditions, fused.unflatten(0, (-1, rows))], 1).flatten(0, 2)
@@ -142,12 +175,24 @@ class Conditioning:
 
 
 def masked_state(prior: Prior, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The observed part of ``y`` in the space the network denoises, zero where hidden, and its mask
-    there.
+    """Bring an observation and its mask into the space that the network denoises.
 
-    ``y``: images ``(N, C, H, W)``, mid-grey (zero) where ``mask`` ``(N, 1, H, W)`` is False. For a
-    pixel prior these are returned. A latent cell counts as observed where all of its pixels are;
-    its value is that of the encoded ``y``, which near the hole has seen some grey.
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    y : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1], mid-grey (zero) where hidden.
+    mask : Tensor
+        Bool ``(N, 1, H, W)``; True means observed.
+
+    Returns
+    -------
+    observed : Tensor
+        The observation, zero where hidden: ``y`` for a pixel prior, else ``(N, c, h, w)``. A latent
+        cell has the value of the encoded ``y``, which near the hole has seen some grey.
+    mask : Tensor
+        Its mask, ``(N, 1, h, w)``. A latent cell is observed if all of its pixels are.
     """
     if not prior.is_latent:
         return y, mask

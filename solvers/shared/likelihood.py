@@ -1,8 +1,7 @@
-"""Data terms shared by the solvers: one number per sample; likelihoods are summed over what was
-observed.
+"""Data terms: one number per sample, likelihoods summed over the observed scalars.
 
-A sum is the negative log likelihood itself, in nats; a mean would silently rescale every guidance
-strength with the image size, the size of the hole or the batch.
+A sum is the negative log likelihood itself, in nats. A mean would silently rescale every guidance
+strength with the size of the image, of the hole or of the batch.
 """
 
 from __future__ import annotations
@@ -16,28 +15,63 @@ from posterior_bench.solvers.base import Observation, norm
 
 
 def residual_norm(x: Tensor, obs: Observation) -> Tensor:
-    """``|y - A(x)|_2`` of every sample, shape ``(N,)``, for images ``x`` ``(N, C, H, W)`` in [-1,
-    1] units.
+    """Return the Euclidean norm ``|y - A(x)|`` of every sample.
 
-    Its gradient is a unit vector pulled back through ``A``, and zero where the residual is zero.
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images.
+
+    Returns
+    -------
+    Tensor
+        Norms ``(N,)``. The gradient is a unit vector pulled back through ``A``, and zero where the
+        residual is zero.
     """
     return norm(obs.operator.residual(x, obs.y))
 
 
 def residual_mean(x: Tensor, obs: Observation) -> Tensor:
-    """The mean of ``|y - A(x)|`` over all scalars of ``y``, shape ``(N,)``; hidden ones count as
-    zeros.
+    """Return the mean of ``|y - A(x)|`` over all scalars of ``y``, hidden ones counted as zeros.
 
-    Only for loss weights that were published for this mean, as those of latent codes often are.
+    Use it only for loss weights that were published for this mean, as is usual in latent codes.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images.
+
+    Returns
+    -------
+    Tensor
+        Means ``(N,)``.
     """
     return obs.operator.residual(x, obs.y).abs().flatten(1).mean(1)
 
 
 def perceptual_distance(x: Tensor, obs: Observation) -> Tensor:
-    """The perceptual distance of ``A(x)`` and ``y``, images with their hidden pixels at zero, shape
-    ``(N,)``.
+    """Return the perceptual distance of ``A(x)`` and ``y``, with hidden pixels at zero in both.
 
-    Raises ValueError where the observation came without a distance.
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images, with a distance in ``perceptual``.
+
+    Returns
+    -------
+    Tensor
+        Distances ``(N,)``.
+
+    Raises
+    ------
+    ValueError
+        If the observation has no distance.
     """
     if obs.perceptual is None:
         raise ValueError("this observation has no perceptual distance; set perceptual=none")
@@ -45,11 +79,27 @@ def perceptual_distance(x: Tensor, obs: Observation) -> Tensor:
 
 
 def laplace_nll(x: Tensor, obs: Observation, scale: float) -> Tensor:
-    """``sum |y - A(x)| / scale + n log(2 scale)`` in nats, shape ``(N,)``, over the ``n`` observed
-    scalars.
+    """Return ``sum |y - A(x)| / scale + n log(2 scale)`` over the ``n`` observed scalars.
 
-    ``scale`` is the Laplace parameter b in [-1, 1] units; the standard deviation is ``sqrt(2) b``.
-    Raises ValueError unless ``scale > 0``.
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images.
+    scale : float
+        Parameter ``b`` of the Laplace law, in [-1, 1] units; the standard deviation is
+        ``sqrt(2) b``.
+
+    Returns
+    -------
+    Tensor
+        Negative log likelihoods ``(N,)``, in nats.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is not positive.
     """
     _check_positive("scale", scale)
     distance = obs.operator.residual(x, obs.y).abs().flatten(1).sum(1)
@@ -57,10 +107,26 @@ def laplace_nll(x: Tensor, obs: Observation, scale: float) -> Tensor:
 
 
 def gaussian_nll(x: Tensor, obs: Observation, sigma: float) -> Tensor:
-    """``sum (y - A(x))^2 / (2 sigma^2) + n/2 log(2 pi sigma^2)`` in nats, shape ``(N,)``, over
-    ``n`` observed scalars.
+    """Return ``sum (y - A(x))^2 / (2 sigma^2) + n/2 log(2 pi sigma^2)``, ``n`` observed scalars.
 
-    ``sigma`` is a standard deviation in [-1, 1] units. Raises ValueError unless ``sigma > 0``.
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images.
+    sigma : float
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Returns
+    -------
+    Tensor
+        Negative log likelihoods ``(N,)``, in nats.
+
+    Raises
+    ------
+    ValueError
+        If ``sigma`` is not positive.
     """
     _check_positive("sigma", sigma)
     distance = obs.operator.residual(x, obs.y).square().flatten(1).sum(1)
@@ -72,7 +138,7 @@ NLL = {"laplace": laplace_nll, "gaussian": gaussian_nll}
 
 
 def observed_count(obs: Observation) -> Tensor:
-    """How many scalars each row of ``obs`` observes, shape ``(N,)``, in the dtype of ``y``."""
+    """Return the number of scalars that each row of ``obs`` observes, ``(N,)``, dtype of ``y``."""
     mask = obs.operator.mask
     if mask is None:
         return obs.y.new_full((obs.n,), obs.y[0].numel())
@@ -80,10 +146,20 @@ def observed_count(obs: Observation) -> Tensor:
 
 
 def gradient(loss: Tensor, z: Tensor) -> Tensor:
-    """The gradient of every row's own loss ``(N,)`` with respect to its own row of ``z``; the graph
-    is freed.
+    """Return the gradient of every row's loss with respect to the same row of ``z``.
 
-    Summing first is what keeps rows apart: a row's loss does not depend on any other row of ``z``.
+    Parameters
+    ----------
+    loss : Tensor
+        One loss per row, ``(N,)``. A row's loss depends on no other row of ``z``, so the gradient
+        of the sum keeps the rows apart. Its graph is freed.
+    z : Tensor
+        States ``(N, ...)`` that require a gradient.
+
+    Returns
+    -------
+    Tensor
+        Gradients with the shape of ``z``.
     """
     return torch.autograd.grad(loss.sum(), z)[0]
 

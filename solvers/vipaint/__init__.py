@@ -1,8 +1,7 @@
 """VIPaint: a variational posterior at a few noise levels, and guided draws from it.
 
-Read :mod:`~solvers.vipaint.solver` first. It uses, in this order:
+Read :mod:`~solvers.vipaint.solver` first. It uses:
 
-- :mod:`~solvers.vipaint.settings`: the hyper-parameters, their checks and the likelihood;
 - :mod:`~solvers.vipaint.intervals`: the noise levels above the top keypoint;
 - :mod:`~solvers.vipaint.chain`: the variational posterior and its KL terms;
 - :mod:`~solvers.vipaint.refinement`: draws from the fitted posterior, refined to images;

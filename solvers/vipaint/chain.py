@@ -1,13 +1,14 @@
-"""VIPaint's variational chain: a Gaussian-Markov posterior over the noisy states at a few noise
-levels.
+"""VIPaint's variational posterior: a Gaussian Markov chain over the states at a few noise levels.
 
-    q(z_1)         = N(mu_1, tau_1^2)                                         top keypoint T_e
-    (VIPaint Eq. 7) q(z_i | z_i-1) = N(gamma_i zbar_i + (1 - gamma_i) mu_i, tau_i^2)           lower
-    keypoints          (Eq. 8)
+These levels are the keypoints, noisiest first::
 
-``zbar_i`` is the mean of the prior's own step from keypoint i-1 down to i. Every term is a sum over
-elements, in nats, one number per row. A row is one draw for one image; the rows of an image lie
-together.
+    top keypoint T_e:  q(z_1)         = N(mu_1, tau_1^2)                                  (Eq. 7)
+    lower keypoints:   q(z_i | z_i-1) = N(gamma_i zbar_i + (1 - gamma_i) mu_i, tau_i^2)   (Eq. 8)
+
+``zbar_i`` is the mean of the prior's own step from keypoint i-1 down to keypoint i.
+
+Every term of the loss is a sum over elements, in nats, one number per row. A row is one draw for
+one image; the rows of an image lie together. Equations are those of VIPaint (arXiv:2411.18929).
 """
 
 from __future__ import annotations
@@ -24,17 +25,35 @@ from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.intervals import Intervals
 
 Denoiser = Callable[[Tensor, Level], Tensor]
+"""The prior's denoiser: states ``(rows, C, h, w)`` and their level to predicted clean states."""
 
 
 class Chain:
-    """One posterior per image: ``mu``, ``log_var`` (log tau^2), ``logit`` (of gamma), each ``(N, K,
-    C, h, w)``.
+    """The variational posteriors of ``N`` images.
 
-    ``levels``: the K keypoints, noisiest first. ``eta``: share of the reverse variance that the
-    prior's step keeps between keypoints (Eq. 23). ``intervals``: the levels above the top keypoint.
+    Parameters
+    ----------
+    process : Process
+        Noise process of the prior.
+    levels : Sequence[Level]
+        The ``K`` keypoints, noisiest first.
+    eta : float
+        Share of the reverse variance that the prior's step keeps between keypoints, in (0, 1]
+        (Eq. 23).
+    intervals : Intervals
+        The levels above the top keypoint.
+
+    Attributes
+    ----------
+    mu : Tensor
+        Means ``(N, K, C, h, w)``.
+    log_var : Tensor
+        Logarithms of the variances tau^2, ``(N, K, C, h, w)``.
+    logit : Tensor
+        Logits of the weights gamma, ``(N, K, C, h, w)``; those of the top keypoint are not used.
     """
 
-    # what the released code does differently while sampling; see solvers.vipaint.released
+    # The released code differs in these while sampling; see solvers.vipaint.released.
     refine_noise: float = 1.0
     refine_share: float = 1.0
     sampling_guidance_from_top: bool = False
@@ -45,12 +64,21 @@ class Chain:
     def start(
         self, clean: Tensor, xi: Tensor, noise: Sequence[float], spread: float, gamma: float
     ) -> None:
-        """Set the parameters around the encoded observation ``clean`` ``(N, C, h, w)`` (VIPaint
-        Table 4).
+        """Set the parameters around the encoded observation (VIPaint, Table 4).
 
-        ``xi``: standard normals ``(N, 2, K, C, h, w)``, of which only the released code uses the
-        second half. ``noise``: standard deviation of the means at the top and below, in units of
-        sigma. ``spread``: lower tau in units of the reverse transition's standard deviation.
+        Parameters
+        ----------
+        clean : Tensor
+            The encoded observation, its hole at zero, ``(N, C, h, w)``.
+        xi : Tensor
+            Standard normals ``(N, 2, K, C, h, w)``; only the released code uses the second half.
+        noise : Sequence[float]
+            Standard deviations of the noise on the means, at the top keypoint and at lower ones, in
+            units of the keypoint's sigma.
+        spread : float
+            tau at the lower keypoints, in standard deviations of the reverse transition.
+        gamma : float
+            Weight of the prior's step at the lower keypoints, in (0, 1).
         """
         scales = [noise[0], *[noise[1]] * (len(self.levels) - 1)]
         mu = torch.stack(
@@ -67,37 +95,95 @@ class Chain:
         )
 
     def start_mean(self, i: int, clean: Tensor, xi: Tensor, scale: float) -> Tensor:
-        """Where ``mu_i`` starts."""
+        """Return the initial ``mu_i`` ``(N, C, h, w)``.
+
+        Parameters
+        ----------
+        i : int
+            Number of the keypoint, from 0.
+        clean : Tensor
+            The encoded observation ``(N, C, h, w)``.
+        xi : Tensor
+            Standard normals ``(N, 2, C, h, w)``.
+        scale : float
+            Standard deviation of the noise on the mean, in units of the keypoint's sigma.
+        """
         return self.levels[i].alpha * clean + scale * self.levels[i].sigma * xi[:, 0]
 
-    # -- draws of q and what they cost -------------------------------------------------------------
+    # -- draws of q and their KL to the prior ------------------------------------------------------
 
     def top(self, xi: Tensor) -> Tensor:
-        """A draw of ``q`` at the top keypoint from standard normals ``(rows, C, h, w)``."""
+        """Draw from ``q`` at the top keypoint.
+
+        Parameters
+        ----------
+        xi : Tensor
+            Standard normals ``(rows, C, h, w)``.
+
+        Returns
+        -------
+        Tensor
+            States ``(rows, C, h, w)``.
+        """
         return rows(self.mu[:, 0], xi) + rows(self.log_var[:, 0], xi).mul(0.5).exp() * xi
 
     def down(self, i: int, z: Tensor, denoise: Denoiser, xi: Tensor) -> tuple[Tensor, Tensor]:
-        """From a draw ``z`` at keypoint ``i - 1`` to one at keypoint ``i``, and the KL of q's step
-        to the prior's.
+        """Step from keypoint ``i - 1`` down to keypoint ``i``.
+
+        Parameters
+        ----------
+        i : int
+            Number of the lower keypoint, from 1.
+        z : Tensor
+            Draws at keypoint ``i - 1``, ``(rows, C, h, w)``.
+        denoise : Denoiser
+            The prior's denoiser; it is called once.
+        xi : Tensor
+            Standard normals ``(rows, C, h, w)``.
+
+        Returns
+        -------
+        z : Tensor
+            Draws at keypoint ``i``, ``(rows, C, h, w)``.
+        kl : Tensor
+            KL from the prior's step to that of ``q``, in nats, ``(rows,)``.
         """
         t, s = self.levels[i - 1], self.levels[i]
         zbar, var_p = self.process.bridge_moments(z, denoise(z, t), t, s, math.sqrt(self.eta))
         log_var = rows(self.log_var[:, i], xi)
+        # The mean of q is zbar + shift.
         shift = (1 - rows(self.logit[:, i], xi).sigmoid()) * (self.lower_mean(i, xi) - zbar)
         return zbar + shift + log_var.mul(0.5).exp() * xi, self.kl(shift, log_var.exp(), var_p)
 
     def lower_mean(self, i: int, xi: Tensor) -> Tensor:
-        """``mu_i``, once per row of ``xi``."""
+        """Return ``mu_i`` once per row of ``xi``, ``(rows, C, h, w)``."""
         return rows(self.mu[:, i], xi)
 
     def prior_term(self, z: Tensor, denoise: Denoiser, u: Tensor, xi: Tensor) -> Tensor:
-        """An unbiased draw of a bound on the KL between ``q`` at the top keypoint and the prior
-        (VIPaint Eq. 33 to 37).
+        """Draw an unbiased estimate of a bound on the KL of ``q`` to the prior at the top keypoint.
 
-        One interval ``(t, s)`` above the top keypoint per row, chosen by ``u`` ``(N, 1)``: the KL
-        between ``q(z_s | z_t, z_top)`` and the prior's ``p(z_s | z_t)`` over the interval's
-        probability. Minus the entropy of ``q``, which the paper drops; then nothing keeps tau from
-        collapsing.
+        Parameters
+        ----------
+        z : Tensor
+            Draws of ``q`` at the top keypoint, ``(rows, C, h, w)``.
+        denoise : Denoiser
+            The prior's denoiser; it is called once.
+        u : Tensor
+            Uniform numbers ``(N, 1)``, which choose an interval ``(t, s)`` above the top keypoint
+            for every row.
+        xi : Tensor
+            Standard normals ``(rows, C, h, w)``.
+
+        Returns
+        -------
+        Tensor
+            Estimates ``(rows,)``, in nats.
+
+        Notes
+        -----
+        VIPaint, Eq. 33 to 37: the KL of ``q(z_s | z_t, z_top)`` to the prior's ``p(z_s | z_t)``,
+        divided by the probability of the interval. The entropy of ``q`` is subtracted. The paper
+        drops it, and then nothing keeps tau from collapsing.
         """
         t, s, weight = self.intervals.draw(u, len(z))
         top_t, top_s = seen_from(self.levels[0], t), seen_from(self.levels[0], s)
@@ -108,15 +194,31 @@ class Chain:
         distance = 0.5 * (weight / torch.as_tensor(var_p).flatten()).to(z) * squares
         total = distance + z[0].numel() * self.intervals.constant - self.entropy(z)
         if self.intervals.whole:
+            # The KL at the noisiest level, where the prior is pure noise.
             noisiest = self.intervals.levels[0]
             end = seen_from(self.levels[0], noisiest)
             total = total + self.kl(end.alpha * z, end.sigma**2, noisiest.sigma**2)
         return total
 
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
-        """``KL(N(m + shift, var_q) || N(m, var_p))``, summed over elements, ``(rows,)``."""
-        # in double: the variances of neighbouring levels are nearly equal, and a plain number would
-        # become float32
+        """Return ``KL(N(m + shift, var_q) || N(m, var_p))``, summed over elements.
+
+        Parameters
+        ----------
+        shift : Tensor
+            Differences of the means, ``(rows, C, h, w)``.
+        var_q : Scalar
+            Variances of ``q``: a number, or a tensor that broadcasts to ``shift``.
+        var_p : Scalar
+            Variances of ``p``, likewise.
+
+        Returns
+        -------
+        Tensor
+            KL in nats, ``(rows,)``.
+        """
+        # In float64: variances of neighbouring levels are nearly equal, and a plain number would
+        # become float32.
         ratio, weight = (
             torch.as_tensor(v, dtype=torch.float64) for v in (var_q / var_p, 1 / var_p)
         )
@@ -124,14 +226,27 @@ class Chain:
         return 0.5 * (spread + weight.to(shift) * shift.square()).flatten(1).sum(1)
 
     def entropy(self, z: Tensor) -> Tensor:
-        """Entropy of ``q`` at the top keypoint, once per row of ``z``."""
+        """Return the entropy of ``q`` at the top keypoint, in nats, once per row of ``z``."""
         return 0.5 * (1 + math.log(2 * math.pi) + rows(self.log_var[:, 0], z)).flatten(1).sum(1)
 
     def data_term(self, nll: Tensor, y: Tensor) -> Tensor:
-        """The likelihood ``(rows,)`` in the units of the KL terms."""
+        """Return the likelihood in the units of the KL terms.
+
+        Parameters
+        ----------
+        nll : Tensor
+            Negative log likelihoods in nats, ``(rows,)``.
+        y : Tensor
+            Measurements ``(rows, ...)``.
+
+        Returns
+        -------
+        Tensor
+            ``nll`` itself; the released code has other units.
+        """
         return nll
 
 
 def rows(parameter: Tensor, like: Tensor) -> Tensor:
-    """Every image's parameter ``(N, ...)`` once for each of its rows in ``like``."""
+    """Repeat every image's parameter ``(N, ...)`` once for each of its rows in ``like``."""
     return parameter.repeat_interleave(len(like) // len(parameter), 0)
