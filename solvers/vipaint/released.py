@@ -199,8 +199,8 @@ class Released(Chain):
         total = super().kl(shift, var_q, var_p)
         if "kl_mean_term" in self.switches:
             var = torch.as_tensor(var_p, dtype=torch.float64).to(shift)
-            squares = (var * shift.square()).flatten(1).sum(1)
-            total = super().kl(torch.zeros_like(shift), var_q, var_p) + 0.5 * squares
+            spread = super().kl(torch.zeros_like(shift), var_q, var_p)
+            total = spread + 0.5 * (var * shift.square()).flatten(1).sum(1)
         return total / shift[0].numel() if "reduction" in self.switches else total
 
     @override
