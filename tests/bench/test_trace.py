@@ -26,7 +26,7 @@ from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
 from posterior_bench.bench.store.row_store import TRACE, RowStore
 from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 
