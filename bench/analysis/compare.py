@@ -23,12 +23,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from posterior_bench.bench.analysis import leaderboard, paired, tables
+from posterior_bench.bench.analysis import (
+    paired,
+    tables,
+)
+from posterior_bench.bench.analysis.cell_records import CellRecord, read_cells
 from posterior_bench.bench.analysis.figures import COLOURS, COLUMNS, render
-from posterior_bench.bench.analysis.leaderboard import CellRecord, Compared
+from posterior_bench.bench.analysis.ranked_groups import Compared, compared
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
+from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.row_store import read_study, write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.truth import demand_paired
 
 LINEUP = ["data", "mask", "operator", "prior", "seed"]
@@ -243,8 +249,8 @@ def compare(arguments: Sequence[str]) -> tuple[Report, Path]:
     """
     study, given = _parsed(arguments)
     try:
-        card = _card(leaderboard.read_cells(study), given["metric"])
-        found = leaderboard.gather(study)
+        card = _card(read_cells(study), given["metric"])
+        found = summarise_study(study)
     except ValueError as error:
         raise UserError(str(error)) from None
     pairs = _pairs(_chosen(found.lines, given), given["a"], given["b"])
@@ -254,7 +260,7 @@ def compare(arguments: Sequence[str]) -> tuple[Report, Path]:
         demand_paired(rows, heading, (first, given["a"]), (second, given["b"]))
     images = found.images.reindex(columns=[given["metric"]])
     # the families are those of the leaderboard, whatever mask= and the like leave of its tables
-    families = leaderboard.compared(found.lines, images, [given["metric"]])
+    families = compared(found.lines, images, [given["metric"]])
     lines = found.lines.set_index("cell")
     matches = [
         _match(

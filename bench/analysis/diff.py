@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis import leaderboard, provenance
-from posterior_bench.bench.analysis.leaderboard import CellRecord, Gathered
+from posterior_bench.bench.analysis import provenance
+from posterior_bench.bench.analysis.cell_records import CellRecord
+from posterior_bench.bench.analysis.columns import to_csv
 from posterior_bench.bench.analysis.paired import ALPHA, family
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
+from posterior_bench.bench.analysis.study_summary import StudySummary, summarise_study
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.row_store import read_study, write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.study_files import check_study, read_cell
 from posterior_bench.bench.store.truth import recorded
 
@@ -136,7 +139,7 @@ def command(arguments: Sequence[str]) -> str:
     found = diff(folders[0], folders[1], given.get("metric"))
     if out := given.get("out"):
         try:
-            write_atomic(Path(out), leaderboard.to_csv(found.table))
+            write_atomic(Path(out), to_csv(found.table))
         except OSError as error:
             raise UserError(f"out={out} cannot be written: {error.strerror}") from None
     return found.text()
@@ -161,7 +164,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     Raises UserError for a metric that they do not both have.
     """
     try:
-        one, two = (leaderboard.gather(folder) for folder in (a, b))
+        one, two = (summarise_study(folder) for folder in (a, b))
     except ValueError as error:
         raise UserError(str(error)) from None
     metrics = [name for name in one.images if name in two.images]
@@ -260,7 +263,7 @@ _NAMES = {
 }
 
 
-def _sides(study: Gathered, folder: Path) -> dict[str, _Side]:
+def _sides(study: StudySummary, folder: Path) -> dict[str, _Side]:
     """Every cell of a study, by its name."""
     images = {cell: part.droplevel("cell") for cell, part in study.images.groupby(level="cell")}
     none = study.images.iloc[:0].droplevel("cell")  # of a cell without a row that is ok

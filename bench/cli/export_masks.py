@@ -30,7 +30,7 @@ from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.plan import writable
 from posterior_bench.bench.engine.worker import Measurement, measure, png, shared
 from posterior_bench.bench.external.folder import answer_names, pinned_mask
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import to_uint8
 

@@ -38,7 +38,7 @@ from posterior_bench.bench.engine.chunking import (
 from posterior_bench.bench.engine.early_stop import Breaker
 from posterior_bench.bench.engine.plan import CellPlan, plan_cell, writable
 from posterior_bench.bench.external.models import absent_model, with_served
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.priors.execution import Execution
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ from posterior_bench.bench.engine.scoring import (
 )
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.external.folder import UNMEASURED, Folder, given
-from posterior_bench.bench.store.row_store import TRACE
+from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.datasets.base import ImageSet

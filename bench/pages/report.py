@@ -30,7 +30,14 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from posterior_bench.bench.analysis import figures, leaderboard, tables
+from posterior_bench.bench.analysis import (
+    figures,
+    leaderboard,
+    tables,
+)
+from posterior_bench.bench.analysis.cell_records import read_cells
+from posterior_bench.bench.analysis.columns import span, to_csv
+from posterior_bench.bench.analysis.study_summary import image_means
 from posterior_bench.bench.config.build import arguments, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.plugins import admit_typed
@@ -48,13 +55,11 @@ from posterior_bench.bench.pages.thumbnails import (
     stored,
 )
 from posterior_bench.bench.store import truth
-from posterior_bench.bench.store.row_store import (
-    TRACE,
-    CorruptShard,
-    RowStore,
-    read_study,
-    write_atomic,
-)
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import TRACE
+from posterior_bench.bench.store.shards import CorruptShard
 from posterior_bench.bench.store.study_files import read_cell, study_settings
 from posterior_bench.bench.store.trace import Trace, unpacked
 
@@ -172,7 +177,7 @@ class Study:
 
     @classmethod
     def read(cls, folder: Path, board: pd.DataFrame) -> Study:
-        recorded = leaderboard.read_cells(folder)
+        recorded = read_cells(folder)
         sets = {name for cell in recorded for name in cell.sets}
         cards = board.attrs["metrics"]
         valued = [m for m in cards if m not in sets and board[f"{m}_n"].sum() > 0]
@@ -194,7 +199,7 @@ class Study:
 
     def means(self) -> pd.DataFrame:
         """Values of images, draws averaged, by cell and image."""
-        return leaderboard.image_means(self.rows[self.rows["status"] == "ok"], self.metrics)
+        return image_means(self.rows[self.rows["status"] == "ok"], self.metrics)
 
     def main_metric(self) -> str | None:
         """The perceptual metric, or the first one."""
@@ -261,8 +266,8 @@ def write(
         plots=plots,
         fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
-        images=leaderboard.span(board["images"]),
-        draws=leaderboard.span(board["draws"]),
+        images=span(board["images"]),
+        draws=span(board["draws"]),
         scenes=[group.name for group in material.groups],
         data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
         rule=_rule(shown, pictures.left_out),
@@ -855,7 +860,7 @@ def _extracted(study: Study, folder: Path) -> dict[Hashable, str]:
                 for key, (path, _) in files.items()
             ]
     columns = ["file", "solver", "measurement", "image_id", "draw"]
-    write_atomic(folder / "index.csv", leaderboard.to_csv(pd.DataFrame(index, columns=columns)))
+    write_atomic(folder / "index.csv", to_csv(pd.DataFrame(index, columns=columns)))
     return found
 
 

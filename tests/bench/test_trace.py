@@ -23,7 +23,8 @@ from posterior_bench.bench.engine.worker import Session, Worker
 from posterior_bench.bench.pages import report as reports
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
-from posterior_bench.bench.store.row_store import TRACE, RowStore
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.refinement import Refinement
