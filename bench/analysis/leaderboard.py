@@ -46,7 +46,7 @@ def build(study: Path | str) -> pd.DataFrame:
     are hashes of the images in use and of the prior, ``mixed`` says in what the rows of a cell
     differ that they should agree in (:mod:`bench.analysis.provenance`). ``failed`` counts rows that are
     there and not ok, ``missing`` planned rows that are not there. Where cells can be compared image
-    by image there is ``m_rank``, the letters of :func:`bench.analysis.paired.ranks`, and where the study
+    by image there is ``m_rank``, the letters of :func:`bench.analysis.letters.ranks`, and where the study
     declares a table of a paper ``m_paper`` and ``m_paper_flag``, what is printed there.
     ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``, what must be
     said below a table. Raises ValueError for a folder without cells.

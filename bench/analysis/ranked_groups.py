@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from posterior_bench.bench.analysis import tables
 from posterior_bench.bench.analysis.cell_records import Card
-from posterior_bench.bench.analysis.paired import Family, families, ranks
+from posterior_bench.bench.analysis.families import Family, families
+from posterior_bench.bench.analysis.letters import ranks
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
 
 
