@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -34,8 +35,9 @@ from posterior_bench.bench.engine.score import score
 from posterior_bench.bench.engine.worker import shared
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
-from posterior_bench.bench.store import compaction, row_store
-from posterior_bench.bench.store.row_store import RowStore, read_study
+from posterior_bench.bench.store import compaction, schema, shards
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets import contents
 from posterior_bench.datasets.folder import Folder
 
@@ -78,7 +80,7 @@ def test_other_pictures_under_the_same_names_are_another_cell(command, roots) ->
     for outcome, root in zip(outcomes, roots, strict=True):
         rows = outcome.plan.store.read(["png", "psnr", "truth"]).set_index("image_id")
         for name, row in rows.iterrows():
-            drawn = np.asarray(Image.open(row_store.io.BytesIO(row["png"]))) / 127.5 - 1
+            drawn = np.asarray(Image.open(io.BytesIO(row["png"]))) / 127.5 - 1
             # PSNR of a range of 2, from the PNG and the user's own file
             assert row["psnr"] == pytest.approx(
                 10 * np.log10(4 / np.mean((drawn - pixels(root, name)) ** 2)), abs=1e-4
@@ -377,8 +379,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 def unbound(path: Path) -> None:
     """Write a shard as version 0.1.0 did, without the name of its cell in the footer."""
-    table = row_store._decode(path, row_store._everything, path.parents[1].name)
-    path.write_bytes(row_store._encode(path.stem, table, ""))
+    table = shards.decode(path, schema.every_column, path.parents[1].name)
+    path.write_bytes(shards.encode(path.stem, table, ""))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -643,10 +645,10 @@ def test_cells_without_recorded_content_stand_apart(tmp_path: Path) -> None:
 def test_old_rows_are_read_and_scored_with_a_word(command) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     for path in outcome.plan.store.shards():
-        table = row_store._decode(path, row_store._everything, path.parents[1].name).drop_columns(
+        table = shards.decode(path, schema.every_column, path.parents[1].name).drop_columns(
             ["truth", "code", "version"]
         )
-        path.write_bytes(row_store._encode(path.stem, table, ""))
+        path.write_bytes(shards.encode(path.stem, table, ""))
     assert outcome.plan.store.read(["truth"])["truth"].isna().all()
     done = score(outcome.study, metric_nodes("metrics=[seam]"))
     assert (done.written, list(done.unchecked)) == (2, [outcome.plan.cell.name])

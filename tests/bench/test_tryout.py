@@ -14,7 +14,7 @@ from tests.bench.test_sheet import places
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.finish import _pixels
 from posterior_bench.bench.cli.try_photo import read
-from posterior_bench.bench.pages.contact_sheet import HOLE, STRIPE
+from posterior_bench.bench.pages.sheet_colours import HOLE, STRIPE
 
 HATCH = np.array([tuple(bytes.fromhex(colour[1:])) for colour in (HOLE, STRIPE)])
 METRICS = "metrics=[psnr,ssim,consistency]"
