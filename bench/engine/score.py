@@ -31,7 +31,8 @@ from posterior_bench.bench.engine.measurement import batch_of, measure
 from posterior_bench.bench.engine.metric_networks import checked_metrics
 from posterior_bench.bench.engine.plan import Chunk
 from posterior_bench.bench.engine.scoring import Row, demand_numbers, put_values, score_rows
-from posterior_bench.bench.store.row_store import RowStore, write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import check_study, plan_text, planned_cells, read_cell
 from posterior_bench.bench.store.truth import demand_same
 from posterior_bench.datasets.base import ImageSet

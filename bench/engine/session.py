@@ -23,7 +23,7 @@ from posterior_bench.bench.engine.scoring import (
     check_base,
 )
 from posterior_bench.bench.engine.source_code import code_of
-from posterior_bench.bench.external.folder import Folder, given
+from posterior_bench.bench.external.folder import Folder, stored_posterior
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.metrics.base import (
@@ -137,7 +137,7 @@ class Session:
         """The solver's posterior, or the images made elsewhere that stand in its place."""
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
-            return given(
+            return stored_posterior(
                 self.solver, self.images, self.config["data"]["images"], draws, ids, self.device
             )
         return self.solver.fit(obs, self.prior, noise)

@@ -29,7 +29,7 @@ from posterior_bench.bench.engine.scoring import (
 )
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.external.folder import UNMEASURED, Folder
-from posterior_bench.bench.store.row_store import TRACE
+from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed
 from posterior_bench.metrics.base import DrawSet, to_uint8
 from posterior_bench.solvers.base import Observation
