@@ -13,7 +13,7 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.external.folder import Folder
-from posterior_bench.bench.external.image_files import ImageFiles, and_more
+from posterior_bench.bench.external.image_files import ImageFiles, and_more, demand_content
 from posterior_bench.bench.external.torchscript import TorchScript
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
@@ -114,10 +114,3 @@ def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSe
         )
         text += "the others"
     return text
-
-
-def demand_content(wanted: str | None, found: str, path: Path) -> None:
-    if wanted not in (None, found):
-        raise UserError(
-            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
-        )

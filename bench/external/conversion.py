@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.models import diffusers_folder
+from posterior_bench.bench.external.diffusers_layout import diffusers_folder
 from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.content import demand_content
-from posterior_bench.bench.external.image_files import ImageFiles, decode
+from posterior_bench.bench.external.image_files import ImageFiles, decode, demand_content
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import from_uint8
 from posterior_bench.priors.base import Prior, Shape

@@ -221,3 +221,10 @@ def and_more(texts: Iterable[str]) -> str:
     """The first text, and how many others there are."""
     first, *others = texts
     return first + (f" (and {len(others)} more)" if others else "")
+
+
+def demand_content(wanted: str | None, found: str, path: Path) -> None:
+    if wanted not in (None, found):
+        raise UserError(
+            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
+        )

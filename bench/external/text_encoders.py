@@ -12,38 +12,44 @@ kept in the user's cache folder by a hash of the prompt and of the files of the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.models import users_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 Tables = dict[str, "Tensor"]
+
 
 EXTRA = "text"
 """The extra of this package that brings transformers."""
 
+
 USAGE = "bench embed-prompts FOLDER --prompts FILE --to FILE.safetensors"
+
+
 T5_TOKENS = 256
 """How long a prompt may be for T5: the default of the pipelines of version 3."""
 
+
 CLIP = ("CLIPTokenizer", "CLIPTextModel")
+
+
 PROJECTED = ("CLIPTokenizer", "CLIPTextModelWithProjection")
+
+
 T5 = ("T5TokenizerFast", "T5EncoderModel")
 """Tokenizer and text encoder, by their names in the package transformers."""
 
+
 _AT_ONCE = 16
-_VERSION = 1
-"""Of the way prompts are embedded; another one makes kept embeddings worthless."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,8 +76,8 @@ def embed_prompts(arguments: Sequence[str]) -> Path:
         raise UserError(f"--to {target}: the name must end in .safetensors")
     if target.exists():
         raise UserError(f"{target} is there already; choose another --to, or remove it")
-    prompts, embed = read_prompts(given.prompts), _family(folder)
-    return _write(target, embed(folder, prompts), prompts)
+    prompts, embed = read_prompts(given.prompts), family_of(folder)
+    return write_tables(target, embed(folder, prompts), prompts)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -94,7 +100,7 @@ def read_prompts(path: Path) -> list[str]:
     return prompts if "" in prompts else [*prompts, ""]
 
 
-def _family(folder: Path) -> Callable[..., Tables]:
+def family_of(folder: Path) -> Callable[..., Tables]:
     """How the pipeline in a folder embeds prompts."""
     found = {
         name: (folder / name / "config.json").is_file()
@@ -115,9 +121,6 @@ def _family(folder: Path) -> Callable[..., Tables]:
         f"{folder} holds another pipeline than Stable Diffusion 1.5, 2, 3 or 3.5, which are "
         f"supported"
     )
-
-
-# -- as the pipelines do ---------------------------------------------------------------------------
 
 
 def stable_diffusion(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
@@ -143,7 +146,7 @@ def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_
     if (folder / "text_encoder_3" / "config.json").is_file():
         (words,) = _encoded(folder, "_3", T5, prompts, lambda out: [out[0]], T5_TOKENS, at_once)
     else:
-        words = torch.zeros(len(prompts), T5_TOKENS, _width(folder))
+        words = torch.zeros(len(prompts), T5_TOKENS, context_width(folder))
     context = torch.cat([pad(clips, (0, words.shape[-1] - clips.shape[-1])), words], 1)
     return {"context": context, "pooled": torch.cat([projected, projected_too], -1)}
 
@@ -213,7 +216,7 @@ def _transformers() -> Any:
         ) from None
 
 
-def _width(folder: Path) -> int:
+def context_width(folder: Path) -> int:
     """Width of the contexts a transformer reads."""
     path = folder / "transformer" / "config.json"
     try:
@@ -224,72 +227,13 @@ def _width(folder: Path) -> int:
         ) from None
 
 
-# -- embeddings of a run, each computed once -------------------------------------------------------
-
-
-def encoder_hash(folder: Path) -> str:
-    """16 hexadecimal digits over the files of the text encoders and tokenizers in a pipeline's
-    folder.
-
-    UserError where it holds none that can be used here.
-    """
-    from posterior_bench.priors.fingerprint import sha256
-
-    family = _family(folder)
-    parts = [
-        part
-        for part in sorted(folder.iterdir())
-        if part.name.startswith(("text_encoder", "tokenizer"))
-    ]
-    files = [file for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
-    content = [[file.relative_to(folder).as_posix(), sha256(file)] for file in files]
-    # without T5 the width of the transformer says how many zeros stand in its place
-    more = _width(folder) if family is stable_diffusion_3 else 0
-    return _hash(json.dumps([_VERSION, family.__name__, more, content]))
-
-
-def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
-    """The embeddings of prompts, a row each: those kept from before, and the others by the encoder
-    in ``folder``.
-
-    ``encoder`` is its :func:`encoder_hash`. Raises UserError where one is needed and is missing, or
-    is another one.
-    """
-    places = {
-        prompt: _cache() / f"{_hash(json.dumps([encoder, prompt]))}.safetensors"
-        for prompt in prompts
-    }
-    found = {
-        prompt: tables
-        for prompt, place in places.items()
-        if (tables := _kept(place, prompt)) is not None
-    }
-    missing = [prompt for prompt in places if prompt not in found]
-    if missing:
-        if folder is None or not folder.is_dir() or encoder_hash(folder) != encoder:
-            raise UserError(
-                f"the text encoder {encoder} is not in {folder}; set data.text_encoder=FOLDER to "
-                f"its place"
-            )
-        # one at a time: the last bits of an embedding must not depend on which others are computed
-        # with it
-        tables = _family(folder)(folder, missing, at_once=1)
-        for i, prompt in enumerate(missing):
-            found[prompt] = {name: table[i : i + 1].contiguous() for name, table in tables.items()}
-            with suppress(
-                OSError
-            ):  # a convenience: where nothing can be kept, it is computed again
-                _write(places[prompt], found[prompt], [prompt])
-    return found
-
-
 def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
     """The prompts whose end no text encoder in a folder reads; none where that cannot be told
     here.
     """
     encoders = (
         [("", CLIP)]
-        if _family(folder) is stable_diffusion
+        if family_of(folder) is stable_diffusion
         else [("", CLIP), ("_2", CLIP), ("_3", T5)]
     )
     cut = list(prompts)
@@ -302,31 +246,7 @@ def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
     return cut
 
 
-def _kept(place: Path, prompt: str) -> Tables | None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(place, "pt") as file:
-            if (file.metadata() or {}).get("prompts") == json.dumps([prompt], ensure_ascii=False):
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError):
-        pass
-    return None
-
-
-def _cache() -> Path:
-    """Where embeddings are kept; nothing can be where the user has no home."""
-    return (users_cache() or Path(os.devnull)) / "prompts"
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _write(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
+def write_tables(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
     """Write to a dot-file beside the target, then rename it."""
     from safetensors.torch import save_file
 

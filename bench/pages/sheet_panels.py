@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from posterior_bench.bench.pages.sheet_tiles import Floats
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from posterior_bench.bench.pages.sheet_colours import CROSS, FAILED, HOLE, SPREAD, STRIPE
-from posterior_bench.bench.pages.sheet_panels import PanelArrays
+from posterior_bench.bench.pages.sheet_panels import Floats, PanelArrays
 
 Pixels = NDArray[np.uint8]
-
-
-Floats = NDArray[np.float32]
 
 
 def observation_tiles(view: PanelArrays, height: int, width: int) -> list[Pixels]:

@@ -243,7 +243,9 @@ def test_curves_are_the_losses_and_their_mean() -> None:
 
 
 def test_a_long_fit_is_thinned_evenly() -> None:
-    assert report_pictures._thinned([0, 50, 99]) == [0, 50, 99] and report_pictures._thinned([]) == []
+    assert (
+        report_pictures._thinned([0, 50, 99]) == [0, 50, 99] and report_pictures._thinned([]) == []
+    )
     assert report_pictures._thinned(range(0, 1200, 50)) == [
         0,
         100,
