@@ -27,7 +27,7 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 

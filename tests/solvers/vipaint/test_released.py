@@ -16,8 +16,8 @@ from posterior_bench.priors.latents import Latent
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Process
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.chain import Chain
 from posterior_bench.solvers.vipaint import VIPaint
+from posterior_bench.solvers.vipaint.chain import Chain
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.3], dtype=torch.float64)
@@ -194,8 +194,14 @@ def test_encode_noise_is_scaled_as_the_encoding_is():
     prior.latent = Scaled({}, 0.0, [0.5, 1.0, 2.0])
     seen = torch.ones(4000, 1, 1, 1, dtype=torch.bool)
     obs = Observation(Y.view(1, 3, 1, 1).expand(4000, 3, 1, 1), Inpainting(seen))
-    solver = VIPaint(keypoints=(), keypoint_indices=(550, 400), iterations=0, mean_noise=(0.0, 0.0),
-                     prior_law="uniform", compat=["encode_noise"])  # fmt: skip
+    solver = VIPaint(
+        keypoints=(),
+        keypoint_indices=(550, 400),
+        iterations=0,
+        mean_noise=(0.0, 0.0),
+        prior_law="uniform",
+        compat=["encode_noise"],
+    )
     chain = solver.fit(obs, prior, QuickNoise(4000)).chain
     encoded = chain.mu.detach().flatten(2) / alphas(chain)
     expected = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
@@ -262,9 +268,24 @@ def test_refine_grad_gives_every_draw_its_share_of_a_batch():
 
 def test_the_released_code_as_a_whole_stays_finite():
     solver = VIPaint(
-        keypoints=(), keypoint_indices=(550, 400), eta=0.2, mean_noise=(0.8, 1.0), spread=0.7, gamma=0.9933,
-        iterations=20, monte_carlo=5, lr=(0.1, 0.01, 0.001), beta=100.0, scale=0.6407, prior_levels=139,
-        prior_law="uniform", refine_steps=20, refine_scale=2.0, refine_eta=0.2, refine_term="nll", compat="released",
-    )  # fmt: skip
+        keypoints=(),
+        keypoint_indices=(550, 400),
+        eta=0.2,
+        mean_noise=(0.8, 1.0),
+        spread=0.7,
+        gamma=0.9933,
+        iterations=20,
+        monte_carlo=5,
+        lr=(0.1, 0.01, 0.001),
+        beta=100.0,
+        scale=0.6407,
+        prior_levels=139,
+        prior_law="uniform",
+        refine_steps=20,
+        refine_scale=2.0,
+        refine_eta=0.2,
+        refine_term="nll",
+        compat="released",
+    )
     samples = solver.fit(observed(4), gaussian(), QuickNoise(4)).sample([0, 1])
     assert samples.x.isfinite().all() and samples.trace["loss"].isfinite().all()

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from posterior_bench.solvers.propagation import (
+from posterior_bench.solvers.latentpaint.propagation import (
     Propagation,
     PropagationConfig,
     PropagationTrainer,

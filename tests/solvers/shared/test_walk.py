@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.walk import walk
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from torch.distributions import Normal, kl_divergence
 
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Flow, Level, Process
-from posterior_bench.solvers.chain import Chain, Denoiser
-from posterior_bench.solvers.intervals import Intervals, seen_from
-from posterior_bench.solvers.vipaint_released import Released
-from posterior_bench.solvers.vipaint_settings import SWITCHES, parse
+from posterior_bench.solvers.shared.levels import seen_from
+from posterior_bench.solvers.vipaint.chain import Chain, Denoiser
+from posterior_bench.solvers.vipaint.intervals import Intervals
+from posterior_bench.solvers.vipaint.released import SWITCHES, Released, parse
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 TE = LDM.level_at_index(550)

@@ -1,12 +1,11 @@
-"""The second half of VIPaint: draws from a fitted chain, refined down to the image by guided
-steps.
-"""
+"""The second half of VIPaint: draws from a fitted chain, refined to images by guided steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,20 +13,36 @@ from torch import Tensor
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Noise, Observation, Samples
-from posterior_bench.solvers.chain import Chain
-from posterior_bench.solvers.likelihood import gradient, residual_norm
-from posterior_bench.solvers.vipaint_settings import Settings
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
+from posterior_bench.solvers.vipaint.chain import Chain
+
+if TYPE_CHECKING:
+    from posterior_bench.solvers.vipaint.solver import VIPaint
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The fitted posterior of a batch of images.
+    """The fitted posterior of a batch of ``N`` images.
 
-    ``losses``: ``(N,)`` of every iteration of the fit; ``progress``: images ``(N, C, H, W)`` of
-    some, by their number.
+    Parameters
+    ----------
+    settings : VIPaint
+        The solver with its hyper-parameters.
+    chain : Chain
+        The fitted chain of every image.
+    obs : Observation
+        The observations, one row per image.
+    prior : Prior
+        The prior.
+    noise : Noise
+        The source of randomness, one row per image.
+    losses : Sequence[Tensor]
+        Losses ``(N,)`` of every iteration of the fit.
+    progress : Mapping[int, Tensor], default {}
+        Images ``(N, C, H, W)`` of some iterations, by the number of the iteration.
     """
 
-    settings: Settings
+    settings: VIPaint
     chain: Chain
     obs: Observation
     prior: Prior
@@ -37,22 +52,15 @@ class Refinement:
 
     @torch.no_grad()
     def sample(self, draws: Sequence[int]) -> Samples:
+        """Draw samples; see :meth:`solvers.base.Posterior.sample`."""
         settings, prior, chain = self.settings, self.prior, self.chain
         obs, noise = self.obs.repeat(len(draws)), self.noise.draws(draws)
 
         def xi() -> Tensor:
             return noise.normal(prior.latent_shape).to(chain.mu)
 
-        def denoise(z: Tensor, level: Level) -> Tensor:
-            guided = chain.sampling_guidance_from_top
-            return prior.denoise(
-                z, level, obs.cond, settings.guidance_sample if guided else settings.guidance_fit
-            )
-
         # Draw the keypoints from the top down.
-        z = chain.top(xi())
-        for i in range(1, len(chain.levels)):
-            z, _ = chain.down(i, z, denoise, xi())
+        z = self._keypoints(obs, xi)
         # Refine: the prior's step, and after or before it a step towards the observation.
         levels = prior.grid(settings.refine_steps, start=chain.levels[-1])[:-1]
         for t, s in pairwise(levels):
@@ -70,21 +78,31 @@ class Refinement:
 
     @property
     def trace(self) -> dict[str, Tensor]:
-        """How the fit went: ``loss`` by iteration, and what a draw looked like ``after`` so many of
-        them.
-        """
+        """How the fit went: ``loss`` by iteration, and pictures ``after`` some iterations."""
         if not self.losses:
             return {}
+        loss = {"loss": torch.stack(list(self.losses), 1)}
+        if not self.progress:
+            return loss
         after = torch.tensor([*self.progress]).expand(self.obs.n, -1)
-        pictures = (
-            {"after": after, "progress": torch.stack([*self.progress.values()], 1)}
-            if self.progress
-            else {}
-        )
-        return {"loss": torch.stack(list(self.losses), 1), **pictures}
+        return loss | {"after": after, "progress": torch.stack([*self.progress.values()], 1)}
+
+    def _keypoints(self, obs: Observation, xi: Callable[[], Tensor]) -> Tensor:
+        """Draw the chain's states from the top keypoint down, and return the last one."""
+        settings, chain = self.settings, self.chain
+        late = chain.sampling_guidance_from_top
+        guidance = settings.guidance_sample if late else settings.guidance_fit
+
+        def denoise(z: Tensor, level: Level) -> Tensor:
+            return self.prior.denoise(z, level, obs.cond, guidance)
+
+        z = chain.top(xi())
+        for i in range(1, len(chain.levels)):
+            z, _ = chain.down(i, z, denoise, xi())
+        return z
 
     def _predict(self, z: Tensor, t: Level, obs: Observation) -> tuple[Tensor, Tensor]:
-        """``x0(z)`` and the gradient of the data term with respect to ``z``."""
+        """Return ``x0(z)`` and the gradient of the data term with respect to ``z``."""
         settings, chain = self.settings, self.chain
         with torch.enable_grad():
             z = z.detach().requires_grad_()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from posterior_bench.solvers.hooks import (
+from posterior_bench.solvers.latentpaint.hooks import (
     Conditioning,
     edited,
     feature_sites,

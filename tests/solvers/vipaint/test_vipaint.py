@@ -20,10 +20,10 @@ from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Flow, Level, Process
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.chain import Chain
-from posterior_bench.solvers.refinement import Refinement
 from posterior_bench.solvers.vipaint import VIPaint
-from posterior_bench.solvers.vipaint_settings import SWITCHES
+from posterior_bench.solvers.vipaint.chain import Chain
+from posterior_bench.solvers.vipaint.refinement import Refinement
+from posterior_bench.solvers.vipaint.released import SWITCHES
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 MEAN = torch.tensor([0.5, -1.0, 0.0, 0.3, 1.2, -0.4], dtype=torch.float64)
@@ -85,9 +85,17 @@ def observation(rows: int = 1, y: Tensor = Y, seen: Tensor = SEEN) -> Observatio
 def settings(indices: Sequence[float] = (550, 400), eta: float = 0.2, **more: object) -> VIPaint:
     """VIPaint on the six dimensions of the exact-posterior problem."""
     common: dict[str, object] = {
-        "keypoints": (), "keypoint_indices": indices, "eta": eta, "mean_noise": (0.8, 1.0), "spread": 0.7,
-        "gamma": 0.9, "likelihood": "gaussian", "scale": B, "prior_levels": 40, "full_bound": True,
-    }  # fmt: skip
+        "keypoints": (),
+        "keypoint_indices": indices,
+        "eta": eta,
+        "mean_noise": (0.8, 1.0),
+        "spread": 0.7,
+        "gamma": 0.9,
+        "likelihood": "gaussian",
+        "scale": B,
+        "prior_levels": 40,
+        "full_bound": True,
+    }
     return VIPaint(**{**common, **more})  # type: ignore[arg-type]
 
 
@@ -168,15 +176,35 @@ def exact_posterior(
 
 TWO, FOUR = (550, 400), (550, 500, 450, 400)
 PRINTED = {  # log p(y); first three of: mean and tau^2 at the top, gamma and tau^2 at T_s
-    (TWO, 0.2): (-3.513227, (0.691071, -1.693381, 0.086454), (0.811703, 0.374745, 0.923528),
-                 (0.973760, 0.773478, 0.999220), (0.109474, 0.086958, 0.112337)),
-    (TWO, 1.0): (-3.566061, (0.457306, -1.197852, 0.048510), (0.899647, 0.746653, 0.926424),
-                 (0.881262, 0.405794, 0.996114), (0.495376, 0.228105, 0.559937)),
-    (FOUR, 0.2): (-3.481215, (0.676410, -1.640970, 0.083854), (0.818339, 0.403494, 0.923779),
-                  (0.987602, 0.879945, 0.999637), (0.051725, 0.046087, 0.052356)),
-    (FOUR, 1.0): (-3.499434, (0.456046, -1.147295, 0.048509), (0.899820, 0.760522, 0.926425),
-                  (0.940938, 0.594469, 0.998186), (0.246407, 0.155676, 0.261399)),
-}  # fmt: skip
+    (TWO, 0.2): (
+        -3.513227,
+        (0.691071, -1.693381, 0.086454),
+        (0.811703, 0.374745, 0.923528),
+        (0.973760, 0.773478, 0.999220),
+        (0.109474, 0.086958, 0.112337),
+    ),
+    (TWO, 1.0): (
+        -3.566061,
+        (0.457306, -1.197852, 0.048510),
+        (0.899647, 0.746653, 0.926424),
+        (0.881262, 0.405794, 0.996114),
+        (0.495376, 0.228105, 0.559937),
+    ),
+    (FOUR, 0.2): (
+        -3.481215,
+        (0.676410, -1.640970, 0.083854),
+        (0.818339, 0.403494, 0.923779),
+        (0.987602, 0.879945, 0.999637),
+        (0.051725, 0.046087, 0.052356),
+    ),
+    (FOUR, 1.0): (
+        -3.499434,
+        (0.456046, -1.147295, 0.048509),
+        (0.899820, 0.760522, 0.926425),
+        (0.940938, 0.594469, 0.998186),
+        (0.246407, 0.155676, 0.261399),
+    ),
+}
 
 
 @pytest.mark.parametrize(("indices", "eta"), PRINTED)
@@ -184,8 +212,11 @@ def test_the_reference_has_the_printed_values(indices: tuple[int, ...], eta: flo
     exact = exact_posterior([LDM.level_at_index(k) for k in indices], eta)
     evidence, mean, var, gamma, lower = PRINTED[indices, eta]
     assert exact.evidence == pytest.approx(evidence, abs=1e-6)
-    for got, printed in zip((exact.mean, exact.var, exact.gammas[-1], exact.variances[-1]), (mean, var, gamma, lower),
-                            strict=True):  # fmt: skip
+    for got, printed in zip(
+        (exact.mean, exact.var, exact.gammas[-1], exact.variances[-1]),
+        (mean, var, gamma, lower),
+        strict=True,
+    ):
         assert got[:3].tolist() == pytest.approx(printed, abs=1e-6)
     assert exact.mean[3:].tolist() == pytest.approx((0.082298, 0.329192, -0.109731), abs=1e-6)
     assert exact.var[3:].tolist() == pytest.approx((0.972908, 0.931518, 1.094069), abs=1e-6)
@@ -560,8 +591,17 @@ def test_a_latent_prior_fills_what_its_decoder_knows() -> None:
     """One of two equal pixels is observed; the decoder carries it over to the other."""
     y = torch.tensor([0.5, 0.0, -0.5, 0.0, 0.3, 0.0]).double()
     seen = torch.tensor([True, False] * 3)
-    solver = settings(TWO, 1.0, iterations=60, monte_carlo=4, lr=(0.3, 0.3, 0.05), likelihood="laplace", scale=0.02,
-                      refine_steps=60, refine_scale=0.1)  # fmt: skip
+    solver = settings(
+        TWO,
+        1.0,
+        iterations=60,
+        monte_carlo=4,
+        lr=(0.3, 0.3, 0.05),
+        likelihood="laplace",
+        scale=0.02,
+        refine_steps=60,
+        refine_scale=0.1,
+    )
     x = solver.fit(observation(2, y, seen), Doubled(), QuickNoise(2)).sample([0, 1]).x
     assert x.shape == (2, 2, 1, 1, 6)
     assert (x[..., 1::2] - y[::2]).abs().max().item() < 0.15
@@ -584,8 +624,15 @@ class Sum(Operator):
 def test_any_operator_and_any_process(process: Process) -> None:
     """The sum of three pixels is steered to an unlikely value; every family of noise gets there."""
     prior: Prior = gaussian(process, torch.zeros(3).double(), torch.full((3,), 0.5).double())
-    solver = VIPaint((5.0, 2.0), iterations=60, monte_carlo=4, lr=(0.3, 0.3, 0.05), prior_levels=20, refine_steps=100,
-                     refine_scale=0.1)  # fmt: skip
+    solver = VIPaint(
+        (5.0, 2.0),
+        iterations=60,
+        monte_carlo=4,
+        lr=(0.3, 0.3, 0.05),
+        prior_levels=20,
+        refine_steps=100,
+        refine_scale=0.1,
+    )
     obs = Observation(torch.full((4, 1, 1, 1), 2.0).double(), Sum())
     x = solver.fit(obs, prior, QuickNoise(4)).sample([0, 1]).x
     assert x.sum((2, 3, 4)).flatten().tolist() == pytest.approx([2.0] * 8, abs=0.5)

@@ -9,7 +9,7 @@ from torch import Tensor
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.likelihood import (
+from posterior_bench.solvers.shared.likelihood import (
     gaussian_nll,
     gradient,
     laplace_nll,
