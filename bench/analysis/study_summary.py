@@ -12,6 +12,7 @@ import pandas as pd
 from posterior_bench.bench.analysis import provenance
 from posterior_bench.bench.analysis.cell_records import Card, CellRecord, read_cells
 from posterior_bench.bench.analysis.columns import COSTS, IDENTITY, labels
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import BULKY, FIXED, TRUTH
 
@@ -136,7 +137,7 @@ def _costs(ok: pd.DataFrame) -> dict[str, float]:
     """Means of a cell's rows that are ok, and the largest peak of memory; ``passes`` are no column
     of a row.
     """
-    ok = ok.assign(passes=ok["nfe"] + ok["nge"])
+    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"]))
     return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
 

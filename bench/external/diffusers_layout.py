@@ -14,7 +14,11 @@ _TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel")
 
 
 def diffusers_folder(path: Path) -> Path | None:
-    """The folder of diffusers that ``path`` means; None where there is none."""
+    """Return the folder of diffusers that ``path`` means; None if there is none.
+
+    ``path`` may be the folder, its ``model_index.json``, its network, or a folder of the hub's
+    cache with one snapshot.
+    """
     if path.name == "model_index.json" and path.is_file():
         return path.parent
     if _is_pipeline(path):
@@ -40,7 +44,7 @@ def _has_schedule(folder: Path) -> bool:
 
 
 def json_of(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing where it is none, and whoever converts it says so."""
+    """Return the content of a JSON file; empty if it is none, which the conversion then reports."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -54,11 +58,12 @@ def _denoiser(folder: Path) -> dict[str, Any]:
 
 
 def takes_prompts(folder: Path) -> bool:
+    """Return whether the network in a folder is given a prompt."""
     return _denoiser(folder).get("_class_name") in _TEXT
 
 
 def _name(folder: Path) -> str:
-    """What the model is called in tables: the class of its pipeline, else of its network."""
+    """Return the name of the model in tables: the class of its pipeline, else of its network."""
     name = str(
         json_of(folder / "model_index.json").get("_class_name")
         or _denoiser(folder).get("_class_name")

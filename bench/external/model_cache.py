@@ -1,4 +1,8 @@
-"""Conversions of diffusers folders, each made once and kept in the user's cache folder."""
+"""Convert each folder of diffusers once, and keep the result in the user's cache folder.
+
+A conversion lies under a hash of the files that are read and of the code that converts. Its name
+and facts come from these files too: the same model gives the same prior wherever its folder lies.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +41,12 @@ _ABANDONED = 6 * 3600
 
 
 def cache_folder() -> Path:
-    """Where conversions are kept."""
+    """Return the folder that conversions are kept in."""
     return (users_cache() or Path(tempfile.gettempdir()) / "posterior-bench") / "models"
 
 
 def converted_once(folder: Path, quiet: bool) -> Path:
+    """Return the folder of the converted model; convert it if that was not done before."""
     key = _key(folder)
     place = cache_folder() / key
     if _is_whole(place):
@@ -70,9 +75,7 @@ def converted_once(folder: Path, quiet: bool) -> Path:
 
 
 def _key(folder: Path) -> str:
-    """16 digits over the files a conversion reads, by their names in the folder, and over the code
-    that converts.
-    """
+    """Return 16 digits that hash the files a conversion reads and the code that converts."""
     places = _PLACES + (_TEXT_PLACES if takes_prompts(folder) else ())
     files = [file for place in places for file in sorted((folder / place).glob("[!.]*"))]
     files += [file for file in sorted(folder.glob("*")) if _counts(file)]
@@ -83,15 +86,13 @@ def _key(folder: Path) -> str:
 
 
 def _counts(file: Path) -> bool:
-    """Whether a file beside the components is read; folders of the hub hold other formats of the
-    weights there.
-    """
+    """Return whether a file beside the components is read; hubs store other formats there."""
     return file.suffix == ".json" or file.name == "README.md" or file.name.startswith(_WEIGHTS)
 
 
 @cache
 def _code() -> str:
-    """A hash of the converters: what another version of them made is made again."""
+    """Return a hash of the converters: a conversion by another version of them is made again."""
     root = ROOT / "priors"
     whole = hashlib.sha256()
     ours = Path(__file__), Path(__file__).with_name("diffusers_layout.py")
@@ -101,7 +102,7 @@ def _code() -> str:
 
 
 def _is_whole(place: Path) -> bool:
-    """Whether a conversion is there, with the weights that it was written with."""
+    """Return whether a conversion is complete, with the weights that it was written with."""
     try:
         recorded = weight_hashes(place, read_spec(place))
         return all(sha256(place / name) == wanted for name, wanted in recorded.items())
@@ -111,7 +112,7 @@ def _is_whole(place: Path) -> bool:
 
 @contextmanager
 def written_beside(place: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes ``place`` at the end; nothing is left of one that fails.
+    """Yield a folder to write to, which becomes ``place`` at the end, or is removed on failure.
 
     Of two processes that write the same at once, the first to end is kept.
     """
@@ -143,8 +144,7 @@ def _umask() -> int:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine left that ended in the middle of a conversion, hours
-    ago.
+    """Remove conversions that processes of this machine left unfinished hours ago.
 
     Not at once: a container may share the folder and the name of the machine, and have processes of
     its own.
@@ -196,8 +196,12 @@ def _convert(folder: Path, target: Path) -> None:
 
 
 def _empty_prompt(folder: Path, room: Path) -> Path:
-    """The empty prompt, embedded by the text encoders of the folder; UserError where that cannot be
-    done here.
+    """Return the file with the empty prompt, embedded by the text encoders of the folder.
+
+    Raises
+    ------
+    UserError
+        If the prompt cannot be embedded here.
     """
     from posterior_bench.bench.external.text_encoders import embed_prompts
 

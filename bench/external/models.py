@@ -1,10 +1,7 @@
-"""Models as people have them: a folder of the benchmark's own format, or one of diffusers, which is
-converted once.
+"""Models as people have them: a folder of the benchmark's own format, or one of diffusers.
 
-Conversions are kept in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``, below
-``posterior-bench``), under a hash of the files that are read. The name and the facts that a
-conversion records come from these files too: the same model gives the same prior wherever its
-folder lies and whatever that is called. No torch is imported here until something is converted.
+A folder of diffusers is converted on first use (:mod:`bench.external.model_cache`). torch is
+imported only when something is converted.
 """
 
 from __future__ import annotations
@@ -22,13 +19,24 @@ from posterior_bench.priors.fingerprint import resolve
 
 
 def served(path: str | Path, quiet: bool = False) -> Path:
-    """The folder with the ``prior.json`` of the model at ``path``; a folder of diffusers is
-    converted on first use.
+    """Return the folder with the ``prior.json`` of the model at ``path``.
 
-    ``path`` may also name a file that only such a folder has (``prior.json``,
-    ``model_index.json``), the network in a folder of diffusers (``unet``), or a folder of the hub's
-    cache with one snapshot. A conversion is said in one line on stderr unless ``quiet``. Raises
-    UserError, one line, where nothing at ``path`` can be read as a model.
+    A folder of diffusers is converted on first use, which one line on stderr reports unless
+    ``quiet``.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder of ours or of diffusers. It may also be a file that only such a folder has
+        (``prior.json``, ``model_index.json``), the network in a folder of diffusers (``unet``), or
+        a folder of the hub's cache with one snapshot.
+    quiet : bool, default False
+        Print nothing.
+
+    Raises
+    ------
+    UserError
+        If nothing at ``path`` can be read as a model.
     """
     given = Path(path).expanduser()
     try:
@@ -45,9 +53,7 @@ def served(path: str | Path, quiet: bool = False) -> Path:
 
 
 def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
-    """The node of a prior with the folder that is read in place of one of diffusers; any other node
-    as it is.
-    """
+    """Return the node of a prior with the converted folder in place of a folder of diffusers."""
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
         return dict(node)
@@ -60,9 +66,7 @@ def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
 
 
 def absent_model(node: Mapping[str, Any]) -> str:
-    """Why nothing can be loaded where the node of a prior says it lies; empty where it can, or no
-    file is needed.
-    """
+    """Return why the model of a prior's node cannot be loaded; empty if it can."""
     path = node.get("path")
     if not isinstance(path, str) or path == "???":
         return ""
@@ -77,7 +81,7 @@ def absent_model(node: Mapping[str, Any]) -> str:
 
 
 def _own(path: Path) -> Path | None:
-    """The folder of a prior in the benchmark's own format."""
+    """Return the folder of a prior in the benchmark's own format, if it is one."""
     folder = path.parent if path.name == "prior.json" and path.is_file() else path
     try:
         return resolve(folder)
@@ -86,7 +90,7 @@ def _own(path: Path) -> Path | None:
 
 
 def _stranger(path: Path) -> str:
-    """Why nothing at ``path`` is read as a model, and what to do."""
+    """Return why nothing at ``path`` is a model, and what to do."""
     wanted = "a folder with prior.json, or a folder of diffusers with model_index.json"
     if path.is_file():
         command = f"python -m bench convert {shlex.quote(str(path))} --as edm|adm|compvis --to DIR"

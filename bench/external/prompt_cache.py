@@ -1,4 +1,7 @@
-"""Embeddings of a run's prompts, each computed once and kept in the user's cache folder."""
+"""Embed each prompt of a run once, and keep the embedding in the user's cache folder.
+
+An embedding is kept under a hash of the prompt and of the files of the text encoder.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,14 @@ _VERSION = 1
 
 
 def encoder_hash(folder: Path) -> str:
-    """16 hexadecimal digits over the files of the text encoders and tokenizers in a pipeline's
-    folder.
+    """Return 16 hexadecimal digits that hash the text encoders in a pipeline's folder.
 
-    UserError where it holds none that can be used here.
+    Their tokenizers count too.
+
+    Raises
+    ------
+    UserError
+        If the folder holds none that can be used.
     """
     from posterior_bench.priors.fingerprint import sha256
 
@@ -45,11 +52,26 @@ def encoder_hash(folder: Path) -> str:
 
 
 def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
-    """The embeddings of prompts, a row each: those kept from before, and the others by the encoder
-    in ``folder``.
+    """Return the embeddings of prompts, from the cache or by the encoder in ``folder``.
 
-    ``encoder`` is its :func:`encoder_hash`. Raises UserError where one is needed and is missing, or
-    is another one.
+    Parameters
+    ----------
+    prompts : sequence of str
+        The prompts.
+    encoder : str
+        The :func:`encoder_hash` of the encoder.
+    folder : Path, optional
+        The folder of the pipeline; needed where an embedding is not in the cache.
+
+    Returns
+    -------
+    dict of str to Tables
+        The tables of each prompt, one row each.
+
+    Raises
+    ------
+    UserError
+        If an encoder is needed and is missing, or is another one.
     """
     places = {
         prompt: _cache() / f"{short_hash(json.dumps([encoder, prompt]))}.safetensors"
@@ -92,9 +114,10 @@ def _kept(place: Path, prompt: str) -> Tables | None:
 
 
 def _cache() -> Path:
-    """Where embeddings are kept; nothing can be where the user has no home."""
+    """Return the folder that embeddings are kept in; nothing can be kept without a home."""
     return (users_cache() or Path(os.devnull)) / "prompts"
 
 
 def short_hash(text: str) -> str:
+    """Return 16 hexadecimal digits that hash a text."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

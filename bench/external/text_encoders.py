@@ -1,12 +1,8 @@
-"""``python -m bench embed-prompts``: prompts to the tables that ``convert`` puts into a Stable
-Diffusion prior.
+"""Embed prompts as the diffusers pipelines do (``bench embed-prompts``).
 
-The embeddings are those of the diffusers pipelines. Text encoders are needed here and never again;
-T5-XXL alone is larger than the network it conditions. They are read from a local folder: nothing is
-downloaded, no code of the folder is run, and weights are read from safetensors alone.
-
-Prompts of a run (:mod:`bench.config.prompts`) are embedded by the same code, each once: embeddings are
-kept in the user's cache folder by a hash of the prompt and of the files of the encoder.
+Text encoders are needed only here; T5-XXL alone is larger than the network it conditions. They are
+read from a local folder: nothing is downloaded, no code of the folder is run, and weights are read
+from safetensors only. Prompts of a run (:mod:`bench.config.prompts`) are embedded by the same code.
 """
 
 from __future__ import annotations
@@ -58,13 +54,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def embed_prompts(arguments: Sequence[str]) -> Path:
-    """Embed as the command line says; returns the file.
+    """Embed as the command line says, and return the file.
 
-    It holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32, and in
-    its metadata ``prompts``, a JSON list of the K prompts in the order of the file, the empty one
-    last where it was not in it. Raises UserError for a wrong command line, for files that are
-    missing or no text encoders, where the target is there already, and without the package
-    transformers.
+    The file holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32. Its
+    metadata holds ``prompts``, a JSON list of the K prompts in the order of the file; the empty
+    prompt comes last if the file lacks it.
+
+    Raises
+    ------
+    UserError
+        For a wrong command line, for files that are missing or no text encoders, if the target
+        exists already, and without the package transformers.
     """
     parser = _Parser(prog="bench embed-prompts", add_help=False, allow_abbrev=False)
     parser.add_argument("folder", type=Path)
@@ -81,10 +81,15 @@ def embed_prompts(arguments: Sequence[str]) -> Path:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; an empty line is the empty prompt, which is put last where there is none.
+    """Return the prompts in a file, one per line.
 
-    A label of the data is the number of a prompt, counted without the empty one. Raises UserError
-    for a file that cannot be read and for two empty lines.
+    An empty line is the empty prompt; it is added at the end if there is none. A label of the data
+    is the number of a prompt, not counting the empty one.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or has two empty lines.
     """
     try:
         prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -101,7 +106,13 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def family_of(folder: Path) -> Callable[..., Tables]:
-    """How the pipeline in a folder embeds prompts."""
+    """Return the function that embeds prompts as the pipeline in a folder does.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no pipeline that is supported.
+    """
     found = {
         name: (folder / name / "config.json").is_file()
         for name in ("unet", "transformer", "text_encoder_2")
@@ -124,14 +135,16 @@ def family_of(folder: Path) -> Callable[..., Tables]:
 
 
 def stable_diffusion(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
-    """Versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
+    """Embed for versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
     (context,) = _encoded(folder, "", CLIP, prompts, lambda out: [out[0]], at_once=at_once)
     return {"context": context}
 
 
 def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
-    """Versions 3 and 3.5: the last hidden states but one of two CLIPs side by side, filled up with
-    zeros to the width of T5's, which come behind them; and the two projections. Without T5 zeros
+    """Embed for versions 3 and 3.5: two CLIPs and T5.
+
+    The last hidden states but one of the two CLIPs stand side by side, padded with zeros to the
+    width of T5's states, which follow them; ``pooled`` holds the two projections. Without T5 zeros
     stand in its place.
     """
     import torch
@@ -160,12 +173,11 @@ def _encoded(
     length: int | None = None,
     at_once: int = _AT_ONCE,
 ) -> list[Tensor]:
-    """What ``pick`` takes of a text encoder's output, for every prompt, filled up or cut to
-    ``length`` tokens.
+    """Return parts of a text encoder's output for every prompt, padded or cut to ``length`` tokens.
 
-    ``end``: of the names of the folders of the encoder and its tokenizer; ``classes``: theirs,
-    tokenizer first. Without a ``length`` it is the longest that the tokenizer knows. The encoder is
-    let go before the next one is loaded.
+    ``end`` is the ending of the folders of encoder and tokenizer, ``classes`` are the classes of
+    tokenizer and encoder, and ``pick`` takes the parts. ``length = None`` is the longest that the
+    tokenizer knows. The encoder is freed before the next one is loaded.
     """
     import torch
 
@@ -187,7 +199,7 @@ def _encoded(
 
 
 def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]:
-    """The tokenizer and the text encoder of a folder, from its files alone."""
+    """Return the tokenizer and the text encoder of a folder, from its files alone."""
     places = folder / f"tokenizer{end}", folder / f"text_encoder{end}"
     if missing := [place for place in places if not place.is_dir()]:
         raise UserError(
@@ -198,7 +210,7 @@ def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]
 
 
 def _pretrained(place: Path, name: str, **more: Any) -> Any:
-    """What a class of transformers makes of the files of a folder; no code of the folder is run."""
+    """Load a class of transformers from the files of a folder; no code of the folder is run."""
     made = getattr(_transformers(), name)
     try:
         return made.from_pretrained(place, local_files_only=True, trust_remote_code=False, **more)
@@ -217,7 +229,7 @@ def _transformers() -> Any:
 
 
 def context_width(folder: Path) -> int:
-    """Width of the contexts a transformer reads."""
+    """Return the width of the contexts that a transformer reads."""
     path = folder / "transformer" / "config.json"
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["joint_attention_dim"])
@@ -228,8 +240,9 @@ def context_width(folder: Path) -> int:
 
 
 def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
-    """The prompts whose end no text encoder in a folder reads; none where that cannot be told
-    here.
+    """Return the prompts whose end no text encoder in a folder reads.
+
+    The list is empty if that is unknown here.
     """
     encoders = (
         [("", CLIP)]
