@@ -34,6 +34,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.core import signals, terminal
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.core.errors import FAILED, Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial
 from posterior_bench.bench.engine.cache import shared
@@ -86,7 +87,7 @@ class Tried:
 
     @property
     def passes(self) -> float:
-        return self.mean("nfe") + self.mean("nge")
+        return float(total_passes(self.mean("nfe"), self.mean("nge")))
 
     @property
     def seconds(self) -> float:
