@@ -50,10 +50,10 @@ class _Joint(NamedTuple):
     basis.
     """
 
-    log_density: Tensor  # (N, K), of the state and the component together
-    residual: Tensor  # (N, K, d)
+    log_density: Tensor  # (N, K), joint log density of state and component
+    residual: Tensor  # (N, K, d), state minus scaled mean
     rotated: Tensor  # (N, K, r), the residual in the basis
-    gain: Tensor  # (N or 1, K, r), how much of it is signal
+    gain: Tensor  # (N or 1, K, r), factor from the residual to the denoised state
     gain_rest: Tensor  # (N or 1, K)
 
 
@@ -181,7 +181,7 @@ class MixturePrior(Prior):
         )
         x0, flat = self.means[k], normal.flatten(1).double()
         for component in k.unique().tolist():
-            # all rows, so that the shape of the product does not depend on what the others picked
+            # all rows, so that the shape of the product is the same for every choice of components
             spread = flat @ self._root(component).T
             x0 = x0 + torch.where((k == component)[:, None], spread, 0.0)
         return x0.view_as(normal).to(normal.dtype)
@@ -276,8 +276,8 @@ def _whitened(
             log_volume,
             torch.ones_like(log_volume, dtype=torch.bool),
         )
-    # without noise a degenerate component makes the Gram matrix singular: what it fixes beforehand
-    # carries no information, and rules the component out where y disagrees
+    # without noise a degenerate component makes the Gram matrix singular: directions without
+    # variance carry no information, and rule the component out where y disagrees
     values, vectors = torch.linalg.eigh(gram)
     free = values > 1e-12 * values.amax(-1, keepdim=True).clamp_min(1e-300)
     scale = torch.where(free, values.clamp_min(1e-300).rsqrt(), 0.0)
