@@ -103,8 +103,8 @@ class NonlinearBlur(Operator):
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"{self.path} does not work on images {self.shape} and kernels {self.kernel}: "
-                f"{reason}"
+                f"{self.path} does not "
+                f"work on images {self.shape} and kernels {self.kernel}: {reason}"
             ) from None
         return (2 * blurred - 1).clamp(-1, 1)
 

@@ -565,8 +565,8 @@ class Prior:
         """
         if not isinstance(self.net, Inpainter):
             raise ValueError(
-                "this prior takes no inpainting condition; choose one converted from an inpainting "
-                "model"
+                "this prior takes no inpainting condition; "
+                "choose one converted from an inpainting model"
             )
         inpaint = {"inpaint": self.net.inpainting(y, mask, lambda x: self.encode(x, noise))}
         if cond is None:
@@ -661,8 +661,8 @@ class Prior:
         else:
             if cond is None or cond.null is None:
                 raise ValueError(
-                    f"guidance {guidance} needs a condition and a trained null condition; use "
-                    f"guidance=1"
+                    f"guidance {guidance} needs a condition and a trained null condition; "
+                    "use guidance=1"
                 )
             self.meter.add("nfe", 2 * len(z))
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}

@@ -158,8 +158,8 @@ class Latent(nn.Module):
         height, width = image[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
-                f"images of {height} x {width} pixels are no multiple of the latent's factor "
-                f"{self.factor}"
+                f"images of {height} x "
+                f"{width} pixels are no multiple of the latent's factor {self.factor}"
             )
         return self.channels, height // self.factor, width // self.factor
 

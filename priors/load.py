@@ -356,8 +356,8 @@ def architecture_of(prior: Prior) -> dict[str, object]:
     name = next((name for name, cls in NETS.items() if type(prior.net) is cls), None)
     if name is None:
         raise ValueError(
-            f"a prior with the network {type(prior.net).__name__} cannot be written; valid: "
-            f"{_or(NETS)}"
+            f"a prior with the network {type(prior.net).__name__} cannot be written; "
+            f"valid: {_or(NETS)}"
         )
     architecture = {
         "net": {"class": name, **getattr(prior.net, "settings")},  # noqa: B009 - an nn.Module types it as a Tensor

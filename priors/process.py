@@ -629,8 +629,8 @@ class Flow(Process):
     def __init__(self, shift: float = 1.0, u_min: float = 0.001, u_max: float = 1.0):
         if not 0 < u_min < u_max <= 1 or shift <= 0:
             raise ValueError(
-                f"a flow needs 0 < u_min < u_max <= 1 and shift > 0, got {u_min}, {u_max} and "
-                f"{shift}"
+                "a flow needs 0 < u_min < u_max <= 1 and shift > 0, "
+                f"got {u_min}, {u_max} and {shift}"
             )
         self.shift, self.u_min, self.u_max = shift, u_min, u_max
         self.ratio_min = u_min / (1 - u_min)

@@ -215,7 +215,7 @@ def test_fingerprint_needs_no_torch(written):
         ({"sha256": {}}, "'sha256' must map each weight file to its hash"),
         (
             {"sha256": {"../net.safetensors": "0"}},
-            "is no name of a safetensors file in this folder",
+            "does not name a safetensors file in this folder",
         ),
         ({"sha256": {"net.safetensors": "0" * 64}}, "is not the file prior.json was written for"),
     ],
