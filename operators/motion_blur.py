@@ -89,7 +89,7 @@ class MotionBlur(Operator):
         _, height, width = self.shape
         rows, columns = self._borders(x)
         wide = rows @ x.double() @ columns.T
-        # the transform is periodic, but what wraps around falls outside the part that is kept
+        # the transform is periodic, but the pixels that wrap around are cut off
         spectrum = torch.fft.rfft2(wide) * self._spectrum(x).conj()
         return torch.fft.irfft2(spectrum, s=wide.shape[-2:])[..., :height, :width].to(x.dtype)
 

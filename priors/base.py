@@ -163,12 +163,34 @@ class Condition:
     null: Mapping[str, Tensor] | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Condition:
-        """Return the condition with ``f`` applied to every tensor."""
+        """Apply a function to every tensor.
+
+        Parameters
+        ----------
+        f : Callable[[Tensor], Tensor]
+            The function, for example a move to a device.
+
+        Returns
+        -------
+        Condition
+            A new condition.
+        """
         null = None if self.null is None else {k: f(v) for k, v in self.null.items()}
         return Condition({k: f(v) for k, v in self.values.items()}, null)
 
     def repeat(self, n: int) -> Condition:
-        """Return the condition with every row repeated ``n`` times in succession."""
+        """Repeat every row ``n`` times in succession.
+
+        Parameters
+        ----------
+        n : int
+            How often each row is repeated.
+
+        Returns
+        -------
+        Condition
+            A new condition with ``N * n`` rows.
+        """
         return self.map(lambda v: v.repeat_interleave(n, 0))
 
 
@@ -354,11 +376,39 @@ class Prior:
     # -- levels ------------------------------------------------------------------------------------
 
     def level(self, ratio: float) -> Level:
-        """Return the level with ``sigma / alpha = ratio``; see :meth:`Process.level`."""
+        """Return the level with ``sigma / alpha = ratio``.
+
+        Parameters
+        ----------
+        ratio : float
+            Noise level in VE coordinates, above 0. A ratio outside the range of the network is
+            moved to its nearer end.
+
+        Returns
+        -------
+        Level
+            The level, in the coordinates of this prior.
+        """
         return self.process.level(ratio)
 
     def level_at_index(self, index: float) -> Level:
-        """Return the level at a native index; see :meth:`Process.level_at_index`."""
+        """Return the level at a native index of the checkpoint.
+
+        Parameters
+        ----------
+        index : float
+            A training step (VP) or ``1000 t`` (flow); see :meth:`Process.level_at_index`.
+
+        Returns
+        -------
+        Level
+            The level, in the coordinates of this prior.
+
+        Raises
+        ------
+        ValueError
+            If the index is out of range, or the checkpoint has no native index (VE).
+        """
         return self.process.level_at_index(index)
 
     def grid(

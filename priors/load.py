@@ -441,7 +441,7 @@ def _check_shapes(
     """Check that the tensors have the names and shapes that the network wants."""
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
-    for problem, names in (("lacks", missing), ("has no use for", extra)):
+    for problem, names in (("lacks", missing), ("has unknown tensors", extra)):
         if names:
             raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
     for name, shape in expected.items():

@@ -211,7 +211,18 @@ class Process:
         raise NotImplementedError
 
     def clamp(self, ratio: float) -> float:
-        """Move ``ratio`` into ``[ratio_min, ratio_max]``."""
+        """Move a ratio into ``[ratio_min, ratio_max]``.
+
+        Parameters
+        ----------
+        ratio : float
+            Any ratio ``sigma / alpha``.
+
+        Returns
+        -------
+        float
+            The nearest ratio in the range.
+        """
         return min(max(ratio, self.ratio_min), self.ratio_max)
 
     # -- the primitives every solver is built from -------------------------------------------------
@@ -690,7 +701,18 @@ class Rescaled(Process):
         return self.base.trained_kind
 
     def scale(self, native: Level) -> Scalar:
-        """Return the factor ``c`` in ``z_view = z_native / c`` at a level of the base process."""
+        """Return the factor ``c`` in ``z_view = z_native / c``.
+
+        Parameters
+        ----------
+        native : Level
+            A level of the base process.
+
+        Returns
+        -------
+        float or Tensor
+            ``alpha`` for VE coordinates, ``sqrt(alpha^2 + sigma^2)`` for VP.
+        """
         return native.alpha if self.kind == "ve" else _sqrt(native.alpha**2 + native.sigma**2)
 
     def _rescale(self, native: Level) -> Level:

@@ -311,7 +311,22 @@ def _round_trip(latent: KL, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_all(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
-    """Return the latents ``(M, c, h, w)`` of many images, on the CPU."""
+    """Encode many images in batches.
+
+    Parameters
+    ----------
+    latent : KL
+        The autoencoder.
+    images : Tensor
+        Images ``(M, C, H, W)`` in [-1, 1], on the CPU.
+    batch : int, default 64
+        Images per call.
+
+    Returns
+    -------
+    Tensor
+        Latents ``(M, c, h, w)``, the encoder's means, on the CPU.
+    """
     device = next(latent.parameters()).device
     return torch.cat([latent.encode(x.to(device)).cpu() for x in images.split(batch)])
 

@@ -85,7 +85,25 @@ def read_checkpoint(path: Path) -> dict[str, object]:
 
 
 def tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """Return ``content`` as a flat dict of tensors; raise ValueError if it holds anything else."""
+    """Return a checkpoint as a flat dict of tensors.
+
+    Parameters
+    ----------
+    content : Mapping[str, object]
+        The content of the file.
+    path : Path
+        The file, for error messages.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors by name.
+
+    Raises
+    ------
+    ValueError
+        If the content holds anything else than tensors.
+    """
     other = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
     if other is not None:
         raise ValueError(f"{path}: '{other}' is no tensor; give a flat dict of weights")

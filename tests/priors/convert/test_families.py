@@ -79,7 +79,7 @@ class TestEDM:
             ({"encoder_type": "residual"}, "the network has unknown settings: encoder_type"),
             ({"num_blocks": 2}, "lacks 'enc.16x16_block1.norm0.weight'"),
             ({"channel_mult": [1]}, "lacks 'dec.16x16_in0"),
-            ({"attn_resolutions": []}, "has no use for 'unet.*attentions"),
+            ({"attn_resolutions": []}, "has unknown tensors 'unet.*attentions"),
             (
                 {"label_dim": 6},
                 r"'unet.class_embedding.weight' has shape \(6, 512\), the network wants \(7, 512\)",
@@ -281,14 +281,14 @@ class TestCompVis:
                 "averaged weights left over: other",
             ),
             (lambda s: s.update({"optimizer.x": torch.ones(1)}), "has 'optimizer.x' left over"),
-            (lambda s: s.update({"cond_stage_model.w": torch.ones(1)}), "has no use for 'w'"),
+            (lambda s: s.update({"cond_stage_model.w": torch.ones(1)}), "has unknown tensors 'w'"),
             (
                 lambda s: s.update({"alphas_cumprod": torch.linspace(0.9, 0.1, 1000)}),
                 "another noise schedule",
             ),
             (
                 lambda s: s.update({"first_stage_model.extra.weight": torch.ones(1)}),
-                "has no use for 'autoencoder.extra",
+                "has unknown tensors 'autoencoder.extra",
             ),
             (
                 lambda s: s["first_stage_model.quant_conv.bias"].fill_(float("inf")),
@@ -728,7 +728,7 @@ class TestHub:
             (lambda f, d: d(f, lambda s: s.pop("conv_in.bias")), "lacks 'unet.conv_in.bias'"),
             (
                 lambda f, d: d(f, lambda s: s.update(extra=torch.ones(1))),
-                "has no use for 'unet.extra'",
+                "has unknown tensors 'unet.extra'",
             ),
             (
                 lambda f, d: d(f, lambda s: s["conv_in.bias"].fill_(float("nan"))),
