@@ -65,7 +65,7 @@ class Box(MaskGenerator):
         for name, size in (("side", self.side), ("margin", self.margin)):
             if size >= 1 and size != int(size):
                 raise ValueError(
-                    f"{name}={size}: give a fraction below 1, or a whole number of pixels"
+                    f"{name}={size}: from 1 on it counts whole pixels, below 1 it is a fraction"
                 )
 
     @override

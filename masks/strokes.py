@@ -73,7 +73,7 @@ class Canvas:
         return math.hypot(self.span_y, self.span_x)
 
     def box(self, x: int, y: int, width: int, height: int) -> None:
-        """Cover a box with upper left corner ``(x, y)``; parts outside of the canvas are cut off."""
+        """Cover a box with upper left corner ``(x, y)``; parts outside the canvas are cut off."""
         self.hole[_between(self._y, y, y + height - 1), _between(self._x, x, x + width - 1)] = True
 
     def disc(self, x: int, y: int, diameter: int) -> None:
