@@ -79,8 +79,8 @@ class Files(ReadMasks):
             white = self.fitted(white, image_id, height, width, self.resize)
             if white.all() or not white.any():
                 raise ValueError(
-                    "at the size of the image it hides everything or nothing; draw the hole larger "
-                    "and in the centre of the photograph, which is the part that is used"
+                    "at the size of the image it hides everything or nothing; draw it larger, "
+                    "within what is used of the photograph (its centre)"
                 )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None

@@ -102,7 +102,7 @@ class Semantic(ReadMasks):
             raise ValueError(
                 f"labels {', '.join(map(str, self.labels))} cover {share:.4f} of image "
                 f"'{image_id}', not between {self.min_area} and {self.max_area}; "
-                "leave the image out, or choose other labels"
+                "leave it out, or choose other labels"
             )
         return region if self.labelled == "observed" else ~region
 
