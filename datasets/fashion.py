@@ -108,8 +108,8 @@ class Fashion(ImageSet):
         unknown = [name for name in ids if name not in self._row]
         if unknown:
             raise ValueError(
-                f"{self.name} has no image '{unknown[0]}'; ids run from {self.ids[0]} to "
-                f"{self.ids[-1]}"
+                f"{self.name} has no image '{unknown[0]}'; ids run from "
+                f"{self.ids[0]} to {self.ids[-1]}"
             )
         return [self._row[name] for name in ids]
 
@@ -133,8 +133,8 @@ def _find(split: str, root: str | None) -> tuple[Path, Path]:
             return images, labels
     raise FileNotFoundError(
         f"{_TRAINING[0]}.gz and {_TRAINING[1]}.gz are not in {base}; install the Debian package "
-        "dataset-fashion-mnist, or run torchvision.datasets.FashionMNIST(DIR, download=True) and "
-        "set data.root=DIR"
+        "dataset-fashion-mnist, or run torchvision.datasets.FashionMNIST(DIR, "
+        "download=True) and set data.root=DIR"
     )
 
 
@@ -152,8 +152,8 @@ def _read(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"cannot read {path}: {error}; fetch it again") from error
     if hashlib.sha256(content).hexdigest() != _SHA256[path.name.removesuffix(".gz")]:
         raise ValueError(
-            f"{path} is not the Fashion-MNIST file of that name (its sha256 differs); "
-            "fetch it again"
+            f"{path} is not the Fashion-MNIST file of that name (its "
+            "sha256 differs); fetch it again"
         )
     # idx: two zero bytes, the type, the number of dimensions, each dimension as big-endian int32,
     # then the values

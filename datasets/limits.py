@@ -34,8 +34,8 @@ def demand_moderate(size: int, where: str, largest: int = LARGEST) -> None:
     """
     if size > largest:
         raise ValueError(
-            f"{where} takes {_gib(size)}, and one such file may take at most {_gib(largest)}; "
-            "remove it"
+            f"{where} takes {_gib(size)}, and one such file may take at most "
+            f"{_gib(largest)}; remove it"
         )
 
 
@@ -70,8 +70,8 @@ def demand_array(member: zipfile.ZipInfo, values: int, where: str) -> None:
     """
     if values > member.file_size:
         raise ValueError(
-            f"{where} claims {_gib(values)} and holds {member.file_size} bytes; "
-            "write or fetch it again"
+            f"{where} claims {_gib(values)} and holds {member.file_size} "
+            "bytes; write or fetch it again"
         )
     if member.file_size > max(_SMALL, _RATIO * member.compress_size):
         raise ValueError(

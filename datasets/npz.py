@@ -73,8 +73,8 @@ class NPZ(Source):
         labels = _LABELS[self._key]
         if labels in shapes and shapes[labels] != shape[:1]:
             raise ValueError(
-                f"the array '{labels}' in {path} has the shape {shapes[labels]} for "
-                f"{shape[0]} images"
+                f"the array '{labels}' in {path} has the shape {shapes[labels]} "
+                f"for {shape[0]} images"
             )
         wanted = ((self._key, "buif", "numbers"), (labels, "iuf", "whole numbers"))
         for name, kinds, words in wanted:
@@ -113,8 +113,8 @@ class NPZ(Source):
         classes = self._classes()
         if not 1 <= label <= len(classes):
             raise ValueError(
-                f"'{self.where(image)}' has the label {label}; ILSVRC ids run from 1 to "
-                f"{len(classes)}"
+                f"'{self.where(image)}' has the label {label}; ILSVRC ids run "
+                f"from 1 to {len(classes)}"
             )
         return classes[label - 1]
 

@@ -133,13 +133,13 @@ def _open(path: Path) -> pq.ParquetFile:
     image = file.schema_arrow.field("image").type if "image" in names else pa.null()
     if file.metadata.num_rows > path.stat().st_size:  # every image takes at least a byte
         raise ValueError(
-            f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} bytes; "
-            "fetch it again"
+            f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} "
+            "bytes; fetch it again"
         )
     if not pa.types.is_struct(image) or "bytes" not in [field.name for field in image]:
         raise ValueError(
-            f"{path} needs a column 'image' with bytes and path, as on the hub; it has "
-            f"{', '.join(names)}"
+            f"{path} needs a column 'image' with bytes and path, as on the hub; "
+            f"it has {', '.join(names)}"
         )
     return file
 

@@ -76,8 +76,7 @@ def choose(protocol: str, ids: Sequence[str], label: Callable[[str], int] | None
     if len(ids) < wanted.last:
         raise ValueError(
             f"protocol={protocol} takes images {wanted.first} to {wanted.last - 1} of a list, but "
-            f"there are only "
-            f"{len(ids)}; known of it: {wanted.known}"
+            f"there are only {len(ids)}; known of it: {wanted.known}"
         )
     return list(ids[wanted.first : wanted.last])
 
@@ -158,8 +157,8 @@ PROTOCOLS: dict[str, Protocol] = {
         "celebahq",
         0,
         100,
-        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, val_shuffled.flist, by "
-        "file name as text",
+        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, "
+        "val_shuffled.flist, by file name as text",
         "nothing, given that file as data.id_list; its images were squashed to size, which differs "
         "where they are no squares",
         text_order=True,
@@ -169,7 +168,7 @@ PROTOCOLS: dict[str, Protocol] = {
         0,
         1000,
         "DPS (Chung et al. 2023): 1000 images of FFHQ at 256 pixels, by sorted name",
-        "the split behind them: that of the pretrained prior is not stated; here the first 1000 of "
-        "data.root",
+        "the split behind them: that of the pretrained prior is not stated; here "
+        "the first 1000 of data.root",
     ),
 }

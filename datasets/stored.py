@@ -212,8 +212,8 @@ class Stored(ImageSet):
             )
         if beside := self._held_out():
             notes.append(
-                f"{self.root}: '{beside}' lies beside this folder, which is named like training "
-                "images"
+                f"{self.root}: '{beside}' lies beside this folder, which is "
+                "named like training images"
             )
         if self._animated:
             first = self._source.where(min(self._animated))
@@ -272,8 +272,8 @@ class Stored(ImageSet):
         if self.subset is not None:
             if not 0 < self.subset <= len(ids):
                 raise ValueError(
-                    f"subset={self.subset}: choose from 1 to {len(ids)} images, as many as there "
-                    "are"
+                    f"subset={self.subset}: choose from 1 to {len(ids)} images, "
+                    "as many as there are"
                 )
             ids = shuffled(ids, self.subset_seed)[: self.subset]
         if self.protocol is not None:

@@ -53,8 +53,8 @@ class Box(MaskGenerator):
     def __post_init__(self) -> None:
         if not (0 < self.side < math.inf and 0 <= self.margin < math.inf):
             raise ValueError(
-                f"a box needs side > 0 and margin >= 0, not side={self.side} and "
-                f"margin={self.margin}"
+                f"a box needs side > 0 and margin >= 0, not side={self.side} "
+                f"and margin={self.margin}"
             )
         for name, value, valid in (
             ("position", self.position, POSITIONS),
@@ -75,8 +75,8 @@ class Box(MaskGenerator):
         inside[rows, columns] = True
         if inside.all():
             raise ValueError(
-                f"a box with side={self.side} fills the whole {height} x {width} image; "
-                "make it smaller"
+                f"a box with side={self.side} fills the whole {height} x "
+                f"{width} image; make it smaller"
             )
         return inside if self.observed == "inside" else ~inside
 
@@ -86,8 +86,8 @@ class Box(MaskGenerator):
         free = length - side - 2 * margin
         if free < 0:
             raise ValueError(
-                f"a box of {side} pixels with a margin of {margin} does not fit into {length}; "
-                f"make one of them smaller"
+                f"a box of {side} pixels with a margin of {margin} does not fit into "
+                f"{length}; make one of them smaller"
             )
         start = margin + (int(rng.integers(free + 1)) if self.position == "random" else free // 2)
         return slice(start, start + side)

@@ -29,8 +29,8 @@ class Files(ReadMasks):
     ----------
     path : str
         A folder of ``.png``, ``.npy`` or other image files, one file for all images, or one
-        ``.npy`` or ``.npz`` file with a stack of ``n`` masks. Image number ``i`` takes mask ``i
-        modulo n`` of a stack.
+        ``.npy`` or ``.npz`` file with a stack of ``n`` masks. Image number ``i`` takes mask
+        ``i modulo n`` of a stack.
     white : str, default 'hole'
         Meaning of white (255 in images, 1 or true in arrays). ``observed``: as in RePaint, CoPaint,
         DPS, RED-diff, VIPaint and the export of this benchmark. ``hole``: as in LaMa, Palette, the

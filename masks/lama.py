@@ -95,8 +95,8 @@ class LaMa(MaskGenerator):
             raise ValueError(f"unknown width '{self.width}'; valid: {', '.join(WIDTHS)}")
         if self.resolution not in (None, *RESOLUTIONS):
             raise ValueError(
-                f"resolution={self.resolution}: LaMa has settings for 256 and 512; null chooses "
-                "by the size of the image"
+                f"resolution={self.resolution}: LaMa has settings for 256 and 512; null "
+                "chooses by the size of the image"
             )
         check_scale(self.scale)
 

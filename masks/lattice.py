@@ -63,8 +63,8 @@ class Lattice(MaskGenerator):
         column = self.columns - 1 if self.first_column is None else self.first_column
         if row >= height or column >= width:
             raise ValueError(
-                f"no pixel of {height} x {width} lies on this lattice; "
-                "make rows and columns smaller"
+                f"no pixel of {height} x {width} lies on this lattice; make "
+                "rows and columns smaller"
             )
         mask = np.zeros((height, width), dtype=bool)
         mask[row :: self.rows, column :: self.columns] = True

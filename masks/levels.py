@@ -168,6 +168,6 @@ def _check_two_levels(
     common = counts >= _COMMON * counts.sum()
     if not lossy and len(counts) <= _FEW and max((common & low).sum(), (common & high).sum()) > 1:
         raise ValueError(
-            f"it holds {len(counts)} values, as label numbers do; give a mask of two values, "
-            "or use mask=semantic"
+            f"it holds {len(counts)} values, as label numbers do; give a mask of two "
+            "values, or use mask=semantic"
         )

@@ -56,8 +56,8 @@ class Pixels(MaskGenerator):
         )
         if count > height * width:
             raise ValueError(
-                f"{count} observed pixels are more than {height} x {width} images have; "
-                "observe fewer"
+                f"{count} observed pixels are more than {height} x {width} "
+                "images have; observe fewer"
             )
         mask = np.zeros(height * width, dtype=bool)
         chosen = rng.permutation(height * width) if self.place == "random" else np.arange(len(mask))
@@ -93,8 +93,8 @@ class PixelDrop(MaskGenerator):
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high < 1:
             raise ValueError(
-                f"hidden fractions need 0 <= low <= high < 1, not low={self.low} and "
-                f"high={self.high}"
+                f"hidden fractions need 0 <= low <= high < 1, not low={self.low} "
+                f"and high={self.high}"
             )
 
     @override
@@ -102,7 +102,7 @@ class PixelDrop(MaskGenerator):
         hidden = int(rng.uniform(self.low, self.high) * height * width)
         if hidden == 0:
             raise ValueError(
-                f"a fraction of {self.low} to {self.high} hides no pixel of {height} x {width}; "
-                "raise high"
+                f"a fraction of {self.low} to {self.high} hides no pixel of "
+                f"{height} x {width}; raise high"
             )
         return Pixels(observed=height * width - hidden).generate(rng, height, width)

@@ -64,7 +64,7 @@ def until_within(
         smallest, largest = min(smallest, fraction), max(largest, fraction)
     height, width = hole.shape
     raise ValueError(
-        f"none of {TRIES} masks of {height} x {width} pixels has a hole fraction between {low} "
-        f"and {high}: they range from {smallest:.3f} to {largest:.3f}; widen the range, or change "
-        "the scale of the strokes"
+        f"none of {TRIES} masks of {height} x {width} pixels has a hole fraction between {low} and "
+        f"{high}: they range from {smallest:.3f} to {largest:.3f}; widen the range, or "
+        "change the scale of the strokes"
     )

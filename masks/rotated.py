@@ -17,9 +17,9 @@ class RotatedWindow(MaskGenerator):
     """Upper half of the image, rotated about the centre.
 
     The rotated window of VIPaint (Agarwal et al., 2025) in closed form. A pixel whose centre lies
-    ``dx`` to the right of and ``dy`` below the image centre is observed if ``dx sin(angle) + dy
-    cos(angle) < 0``. Exactly half of the pixels are hidden; the centre pixel of an odd-sized image
-    counts as hidden.
+    ``dx`` to the right of and ``dy`` below the image centre is observed if
+    ``dx sin(angle) + dy cos(angle) < 0``. Exactly half of the pixels are hidden; the centre pixel
+    of an odd-sized image counts as hidden.
 
     Parameters
     ----------

@@ -98,8 +98,8 @@ class ReadMasks(MaskGenerator):
             remedy = "set mask.resize=true to take the nearest pixels"
         else:
             remedy = (
-                "save it at one of these sizes; mask.resize=true serves other sizes of their "
-                "proportions alone"
+                "save it at one of these sizes; mask.resize=true serves other sizes "
+                "of their proportions alone"
             )
         raise ValueError(f"it has {_size(*plane.shape)} pixels (width x height), {known}; {remedy}")
 
@@ -231,8 +231,8 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
         if (found := _alike(path, name)) is not None:
             return found
     raise ValueError(
-        f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, "
-        "or set pair=order"
+        f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; "
+        "add it, or set pair=order"
     )
 
 

@@ -127,8 +127,8 @@ class Brush:
         """Draw one zig-zag stroke from a uniformly chosen start.
 
         As in gated convolution (Yu et al., 2019), CoModGAN and Palette. Segment lengths are normal
-        with mean ``R = diagonal / 8`` and standard deviation ``floor(R / 2)``, clipped to ``[0, 2
-        R]``. Vertices are clipped to the canvas and truncated to whole units.
+        with mean ``R = diagonal / 8`` and standard deviation ``floor(R / 2)``, clipped to
+        ``[0, 2 R]``. Vertices are clipped to the canvas and truncated to whole units.
         """
         count = int(rng.integers(self.segments[0], self.segments[1] + 1))
         least = _MEAN_ANGLE - rng.uniform(0, _ANGLE_RANGE)
