@@ -260,7 +260,7 @@ def _guess(y: Tensor, observed: Tensor) -> Tensor:
     A measurement without observed pixels but of the image's shape is returned as it is. A
     measurement of another shape gives zeros.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt  # only metrics of draws need scipy
 
     if y.shape != observed.shape:
         return torch.zeros(observed.shape, dtype=torch.float64)
@@ -636,8 +636,7 @@ def reference_images() -> tuple[Tensor, Tensor, Tensor]:
     pixel = torch.arange(64, dtype=torch.float64)
     row, column = torch.meshgrid(pixel, pixel, indexing="ij")
     channel = torch.arange(3).view(-1, 1, 1)
-    # float64, and offsets that keep away from ties: the rounding to 8 bits falls the same way on
-    # every machine
+    # float64 and offsets that avoid ties, so that every machine rounds to the same 8 bits
     wave = torch.cos(torch.pi / 32 * ((channel + 1) * row + 2 * column))
     ripple = torch.cos(torch.pi / 32 * (11 * row - 7 * column) + 0.3)
     x, truth = 0.5 * wave + 0.45 * column / 64 * ripple + 0.02, 0.95 * wave + 0.013

@@ -46,13 +46,13 @@ class C2ST(DrawMetric):
         count, total = len(draws.x), len(draws.distances)
         if count < FOLDS:
             return float("nan")
-        # dealt out in turn: every fold gets its share of either kind
+        # assigned in turn, so that every fold gets its share of both kinds
         fold = torch.cat([torch.arange(count), torch.arange(total - count)]) % FOLDS
         folds, is_draw = one_hot(fold, FOLDS).double(), torch.arange(total) < count
         to_draws, within_draws = _means(draws.distances, folds * is_draw[:, None])
         to_exact, within_exact = _means(draws.distances, folds * ~is_draw[:, None])
-        # halfway between the means of f over the training sets, pairs of a point with itself left
-        # out
+        # halfway between the means of f over the training sets, without pairs of a point with
+        # itself
         threshold = (within_exact - within_draws) / 2
         witness = (to_exact - to_draws - threshold).gather(1, fold[:, None])[:, 0].sign()
         return ((2 + witness[:count].mean() - witness[count:].mean()) / 4).item()

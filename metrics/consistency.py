@@ -33,11 +33,9 @@ class Consistency(Metric):
 
     @override
     def __call__(self, batch: Batch) -> Tensor:
-        return (
-            _residuals(batch)
-            if batch.sigma == 0
-            else torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
-        )
+        if batch.sigma == 0:
+            return _residuals(batch)
+        return torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
 
     def check(self) -> None:
         """Compare the residuals 3 and 4 and 100 in the hole with ``sqrt((9 + 16) / 2)``."""
@@ -68,11 +66,9 @@ class ConsistencyRatio(Metric):
 
     @override
     def __call__(self, batch: Batch) -> Tensor:
-        return (
-            _residuals(batch) / batch.sigma
-            if batch.sigma > 0
-            else torch.full_like(_residuals(batch), torch.nan)
-        )
+        if batch.sigma > 0:
+            return _residuals(batch) / batch.sigma
+        return torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
 
     def check(self) -> None:
         """Compare the residuals 3 and 4 at noise 5 with ``sqrt((9 + 16) / 2) / 5``."""

@@ -63,12 +63,9 @@ class EnergyScore(DrawMetric):
 
     @override
     def score(self, draws: Draws) -> float:
-        inside = {
-            "whole": torch.ones_like(draws.hidden),
-            "hole": draws.hidden,
-            "known": ~draws.hidden,
-        }
-        chosen = inside[self.card.region]
+        everything = torch.ones_like(draws.hidden)
+        regions = {"whole": everything, "hole": draws.hidden, "known": ~draws.hidden}
+        chosen = regions[self.card.region]
         if len(draws.x) < 2 or not chosen.any():
             return float("nan")
         x, truth = draws.x[:, chosen], draws.truth[chosen]
@@ -102,9 +99,8 @@ class EnergyDistance(DrawMetric):
         own, exact = draws.distances[:count, :count], draws.distances[count:, count:]
         if count < 2:
             return float("nan")
-        return (
-            2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)
-        ).item()
+        cross = draws.distances[:count, count:].mean()
+        return (2 * cross - pair_mean(own) - pair_mean(exact)).item()
 
 
 class RelativeEnergyDistance(DrawMetric):
@@ -141,7 +137,7 @@ class RelativeEnergyDistance(DrawMetric):
 
 
 SMALLEST = 1e-6
-"""A mean distance of exact draws below which the posterior has no spread to compare with."""
+"""Smallest mean distance of exact draws with which an energy distance is compared."""
 
 
 def pair_mean(distances: Tensor) -> Tensor:

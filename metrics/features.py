@@ -34,7 +34,7 @@ Setting = str | bool
 
 NETWORKS = ("stlpips", "inception", "torchscript")
 TRUTH = "_truth"
-"""Ends the name of the column with the features of the original images."""
+"""Ending of the name of the column with the features of the original images."""
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = (
@@ -125,8 +125,7 @@ class STLPIPSTrunk:
         "8-bit images at native size; not comparable with any Inception value"
     )
     pinned: ClassVar[Mapping[str, str]] = {}
-    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test computes it
-    # again
+    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test recomputes it
     width: ClassVar[float | None] = 0.0048415
 
     def check(self, metric: str) -> None:
@@ -253,19 +252,18 @@ class TorchScriptFeatures:
                 f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
                 f"if you trust whoever made it, set metrics.{metric}.trust_file=true"
             )
-        found = self(torch.zeros(1, 3, 64, 64))
-        if found.ndim != 2 or len(found) != 1:
+        shape = tuple(self(torch.zeros(1, 3, 64, 64)).shape)
+        if len(shape) != 2 or shape[0] != 1:
             raise RuntimeError(
-                f"{self.path} gives {tuple(found.shape)} for one image of 64 px, not (1, features)"
+                f"{self.path} gives {shape} for one image of 64 px, not (1, features)"
             )
 
     def __call__(self, image: Tensor) -> Tensor:
         """Compute the feature vector of an image, see :meth:`FeatureNetwork.__call__`."""
         image = as_rgb(image, 1).float().to(self.device)
-        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}[
-            self.input_range
-        ]
-        vectors: Tensor = _script(self.path, self.sha256, self.device)(scaled)
+        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}
+        network = _script(self.path, self.sha256, self.device)
+        vectors: Tensor = network(scaled[self.input_range])
         return vectors
 
 
@@ -292,7 +290,8 @@ def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNet
     if network not in NETWORKS:
         raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
     if network == "torchscript":
-        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]  # a wrong name is a TypeError, shown as such
+        # a wrong name raises a TypeError, which the user sees
+        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]
     if settings:
         raise ValueError(f"the feature network '{network}' has no setting {', '.join(settings)}")
     return STLPIPSTrunk() if network == "stlpips" else Inception()
@@ -397,6 +396,7 @@ def _inception_file() -> Path:
 
 @cache
 def _inception(device: torch.device) -> torch.nn.Module:
+    # an optional library
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = str(_inception_file())
@@ -410,9 +410,9 @@ def _inception(device: torch.device) -> torch.nn.Module:
 def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
     """Load a TorchScript file once; RuntimeError if it has changed or is no TorchScript."""
     data = _bytes(path)
-    found = hashlib.sha256(data).hexdigest()
-    if found != content:
-        raise RuntimeError(f"{path} has sha256 {found}, not {content}: it has changed since")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != content:
+        raise RuntimeError(f"{path} has sha256 {digest}, not {content}: it has changed since")
     try:
         network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
     except RuntimeError as error:

@@ -35,10 +35,7 @@ class IntervalCoverage(DrawMetric):
 
     def __init__(self, percent: int = 90) -> None:
         if not 0 < percent < 100:
-            raise ValueError(
-                f"an interval of {percent} % cannot be covered; give a whole "
-                "percentage from 1 to 99"
-            )
+            raise ValueError(f"percent={percent}: give a whole percentage from 1 to 99")
         self.percent = percent
         self.card = MetricCard(
             id=f"coverage_{percent}",
@@ -55,9 +52,8 @@ class IntervalCoverage(DrawMetric):
     def check(self) -> None:
         """Compare the reference value of the intervals that have one."""
         if self.percent in self.references:
-            expect(
-                self.card.id, self.score(reference_draws().images[0]), self.references[self.percent]
-            )
+            value = self.score(reference_draws().images[0])
+            expect(self.card.id, value, self.references[self.percent])
 
     @override
     def score(self, draws: Draws) -> float:

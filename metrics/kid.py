@@ -23,12 +23,10 @@ _SETS = {
     "released code does: biased up",
 }
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Shapes of the rational quadratic kernels that are averaged, so that no single width has to fit.
-"""
+"""Shapes of the rational quadratic kernels that are averaged, so that no single width must fit."""
 
 SMALL = 50
-"""Up to so many images the value of two halves of one data set varies more than most solvers
-differ."""
+"""With at most this many images, two halves of one data set differ more than most solvers do."""
 
 
 class KID(FeatureMetric):
@@ -114,9 +112,8 @@ class KID(FeatureMetric):
     @property
     @override
     def expected(self) -> float:
-        return self.references["cubic" if self.width is None else "rational quadratic"][
-            self.variant
-        ]
+        kernel = "cubic" if self.width is None else "rational quadratic"
+        return self.references[kernel][self.variant]
 
     def known_features(self) -> Array:
         """Scale the closed-form vectors to the width of the kernel.
@@ -133,12 +130,10 @@ class KID(FeatureMetric):
         if self.variant == "vipaint":
             return 1000 * self._repeated(truth, draws, weights)
         if self.variant == "std":
+            if len(draws) < 2:
+                return np.full(len(weights), np.nan)
             values = [self._unbiased(truth, draw[None], weights) for draw in draws]
-            return (
-                1000 * np.std(values, axis=0, ddof=1)
-                if len(draws) > 1
-                else np.full(len(weights), np.nan)
-            )
+            return 1000 * np.std(values, axis=0, ddof=1)
         return 1000 * self._unbiased(truth, draws, weights)
 
     def _unbiased(self, truth: Array, draws: Array, weights: Array) -> Array:
@@ -146,9 +141,8 @@ class KID(FeatureMetric):
 
         Pairs of the same image are left out.
         """
-        own = self._kernel(truth, truth) + np.mean(
-            [self._kernel(draw, draw) for draw in draws], axis=0
-        )
+        within = np.mean([self._kernel(draw, draw) for draw in draws], axis=0)
+        own = self._kernel(truth, truth) + within
         cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
         return _pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
 

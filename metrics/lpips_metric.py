@@ -56,7 +56,7 @@ BACKBONES = {
 }
 
 CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781}
-"""``reference_images()`` scored by torchmetrics' LPIPS on the weights of ``_closed_form``."""
+"""Scores of ``reference_images()`` by torchmetrics' LPIPS with the weights of ``_closed_form``."""
 
 
 class LPIPS(Perceptual):
@@ -142,18 +142,17 @@ def empty(net: str) -> nn.Module:
 
     Nothing is downloaded, and no random numbers are drawn to fill it.
     """
-    import lpips
+    import lpips  # brings torchvision, which takes seconds to import
 
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # the library calls torchvision in a deprecated way
+        # the library calls torchvision in a deprecated way
+        warnings.simplefilter("ignore", UserWarning)
         return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
 def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
     """Build the library's module from its linear weights and those of a classifier."""
-    import lpips
+    import lpips  # brings torchvision, which takes seconds to import
 
     module = empty(net)
     linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"

@@ -68,11 +68,9 @@ class ModeWeightsError(DrawMetric):
     @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
-        return (
-            ((shares.mean(0) - weights).abs().sum() / 2).item()
-            if len(weights) > 1
-            else float("nan")
-        )
+        if len(weights) < 2:
+            return float("nan")
+        return ((shares.mean(0) - weights).abs().sum() / 2).item()
 
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,7 @@ from typing_extensions import override
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
 SMALLEST = 1e-12
-"""A total variance below which the exact posterior has no spread that an error could be compared
-with."""
+"""Smallest total variance of an exact posterior with which errors are compared."""
 
 
 class MeanError(DrawMetric):
@@ -81,14 +80,9 @@ class CovarianceError(DrawMetric):
     @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
-        own, exact, cross = (
-            _centred(block)
-            for block in (
-                draws.gram[:count, :count],
-                draws.gram[count:, count:],
-                draws.gram[:count, count:],
-            )
-        )
+        own = _centred(draws.gram[:count, :count])
+        exact = _centred(draws.gram[count:, count:])
+        cross = _centred(draws.gram[:count, count:])
         if count < 4 or exact.trace() / (len(exact) - 1) < SMALLEST:
             return float("nan")
         product = cross.square().sum() / ((count - 1) * (len(exact) - 1))

@@ -18,7 +18,7 @@ from posterior_bench.metrics.base import (
 )
 
 MIN_SIDE = 176
-"""The window of 11 pixels must fit into the image halved four times: 11 x 16."""
+"""Smallest side in pixels: the window of 11 pixels must fit into the image halved four times."""
 
 
 class MSSSIM(FullReference):
@@ -63,6 +63,7 @@ class MSSSIM(FullReference):
 
     @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        # torchmetrics takes seconds to import
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
         self.admit((x.shape[1], x.shape[2], x.shape[3]))

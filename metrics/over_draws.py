@@ -89,21 +89,15 @@ class OverDraws(ValueMetric):
         up = self.how == "max" or (self.how == "oracle" and self.card.direction == "up")
         ordered = values.sort(dim=1, descending=up).values
         ordered[values.isnan().any(1)] = torch.nan
-        return _best_of(
-            ordered, self.best_of or 1 if self.how == "oracle" and self.best_of else values.shape[1]
-        )
+        return _best_of(ordered, self.best_of or values.shape[1])
 
     def check(self) -> None:
         """Compare the reductions of the values 1, 2 and 4 with numbers computed by hand."""
         value = self(torch.tensor([[2.0, 4.0, 1.0]]))[0].item()
         best, next_best = (4.0, 2.0) if self.card.direction == "up" else (1.0, 2.0)
         of_two = {1: 7 / 3, 2: (2 * best + next_best) / 3, 3: best}
-        right = {
-            "mean": 7 / 3,
-            "min": 1.0,
-            "max": 4.0,
-            "oracle": of_two.get(self.best_of or 3, float("nan")),
-        }[self.how]
+        oracle = of_two.get(self.best_of or 3, float("nan"))
+        right = {"mean": 7 / 3, "min": 1.0, "max": 4.0, "oracle": oracle}[self.how]
         if self.best_of is None or self.best_of <= 3:
             expect(self.card.id, value, right)
 
@@ -113,6 +107,6 @@ def _best_of(ordered: Tensor, n: int) -> Tensor:
     count = ordered.shape[1]
     if n > count:
         return torch.full((len(ordered),), torch.nan, dtype=torch.float64)
-    # the i-th is the best of a choice whose other members all stand behind it
+    # draw i is the best of a choice if all other members of the choice come after it
     share = [comb(count - 1 - i, n - 1) / comb(count, n) for i in range(count - n + 1)]
     return ordered[:, : len(share)] @ torch.tensor(share, dtype=torch.float64)

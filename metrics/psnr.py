@@ -49,6 +49,7 @@ class PSNR(FullReference):
 
     @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        # torchmetrics takes seconds to import
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
         inside = region.cpu().expand(x.shape)

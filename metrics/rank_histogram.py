@@ -56,8 +56,8 @@ class RankHistogram(SetMetric):
         m = np.diff(share_below(unpack(features), np.arange(BINS + 1) / BINS), axis=2) - 1 / BINS
         squares = (m**2).sum(axis=2)
         sums = (weights @ m.reshape(len(m), -1)).reshape(-1, *m.shape[1:])
-        # pairs of different images: a resample that holds an image twice must not look uneven for
-        # that
+        # pairs of different images only: an image that a resample holds twice must not count as
+        # unevenness
         pairs = (sums**2).sum(axis=2) - weights**2 @ squares
         chance = weights @ squares
         ratio = np.divide(pairs, chance, out=np.full_like(pairs, np.nan), where=chance > 0)

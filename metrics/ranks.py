@@ -24,10 +24,10 @@ from posterior_bench.metrics.base import Draws
 Array = NDArray[np.float64]
 
 FUNCTIONS = 16
-"""Quantities ranked per image."""
+"""Number of quantities ranked per image."""
 
 LEVELS = np.arange(1, 20) / 20
-"""Where the distribution of ranks is compared with the uniform one."""
+"""Levels at which the distribution of ranks is compared with the uniform one."""
 
 SOURCE = (
     "Talts, Betancourt, Simpson, Vehtari, Gelman: Validating Bayesian Inference "
@@ -100,9 +100,8 @@ def comparable(draws: Draws) -> tuple[Tensor, Tensor]:
     """
     x, truth = draws.x[:, draws.hidden], draws.truth[draws.hidden]
     levels = (draws.truth + 1) * _GREY_LEVELS
-    is_8_bit = bool(
-        ((levels - levels.round()).abs() < 1e-3).all() and (draws.truth.abs() <= 1).all()
-    )
+    on_grid = ((levels - levels.round()).abs() < 1e-3).all()
+    is_8_bit = bool(on_grid and (draws.truth.abs() <= 1).all())
     return (_rounded(x), _rounded(truth)) if is_8_bit else (x, truth)
 
 
@@ -140,10 +139,8 @@ def squared_gap(below: Array, weights: Array) -> Array:
 @cache
 def uniform_points(count: int, d: int) -> Tensor:
     """Return points ``(count, d)``, uniform on [-1, 1], the same in every run."""
-    return (
-        2 * torch.rand(count, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
-        - 1
-    )
+    generator = torch.Generator().manual_seed(d)
+    return 2 * torch.rand(count, d, generator=generator, dtype=torch.float64) - 1
 
 
 @cache

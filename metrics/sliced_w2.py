@@ -63,8 +63,8 @@ def squared_w2(a: Tensor, b: Tensor) -> Tensor:
     Tensor
         ``(F,)``.
     """
-    of_a, of_b, width = _segments(len(a), len(b))
-    difference = a.sort(dim=0).values[of_a] - b.sort(dim=0).values[of_b]
+    index_a, index_b, width = _segments(len(a), len(b))
+    difference = a.sort(dim=0).values[index_a] - b.sort(dim=0).values[index_b]
     return width @ difference.square()
 
 

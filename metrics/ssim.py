@@ -66,6 +66,7 @@ class SSIM(FullReference):
 
     @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        # torchmetrics takes seconds to import
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         self.admit((x.shape[1], x.shape[2], x.shape[3]))

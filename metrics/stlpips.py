@@ -20,7 +20,7 @@ FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 REMEDY = "pip install --force-reinstall stlpips-pytorch==0.0.2"
 
-# the networks' inputs have zero mean and unit variance over ImageNet, from images in [-1, 1]
+# images in [-1, 1] minus SHIFT, over SCALE, have zero mean and unit variance over ImageNet
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -66,13 +66,11 @@ class STLPIPS(Perceptual):
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
         total = torch.zeros(len(x), device=self.device)
-        for layer, (a, b) in enumerate(
-            zip(_features(x, weights), _truth_features(truth, weights), strict=True)
-        ):
+        layers = zip(_features(x, weights), _truth_features(truth, weights), strict=True)
+        for layer, (a, b) in enumerate(layers):
             difference = (_unit(a) - b).square()
-            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean(
-                (1, 2, 3)
-            )
+            weighted = F.conv2d(difference, weights[f"lin{layer}.model.1.weight"])
+            total = total + weighted.mean((1, 2, 3))
         return total
 
     def trunk(self, image: Tensor) -> Tensor:
@@ -114,7 +112,7 @@ def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 _LAST: dict[torch.device, tuple[Tensor, list[Tensor]]] = {}
-"""The truth that was last compared with on a device, and its features."""
+"""The last truth on each device, and its features."""
 
 
 def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
@@ -126,10 +124,8 @@ def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor
         return [_unit(layer) for layer in _features(truth, weights)]
     last = _LAST.get(truth.device)
     if last is None or not torch.equal(last[0], truth):
-        last = _LAST[truth.device] = (
-            truth.clone(),
-            [_unit(layer) for layer in _features(truth, weights)],
-        )
+        normalised = [_unit(layer) for layer in _features(truth, weights)]
+        last = _LAST[truth.device] = (truth.clone(), normalised)
     return last[1]
 
 
