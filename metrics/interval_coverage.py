@@ -35,7 +35,10 @@ class IntervalCoverage(DrawMetric):
 
     def __init__(self, percent: int = 90) -> None:
         if not 0 < percent < 100:
-            raise ValueError(f"percent={percent}: give a whole percentage from 1 to 99")
+            raise ValueError(
+                f"an interval of {percent} % cannot be covered; give a whole percentage "
+                "from 1 to 99"
+            )
         self.percent = percent
         self.card = MetricCard(
             id=f"coverage_{percent}",
