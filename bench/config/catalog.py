@@ -8,6 +8,7 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,16 @@ class Option:
 
     @property
     def summary(self) -> str:
-        """The file's first comment line; Hydra wants its own, ``# @package``, above it."""
+        """The file's first comment, joined with lines that go on with it (``#   more``).
+
+        Hydra wants its own comment, ``# @package``, above it.
+        """
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        first = next((line for line in lines if not line.startswith("# @")), "")
-        return first.lstrip("# ").strip() if first.startswith("#") else ""
+        rest = [line for line in lines if not line.startswith("# @")]
+        if not rest or not rest[0].startswith("#"):
+            return ""
+        more = takewhile(lambda line: line.startswith("#   "), rest[1:])
+        return " ".join(line.lstrip("# ").strip() for line in [rest[0], *more])
 
     @property
     def content(self) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def presets() -> Callable[[str], dict[str, Solver]]:
         module, _, cls = config.pop("_target_").rpartition(".")
         config.pop("train", None)
         solver, shipped, chosen = (
-            getattr(import_module(module), cls),
+            getattr(import_module(f"posterior_bench.{module}"), cls),
             config.pop("presets"),
             config.pop("preset"),
         )
