@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.edm_zip import edm_zip
 from posterior_bench.datasets.parquet import parquet
 from posterior_bench.datasets.source import Files, Layout, Source, by_id, stem, walk, walk_named
@@ -43,6 +45,7 @@ class CelebAHQ(Stored):
 
     crop: str = "bicubic"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "celebamask": Layout("CelebA-HQ-img/<n>.jpg", self._celebamask),
@@ -56,6 +59,7 @@ class CelebAHQ(Stored):
             "zip": edm_zip(self.id_of),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return numbered(name)
 

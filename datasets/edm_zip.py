@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from posterior_bench.datasets.limits import demand_moderate, demand_text
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, only_file
 from posterior_bench.datasets.text import decoded
@@ -52,6 +54,7 @@ class Zip(Source):
         demand_text(self._zip.getinfo("dataset.json").file_size, "dataset.json")
         return json.loads(decoded(self._zip.read("dataset.json")))
 
+    @override
     def stored(self, image: str) -> bytes:
         demand_moderate(self._zip.getinfo(self._names[image]).file_size, "it")
         try:
@@ -59,12 +62,15 @@ class Zip(Source):
         except (zipfile.BadZipFile, RuntimeError) as error:  # damaged, or with a password
             raise OSError(str(error)) from error
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.path), self._names[image]
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.path}/{self._names[image]}"
 
+    @override
     def label(self, image: str) -> int:
         try:
             return self._labels[self._names[image]]

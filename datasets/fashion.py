@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.datasets.base import ImageSet
 
@@ -98,10 +99,12 @@ class Fashion(ImageSet):
         self._row = {name: i for i, name in enumerate(self.ids)}
         self._files = _find(self.split, self.root)
 
+    @override
     def images(self, ids: Sequence[str]) -> Tensor:
         images = torch.from_numpy(self._pixels[self._rows(ids), None]).float() / 127.5 - 1
         return F.pad(images, [self.pad] * 4, value=-1.0)
 
+    @override
     def labels(self, ids: Sequence[str]) -> Tensor:
         return torch.from_numpy(self._classes[self._rows(ids)]).long()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.celebahq import numbered
 from posterior_bench.datasets.edm_zip import edm_zip
 from posterior_bench.datasets.parquet import parquet
@@ -39,6 +41,7 @@ class FFHQ(Stored):
 
     crop: str = "bicubic"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "folders": Layout(f"{', '.join(_FOLDERS)} or other folders of <n>.png", self._folders),
@@ -47,6 +50,7 @@ class FFHQ(Stored):
             "webdataset": webdataset(self.id_of),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return numbered(name)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.pixels import EXTENSIONS as EXTENSIONS
 from posterior_bench.datasets.source import Files, Layout, Source, walk
 from posterior_bench.datasets.stored import Stored
@@ -48,6 +50,7 @@ class Folder(Stored):
         self.mode = "rgb" if self.mode is None else self.mode
         super().__post_init__()
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {"folder": Layout(f"{', '.join(EXTENSIONS)} at any depth", _find)}
 

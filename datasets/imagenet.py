@@ -14,6 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.devkit import Devkit
 from posterior_bench.datasets.edm_zip import edm_zip
 from posterior_bench.datasets.npz import npz
@@ -64,6 +66,7 @@ class ImageNet(Stored):
 
         return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "folders": Layout("val/<wnid>/*.JPEG, or <wnid>/*.JPEG", self._folders),
@@ -77,6 +80,7 @@ class ImageNet(Stored):
             "npz": npz(self._class_of_ilsvrc_ids),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         match = _VALIDATION.search(name)
         return match.group() if match else stem(name)

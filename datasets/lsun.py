@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.source import Files, Layout, Source, by_id, stem, walk_named
 from posterior_bench.datasets.stored import Stored
 from posterior_bench.datasets.webdataset import webdataset
@@ -46,6 +48,7 @@ class LSUN(Stored):
     category: str = "church_outdoor"
     split: str = "val"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         name = f"{self.category}_{self.split}"
         return {
@@ -56,6 +59,7 @@ class LSUN(Stored):
             ),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return stem(name)
 
@@ -85,13 +89,16 @@ class Database(Source):
                 for key in transaction.cursor().iternext(values=False)
             )
 
+    @override
     def stored(self, image: str) -> bytes:
         with self._environment.begin() as transaction:
             return bytes(transaction.get(image.encode("ascii")))
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.folder / "data.mdb"), image
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.folder}, key {image}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import demand_array
 from posterior_bench.datasets.source import Layout, Source, only_file
@@ -65,6 +66,7 @@ class NPZ(Source):
         self.ids = tuple(f"{i:08d}" for i in range(shape[0]))
         self.labelled = labels in shapes
 
+    @override
     def open(self, image: str) -> Image.Image:
         return Image.fromarray(self._pixels[int(image)])
 
@@ -73,12 +75,15 @@ class NPZ(Source):
         pixels = self._pixels[int(image)]
         return f"{pixels.shape}".encode() + pixels.tobytes()
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.path), image
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.path}, row {int(image)}"
 
+    @override
     def label(self, image: str) -> int:
         number = self._numbers[int(image)]
         if not np.isfinite(number) or number != np.rint(number):

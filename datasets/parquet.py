@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import available_memory
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id
@@ -41,21 +42,25 @@ class Parquet(Source):
         self._group = lru_cache(maxsize=2)(self._read_group)
         self._labels = lru_cache(maxsize=64)(self._read_labels)
 
+    @override
     def stored(self, image: str) -> bytes:
         file, group, row = self._rows[image]
         self._demand_moderate(file, group)
         return self._group(file, group)[row].as_py()["bytes"] or b""
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         file, group, row = self._rows[image]
         return str(self._paths[file]), f"{group} {row}"
 
+    @override
     def where(self, image: str) -> str:
         file, group, row = self._rows[image]
         return f"{self._paths[file]}, group {group}, row {row}" + (
             f" ({image})" if not image.isdigit() else ""
         )
 
+    @override
     def label(self, image: str) -> int:
         file, group, row = self._rows[image]
         value = self._labels(file, group)[row].as_py()

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from PIL import Image
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import demand_moderate
 from posterior_bench.datasets.pixels import EXTENSIONS
@@ -128,6 +129,7 @@ class Files(Source):
         self.ids = tuple(sorted(paths))
         self.labelled = labels is not None
 
+    @override
     def stored(self, image: str) -> bytes:
         # read at once: a file that stays open until it is decoded would be one too many in a large
         # batch
@@ -135,15 +137,19 @@ class Files(Source):
             demand_moderate(os.fstat(file.fileno()).st_size, "it")
             return file.read()
 
+    @override
     def head(self, image: str) -> Image.Image:
         return Image.open(self._folder + self.paths[image])
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return self._folder + self.paths[image], ""
 
+    @override
     def where(self, image: str) -> str:
         return str(self.root / self.paths[image])
 
+    @override
     def label(self, image: str) -> int:
         try:
             return self._labels[image]

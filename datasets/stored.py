@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.datasets.base import Frame, ImageSet
 from posterior_bench.datasets.contents import content_hash, stored_hashes
@@ -116,12 +117,15 @@ class Stored(ImageSet):
         )
 
     @property
+    @override
     def known(self) -> Collection[str]:
         return self._known
 
+    @override
     def images(self, ids: Sequence[str]) -> Tensor:
         return torch.stack([torch.from_numpy(self._load(name)) for name in ids])
 
+    @override
     def labels(self, ids: Sequence[str]) -> Tensor | None:
         if not self.num_classes:
             return None
@@ -156,6 +160,7 @@ class Stored(ImageSet):
             for found, name in zip(hashes, ids, strict=True)
         ]
 
+    @override
     def check(self, ids: Sequence[str]) -> list[str]:
         problems = []
         for name in ids:
@@ -174,6 +179,7 @@ class Stored(ImageSet):
                 problems.append(str(error))
         return problems
 
+    @override
     def frame(self, image: str) -> Frame | None:
         self._demand(image)
         if image not in self._frames:
@@ -187,6 +193,7 @@ class Stored(ImageSet):
             self._frames[image] = Frame(seen, stored, *places(self.crop, *seen, self.size), turn)
         return self._frames[image]
 
+    @override
     def notes(self) -> list[str]:
         notes = []
         if self._source.left_out:

@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from posterior_bench.datasets.limits import LARGEST, demand_moderate
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, stem
 from posterior_bench.datasets.text import decoded
@@ -65,15 +67,19 @@ class Shards(Source):
         self.ids = tuple(sorted(names))
         self.labelled = bool(self._keyed)
 
+    @override
     def stored(self, image: str) -> bytes:
         return self._images[image].read()
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self._images[image].shard), self._images[image].name
 
+    @override
     def where(self, image: str) -> str:
         return f"{self._images[image].shard}/{self._images[image].name}"
 
+    @override
     def label(self, image: str) -> int:
         key = self.where(image).rpartition(".")[0]
         try:

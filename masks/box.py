@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
@@ -60,6 +61,7 @@ class Box(MaskGenerator):
                     f"{name}={size}: from 1 on it counts whole pixels, below 1 it is a fraction"
                 )
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         rows, columns = self._extent(rng, height), self._extent(rng, width)
         inside = np.zeros((height, width), dtype=bool)

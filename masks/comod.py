@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.rejection import check_range, until_within
@@ -45,6 +46,7 @@ class CoMod(MaskGenerator):
         check_range(self.low, self.high)
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         return ~until_within(lambda: self.draw(rng, height, width), self.low, self.high)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.levels import colours_of, white_of
 from posterior_bench.masks.sources import Array, ReadMasks, check_pair, file_of, stack_of
@@ -64,6 +65,7 @@ class Files(ReadMasks):
             raise ValueError(f"unknown white '{self.white}'; valid: {', '.join(WHITE)}")
         check_pair(self.pair)
 
+    @override
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         file = file_of(Path(self.path).expanduser(), self.pair, image_id, index)
         colours, opacity, where = self._pixels(file, index, height, width)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.rejection import until_within
@@ -95,6 +96,7 @@ class LaMa(MaskGenerator):
             )
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         return ~until_within(lambda: self.draw(rng, height, width), 0.0, _LARGEST_HOLE)
 

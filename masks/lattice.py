@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
@@ -51,6 +52,7 @@ class Lattice(MaskGenerator):
         if self.rows == self.columns == 1:
             raise ValueError("rows=1 and columns=1 hide nothing; give 2 or more for one of them")
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         row = self.rows - 1 if self.first_row is None else self.first_row
         column = self.columns - 1 if self.first_column is None else self.first_column

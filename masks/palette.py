@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.comod import CoMod
@@ -46,6 +47,7 @@ class Palette(MaskGenerator):
             raise ValueError(f"unknown variant '{self.variant}'; valid: {', '.join(VARIANTS)}")
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         if self.variant == "vipaint_release":
             return CoMod(low=0.20, high=0.21, scale=self.scale, strokes=False).generate(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
@@ -45,6 +46,7 @@ class Pixels(MaskGenerator):
         if self.place not in PLACES:
             raise ValueError(f"unknown place '{self.place}'; valid: {', '.join(PLACES)}")
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         count = (
             max(1, round(self.observed * height * width))
@@ -90,6 +92,7 @@ class PixelDrop(MaskGenerator):
                 f"hidden shares need 0 <= low <= high < 1, not low={self.low} and high={self.high}"
             )
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         hidden = int(rng.uniform(self.low, self.high) * height * width)
         if hidden == 0:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
@@ -36,6 +37,7 @@ class RotatedWindow(MaskGenerator):
         if self.angle is not None and not math.isfinite(self.angle):
             raise ValueError(f"angle must be a number of degrees or null, not {self.angle}")
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         angle = float(rng.integers(360)) if self.angle is None else self.angle
         # far less than the distance between pixels, far more than rounding errors: pixels on the

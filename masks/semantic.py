@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
+from typing_extensions import override
 
 from posterior_bench.masks.sources import Array, ReadMasks, check_pair, file_of, pixels_of, stack_of
 
@@ -91,6 +92,7 @@ class Semantic(ReadMasks):
         if self.dilate < 0 or not 0 <= self.min_area < self.max_area <= 1:
             raise ValueError("semantic masks need dilate >= 0 and 0 <= min_area < max_area <= 1")
 
+    @override
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         try:
             labels = self.fitted(

@@ -17,6 +17,7 @@ from typing import IO, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator, Pictures
 
@@ -48,6 +49,7 @@ class ReadMasks(MaskGenerator):
     pictures: ClassVar[Pictures | None] = None
     """The photographs that the masks were drawn on; set by :meth:`beside`."""
 
+    @override
     def beside(self, pictures: Pictures) -> Self:
         there = copy.copy(self)
         object.__setattr__(there, "pictures", pictures)  # the settings alone are frozen
@@ -91,15 +93,18 @@ class ReadMasks(MaskGenerator):
         """
         raise NotImplementedError
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError(
             "these masks are read from files and belong to images; there is none to draw without "
             "one"
         )
 
+    @override
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
         return _OfImage(self, image_id, index)
 
+    @override
     def content(self, ids: Sequence[str], height: int, width: int) -> str:
         whole = sha256()
         for index, image_id in enumerate(ids):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 Region = Literal["whole", "hole", "known"]
 
@@ -251,6 +252,7 @@ class DrawMetric(Measure):
         """float64 ``(N,)``; NaN where undefined."""
         return torch.tensor([self.score(image) for image in draws.images], dtype=torch.float64)
 
+    @override
     def check(self) -> None:
         expect(self.card.id, self.score(reference_draws().images[0]), self.reference)
 
@@ -285,6 +287,7 @@ class SetMetric(Measure):
         """
         raise NotImplementedError
 
+    @override
     def check(self) -> None:
         features = self.features(reference_draws()).double().numpy()
         expect(
@@ -327,12 +330,14 @@ class FullReference(Metric):
         """
         raise NotImplementedError
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
         x = batch.pasted if self.card.pasted else batch.raw
         region = pixels_of(self.card.region, batch.mask)
         rows = zip(x.split(1), batch.truth.split(1), region.split(1), strict=True)
         return torch.tensor([self.compare(*row) for row in rows], dtype=torch.float64)
 
+    @override
     def check(self) -> None:
         x, truth, mask = reference_images()
         value = self.compare(x, truth, pixels_of(self.card.region, mask))

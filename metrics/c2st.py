@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
@@ -41,6 +42,7 @@ class C2ST(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.333333
 
+    @override
     def score(self, draws: Draws) -> float:
         count, total = len(draws.x), len(draws.distances)
         if count < FOLDS:

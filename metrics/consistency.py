@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Batch, Metric, MetricCard, expect
 
@@ -31,6 +32,7 @@ class Consistency(Metric):
     )
     unrounded: ClassVar[bool] = True
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
         return (
             _residuals(batch)
@@ -65,6 +67,7 @@ class ConsistencyRatio(Metric):
     )
     unrounded: ClassVar[bool] = True
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
         return (
             _residuals(batch) / batch.sigma

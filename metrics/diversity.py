@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawMetric,
@@ -43,6 +44,7 @@ class Diversity(DrawMetric):
             "diversity", "Diversity", "[-1, 1] units", region, "8-bit images, float64"
         )
 
+    @override
     def score(self, draws: Draws) -> float:
         chosen = draws.hidden if self.card.region == "hole" else torch.ones_like(draws.hidden)
         if len(draws.x) < 2 or not chosen.any():
@@ -50,6 +52,7 @@ class Diversity(DrawMetric):
         x = from_uint8(to_uint8(draws.x[:, chosen])).double()
         return (torch.pdist(x).mean() / int(chosen.sum()) ** 0.5).item()
 
+    @override
     def check(self) -> None:
         expect(
             self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
@@ -87,16 +90,20 @@ class PerceptualDiversity(DrawMetric):
             of.weights,
         )
 
+    @override
     def to(self, device: torch.device | str) -> PerceptualDiversity:
         self.network.to(device)
         return self
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         self.network.admit(shape)
 
+    @override
     def check(self) -> None:
         self.network.check()
 
+    @override
     def __call__(self, draws: DrawSet) -> Tensor:
         levels = (from_uint8(to_uint8(x)) for x in (draws.x, draws.truth.to(draws.x)))
         masks = [None] * len(draws.x) if draws.mask is None else list(draws.mask)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawMetric,
@@ -49,11 +50,13 @@ class EnergyScore(DrawMetric):
             level="draws",
         )
 
+    @override
     def check(self) -> None:
         expect(
             self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
         )
 
+    @override
     def score(self, draws: Draws) -> float:
         inside = {
             "whole": torch.ones_like(draws.hidden),
@@ -88,6 +91,7 @@ class EnergyDistance(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = -0.128050
 
+    @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
         own, exact = draws.distances[:count, :count], draws.distances[count:, count:]
@@ -122,6 +126,7 @@ class RelativeEnergyDistance(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = -0.092787
 
+    @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
         spread = pair_mean(draws.distances[count:, count:]).item()

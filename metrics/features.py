@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawSet,
@@ -249,17 +250,21 @@ class FeatureMetric(SetMetric):
         self.network = feature_network(network, settings)
 
     @property
+    @override
     def columns(self) -> tuple[str, ...]:
         return (self.network.column, self.network.column + TRUTH)
 
     @property
+    @override
     def pinned(self) -> Mapping[str, str]:
         return self.network.pinned
 
+    @override
     def to(self, device: torch.device | str) -> FeatureMetric:
         self.network.device = torch.device(device)
         return self
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
             raise ValueError(

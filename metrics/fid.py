@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -45,6 +46,7 @@ class FID(FeatureMetric):
             small=SMALL,
         )
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         return np.array([_mean_over_draws(features, row) for row in weights])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard, expect, reference_draws
 from posterior_bench.metrics.ranks import comparable, rank_intervals, share_below
@@ -47,6 +48,7 @@ class IntervalCoverage(DrawMetric):
                 self.card.id, self.score(reference_draws().images[0]), self.references[self.percent]
             )
 
+    @override
     def score(self, draws: Draws) -> float:
         x, truth = comparable(draws)
         if not len(truth):

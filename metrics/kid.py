@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -93,6 +94,7 @@ class KID(FeatureMetric):
         )
 
     @property
+    @override
     def expected(self) -> float:
         return self.references["cubic" if self.width is None else "rational quadratic"][
             self.variant
@@ -104,6 +106,7 @@ class KID(FeatureMetric):
         """
         return super().known_features() * (1 if self.width is None else self.width**0.5)
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         if len(features) < 2:
             return np.full(len(weights), np.nan)

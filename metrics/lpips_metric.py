@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     MetricCard,
@@ -88,6 +89,7 @@ class LPIPS(Perceptual):
             "Features, CVPR 2018",
         )
 
+    @override
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         value: Tensor = _network(self.net, _weight_file(self.card.id, self.net), self.device)(
             x, truth

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
@@ -36,6 +37,7 @@ class ModeCoverage(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.954038
 
+    @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
         return (weights @ (1 - (1 - shares).prod(0))).item() if len(weights) > 1 else float("nan")
@@ -63,6 +65,7 @@ class ModeWeightsError(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.110021
 
+    @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
         return (

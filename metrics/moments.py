@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
@@ -38,6 +39,7 @@ class MeanError(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = -0.207047
 
+    @override
     def score(self, draws: Draws) -> float:
         n, m = len(draws.x), len(draws.exact)
         # inner products about the exact mean: their average is the squared distance of the means
@@ -74,6 +76,7 @@ class CovarianceError(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.247799
 
+    @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
         own, exact, cross = (

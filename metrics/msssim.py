@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     FullReference,
@@ -48,6 +49,7 @@ class MSSSIM(FullReference):
             version=2,
         )
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if min(shape[1:]) < MIN_SIDE:
             raise ValueError(
@@ -56,6 +58,7 @@ class MSSSIM(FullReference):
                 f"{shape[1]} x {shape[2]}; choose ssim"
             )
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 

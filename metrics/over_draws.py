@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard, ValueMetric, expect
 
@@ -67,6 +68,7 @@ class OverDraws(ValueMetric):
             version=version,
         )
 
+    @override
     def __call__(self, values: Tensor) -> Tensor:
         values = values.double()
         if self.how == "mean":

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, Metric, MissingWeights, Region
 
@@ -47,12 +48,14 @@ class Perceptual(FullReference):
             )
             return self.distance(*prepared)
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         if not region.any():
             return float("nan")
         with torch.no_grad():
             return self.between(torch.where(region, x, truth), truth).item()
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
             raise ValueError(

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -57,9 +58,11 @@ class PrecisionRecall(FeatureMetric):
         )
 
     @property
+    @override
     def expected(self) -> float:
         return self.references[self.half]
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         if len(features) <= NEIGHBOURS:
             return np.full(len(weights), np.nan)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id
 
@@ -39,6 +40,7 @@ class PSNR(FullReference):
             source="torchmetrics peak_signal_noise_ratio",
         )
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         from torchmetrics.functional.image import peak_signal_noise_ratio
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, MetricCard, column_id
 
@@ -33,6 +34,7 @@ class PSNRVIPaint(FullReference):
             source="VIPaint, released evaluation code; its Tables 5 to 7",
         )
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         mse = (x - truth).cpu().double().square().mean()
         return (-10 * (mse + 1e-10).log10()).item()

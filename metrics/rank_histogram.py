@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import (
@@ -51,6 +52,7 @@ class RankHistogram(SetMetric):
         """``(N, 32)``: the rank interval of every pixel."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         m = np.diff(share_below(unpack(features), np.arange(BINS + 1) / BINS), axis=2) - 1 / BINS
         squares = (m**2).sum(axis=2)

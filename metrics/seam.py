@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     Batch,
@@ -50,6 +51,7 @@ class Seam(FullReference):
             f"the hole; float64",
         )
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
         x = batch.pasted if self.card.pasted else batch.raw
         rows = zip(x.split(1), batch.truth.split(1), batch.mask.split(1), strict=True)
@@ -62,6 +64,7 @@ class Seam(FullReference):
         inside = (_band(region) & pixels_of(self.card.region, region)).cpu().expand(x.shape)
         return (x - truth).cpu().double()[inside].square().mean().sqrt().item()
 
+    @override
     def check(self) -> None:
         expect(self.card.id, self.compare(*reference_images()), self.reference[self.card.region])
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 from posterior_bench.metrics.ranks import directions
@@ -42,6 +43,7 @@ class SlicedW2(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.204846
 
+    @override
     def score(self, draws: Draws) -> float:
         theta = directions(PROJECTIONS, len(draws.truth)).T
         return squared_w2(draws.x @ theta, draws.exact @ theta).mean().sqrt().item()

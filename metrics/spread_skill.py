@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import Array
@@ -40,6 +41,7 @@ class SpreadSkill(SetMetric):
         """``(N, 2)``: the variance times ``(D + 1) / D``, and the squared error of the mean."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         variance, error = (weights @ features).T
         with np.errstate(divide="ignore", invalid="ignore"):

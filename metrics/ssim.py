@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id, unit
 
@@ -49,6 +50,7 @@ class SSIM(FullReference):
             version=2,
         )
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if min(shape[1:]) < MIN_SIDE:
             raise ValueError(
@@ -57,6 +59,7 @@ class SSIM(FullReference):
                 f"these have {shape[1]} x {shape[2]}; choose psnr"
             )
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         from torchmetrics.functional.image import structural_similarity_index_measure
 

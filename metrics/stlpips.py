@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard, MissingWeights, Region, column_id
 from posterior_bench.metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
@@ -54,6 +55,7 @@ class STLPIPS(Perceptual):
             source="Ghildyal, Liu: Shift-tolerant Perceptual Similarity Metric, ECCV 2022",
         )
 
+    @override
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
         total = torch.zeros(len(x), device=self.device)

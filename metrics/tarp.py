@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import (
@@ -53,6 +54,7 @@ class TARP(SetMetric):
         """``(N, 32)``: the rank interval of the truth's distance to every reference point."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         return squared_gap(
             share_below(unpack(features), LEVELS).mean(axis=1, keepdims=True), weights

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.analysis.cell_records import read_cells
+from posterior_bench.bench.analysis.columns import labels
 from posterior_bench.bench.analysis.statistics import Array
+from posterior_bench.bench.analysis.study_summary import image_means
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.row_store import RowStore
 
@@ -134,16 +136,16 @@ def _table(
 def read(study: Path | str, metrics: Sequence[str]) -> dict[str, Values]:
     """Per metric the values by image of every complete cell; draws of an image are averaged."""
     values: dict[str, dict[tuple[str, str], pd.Series]] = {metric: {} for metric in metrics}
-    cells = leaderboard.read_cells(study)
+    cells = read_cells(study)
     names = pd.DataFrame([{"variant": "", **cell.identity, "cell": cell.name} for cell in cells])
-    solvers = leaderboard.labels(names)
+    solvers = labels(names)
     for cell, solver in zip(cells, solvers, strict=True):
         rows = RowStore(cell.folder).read()
         if len(rows) < len(cell.planned) * cell.draws or (rows["status"] != "ok").any():
             continue
         for metric in metrics:
             if metric in rows:
-                means = leaderboard.image_means(rows, [metric])[metric].droplevel("cell")
+                means = image_means(rows, [metric])[metric].droplevel("cell")
                 if means.notna().any():
                     values[metric][solver, _cell_name(cell.identity)] = means
     return dict(values)

@@ -10,27 +10,35 @@ with a paired test.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis import leaderboard, provenance
-from posterior_bench.bench.analysis.leaderboard import CellRecord, Gathered
-from posterior_bench.bench.analysis.paired import ALPHA, family
+from posterior_bench.bench.analysis.columns import to_csv
+from posterior_bench.bench.analysis.families import ALPHA, family
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
-from posterior_bench.bench.config.build import arguments
-from posterior_bench.bench.config.cell import is_path
+from posterior_bench.bench.analysis.study_cells import (
+    StudyCell,
+    changes_between,
+    match_lines,
+    other_pictures,
+    same_definition,
+    study_cells,
+)
+from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.row_store import read_study, write_atomic
-from posterior_bench.bench.store.study_files import check_study, read_cell
-from posterior_bench.bench.store.truth import recorded
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.study_files import check_study
 
 USAGE = "bench diff STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]"
+
+
 GIVEN = ("metric", "out")
+
+
 COLUMNS = [
     "solver",
     "data",
@@ -52,16 +60,6 @@ cells of a metric.
 ``n`` counts the images that both have a finite value of.
 """
 
-_SIZE = ("images", "draws", "seed")
-_PLACE = ("mask", "operator", "prior")
-_ROUNDS = (
-    ("cell",),
-    ("solver", "variant", "content", *_PLACE, *_SIZE),
-    ("solver", "content", *_PLACE, *_SIZE),
-    ("solver", "variant", "data", *_PLACE, *_SIZE),
-    ("solver", "data", *_PLACE, *_SIZE),
-)
-"""By which columns cells are matched, the surest first."""
 
 _LISTED = 20
 
@@ -136,7 +134,7 @@ def command(arguments: Sequence[str]) -> str:
     found = diff(folders[0], folders[1], given.get("metric"))
     if out := given.get("out"):
         try:
-            write_atomic(Path(out), leaderboard.to_csv(found.table))
+            write_atomic(Path(out), to_csv(found.table))
         except OSError as error:
             raise UserError(f"out={out} cannot be written: {error.strerror}") from None
     return found.text()
@@ -161,23 +159,23 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     Raises UserError for a metric that they do not both have.
     """
     try:
-        one, two = (leaderboard.gather(folder) for folder in (a, b))
+        one, two = (summarise_study(folder) for folder in (a, b))
     except ValueError as error:
         raise UserError(str(error)) from None
     metrics = [name for name in one.images if name in two.images]
     if metric is not None and metric not in metrics:
         raise unknown("metric of both studies", metric, metrics)
-    pairs = match(one.lines, two.lines)
+    pairs = match_lines(one.lines, two.lines)
     changes, refused, lines = Counter[str](), list[tuple[str, str]](), list[list[object]]()
-    sides_a, sides_b = _sides(one, a), _sides(two, b)
+    sides_a, sides_b = study_cells(one, a), study_cells(two, b)
     for line_a, line_b in pairs:
         first, second = sides_a[line_a["cell"]], sides_b[line_b["cell"]]
-        changes.update(_changes(first, second))
-        if reason := _other_pictures(first.truth, second.truth):
+        changes.update(changes_between(first, second))
+        if reason := other_pictures(first.truth, second.truth):
             refused.append((reason, first.name))
             continue
         for chosen in [metric] if metric else metrics:
-            if _same_definition(chosen, first, second):
+            if same_definition(chosen, first, second):
                 lines += _numbers(first, second, chosen)
             else:
                 refused.append((f"the two versions compute {chosen} in different ways", first.name))
@@ -193,133 +191,7 @@ def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:
     return lines.loc[~lines["cell"].isin([*matched]), "label"].astype(str).tolist()
 
 
-def match(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
-    """Pairs of lines, each line at most once; a round pairs what its columns name without doubt on
-    both sides.
-    """
-    pairs: list[tuple[pd.Series, pd.Series]] = []
-    for columns in _ROUNDS:
-        sides: list[dict[tuple[str, ...], Any]] = []
-        for frame in (a, b):
-            known = {*(pair[len(sides)].name for pair in pairs)}
-            left = frame[[i not in known for i in frame.index]]
-            if "content" in columns:
-                left = left[left["content"] != ""]
-            keys = pd.Series(
-                [tuple(map(str, key)) for key in left[[*columns]].to_numpy()], index=left.index
-            )
-            sides.append({key: i for i, key in keys[~keys.duplicated(keep=False)].items()})
-        pairs += [
-            (a.loc[i], b.loc[sides[1][key]]) for key, i in sides[0].items() if key in sides[1]
-        ]
-    return pairs
-
-
-# -- what changed ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A cell of one of the studies: its line, its record, and what its rows were computed with and
-    measured on.
-
-    ``images``: the value of every metric by image, draws averaged. ``truth``: the hash of the
-    picture of every row.
-    """
-
-    line: pd.Series
-    record: CellRecord
-    origin: provenance.Origin
-    images: pd.DataFrame
-    truth: pd.DataFrame | None
-
-    @property
-    def name(self) -> str:
-        """Solver, data and mask, for people."""
-        return " · ".join(str(self.line[key]) for key in ("label", "data", "mask"))
-
-    def values(self, metric: str) -> pd.Series:
-        """The values of a metric by image."""
-        return self.images[metric].dropna()
-
-    def facts(self) -> dict[str, str]:
-        """Everything that a number may depend on, by name."""
-        config = read_cell(self.record.folder / "config.yaml").get("config") or {}
-        found = dict(_settings(config))
-        found |= {
-            name: ", ".join(values) or "not recorded" for name, values in self.origin.found.items()
-        }
-        found |= {key: str(self.line[key]) or "not recorded" for key in ("content", "fingerprint")}
-        return {_NAMES.get(key, key): value for key, value in found.items()}
-
-
-_NAMES = {
-    "code": "source of the solver",
-    "content": "pictures (hash)",
-    "fingerprint": "prior (fingerprint)",
-}
-
-
-def _sides(study: Gathered, folder: Path) -> dict[str, _Side]:
-    """Every cell of a study, by its name."""
-    images = {cell: part.droplevel("cell") for cell, part in study.images.groupby(level="cell")}
-    none = study.images.iloc[:0].droplevel("cell")  # of a cell without a row that is ok
-    truths = dict(iter(read_study(folder, ["truth"]).groupby("cell")))
-    lines = {str(line["cell"]): line for _, line in study.lines.iterrows()}
-    return {
-        cell.name: _Side(
-            lines[cell.name], cell, part.origin, images.get(cell.name, none), truths.get(cell.name)
-        )
-        for cell, part in zip(study.cells, study.parts, strict=True)
-    }
-
-
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The settings of a cell as they took effect, presets filled in, without paths."""
-    for group in ("solver", "data", "mask", "operator", "prior"):
-        node = config.get(group) or {}
-        for key, value in {"class": node.get("_target_"), **arguments(node)}.items():
-            if not is_path(key, value):
-                yield f"{group}.{key}", str(value)
-    for key in ("draws", "seed", "budget", "precision"):
-        if key in config:
-            yield key, str(config[key])
-
-
-def _changes(a: _Side, b: _Side) -> Iterator[str]:
-    """One text per fact that is another in B."""
-    one, two = a.facts(), b.facts()
-    solver = str(a.line["solver"])
-    for key in dict.fromkeys([*one, *two]):
-        if one.get(key) != two.get(key):
-            owner = f"{solver}: " if key.startswith(("solver.", "source")) else ""
-            yield f"{owner}{key}: {one.get(key, 'not set')} -> {two.get(key, 'not set')}"
-
-
-def _same_definition(metric: str, a: _Side, b: _Side) -> bool:
-    """Whether both studies computed a metric in the same way: the same version, and the same
-    network.
-    """
-    cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
-    definitions = [
-        (provenance.card_version(card), str(card.get("weights") or "")) for card in cards
-    ]
-    return definitions[0] == definitions[1]
-
-
-def _other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:
-    """Why the rows of two cells cannot be paired; nothing where they can."""
-    if a is None or b is None:
-        return "it has no rows in one of the studies"
-    one, two = recorded(a), recorded(b)
-    other = [image for image, picture in one.items() if two.get(image, picture) != picture]
-    return f"{len(other)} images are other pictures under the same name" if other else ""
-
-
-# -- numbers ---------------------------------------------------------------------------------------
-
-
-def _numbers(first: _Side, second: _Side, metric: str) -> list[list[object]]:
+def _numbers(first: StudyCell, second: StudyCell, metric: str) -> list[list[object]]:
     """The line of a pair and a metric, ``p`` not adjusted yet; none where no image has a value of
     both.
     """
@@ -357,9 +229,6 @@ def _holm(p: pd.Series) -> pd.Series:
         np.minimum(np.maximum.accumulate(known.to_numpy() * factors), 1.0), index=known.index
     )
     return adjusted.reindex(p.index)
-
-
-# -- words -----------------------------------------------------------------------------------------
 
 
 def _line(row: pd.Series) -> str:

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -20,7 +20,7 @@ import pandas as pd
 from posterior_bench.bench.analysis import paired, papers
 from posterior_bench.bench.analysis.papers import Printed
 from posterior_bench.bench.analysis.tables import escape_markdown, significant
-from posterior_bench.bench.store.row_store import read_study
+from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.study_files import study_settings
 
 METHODS_IN_ROWS = (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from posterior_bench.bench.analysis.leaderboard import CellRecord
+    from posterior_bench.bench.analysis.cell_records import CellRecord
 
 DECISIVE = ("code", "version", "build", "device", "threads", "precision")
 COLUMNS = (*DECISIVE, "commit")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from posterior_bench.bench.analysis.paired import share
+from posterior_bench.bench.analysis.letters import share
 
 GROUP = ["data", "mask", "operator", "images", "seed", "content"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""

@@ -29,8 +29,9 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.plan import writable
 from posterior_bench.bench.engine.worker import Measurement, measure, png, shared
-from posterior_bench.bench.external.folder import answer_names, pinned_mask
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.external.content import mask_with_content
+from posterior_bench.bench.external.image_files import answer_names
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import to_uint8
 
@@ -76,7 +77,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
     demand_count(count, len(data))
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
     mask = build(config["mask"])
-    pinned_mask(config, mask, data)
+    mask_with_content(config, mask, data)
     _demand_short(names.values())
     with _whole(folder) as part:
         entries: list[dict[str, object]] = []

@@ -22,8 +22,9 @@ from posterior_bench.bench.engine import display
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import Outcome
 from posterior_bench.bench.pages import report
-from posterior_bench.bench.pages.contact_sheet import Panel, contact_sheet
-from posterior_bench.bench.store.row_store import read_study
+from posterior_bench.bench.pages.contact_sheet import contact_sheet
+from posterior_bench.bench.pages.sheet_panels import Panel
+from posterior_bench.bench.store.read_study import read_study
 
 if TYPE_CHECKING:
     pass

@@ -47,7 +47,8 @@ from posterior_bench.bench.engine.worker import (
     shared,
 )
 from posterior_bench.bench.external.models import served, with_served
-from posterior_bench.bench.pages.contact_sheet import Panel, solver_sheet
+from posterior_bench.bench.pages.contact_sheet import solver_sheet
+from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.datasets.source import is_image
 from posterior_bench.metrics.base import SetMetric
 from posterior_bench.priors.base import Prior, Shape

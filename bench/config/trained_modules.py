@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.priors.fingerprint import ROOT, fingerprint, sha256
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class ModulesFolder:
         import torch
         from safetensors.torch import load_file
 
-        from posterior_bench.solvers.propagation import propagation_modules
+        from posterior_bench.solvers.latentpaint.propagation import propagation_modules
 
         with torch.device("meta"):
             modules = propagation_modules(self.spec()["channels"])

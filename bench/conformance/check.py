@@ -696,7 +696,10 @@ def _rig(
 
 
 def _untrained_modules(prior: Prior) -> dict[str, nn.Module]:
-    from posterior_bench.solvers.propagation import propagation_channels, propagation_modules
+    from posterior_bench.solvers.latentpaint.propagation import (
+        propagation_channels,
+        propagation_modules,
+    )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -16,7 +16,8 @@ from posterior_bench.bench.config.cell import Cell, digest
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.source_code import code_of
-from posterior_bench.bench.store.row_store import RowStore, write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import plan_text, read_cell
 
 _PART = re.compile(r"-d(\d+)-(\d+)$")

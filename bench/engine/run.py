@@ -38,7 +38,7 @@ from posterior_bench.bench.engine.chunking import (
 from posterior_bench.bench.engine.early_stop import Breaker
 from posterior_bench.bench.engine.plan import CellPlan, plan_cell, writable
 from posterior_bench.bench.external.models import absent_model, with_served
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.priors.execution import Execution
 
 if TYPE_CHECKING:
@@ -149,15 +149,15 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
 
     from posterior_bench.bench.engine.budget import within_budget
     from posterior_bench.bench.engine.worker import Session, build_operator, checked_metrics, shared
-    from posterior_bench.bench.external.folder import (
+    from posterior_bench.bench.external.content import (
         hidden_share,
-        pinned,
-        pinned_mask,
-        pinned_operator,
+        mask_with_content,
+        operator_with_content,
+        with_content,
     )
 
     config = plain(cfg)
-    config["operator"] = pinned_operator(config["operator"])
+    config["operator"] = operator_with_content(config["operator"])
     # what cannot be run is refused here, before anything is written
     workers = planned_workers(build(config["executor"]))
     study = Path(study_folder(config["out"], config["study"]["name"]))
@@ -176,7 +176,7 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         raise UserError(damaged[0] + more)
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
-    config = dict(pinned_mask(pinned(config, session.images), session.mask, session.images))
+    config = dict(mask_with_content(with_content(config, session.images), session.mask, session.images))
     config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
         for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):

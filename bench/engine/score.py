@@ -29,7 +29,8 @@ from posterior_bench.bench.engine.heartbeat import beating
 from posterior_bench.bench.engine.plan import Chunk
 from posterior_bench.bench.engine.scoring import Row, demand_numbers, put_values, score_rows
 from posterior_bench.bench.engine.worker import batch_of, checked_metrics, measure, shared
-from posterior_bench.bench.store.row_store import RowStore, write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import check_study, plan_text, planned_cells, read_cell
 from posterior_bench.bench.store.truth import demand_same
 from posterior_bench.datasets.base import ImageSet

@@ -54,8 +54,8 @@ from posterior_bench.bench.engine.scoring import (
     values_of,
 )
 from posterior_bench.bench.engine.source_code import code_of
-from posterior_bench.bench.external.folder import UNMEASURED, Folder, given
-from posterior_bench.bench.store.row_store import TRACE
+from posterior_bench.bench.external.folder import UNMEASURED, Folder, stored_posterior
+from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.datasets.base import ImageSet
@@ -237,7 +237,7 @@ class Session:
         """The solver's posterior, or the images made elsewhere that stand in its place."""
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
-            return given(
+            return stored_posterior(
                 self.solver, self.images, self.config["data"]["images"], draws, ids, self.device
             )
         return self.solver.fit(obs, self.prior, noise)
@@ -272,10 +272,10 @@ def measure(
 def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> Operator:
     """An operator; those that take masks ``(N, 1, H, W)`` or the shape of the images get them."""
     kind = target(node)
-    given: dict[str, Any] = {"mask": mask} if kind.takes_mask else {}
+    stored_posterior: dict[str, Any] = {"mask": mask} if kind.takes_mask else {}
     if kind.takes_shape:
-        given["shape"] = (channels, *mask.shape[-2:])
-    operator: Operator = build(node, **given)
+        stored_posterior["shape"] = (channels, *mask.shape[-2:])
+    operator: Operator = build(node, **stored_posterior)
     return operator
 
 

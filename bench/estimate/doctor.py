@@ -366,11 +366,11 @@ def _mask(
     config: Mapping[str, Any], images: ImageSet | None
 ) -> tuple[MaskGenerator | None, list[Finding]]:
     """Masks of the run's images; those of files are all read."""
-    from posterior_bench.bench.external.folder import hidden_share, pinned_mask
+    from posterior_bench.bench.external.content import hidden_share, mask_with_content
 
     mask, problem = _attempt(lambda: build(config["mask"]))
     if mask is not None and images is not None:
-        problem = _attempt(lambda: pinned_mask(config, mask, images))[1]
+        problem = _attempt(lambda: mask_with_content(config, mask, images))[1]
     path = config["mask"].get("path")
     if not problem and path and not Path(path).expanduser().exists():
         problem = f"{path} does not exist"

@@ -54,7 +54,8 @@ from posterior_bench.bench.estimate.call_times import Pace, TooMuch, measured
 from posterior_bench.bench.estimate.machine import free_memory
 from posterior_bench.bench.external.folder import Folder
 from posterior_bench.bench.external.models import with_served
-from posterior_bench.bench.store.row_store import RowStore, encoded_size
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.shards import encoded_size
 from posterior_bench.bench.store.study_files import read_cell
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import SetMetric, to_uint8

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posterior_bench.bench.core.errors import FAILED, UserError
-from posterior_bench.bench.store.row_store import DifferentCopies, RowStore
+from posterior_bench.bench.store.copies import DifferentCopies
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import planned_cells, read_cell
 
 PACK_BYTES = 64 * 2**20

@@ -30,7 +30,7 @@ from rich.progress import (
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.signals import note
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 
 _COLUMNS = ("step", "seconds", "training_loss", "validation_loss")
 _Log = list[tuple[float, ...]]

@@ -23,7 +23,7 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key, Noise
-from posterior_bench.bench.store.row_store import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.training.loop import Training
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import to_uint8

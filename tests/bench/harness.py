@@ -9,7 +9,7 @@ import pandas as pd
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import Outcome, prepare, run_job
-from posterior_bench.bench.store.row_store import TIMINGS
+from posterior_bench.bench.store.schema import TIMINGS
 
 FAST = {
     "blended": ["solver.steps=12"],

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from posterior_bench.bench.store.row_store import TIMINGS, read_study
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.schema import TIMINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300  # the most that a sweep here may take: ten times what it does where nothing else runs

@@ -19,10 +19,11 @@ from posterior_bench.bench.cli import status
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.score import _plain, score
+from posterior_bench.bench.store import atomic, row_store, shards
 from posterior_bench.bench.store import compaction as compacting
-from posterior_bench.bench.store import row_store
 from posterior_bench.bench.store.compaction import compact
-from posterior_bench.bench.store.row_store import DifferentCopies, RowStore
+from posterior_bench.bench.store.copies import DifferentCopies
+from posterior_bench.bench.store.row_store import RowStore
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_packs_are_bounded(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_small_chunks_share_row_groups_and_are_found_there(
     cell: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_store, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(shards, "_GROUP_ROWS", 3)
     chunks = [f"0000{i}" for i in (0, 1, 2, 4, 5)]
     before = {chunk: RowStore(cell).table(chunk) for chunk in chunks}
     compact(cell.parents[1])
@@ -86,7 +87,7 @@ def test_packs_with_a_row_group_for_each_chunk_are_read(cell: Path) -> None:
     with pq.ParquetWriter(sink, schema, store_schema=False, write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=table.num_rows)
-        seal = row_store._seal("packed-0", 6, schema, names)
+        seal = shards.seal_of("packed-0", 6, schema, names)
         writer.add_key_value_metadata({b"bench": seal, b"bench.chunks": names})
     (cell / "rows" / "packed-0.parquet").write_bytes(sink.getvalue())
     for chunk in chunks:
@@ -121,7 +122,7 @@ def test_a_crash_at_any_point_loses_nothing(cell: Path, monkeypatch: pytest.Monk
             return guarded
 
         with monkeypatch.context() as patch:
-            patch.setattr(row_store.os, "replace", may_fail(row_store.os.replace))
+            patch.setattr(atomic.os, "replace", may_fail(atomic.os.replace))
             patch.setattr(Path, "unlink", may_fail(Path.unlink))
             try:
                 compact(cell.parents[1])
@@ -187,17 +188,17 @@ def test_chunk_names_cannot_be_those_of_packs(cell: Path) -> None:
 def test_a_reader_finds_what_is_merged_while_it_reads(
     cell: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, decode = RowStore(cell).read(), row_store._decode
+    expected, decode = RowStore(cell).read(), shards.decode
     calls = iter(range(99))
 
     def late(path, wanted, group=None):
         if next(calls) == 0:
             with monkeypatch.context() as patch:
-                patch.setattr(row_store, "_decode", decode)
+                patch.setattr(row_store, "decode", decode)
                 compact(cell.parents[1])
         return decode(path, wanted, group)
 
-    monkeypatch.setattr(row_store, "_decode", late)
+    monkeypatch.setattr(row_store, "decode", late)
     pd.testing.assert_frame_equal(RowStore(cell).read(), expected, check_exact=True)
 
 

@@ -14,7 +14,14 @@ import yaml
 from PIL import Image
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.analysis import compare, leaderboard, paired, paper_table, papers
+from posterior_bench.bench.analysis import (
+    compare,
+    leaderboard,
+    letters,
+    paper_table,
+    papers,
+    sign_flips,
+)
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.row_store import RowStore
 
@@ -100,7 +107,7 @@ def test_a_paragraph_says_who_is_better(tmp_path: Path, capsys: pytest.CaptureFi
     alone, rest = text.split("Tests of this pair alone, two-sided, not adjusted: ")
     assert "the one pair there is" in alone and "adjusted p = " in alone
     assert f"t-test p = {scipy.stats.ttest_rel(a, b).pvalue:.2g}" in rest
-    assert f"sign-flip p = {paired.sign_flip(a - b, HEADING):.2g}" in rest
+    assert f"sign-flip p = {sign_flips.sign_flip(a - b, HEADING):.2g}" in rest
     assert f"signed-rank test p = {scipy.stats.wilcoxon(a, b).pvalue:.2g}" in text
     assert f"vipaint2 wins in {np.sum(a < b)} of 20 images, dps in {np.sum(a > b)}." in text
     # up is better for PSNR, which falls with LPIPS here: the same images are won
@@ -256,7 +263,7 @@ def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path)
     looked at."""
     values = {f"s{i:02d}": cell(tmp_path, f"s{i:02d}", 0.0) for i in range(12)}
     alone = {
-        (i, j): float(paired.sign_flip(values[i] - values[j], HEADING))
+        (i, j): float(sign_flips.sign_flip(values[i] - values[j], HEADING))
         for i in values
         for j in values
         if i < j
@@ -272,7 +279,7 @@ def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path)
     )
     assert f"sign-flip p = {p:.2g}" in report.text()
     board = leaderboard.build(tmp_path).set_index("solver")["lpips_vgg_rank"]
-    assert paired.share(board[a], board[b])
+    assert letters.share(board[a], board[b])
     # without the others the family is one pair, and the same images say that the two differ
     for name in values:
         if name not in (a, b):
@@ -291,7 +298,7 @@ def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
             if a < b:
                 report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
                 verdict = report.matches[0].verdict
-                assert verdict is not None and verdict.differ != paired.share(board[a], board[b])
+                assert verdict is not None and verdict.differ != letters.share(board[a], board[b])
                 assert (
                     verdict.differ
                     == (verdict.lo > 0 or verdict.hi < 0)

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from tests.bench.test_store import row
 
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.compaction import compact
-from posterior_bench.bench.store.row_store import RowStore, write_atomic
+from posterior_bench.bench.store.row_store import RowStore
 
 Events = list[tuple[str, int, int]]
 

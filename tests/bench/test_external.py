@@ -24,7 +24,7 @@ from posterior_bench.bench.cli.export_masks import export_masks
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.external.folder import answer_names
+from posterior_bench.bench.external.image_files import answer_names
 
 IDS = [f"{i}.png" for i in range(7)]
 Make = Callable[..., list[str]]

@@ -114,7 +114,7 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
     """``write_atomic(path, data)`` would write any file: YAML has bytes."""
     written = tmp_path / "written"
     study = planted(
-        "data", _target_="bench.store.row_store.write_atomic", path=str(written), data=b"x"
+        "data", _target_="bench.store.atomic.write_atomic", path=str(written), data=b"x"
     )
     assert ended("report", str(study)) == 0
     assert not written.exists()
@@ -123,7 +123,7 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
 @pytest.mark.parametrize(
     "path",
     [
-        "bench.store.row_store.write_atomic",
+        "bench.store.atomic.write_atomic",
         "bench.cli.export_masks.Path",
         "priors.load.save",
         "bench.config.plugins.import_module",

@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.analysis.compare import compare
 from posterior_bench.bench.cli import status
 from posterior_bench.bench.config import cell as cells
+from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import cell_of, label
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core import environment
@@ -34,8 +36,9 @@ from posterior_bench.bench.engine.score import score
 from posterior_bench.bench.engine.worker import shared
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
-from posterior_bench.bench.store import compaction, row_store
-from posterior_bench.bench.store.row_store import RowStore, read_study
+from posterior_bench.bench.store import compaction, schema, shards
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets import contents
 from posterior_bench.datasets.folder import Folder
 
@@ -78,7 +81,7 @@ def test_other_pictures_under_the_same_names_are_another_cell(command, roots) ->
     for outcome, root in zip(outcomes, roots, strict=True):
         rows = outcome.plan.store.read(["png", "psnr", "truth"]).set_index("image_id")
         for name, row in rows.iterrows():
-            drawn = np.asarray(Image.open(row_store.io.BytesIO(row["png"]))) / 127.5 - 1
+            drawn = np.asarray(Image.open(io.BytesIO(row["png"]))) / 127.5 - 1
             # PSNR of a range of 2, from the PNG and the user's own file
             assert row["psnr"] == pytest.approx(
                 10 * np.log10(4 / np.mean((drawn - pixels(root, name)) ** 2)), abs=1e-4
@@ -223,6 +226,33 @@ def test_the_hash_of_a_solver_is_that_of_its_own_files(monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             edited(patch, *names)
             assert (source_code.code_of(node) == before) is same, names
+
+
+@pytest.mark.parametrize("folder", ["vipaint", "latentpaint"])
+def test_every_file_of_a_solvers_folder_counts(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the package's ``__init__.py``, and modules that the class does not import."""
+    node = options("solver")[{"vipaint": "vipaint2"}.get(folder, folder)].content
+    before = source_code.code_of(node)
+    paths = sorted((ROOT / "solvers" / folder).glob("*.py"))
+    assert len(paths) > 3
+    source = source_code._source
+    for path in [*paths, ROOT / "solvers" / "base.py"]:
+        with monkeypatch.context() as patch:
+            changed = path.resolve()
+            patch.setattr(
+                source_code, "_source", lambda p, c=changed: source(p) + b"#" * (p.resolve() == c)
+            )
+            assert source_code.code_of(node) != before, path.name
+    edited(monkeypatch, "walk.py", "dps.py")
+    assert source_code.code_of(node) == before
+
+
+def test_shared_pieces_count_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"_target_": name} for name in ("solvers.repaint.RePaint", "solvers.ddrm.DDRM")]
+    before = [source_code.code_of(node) for node in nodes]
+    edited(monkeypatch, "walk.py")
+    after = [source_code.code_of(node) for node in nodes]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
 
 
 def test_a_run_with_another_source_is_refused_or_done_again(
@@ -377,8 +407,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 def unbound(path: Path) -> None:
     """Write a shard as version 0.1.0 did, without the name of its cell in the footer."""
-    table = row_store._decode(path, row_store._everything, path.parents[1].name)
-    path.write_bytes(row_store._encode(path.stem, table, ""))
+    table = shards.decode(path, schema.every_column, path.parents[1].name)
+    path.write_bytes(shards.encode(path.stem, table, ""))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -643,10 +673,10 @@ def test_cells_without_recorded_content_stand_apart(tmp_path: Path) -> None:
 def test_old_rows_are_read_and_scored_with_a_word(command) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     for path in outcome.plan.store.shards():
-        table = row_store._decode(path, row_store._everything, path.parents[1].name).drop_columns(
+        table = shards.decode(path, schema.every_column, path.parents[1].name).drop_columns(
             ["truth", "code", "version"]
         )
-        path.write_bytes(row_store._encode(path.stem, table, ""))
+        path.write_bytes(shards.encode(path.stem, table, ""))
     assert outcome.plan.store.read(["truth"])["truth"].isna().all()
     done = score(outcome.study, metric_nodes("metrics=[seam]"))
     assert (done.written, list(done.unchecked)) == (2, [outcome.plan.cell.name])

@@ -14,7 +14,7 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.cell import cell_of
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.worker import measure
-from posterior_bench.bench.external.folder import hidden_share, pinned_mask
+from posterior_bench.bench.external.content import hidden_share, mask_with_content
 from posterior_bench.datasets.fashion import Fashion
 
 
@@ -71,7 +71,7 @@ def test_cells_belong_to_the_content(images: Fashion, stack: Any, tmp_path: Path
     def planned(path: Path) -> Any:
         config = _config(path)
         return cell_of(
-            pinned_mask(config, build(config["mask"]), images),
+            mask_with_content(config, build(config["mask"]), images),
             choices,
             images.name,
             images.content(images.ids[:4]),
@@ -107,7 +107,7 @@ def test_refused_before_any_work(images: Fashion, stack: Any, tmp_path: Path) ->
         ),
     ):
         with pytest.raises(UserError, match=message):
-            pinned_mask(config, build(config["mask"]), images)
+            mask_with_content(config, build(config["mask"]), images)
 
 
 def test_the_hidden_share_is_said_with_what_the_other_white_would_hide(

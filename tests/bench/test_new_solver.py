@@ -75,6 +75,16 @@ def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.M
         new_solver.new_solver(["null_space_2"])
 
 
+def test_the_name_of_a_methods_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout(tmp_path, monkeypatch)
+    (tmp_path / "solvers" / "shared").mkdir()
+    with pytest.raises(UserError, match="shared exists already"):
+        new_solver.new_solver(["shared"])
+    assert not (tmp_path / "solvers" / "shared.py").exists()
+
+
 def test_an_installed_product_gets_a_file_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from posterior_bench.bench.analysis import paired
+from posterior_bench.bench.analysis import families, letters, paired, sign_flips
 
 
 def sample(n: int, shift: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +56,7 @@ def test_sign_flips_agree_with_scipy(n: int) -> None:
         theirs = scipy.stats.permutation_test(
             (d,), np.sum, permutation_type="samples", n_resamples=np.inf
         )
-        assert paired.sign_flip(d, "k") == pytest.approx(theirs.pvalue, abs=1e-12)
+        assert sign_flips.sign_flip(d, "k") == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
 def test_many_images_take_random_signs_and_count_what_was_observed() -> None:
@@ -64,20 +64,20 @@ def test_many_images_take_random_signs_and_count_what_was_observed() -> None:
     theirs = scipy.stats.permutation_test(
         (d,), np.sum, permutation_type="samples", n_resamples=40_000, rng=np.random.default_rng(1)
     )
-    p = paired.sign_flip(d, "k")
+    p = sign_flips.sign_flip(d, "k")
     # four standard errors of both numbers of flips
     assert p == pytest.approx(theirs.pvalue, abs=4 * np.sqrt(p * (1 - p) * (1 / 40_000 + 1 / 9999)))
     # no flip comes near differences that are all equal: only what was observed counts, (0 + 1) /
     # (9999 + 1)
-    assert paired.sign_flip(np.full(40, 0.3), "k") == pytest.approx(1e-4)
-    assert paired.sign_flip(d, "k") == p != paired.sign_flip(d, "other")
+    assert sign_flips.sign_flip(np.full(40, 0.3), "k") == pytest.approx(1e-4)
+    assert sign_flips.sign_flip(d, "k") == p != sign_flips.sign_flip(d, "other")
 
 
 def test_six_equal_differences_are_one_of_32_outcomes() -> None:
     # the t-test calls this certain (p = 0); of the 64 combinations of signs two are as extreme
-    assert paired.sign_flip(np.full(6, 0.1), "k") == 2 / 64
-    assert paired.family(np.stack([np.full(6, 0.1), np.zeros(6)]), "k").p[0, 1] == 2 / 64
-    assert paired.sign_flip(np.zeros(6), "k") == 1
+    assert sign_flips.sign_flip(np.full(6, 0.1), "k") == 2 / 64
+    assert families.family(np.stack([np.full(6, 0.1), np.zeros(6)]), "k").p[0, 1] == 2 / 64
+    assert sign_flips.sign_flip(np.zeros(6), "k") == 1
 
 
 def test_swapping_the_solvers_turns_the_signs() -> None:
@@ -89,7 +89,7 @@ def test_swapping_the_solvers_turns_the_signs() -> None:
         (-other.difference, -other.effect_size)
     )
     assert (one.lower, one.higher) == (other.higher, other.lower)
-    both = paired.family(np.stack([a, b]), "k")
+    both = families.family(np.stack([a, b]), "k")
     assert both.interval(0, 1) == pytest.approx([-end for end in both.interval(1, 0)[::-1]])
 
 
@@ -103,7 +103,7 @@ def test_equal_values_one_image_and_a_constant_difference() -> None:
     a, _ = sample(8)
     same = paired.compare(a, a, "k")
     assert (same.p_flip, same.p_t, same.p_wilcoxon, same.effect_size) == (1, 1, 1, 0)
-    both = paired.family(np.stack([a, a]), "k")
+    both = families.family(np.stack([a, a]), "k")
     assert (both.p[0, 1], both.interval(0, 1)) == (1, (0, 0))
     assert paired.paired_t(np.full(8, 0.5)) == 0
     one = paired.compare(np.array([2.0]), np.array([1.0]), "k")
@@ -172,22 +172,22 @@ def test_adjusted_p_values_by_hand(solvers: int, n: int, seed: int) -> None:
     values = (
         5 * rng.normal(size=n) + rng.normal(size=(solvers, n)) + 0.9 * np.arange(solvers)[:, None]
     )
-    tested = paired.family(values, "k")
+    tested = families.family(values, "k")
     for (i, j), p in adjusted_by_hand(values).items():
         assert tested.p[i, j] == tested.p[j, i] == pytest.approx(p, abs=1e-12)
     # the difference of two solvers alone needs no adjustment
-    assert paired.family(values[:2], "k").p[0, 1] == paired.sign_flip(values[0] - values[1], "k")
+    assert families.family(values[:2], "k").p[0, 1] == sign_flips.sign_flip(values[0] - values[1], "k")
 
 
 def test_p_between_the_adjusted_and_the_unadjusted_level_is_no_difference() -> None:
     """Ten solvers of chance: the smallest of 45 p values is below 5 %, and no pair differs."""
     values = np.random.default_rng(5).normal(size=(10, 12))
     alone = min(
-        float(paired.sign_flip(values[i] - values[j], "k")) for i, j in combinations(range(10), 2)
+        float(sign_flips.sign_flip(values[i] - values[j], "k")) for i, j in combinations(range(10), 2)
     )
-    tested = paired.family(values, "k")
+    tested = families.family(values, "k")
     assert 0.05 / 45 < alone < 0.05 < tested.p.min()
-    assert not tested.differ.any() and paired.ranks(tested, "up") == ["a"] * 10
+    assert not tested.differ.any() and letters.ranks(tested, "up") == ["a"] * 10
 
 
 @settings(max_examples=150, deadline=None)
@@ -197,8 +197,8 @@ def test_verdict_interval_letters_and_p_never_contradict_each_other(
 ) -> None:
     """Also where statistics tie, differences vanish, or all are equal."""
     values = values / 7 if fine else values
-    tested = paired.family(values, "k")
-    names = paired.ranks(tested, "down")
+    tested = families.family(values, "k")
+    names = letters.ranks(tested, "down")
     for i, j in combinations(range(4), 2):
         lo, hi = tested.interval(i, j)
         apart = bool(tested.differ[i, j])
@@ -206,7 +206,7 @@ def test_verdict_interval_letters_and_p_never_contradict_each_other(
             apart
             == (tested.p[i, j] <= 0.05)
             == (lo > 0 or hi < 0)
-            == (not paired.share(names[i], names[j]))
+            == (not letters.share(names[i], names[j]))
         )
         assert lo <= np.mean(values[i] - values[j]) <= hi
 
@@ -217,7 +217,7 @@ def test_p_values_next_to_five_percent_agree_with_their_intervals() -> None:
     found = {6: 0, 7: 0}
     for seed in range(400):
         values = np.random.default_rng(seed).normal(size=(3, 8)) + np.array([[0.0], [0.0], [1.5]])
-        tested = paired.family(values, "k")
+        tested = families.family(values, "k")
         for i, j in combinations(range(3), 2):
             lo, hi = tested.interval(i, j)
             outcomes = round(128 * tested.p[i, j])
@@ -230,12 +230,12 @@ def test_tables_tested_together_are_those_tested_alone() -> None:
     rng = np.random.default_rng(0)
     for n in (8, 30):
         tables = [rng.normal(size=(k, n)) + 0.5 * np.arange(k)[:, None] for k in (2, 5, 3)]
-        for values, together in zip(tables, paired.families(tables, "k"), strict=True):
-            alone = paired.family(values, "k")
+        for values, together in zip(tables, families.families(tables, "k"), strict=True):
+            alone = families.family(values, "k")
             assert together.p == pytest.approx(alone.p, abs=1e-12)
             assert together.critical == pytest.approx(alone.critical, abs=1e-12)
             # neither the order of the solvers nor what they share matters
-            assert paired.family(values[::-1] + 1e3, "k").p[::-1, ::-1] == pytest.approx(
+            assert families.family(values[::-1] + 1e3, "k").p[::-1, ::-1] == pytest.approx(
                 alone.p, abs=1e-12
             )
 
@@ -243,7 +243,7 @@ def test_tables_tested_together_are_those_tested_alone() -> None:
 def test_values_that_differ_by_rounding_are_equal() -> None:
     values = np.random.default_rng(0).normal(30, 3, size=20)
     again = values * (1 + 1e-13)
-    assert paired.family(np.stack([values, again, values + 5]), "k").p[0, 1] == 1
+    assert families.family(np.stack([values, again, values + 5]), "k").p[0, 1] == 1
 
 
 @pytest.mark.parametrize(("n", "draw"), [(8, "skewed"), (8, "heavy"), (20, "skewed")])
@@ -255,7 +255,7 @@ def test_false_verdicts_of_a_table_are_five_percent(n: int, draw: str) -> None:
         "heavy": lambda: rng.standard_t(2, size=(5, n)),
     }[draw]
     repeats = 1500 if n == 8 else 400
-    apart = np.mean([paired.family(make(), "k").differ.any() for _ in range(repeats)])
+    apart = np.mean([families.family(make(), "k").differ.any() for _ in range(repeats)])
     error = np.sqrt(0.05 * 0.95 / repeats)
     assert 0.05 - 4 * error < apart < 0.05 + 4 * error
 
@@ -266,7 +266,7 @@ def test_all_intervals_of_a_table_hold_their_differences_together() -> None:
     rng, repeats, truth = np.random.default_rng(1), 1000, np.array([0.0, 0.3, 1.0, 2.0])
     hits = 0
     for _ in range(repeats):
-        tested = paired.family(truth[:, None] + rng.normal(size=(4, 12)), "k")
+        tested = families.family(truth[:, None] + rng.normal(size=(4, 12)), "k")
         ends = {(i, j): tested.interval(i, j) for i, j in combinations(range(4), 2)}
         hits += all(lo <= truth[i] - truth[j] <= hi for (i, j), (lo, hi) in ends.items())
     assert hits / repeats == pytest.approx(0.95, abs=0.025)
@@ -276,7 +276,7 @@ def test_25_solvers_64_images_and_20_metrics_take_seconds() -> None:
     rng = np.random.default_rng(0)
     tables = [rng.normal(size=(25, 64)) for _ in range(20)]
     start = time.process_time()
-    assert len(paired.families(tables, "k")) == 20
+    assert len(families.families(tables, "k")) == 20
     assert time.process_time() - start < 20  # 1.5 s on one core
 
 
@@ -303,15 +303,15 @@ def differ(count: int, *pairs: tuple[int, int]) -> np.ndarray:
     ],
 )
 def test_letters_by_hand(matrix: np.ndarray, expected: list[str]) -> None:
-    assert paired.letters(matrix) == expected
+    assert letters.letters(matrix) == expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(bool, (9, 9)))
 def test_a_shared_letter_says_exactly_that_two_do_not_differ(matrix: np.ndarray) -> None:
-    names = paired.letters(matrix)
+    names = letters.letters(matrix)
     for i, j in zip(*np.triu_indices(9, 1), strict=True):
-        assert paired.share(names[i], names[j]) != matrix[i, j]
+        assert letters.share(names[i], names[j]) != matrix[i, j]
     assert "a" in names[0]
 
 
@@ -322,7 +322,7 @@ def test_a_shared_letter_says_exactly_that_two_do_not_differ(matrix: np.ndarray)
 @given(arrays(bool, (8, 8)))
 def test_no_letter_is_redundant_and_none_is_too_small(matrix: np.ndarray) -> None:
     count = len(matrix)
-    names = paired.letters(matrix)
+    names = letters.letters(matrix)
     alike = [
         [i == j or not matrix[min(i, j), max(i, j)] for j in range(count)] for i in range(count)
     ]
@@ -331,7 +331,7 @@ def test_no_letter_is_redundant_and_none_is_too_small(matrix: np.ndarray) -> Non
         others = [name.replace(letter, "") for name in names]
         # without the letter a pair that does not differ shares none, or an item that differs from
         # all has none
-        assert any(not paired.share(others[i], others[j]) for i in group for j in group)
+        assert any(not letters.share(others[i], others[j]) for i in group for j in group)
         assert not [i for i in range(count) if i not in group and all(alike[i][j] for j in group)]
 
 
@@ -346,19 +346,19 @@ def test_letters_of_40_solvers_take_no_time(share: float | str) -> None:
     else:
         matrix = np.random.default_rng(0).random((40, 40)) < share
     start = time.process_time()
-    names = paired.letters(matrix)
+    names = letters.letters(matrix)
     assert time.process_time() - start < 5  # 0.1 s on one core; the former way did not end in 70 s
     for i, j in zip(*np.triu_indices(40, 1), strict=True):
-        assert paired.share(names[i], names[j]) != matrix[i, j]
+        assert letters.share(names[i], names[j]) != matrix[i, j]
 
 
 def test_numbers_where_letters_run_out() -> None:
-    names = paired.letters(np.ones((60, 60), dtype=bool))
+    names = letters.letters(np.ones((60, 60), dtype=bool))
     assert names == [str(i + 1) for i in range(60)]
     assert (
-        not paired.share(names[0], names[9])
-        and paired.share("1,12", "12,3")
-        and not paired.share("1,12", "2")
+        not letters.share(names[0], names[9])
+        and letters.share("1,12", "12,3")
+        and not letters.share("1,12", "2")
     )
 
 
@@ -368,8 +368,8 @@ def test_ranks_follow_direction_and_difference() -> None:
     values = np.stack(
         [images + shift + 0.1 * rng.normal(size=100) for shift in (1.0, 0.0, 0.001, 2.0)]
     )
-    tested = paired.family(values, "k")
-    assert paired.ranks(tested, "down") == ["b", "a", "a", "c"]
-    assert paired.ranks(tested, "up") == ["b", "c", "c", "a"]
+    tested = families.family(values, "k")
+    assert letters.ranks(tested, "down") == ["b", "a", "a", "c"]
+    assert letters.ranks(tested, "up") == ["b", "c", "c", "a"]
     with pytest.raises(ValueError, match="5 images are too few"):
-        paired.family(values[:, :5], "k")
+        families.family(values[:, :5], "k")

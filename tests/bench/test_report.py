@@ -23,8 +23,9 @@ from PIL import Image
 from posterior_bench.bench.analysis import figures, leaderboard
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.pages import report as reports
-from posterior_bench.bench.pages import thumbnails
-from posterior_bench.bench.pages.report import command, report
+from posterior_bench.bench.pages import report_data, report_facts, report_pictures, thumbnails
+from posterior_bench.bench.pages.report import report
+from posterior_bench.bench.pages.report_facts import rerun_command
 from posterior_bench.bench.store.row_store import RowStore
 
 playwright = pytest.importorskip(
@@ -321,9 +322,9 @@ def test_cuda_is_named_where_a_gpu_ran_it(
     copy = shutil.copytree(study, tmp_path / "study")
     environment = {"devices": ["NVIDIA H100"], "processor": "a CPU", "cuda": "13.0"}
     (copy / "environment.json").write_text(json.dumps(environment))
-    material = reports.Study.read(copy, leaderboard.build(copy))
+    material = report_data.ReportData.read(copy, leaderboard.build(copy))
     material = dataclasses.replace(material, rows=material.rows.assign(device=device))
-    facts = reports._provenance(material)["facts"]
+    facts = report_facts.provenance(material)["facts"]
     assert facts.get("CUDA") == cuda and facts["Hardware"] == f"{device}, a CPU"
 
 
@@ -339,7 +340,7 @@ def test_a_report_is_named_by_its_study(tmp_path: Path, name: str | None, title:
 
 def test_failures_are_said_once_with_their_number(study: Path) -> None:
     board = leaderboard.build(study)
-    (first, second) = reports._failures(reports.Study.read(study, board))
+    (first, second) = report_facts.failures(report_data.ReportData.read(study, board))
     assert (first["solver"], first["count"], first["message"]) == ("ddnm", 2, MESSAGE)
     assert second["scene"] != first["scene"]
 
@@ -404,7 +405,7 @@ def test_a_large_study_stays_below_50_megabytes() -> None:
     """100 images, 10 draws, 10 solvers: how many pictures are asked for, and what the worst of them
     could weigh."""
     cells = [SimpleNamespace(identity={"draws": 10})] * 10
-    shown = reports._shown([SimpleNamespace(cells=cells)])  # type: ignore[list-item]
+    shown = report_pictures.images_shown([SimpleNamespace(cells=cells)])  # type: ignore[list-item]
     assert shown == 8
     smooth = np.asarray(
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).resize(
@@ -447,7 +448,7 @@ def test_a_cell_says_how_it_is_run_again() -> None:
         "draws": 2,
         "variant": "authors zeta=[0.1, 0.2] budget=nfe:9",
     }
-    assert command(identity) == (
+    assert rerun_command(identity) == (
         "python -m bench solver=dps solver.preset=authors 'solver.zeta=[0.1, 0.2]' budget=nfe:9 "
         "data=fashion "
         "mask=comod mask.low=0.3 operator=inpainting operator.sigma=0.05 prior=fashion "

@@ -16,7 +16,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.score import StoredCell, command, score
-from posterior_bench.bench.store import row_store
+from posterior_bench.bench.store import schema
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.metrics import features
 
@@ -76,7 +76,7 @@ def test_features_are_stored_once_for_all_metrics_of_a_network(command) -> None:
     assert {c for c in table if "stlpips" in c} == {"features_stlpips", "features_stlpips_truth"}
     assert [len(v) for v in table["features_stlpips"]] == [256] * 14
     assert table["features_stlpips_truth"].notna().sum() == 7
-    assert row_store.TRUTH == features.TRUTH
+    assert schema.TRUTH == features.TRUTH
 
 
 def test_an_interrupted_scoring_continues_where_it_was(

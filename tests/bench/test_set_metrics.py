@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from tests.bench.harness import assert_same_rows, rows, run
 
-from posterior_bench.bench.analysis import leaderboard
+from posterior_bench.bench.analysis import leaderboard, scores
 from posterior_bench.bench.analysis.statistics import (
     RESAMPLES,
     bootstrap_interval,
@@ -29,7 +29,8 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.exact_draws import DRAWS, exact_reference
 from posterior_bench.bench.engine.worker import Measurement
-from posterior_bench.bench.store.row_store import DifferentCopies, RowStore
+from posterior_bench.bench.store.copies import DifferentCopies
+from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets.folder import Folder
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.mixtures import smooth, two_modes
@@ -301,7 +302,7 @@ def test_a_vector_per_draw_reaches_the_leaderboard_too(
             seen.append(features.shape)
             return weights @ features.sum((1, 2)) / weights.sum(1)
 
-    monkeypatch.setattr(leaderboard, "build_object", lambda node: PerDraw())
+    monkeypatch.setattr(scores, "build_object", lambda node: PerDraw())
     identity = dict(
         solver="s",
         data="d",

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posterior_bench.bench.pages.contact_sheet import (
-    HOLE,
-    STRIPE,
-    Panel,
-    _wrapped,
-    arrange,
-    arrange_solvers,
-    contact_sheet,
-    solver_sheet,
-)
+from posterior_bench.bench.pages.contact_sheet import contact_sheet, solver_sheet
+from posterior_bench.bench.pages.sheet_colours import HOLE, STRIPE
+from posterior_bench.bench.pages.sheet_layout import _wrapped, arrange, arrange_solvers
+from posterior_bench.bench.pages.sheet_panels import Panel
 
 N, D, SIZE = 3, 4, 28
 

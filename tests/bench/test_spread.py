@@ -107,7 +107,7 @@ def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(
     spread = run(command(solver, *ONE, "trace=true", out="spread")).plan
     monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 1, raising=False)
     whole = run(command(solver, *ONE, "trace=true", out="whole")).plan
-    assert (len(chunking.chunks), len(whole.chunks)) == (3, 1)
+    assert (len(spread.chunks), len(whole.chunks)) == (3, 1)
     assert spread.rows() == len(rows(spread)) == 5
     assert_same_rows(spread, whole)  # counted passes, traces and all
 

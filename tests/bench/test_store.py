@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from posterior_bench.bench.store import row_store
-from posterior_bench.bench.store.row_store import (
-    CorruptShard,
-    DifferentCopies,
-    RowStore,
-    read_study,
-    write_atomic,
-)
+from posterior_bench.bench.store import atomic, schema, shards
+from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.copies import DifferentCopies
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.shards import CorruptShard
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = (
@@ -118,10 +116,10 @@ def test_rows_are_sorted_as_by_pandas_and_come_once(tmp_path: Path, seed: int) -
         rows.write(str(name), stored[-9:])
     expected = (
         pd.DataFrame(stored)
-        .drop_duplicates(row_store.KEY)
-        .sort_values(row_store.KEY, ignore_index=True)
+        .drop_duplicates(schema.KEY)
+        .sort_values(schema.KEY, ignore_index=True)
     )
-    for column in (*row_store.KEY, "psnr"):
+    for column in (*schema.KEY, "psnr"):
         assert rows.read()[column].tolist() == expected[column].tolist()
 
 
@@ -189,14 +187,14 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     rows.write("x", [row("a", psnr=21.5), row("b", psnr=22.5)])
     path = tmp_path / "rows" / "x.parquet"
     data, everything = path.read_bytes(), lambda column: True
-    truth = row_store._decode(path, everything, "c").to_pylist()
+    truth = shards.decode(path, everything, "c").to_pylist()
     noticed = 0
     for position in range(0, len(data), 5):
         path.write_bytes(
             data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
         )
         try:
-            assert row_store._decode(path, everything, "c").to_pylist() == truth
+            assert shards.decode(path, everything, "c").to_pylist() == truth
         except CorruptShard:
             noticed += 1
     assert noticed > 0.5 * len(data) / 5, "the rest are bytes that nothing depends on"
@@ -205,7 +203,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
 def test_dot_files_are_ignored_and_stale_ones_swept(tmp_path: Path) -> None:
     rows = RowStore(tmp_path)
     rows.write("x", [row("a")])
-    folder, host = tmp_path / "rows", row_store._host()
+    folder, host = tmp_path / "rows", atomic.host_name()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
@@ -280,7 +278,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(row_store.os, "replace", full)
+    monkeypatch.setattr(atomic.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_atomic(tmp_path / "f", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"old")]

@@ -20,13 +20,14 @@ from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.worker import Session, Worker
-from posterior_bench.bench.pages import report as reports
+from posterior_bench.bench.pages import report_pictures
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
-from posterior_bench.bench.store.row_store import TRACE, RowStore
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 
@@ -242,8 +243,8 @@ def test_curves_are_the_losses_and_their_mean() -> None:
 
 
 def test_a_long_fit_is_thinned_evenly() -> None:
-    assert reports._thinned([0, 50, 99]) == [0, 50, 99] and reports._thinned([]) == []
-    assert reports._thinned(range(0, 1200, 50)) == [
+    assert report_pictures._thinned([0, 50, 99]) == [0, 50, 99] and report_pictures._thinned([]) == []
+    assert report_pictures._thinned(range(0, 1200, 50)) == [
         0,
         100,
         200,

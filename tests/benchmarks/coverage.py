@@ -20,7 +20,7 @@ from scipy.stats import wilcoxon
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from posterior_bench.bench.analysis import paired  # noqa: E402 (found where the line above says)
+from posterior_bench.bench.analysis import families, paired, sign_flips
 from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
 
 SEED, REPEATS = 11, 2000
@@ -80,7 +80,7 @@ def rejections(differences: Array) -> list[float]:
     """The share of studies ``(studies, n)`` in which sign-flip, t and Wilcoxon test say p <=
     0.05."""
     parts = np.array_split(differences, len(differences) // 100)
-    flip = np.concatenate([paired.sign_flip(part, "coverage") for part in parts])
+    flip = np.concatenate([sign_flips.sign_flip(part, "coverage") for part in parts])
     return [
         float(np.mean(p <= 0.05))
         for p in (flip, paired.paired_t(differences), wilcoxon(differences, axis=1).pvalue)
@@ -97,7 +97,7 @@ def of_tables(
     pairs = list(combinations(range(SOLVERS), 2))
     for _ in range(repeats // STUDIES):
         equal = [draw(rng, (SOLVERS, n)) for _ in range(STUDIES)]
-        tested = paired.families(
+        tested = families.families(
             [*equal, *(values + truth[:, None] for values in equal)], "coverage"
         )
         wrong += sum(bool(family.differ.any()) for family in tested[:STUDIES])

@@ -24,10 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.store import (
-    row_store,  # noqa: E402 (found where the line above says)
-    study_files,
-)
+from posterior_bench.bench.store import schema, shards, study_files
 from posterior_bench.bench.store.compaction import PACK_CHUNKS  # noqa: E402
 
 SOLVERS, MASKS, DRAWS = 20, 5, 10
@@ -83,9 +80,9 @@ def make_cell(study: Path, number: int, images: int, chunk: int, loose: bool) ->
     parts = {label: table.slice(i * size, size) for i, label in enumerate(chunks)}
     width = 1 if loose else PACK_CHUNKS
     for labels in (list(parts)[i : i + width] for i in range(0, len(parts), width)):
-        file = labels[0] if loose else f"{row_store.PACK}{labels[0]}"
+        file = labels[0] if loose else f"{shards.PACK}{labels[0]}"
         (folder / f"{file}.parquet").write_bytes(
-            row_store._encode_all(file, {label: parts[label] for label in labels})
+            shards.encode_pack(file, {label: parts[label] for label in labels})
         )
 
 
@@ -105,10 +102,10 @@ def cell_rows(cell: str, ids: list[str], seed: int) -> pa.Table:
             for name in sorted(METRICS)
         },
     }
-    for field in row_store.FIXED:
+    for field in schema.FIXED:
         if field.name not in columns:
             columns[field.name] = pa.repeat(pa.scalar(1, field.type), count)
-    return pa.table({name: columns[name] for name in [*row_store.FIXED.names, *sorted(METRICS)]})
+    return pa.table({name: columns[name] for name in [*schema.FIXED.names, *sorted(METRICS)]})
 
 
 def measure(study: Path) -> None:

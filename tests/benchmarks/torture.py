@@ -34,7 +34,10 @@ from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import prepare, run_job
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.store import compaction
-from posterior_bench.bench.store.row_store import TIMINGS, CorruptShard, RowStore, read_study
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import TIMINGS
+from posterior_bench.bench.store.shards import CorruptShard
 
 CELL = [
     "data=arena/g2",

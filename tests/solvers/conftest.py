@@ -244,12 +244,9 @@ def presets() -> Callable[[str], dict[str, Solver]]:
     def build(name: str) -> dict[str, Solver]:
         config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         module, _, cls = config.pop("_target_").rpartition(".")
+        solver = getattr(import_module(f"posterior_bench.{module}"), cls)
         config.pop("train", None)
-        solver, shipped, chosen = (
-            getattr(import_module(module), cls),
-            config.pop("presets"),
-            config.pop("preset"),
-        )
+        shipped, chosen = config.pop("presets"), config.pop("preset")
         shipped = {name: settings(values) for name, values in shipped.items()}
         assert chosen in ("auto", *shipped)
         assert config == dict.fromkeys(field.name for field in fields(solver)), (

@@ -1,0 +1,110 @@
+"""The columns of the leaderboard's files, the names of solvers in them, and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from posterior_bench.bench.analysis import papers
+
+IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
+
+
+COSTS = ["nfe", "nge", "passes", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
+
+
+LONG = [
+    *("metric", "value", "lo", "hi", "n", "direction"),
+    *("n_failed", "rank", "paper", "paper_flag", "deviation", "n_infinite"),
+]
+"""Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
+
+
+EXTRA = ["missing", "cell", "variant", "commit", "dirty", "content", "fingerprint", "mixed"]
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def long(frame: pd.DataFrame) -> pd.DataFrame:
+    """Tidy form: one line per cell and metric; ``n`` is the number of images in the mean.
+
+    ``n_failed`` counts the rows of the cell that are not ok, ``rank`` holds the letters, ``paper``
+    and ``paper_flag`` what is printed, ``deviation`` how far the value lies from that
+    (:func:`bench.analysis.papers.deviation`), and ``n_infinite`` counts the images whose value is infinite
+    and not in the mean.
+    """
+    columns = [*IDENTITY, *LONG]
+    lines = [
+        [
+            *line[IDENTITY],
+            m,
+            *_scored(line, m),
+            card["direction"],
+            line["failed"],
+            *_compared(line, m),
+        ]
+        for _, line in frame.iterrows()
+        for m, card in frame.attrs["metrics"].items()
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _scored(line: pd.Series, metric: str) -> list[object]:
+    return [line[metric], line[f"{metric}_lo"], line[f"{metric}_hi"], line[f"{metric}_n"]]
+
+
+def _compared(line: pd.Series, metric: str) -> list[object]:
+    """``rank paper paper_flag deviation n_infinite`` of a metric; empty where there is none."""
+    rank, printed, flag = (
+        line.get(f"{metric}{end}", "") for end in ("_rank", "_paper", "_paper_flag")
+    )
+    value, lo, hi = (float(line[f"{metric}{end}"]) for end in ("", "_lo", "_hi"))
+    return [
+        rank,
+        printed,
+        flag,
+        papers.deviation(value, lo, hi, str(printed)),
+        line[f"{metric}_inf"],
+    ]
+
+
+def csv_columns(metrics: Iterable[str]) -> list[str]:
+    """The fixed columns of ``leaderboard.csv``."""
+    return [
+        *IDENTITY,
+        "failed",
+        *(f"{m}{end}" for m in metrics for end in ("", "_lo", "_hi")),
+        *COSTS,
+    ]
+
+
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """UTF-8 CSV, ``nan`` and ``inf`` spelt out. A text that a spreadsheet would take for a formula
+    gets a ``'``.
+    """
+    safe = frame.apply(lambda column: column.map(_plain_text))
+    return safe.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
+
+
+def _plain_text(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def labels(frame: pd.DataFrame) -> pd.Series:
+    """Solver names from the columns :data:`IDENTITY`, ``variant`` and ``cell``.
+
+    Cells that would look the same are told apart by what was overridden, then by their hash.
+    """
+    names = frame["solver"].astype(str)
+    for detail in (" " + frame["variant"], " [" + frame["cell"].str[:8] + "]"):
+        same = frame.assign(solver=names).duplicated(IDENTITY, keep=False)
+        names = names.where(~same, names + detail).str.strip()
+    return names
+
+
+def span(values: pd.Series) -> str:
+    """One number, or from the least to the greatest."""
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"

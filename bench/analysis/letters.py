@@ -1,0 +1,80 @@
+"""Rank letters: two solvers share a letter if and only if they cannot be told apart."""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posterior_bench.bench.analysis.families import Family
+
+
+def ranks(family: Family, direction: str) -> list[str]:
+    """Rank letters of the solvers of a family; ``a`` has the best mean.
+
+    ``direction`` is ``up`` or ``down``. Two solvers share a letter if and only if they cannot be
+    told apart.
+    """
+    means = family.values.mean(axis=1)
+    order = np.argsort(-means if direction == "up" else means, kind="stable")
+    named = dict(zip(order.tolist(), letters(family.differ[np.ix_(order, order)]), strict=True))
+    return [named[i] for i in range(len(means))]
+
+
+def letters(differ: NDArray[np.bool_]) -> list[str]:
+    """Compact letter display: items ``i`` and ``j`` share a letter if and only if not ``differ[i,
+    j]``, for ``i < j``.
+
+    Items come best first, and letters are given in their order. A letter is a group of items none
+    of which differ. There may be exponentially many such groups (Moon and Moser 1965), but no more
+    than one for each pair is needed: each pair that has none yet gets one, grown item by item as
+    long as no two differ, and groups whose pairs all have another one are dropped ("Algorithms for
+    compact letter displays", Gramm et al. 2007, calls this a clique cover). So the time is
+    polynomial, ``O(n^4)`` at most. Numbers, where letters run out.
+    """
+    count = len(differ)
+    upper = np.triu(~np.asarray(differ, dtype=bool), 1)
+    alike = upper | upper.T | np.eye(count, dtype=bool)
+    covered = np.zeros((count, count), dtype=np.int64)
+    groups: list[NDArray[np.intp]] = []
+    for i in range(count):
+        for j in np.flatnonzero(alike[i]).tolist():
+            if j >= i and not covered[i, j] and not (i == j and alike[i].sum() > 1):
+                group = _grown(alike, covered, i, j)
+                covered[np.ix_(group, group)] += 1
+                groups.append(group)
+    groups.sort(key=lambda group: group.tolist())
+    for k in range(len(groups) - 1, -1, -1):
+        block = np.ix_(groups[k], groups[k])
+        if (covered[block] > 1).all():
+            covered[block] -= 1
+            del groups[k]
+    symbols = string.ascii_letters if len(groups) <= len(string.ascii_letters) else None
+    names = [symbols[k] if symbols else str(k + 1) for k in range(len(groups))]
+    join = "".join if symbols else ",".join
+    return [
+        join(name for name, group in zip(names, groups, strict=True) if i in group)
+        for i in range(count)
+    ]
+
+
+def _grown(
+    alike: NDArray[np.bool_], covered: NDArray[np.int64], i: int, j: int
+) -> NDArray[np.intp]:
+    """A largest group of items around ``i`` and ``j``: first what brings most new pairs, then the
+    better item.
+    """
+    members = np.zeros(len(alike), dtype=bool)
+    members[[i, j]] = True
+    while (free := np.flatnonzero(alike[members].all(axis=0) & ~members)).size:
+        fresh = (covered[np.ix_(free, np.flatnonzero(members))] == 0).sum(axis=1)
+        members[free[np.argmax(fresh)]] = True
+    return np.flatnonzero(members)
+
+
+def share(a: str, b: str) -> bool:
+    """Whether two of the names that :func:`letters` gives have a letter, or a number, in common."""
+    if a[:1].isdigit():
+        return not {*a.split(",")}.isdisjoint(b.split(","))
+    return not {*a}.isdisjoint(b)

@@ -1,0 +1,226 @@
+"""Two solvers in the same line-up: find their cells, and judge the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from posterior_bench.bench.analysis import paired, tables
+from posterior_bench.bench.analysis.cell_records import CellRecord
+from posterior_bench.bench.analysis.ranked_groups import Compared
+from posterior_bench.bench.analysis.statistics import FEWEST, Array
+from posterior_bench.bench.core.errors import UserError, unknown
+
+LINEUP = ["data", "mask", "operator", "prior", "seed"]
+
+
+WHERE = (*LINEUP, "images", "draws")
+
+
+LOST = ("failed", "missing")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first minus the second, judged with all pairs of their table.
+
+    ``lo`` to ``hi`` is the simultaneous 95 % interval and ``p`` the adjusted p value; the interval
+    excludes zero if and only if ``differ``. ``solvers`` name the table's.
+    """
+
+    differ: bool
+    p: float
+    lo: float
+    hi: float
+    solvers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Values ``a`` and ``b`` ``(n,)`` of the same images in one line-up, and what they come to.
+
+    ``verdict`` is None where the two cannot be compared, and ``why`` says why in one sentence.
+    ``left_out`` counts the images that only one of the two has a value of.
+    """
+
+    lineup: str
+    a: Array
+    b: Array
+    result: paired.Comparison
+    verdict: Verdict | None
+    why: str = ""
+    left_out: int = 0
+
+
+def metric_card(cells: Sequence[CellRecord], metric: str) -> Mapping[str, str]:
+    """The card of a metric that has a value per image."""
+    cards = {
+        name: card for cell in cells for name, card in cell.metrics.items() if name not in cell.sets
+    }
+    if metric not in cards and any(metric in cell.sets for cell in cells):
+        raise UserError(
+            f"'{metric}' is one value from all images, so nothing can be paired. Valid: "
+            f"{', '.join(cards)}"
+        )
+    if metric not in cards:
+        raise unknown("metric", metric, cards)
+    return {"direction": "none", **cards[metric]}
+
+
+def demand_current_metric(
+    cells: Sequence[CellRecord], metric: str, pairs: Sequence[tuple[str, str, str]]
+) -> None:
+    """UserError where a cell's values are those of an earlier definition of the metric."""
+    stale = [c.name for c in cells if metric in c.stale and any(c.name in pair for pair in pairs)]
+    if stale:
+        raise UserError(
+            f"an earlier version computed '{metric}' of the cell {stale[0]} in another way; run it "
+            f"again in another "
+            "out=DIR"
+        )
+
+
+def chosen_lines(lines: pd.DataFrame, given: Mapping[str, str]) -> pd.DataFrame:
+    """The cells that the settings leave."""
+    for key in WHERE:
+        if key in given:
+            values = lines[key].astype(str)
+            chosen = (values == given[key]) | (values.str.partition(" ")[0] == given[key])
+            if not chosen.any():
+                raise unknown(key, given[key], {*values})
+            lines = lines[chosen]
+    return lines
+
+
+def pairs_of_cells(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
+    """Heading and the two cells of every line-up that has both."""
+    for key in (a, b):
+        if not ((lines["label"] == key) | (lines["solver"] == key)).any():
+            raise unknown("solver", key, {*lines["label"]})
+    pairs = []
+    for names, group in lines.groupby(LINEUP, sort=True):
+        data, mask, operator, prior, seed = names
+        heading = f"{data} · {mask} · {operator} · prior {prior} · seed {seed}"
+        for more, part in _alike(group, a, b):
+            cells = [_cell(part, key, heading + more) for key in (a, b)]
+            if cells[0] and cells[1]:
+                pairs.append((heading + more, cells[0], cells[1]))
+    if not pairs:
+        raise UserError(
+            f"no data, mask, operator, prior and seed have both: {_where(lines, a)}; "
+            f"{_where(lines, b)}"
+        )
+    if a == b or any(first == second for _, first, second in pairs):
+        raise UserError(
+            f"a={a} and b={b} are the same. Valid: {', '.join(sorted({*lines['label']}))}"
+        )
+    return pairs
+
+
+def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
+    """A line-up parted by the content of images and prior where both solvers have a cell of the
+    same; else whole.
+    """
+    found = []
+    for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
+        if all(((part["label"] == key) | (part["solver"] == key)).any() for key in (a, b)):
+            found.append((f" · images {content[:6]}", part))
+    return [("", found[0][1])] if len(found) == 1 else found or [("", group)]
+
+
+def _cell(group: pd.DataFrame, solver: str, heading: str) -> str | None:
+    """The cell of a solver in a line-up, if there is one; its label wins over its bare name."""
+    found = group[group["label"] == solver]
+    found = found if len(found) else group[group["solver"] == solver]
+    if len(found) > 1:
+        each = found[["label", "images", "draws"]].to_numpy()
+        valid = ", ".join(
+            f"'{label}' ({images} images x {draws} draws)" for label, images, draws in each
+        )
+        several = f"{len(found)} cells match '{solver}' in {heading}"
+        raise UserError(f"{several}: name one of {valid}, or narrow them with images= and draws=")
+    return str(found["cell"].iloc[0]) if len(found) else None
+
+
+def _where(lines: pd.DataFrame, solver: str) -> str:
+    mine = lines[(lines["label"] == solver) | (lines["solver"] == solver)]
+    return f"{solver} has " + ", ".join(
+        dict.fromkeys(" · ".join(map(str, names)) for names in mine[LINEUP].to_numpy())
+    )
+
+
+def match_cells(
+    means: pd.Series,
+    heading: str,
+    a: pd.Series,
+    b: pd.Series,
+    families: Sequence[Compared],
+    labels: pd.Series,
+) -> Match:
+    """The comparison of two cells; ``a`` and ``b`` are their lines, whose names are those of the
+    cells.
+    """
+    there = means.index.get_level_values("cell")
+    first, second = (means[there == cell.name].droplevel("cell").dropna() for cell in (a, b))
+    unranked = _unranked(a, b)
+    common = first.index.intersection(second.index)
+    left_out = len(first) + len(second) - 2 * len(common)
+    if unranked:
+        first, second = first[common], second[common]
+    try:
+        values = paired.pair(first, second)
+        result = paired.compare(*values, heading)
+    except ValueError as error:
+        raise UserError(f"{heading}: {error}" + f" ({unranked})" * bool(unranked)) from None
+    family = next((f for f in families if {a.name, b.name} <= {*f.cells}), None)
+    if unranked or family is None:
+        return Match(heading, *values, result, None, unranked or _too_few(a, b, result.n), left_out)
+    i, j = list(family.cells).index(str(a.name)), list(family.cells).index(str(b.name))
+    ends = family.family.interval(i, j)
+    solvers = [str(labels[cell]) for cell in family.cells]
+    verdict = Verdict(
+        bool(family.family.differ[i, j]), float(family.family.p[i, j]), *ends, solvers
+    )
+    return Match(heading, *values, result, verdict)
+
+
+def _unranked(a: pd.Series, b: pd.Series) -> str:
+    """Why the leaderboard does not rank two cells against each other, in one line; nothing where it
+    does.
+    """
+    for line in (a, b):
+        lost = [f"{line[key]} {key} row{'s' if line[key] > 1 else ''}" for key in LOST if line[key]]
+        if lost:
+            return (
+                f"No verdict: {line['label']} has {' and '.join(lost)}, and the images that are "
+                f"left may be "
+                "easier than the others. Run the cell again with retry=true."
+            )
+        if line["mixed"]:
+            return (
+                f"No verdict: the rows of {line['label']} were computed with different things "
+                f"({line['mixed']})."
+            )
+    for key in tables.RANKED:
+        if key not in LINEUP and a[key] != b[key]:
+            return (
+                f"No verdict: {a['label']} has {key}={a[key]} and {b['label']} has {key}={b[key]}; "
+                f"only cells with "
+                f"the same {key} are compared."
+            )
+    return ""
+
+
+def _too_few(a: pd.Series, b: pd.Series, n: int) -> str:
+    """Why two cells of a table are in no family."""
+    if n < FEWEST:
+        return (
+            f"Fewer than {FEWEST} images cannot say which of {a['label']} and {b['label']} is "
+            f"better."
+        )
+    return (
+        "No verdict: most solvers of this table have values of other images, so these two are "
+        "not ranked."
+    )

@@ -1,0 +1,216 @@
+"""The notes below a leaderboard: what a reader must know before quoting a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from posterior_bench.bench.analysis import tables
+from posterior_bench.bench.analysis.cell_records import Card, CellRecord
+from posterior_bench.bench.analysis.columns import span
+from posterior_bench.bench.analysis.statistics import FEWEST, RESAMPLES
+from posterior_bench.bench.analysis.study_summary import CellSummary
+from posterior_bench.bench.core import cost
+
+NAMED = 6
+"""More cells than these are counted in a note instead of named."""
+
+
+SMALL_SET = 50
+"""Distances between sets of features get a warning below so many images."""
+
+
+def rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
+    """How the letters came about, or why there are none; nothing where nothing could be
+    compared.
+    """
+    notes = []
+    if named.shape[1]:
+        notes.append(
+            "Rank: two solvers that share a letter cannot be told apart at 5 % (sign-flip "
+            "permutation test of the "
+            "paired differences of the same images, two-sided, adjusted over all pairs of a table "
+            "with the same prior "
+            "and draws: single-step max-T). No letters where rows failed or are missing, or where "
+            "a value is infinite."
+        )
+    elif frame.groupby(tables.RANKED).size().max() > 1 and frame["images"].min() < FEWEST:
+        notes.append(
+            f"No rank letters: with fewer than {FEWEST} images no solver can be called better than "
+            f"another."
+        )
+    but_draws = [name for name in tables.RANKED if name != "draws"]
+    if (frame.groupby(but_draws)["draws"].nunique() > 1).any():
+        notes.append(
+            f"Cells with different draws an image ({span(frame['draws'])}) are not ranked against "
+            f"each other: a mean "
+            "over more draws varies less."
+        )
+    return notes
+
+
+def main_notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> list[str]:
+    """What a reader must know before quoting a number."""
+    commits = sorted({commit for commit in frame["commit"] if commit}) or ["unknown"]
+    dirty = frame[[value is True for value in frame["dirty"]]]
+    failed, missing = int(frame["failed"].sum()), int(frame["missing"].sum())
+    counts = frame[
+        [name for name in frame if name.endswith("_n") and name[:-2] in metrics]
+    ].to_numpy()
+    means = (
+        f"{span(frame['images'])} images x {span(frame['draws'])} draws. Means over images, "
+        f"draws averaged first"
+    )
+    few = (
+        f"No interval where fewer than {FEWEST} images have a value: it would hold the true "
+        f"mean "
+        f"far too rarely."
+    )
+    if (counts >= FEWEST).any():
+        means += (
+            f", with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} "
+            f"resamples of images)"
+        )
+    few = few if ((counts > 0) & (counts < FEWEST)).any() else ""
+    notes = [
+        f"{means}. {few}".strip(),
+        f"Costs are per draw, what was spent once per image shared by its draws. {cost.NOTE}",
+        f"Prior: {', '.join(sorted({*frame['prior'].astype(str)}))}. Commit: {', '.join(commits)}.",
+    ]
+    if len(dirty):
+        notes.append(
+            f"WARNING: {len(dirty)} of {len(frame)} cells ran on a dirty tree: their code is in no "
+            f"commit "
+            f"({', '.join(dict.fromkeys(dirty['solver']))})."
+        )
+    notes.append(f"Rows: {planned} planned, {missing} missing, {failed} failed.")
+    if failed or missing:
+        notes.append(
+            f"{tables.INCOMPLETE} Some rows failed or are missing. They are left out of the means, "
+            f"never counted as "
+            "zero, so the means are over other images or draws, and these cells are not ranked."
+        )
+    pairs = zip(frame["solver"], frame["variant"], strict=True)
+    changed = dict.fromkeys(
+        f"{solver}: {variant}" for solver, variant in pairs if variant not in solver
+    )
+    if changed:
+        notes.append(f"Settings other than the shipped ones: {'; '.join(changed)}.")
+    return notes
+
+
+def infinite_notes(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
+    """Which cells have infinite values, in one note; metrics where the same cells have them stand
+    together.
+    """
+    alike: dict[str, list[str]] = {}
+    for m in metrics:
+        infinite, images = frame[f"{m}_inf"], frame[f"{m}_inf"] + frame[f"{m}_n"]
+        if infinite.any():
+            lines = zip(frame["solver"], infinite, images, strict=True)
+            each = dict.fromkeys(
+                f"{solver} {some} of {every}" for solver, some, every in lines if some
+            )
+            words = ", ".join(each)
+            if (infinite == images).all():
+                words = "all images of all cells"
+            elif len(each) > NAMED:
+                words = f"{(infinite > 0).sum()} of {len(frame)} cells, counted in {m}_inf"
+            alike.setdefault(words, []).append(m)
+    if not alike:
+        return []
+    parts = "; ".join(f"{', '.join(names)}: {words}" for words, names in alike.items())
+    return [
+        f"Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a "
+        f"metric that has them. "
+        f"{parts}."
+    ]
+
+
+def preset_notes(cells: Sequence[CellRecord]) -> list[str]:
+    """Which solvers ran with a preset that was chosen for other priors; nothing of cells that do
+    not say.
+    """
+    foreign = [
+        cell.identity
+        for cell in cells
+        if cell.identity.get("preset") and not cell.identity.get("preset_from")
+    ]
+    runs = (
+        f"{i['solver']} with {i['preset']} (for {i['preset_for']}) on {i['prior']}" for i in foreign
+    )
+    listed = "; ".join(dict.fromkeys(runs))
+    return (
+        [f"Presets chosen for another prior than the one they ran on: {listed}."] if foreign else []
+    )
+
+
+def conditioning_notes(cells: Sequence[CellRecord]) -> list[str]:
+    """Which priors were told no class or prompt, or a part of one; nothing of cells that do not
+    say.
+    """
+    asked: dict[str, list[str]] = {}
+    for i in (cell.identity for cell in cells if cell.identity.get("asked")):
+        asked.setdefault(f"{i['prior']} on {i['data']} with {i['asked']}", []).append(
+            str(i["solver"])
+        )
+    listed = "; ".join(
+        f"{what} ({', '.join(dict.fromkeys(solvers))})" for what, solvers in asked.items()
+    )
+    cut = dict.fromkeys(
+        f"{i['cut']} of {i['data']}" for i in (c.identity for c in cells) if i.get("cut")
+    )
+    lines = [f"Priors asked without a class or prompt of the image: {listed}."] if asked else []
+    return lines + (
+        [f"Prompts longer than the text encoder reads, cut by it: {'; '.join(cut)}."] if cut else []
+    )
+
+
+def batch_notes(parts: Sequence[CellSummary]) -> list[str]:
+    """How many rows were computed in another batch than planned: the padded batch is part of what
+    fixes their bits.
+    """
+    smaller, rows = sum(part.smaller for part in parts), sum(part.ok for part in parts)
+    if not smaller:
+        return []
+    return [
+        f"Memory ran out for {smaller} of {rows} rows: they are from smaller batches (column "
+        f"padded_batch). "
+        "They agree with those of a machine with more memory within rounding, not bit for bit."
+    ]
+
+
+def small_set_notes(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
+    """Which metrics of sets are biased, or mostly chance, because the sets are small."""
+    cards = {m: card for cell in cells for m, card in cell.metrics.items()}
+    limits = {m: int(card.get("small") or 0) for m, card in cards.items()}
+    low = {
+        m: limit
+        for m, limit in limits.items()
+        if limit and (frame[f"{m}_n"].between(1, limit)).any()
+    }
+    networks = {
+        m
+        for cell in cells
+        for m, card in cell.metrics.items()
+        if m in cell.sets and card.get("features")
+    }
+    chance = [
+        m
+        for m in limits
+        if m in networks - {*low} and frame[f"{m}_n"].between(1, SMALL_SET - 1).any()
+    ]
+    notes = [
+        f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images "
+        f"(here "
+        f"{span(frame[f'{m}_n'])}); compare it at equal N with the same originals only."
+        for m, limit in low.items()
+    ]
+    if chance:
+        notes.append(
+            f"WARNING: {', '.join(chance)} of {span(frame[f'{chance[0]}_n'])} images: chance moves "
+            f"distances between "
+            "so small sets by much of their value. Published ones are of thousands of images."
+        )
+    return notes

@@ -1,0 +1,123 @@
+"""The content of the files that a cell reads, recorded in its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posterior_bench.bench.config.build import build
+from posterior_bench.bench.core import terminal
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.external.folder import Folder
+from posterior_bench.bench.external.image_files import ImageFiles, and_more
+from posterior_bench.bench.external.torchscript import TorchScript
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.files import Files as MaskFiles
+from posterior_bench.masks.sources import ReadMasks
+
+SHARES = 200
+"""How many masks are counted for the share of hidden pixels."""
+
+
+def with_content(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
+    """The configuration with the content of the file its solver reads recorded beside an absolute
+    path.
+
+    Every file is opened and checked first. Raises UserError for what cannot be used, and where the
+    content is not the ``sha256`` that was asked for; where the solver reads no file, nothing
+    changes.
+    """
+    try:
+        solver = build(config["solver"])
+    except ImportError as error:
+        raise UserError(str(error)) from None
+    if not isinstance(solver, Folder | TorchScript):
+        return config
+    path = Path(solver.path).expanduser().absolute()
+    if isinstance(solver, TorchScript):
+        content = solver.checked(images.shape)
+    else:
+        answers = ImageFiles.find(
+            path, tuple(images.ids[: config["data"]["images"]]), config["draws"]
+        )
+        answers.check(images.shape)
+        content = answers.sha256
+        if answers.unused and not config["quiet"]:
+            terminal.err.print(
+                f"bench: {path}: {and_more(answers.unused)} not used: no image or draw of this run"
+            )
+    demand_content(solver.sha256, content, path)
+    return {**config, "solver": {**config["solver"], "path": str(path), "sha256": content}}
+
+
+def operator_with_content(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node of an operator with the content of the file it reads, if any, beside an absolute
+    path.
+    """
+    if "trust_file" not in node:
+        return node
+    path = Path(node["path"]).expanduser().absolute()
+    try:
+        content = sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"operator.path={path} cannot be read: {error.strerror}") from None
+    demand_content(node.get("sha256"), content, path)
+    return {**node, "path": str(path), "sha256": content}
+
+
+def mask_with_content(
+    config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
+) -> Mapping[str, Any]:
+    """The configuration with the content of the files that masks are read from.
+
+    Raises UserError, before any work, where a mask cannot be drawn at the size of the images, where
+    one of a file is missing or unusable, and where their content is not the ``sha256`` that was
+    asked for.
+    """
+    ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
+    mask = mask.beside(images)
+    try:
+        content = mask.content(ids, height, width)
+        if content is None:
+            mask.for_image(ids[0], 0).generate(
+                np.random.Generator(np.random.PCG64(0)), height, width
+            )
+            return config
+    except (ValueError, OSError) as error:
+        raise UserError(f"{config['mask']['_target_']}: {error}") from None
+    path = Path(config["mask"]["path"]).expanduser().absolute()
+    demand_content(config["mask"].get("sha256"), content, path)
+    return {**config, "mask": {**config["mask"], "path": str(path), "sha256": content}}
+
+
+def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
+    """What masks of files hide, in words that show a wrong ``white``; empty for masks that are
+    drawn.
+    """
+    if not isinstance(mask, ReadMasks):
+        return ""
+    ids = images.ids[: min(config["data"]["images"], SHARES)]
+    shares = mask.beside(images).hidden(ids, *images.shape[-2:])
+    mean, least, most = sum(shares) / len(shares), min(shares), max(shares)
+    text = f"{mean:.0%} of the pixels are hidden" + (
+        f" ({least:.0%} to {most:.0%})" if least < most else ""
+    )
+    if isinstance(mask, MaskFiles):
+        text += (
+            f", with mask.white={mask.white}; "
+            f"mask.white={'observed' if mask.white == 'hole' else 'hole'} hides "
+        )
+        text += "the others"
+    return text
+
+
+def demand_content(wanted: str | None, found: str, path: Path) -> None:
+    if wanted not in (None, found):
+        raise UserError(
+            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
+        )

@@ -1,0 +1,155 @@
+"""Everything that a report is made of: the leaderboard, rows, and cells by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posterior_bench.bench.analysis import tables
+from posterior_bench.bench.analysis.cell_records import read_cells
+from posterior_bench.bench.analysis.study_summary import image_means
+from posterior_bench.bench.pages.thumbnails import Scene
+from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import TRACE
+from posterior_bench.bench.store.shards import CorruptShard
+from posterior_bench.bench.store.study_files import read_cell
+from posterior_bench.bench.store.trace import Trace, unpacked
+
+PERCEPTUAL = ("lpips", "stlpips", "dists")
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """A line of the leaderboard with what its cell's ``config.yaml`` says."""
+
+    name: str
+    label: str
+    identity: Mapping[str, Any]
+    config: Mapping[str, Any]
+    chunks: Mapping[str, Sequence[str]]
+    cards: Mapping[str, Mapping[str, Any]]
+    folder: Path
+
+    @property
+    def ids(self) -> list[str]:
+        """Every planned image in its order."""
+        return list(
+            dict.fromkeys(str(image) for images in self.chunks.values() for image in images)
+        )
+
+    def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
+        """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged
+        ones are left.
+        """
+        found: dict[str, dict[int, bytes]] = {image: {} for image in wanted}
+        for rows in self._stored(found.keys()):
+            for image, draw, png in rows[["image_id", "draw", "png"]].itertuples(index=False):
+                if image in found and isinstance(png, bytes):
+                    found[image][int(draw)] = png
+        return found
+
+    def traces(self, wanted: Collection[str]) -> dict[str, Trace]:
+        """How the fits of these images went, of those whose rows tell it."""
+        found: dict[str, Trace] = {}
+        for rows in self._stored(wanted):
+            for image, data in (
+                rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ()
+            ):
+                if image in wanted and isinstance(data, bytes):
+                    found[image] = unpacked(data)
+        return {image: found[image] for image in wanted if image in found}
+
+    def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:
+        """The rows of every chunk that holds a wanted image."""
+        store, wanted = RowStore(self.folder), frozenset(wanted)
+        for chunk, images in self.chunks.items():
+            if not wanted.isdisjoint(images):
+                with suppress(FileNotFoundError, CorruptShard):
+                    yield store.stored(chunk)[1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that saw the same measurements."""
+
+    name: str
+    cells: Sequence[CellFile]
+    lines: pd.DataFrame
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.cells[0].config)
+
+    @property
+    def ids(self) -> list[str]:
+        return self.cells[0].ids
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report is made of; ``rows`` are those of images, without pictures and
+    features.
+    """
+
+    folder: Path
+    board: pd.DataFrame
+    rows: pd.DataFrame
+    groups: Sequence[Group]
+    metrics: Sequence[str]
+    """Metrics that have a direction and a value of every image, the headlines first."""
+
+    @property
+    def cells(self) -> list[CellFile]:
+        return [cell for group in self.groups for cell in group.cells]
+
+    @classmethod
+    def read(cls, folder: Path, board: pd.DataFrame) -> ReportData:
+        recorded = read_cells(folder)
+        sets = {name for cell in recorded for name in cell.sets}
+        cards = board.attrs["metrics"]
+        valued = [m for m in cards if m not in sets and board[f"{m}_n"].sum() > 0]
+        rows = read_study(folder, ["status", "message", "device", "truth", *valued])
+        for cell in recorded:
+            rows.loc[rows["cell"] == cell.name, [m for m in valued if m in cell.stale]] = np.nan
+        directed = [m for m in valued if cards[m]["direction"] != "none"]
+        heads = [m for m in tables.headlines(cards) if m in directed]
+        groups = [
+            Group(
+                " · ".join(map(str, (*names[:3], f"{names[3]} images", f"seed {names[4]}"))),
+                cells,
+                lines,
+            )
+            for names, lines in board.groupby(tables.GROUP, sort=False)
+            if (cells := [_cell_file(folder, line) for line in lines.to_dict("records")])
+        ]
+        return cls(folder, board, rows, groups, [*heads, *(m for m in directed if m not in heads)])
+
+    def means(self) -> pd.DataFrame:
+        """Values of images, draws averaged, by cell and image."""
+        return image_means(self.rows[self.rows["status"] == "ok"], self.metrics)
+
+    def main_metric(self) -> str | None:
+        """The perceptual metric, or the first one."""
+        perceptual = [m for m in self.metrics if m.partition("_")[0] in PERCEPTUAL]
+        return next(iter([*perceptual, *self.metrics]), None)
+
+
+def _cell_file(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
+    cell = folder / "cells" / str(line["cell"])
+    recorded = read_cell(cell / "config.yaml")
+    return CellFile(
+        name=str(line["cell"]),
+        label=str(line["solver"]),
+        identity=recorded["identity"],
+        config=recorded.get("config") or {},
+        chunks=recorded["chunks"],
+        cards=recorded.get("metrics") or {},
+        folder=cell,
+    )

@@ -1,0 +1,225 @@
+"""The pictures of a report: truth, observation, draws, maps, chosen cases and fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posterior_bench.bench.analysis import figures
+from posterior_bench.bench.pages.report_data import CellFile, Group, ReportData
+from posterior_bench.bench.pages.report_plots import svg_uri
+from posterior_bench.bench.pages.thumbnails import Floats, Pictures, Pixels, heat, spread, stored
+from posterior_bench.bench.store import truth
+
+IMAGES, DRAWS, PICTURES, METRICS = 8, 10, 2000, 3
+
+
+STEPS = 12
+"""Pictures of a fit, at most."""
+
+
+CASES = ("best", "median", "worst")
+
+
+def images_shown(groups: Sequence[Group]) -> int:
+    """How many images of every measurement are embedded."""
+    largest = max(
+        sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2 for group in groups
+    )
+    return max(1, min(IMAGES, PICTURES // len(groups) // largest))
+
+
+# pictures
+def scene_of(
+    group: Group,
+    study: ReportData,
+    means: pd.DataFrame,
+    shown: int,
+    pictures: Pictures,
+    full: Mapping[Hashable, str],
+) -> dict[str, object]:
+    """What the page shows of a measurement: numbers of pictures, and the words beside them."""
+    first = group.ids[:shown]
+    cases = _cases(group, study, means)
+    wanted = list(
+        dict.fromkeys([*first, *(case["image"] for lines in cases for case in lines["cases"])])
+    )
+    originals, note = originals_of(group, wanted, study)
+    for image in wanted:
+        for kind, pixels in zip(
+            ("truth", "observed"), originals.get(image, (None, None)), strict=True
+        ):
+            pictures.add((group.name, image, kind), pixels, full.get((group.name, image, kind), ""))
+    statuses = study.rows.set_index(["cell", "image_id", "draw"])["status"]
+    columns = [_column(cell, first, cases, pictures, full, statuses) for cell in group.cells]
+    largest = _largest([values for column in columns for values in column.pop("spread")])
+    for column in columns:
+        maps = [heat(values, largest) for values in column.pop("maps")]
+        column["std"] = [
+            pictures.add((column["cell"], image, "std"), m)
+            for image, m in zip(first, maps, strict=True)
+        ]
+    for lines in cases:
+        for case in lines["cases"]:
+            case["picture"] = pictures.find((lines["cell"], case["image"], case["draw"]))
+    return {
+        "name": group.name,
+        "note": note,
+        "largest": f"{largest:.2g}",
+        "images": first,
+        "originals": {
+            image: [pictures.find((group.name, image, kind)) for kind in ("truth", "observed")]
+            for image in wanted
+        },
+        "solvers": columns,
+        "cases": cases,
+    }
+
+
+def originals_of(
+    group: Group, ids: Sequence[str], study: ReportData
+) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
+    """Truth and observation by image; nothing, and why, where the data cannot be read here or are
+    others now.
+    """
+    mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
+    try:
+        return group.scene.pictures(ids, truth.recorded(mine)), ""
+    except Exception as error:  # the report of rows from elsewhere must not need their data
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return (
+            {},
+            f"The originals cannot be read here, so truth and observation are missing: {reason}",
+        )
+
+
+def _column(
+    cell: CellFile,
+    first: Sequence[str],
+    cases: Sequence[Mapping[str, Any]],
+    pictures: Pictures,
+    full: Mapping[Hashable, str],
+    statuses: pd.Series,
+) -> dict[str, Any]:
+    """The draws of one solver; ``maps`` and ``spread`` are what the maps of all solvers are scaled
+    by.
+    """
+    own = {
+        (case["image"], case["draw"])
+        for lines in cases
+        if lines["cell"] == cell.name
+        for case in lines["cases"]
+    }
+    pngs = cell.pngs([*first, *(image for image, _ in own)])
+    draws = int(cell.identity["draws"])
+    for image, draw in own:
+        if draw in pngs[image]:
+            pictures.add(
+                (cell.name, image, draw),
+                stored(pngs[image][draw]),
+                full.get((cell.name, image, draw), ""),
+            )
+    grid, maps = [], []
+    for image in first:
+        pixels = {draw: stored(png) for draw, png in pngs[image].items()}
+        for draw in range(min(draws, DRAWS)):
+            pictures.add(
+                (cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), "")
+            )
+        numbers = [pictures.find((cell.name, image, draw)) for draw in range(min(draws, DRAWS))]
+        said = [
+            str(statuses.get((cell.name, image, draw), "missing"))
+            for draw in range(min(draws, DRAWS))
+        ]
+        grid.append([{"p": p, "status": status} for p, status in zip(numbers, said, strict=True)])
+        maps.append(spread(list(pixels.values())) if len(pixels) == draws else None)
+    known = [values for values in maps if values is not None]
+    return {"cell": cell.name, "solver": cell.label, "draws": grid, "maps": maps, "spread": known}
+
+
+def _largest(maps: Sequence[Floats]) -> float:
+    """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not
+    darken all.
+    """
+    return float(np.quantile(np.concatenate([m.ravel() for m in maps]), 0.995)) if maps else 0.0
+
+
+def _cases(group: Group, study: ReportData, means: pd.DataFrame) -> list[dict[str, Any]]:
+    """Best, median and worst image of every solver, by metric; with the draw nearest to the image's
+    mean.
+    """
+    cards = study.board.attrs["metrics"]
+    ok = study.rows[study.rows["status"] == "ok"]
+    lines = []
+    for cell in group.cells:
+        rows = ok[ok["cell"] == cell.name].set_index(["image_id", "draw"])
+        for metric in study.metrics[:METRICS] if len(rows) else ():
+            values = means.loc[cell.name, metric].dropna()
+            values = values.sort_values(
+                ascending=cards[metric]["direction"] == "down", kind="stable"
+            )
+            if len(values):
+                cases = _picked(values, rows[metric].unstack())
+                lines.append(
+                    {"metric": metric, "cell": cell.name, "solver": cell.label, "cases": cases}
+                )
+    return lines
+
+
+def _picked(values: pd.Series, draws: pd.DataFrame) -> list[dict[str, Any]]:
+    """The cases among ``values``, best image first; ``draws`` has the values of all draws, a row
+    per image.
+    """
+    places = (0, (len(values) - 1) // 2, len(values) - 1)
+    return [
+        {
+            "case": case,
+            "image": str(values.index[place]),
+            "value": number(float(values.iloc[place])),
+            "draw": typical_draw(
+                draws.loc[values.index[place]].dropna(), float(values.iloc[place])
+            ),
+        }
+        for case, place in zip(CASES, places, strict=True)
+    ]
+
+
+def typical_draw(draws: pd.Series, mean: float) -> int:
+    """The draw whose value is nearest to the mean; the first where that is infinite."""
+    away = (draws - mean).abs().fillna(0.0)
+    return int(away.index[int(away.to_numpy().argmin())])
+
+
+def fits_of(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
+    """Where traces were kept: the figure of losses, and of every image the pictures its fit went
+    through.
+    """
+    curves, strips = [], []
+    for cell in group.cells:
+        traces = cell.traces(group.ids[:shown])
+        if traces:
+            curves.append(
+                (cell.label, np.stack([trace.loss for trace in traces.values()]).astype(float))
+            )
+        for image, trace in traces.items():
+            steps = [
+                {"after": n, "p": pictures.add((cell.name, image, f"after {n}"), trace.progress[n])}
+                for n in _thinned(sorted(trace.progress))
+            ]
+            strips.append({"solver": cell.label, "image": image, "steps": steps})
+    return {"losses": svg_uri(figures.losses(curves, looks) if curves else None), "strips": strips}
+
+
+def _thinned(numbers: Sequence[int]) -> list[int]:
+    """At most :data:`STEPS` of them, evenly, with the first and the last."""
+    places = np.linspace(0, len(numbers) - 1, min(STEPS, len(numbers)))
+    return [numbers[round(place)] for place in places]
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return "∞" if value == math.inf else f"{value:.4g}"

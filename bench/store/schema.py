@@ -1,0 +1,135 @@
+"""The columns of a row, and rows as an Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+FIXED = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("image_id", pa.string()),
+        ("draw", pa.int64()),
+        ("status", pa.string()),
+        ("message", pa.string()),
+        ("seconds_fit", pa.float64()),
+        ("seconds_sample", pa.float64()),
+        ("nfe", pa.float64()),
+        ("nge", pa.float64()),
+        ("decode", pa.float64()),
+        ("decode_grad", pa.float64()),
+        ("encode", pa.float64()),
+        ("encode_grad", pa.float64()),
+        ("peak_mib", pa.float64()),
+        ("png", pa.binary()),
+        ("device", pa.string()),
+        ("build", pa.string()),
+        ("threads", pa.int64()),
+        ("precision", pa.string()),
+        ("padded_batch", pa.int64()),
+        ("commit", pa.string()),
+        ("truth", pa.string()),
+        ("code", pa.string()),
+        ("version", pa.string()),
+    ]
+)
+"""The columns every row has, in this order. Every other column but :data:`TRACE` is a metric,
+sorted by its id: a number (float64), or the features of a set metric (a list of float32, empty
+where there are none). ``truth`` hashes the pixels that the row was measured on, ``code`` the source
+of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
+they are null."""
+
+
+TRACE = "trace"
+"""The column of :mod:`bench.store.trace`, in shards that were written with ``trace=true`` and have
+something to tell."""
+
+
+BULKY = ("png", TRACE)
+"""Columns that are read only where they are asked for."""
+
+
+FEATURES = pa.list_(pa.field("element", pa.float32()))
+
+
+TRUTH = "_truth"
+"""Ends the name of the column with the features of the original images, as in ``metrics.features``.
+"""
+
+
+KEY = ["cell", "image_id", "draw"]
+
+
+TIMINGS = {"seconds_fit", "seconds_sample", "peak_mib"}
+"""What two honest copies of a row may differ in."""
+
+
+Row = Mapping[str, object]
+
+
+Wanted = Callable[[str], bool]
+"""Which columns are read."""
+
+
+def every_column(column: str) -> bool:
+    return True
+
+
+def wanted_columns(columns: Sequence[str] | None, but: Collection[str]) -> Wanted:
+    names = {*KEY, *(columns or ())}
+    return (lambda name: name not in but) if columns is None else (lambda name: name in names)
+
+
+def complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) -> pd.DataFrame:
+    """The key and the columns asked for, in their order; a name that no row has is a mistake."""
+    missing = sorted({*(columns or ())} - {*frame.columns})
+    if missing and len(frame):
+        raise ValueError(f"no row in {where} has the column {', '.join(missing)}")
+    return frame.reindex(
+        columns=column_order(frame.columns if columns is None else [*KEY, *columns])
+    )
+
+
+def column_order(names: Iterable[str]) -> list[str]:
+    """Fixed columns in their order, then metrics sorted."""
+    given = {*names}
+    return [name for name in FIXED.names if name in given] + sorted(given - {*FIXED.names})
+
+
+def empty_table(wanted: Wanted) -> pa.Table:
+    fields = [field for field in FIXED if wanted(field.name)]
+    return pa.schema(fields).empty_table()
+
+
+def rows_table(chunk: str, rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table of the fixed columns and the metrics."""
+    if not rows:
+        raise ValueError(
+            f"chunk '{chunk}' has no rows; a failed row is a row, with its status and message"
+        )
+    lacking = [name for name in (*KEY, "status") if any(row.get(name) is None for row in rows)]
+    if lacking:
+        raise ValueError(f"chunk '{chunk}' has a row without {', '.join(lacking)}")
+    if len({tuple(row[name] for name in KEY) for row in rows}) < len(rows):
+        raise ValueError(f"chunk '{chunk}' has two rows of the same image and draw")
+    metrics = sorted({name for row in rows for name in row} - {*FIXED.names})
+    schema = pa.schema(
+        [
+            *FIXED,
+            *(pa.field(name, column_type([row.get(name) for row in rows])) for name in metrics),
+        ]
+    )
+    table = pa.Table.from_arrays(
+        [pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema
+    )
+    return table
+
+
+def column_type(values: Sequence[object]) -> pa.DataType:
+    """What the values of a metric, or a trace, are stored as."""
+    if any(isinstance(value, bytes) for value in values):
+        return pa.binary()
+    return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()
