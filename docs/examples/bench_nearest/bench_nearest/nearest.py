@@ -1,6 +1,4 @@
-"""Nearest: the prior's own sample, with the observed pixels of the measurement put back at every
-step.
-"""
+"""Nearest: sample the prior, and put the observed pixels back at every step."""
 
 from __future__ import annotations
 
