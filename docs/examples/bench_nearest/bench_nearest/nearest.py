@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
@@ -29,6 +30,7 @@ class Nearest(Sampler):
 
     steps: int = 100
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         levels = prior.grid(self.steps)
         # Start from pure noise.
