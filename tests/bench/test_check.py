@@ -425,6 +425,9 @@ def test_an_undescribed_setting_is_named():
     [
         ({"steps": 3, "zeta": 1}, "preset odd sets zeta"),
         ({"eta": 7.0}, "eta 7.0 is outside [0, 1]"),
+        ({"instead_of": "fsat", "when": "latent"}, "preset odd says instead_of: fsat"),
+        ({"instead_of": "fast"}, "preset odd says instead_of: fast and when: None"),
+        ({"instead_of": "odd", "when": "latent"}, "preset odd says instead_of: odd"),
     ],
 )
 def test_a_preset_that_does_not_build_is_named(values, reason):
