@@ -165,9 +165,12 @@ def _run(overrides: list[str]) -> int:
     from posterior_bench.bench.cli.finish import finish, finish_elsewhere
     from posterior_bench.bench.config.plugins import admit_of
     from posterior_bench.bench.engine import trackers
+    from posterior_bench.bench.engine.job import unchecked
 
     if not app.OUTCOMES:
-        admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
+        admit_of(
+            unchecked(app.SWEEPS[-1])
+        )  # the jobs ran elsewhere, but the user has named them here
     good = (
         finish(app.OUTCOMES, display.SWEEP.cells)
         if app.OUTCOMES
@@ -311,9 +314,9 @@ def _export_masks(overrides: list[str]) -> int:
     checked = check([override for override in overrides if override not in truth])
     from posterior_bench.bench.cli.export_masks import export_masks
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    export_masks(plain(compose(checked)[0]), truth=truth[-1:] == ["truth=true"])
+    export_masks(job_of(compose(checked)[0]), truth=truth[-1:] == ["truth=true"])
     return 0
 
 
@@ -340,17 +343,17 @@ def _train(overrides: list[str]) -> int:
 
     checked = check(overrides)
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    config = plain(compose(checked)[0])
+    config = job_of(compose(checked)[0])
     if any(override.startswith("solver=") for override in overrides):
         from posterior_bench.bench.training.train_solver import train_solver
 
-        train_solver(config, quiet=bool(config["quiet"]))
+        train_solver(config, quiet=config.quiet)
         return 0
     from posterior_bench.bench.training.train_prior import train_prior
 
-    train_prior(config, quiet=bool(config["quiet"]))
+    train_prior(config, quiet=config.quiet)
     return 0
 
 

@@ -23,7 +23,7 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.conformance.small_problems import Rig, small_prior, snapshot
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.datasets.base import ImageSet
@@ -110,7 +110,7 @@ def cell():
         lines = [f"solver={solver}", f"draws={DRAWS}", "metrics=[psnr]", *more]
         cfg, choices = compose(check(lines))
         images = {"shape": list(prior.image_shape), "classes": 0, "images": 1}
-        config = {**plain(cfg), "data": {"_target_": "bench.standin.StandIn", **images}}
+        config = {**job_of(cfg), "data": {"_target_": "bench.standin.StandIn", **images}}
         return config, choices, on_flat(config, prior)
 
     return make
@@ -147,7 +147,7 @@ def a_row(
     """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
     real = on_flat(config, session.prior)
-    found = solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
+    found = solve(real, real.measure(real.images.ids[:1]), config.draws, config.draws, None)
     return real.solver, found[0]
 
 
@@ -214,7 +214,7 @@ def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     """Steps that the user gave stay, and the rows say what was spent and in which unit."""
     config, _, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
     work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
-    config = {**config, "solver": {**config["solver"], **work}}
+    config = {**config, "solver": {**config.solver, **work}}
     real = on_flat(config, session.prior)
     with pytest.raises(
         BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"

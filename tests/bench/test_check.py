@@ -543,7 +543,7 @@ def test_every_shipped_solver_keeps_its_promises_on_every_prior(name):
 
 def test_a_required_setting_that_is_missing_skips_the_run():
     config = config_of("ddnm")
-    config["solver"] = {**config["solver"], "eta": "???"}
+    config.solver = {**config.solver, "eta": "???"}
     report = check_solver("ddnm", config)
     assert report.failures == []
     assert {(r.status, r.reason) for r in report.columns["run"]} == {
@@ -596,7 +596,7 @@ def test_another_operator_checks_what_it_can():
     assert Result("masks", SKIPPED, "the operator takes no mask") in report.columns["exact"]
     noisy = {
         **config,
-        "operator": {**config["operator"], "sigma": 0.1},
+        "operator": {**config.operator, "sigma": 0.1},
     }  # its DDNM+ form knows masks alone
     (refused,) = check_solver("ddnm", noisy, priors=["exact"]).columns["run"]
     assert refused.status == SKIPPED
@@ -615,7 +615,7 @@ def test_a_missing_package_skips_the_run(monkeypatch):
 
 def test_a_class_that_cannot_be_imported_is_a_failure():
     config = config_of("ddnm")
-    config["solver"] = {**config["solver"], "_target_": "solvers.nowhere.Nobody"}
+    config.solver = {**config.solver, "_target_": "solvers.nowhere.Nobody"}
     assert "solvers.nowhere" in check_solver("ddnm", config).failures[0][1].reason
 
 

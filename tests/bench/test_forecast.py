@@ -110,7 +110,7 @@ def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None
     )
     _, _, session = cell(name, *few, kind=kind)
     row = solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
-    found = count(session.solver, Kind.of(session.prior), session.config["operator"], 60.0).of_row(
+    found = count(session.solver, Kind.of(session.prior), session.config.operator, 60.0).of_row(
         DRAWS
     )
     assert found == {key: pytest.approx(row[key]) for key in found}
@@ -319,7 +319,7 @@ def test_cells_composed_together_are_those_of_hydra() -> None:
         cfg, expected = compose(check(lines, study_sweep=True))
         assert config == OmegaConf.to_container(cfg, resolve=True)
         assert choices == expected
-        assert config["solver"]["guidance"] == 2
+        assert config.solver["guidance"] == 2
 
 
 def test_rows_share_their_fit() -> None:

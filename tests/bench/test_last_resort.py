@@ -306,9 +306,9 @@ def test_a_metric_that_cannot_score_the_images_is_refused_before_anything_is_dec
 
 def exportable(command: Command, photos: Path, *more: str) -> dict[str, Any]:
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    return plain(compose([*command("blended", "data.images=1"), *more])[0])
+    return job_of(compose([*command("blended", "data.images=1"), *more])[0])
 
 
 @pytest.mark.parametrize("length", [1, 244, 251])

@@ -32,7 +32,7 @@ def test_the_solver_of_the_page_runs_and_keeps_every_promise(tmp_path: Path) -> 
     (tmp_path / "mymethod.py").write_text(code, encoding="utf-8")
     overrides = check([f"solver={tmp_path}/mymethod.py:MyMethod"])
     config = OmegaConf.to_container(compose(overrides)[0], resolve=True)
-    admit(config["plugins"])
+    admit(config.plugins)
     report = check_solver("mymethod", config, priors=["exact"])
     assert report.failures == [] and report.warnings == []
     assert any(result.status == "pass" for result in report.columns["exact"])

@@ -16,7 +16,9 @@ from posterior_bench.bench.config.cell import label
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.image_folders import following, remedy
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import _say, plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import _say
 
 PRIOR = ("prior=smooth", "prior.shape=[1,16,16]")
 REST = ("solver=blended", "metrics=[psnr]", "draws=1", "quiet=true")
@@ -80,7 +82,7 @@ def test_photographs_masks_and_a_model_run_at_the_first_try(
 
 
 def _data(photos: Path, *more: str) -> dict[str, Any]:
-    return plain(compose(overrides(photos, *more))[0])["data"]
+    return job_of(compose(overrides(photos, *more))[0])["data"]
 
 
 def test_what_is_given_stays(photos: Path) -> None:

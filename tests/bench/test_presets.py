@@ -28,7 +28,8 @@ from posterior_bench.bench.config.presets import (
     settings,
 )
 from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
-from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.priors.load import save
 from posterior_bench.solvers.dps import DPS
 
@@ -259,7 +260,7 @@ def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
 
 def test_a_cell_records_the_value_of_every_setting(command) -> None:
     plan = planned(command("dps"))
-    node = plan.cell.config["solver"]
+    node = plan.cell.config.solver
     recorded = settings(node["presets"][node["preset"]])
     assert {*recorded} == {f.name for f in fields(DPS)}
     # what was recorded before presets listed differences: every preset with every setting
@@ -295,9 +296,9 @@ line changes it, and studies on disk would be computed again. A name may only ch
 @pytest.mark.parametrize(("typed", "preset", "name"), GOLDEN)
 def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
     cfg, chosen = compose(check(typed.split()))
-    config = plain(cfg)
-    config["solver"] = suited(config["solver"], config["prior"], config["data"])
-    assert config["solver"]["preset"] == preset
+    config = job_of(cfg)
+    config.solver = suited(config.solver, config.prior, config.data)
+    assert config.solver["preset"] == preset
     assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
 
@@ -319,7 +320,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
 ) -> None:
     of_churches = latent_command("dps", named(latent_prior, tmp_path, "lsun_church"))
     _, plan = prepare(*compose(check(of_churches)), write=False)
-    assert plan.cell.config["solver"]["preset"] == "vipaint_paper_latent"
+    assert plan.cell.config.solver["preset"] == "vipaint_paper_latent"
     assert (
         plan.cell.identity["variant"] == "steps=4"
     )  # the preset is the one for this prior, so it is no variant
@@ -350,8 +351,8 @@ def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command
 
 def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     cfg, chosen = compose(check(command()))
-    config = plain(cfg)
-    solver = config["solver"]
+    config = job_of(cfg)
+    solver = config.solver
     renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
     other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
     assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name

@@ -16,7 +16,7 @@ import yaml
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.trained_modules import ModulesFolder, load_modules
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.training import train_solver
 from posterior_bench.datasets.base import ImageSet
@@ -246,9 +246,9 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
 
 
 def compose_config(*more: str) -> dict:
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    return plain(compose(["solver=latentpaint", *more])[0])
+    return job_of(compose(["solver=latentpaint", *more])[0])
 
 
 def test_missing_modules_are_refused_before_any_work(tmp_path):

@@ -28,7 +28,8 @@ from posterior_bench.bench.config.compose import compose  # noqa: E402
 from posterior_bench.bench.config.overrides import check  # noqa: E402
 from posterior_bench.bench.engine import ray_actors, ray_pool, serial  # noqa: E402 (the threads of torch are set before it is imported)
 from posterior_bench.bench.engine.plan import CellPlan, Chunk  # noqa: E402
-from posterior_bench.bench.engine.run import prepare, run_job  # noqa: E402
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import run_job  # noqa: E402
 
 SLEEPER = '''\
 import time
