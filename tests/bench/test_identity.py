@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -557,7 +557,9 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
         }
         filled |= {"sha256": "0" * 64} if "sha256" in node else {}
         filled |= {"images": 8} if "images" in node else {}  # of a folder, the plan counts them
-        cell = cell_of({**config, group: filled}, {**choices, group: path.stem}, "x:1", ["1"])
+        cell = cell_of(
+            replace(config, **{group: filled}), {**choices, group: path.stem}, "x:1", ["1"]
+        )
         assert SECRET not in json.dumps(cell.identity), path
     assert SECRET not in json.dumps(hashed, default=str) and (hashed or group == "prior")
     assert seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.measurement import measure
 from posterior_bench.bench.external.content import hidden_share, mask_content
@@ -32,8 +34,8 @@ def stack(tmp_path: Path) -> np.ndarray[Any, Any]:
     return masks
 
 
-def _config(path: Path, **mask: Any) -> dict[str, Any]:
-    return {
+def _config(path: Path, **mask: Any) -> JobConfig:
+    node = {
         "solver": {"_target_": "solvers.blended.Blended"},
         "data": {"_target_": "datasets.fashion.Fashion", "images": 5},
         "mask": {
@@ -47,8 +49,8 @@ def _config(path: Path, **mask: Any) -> dict[str, Any]:
         "prior": {"_target_": "priors.mixtures.g2"},
         "seed": 0,
         "draws": 1,
-        "budget": None,
     }
+    return JobConfig.of(node)
 
 
 def test_images_take_masks_by_their_place_in_the_set(
@@ -71,7 +73,7 @@ def test_cells_belong_to_the_content(images: Fashion, stack: Any, tmp_path: Path
     def planned(path: Path) -> Any:
         config = _config(path)
         return cell_of(
-            mask_content(config, build(config.mask), images),
+            config.with_settings("mask", mask_content(config, build(config.mask), images)),
             choices,
             images.name,
             images.content(images.ids[:4]),
@@ -102,7 +104,7 @@ def test_refused_before_any_work(images: Fashion, stack: Any, tmp_path: Path) ->
             r"has sha256 [0-9a-f]{64}, not 0{64}: it has changed",
         ),
         (
-            {**_config(tmp_path), "mask": {"_target_": "masks.box.Box", "side": 40}},
+            replace(_config(tmp_path), mask={"_target_": "masks.box.Box", "side": 40}),
             "does not fit into 28",
         ),
     ):

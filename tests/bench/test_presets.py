@@ -3,7 +3,7 @@ that it does not."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,9 +266,9 @@ def test_a_cell_records_the_value_of_every_setting(command) -> None:
     # what was recorded before presets listed differences: every preset with every setting
     bare = option("solver", "dps").content
     whole = {name: {**said, **effective(bare, name)} for name, said in bare["presets"].items()}
-    old = {**plan.cell.config, "solver": {**node, "presets": whole}}
+    old = plan.cell.config.with_settings("solver", {"presets": whole})
     assert variant_of(old, "dps") == plan.cell.identity["variant"]
-    assert arguments(old["solver"]) == arguments(node)
+    assert arguments(old.solver) == arguments(node)
 
 
 GOLDEN = [
@@ -297,7 +297,7 @@ line changes it, and studies on disk would be computed again. A name may only ch
 def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
     cfg, chosen = compose(check(typed.split()))
     config = job_of(cfg)
-    config.solver = suited(config.solver, config.prior, config.data)
+    config = replace(config, solver=suited(config.solver, config.prior, config.data))
     assert config.solver["preset"] == preset
     assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
@@ -305,7 +305,7 @@ def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
 # -- a run -----------------------------------------------------------------------------------------
 
 
-def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
+def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
     """The tiny latent prior under another name in its ``prior.json``."""
     from posterior_bench.priors.load import load
 
@@ -313,8 +313,8 @@ def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
 
 
 def test_a_folder_goes_by_the_name_in_its_prior_json(
-    latent_command,  # noqa: F811
-    latent_prior,  # noqa: F811
+    latent_command,
+    latent_prior,
     tmp_path,
     capsys,
 ) -> None:
@@ -336,7 +336,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
     assert capsys.readouterr().err == ""
 
 
-def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:  # noqa: F811
+def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:
     loud = [o for o in latent_command("dps") if not o.startswith("quiet")]
     plan = run([*loud, "quiet=false"]).plan
     said = "dps runs preset fast_latent, chosen for fashion_latent, not for tiny (no preset is)"
@@ -354,7 +354,7 @@ def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     config = job_of(cfg)
     solver = config.solver
     renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
-    other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
+    other = config.with_settings("solver", {"preset": f"{solver['preset']}_", "presets": renamed})
     assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name
 
 

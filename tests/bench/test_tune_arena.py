@@ -14,6 +14,7 @@ from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, standard
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import settings as settings_of
 from posterior_bench.bench.engine.arena import build_images
 from posterior_bench.bench.engine.job import job_of
@@ -25,7 +26,7 @@ from posterior_bench.operators.projection import Projection
 NOISE = 0.05
 
 
-def composed(data: str, *overrides: str) -> dict:
+def composed(data: str, *overrides: str) -> JobConfig:
     return job_of(
         compose([f"data=arena/{data}", "solver=exact", "metrics=energy_distance", *overrides])[0]
     )
