@@ -11,7 +11,6 @@ kept in the user's cache folder by a hash of the prompt and of the files of the 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -19,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.external.models import users_cache
@@ -46,31 +45,38 @@ _VERSION = 1
 """Of the way prompts are embedded; another one makes kept embeddings worthless."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {USAGE}")
+def embed_prompts(folder: Path, prompts_file: Path, target: Path) -> Path:
+    """Embed prompts with the text encoders of a pipeline and write them to a file.
 
+    The file holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32. Its
+    metadata hold ``prompts``, a JSON list of the K prompts in the order of the file; the empty
+    prompt is last where it was not in it.
 
-def embed_prompts(arguments: Sequence[str]) -> Path:
-    """Embed as the command line says; returns the file.
+    Parameters
+    ----------
+    folder : Path
+        The folder of the pipeline with its text encoders.
+    prompts_file : Path
+        A text file, one prompt a line.
+    target : Path
+        The new file; its name ends in ``.safetensors``.
 
-    It holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32, and in
-    its metadata ``prompts``, a JSON list of the K prompts in the order of the file, the empty one
-    last where it was not in it. Raises UserError for a wrong command line, for files that are
-    missing or no text encoders, where the target is there already, and without the package
-    transformers.
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or is no text encoder, if the target exists, or if the package
+        transformers is absent.
     """
-    parser = _Parser(prog="bench embed-prompts", add_help=False, allow_abbrev=False)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--to", type=Path, required=True)
-    given = parser.parse_args(list(arguments))
-    folder, target = given.folder, given.to
     if target.suffix != ".safetensors":
         raise UserError(f"--to {target}: the name must end in .safetensors")
     if target.exists():
         raise UserError(f"{target} is there already; choose another --to, or remove it")
-    prompts, embed = read_prompts(given.prompts), _family(folder)
+    prompts, embed = read_prompts(prompts_file), _family(folder)
     return _write(target, embed(folder, prompts), prompts)
 
 
