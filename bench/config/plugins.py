@@ -97,29 +97,6 @@ def admit_of(config: Mapping[str, Any]) -> None:
     admit(config.get("plugins") or (), said)
 
 
-READING = ("plugins", "trust_file")
-"""Settings of every verb that reads a study folder."""
-
-
-def admit_typed(arguments: Iterable[str]) -> list[str]:
-    """Admit what the command line of a reading verb names, and nothing else; returns its other
-    arguments.
-    """
-    rest, names, programs = [], [], False
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if not sign or key not in READING:
-            rest.append(argument)
-        elif key == "plugins":
-            names = [part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip()]
-        elif value not in ("true", "false"):
-            raise UserError(f"{argument}: trust_file takes true or false")
-        else:
-            programs = value == "true"
-    admit(names, programs)
-    return rest
-
-
 def demand_trusted(config: Mapping[str, Any]) -> None:
     """UserError where a recorded configuration says that a file is a program to be run, and nobody
     typed that here.
