@@ -32,6 +32,7 @@ from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.presets import effective
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import read_yaml
@@ -204,7 +205,7 @@ class Tried:
         objective = pd.DataFrame(
             {" ".join(p): cell.groupby("image_id")[OBJECTIVE].mean() for p, cell in cells.items()}
         )
-        passes = float((rows["nfe"] + rows["nge"]).mean())
+        passes = float(total_passes(rows["nfe"], rows["nge"]).mean())
         return cls(setting, objective, passes, int((rows["status"] != "ok").sum()))
 
     @property

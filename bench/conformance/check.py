@@ -46,7 +46,9 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import foreign
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
-from posterior_bench.bench.engine.worker import Measurement, one_line, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.bench.external.models import with_served
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixture import MixturePrior

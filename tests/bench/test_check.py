@@ -47,7 +47,7 @@ from posterior_bench.bench.conformance.small_problems import (
     small_prior,
 )
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.worker import Measurement
+from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixtures import smooth

@@ -13,7 +13,9 @@ from tests.bench.harness import run
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import suited
 from posterior_bench.bench.config.catalog import show
-from posterior_bench.bench.engine.worker import Session, perceptual_distance, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.metric_networks import perceptual_distance
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.latents import KL
 from posterior_bench.priors.load import save
