@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis.columns import to_csv
 from posterior_bench.bench.analysis.families import ALPHA, family
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
 from posterior_bench.bench.analysis.study_cells import (
@@ -30,14 +29,6 @@ from posterior_bench.bench.analysis.study_cells import (
 )
 from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.atomic import write_atomic
-from posterior_bench.bench.store.study_files import check_study
-
-USAGE = "bench diff STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]"
-
-
-GIVEN = ("metric", "out")
-
 
 COLUMNS = [
     "solver",
@@ -131,37 +122,6 @@ class Difference:
         if len(order) > _LISTED:
             lines.append(f"  and {len(order) - _LISTED} more; out=FILE.csv writes them all")
         return lines
-
-
-def command(arguments: Sequence[str]) -> str:
-    """Compare as the command line says, write the table to ``out=``, and return the text to print.
-
-    Raises
-    ------
-    UserError
-        For a folder that is no study, and for an unknown setting or metric.
-    """
-    folders, given = _parsed(arguments)
-    found = diff(folders[0], folders[1], given.get("metric"))
-    if out := given.get("out"):
-        try:
-            write_atomic(Path(out), to_csv(found.table))
-        except OSError as error:
-            raise UserError(f"out={out} cannot be written: {error.strerror}") from None
-    return found.text()
-
-
-def _parsed(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    folders = [Path(argument) for argument in arguments if "=" not in argument]
-    if len(folders) != 2:
-        raise UserError(f"'diff' takes two study folders: {USAGE}")
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    for key in given:
-        if key not in GIVEN:
-            raise unknown("setting of diff", key, GIVEN)
-    for folder in folders:
-        check_study(folder)
-    return folders, given
 
 
 def diff(a: Path, b: Path, metric: str | None = None) -> Difference:

@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from posterior_bench.bench.analysis import figures, leaderboard
-from posterior_bench.bench.cli import status
+from posterior_bench.bench.cli import study_status
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -25,9 +24,6 @@ from posterior_bench.bench.pages import report
 from posterior_bench.bench.pages.contact_sheet import contact_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.bench.store.read_study import read_study
-
-if TYPE_CHECKING:
-    pass
 
 SHEET_CELLS, SHEET_IMAGES = 24, 8
 """At most on one contact sheet; the sheet itself shows fewer images of more cells."""
@@ -118,13 +114,13 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
     board = leaderboard.write(study)
     figures.write(study, board)
     page = report.write(study, board)[0] if config.report else None
-    cells = status.read(study)
+    cells = study_status.read(study)
     if not config.quiet:
         _show(
             board,
             {
                 "leaderboard": study / "leaderboard.csv",
-                "status": status.summary(cells),
+                "status": study_status.summary(cells),
                 "report": page,
             },
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from posterior_bench.bench.config.class_source import PACKAGE, PLACES
+from posterior_bench.bench.config.class_source import PACKAGE, module_of
 from posterior_bench.bench.config.plugins import in_file, packages
 from posterior_bench.bench.config.presets import HARNESS_KEYS, choose, completed, effective, usual
 from posterior_bench.bench.core.errors import UserError
@@ -37,7 +37,7 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     ours = module.split(".")[0] in PACKAGES
-    imported = f"{ROOT}.{PLACES.get(module, module)}" if ours else module
+    imported = f"{ROOT}.{module_of(path)}" if ours else module
     try:
         with foreign():
             found_there = getattr(importlib.import_module(imported), name)

@@ -20,12 +20,13 @@ PACKAGE = "posterior_bench"
 
 PLACES = {
     "bench.arena": "bench.engine.arena",
-    "bench.executors": "bench.engine.executors",
+    "bench.executors.Serial": "bench.engine.serial",
+    "bench.executors.RayActors": "bench.engine.ray_actors",
     "bench.external": "bench.external.folder",
     "bench.standin": "bench.config.standin",
     "bench.torchscript": "bench.external.torchscript",
 }
-"""Where the modules lie that a ``_target_`` names in short.
+"""The modules of classes that a ``_target_`` names in short, by its module or its whole path.
 
 The names are part of the identity of a cell, so they stay when a module moves.
 """
@@ -53,7 +54,16 @@ def class_node(module: str, name: str) -> tuple[Definition | None, ast.Module]:
         The definition, None where there is none, and the module that holds it.
     """
     code = None if module else in_file(name)
-    return _find(code.tree(), code.name) if code else _find(_tree(module), name)
+    if code:
+        return _find(code.tree(), code.name)
+    path = f"{module}.{name}".removeprefix(f"{PACKAGE}.")
+    return _find(_tree(module_of(path)), name)
+
+
+def module_of(target: str) -> str:
+    """Return the module that holds the class of a ``_target_``, both without the root package."""
+    module = target.rpartition(".")[0]
+    return PLACES.get(target, PLACES.get(module, module))
 
 
 def class_defaults(target: str) -> Mapping[str, Any]:
@@ -127,7 +137,7 @@ def _plain(value: Any) -> Any:
 def _tree(module: str) -> ast.Module:
     """The syntax tree of one of our modules or of a plugin; an empty one where there is no file."""
     module = module.removeprefix(f"{PACKAGE}.")
-    package, *rest = PLACES.get(module, module).split(".")
+    package, *rest = module.split(".")
     roots = {plugin.package: plugin.root for plugin in installed().values()}
     place = roots.get(package, ROOT / package).joinpath(*rest)
     sources = (place.with_suffix(".py"), place / "__init__.py")

@@ -96,29 +96,6 @@ def admit_of(config: JobConfig) -> None:
     admit(config.plugins or (), programs)
 
 
-READING = ("plugins", "trust_file")
-"""Settings of every verb that reads a study folder."""
-
-
-def admit_typed(arguments: Iterable[str]) -> list[str]:
-    """Admit what the command line of a reading verb names, and nothing else; returns its other
-    arguments.
-    """
-    rest, names, programs = [], [], False
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if not sign or key not in READING:
-            rest.append(argument)
-        elif key == "plugins":
-            names = [part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip()]
-        elif value not in ("true", "false"):
-            raise UserError(f"{argument}: trust_file takes true or false")
-        else:
-            programs = value == "true"
-    admit(names, programs)
-    return rest
-
-
 def demand_trusted(nodes: Iterable[Node]) -> None:
     """Raise UserError for a node of a study that runs a program, unless the reader trusts it.
 

@@ -575,26 +575,31 @@ def _examine(promise: Promise, subject: Code | Subject) -> Result:
 # -- solvers of the configuration ------------------------------------------------------------------
 
 
-def reports(overrides: Sequence[str]) -> Iterator[Report]:
-    """A report for every solver that ``solver=`` names: one, several between commas, or ``all``.
+def reports(solvers: str, overrides: Sequence[str] = ()) -> Iterator[Report]:
+    """Check solvers one after the other.
 
-    ``prior=`` checks on that prior instead of the small ones. Raises UserError for what is unknown,
-    before any work.
+    Parameters
+    ----------
+    solvers : str
+        One solver, several between commas, or ``all``.
+    overrides : sequence of str, default ()
+        Settings of a run. ``prior=`` checks on that prior instead of the small ones.
+
+    Returns
+    -------
+    iterator of Report
+        The report of every solver.
+
+    Raises
+    ------
+    UserError
+        If a name or setting is unknown; before any work.
     """
-    given = dict(override.partition("=")[::2] for override in overrides)
-    if "solver" not in given:
-        raise UserError(
-            "'check' takes solver=NAME or solver=all, for example: bench check solver=dps"
-        )
-    names = (
-        list(options("solver", plugins=()))
-        if given["solver"] == "all"
-        else given["solver"].split(",")
-    )
-    others = [override for override in overrides if not override.startswith("solver=")]
-    jobs = [(name, check_overrides([f"solver={name}", *others])) for name in names]
-    own = frozenset(key.removeprefix("solver.") for key in given if key.startswith("solver."))
-    return (_report(name, checked, "prior" in given, own) for name, checked in jobs)
+    keys = {override.partition("=")[0] for override in overrides}
+    names = list(options("solver", plugins=())) if solvers == "all" else solvers.split(",")
+    jobs = [(name, check_overrides([f"solver={name}", *overrides])) for name in names]
+    own = frozenset(key.removeprefix("solver.") for key in keys if key.startswith("solver."))
+    return (_report(name, checked, "prior" in keys, own) for name, checked in jobs)
 
 
 def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[str]) -> Report:

@@ -39,14 +39,20 @@ class Session:
     one it names.
     """
 
-    def __init__(self, config: JobConfig, device: str, prior: Prior | None = None):
+    def __init__(
+        self,
+        config: JobConfig,
+        device: str,
+        prior: Prior | None = None,
+        images: ImageSet | None = None,
+    ):
         self.config, self.device = config, device
         self.execution = config.execution
         admit_of(config)
         self.mask: MaskGenerator = build(config.mask)
         self.solver: Solver = build(config.solver)
         self.prior: Prior = shared("prior", config.prior, device) if prior is None else prior
-        self.images: ImageSet = build_images(config.data, self.prior, config.seed)
+        self.images: ImageSet = images or build_images(config.data, self.prior, config.seed)
         self.told = Conditioning(config.data, self.images, self.prior, config.prior.get("path"))
         nodes = config.metrics.items()
         self.metrics: dict[str, AnyMetric] = {
@@ -96,6 +102,11 @@ class Session:
         )
         if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
             raise Inapplicable(problem)
+        self.check_metrics()
+
+    def check_metrics(self) -> None:
+        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
+        has = self.prior.caps | target(self.config.operator).caps
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:

@@ -71,36 +71,27 @@ class Need:
     workers: int
 
 
-def doctor(arguments: Sequence[str]) -> int:
-    """Examine one configuration, each of a sweep, or a study; print what was found. 0 if nothing is
-    missing, else 2.
+def doctor(jobs: Sequence[Sequence[str]], machine: Machine) -> int:
+    """Examine jobs for a machine and print the findings.
 
-    ``memory=``, ``gpus=`` and ``device=`` describe the machine that the run is meant for, where it
-    is not this one.
+    Parameters
+    ----------
+    jobs : sequence of sequence of str
+        The settings of every job, as Hydra gets them.
+    machine : Machine
+        The machine that the run is meant for.
+
+    Returns
+    -------
+    int
+        0 if nothing is missing, else 2.
     """
-    machine, rest = Machine.of(arguments)
-    jobs = _jobs(rest)
     visit = Visit(machine, several=len(jobs) > 1)
     findings = list(
         dict.fromkeys([*(f for overrides in jobs for f in visit.cell(overrides)), *visit.summary()])
     )
     _print(findings)
     return BAD_INPUT if any(finding.state == "missing" for finding in findings) else 0
-
-
-def _jobs(arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: one, one for every combination of the comma lists of ``-m``, or
-    all of a study.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    from posterior_bench.bench.config.overrides import check
-    from posterior_bench.bench.config.studies import cells, expand
-
-    given = get_args_parser().parse_args(list(arguments))
-    for sweep in expand(given.overrides):
-        check(sweep, given.multirun, study_sweep=True)
-    return [check(cell, study_sweep=True) for cell in cells(given.overrides)]
 
 
 def examine(overrides: Sequence[str]) -> Iterator[Finding]:
@@ -322,7 +313,7 @@ def _images(config: JobConfig, prior: Prior | None) -> tuple[ImageSet | None, li
     if prior is None and target(node) is PriorDraws:
         return None, [Finding("data", "warning", "is drawn from the prior, which is missing")]
     seed = config.seed
-    images, problem = _attempt(lambda: build_images(node, prior, seed))  # type: ignore[arg-type]
+    images, problem = _attempt(lambda: build_images(node, prior, seed))
     if problem:
         return None, [
             Finding(

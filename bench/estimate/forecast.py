@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,62 +94,10 @@ class Ask:
     max_seconds: float = 120.0
     max_memory: float | None = None
 
-    @classmethod
-    def parted(cls, lines: Sequence[str]) -> tuple[Ask, list[str]]:
-        """The settings of ``plan`` among overrides, and the others. Raises UserError for a wrong
-        value.
-        """
-        given, rest = {}, []
-        for line in lines:
-            key, equals, value = line.partition("=")
-            if equals and key in cls.__dataclass_fields__:
-                given[key] = _READ[key](key, value)
-            else:
-                rest.append(line)
-        return cls(**given), rest
-
     @property
     def memory(self) -> int:
         """``max_memory``, or half of what is free on the device."""
         return int(self.max_memory if self.max_memory is not None else _free_memory() / 2)
-
-
-def _word(key: str, value: str) -> str:
-    if value not in (valid := ("calls", "none", "rows")):
-        raise UserError(f"{key}={value}: {key} takes {', '.join(valid)}")
-    return value
-
-
-def _positive(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = _NAN
-    if not 0 < number < math.inf:
-        raise UserError(f"{key}={value}: {key} takes a number of seconds above 0")
-    return number
-
-
-def _bytes(key: str, value: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|GB|MiB|MB)", value)
-    if found is None or float(found[1]) == 0:
-        raise UserError(f"{key}={value}: {key} takes a size such as 8GiB or 500MiB")
-    return float(found[1]) * {"GiB": 2**30, "GB": 1e9, "MiB": 2**20, "MB": 1e6}[found[2]]
-
-
-def _study(key: str, value: str) -> str:
-    if not Path(value, "cells").is_dir():
-        raise UserError(f"{key}={value}: {key} takes a study folder, and this one holds no cells/")
-    return value
-
-
-_READ: Mapping[str, Any] = {
-    "measure": _word,
-    "seconds_pass": _positive,
-    "timings": _study,
-    "max_seconds": _positive,
-    "max_memory": _bytes,
-}
 
 
 def _device() -> str:
@@ -167,29 +114,23 @@ def _free_memory() -> int:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def command(given: Sequence[str]) -> int:
-    """The verb ``plan``: one cell in full, or a line for every cell of a study or sweep
-    (``-m``).
-    """
-    from hydra._internal.utils import get_args_parser
+def print_single(checked: list[str], overrides: list[str], ask: Ask) -> None:
+    """Print the plan of one cell and its cost.
 
-    from posterior_bench.bench.config.studies import cells, expand
-    from posterior_bench.bench.core.terminal import out
+    Parameters
+    ----------
+    checked : list of str
+        Settings of the cell as Hydra gets them.
+    overrides : list of str
+        The same settings as they were typed.
+    ask : Ask
+        Settings of the estimate.
 
-    ask, lines = Ask.parted(given)
-    parsed = get_args_parser().parse_args(lines)
-    for sweep in expand(parsed.overrides):
-        check(sweep, parsed.multirun, study_sweep=True)
-    singles = cells(parsed.overrides)
-    if len(singles) > 1:
-        out.print(forecast(singles, ask))
-        return 0
-    return _single(check(singles[0], study_sweep=True), singles[0], ask)
-
-
-def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
-    """One cell: its plan, and what it will cost; also where it cannot run here, before the reason
-    why.
+    Raises
+    ------
+    UserError
+        If the cell cannot run here. Where only its prior or images are absent, the cost is printed
+        before.
     """
     from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.estimate.one_cell import describe
@@ -205,7 +146,6 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
     out.print(text, markup=False, highlight=False)
     (line,) = forecasted([overrides], ask)
     out.print("\n".join(_in_words(line, ask)), markup=False, highlight=False)
-    return 0
 
 
 def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
@@ -436,7 +376,7 @@ class Estimator:
             try:
                 if unset:
                     raise UserError(f"data.{unset[0]} is not set; give data.{unset[0]}=VALUE")
-                self.images[key] = build_images(node, known.prior, config.seed)  # type: ignore[arg-type]
+                self.images[key] = build_images(node, known.prior, config.seed)
             except (UserError, OSError, ValueError, ImportError) as error:
                 self.images[key] = str(error).splitlines()[0]
         return self.images[key]

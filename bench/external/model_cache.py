@@ -208,7 +208,7 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     text, target = room / "prompts.txt", room / "prompts.safetensors"
     text.write_text("\n", encoding="utf-8")
     try:
-        return embed_prompts([str(folder), "--prompts", str(text), "--to", str(target)])
+        return embed_prompts(folder, text, target)
     except UserError as error:
         where = shlex.quote(str(folder))
         raise UserError(

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from posterior_bench.bench.core.errors import FAILED, UserError
 from posterior_bench.bench.store.copies import DifferentCopies
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import planned_cells, read_cell
@@ -129,18 +128,3 @@ def _merge(store: RowStore, chunks: Sequence[str]) -> None:
 
 def _files(store: RowStore) -> list[Path]:
     return [*store.shards(), *store.packs()]
-
-
-def command(arguments: Sequence[str]) -> int:
-    """Run ``bench compact``: 0 if every cell is finished and sound, else 1."""
-    from posterior_bench.bench.core.terminal import out
-
-    if len(arguments) != 1:
-        raise UserError("'compact' takes one study folder, for example: bench compact runs/default")
-    cells = compact(Path(arguments[0]))
-    for cell in cells:
-        if cell.left:
-            out.print(f"{cell.cell} left as it is: {cell.left}", markup=False)
-    before, after = sum(cell.before for cell in cells), sum(cell.after for cell in cells)
-    out.print(f"{len(cells)} cells: {before} files of rows before, {after} now")
-    return FAILED if any(cell.left for cell in cells) else 0
