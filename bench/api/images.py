@@ -19,7 +19,6 @@ from posterior_bench.bench.api.configuration import configured
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import are_drawn, build_images
 from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.run import plain
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.crops import CROPS
 from posterior_bench.datasets.pixels import eight_bit
@@ -113,16 +112,16 @@ def load_images(
     >>> images.ids, tuple(images.pixels.shape)
     (('test-00000', 'test-00001'), (2, 1, 28, 28))
     """
-    config = plain(
+    config = job_of(
         configured({"data": data}, {"data.images": images, "seed": seed, **(settings or {})})
     )
-    prior = shared("prior", config["prior"], "cpu") if are_drawn(config["data"]) else None
-    source: ImageSet = build_images(config["data"], prior, seed)
+    prior = shared("prior", config.prior, "cpu") if are_drawn(config.data) else None
+    source: ImageSet = build_images(config.data, prior, seed)
     if not 0 < images <= len(source):
         raise UserError(
             f"images={images}: data={data} has {len(source)} images; give 1 to {len(source)}"
         )
-    return Images(source, tuple(source.ids[:images]), config["data"])
+    return Images(source, tuple(source.ids[:images]), config.data)
 
 
 def as_images(picture: Picture | Images, size: int | None = None) -> Images:

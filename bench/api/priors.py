@@ -12,7 +12,7 @@ import torch
 from posterior_bench.bench.api.configuration import configured
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.priors.base import Prior
 
 _OPTIONS: WeakKeyDictionary[Prior, Mapping[str, Any]] = WeakKeyDictionary()
@@ -50,16 +50,16 @@ def load_prior(
     >>> prior.image_shape, sorted(prior.caps)[:2]
     ((1, 28, 28), ['features', 'grad'])
     """
-    config = plain(configured({"prior": str(prior)}, settings or {}))
+    config = job_of(configured({"prior": str(prior)}, settings or {}))
     try:
         torch.empty(0, device=device)
     except RuntimeError as error:
         raise UserError(f"device={device} cannot be used: {str(error).splitlines()[0]}") from None
     try:
-        loaded: Prior = shared("prior", config["prior"], device)
+        loaded: Prior = shared("prior", config.prior, device)
     except (OSError, ValueError) as error:
         raise UserError(f"prior={prior} cannot be loaded: {error}") from None
-    _OPTIONS[loaded] = config["prior"]
+    _OPTIONS[loaded] = config.prior
     return loaded
 
 

@@ -16,9 +16,10 @@ from typing_extensions import override
 from posterior_bench.bench.api.configuration import configured
 from posterior_bench.bench.api.images import Images, Picture, as_images
 from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.measurement import Measurement, measure
-from posterior_bench.bench.engine.run import plain
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.operators.base import Operator
 
@@ -33,13 +34,13 @@ class Problem:
         The true images. A solver never sees them.
     generator : MaskGenerator
         It draws the mask of every image.
-    config : Mapping[str, Any]
+    config : JobConfig
         The options of mask and operator and the seed, as the command line has them.
     """
 
     images: Images
     generator: MaskGenerator
-    config: Mapping[str, Any]
+    config: JobConfig
 
     def measured(self, ids: Sequence[str], device: str = "cpu") -> Measurement:
         """Return the measurement of some images; it depends on the seed and the ids alone."""
@@ -138,8 +139,10 @@ def observe(
     """
     images = as_images(image, size)
     options = {"operator": operator, **({"mask": mask} if isinstance(mask, str) else {})}
-    config = plain(configured(options, {"operator.sigma": sigma, "seed": seed, **(settings or {})}))
-    generator = build(config["mask"]) if isinstance(mask, str) else _Given(_masks(mask))
+    config = job_of(
+        configured(options, {"operator.sigma": sigma, "seed": seed, **(settings or {})})
+    )
+    generator = build(config.mask) if isinstance(mask, str) else _Given(_masks(mask))
     problem = Problem(images, generator, config)
     try:
         problem.measured(images.ids[:1])

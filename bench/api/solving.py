@@ -18,8 +18,8 @@ from posterior_bench.bench.api.problems import Problem
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import BatchSize, padded
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.metric_networks import checked_metrics
-from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import sample, score_images
 from posterior_bench.priors.base import Prior
@@ -157,9 +157,9 @@ def _session(
     chosen = {} if preset is None else {"solver.preset": preset}
     cfg = configured({"solver": solver}, {"draws": draws, "metrics": {}, **chosen, **settings})
     cfg.prior, cfg.data = dict(option_of(prior)), dict(problem.images.data)
-    cfg.mask, cfg.operator = dict(problem.config["mask"]), dict(problem.config["operator"])
-    cfg.seed = problem.config["seed"]
-    return Session(plain(cfg), str(prior.device), prior, problem.images.source)
+    cfg.mask, cfg.operator = dict(problem.config.mask), dict(problem.config.operator)
+    cfg.seed = problem.config.seed
+    return Session(job_of(cfg), str(prior.device), prior, problem.images.source)
 
 
 def _parts(ids: Sequence[str], size: int) -> Iterator[list[str]]:

@@ -30,9 +30,9 @@ def run(overrides: Sequence[str], truth: bool) -> int:
     # these load torch: a mistake in the settings is answered before
     from posterior_bench.bench.cli.measurement_files import export_masks
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    export_masks(plain(compose(checked)[0]), truth=truth)
+    export_masks(job_of(compose(checked)[0]), truth=truth)
     return 0
 
 

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from posterior_bench.bench.config.build import arguments, build, target
 from posterior_bench.bench.config.image_folders import demand_count
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -30,7 +30,7 @@ from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.engine.plan import writable
 from posterior_bench.bench.engine.scoring import png
-from posterior_bench.bench.external.content import mask_with_content
+from posterior_bench.bench.external.content import mask_content
 from posterior_bench.bench.external.image_files import answer_names
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.datasets.base import ImageSet
@@ -57,28 +57,28 @@ LEGEND = {
 }
 
 
-def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
+def export_masks(config: JobConfig, truth: bool = False) -> Path:
     """Write masks, observed images and ``index.json`` / ``index.csv`` to the folder ``out``, which
     is returned.
 
     Raises UserError without ``out``, where it holds files already, and for operators that keep no
     pixels.
     """
-    if config["out"] is None:
+    if config.out is None:
         raise UserError("'export-masks' needs a folder for its files: give out=DIR")
-    if "mask" not in target(config["operator"]).caps:
+    if "mask" not in target(config.operator).caps:
         raise UserError(
             "'export-masks' writes masks, and this operator has none; use operator=inpainting"
         )
-    folder = Path(config["out"])
+    folder = Path(config.out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
     data = _images(config)
-    count = int(config["data"]["images"])
+    count = config.images
     demand_count(count, len(data))
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
-    mask = build(config["mask"])
-    mask_with_content(config, mask, data)
+    mask = build(config.mask)
+    mask_content(config, mask, data)
     _demand_short(names.values())
     with _whole(folder) as part:
         entries: list[dict[str, object]] = []
@@ -87,7 +87,7 @@ def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
             for i, files in enumerate(_files(measured, truth)):
                 entries.append(_write(part, names[measured.keys[i].image], files, measured, i))
         _index(part, config, data.name, data.shape, entries)
-    if not config["quiet"]:
+    if not config.quiet:
         terminal.out.print(
             f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}"
         )
@@ -126,13 +126,11 @@ def _whole(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _images(config: Mapping[str, Any]) -> ImageSet:
+def _images(config: JobConfig) -> ImageSet:
     """The image set; a prior is loaded only for one that draws from it."""
-    if target(config["data"]) is PriorDraws:
-        return build_images(
-            config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"])
-        )
-    images: ImageSet = build(config["data"], skip=NOT_OF_THE_IMAGES)
+    if target(config.data) is PriorDraws:
+        return build_images(config.data, shared("prior", config.prior, "cpu"), config.seed)
+    images: ImageSet = build(config.data, skip=NOT_OF_THE_IMAGES)
     return images
 
 
@@ -169,7 +167,7 @@ def _write(
 
 def _index(
     folder: Path,
-    config: Mapping[str, Any],
+    config: JobConfig,
     name: str,
     shape: tuple[int, ...],
     entries: list[dict[str, object]],
@@ -179,14 +177,14 @@ def _index(
     """
     settings = {
         "format": 1,
-        "seed": config["seed"],
+        "seed": config.seed,
         "data": name,
         "shape": list(shape),
         "mask_polarity": POLARITY,
         "value_range": VALUES,
         **{
-            group: {"class": config[group]["_target_"], **arguments(config[group])}
-            for group in ("mask", "operator")
+            group: {"class": node["_target_"], **arguments(node)}
+            for group, node in (("mask", config.mask), ("operator", config.operator))
         },
         "columns": {column: text for column, text in LEGEND.items() if column in entries[0]},
         "images": entries,

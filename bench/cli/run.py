@@ -159,11 +159,14 @@ def _launch(
     from posterior_bench.bench.cli.finish import finish, finish_elsewhere
     from posterior_bench.bench.config.plugins import admit_of
     from posterior_bench.bench.engine import trackers
+    from posterior_bench.bench.engine.job import unchecked
 
     if app.OUTCOMES:
         good = finish(app.OUTCOMES, display.SWEEP.cells)
     else:
-        admit_of(app.SWEEPS[-1])  # the jobs ran elsewhere, but the user has named them here
+        admit_of(
+            unchecked(app.SWEEPS[-1])
+        )  # the jobs ran elsewhere, but the user has named them here
         good = finish_elsewhere(app.SWEEPS[-1], every)
     trackers.finish()
     return 0 if good else FAILED

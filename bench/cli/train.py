@@ -20,14 +20,14 @@ def run(overrides: Sequence[str]) -> int:
     checked = check(ready(overrides))
     # these load torch: a mistake in the settings is answered before
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
     from posterior_bench.bench.training.train_prior import train_prior
     from posterior_bench.bench.training.train_solver import train_solver
 
-    config = plain(compose(checked)[0])
+    config = job_of(compose(checked)[0])
     of_solver = any(line.startswith("solver=") for line in overrides)
     train = train_solver if of_solver else train_prior
-    train(config, quiet=bool(config["quiet"]))
+    train(config, quiet=bool(config.quiet))
     return 0
 
 

@@ -47,11 +47,11 @@ from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.bench.engine.metric_networks import missing_weights
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
-from posterior_bench.bench.external.models import served, with_served
+from posterior_bench.bench.external.models import converted_path, served
 from posterior_bench.bench.pages.contact_sheet import solver_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.datasets.source import is_image
@@ -107,7 +107,7 @@ def try_solvers(request: Request) -> int:
         stage = _Stage(request, Path(folder))
         plans = stage.plans()
         _say_presets(plans)
-        worker = Worker(_device(), plans[0].cell.config["threads"])
+        worker = Worker(_device(), plans[0].cell.config.threads)
         session = worker.session(plans[0].cell.config)
         session.told.ready()  # a prompt that cannot be embedded here is no failure of a solver
         measured = session.measure(plans[0].chunks[0].images)
@@ -219,7 +219,8 @@ class _Stage:
         settings = [line for line in self.request.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
-        prior: Prior = shared("prior", with_served(_contained(cfg.prior)), "cpu")
+        node = _contained(cfg.prior)
+        prior: Prior = shared("prior", {**node, **converted_path(node)}, "cpu")
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
@@ -317,7 +318,7 @@ def _expected(session: Session) -> float:
     ):  # could be counted with the network alone, which takes as long as the run
         return 0.0
     try:
-        return Trial.of(session, "passes").cost(session.solver) * int(session.config["draws"])
+        return Trial.of(session, "passes").cost(session.solver) * session.config.draws
     except UserError:
         return 0.0  # what fails here fails in the run, and is said there
 
@@ -385,7 +386,7 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
     foreign = []
     for plan in plans:
         config = plan.cell.config
-        choice = choose(config["solver"], config["prior"], config["data"])
+        choice = choose(config.solver, config.prior, config.data)
         if choice is not None and choice.foreign:
             foreign.append(f"{plan.cell.identity['solver']} ({choice.preset})")
     if foreign:
@@ -425,7 +426,7 @@ def _say_seen(request: Request, measured: Measurement) -> None:
 
 def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table:
     """A line per solver; why draws failed stands behind its numbers."""
-    metrics = tried[0].plan.cell.config["metrics"]
+    metrics = tried[0].plan.cell.config.metrics
     columns = [name for name in columns if any(not np.isnan(one.mean(name)) for one in tried)]
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
     table.caption = (

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check as check_overrides
 from posterior_bench.bench.config.plugins import admit
 from posterior_bench.bench.config.presets import LATENT, instead, settings, usual
@@ -48,8 +48,9 @@ from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.measurement import Measurement
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import converted_path
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Noise, Observation, Solver
@@ -602,18 +603,18 @@ def reports(solvers: str, overrides: Sequence[str] = ()) -> Iterator[Report]:
 
 
 def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[str]) -> Report:
-    config: Any = OmegaConf.to_container(compose(overrides)[0], resolve=True)
-    admit(config["plugins"])
+    config = unchecked(compose(overrides)[0])
+    admit(config.plugins)
     if not with_prior:
         return check_solver(name, config, keep=own)
-    config["prior"] = with_served(config["prior"])
-    prior: Prior = shared("prior", config["prior"], "cpu")
+    config = config.with_settings("prior", converted_path(config.prior))
+    prior: Prior = shared("prior", config.prior, "cpu")
     return check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
 
 
 def check_solver(
     name: str,
-    config: Mapping[str, Any],
+    config: JobConfig,
     prior: Prior | None = None,
     modules: Mapping[str, nn.Module] | None = None,
     keep: frozenset[str] = frozenset(),
@@ -625,7 +626,7 @@ def check_solver(
     ``prior``: the one to use instead of the small ``priors``, with the trained ``modules`` for it;
     ``keep``: settings of the solver that are not cut down.
     """
-    node = config["solver"]
+    node = config.solver
     try:
         code = Code(target(node), node)
     except UserError as error:
@@ -681,19 +682,19 @@ def _capabilities(priors: Iterable[Prior]) -> frozenset[str]:
 
 
 def _subject(
-    config: Mapping[str, Any],
+    config: JobConfig,
     prior: Prior,
     modules: Mapping[str, nn.Module] | None,
     keep: frozenset[str],
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
-    node = config["solver"]
+    node = config.solver
     latent = instead(node.get("presets", {}), usual(node), LATENT)
     if prior.is_latent and latent is not None:
         node = {**node, "preset": latent}
     whole: Solver = build(node)
     solver = reduced(whole, keep)
-    return Subject(solver, _rig(solver, prior, config["operator"], modules), whole)
+    return Subject(solver, _rig(solver, prior, config.operator, modules), whole)
 
 
 def _rig(

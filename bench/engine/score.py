@@ -18,6 +18,7 @@ from torch import Tensor
 
 from posterior_bench.bench.analysis.provenance import card_version
 from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
@@ -63,16 +64,17 @@ class StoredCell:
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
         self.record: dict[str, Any] = read_cell(folder / "config.yaml")
-        self.config: dict[str, Any] = self.record["config"]
+        self.config = JobConfig.of(self.record["config"])
         self.draws = int(self.record["identity"]["draws"])
 
     def load(self) -> None:
         """Images and masks; a prior only where the images are drawn from it."""
-        demand_trusted({**self.config, "solver": None})  # a solver is not run here
-        needs_prior = target(self.config["data"]) is PriorDraws
-        prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
-        self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))
-        self.mask: MaskGenerator = build(self.config["mask"])
+        nodes = self.config.nodes
+        demand_trusted(nodes[group] for group in nodes if group != "solver")  # none is run here
+        needs_prior = target(self.config.data) is PriorDraws
+        prior = shared("prior", self.config.prior, self.device) if needs_prior else None
+        self.images: ImageSet = build_images(self.config.data, prior, self.config.seed)
+        self.mask: MaskGenerator = build(self.config.mask)
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
         """UserError for metrics that this cell's images, chunks or columns do not allow."""
@@ -134,10 +136,8 @@ class StoredCell:
         cards = {name: asdict(metric.card) for name, metric in metrics.items() if name not in known}
         if cards:
             self.record["metrics"] = {**known, **cards}
-            self.config["metrics"] = {
-                **self.config["metrics"],
-                **{name: nodes[name] for name in cards},
-            }
+            config = self.record["config"]
+            config["metrics"] = {**config["metrics"], **{name: nodes[name] for name in cards}}
             write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property

@@ -87,7 +87,7 @@ def solve(
     with isolated(), foreign():
         scored = score_images(session, measured, sampled.x.flatten(0, 1).float(), len(part))
         rows = [{**cost, **row} for row in scored]
-    if session.config.get("trace") and part.start == 0:
+    if session.config.trace and part.start == 0:
         # the trace of an image stands in the row of its first draw, as its features do
         for row, data in zip(rows[:: len(part)], packed(sampled.trace), strict=False):
             row[TRACE] = data
@@ -144,7 +144,7 @@ def sample(
         obs.n * sum(len(block) for block, _ in some)
         for some in (blocks, blocks_of(range(draws), size))
     )
-    limit, unit = limit_of(session.config["budget"], planned)
+    limit, unit = limit_of(session.config.budget, planned)
     reset_peak(device)
     prior.run_as(session.execution)
     with isolated(), foreign(), tf32(session.execution.precision == "tf32"):

@@ -52,17 +52,20 @@ def served(path: str | Path, quiet: bool = False) -> Path:
         raise UserError(f"{given} cannot be read: {reason}") from None
 
 
-def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
-    """Return the node of a prior with the converted folder in place of a folder of diffusers."""
+def converted_path(node: Mapping[str, Any], quiet: bool = False) -> dict[str, str]:
+    """Return the setting ``path`` that replaces a folder of diffusers by its conversion.
+
+    Empty for a prior that needs no conversion.
+    """
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
-        return dict(node)
+        return {}
     given = Path(path).expanduser()
     try:
         known = _own(given) is not None or diffusers_folder(given) is None
     except (OSError, ValueError):
         known = True
-    return dict(node) if known else {**node, "path": str(served(given, quiet))}
+    return {} if known else {"path": str(served(given, quiet))}
 
 
 def absent_model(node: Mapping[str, Any]) -> str:

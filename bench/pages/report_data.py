@@ -14,6 +14,7 @@ import pandas as pd
 from posterior_bench.bench.analysis import tables
 from posterior_bench.bench.analysis.cell_records import read_cells
 from posterior_bench.bench.analysis.study_summary import image_means
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.pages.thumbnails import Scene
 from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.row_store import RowStore
@@ -32,7 +33,7 @@ class CellFile:
     name: str
     label: str
     identity: Mapping[str, Any]
-    config: Mapping[str, Any]
+    config: JobConfig | None
     chunks: Mapping[str, Sequence[str]]
     cards: Mapping[str, Mapping[str, Any]]
     folder: Path
@@ -87,7 +88,7 @@ class Group:
     @property
     def scene(self) -> Scene:
         """Return the measurement, to be read again from its sources."""
-        return Scene(self.cells[0].config)
+        return Scene(self.cells[0].config or JobConfig.of({}))
 
     @property
     def ids(self) -> list[str]:
@@ -165,7 +166,7 @@ def _cell_file(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
         name=str(line["cell"]),
         label=str(line["solver"]),
         identity=recorded["identity"],
-        config=recorded.get("config") or {},
+        config=JobConfig.of(recorded["config"]) if recorded.get("config") else None,
         chunks=recorded["chunks"],
         cards=recorded.get("metrics") or {},
         folder=cell,

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ from posterior_bench.bench.core.errors import UserError, WrongCell
 from posterior_bench.bench.engine import score as scoring
 from posterior_bench.bench.engine import source_code
 from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.score import score
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
@@ -268,7 +268,7 @@ def test_a_run_with_another_source_is_refused_or_done_again(
     assert len(before.plan.store.read()) == 1
     run(command("blended", *FEW, "retry=true"))
     rows = before.plan.store.read(["code", "version"])
-    assert rows["code"].tolist() == [source_code.code_of(before.plan.cell.config["solver"])] * 2
+    assert rows["code"].tolist() == [source_code.code_of(before.plan.cell.config.solver)] * 2
     assert rows["version"].unique().tolist() == [environment.version()]
 
 
@@ -531,7 +531,7 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
     digest = cells.digest
     monkeypatch.setattr(cells, "digest", lambda value: hashed.append(value) or digest(value))
     cfg, choices = compose(["solver=dps"])
-    config = plain(cfg)
+    config = job_of(cfg)
     seen = set()
     for path in options_of(group):
         whole = yaml.safe_load(path.read_text()) or {}
@@ -557,7 +557,9 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
         }
         filled |= {"sha256": "0" * 64} if "sha256" in node else {}
         filled |= {"images": 8} if "images" in node else {}  # of a folder, the plan counts them
-        cell = cell_of({**config, group: filled}, {**choices, group: path.stem}, "x:1", ["1"])
+        cell = cell_of(
+            replace(config, **{group: filled}), {**choices, group: path.stem}, "x:1", ["1"]
+        )
         assert SECRET not in json.dumps(cell.identity), path
     assert SECRET not in json.dumps(hashed, default=str) and (hashed or group == "prior")
     assert seen
@@ -756,7 +758,7 @@ def named(
     overrides: list[str], data: str = "folder:1", images: tuple[str, ...] | None = ("1", "2")
 ) -> str:
     cfg, choices = compose(overrides)
-    return cell_of(plain(cfg), choices, data, images).name
+    return cell_of(job_of(cfg), choices, data, images).name
 
 
 @pytest.mark.parametrize("change", CHANGES)

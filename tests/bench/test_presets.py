@@ -3,7 +3,7 @@ that it does not."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from posterior_bench.bench.config.presets import (
     settings,
 )
 from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
-from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.priors.load import save
 from posterior_bench.solvers.dps import DPS
 
@@ -259,15 +260,15 @@ def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
 
 def test_a_cell_records_the_value_of_every_setting(command) -> None:
     plan = planned(command("dps"))
-    node = plan.cell.config["solver"]
+    node = plan.cell.config.solver
     recorded = settings(node["presets"][node["preset"]])
     assert {*recorded} == {f.name for f in fields(DPS)}
     # what was recorded before presets listed differences: every preset with every setting
     bare = option("solver", "dps").content
     whole = {name: {**said, **effective(bare, name)} for name, said in bare["presets"].items()}
-    old = {**plan.cell.config, "solver": {**node, "presets": whole}}
+    old = plan.cell.config.with_settings("solver", {"presets": whole})
     assert variant_of(old, "dps") == plan.cell.identity["variant"]
-    assert arguments(old["solver"]) == arguments(node)
+    assert arguments(old.solver) == arguments(node)
 
 
 GOLDEN = [
@@ -295,16 +296,16 @@ line changes it, and studies on disk would be computed again. A name may only ch
 @pytest.mark.parametrize(("typed", "preset", "name"), GOLDEN)
 def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
     cfg, chosen = compose(check(typed.split()))
-    config = plain(cfg)
-    config["solver"] = suited(config["solver"], config["prior"], config["data"])
-    assert config["solver"]["preset"] == preset
+    config = job_of(cfg)
+    config = replace(config, solver=suited(config.solver, config.prior, config.data))
+    assert config.solver["preset"] == preset
     assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
 
 # -- a run -----------------------------------------------------------------------------------------
 
 
-def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
+def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
     """The tiny latent prior under another name in its ``prior.json``."""
     from posterior_bench.priors.load import load
 
@@ -319,7 +320,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
 ) -> None:
     of_churches = latent_command("dps", named(latent_prior, tmp_path, "lsun_church"))
     _, plan = prepare(*compose(check(of_churches)), write=False)
-    assert plan.cell.config["solver"]["preset"] == "vipaint_paper_latent"
+    assert plan.cell.config.solver["preset"] == "vipaint_paper_latent"
     assert (
         plan.cell.identity["variant"] == "steps=4"
     )  # the preset is the one for this prior, so it is no variant
@@ -335,7 +336,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
     assert capsys.readouterr().err == ""
 
 
-def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:  # noqa: F811
+def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:
     loud = [o for o in latent_command("dps") if not o.startswith("quiet")]
     plan = run([*loud, "quiet=false"]).plan
     said = "dps runs preset fast_latent, chosen for fashion_latent, not for tiny (no preset is)"
@@ -350,10 +351,10 @@ def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command
 
 def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     cfg, chosen = compose(check(command()))
-    config = plain(cfg)
-    solver = config["solver"]
+    config = job_of(cfg)
+    solver = config.solver
     renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
-    other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
+    other = config.with_settings("solver", {"preset": f"{solver['preset']}_", "presets": renamed})
     assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name
 
 

@@ -17,8 +17,8 @@ from tests.bench.harness import assert_same_rows, planned, rows, run
 from posterior_bench.bench.analysis import figures
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.streams import Noise
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.pages import report_pictures
@@ -42,7 +42,7 @@ def traces(plan: CellPlan) -> pd.Series:
 
 def fitted(overrides: list[str], ids: list[str]) -> Refinement:
     """VIPaint called directly, without a worker."""
-    session = Session(plain(compose(overrides)[0]), "cpu")
+    session = Session(job_of(compose(overrides)[0]), "cpu")
     measured = session.measure(ids)
     obs = Observation(measured.y, measured.operator)
     return session.solver.fit(obs, session.prior, Noise(measured.keys, "solver"))  # type: ignore[return-value]
