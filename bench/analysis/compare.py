@@ -1,12 +1,10 @@
-"""``bench compare``: two solvers of a study on the same images, in a paragraph and a scatter plot a
-line-up.
+"""Compare two solvers of a study on the same images (``bench compare``).
 
-A line-up is what both were run on: data, mask, operator, prior and seed. Its verdict, interval and
-adjusted p value are those behind the rank letters of the leaderboard, over all pairs of the solvers
-of the same table, so that the two cannot contradict each other; tests of the pair alone stand
-beside them. Cells that the leaderboard does not rank against each other get no verdict here, and a
-line says why. The plot is that of VIPaint's Fig. 10: an image is a point, and where the two do
-equally well it lies on the diagonal.
+The answer is a paragraph and a scatter plot per line-up. A line-up is data, mask, operator, prior
+and seed. Verdict, interval and adjusted p value are those behind the rank letters of the
+leaderboard, over all pairs of solvers of the same table, so that the two cannot contradict each
+other; tests of the pair alone stand beside them. Cells that the leaderboard does not rank against
+each other get no verdict, and a line says why.
 """
 
 from __future__ import annotations
@@ -40,11 +38,17 @@ USAGE = "bench compare STUDY a=SOLVER b=SOLVER metric=NAME [mask=... data=...]"
 
 
 def compare(arguments: Sequence[str]) -> tuple[ComparisonReport, Path]:
-    """Compare as the command line says; writes ``compare_A_B_METRIC.svg`` and ``.png`` into the
-    study folder.
+    """Compare as the command line says, and write ``compare_A_B_METRIC.svg`` and ``.png``.
 
-    Returns the report and the path of the PNG. Raises UserError, one line, for whatever does not
-    exist or match.
+    Returns
+    -------
+    tuple of ComparisonReport and Path
+        The report and the path of the PNG.
+
+    Raises
+    ------
+    UserError
+        If something does not exist, or nothing can be compared.
     """
     study, given = _parsed(arguments)
     try:
@@ -76,7 +80,7 @@ def compare(arguments: Sequence[str]) -> tuple[ComparisonReport, Path]:
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    """The study folder and the settings, all of them known."""
+    """Return the study folder and the settings, all of them known."""
     if not arguments or "=" in arguments[0]:
         raise UserError(f"'compare' takes a study folder first: {USAGE}")
     study = Path(arguments[0])
