@@ -391,7 +391,7 @@ def _demand_sound(path: Path) -> None:
                 )
             if info.file_size > (most := min(_LARGEST, _free_memory())):
                 raise ValueError(
-                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and at most "
+                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to "
                     f"{most / 2**30:.1f} GiB are read; split it"
                 )
 
