@@ -19,6 +19,7 @@ from posterior_bench.bench.api.configuration import configured
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import are_drawn, build_images
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.crops import CROPS
 from posterior_bench.datasets.pixels import eight_bit
