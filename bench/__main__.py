@@ -23,7 +23,13 @@ from posterior_bench.bench.cli.last_resort import (
 )
 from posterior_bench.bench.cli.verbs import HELP, everything, one
 from posterior_bench.bench.core.errors import BAD_INPUT, FAILED, UserError, unknown
-from posterior_bench.bench.core.signals import exit_code, farewell, forget, heed_signals, is_stop
+from posterior_bench.bench.core.signals import (
+    exit_code,
+    forget,
+    heed_signals,
+    interruption_line,
+    is_stop,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ) as error:  # after a signal, whatever became of the exception that it raised
         if not is_stop(error):
             raise
-        say(farewell(_parted(arguments)[0], arguments).removeprefix("bench: "))
+        say(interruption_line(_parted(arguments)[0], arguments).removeprefix("bench: "))
         sys.exit(exit_code())
     finally:
         forget()
@@ -248,7 +254,7 @@ def _leaderboard(arguments: list[str]) -> int:
 
     board = leaderboard.write(study)
     terminal.out.print(leaderboard.table(board, terminal.out.width))
-    for path in (study / "leaderboard.csv", figures.write(study, board)):
+    for path in (study / "leaderboard.csv", figures.write_figure(study, board)):
         if path is not None:
             terminal.out.print(f"{path}", style="dim")
     return 0

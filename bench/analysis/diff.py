@@ -65,7 +65,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Difference:
+class StudyDifference:
     """What two studies have in common, and what differs.
 
     Parameters
@@ -114,8 +114,7 @@ class Difference:
         )
         lines = [
             f"{said}surely (paired sign-flip test, adjusted over the cells of a metric, 5 %), the "
-            f"others cannot be "
-            "told apart."
+            "others cannot be told apart."
         ]
         few = int((table["n"] < FEWEST).sum())
         if few:
@@ -164,7 +163,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     return folders, given
 
 
-def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
+def diff(a: Path, b: Path, metric: str | None = None) -> StudyDifference:
     """Compare two studies.
 
     Parameters
@@ -204,7 +203,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     table["p"] = table.groupby("metric")["p"].transform(_holm)
     matched = [{str(pair[side]["cell"]) for pair in pairs} for side in (0, 1)]
     alone = (_others(one.lines, matched[0]), _others(two.lines, matched[1]))
-    return Difference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
+    return StudyDifference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
 
 
 def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:
@@ -259,8 +258,8 @@ def _line(row: pd.Series) -> str:
     means = f"{row['a']:.4g} -> {row['b']:.4g} ({row['difference']:+.2g}"
     interval = f"95 % interval of this pair [{row['lo']:+.2g}, {row['hi']:+.2g}]"
     return (
-        f"  {place}  {row['metric']}: {means}, {interval}, adjusted p = {row['p']:.2g}, "
-        f"{row['n']} images)"
+        f"  {place}  {row['metric']}: {means}, {interval}, adjusted p = {row['p']:.2g}, {row['n']} "
+        "images)"
     )
 
 

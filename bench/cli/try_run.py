@@ -47,7 +47,7 @@ from posterior_bench.bench.engine.worker import (
     missing_weights,
     shared,
 )
-from posterior_bench.bench.external.models import served, with_served
+from posterior_bench.bench.external.models import local_model, with_local_model
 from posterior_bench.bench.pages.contact_sheet import solver_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.datasets.source import is_image
@@ -132,7 +132,7 @@ class _Stage:
 
     def __init__(self, wish: Wish, folder: Path):
         self.wish, self.folder = wish, folder
-        self.model = served(wish.prior) if isinstance(wish.prior, Path) else None
+        self.model = local_model(wish.prior) if isinstance(wish.prior, Path) else None
         self.shape = self._shape()
         (folder / "photos").mkdir()
         (folder / "photos" / _plain_name(wish.photo)).symlink_to(wish.photo.absolute())
@@ -210,7 +210,7 @@ class _Stage:
         settings = [line for line in self.wish.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
-        prior: Prior = shared("prior", with_served(_contained(cfg.prior)), "cpu")
+        prior: Prior = shared("prior", with_local_model(_contained(cfg.prior)), "cpu")
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(

@@ -47,7 +47,7 @@ from posterior_bench.bench.core.foreign import foreign
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.bench.engine.worker import Measurement, one_line, shared
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import with_local_model
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Noise, Observation, Solver
@@ -586,7 +586,7 @@ def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[st
     admit(config["plugins"])
     if not with_prior:
         return check_solver(name, config, keep=own)
-    config["prior"] = with_served(config["prior"])
+    config["prior"] = with_local_model(config["prior"])
     prior: Prior = shared("prior", config["prior"], "cpu")
     return check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
 

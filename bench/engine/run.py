@@ -37,7 +37,7 @@ from posterior_bench.bench.engine.chunking import (
 )
 from posterior_bench.bench.engine.early_stop import Breaker
 from posterior_bench.bench.engine.plan import CellPlan, plan_cell, writable
-from posterior_bench.bench.external.models import absent_model, with_served
+from posterior_bench.bench.external.models import absent_model, with_local_model
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.priors.execution import Execution
 
@@ -85,7 +85,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         missing = [k for k, v in config[group].items() if v == "???"]
         if missing:
             raise UserError(f"{group}.{missing[0]} is not set; give {group}.{missing[0]}=VALUE")
-    config["prior"] = with_served(config["prior"], quiet=bool(config["quiet"]))
+    config["prior"] = with_local_model(config["prior"], quiet=bool(config["quiet"]))
     admit_of(config)
     timeout = config["timeout"]
     if timeout is not None and not 0 < timeout < math.inf:
@@ -104,7 +104,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
             f"psnr}}"
         )
     if config["study"].get("paper") is not None:
-        papers.read(str(config["study"]["paper"]))
+        papers.printed_numbers(str(config["study"]["paper"]))
     config["solver"] = suited(config["solver"], config["prior"], config["data"])
     return {
         **config,
@@ -176,7 +176,9 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         raise UserError(damaged[0] + more)
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
-    config = dict(mask_with_content(with_content(config, session.images), session.mask, session.images))
+    config = dict(
+        mask_with_content(with_content(config, session.images), session.mask, session.images)
+    )
     config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
         for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):

@@ -56,7 +56,7 @@ from posterior_bench.bench.engine.scoring import (
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.external.folder import UNMEASURED, Folder, stored_posterior
 from posterior_bench.bench.store.schema import TRACE
-from posterior_bench.bench.store.trace import packed
+from posterior_bench.bench.store.trace import pack_traces
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
@@ -554,7 +554,7 @@ class Worker:
             ]
         if session.config.get("trace") and part.start == 0:
             # as features of an image do, its trace stands in the row of its first draw
-            for row, data in zip(rows[:: len(part)], packed(trace), strict=False):
+            for row, data in zip(rows[:: len(part)], pack_traces(trace), strict=False):
                 row[TRACE] = data
         return rows
 

@@ -53,7 +53,7 @@ from posterior_bench.bench.estimate.call_counts import Counts, Kind, Uncounted, 
 from posterior_bench.bench.estimate.call_times import Pace, TooMuch, measured
 from posterior_bench.bench.estimate.machine import free_memory
 from posterior_bench.bench.external.folder import Folder
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import with_local_model
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.shards import encoded_size
 from posterior_bench.bench.store.study_files import read_cell
@@ -380,7 +380,7 @@ class Estimator:
     def line(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> Line:
         """The estimate for a cell."""
         admit_of(config)
-        config = dict(following({**config, "prior": with_served(config["prior"], quiet=True)}))
+        config = dict(following({**config, "prior": with_local_model(config["prior"], quiet=True)}))
         demand_possible(config)
         config["solver"] = suited(config["solver"], config["prior"], config["data"])
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
@@ -731,7 +731,7 @@ def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
     """
     found = {
         printed.metric: float(printed.value)
-        for printed in papers.read(PRINTED)
+        for printed in papers.printed_numbers(PRINTED)
         if choices["data"] in papers.ours().get(("dataset", printed.dataset), ())
         and choices["solver"] in papers.ours().get(("method", printed.method), ())
         and printed.value

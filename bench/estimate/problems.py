@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import with_local_model
 
 if TYPE_CHECKING:
     from posterior_bench.bench.estimate.doctor import Finding
@@ -154,7 +154,7 @@ def unreadable(cfg: DictConfig) -> Iterator[str]:
     """
     node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
     try:
-        with_served(node, quiet=bool(cfg.quiet))
+        with_local_model(node, quiet=bool(cfg.quiet))
     except UserError as error:
         from posterior_bench.bench.config.catalog import option
 

@@ -18,9 +18,14 @@ from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
 if TYPE_CHECKING:
     from posterior_bench.priors.convert.base import Converted
 
+
 FAMILIES = ("edm", "adm", "compvis", "hub")
+
+
 SYNONYMS = {"diffusers": "hub"}
 """Other words for a family: folders of the hub are in the layout of the diffusers library."""
+
+
 _OPTIONS = {
     "layout": ("adm", "compvis"),
     "config": ("adm", "compvis"),
@@ -185,7 +190,7 @@ def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path
 
     source: Path = given.source
     name, how = given.name or target.name, f"--as {given.family}"
-    meta = facts(
+    meta = conversion_facts(
         converted, source, name, source.resolve().name, how, given.licence, given.controlnet
     )
     return save(
@@ -193,7 +198,7 @@ def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path
     )
 
 
-def facts(
+def conversion_facts(
     converted: Converted,
     source: Path,
     name: str,

@@ -18,7 +18,7 @@ from posterior_bench.bench.external.model_cache import converted_once
 from posterior_bench.priors.fingerprint import resolve
 
 
-def served(path: str | Path, quiet: bool = False) -> Path:
+def local_model(path: str | Path, quiet: bool = False) -> Path:
     """Return the folder with the ``prior.json`` of the model at ``path``.
 
     A folder of diffusers is converted on first use, which one line on stderr reports unless
@@ -52,7 +52,7 @@ def served(path: str | Path, quiet: bool = False) -> Path:
         raise UserError(f"{given} cannot be read: {reason}") from None
 
 
-def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
+def with_local_model(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
     """Return the node of a prior with the converted folder in place of a folder of diffusers."""
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
@@ -62,7 +62,7 @@ def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
         known = _own(given) is not None or diffusers_folder(given) is None
     except (OSError, ValueError):
         known = True
-    return dict(node) if known else {**node, "path": str(served(given, quiet))}
+    return dict(node) if known else {**node, "path": str(local_model(given, quiet))}
 
 
 def absent_model(node: Mapping[str, Any]) -> str:
@@ -95,8 +95,8 @@ def _stranger(path: Path) -> str:
     if path.is_file():
         command = f"python -m bench convert {shlex.quote(str(path))} --as edm|adm|compvis --to DIR"
         return (
-            f"{path} is a file, and a model is {wanted}; if it is a checkpoint: `{command}`, "
-            f"then prior=DIR"
+            f"{path} is a file, and a model is {wanted}; if it is a checkpoint: `{command}`, then "
+            "prior=DIR"
         )
     if not path.is_dir():
         return (

@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from posterior_bench.bench.analysis import figures, leaderboard, tables
-from posterior_bench.bench.analysis.columns import span
+from posterior_bench.bench.analysis.columns import range_text
 from posterior_bench.bench.config.plugins import admit_typed
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.pages.extracted_files import extract_pictures
@@ -37,7 +37,7 @@ from posterior_bench.bench.pages.report_pictures import (
 )
 from posterior_bench.bench.pages.report_plots import plots_of, write_pareto
 from posterior_bench.bench.pages.report_table import leaderboard_table
-from posterior_bench.bench.pages.thumbnails import Pictures, ramp
+from posterior_bench.bench.pages.thumbnails import Thumbnails, ramp
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
 
@@ -75,12 +75,12 @@ def report(given: Sequence[str]) -> list[Path]:
     except ValueError as error:
         raise UserError(str(error)) from None
     folder = Path(settings["extract"]) if settings.get("extract") else None
-    return write(
+    return write_report(
         Path(given[0]), board, int(images) if images else None, settings.get("metric"), folder
     )
 
 
-def write(
+def write_report(
     study: Path,
     board: pd.DataFrame,
     images: int | None = None,
@@ -112,7 +112,7 @@ def write(
         raise unknown("metric", metric, material.metrics)
     metric = metric or material.main_metric()
     full = extract_pictures(material, extract) if extract else {}
-    pictures, scenes, fits = Pictures(), [], []
+    pictures, scenes, fits = Thumbnails(), [], []
     means, looks = material.means(), figures.looks_of(board)
     shown = images or images_shown(material.groups)
     for group in material.groups:
@@ -127,8 +127,8 @@ def write(
         plots=plots,
         fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
-        images=span(board["images"]),
-        draws=span(board["draws"]),
+        images=range_text(board["images"]),
+        draws=range_text(board["draws"]),
         scenes=[group.name for group in material.groups],
         data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
         rule=_rule(shown, pictures.left_out),
@@ -168,8 +168,8 @@ def _rule(shown: int, left_out: int) -> str:
     """Return in words which pictures are embedded."""
     text = (
         f"Embedded: the first {shown} image{'s' * (shown > 1)} of every measurement with up to "
-        f"{DRAWS} draws of every "
-        f"solver, and the best, median and worst image of every solver by up to {METRICS} metrics. "
+        f"{DRAWS} draws of every solver, and the best, median and worst image of every solver by "
+        f"up to {METRICS} metrics. "
     )
     if left_out:
         text += f"{left_out} more pictures did not fit. "
