@@ -1,4 +1,4 @@
-"""FFHQ (Karras et al. 2019): 70 000 portraits."""
+"""Read FFHQ (Karras et al., 2019): 70 000 portraits."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ _FOLDERS = ("images1024x1024", "thumbnails128x128")
 
 @dataclass
 class FFHQ(Stored):
-    """FFHQ; ids are the numbers of the images, ``00000`` to ``69999``, in every layout; no labels.
+    """FFHQ without labels.
 
-    Layouts: ``folders`` (``images1024x1024``, ``thumbnails128x128`` or any folder of files called
-    by their number, with or without folders of a thousand), ``zip`` (``00000/img00000000.png``),
-    ``parquet`` and ``webdataset``; docs/data.md describes them. Settings, errors and the name are
-    those of :class:`datasets.stored.Stored`.
+    Ids are the numbers of the images, ``00000`` to ``69999``, in every layout. Layouts: ``folders``
+    (``images1024x1024``, ``thumbnails128x128`` or any folder of files named by their number, with
+    or without folders of a thousand), ``zip`` (``00000/img00000000.png``), ``parquet`` and
+    ``webdataset``; docs/data.md describes them. Other settings, the errors and the name are those
+    of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
     root : str
-        The folder or file.
-    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
-        As there.
+        The folder or file that holds the images.
+    crop : str, default 'bicubic'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
     """
 
     kind: ClassVar[str] = "ffhq"

@@ -1,4 +1,4 @@
-"""How different the draws of one image are."""
+"""Measure how different the draws of one image are."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ PairRegion = Literal["whole", "hole"]
 
 
 class Diversity(DrawMetric):
-    """Root mean square difference of two draws over the pixels of the region, averaged over all
-    pairs.
+    """Root mean square difference of two draws in the region, averaged over all pairs.
 
-    Computed from 8-bit images in [-1, 1]. A large value is no merit by itself: noise is diverse
-    too; calibration tells whether the spread is right. NaN for one draw and for an empty region.
+    Computed from 8-bit images in [-1, 1]. A large value is not good by itself, because noise is
+    diverse too; the calibration metrics tell whether the spread is right. The value is NaN for one
+    draw and for an empty region.
+
+    Parameters
+    ----------
+    region : {'whole', 'hole'}, default 'whole'
+        Pixels that count.
     """
 
     unrounded: ClassVar[bool] = False
@@ -60,12 +65,23 @@ class Diversity(DrawMetric):
 
 
 class PerceptualDiversity(DrawMetric):
-    """Mean perceptual distance of two draws over all pairs, as published for LPIPS (Zhu et al.,
-    BicycleGAN, 2017).
+    """Perceptual distance of two draws, averaged over all pairs.
 
-    ``distance``: ``stlpips``, ``lpips_alex`` or ``lpips_vgg``. In the hole, the truth stands
-    everywhere else in both draws. From 8-bit images. NaN for one draw, and for the hole where
+    As published for LPIPS (Zhu et al., BicycleGAN, 2017), from 8-bit images. For the hole, both
+    draws hold the truth in all other pixels. The value is NaN for one draw, and for the hole if
     nothing is hidden.
+
+    Parameters
+    ----------
+    distance : {'stlpips', 'lpips_alex', 'lpips_vgg'}, default 'stlpips'
+        Perceptual distance.
+    region : {'whole', 'hole'}, default 'whole'
+        Pixels that count.
+
+    Raises
+    ------
+    ValueError
+        For an unknown distance or region.
     """
 
     unrounded: ClassVar[bool] = False
@@ -156,7 +172,6 @@ def _card(
         weights=weights,
         preprocessing=f"{preprocessing}; mean over all pairs of draws",
         source="Zhu, Zhang, Pathak, Darrell, Efros, Wang, Shechtman: Toward Multimodal "
-        "Image-to-Image Translation, "
-        "NeurIPS 2017",
+        "Image-to-Image Translation, NeurIPS 2017",
         level="draws",
     )

@@ -31,6 +31,7 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.presets import effective
 from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.store.row_store import RowStore
@@ -143,7 +144,7 @@ def settings(solver: str) -> list[dict[str, Any]]:
 
 def shipped(solver: str) -> dict[str, Any]:
     """The value of the grid's keys in the preset that every solver has."""
-    preset = option("solver", solver).content["presets"][BASE]
+    preset = effective(option("solver", solver).content, BASE)
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 

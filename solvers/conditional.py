@@ -31,8 +31,8 @@ class Conditional(Sampler):
         Classifier-free guidance weight of the prompt; 1 means no guidance. Both branches read mask
         and measurement.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable
-        Diffusion 3.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable Diffusion 3.
 
     Raises
     ------

@@ -57,7 +57,8 @@ class DPS(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
     variance : str, default 'learned'

@@ -49,7 +49,8 @@ class MMPS(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
     Raises
     ------

@@ -29,7 +29,8 @@ class PriorSamples(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     variance : str, default 'fixed'
         Variance of an ancestral step: ``fixed``, the variance of the posterior, or ``learned``, the
         network's own if it has learned one.

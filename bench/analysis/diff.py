@@ -36,7 +36,7 @@ from posterior_bench.bench.store.study_files import check_study
 USAGE = "bench diff STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]"
 
 
-GIVEN = ("metric", "out")
+SETTINGS = ("metric", "out")
 
 
 COLUMNS = [
@@ -156,8 +156,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
         raise UserError(f"'diff' takes two study folders: {USAGE}")
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     for key in given:
-        if key not in GIVEN:
-            raise unknown("setting of diff", key, GIVEN)
+        if key not in SETTINGS:
+            raise unknown("setting of diff", key, SETTINGS)
     for folder in folders:
         check_study(folder)
     return folders, given

@@ -118,7 +118,7 @@ def _counted(plan: CellPlan) -> float:
     """
     from posterior_bench.bench.core.isolation import isolated
     from posterior_bench.bench.engine.budget import Trial
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:

@@ -145,20 +145,20 @@ def _read(given: argparse.Namespace) -> Converted:
     if given.family == "hub":
         from posterior_bench.priors.convert import hub
 
-        return hub.convert(source, given.prompts, given.controlnet)
+        return hub.convert_diffusers(source, given.prompts, given.controlnet)
     if not source.is_file():
         raise UserError(f"{source} is no file; give the checkpoint to convert")
     if given.family == "edm":
         from posterior_bench.priors.convert import edm
 
-        return edm.convert(source)
+        return edm.convert_edm(source)
     if given.family == "adm":
         from posterior_bench.priors.convert import adm
 
-        return adm.convert(source, given.layout, _config(given.config))
+        return adm.convert_adm(source, given.layout, _config(given.config))
     from posterior_bench.priors.convert import compvis
 
-    return compvis.convert(
+    return compvis.convert_compvis(
         source, given.layout, _config(given.config), given.weights, given.autoencoder
     )
 

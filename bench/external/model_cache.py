@@ -180,7 +180,7 @@ def _convert(folder: Path, target: Path) -> None:
         hub.check_settings(folder)
         with tempfile.TemporaryDirectory() as room, torch.random.fork_rng(devices=[]):
             prompts = _empty_prompt(folder, Path(room)) if takes_prompts(folder) else None
-            converted = hub.convert(folder, prompts)
+            converted = hub.convert_diffusers(folder, prompts)
             call_once(converted.prior, folder)
             meta = conversion_facts(
                 converted, folder, _name(folder), "a folder of diffusers", "--as diffusers"

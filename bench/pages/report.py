@@ -41,7 +41,7 @@ from posterior_bench.bench.pages.thumbnails import Thumbnails, ramp
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
 
-GIVEN = ("images", "metric", "extract")
+SETTINGS = ("images", "metric", "extract")
 
 
 USAGE = (
@@ -65,8 +65,8 @@ def report(given: Sequence[str]) -> list[Path]:
         raise UserError(f"'report' takes a study folder first: {USAGE}")
     settings = dict(argument.partition("=")[::2] for argument in given[1:])
     for key in settings:
-        if key not in GIVEN:
-            raise unknown("setting of report", key, GIVEN)
+        if key not in SETTINGS:
+            raise unknown("setting of report", key, SETTINGS)
     images = settings.get("images")
     if images is not None and not (images.isdigit() and int(images) > 0):
         raise UserError(f"images={images}: give a whole number of at least 1")

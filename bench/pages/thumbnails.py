@@ -22,7 +22,8 @@ from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
-from posterior_bench.bench.engine.worker import Measurement, measure, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.pages.sheet_colours import HOLE, SPREAD, STRIPE
 from posterior_bench.bench.store.truth import demand_equal
 from posterior_bench.datasets.base import ImageSet

@@ -31,9 +31,9 @@ from posterior_bench.bench.core import environment
 from posterior_bench.bench.core.errors import UserError, WrongCell
 from posterior_bench.bench.engine import score as scoring
 from posterior_bench.bench.engine import source_code
+from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.score import score
-from posterior_bench.bench.engine.worker import shared
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
 from posterior_bench.bench.store import compaction, schema, shards

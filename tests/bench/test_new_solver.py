@@ -1,4 +1,4 @@
-"""``bench new-solver``, and that the recipes of README and CONTRIBUTING run as they are pasted."""
+"""``bench new-solver``, and that the code of docs/solver.md runs as it is pasted."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_recipe_of_the_readme_runs_and_keeps_every_promise(tmp_path: Path) -> None:
-    (code,) = (block for block in blocks("README.md", "python") if "MyMethod" in block)
+def test_the_solver_of_the_page_runs_and_keeps_every_promise(tmp_path: Path) -> None:
+    (code,) = (block for block in blocks("docs/solver.md", "python") if "MyMethod" in block)
     (tmp_path / "mymethod.py").write_text(code, encoding="utf-8")
     overrides = check([f"solver={tmp_path}/mymethod.py:MyMethod"])
     config = OmegaConf.to_container(compose(overrides)[0], resolve=True)
@@ -38,9 +38,9 @@ def test_the_recipe_of_the_readme_runs_and_keeps_every_promise(tmp_path: Path) -
     assert any(result.status == "pass" for result in report.columns["exact"])
 
 
-def test_the_recipes_are_what_the_verb_writes() -> None:
-    assert new_solver.filled("py", WORDS) in blocks("README.md", "python")
-    assert new_solver.filled("yaml", WORDS) in blocks("CONTRIBUTING.md", "yaml")
+def test_the_page_shows_what_the_verb_writes() -> None:
+    assert new_solver.filled("py", WORDS) in blocks("docs/solver.md", "python")
+    assert new_solver.filled("yaml", WORDS) in blocks("docs/solver.md", "yaml")
 
 
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool = False) -> None:

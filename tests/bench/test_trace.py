@@ -19,7 +19,8 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.pages import report_pictures
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from posterior_bench.bench.config.class_source import class_defaults
 from posterior_bench.bench.config.presets import settings
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
@@ -252,8 +253,11 @@ def presets() -> Callable[[str], dict[str, Solver]]:
         assert config == dict.fromkeys(field.name for field in fields(solver)), (
             "the yaml must list every field as null"
         )
+        defaults = class_defaults(f"{module}.{cls}")
         for values in shipped.values():
-            assert values.keys() == config.keys(), "a preset must set every field"
+            assert values.keys() <= config.keys()
+            repeated = [k for k, v in values.items() if repr(v) == repr(defaults[k])]
+            assert not repeated, "a preset must list only what differs from the class"
         return {preset: solver(**values) for preset, values in shipped.items()}
 
     return build

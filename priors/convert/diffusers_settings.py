@@ -1,9 +1,8 @@
-"""Settings of diffusers configurations: which are served, at which values, and which change nothing
-here.
+"""Settings of diffusers configurations: which are supported, and which change nothing here.
 
-A setting in no list may stand at the library's default alone. One that the library adds later is
-refused by its name until it is listed here, and so nothing that a network needs is left out without
-a word.
+A setting that is in no list must have the library's default. A setting that the library adds later
+is refused by its name until it is listed here, so no setting that a network needs is ignored
+silently.
 """
 
 from __future__ import annotations
@@ -20,18 +19,14 @@ def _words(text: str) -> tuple[str, ...]:
 
 _UNET = _words(
     "act_fn attention_head_dim block_out_channels center_input_sample down_block_types "
-    "downsample_padding "
-    "flip_sin_to_cos freq_shift in_channels layers_per_block mid_block_scale_factor mid_block_type "
-    "norm_eps "
-    "norm_num_groups out_channels resnet_time_scale_shift sample_size time_embedding_dim "
-    "up_block_types"
+    "downsample_padding flip_sin_to_cos freq_shift in_channels layers_per_block "
+    "mid_block_scale_factor mid_block_type norm_eps norm_num_groups out_channels "
+    "resnet_time_scale_shift sample_size time_embedding_dim up_block_types"
 )
 _SD3 = _words(
     "attention_head_dim caption_projection_dim dual_attention_layers in_channels "
-    "joint_attention_dim "
-    "num_attention_heads num_layers out_channels patch_size pooled_projection_dim "
-    "pos_embed_max_size qk_norm "
-    "sample_size"
+    "joint_attention_dim num_attention_heads num_layers out_channels patch_size "
+    "pooled_projection_dim pos_embed_max_size qk_norm sample_size"
 )
 _AUTOENCODER = _words(
     "act_fn block_out_channels down_block_types in_channels latent_channels layers_per_block "
@@ -77,8 +72,7 @@ ANY: Mapping[str, Collection[str]] = {
     ),
     "VQModel": (*_AUTOENCODER, *_words("norm_type num_vq_embeddings vq_embed_dim")),
 }
-"""Settings served at every value: the library's class builds what they say, and it is called in the
-same way."""
+"""Settings supported at every value: the library's class reads them and is called the same way."""
 
 HARMLESS: Mapping[str, Collection[str]] = {
     # attention is computed in float32 anyway, and dropout is off outside training
@@ -102,22 +96,17 @@ _SAMPLING = _words(
     "algorithm_type base_image_seq_len base_shift clip_sample clip_sample_range disable_corrector "
     "dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type "
     "lambda_min_clipped lower_order_final max_image_seq_len max_shift predict_x0 sample_max_value "
-    "set_alpha_to_one "
-    "sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type steps_offset "
-    "stochastic_sampling "
-    "thresholding time_shift_type timestep_spacing timestep_type use_beta_sigmas "
-    "use_exponential_sigmas "
-    "use_karras_sigmas use_lu_lambdas variance_type rho eta"
+    "set_alpha_to_one sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type "
+    "steps_offset stochastic_sampling thresholding time_shift_type timestep_spacing timestep_type "
+    "use_beta_sigmas use_exponential_sigmas use_karras_sigmas use_lu_lambdas variance_type rho eta"
 )
-"""How a pipeline of theirs would walk through the noise levels; the solvers here choose their own.
-"""
+"""How a pipeline of diffusers visits the noise levels; the solvers here choose their own way."""
 
 _BETAS = _words(
     "DDPM DDIM DDIMInverse DDIMParallel DDPMParallel DEISMultistep DPMSolverMultistep "
-    "DPMSolverMultistepInverse "
-    "DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete HeunDiscrete IPNDM "
-    "KDPM2AncestralDiscrete "
-    "KDPM2Discrete LMSDiscrete PNDM SASolver UniPCMultistep"
+    "DPMSolverMultistepInverse DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete "
+    "EulerDiscrete HeunDiscrete IPNDM KDPM2AncestralDiscrete KDPM2Discrete LMSDiscrete PNDM "
+    "SASolver UniPCMultistep"
 )
 SCHEDULERS = {
     "vp": tuple(f"{name}Scheduler" for name in _BETAS),
@@ -127,37 +116,62 @@ SCHEDULERS = {
 
 
 def check_network(cls: str, config: Config, where: object) -> None:
-    """ValueError, naming setting and value, where a network or autoencoder has a setting that is
-    not served.
+    """Check the settings of a network or autoencoder.
+
+    Parameters
+    ----------
+    cls : str
+        Its class in diffusers.
+    config : Mapping[str, object]
+        Its configuration.
+    where : object
+        Name of the file in error messages.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not supported; the message names setting and value.
     """
     _check(cls, config, {*ANY[cls], *HARMLESS.get(cls, ())}, where)
 
 
 def check_scheduler(kind: str, config: Config, where: object) -> None:
-    """ValueError unless the numbers of a scheduler mean what they mean here; ``kind`` is ``vp`` or
-    ``flow``.
+    """Check that the numbers of a scheduler mean the same as here.
+
+    Parameters
+    ----------
+    kind : str
+        ``vp`` or ``flow``.
+    config : Mapping[str, object]
+        The configuration of the scheduler.
+    where : object
+        Name of the file in error messages.
+
+    Raises
+    ------
+    ValueError
+        If the scheduler or a setting is not supported.
     """
     cls = str(config.get("_class_name", SCHEDULERS[kind][0]))
     if cls not in SCHEDULERS[kind]:
         raise ValueError(
-            f"{where}: the scheduler {cls} is not served; valid: {', '.join(SCHEDULERS[kind])}"
+            f"{where}: the scheduler {cls} is not supported; valid: {', '.join(SCHEDULERS[kind])}"
         )
     _check(cls, config, {*_SCHEDULE, *_SAMPLING}, where)
 
 
-def _check(cls: str, config: Config, served: Collection[str], where: object) -> None:
+def _check(cls: str, config: Config, supported: Collection[str], where: object) -> None:
     standard = defaults(cls)
     for key, value in config.items():
-        if key.startswith("_") or key in served or is_default(value, standard.get(key)):
+        if key.startswith("_") or key in supported or is_default(value, standard.get(key)):
             continue
         only = f"; valid: {standard[key]!r}" if key in standard else "; valid: a folder without it"
-        raise ValueError(f"{where}: {cls} with {key}={_short(value)} is not served{only}")
+        raise ValueError(f"{where}: {cls} with {key}={_short(value)} is not supported{only}")
 
 
 def defaults(cls: str) -> dict[str, object]:
-    """The settings of a class of the library and their defaults; empty where it has no such
-    class.
-    """
+    """Return the defaults of a class of diffusers by setting; empty for an unknown class."""
+    # here, because diffusers takes seconds to import
     import diffusers
 
     made = getattr(diffusers, cls, None)
@@ -171,8 +185,9 @@ def defaults(cls: str) -> dict[str, object]:
 
 
 def is_default(value: object, standard: object) -> bool:
-    """Whether a value of a JSON file is the default. Nothing, false and an empty list all mean:
-    off.
+    """Return whether a value of a JSON file is the default.
+
+    None, false and an empty list all mean 'off'.
     """
     if value is False or (not value and not isinstance(value, int | float)):
         return not standard
