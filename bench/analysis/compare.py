@@ -24,6 +24,7 @@ from posterior_bench.bench.analysis.matches import (
     metric_card,
     pairs_of_cells,
 )
+from posterior_bench.bench.analysis.ranked_groups import ranked_groups
 from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.store.atomic import write_atomic
