@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--digits", type=int, default=3)
     options = parser.parse_args()
     if options.overall:
-        print(arena_table.markdown(options.study, options.metric), end="")
+        print(arena_table.arena_markdown(options.study, options.metric), end="")
         return
     frame = leaderboard.build(options.study)
     if options.metric not in frame.attrs["metrics"]:

@@ -56,7 +56,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Difference:
+class StudyDifference:
     """What two studies have in common, and what differs.
 
     Parameters
@@ -124,7 +124,7 @@ class Difference:
         return lines
 
 
-def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
+def diff(a: Path, b: Path, metric: str | None = None) -> StudyDifference:
     """Compare two studies.
 
     Parameters
@@ -164,7 +164,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     table["p"] = table.groupby("metric")["p"].transform(_holm)
     matched = [{str(pair[side]["cell"]) for pair in pairs} for side in (0, 1)]
     alone = (_others(one.lines, matched[0]), _others(two.lines, matched[1]))
-    return Difference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
+    return StudyDifference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
 
 
 def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:

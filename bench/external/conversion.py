@@ -219,7 +219,7 @@ def _save(target: Path, converted: Converted, given: Conversion) -> Path:
 
     source: Path = given.source
     name, how = given.name or target.name, f"--as {given.family}"
-    meta = facts(
+    meta = conversion_facts(
         converted, source, name, source.resolve().name, how, given.licence, given.controlnet
     )
     return save(
@@ -227,7 +227,7 @@ def _save(target: Path, converted: Converted, given: Conversion) -> Path:
     )
 
 
-def facts(
+def conversion_facts(
     converted: Converted,
     source: Path,
     name: str,

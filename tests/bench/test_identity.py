@@ -407,8 +407,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 def unbound(path: Path) -> None:
     """Write a shard as version 0.1.0 did, without the name of its cell in the footer."""
-    table = shards.decode(path, schema.every_column, path.parents[1].name)
-    path.write_bytes(shards.encode(path.stem, table, ""))
+    table = shards.decode_shard(path, schema.every_column, path.parents[1].name)
+    path.write_bytes(shards.encode_shard(path.stem, table, ""))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -675,10 +675,10 @@ def test_cells_without_recorded_content_stand_apart(tmp_path: Path) -> None:
 def test_old_rows_are_read_and_scored_with_a_word(command) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     for path in outcome.plan.store.shards():
-        table = shards.decode(path, schema.every_column, path.parents[1].name).drop_columns(
+        table = shards.decode_shard(path, schema.every_column, path.parents[1].name).drop_columns(
             ["truth", "code", "version"]
         )
-        path.write_bytes(shards.encode(path.stem, table, ""))
+        path.write_bytes(shards.encode_shard(path.stem, table, ""))
     assert outcome.plan.store.read(["truth"])["truth"].isna().all()
     done = score(outcome.study, metric_nodes("metrics=[seam]"))
     assert (done.written, list(done.unchecked)) == (2, [outcome.plan.cell.name])
