@@ -10,87 +10,105 @@ each other get no verdict, and a line says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from posterior_bench.bench.analysis.cell_records import read_cells
 from posterior_bench.bench.analysis.comparison_report import ComparisonReport
 from posterior_bench.bench.analysis.figures import render
 from posterior_bench.bench.analysis.matches import (
-    WHERE,
     chosen_lines,
     demand_current_metric,
     match_cells,
     metric_card,
     pairs_of_cells,
 )
-from posterior_bench.bench.analysis.ranked_groups import compared
+from posterior_bench.bench.analysis.ranked_groups import ranked_groups
 from posterior_bench.bench.analysis.study_summary import summarise_study
-from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.truth import demand_paired
 
-GIVEN = ("a", "b", "metric")
 
+def compare(
+    study: Path, a: str, b: str, metric: str, where: Mapping[str, str] | None = None
+) -> tuple[ComparisonReport, Path]:
+    """Compare two solvers of a study and write ``compare_A_B_METRIC.svg`` and ``.png`` into it.
 
-USAGE = "bench compare STUDY a=SOLVER b=SOLVER metric=NAME [mask=... data=...]"
-
-
-def compare(arguments: Sequence[str]) -> tuple[ComparisonReport, Path]:
-    """Compare as the command line says, and write ``compare_A_B_METRIC.svg`` and ``.png``.
+    Parameters
+    ----------
+    study : Path
+        The folder of the study.
+    a, b : str
+        The solvers, as the tables call them.
+    metric : str
+        A metric with a value per image.
+    where : mapping of str to str or None, default None
+        Values of columns (:data:`~bench.analysis.matches.WHERE`) by which cells are chosen.
 
     Returns
     -------
-    tuple of ComparisonReport and Path
-        The report and the path of the PNG.
+    tuple of (ComparisonReport, Path)
+        The report, and the path of the PNG.
 
     Raises
     ------
     UserError
-        If something does not exist, or nothing can be compared.
+        If a solver, metric or value does not exist, or no cells match.
     """
-    study, given = _parsed(arguments)
-    try:
-        card = metric_card(read_cells(study), given["metric"])
-        found = summarise_study(study)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    pairs = pairs_of_cells(chosen_lines(found.lines, given), given["a"], given["b"])
-    demand_current_metric(found.cells, given["metric"], pairs)
-    rows = read_study(study, ["status", "truth"])
-    for heading, first, second in pairs:
-        demand_paired(rows, heading, (first, given["a"]), (second, given["b"]))
-    images = found.images.reindex(columns=[given["metric"]])
-    # the families are those of the leaderboard, whatever mask= and the like leave of its tables
-    families = compared(found.lines, images, [given["metric"]])
-    lines = found.lines.set_index("cell")
-    matches = [
-        match_cells(
-            images[given["metric"]], heading, lines.loc[a], lines.loc[b], families, lines["label"]
-        )
-        for heading, a, b in pairs
-    ]
-    report = ComparisonReport(given["a"], given["b"], given["metric"], card, matches)
-    name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", given[key]).strip("-") for key in GIVEN)
+    report = compare_solvers(study, a, b, metric, where or {})
+    name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-") for text in (a, b, metric))
     figure = report.figure()
     for kind in ("svg", "png"):
         write_atomic(study / f"compare_{name}.{kind}", render(figure, kind))
     return report, study / f"compare_{name}.png"
 
 
-def _parsed(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    """Return the study folder and the settings, all of them known."""
-    if not arguments or "=" in arguments[0]:
-        raise UserError(f"'compare' takes a study folder first: {USAGE}")
-    study = Path(arguments[0])
-    given: dict[str, str] = {}
-    for argument in arguments[1:]:
-        key, _, value = argument.partition("=")
-        if key not in (*GIVEN, *WHERE):
-            raise unknown("setting of compare", key, (*GIVEN, *WHERE))
-        given[key] = value
-    missing = [key for key in GIVEN if not given.get(key)]
-    if missing:
-        raise UserError(f"'compare' needs {'=, '.join(missing)}=: {USAGE}")
-    return study, given
+def compare_solvers(
+    study: Path, a: str, b: str, metric: str, where: Mapping[str, str]
+) -> ComparisonReport:
+    """Compare two solvers of a study on the images that both were run on.
+
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    a, b : str
+        Names of solvers as the leaderboard shows them.
+    metric : str
+        The column of the metric.
+    where : Mapping[str, str]
+        Columns of the leaderboard and the values that cells must have there.
+
+    Returns
+    -------
+    ComparisonReport
+        A match for every pair of cells.
+
+    Raises
+    ------
+    UserError
+        If something does not exist, or the two solvers share no cell.
+    """
+    try:
+        card = metric_card(read_cells(study), metric)
+        found = summarise_study(study)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    pairs = pairs_of_cells(chosen_lines(found.lines, where), a, b)
+    demand_current_metric(found.cells, metric, pairs)
+    rows = read_study(study, ["status", "truth"])
+    for heading, first, second in pairs:
+        demand_paired(rows, heading, (first, a), (second, b))
+    images = found.images.reindex(columns=[metric])
+    # the families are those of the leaderboard, whatever mask= and the like leave of its tables
+    families = ranked_groups(found.lines, images, [metric])
+    lines = found.lines.set_index("cell")
+    matches = [
+        match_cells(
+            images[metric], heading, lines.loc[one], lines.loc[other], families, lines["label"]
+        )
+        for heading, one, other in pairs
+    ]
+    return ComparisonReport(a, b, metric, card, matches)

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis.columns import to_csv
 from posterior_bench.bench.analysis.families import ALPHA, family
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
 from posterior_bench.bench.analysis.study_cells import (
@@ -30,14 +29,6 @@ from posterior_bench.bench.analysis.study_cells import (
 )
 from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.atomic import write_atomic
-from posterior_bench.bench.store.study_files import check_study
-
-USAGE = "bench diff STUDY_A STUDY_B [metric=NAME] [out=FILE.csv]"
-
-
-GIVEN = ("metric", "out")
-
 
 COLUMNS = [
     "solver",
@@ -65,7 +56,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Difference:
+class StudyDifference:
     """What two studies have in common, and what differs.
 
     Parameters
@@ -133,38 +124,7 @@ class Difference:
         return lines
 
 
-def command(arguments: Sequence[str]) -> str:
-    """Compare as the command line says, write the table to ``out=``, and return the text to print.
-
-    Raises
-    ------
-    UserError
-        For a folder that is no study, and for an unknown setting or metric.
-    """
-    folders, given = _parsed(arguments)
-    found = diff(folders[0], folders[1], given.get("metric"))
-    if out := given.get("out"):
-        try:
-            write_atomic(Path(out), to_csv(found.table))
-        except OSError as error:
-            raise UserError(f"out={out} cannot be written: {error.strerror}") from None
-    return found.text()
-
-
-def _parsed(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    folders = [Path(argument) for argument in arguments if "=" not in argument]
-    if len(folders) != 2:
-        raise UserError(f"'diff' takes two study folders: {USAGE}")
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    for key in given:
-        if key not in GIVEN:
-            raise unknown("setting of diff", key, GIVEN)
-    for folder in folders:
-        check_study(folder)
-    return folders, given
-
-
-def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
+def diff(a: Path, b: Path, metric: str | None = None) -> StudyDifference:
     """Compare two studies.
 
     Parameters
@@ -204,7 +164,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     table["p"] = table.groupby("metric")["p"].transform(_holm)
     matched = [{str(pair[side]["cell"]) for pair in pairs} for side in (0, 1)]
     alone = (_others(one.lines, matched[0]), _others(two.lines, matched[1]))
-    return Difference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
+    return StudyDifference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
 
 
 def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:

@@ -48,7 +48,7 @@ class Comparison:
     detectable: float
 
 
-def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
+def pair_values(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
     """Return the values of the same images in the same order, each ``(n,)``.
 
     Parameters
@@ -66,20 +66,20 @@ def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
         if ids.has_duplicates:
             raise ValueError(
                 f"image '{ids[ids.duplicated()][0]}' comes twice; average the draws of an image "
-                f"first"
+                "first"
             )
     alone = a.index.symmetric_difference(b.index)
     if len(alone):
         only_a = int(alone.isin(a.index).sum())
         raise ValueError(
             f"image ids differ: {only_a} only in the first, {len(alone) - only_a} only in the "
-            f"second, for example "
-            f"'{alone[0]}'; run both on the same images (retry=true runs failed rows again)"
+            f"second, for example '{alone[0]}'; run both on the same images (retry=true runs "
+            "failed rows again)"
         )
     return a.to_numpy(float), b.to_numpy(float)
 
 
-def compare(a: Array, b: Array, key: str) -> Comparison:
+def compare_pair(a: Array, b: Array, key: str) -> Comparison:
     """Return the statistics of paired values ``(n,)`` of two solvers alone.
 
     One pair of values has means and nothing else (NaN).
@@ -102,7 +102,7 @@ def compare(a: Array, b: Array, key: str) -> Comparison:
     if infinite:
         raise ValueError(
             f"{infinite} of {len(a)} images have an infinite value and no difference; take another "
-            f"metric"
+            "metric"
         )
     differences, n = a - b, len(a)
     spread = float(differences.std(ddof=1)) if n > 1 else np.nan

@@ -58,7 +58,8 @@ def job(cfg: DictConfig) -> None:
     if not (SWEEP.begun or cfg.quiet):
         out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
     SWEEP.begun = True
-    from posterior_bench.bench.engine.run import execute, prepare
+    from posterior_bench.bench.engine.prepare import prepare
+    from posterior_bench.bench.engine.run import execute
     from posterior_bench.bench.estimate.problems import collected
 
     try:

@@ -1,15 +1,18 @@
-"""Completion of command lines in bash: verbs, groups, options, and the settings of the chosen ones.
+"""``bench completion``: completion of command lines in bash.
 
-``eval "$(bench completion bash)"`` in ``~/.bashrc`` turns it on. Answers come from the YAML files
-alone, so a press of the tab key costs a fraction of a second.
+It completes verbs, groups, options, and the settings of the chosen options.
+``eval "$(bench completion bash)"`` in ``~/.bashrc`` turns it on. Answers come from the parsers and
+the YAML files alone, so a press of the tab key costs a fraction of a second.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from posterior_bench.bench.cli.verbs import HELP
+from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.verb import Verb
+from posterior_bench.bench.config.catalog import GROUPS, LIST_GROUPS, option, options
+from posterior_bench.bench.config.settings import SETTINGS
 from posterior_bench.bench.core.errors import UserError
 
 SCRIPT = """\
@@ -22,66 +25,89 @@ complete -o default -F _bench bench
 """
 
 
-def command(arguments: Sequence[str]) -> int:
-    """The verb: ``bash`` prints the script, ``words LINE`` what may follow in an unfinished command
-    line.
-    """
-    if list(arguments) == ["bash"]:
-        print(SCRIPT, end="")
+def verb(others: Sequence[Verb]) -> Verb:
+    """Return the verb, which completes the names and settings of the other verbs."""
+
+    def run(shell: str, line: str | None) -> int:
+        """Print the script of a shell, or the words that may follow in an unfinished line."""
+        if shell == "bash" and line is None:
+            print(SCRIPT, end="")
+        elif shell == "words" and line is not None:
+            print("\n".join(candidates(line, {each.name: each for each in (*others, own)})))
+        else:
+            raise UserError(
+                "'completion' takes the name of a shell, and knows bash: "
+                'eval "$(bench completion bash)"'
+            )
         return 0
-    if len(arguments) == 2 and arguments[0] == "words":
-        print("\n".join(candidates(arguments[1])))
-        return 0
-    raise UserError(
-        "'completion' takes the name of a shell, and knows bash: eval \"$(bench completion bash)\""
+
+    own = Verb(
+        name="completion",
+        does="print the script that completes verbs, groups, options and settings in a shell",
+        example='eval "$(bench completion bash)"',
+        more="Put the line of the example into ~/.bashrc.",
+        add_arguments=add_arguments,
+        run=run,
+        prints_only=True,
+    )
+    return own
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the shell, and the line that the script asks about."""
+    parser.add_argument("shell", metavar="bash", help="the shell")
+    parser.add_argument(
+        "line", nargs="?", metavar="LINE", help="with `words` for the shell: an unfinished line"
     )
 
 
-def candidates(line: str) -> list[str]:
-    """What the last word of an unfinished line may become; of ``GROUP=``, what may follow the
-    ``=``.
+def candidates(line: str, verbs: Mapping[str, Verb]) -> list[str]:
+    """Return what the last word of an unfinished line may become.
 
-    bash takes ``=`` for the end of a word, so that is where its word begins.
+    bash takes ``=`` for the end of a word. So of ``GROUP=`` the answer is what may follow.
+
+    Parameters
+    ----------
+    line : str
+        The line up to the cursor.
+    verbs : mapping of str to Verb
+        All verbs by their names.
+
+    Returns
+    -------
+    list of str
+        The words, in order.
     """
     words = line.split()[1:] if line[-1:].strip() else [*line.split()[1:], ""]
     last = words[-1] if words else ""
-    verb = words[0] if len(words) > 1 and words[0] in HELP else "run"
+    name = words[0] if len(words) > 1 and words[0] in verbs else "run"
     key, sign, value = last.partition("=")
     if sign:
-        return _after(value, _values(key))
-    found = [*HELP] if len(words) < 2 else []
-    if HELP[verb].settings or verb == "show":
-        found += _keys(words)
-    found += [option.split()[0] for option in HELP[verb].options if option.startswith("-")]
+        return _continued(value, options(key) if key in GROUPS else ())
+    parser = verbs[name].parser()
+    found = [*verbs] if len(words) < 2 else []
+    if parser.takes_run_settings or name == "show":
+        found += _run_settings(words)
+    found += [*parser.option_names, *(f"{key}=" for key in parser.settings)]
     return _starting(last, found)
 
 
-def _keys(words: Sequence[str]) -> list[str]:
-    """Groups, top-level settings, and the settings of the options that the line names."""
-    from posterior_bench.bench.config.catalog import GROUPS, LIST_GROUPS, option, options
-    from posterior_bench.bench.config.settings import SETTINGS
-
+def _run_settings(words: Sequence[str]) -> list[str]:
+    """Return groups, top-level settings, and the settings of the options that the line names."""
     named = [word.split("=", 1) for word in words if word.partition("=")[0] in GROUPS]
     chosen = [
         option(group, name)
         for group, name in named
         if name in options(group) and group not in LIST_GROUPS
     ]
-    own = [f"{found.group}.{key}=" for found in chosen for key in found.parameters]
+    own = [f"{each.group}.{key}=" for each in chosen for key in each.parameters]
     return [*(f"{group}=" for group in GROUPS), *(f"{key}=" for key in SETTINGS), *own]
 
 
-def _values(key: str) -> list[str]:
-    from posterior_bench.bench.config.catalog import GROUPS, options
-
-    return list(options(key)) if key in GROUPS else []
-
-
-def _after(value: str, names: Iterable[str]) -> list[str]:
-    """The names that go on what is typed, behind its last comma or bracket."""
-    match = re.search(r"[^,\[]*$", value)
-    assert match is not None
-    return [value[: match.start()] + name for name in _starting(match[0], names)]
+def _continued(value: str, names: Iterable[str]) -> list[str]:
+    """Return the value with each name that continues it after the last comma or bracket."""
+    start = max(value.rfind(","), value.rfind("[")) + 1
+    return [value[:start] + name for name in _starting(value[start:], names)]
 
 
 def _starting(text: str, names: Iterable[str]) -> list[str]:

@@ -1,205 +1,47 @@
-"""``python -m bench export-masks``: the measurements of a run as files, for methods that run
-elsewhere.
-
-Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what
-another program makes of these files can be scored beside it with ``solver=folder``. The truth is
-left out unless it is asked for.
-"""
+"""``bench export-masks``: the measurements of a run as files, for methods that run elsewhere."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
-from torch import Tensor
-
-from posterior_bench.bench.config.build import arguments, build, target
-from posterior_bench.bench.config.image_folders import demand_count
-from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
-from posterior_bench.bench.core import terminal
-from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.arena import PriorDraws, build_images
-from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.measurement import Measurement, measure
-from posterior_bench.bench.engine.plan import writable
-from posterior_bench.bench.engine.scoring import png
-from posterior_bench.bench.external.content import mask_with_content
-from posterior_bench.bench.external.image_files import answer_names
-from posterior_bench.bench.store.atomic import write_atomic
-from posterior_bench.datasets.base import ImageSet
-from posterior_bench.metrics.base import to_uint8
-
-BATCH = 16
-"""Images in memory at a time."""
-
-LONGEST = 255
-"""Bytes of a file's name on the usual file systems."""
-
-POLARITY = "white (255) = observed, black (0) = hole"
-VALUES = "[-1, 1]; the 8-bit value v stands for v / 127.5 - 1"
-LEGEND = {
-    "mask": f"PNG, grey: {POLARITY}",
-    "observed": "PNG, the image where it was observed, 128 in the hole",
-    "measurement": "NumPy float32 (C, H, W) in [-1, 1] units, unclipped, 0 in the hole; only where "
-    "noise was added",
-    "truth": "PNG, the whole image; only with truth=true",
-    "answer": "name below solver.path for one draw; for draw D of several write _D before .png",
-    "label": "class of the image, which class-conditional solvers are given too",
-    "mask_seed": "seed of NumPy's PCG64 that drew the mask",
-    "noise_seed": "seed of the torch generator that drew the measurement noise",
-}
+from posterior_bench.bench.cli.parser import Parser, true_or_false
+from posterior_bench.bench.cli.run_settings import ready
+from posterior_bench.bench.cli.verb import Verb
+from posterior_bench.bench.config.overrides import check
 
 
-def export_masks(config: Mapping[str, Any], truth: bool = False) -> Path:
-    """Write masks, observed images and ``index.json`` / ``index.csv`` to the folder ``out``, which
-    is returned.
+def add_arguments(parser: Parser) -> None:
+    """Declare ``truth=`` and the settings of a run."""
+    parser.add_setting("truth", "true|false", "write the whole images too", true_or_false, False)
+    parser.add_run_settings()
 
-    Raises UserError without ``out``, where it holds files already, and for operators that keep no
-    pixels.
+
+def run(overrides: Sequence[str], truth: bool) -> int:
+    """Write masks and observed images to the folder ``out=``.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Settings of the run that the measurements are of.
+    truth : bool
+        Whether the whole images are written too.
     """
-    if config["out"] is None:
-        raise UserError("'export-masks' needs a folder for its files: give out=DIR")
-    if "mask" not in target(config["operator"]).caps:
-        raise UserError(
-            "'export-masks' writes masks, and this operator has none; use operator=inpainting"
-        )
-    folder = Path(config["out"])
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
-    data = _images(config)
-    count = int(config["data"]["images"])
-    demand_count(count, len(data))
-    names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
-    mask = build(config["mask"])
-    mask_with_content(config, mask, data)
-    _demand_short(names.values())
-    with _whole(folder) as part:
-        entries: list[dict[str, object]] = []
-        for start in range(0, count, BATCH):
-            measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
-            for i, files in enumerate(_files(measured, truth)):
-                entries.append(_write(part, names[measured.keys[i].image], files, measured, i))
-        _index(part, config, data.name, data.shape, entries)
-    if not config["quiet"]:
-        terminal.out.print(
-            f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}"
-        )
-    return folder
+    checked = check(ready(overrides))
+    # these load torch: a mistake in the settings is answered before
+    from posterior_bench.bench.cli.measurement_files import export_masks
+    from posterior_bench.bench.config.compose import compose
+    from posterior_bench.bench.engine.job import job_of
+
+    export_masks(job_of(compose(checked)[0]), truth=truth)
+    return 0
 
 
-def _demand_short(names: Iterable[str]) -> None:
-    """UserError for an image whose files would have a longer name than file systems take."""
-    for name in names:
-        longest = PurePosixPath(name).name + ".npy"
-        if len(longest.encode()) > LONGEST:
-            raise UserError(
-                f"the files of the image {name} would be called {longest}, which is "
-                f"{len(longest.encode())} bytes long "
-                f"and file systems take {LONGEST}; give the image a shorter name"
-            )
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to. A new one gets its name at the end, one that is there is emptied again
-    on an error.
-    """
-    folder = folder.resolve()
-    new = not folder.exists()
-    writable(folder.parent if new else folder)
-    part = folder.with_name(f".{folder.name[:50]}.{os.getpid()}.part") if new else folder
-    try:
-        part.mkdir(exist_ok=True)
-        yield part
-        if new:
-            os.replace(part, folder)
-    except BaseException:
-        for path in [part] if new else list(part.iterdir()):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
-
-
-def _images(config: Mapping[str, Any]) -> ImageSet:
-    """The image set; a prior is loaded only for one that draws from it."""
-    if target(config["data"]) is PriorDraws:
-        return build_images(
-            config["data"], shared("prior", config["prior"], "cpu"), int(config["seed"])
-        )
-    images: ImageSet = build(config["data"], skip=NOT_OF_THE_IMAGES)
-    return images
-
-
-def _files(measured: Measurement, truth: bool) -> Iterator[dict[str, bytes]]:
-    """The files of every image of a batch, by column of the index."""
-    operator, y = measured.operator, measured.y
-    assert operator.mask is not None
-    for i, mask in enumerate(operator.mask):
-        files = {"mask": png(mask.byte() * 255), "observed": png(to_uint8(y[i]))}
-        if operator.sigma > 0:
-            files["measurement"] = _npy(y[i])
-        if truth:
-            files["truth"] = png(to_uint8(measured.truth[i]))
-        yield files
-
-
-def _write(
-    folder: Path, name: str, files: Mapping[str, bytes], measured: Measurement, i: int
-) -> dict[str, object]:
-    """Write the files of image ``i`` of a batch; returns its line of the index."""
-    key, mask = measured.keys[i], measured.operator.mask
-    assert mask is not None
-    line: dict[str, object] = {"image_id": key.image, "answer": f"{name}.png"}
-    for column, content in files.items():
-        path = folder / column / f"{name}{'.npy' if column == 'measurement' else '.png'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)  # the folder gets its name when it is whole
-        line[column] = path.relative_to(folder).as_posix()
-    seeds = {f"{stream}_seed": key.seed(stream) for stream in ("mask", "noise")}
-    if measured.labels is not None:
-        line["label"] = int(measured.labels[i])
-    return {**line, "observed_share": round(mask[i].double().mean().item(), 6), **seeds}
-
-
-def _index(
-    folder: Path,
-    config: Mapping[str, Any],
-    name: str,
-    shape: tuple[int, ...],
-    entries: list[dict[str, object]],
-) -> None:
-    """``index.json`` with the settings and a legend, and its lines alone as ``index.csv``; written
-    last.
-    """
-    settings = {
-        "format": 1,
-        "seed": config["seed"],
-        "data": name,
-        "shape": list(shape),
-        "mask_polarity": POLARITY,
-        "value_range": VALUES,
-        **{
-            group: {"class": config[group]["_target_"], **arguments(config[group])}
-            for group in ("mask", "operator")
-        },
-        "columns": {column: text for column, text in LEGEND.items() if column in entries[0]},
-        "images": entries,
-    }
-    write_atomic(
-        folder / "index.csv",
-        pd.DataFrame(entries).to_csv(index=False, lineterminator="\n").encode(),
-    )
-    write_atomic(folder / "index.json", (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def _npy(y: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, y.cpu().numpy())
-    return buffer.getvalue()
+VERB = Verb(
+    name="export-masks",
+    does="write masks and observed images as PNG files, for methods that run elsewhere "
+    "(docs/external.md)",
+    example="bench export-masks out=masks data.images=8 mask=comod",
+    more="out=DIR is required: an empty or new folder, which appears once all files are written.",
+    add_arguments=add_arguments,
+    run=run,
+)

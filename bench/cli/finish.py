@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from posterior_bench.bench.analysis import figures, leaderboard
-from posterior_bench.bench.cli import status
+from posterior_bench.bench.cli import study_status
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -26,9 +25,6 @@ from posterior_bench.bench.pages.contact_sheet import contact_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.bench.store.read_study import read_study
 
-if TYPE_CHECKING:
-    pass
-
 SHEET_CELLS, SHEET_IMAGES = 24, 8
 """At most on one contact sheet; the sheet itself shows fewer images of more cells."""
 
@@ -39,9 +35,9 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
     """
     last = outcomes[-1]
     board = leaderboard.write(last.study)
-    figure = figures.write(last.study, board)
+    figure = figures.write_figure(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
-    page = report.write(last.study, board)[0] if last.report else None
+    page = report.write_report(last.study, board)[0] if last.report else None
     if not last.quiet:
         made = {
             "rows": last.study / "cells",
@@ -116,15 +112,15 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
             )
         return skips
     board = leaderboard.write(study)
-    figures.write(study, board)
-    page = report.write(study, board)[0] if config.report else None
-    cells = status.read(study)
+    figures.write_figure(study, board)
+    page = report.write_report(study, board)[0] if config.report else None
+    cells = study_status.read(study)
     if not config.quiet:
         _show(
             board,
             {
                 "leaderboard": study / "leaderboard.csv",
-                "status": status.summary(cells),
+                "status": study_status.summary(cells),
                 "report": page,
             },
         )
@@ -193,14 +189,14 @@ def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
 def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
     from posterior_bench.bench.engine.session import Session
-    from posterior_bench.bench.store.truth import demand_equal, recorded
+    from posterior_bench.bench.store.truth import demand_equal, truth_hashes
 
     ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu").measure(ids)
     demand_equal(
-        recorded(rows),
+        truth_hashes(rows),
         dict(zip(ids, measured.truth, strict=True)),
         "contact_sheet.png is not drawn: ",
     )

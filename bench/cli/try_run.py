@@ -29,7 +29,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.progress import TimeRemainingColumn as Eta
 from rich.table import Table
 
-from posterior_bench.bench.cli.try_photo import PREFERRED, SOME, Wish, check_mask_size, group_of
+from posterior_bench.bench.cli.try_request import (
+    PREFERRED,
+    SOME,
+    Request,
+    check_mask_size,
+    group_of,
+)
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import choose
@@ -41,11 +47,11 @@ from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.bench.engine.metric_networks import missing_weights
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
-from posterior_bench.bench.external.models import served, with_served
+from posterior_bench.bench.external.models import converted_path, local_model
 from posterior_bench.bench.pages.contact_sheet import solver_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.datasets.source import is_image
@@ -95,25 +101,25 @@ class Tried:
         return (self.mean("seconds_fit") + self.mean("seconds_sample")) * len(self.rows)
 
 
-def run(wish: Wish) -> int:
+def try_solvers(request: Request) -> int:
     """Try every solver, print the table, write the picture; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="bench-try-") as folder:
-        stage = _Stage(wish, Path(folder))
+        stage = _Stage(request, Path(folder))
         plans = stage.plans()
         _say_presets(plans)
-        worker = Worker(_device(), plans[0].cell.config["threads"])
+        worker = Worker(_device(), plans[0].cell.config.threads)
         session = worker.session(plans[0].cell.config)
         session.told.ready()  # a prompt that cannot be embedded here is no failure of a solver
         measured = session.measure(plans[0].chunks[0].images)
-        _say_seen(wish, measured)
+        _say_seen(request, measured)
         for line in session.told.said:
             terminal.out.print(f"the prior {line}", style="dim", markup=False)
         tried = [_run(worker, plan) for plan in plans]
         terminal.out.print(_table(tried, stage.columns, worker.device))
-        solver_sheet(wish.out, [_panel(wish, one, measured) for one in tried])
-    terminal.out.print(f"picture  {wish.out.absolute()}", markup=False)
+        solver_sheet(request.out, [_panel(request, one, measured) for one in tried])
+    terminal.out.print(f"picture  {request.out.absolute()}", markup=False)
     terminal.out.print(
-        f"a whole folder of photographs: {_next(wish, tried)}", style="dim", markup=False
+        f"a whole folder of photographs: {_next(request, tried)}", style="dim", markup=False
     )
     return FAILED if any(one.failure for one in tried) else 0
 
@@ -128,20 +134,20 @@ def _device() -> str:
 class _Stage:
     """A folder with the photograph alone, its mask, and the settings that all solvers share."""
 
-    def __init__(self, wish: Wish, folder: Path):
-        self.wish, self.folder = wish, folder
-        self.model = served(wish.prior) if isinstance(wish.prior, Path) else None
+    def __init__(self, request: Request, folder: Path):
+        self.request, self.folder = request, folder
+        self.model = local_model(request.prior) if isinstance(request.prior, Path) else None
         self.shape = self._shape()
         (folder / "photos").mkdir()
-        (folder / "photos" / _plain_name(wish.photo)).symlink_to(wish.photo.absolute())
-        if wish.white is not None:
-            self._write_mask(wish.white)
+        (folder / "photos" / _plain_name(request.photo)).symlink_to(request.photo.absolute())
+        if request.white is not None:
+            self._write_mask(request.white)
         self.columns: list[str] = []
 
     def plans(self) -> list[CellPlan]:
         """One per solver; UserError for a solver named by the user that cannot be used here."""
-        if self.wish.solvers:
-            return [self._plan(name) for name in self.wish.solvers]
+        if self.request.solvers:
+            return [self._plan(name) for name in self.request.solvers]
         found: list[CellPlan] = []
         reasons: list[str] = []
         for name in PREFERRED:
@@ -176,26 +182,31 @@ class _Stage:
         """The configuration of a run of this solver; paths are put in as they are, whatever letters
         they hold.
         """
-        wish, (channels, height, _) = self.wish, self.shape
+        request, (channels, height, _) = self.request, self.shape
         lines = [
             *(f"solver={solver}", "data=folder", "data.images=1", f"data.size={height}"),
             f"data.mode={'grey' if channels == 1 else 'rgb'}",
-            *(f"draws={wish.draws}", f"batch={wish.draws}", f"seed={wish.seed}", "quiet=true"),
-            f"mask={wish.mask or 'files'}",
+            *(
+                f"draws={request.draws}",
+                f"batch={request.draws}",
+                f"seed={request.seed}",
+                "quiet=true",
+            ),
+            f"mask={request.mask or 'files'}",
             *self._prior_lines(),
-            *wish.settings,
+            *request.settings,
         ]
         cfg, choices = compose(check(lines))
         cfg.out, cfg.data.root = str(self.folder / "study"), str(self.folder / "photos")
-        if wish.mask is None:
-            cfg.mask.path, cfg.mask.white = str(self.folder / "mask.png"), wish.white_means
+        if request.mask is None:
+            cfg.mask.path, cfg.mask.white = str(self.folder / "mask.png"), request.white_means
         self._put_prior(cfg)
         self._choose_metrics(cfg)
         return cfg, choices
 
     def _prior_lines(self) -> list[str]:
         # a folder is put in afterwards, whatever letters its path has
-        return ["prior=fashion" if self.model else f"prior={self.wish.prior}"]
+        return ["prior=fashion" if self.model else f"prior={self.request.prior}"]
 
     def _put_prior(self, cfg: DictConfig) -> None:
         if self.model is not None:
@@ -205,10 +216,11 @@ class _Stage:
         """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square
         pictures.
         """
-        settings = [line for line in self.wish.settings if group_of(line) == "prior"]
+        settings = [line for line in self.request.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
         self._put_prior(cfg)
-        prior: Prior = shared("prior", with_served(_contained(cfg.prior)), "cpu")
+        node = _contained(cfg.prior)
+        prior: Prior = shared("prior", {**node, **converted_path(node)}, "cpu")
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
@@ -223,7 +235,7 @@ class _Stage:
         columns to show.
         """
         nodes: dict[str, Any] = _contained(cfg.metrics)
-        asked = any(group_of(line) == "metrics" for line in self.wish.settings)
+        asked = any(group_of(line) == "metrics" for line in self.request.settings)
         if not asked:
             nodes = {name: node for name, node in nodes.items() if self._is_computable(name, node)}
             cfg.metrics = nodes
@@ -242,14 +254,16 @@ class _Stage:
     def _write_mask(self, white: NDArray[np.bool_]) -> None:
         """As large as it was drawn: what becomes of the photograph becomes of its mask."""
         _, height, width = self.shape
-        check_mask_size(self.wish.mask_label, white.shape, self.wish.photo_size, (height, width))
+        check_mask_size(
+            self.request.mask_label, white.shape, self.request.photo_size, (height, width)
+        )
         Image.fromarray(white.astype(np.uint8) * 255).save(self.folder / "mask.png")
 
     def _as_given(self, message: str) -> str:
         """A message with the user's files in the place of those in the temporary folder."""
         for ours, theirs in (
-            ("mask.png", self.wish.mask_label),
-            ("photos", str(self.wish.photo.parent)),
+            ("mask.png", self.request.mask_label),
+            ("photos", str(self.request.photo.parent)),
         ):
             message = message.replace(str(self.folder / ours), theirs)
         return message
@@ -304,7 +318,7 @@ def _expected(session: Session) -> float:
     ):  # could be counted with the network alone, which takes as long as the run
         return 0.0
     try:
-        return Trial.of(session, "passes").cost(session.solver) * int(session.config["draws"])
+        return Trial.of(session, "passes").cost(session.solver) * session.config.draws
     except UserError:
         return 0.0  # what fails here fails in the run, and is said there
 
@@ -372,7 +386,7 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
     foreign = []
     for plan in plans:
         config = plan.cell.config
-        choice = choose(config["solver"], config["prior"], config["data"])
+        choice = choose(config.solver, config.prior, config.data)
         if choice is not None and choice.foreign:
             foreign.append(f"{plan.cell.identity['solver']} ({choice.preset})")
     if foreign:
@@ -383,24 +397,26 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
         terminal.out.print(line, style="dim", markup=False)
 
 
-def _say_seen(wish: Wish, measured: Measurement) -> None:
+def _say_seen(request: Request, measured: Measurement) -> None:
     """What became of photograph and mask, and that an embedded prior stands in where the user has
     named none.
     """
     _, channels, height, width = measured.truth.shape
-    part = f"{'the centre square of ' if len({*wish.photo_size}) > 1 else ''}{wish.photo.name}"
+    part = (
+        f"{'the centre square of ' if len({*request.photo_size}) > 1 else ''}{request.photo.name}"
+    )
     seen = f"{part} in {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
     mask = measured.operator.mask
     share = 0.0 if mask is None else 1 - float(mask.float().mean())
-    other = "observed" if wish.white_means == "hole" else "hole"
-    words = {"hole": "its white part", "observed": "its black part"}[wish.white_means]
-    turn = f" ({words}; --white {other} hides the rest instead)" if wish.mask is None else ""
+    other = "observed" if request.white_means == "hole" else "hole"
+    words = {"hole": "its white part", "observed": "its black part"}[request.white_means]
+    turn = f" ({words}; --white {other} hides the rest instead)" if request.mask is None else ""
     terminal.out.print(
-        f"the model sees {seen}; {wish.mask_label} hides {share:.0%} of that{turn}", markup=False
+        f"the model sees {seen}; {request.mask_label} hides {share:.0%} of that{turn}", markup=False
     )
-    if wish.stand_in:
+    if request.stand_in:
         terminal.out.print(
-            f"{wish.prior} stands in: it was trained on pictures of clothes alone, so it fills the "
+            f"{request.prior} stands in: it was trained on pictures of clothes alone, so it fills the "
             f"hole as if the "
             "photograph were one. --model DIR takes a model of your own",
             style="dim",
@@ -410,7 +426,7 @@ def _say_seen(wish: Wish, measured: Measurement) -> None:
 
 def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table:
     """A line per solver; why draws failed stands behind its numbers."""
-    metrics = tried[0].plan.cell.config["metrics"]
+    metrics = tried[0].plan.cell.config.metrics
     columns = [name for name in columns if any(not np.isnan(one.mean(name)) for one in tried)]
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
     table.caption = (
@@ -445,7 +461,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 100 <= abs(value) < np.inf else f"{value:#.3g}"
 
 
-def _panel(wish: Wish, one: Tried, measured: Measurement) -> Panel:
+def _panel(request: Request, one: Tried, measured: Measurement) -> Panel:
     truth, y = measured.truth.cpu(), measured.y.cpu()
     draws = np.full((1, len(one.rows), *truth.shape[1:]), np.nan, np.float32)
     for d, row in enumerate(one.rows):
@@ -464,7 +480,9 @@ def _panel(wish: Wish, one: Tried, measured: Measurement) -> Panel:
         else [f"{one.passes:.0f} passes a draw", f"{_number(one.seconds)} s"]
     )
     caption = one.failure or ", ".join(numbers)
-    group = f"{wish.photo.name}, mask {wish.mask_label}, prior {one.plan.cell.identity['prior']}"
+    group = (
+        f"{request.photo.name}, mask {request.mask_label}, prior {one.plan.cell.identity['prior']}"
+    )
     return Panel(one.name, truth, y, mask, draws, [caption], group)
 
 
@@ -474,17 +492,17 @@ def _pixels(png: bytes) -> NDArray[np.float32]:
     return array.transpose(2, 0, 1) / np.float32(127.5) - 1
 
 
-def _next(wish: Wish, tried: Sequence[Tried]) -> str:
+def _next(request: Request, tried: Sequence[Tried]) -> str:
     """The command of a study of many photographs with the same choices."""
     solvers = ",".join(str(one.plan.cell.identity["solver"]) for one in tried)
     mask = (
-        f"mask={wish.mask}"
-        if wish.mask
-        else f"mask=files mask.path=MASKS mask.white={wish.white_means}"
+        f"mask={request.mask}"
+        if request.mask
+        else f"mask=files mask.path=MASKS mask.white={request.white_means}"
     )
-    prior = shlex.quote(f"prior={wish.prior}")
+    prior = shlex.quote(f"prior={request.prior}")
     several = "-m " if len(tried) > 1 else ""
-    settings = "".join(f" {shlex.quote(line)}" for line in wish.settings)
+    settings = "".join(f" {shlex.quote(line)}" for line in request.settings)
     return (
         f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} "
         f"{prior}{settings}"

@@ -12,16 +12,17 @@ from typing import Any
 from posterior_bench.bench.config import prompts
 from posterior_bench.bench.config.build import arguments, suited, target
 from posterior_bench.bench.config.image_folders import PLAIN
+from posterior_bench.bench.config.job import Group, JobConfig, Node
 from posterior_bench.bench.config.plugins import in_file
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.config.trained_modules import modules_identity
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.priors.execution import Execution
-
-Node = Mapping[str, Any]
 
 _FILE = ("trust_file", "label", "sha256")
 """Settings of a solver that say what its file holds and how it is called, beside the path."""
+
+_LABELLED: tuple[Group, ...] = ("data", "mask", "operator", "prior")
+"""Groups of which people read the option and its changed settings."""
 
 _PATHS = {"root", "path", "id_list", "devkit", "modules", "file", "folder"}
 _PATH_ENDS = ("_path", "_file", "_dir", "_folder", "_root", "_list")
@@ -38,19 +39,19 @@ class Cell:
 
     name: str
     identity: Mapping[str, Any]
-    config: Mapping[str, Any]
+    config: JobConfig
 
     @property
     def draws(self) -> int:
-        return int(self.config["draws"])
+        return self.config.draws
 
     @property
     def images(self) -> int:
-        return int(self.config["data"]["images"])
+        return self.config.images
 
 
 def cell_of(
-    config: Mapping[str, Any],
+    config: JobConfig,
     choices: Mapping[str, Any],
     data_name: str,
     images: Sequence[str] | None,
@@ -64,16 +65,16 @@ def cell_of(
     """
     from posterior_bench.bench.core.environment import version
 
-    solver, code = target(config["solver"]), in_file(config["solver"]["_target_"])
+    solver, code = target(config.solver), in_file(config.solver["_target_"])
     settings = {
-        **_content(_without(arguments(config["solver"]), "modules")),
+        **_content(_without(arguments(config.solver), "modules")),
         **modules_identity(config),
     }
-    prior = _prior_identity(config["prior"])
-    content = digest([data_name, prior, config["seed"]] if images is None else list(images))
+    prior = _prior_identity(config.prior)
+    content = digest([data_name, prior, config.seed] if images is None else list(images))
     canonical = {
         "solver": {
-            "class": code.identity if code else config["solver"]["_target_"],
+            "class": code.identity if code else config.solver["_target_"],
             "version": solver.version,
             **settings,
         },
@@ -81,30 +82,30 @@ def cell_of(
         "data": {
             "name": data_name,
             "content": content,
-            **_without_paths(prompts.identity(config["data"])),
+            **_without_paths(prompts.identity(config.data)),
         },
-        "mask": {"class": config["mask"]["_target_"], **_content(arguments(config["mask"]))},
+        "mask": {"class": config.mask["_target_"], **_content(arguments(config.mask))},
         "operator": {
-            "class": config["operator"]["_target_"],
-            **_content(arguments(config["operator"])),
+            "class": config.operator["_target_"],
+            **_content(arguments(config.operator)),
         },
-        "seed": config["seed"],
-        "draws": config["draws"],
-        "budget": config["budget"],
+        "seed": config.seed,
+        "draws": config.draws,
+        "budget": config.budget,
     }
-    if changed := Execution.of(config).changed:
+    if changed := config.execution.changed:
         canonical["execution"] = (
             changed  # only then: a cell with the defaults keeps the name it always had
         )
+    labels: dict[str, str] = {
+        group: label(group, config.nodes[group], str(choices[group])) for group in _LABELLED
+    }
     identity = {
-        "solver": str(config["solver"].get("label") or (code.name if code else choices["solver"])),
-        **{
-            group: label(group, config[group], str(choices[group]))
-            for group in ("data", "mask", "operator", "prior")
-        },
-        "seed": int(config["seed"]),
-        "images": int(config["data"]["images"]),
-        "draws": int(config["draws"]),
+        "solver": str(config.solver.get("label") or (code.name if code else choices["solver"])),
+        **labels,
+        "seed": config.seed,
+        "images": config.images,
+        "draws": config.draws,
         "variant": variant_of(config, choices["solver"]),
         "content": content,
         "fingerprint": digest(prior),
@@ -180,28 +181,28 @@ def _names_of(path: str) -> list[str]:
     return [name] if ours else [name, f"fingerprint={own[:8]}"]
 
 
-def variant_of(config: Mapping[str, Any], solver: str) -> str:
+def variant_of(config: JobConfig, solver: str) -> str:
     """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5
     budget=nfe:100``.
 
     The shipped preset is the one that the solver gets with this prior where nobody names one.
     """
-    node = config["solver"]
-    usual = suited(shipped(node, solver), config["prior"], config["data"])
+    node = config.solver
+    usual = suited(shipped(node, solver), config.prior, config.data)
     words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
     settings = _without(_without_paths(node), "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
-    if config["budget"]:
-        words.append(f"budget={config['budget']}")
-    words += [f"{k}={v}" for k, v in Execution.of(config).changed.items()]
+    if config.budget:
+        words.append(f"budget={config.budget}")
+    words += [f"{k}={v}" for k, v in config.execution.changed.items()]
     return " ".join(words)
 
 
-def _preset_identity(config: Node) -> Node:
+def _preset_identity(config: JobConfig) -> Node:
     """For people: the preset, what it was chosen for, and by whom for this prior; empty where its
     yaml does not say.
     """
-    choice = choose(config["solver"], config["prior"], config["data"])
+    choice = choose(config.solver, config.prior, config.data)
     if choice is None or not choice.priors:
         return {}
     return {

@@ -7,10 +7,9 @@ outside our packages runs where ``plugins=`` names it, and nowhere else.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from posterior_bench.bench.core.errors import UserError, unknown
 
@@ -33,50 +32,8 @@ _INSTEAD = {
     "hydra.sweeper": "name the values on the command line, for example: -m solver=dps,repaint",
     "hydra.searchpath": "options of an installed package are found with plugins=[NAME]",
 }
-_FLAGS = {
-    "config_path": (
-        "--config-path",
-        "configurations are those of this product; plugins=[NAME] adds those of a package",
-    ),
-    "config_name": (
-        "--config-name",
-        "configurations are those of this product; a study is chosen with study=NAME",
-    ),
-    "config_dir": (
-        "--config-dir",
-        "configurations are those of this product; plugins=[NAME] adds those of a package",
-    ),
-    "experimental_rerun": (
-        "--experimental-rerun",
-        "it runs code from a pickle; give the command of the run again",
-    ),
-}
 _CALLS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """Keys that make Hydra call something, or say how."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-def flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Hydra's flags (``-m``, ``--cfg``) and the ``overrides``; UserError for an unknown or a
-    refused one.
-
-    The parsed values are looked at, not the text: Hydra understands ``--config-d`` and ``-cd`` too.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-    parser.__class__ = _Parser
-    parsed = parser.parse_args(list(arguments))
-    for name, (flag, advice) in _FLAGS.items():
-        if getattr(parsed, name, None) is not None:
-            raise UserError(f"{flag} is not taken here: {advice}")
-    if parsed.shell_completion:
-        raise UserError('completion is turned on with: eval "$(bench completion bash)"')
-    return parsed
 
 
 def is_hydras(item: Any) -> bool:

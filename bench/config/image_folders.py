@@ -24,24 +24,28 @@ PLAIN = {"size": 64, "mode": "rgb"}
 Node = Mapping[str, Any]
 
 
-def following(config: Node) -> Node:
-    """The configuration with every ``null`` of ``data.size``, ``data.mode`` and ``data.images``
-    filled in.
+def filled_in(node: Node, prior: Node) -> Node:
+    """Return a value for each of ``size``, ``mode`` and ``images`` that is ``null`` in a data node.
 
-    What cannot be known, because prior or folder are missing or wrong, stays; who reads those says
-    what is wrong. Raises UserError where the prior's images are none that a folder can give.
+    A value that cannot be known, because prior or folder are missing or wrong, is left out;
+    whatever reads those says what is wrong.
+
+    Raises
+    ------
+    UserError
+        If a folder cannot give images of the shape that the prior is made for.
     """
-    data = dict(config["data"])
+    data = dict(node)
     if "size" in data:
         if data["size"] is None or data.get("mode", "") is None:
-            data = _as_the_prior(data, config["prior"])
+            data = _as_the_prior(data, prior)
         if data["size"] is not None and (type(data["size"]) is not int or data["size"] < 1):
             raise UserError(
                 f"data.size={data['size']}: give a whole number of at least 1, or leave it out"
             )
     if data.get("images", USUAL) is None:
         data["images"] = min(USUAL, _there(data))
-    return {**config, "data": data}
+    return {key: value for key, value in data.items() if value != node[key]}
 
 
 def said(asked: Node, data: Node, images: ImageSet) -> str:

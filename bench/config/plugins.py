@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -22,6 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.core.foreign import foreign, named
 
@@ -89,43 +90,19 @@ def admit(names: Iterable[str], programs: bool = False) -> None:
     )
 
 
-def admit_of(config: Mapping[str, Any]) -> None:
-    """Admit what a configuration says that the user has typed: never that of a study folder."""
-    said = any(
-        isinstance(node, Mapping) and node.get("trust_file") is True for node in config.values()
-    )
-    admit(config.get("plugins") or (), said)
+def admit_of(config: JobConfig) -> None:
+    """Admit what a configuration names, of a user who has typed it; never of a study folder."""
+    programs = any(node.get("trust_file") is True for node in config.nodes.values())
+    admit(config.plugins or (), programs)
 
 
-READING = ("plugins", "trust_file")
-"""Settings of every verb that reads a study folder."""
+def demand_trusted(nodes: Iterable[Node]) -> None:
+    """Raise UserError for a node of a study that runs a program, unless the reader trusts it.
 
-
-def admit_typed(arguments: Iterable[str]) -> list[str]:
-    """Admit what the command line of a reading verb names, and nothing else; returns its other
-    arguments.
+    The reader says so by ``trust_file=true`` on the command line.
     """
-    rest, names, programs = [], [], False
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if not sign or key not in READING:
-            rest.append(argument)
-        elif key == "plugins":
-            names = [part.strip(" '\"") for part in value.strip("[]").split(",") if part.strip()]
-        elif value not in ("true", "false"):
-            raise UserError(f"{argument}: trust_file takes true or false")
-        else:
-            programs = value == "true"
-    admit(names, programs)
-    return rest
-
-
-def demand_trusted(config: Mapping[str, Any]) -> None:
-    """UserError where a recorded configuration says that a file is a program to be run, and nobody
-    typed that here.
-    """
-    for node in config.values():
-        if isinstance(node, Mapping) and node.get("trust_file") and not _PROGRAMS[0]:
+    for node in nodes:
+        if node.get("trust_file") and not _PROGRAMS[0]:
             raise UserError(
                 f"the study says that {node.get('path')} is a program to be run; if you trust "
                 f"whoever made it, add "

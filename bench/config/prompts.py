@@ -110,10 +110,7 @@ def readable(node: Node) -> dict[str, Any]:
     return shown
 
 
-def placed(node: Node) -> dict[str, Any]:
-    """A data node with absolute paths, which workers in another folder understand."""
+def absolute_paths(node: Node) -> dict[str, str]:
+    """Return the paths of a data node as absolute ones, which workers in another folder find."""
     paths = {key: node[key] for key in ("captions", "text_encoder") if node.get(key) is not None}
-    return {
-        **node,
-        **{key: str(Path(value).expanduser().absolute()) for key, value in paths.items()},
-    }
+    return {key: str(Path(value).expanduser().absolute()) for key, value in paths.items()}

@@ -1,10 +1,10 @@
-"""The typed top level of the configuration; groups are checked against their YAML files
+"""The settings of the top level, typed for Hydra; groups are checked against their YAML files
 (:mod:`bench.config.overrides`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 
 @dataclass
 class Config:
-    """Everything ``python -m bench`` takes, groups apart."""
+    """Every setting of the top level with its default; groups hold whatever their options say."""
 
     solver: Any = MISSING
     data: Any = MISSING
@@ -46,12 +46,17 @@ class Config:
     quiet: bool = False
 
 
+def defaults() -> dict[str, Any]:
+    """Return every setting with its default; a group has none, and is empty here."""
+    return {key: {} if value == MISSING else value for key, value in asdict(Config()).items()}
+
+
 def study_folder(out: str | None, name: str) -> str:
-    """``out``, or ``runs/<name>`` in the working directory."""
+    """Return ``out``, or ``runs/<name>`` in the working directory."""
     return str(Path(out) if out else Path("runs") / name)
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra; safe to call twice."""
+    """Make the schema and the resolvers known to Hydra; a second call changes nothing."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)

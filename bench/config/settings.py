@@ -31,15 +31,3 @@ SETTINGS = {
     "trackers/ of the study",
     "quiet": "print nothing but errors",
 }
-
-PLAN_SETTINGS = {
-    "measure": "calls: hours from a few network calls here; none: no call; rows: two images of "
-    "every cell, in full",
-    "seconds_pass": "seconds of one network pass on the machine that will run it; then no call is "
-    "made here",
-    "timings": "a study folder whose rows have the same prior: their seconds a pass are used",
-    "max_seconds": "seconds that counting and measuring may take together (120)",
-    "max_memory": "of weights and activations, such as 8GiB; what takes more is not loaded (half "
-    "of what is free)",
-}
-"""Settings of ``bench plan`` alone."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.config.build import arguments
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.priors.fingerprint import ROOT, fingerprint, sha256
@@ -37,11 +38,11 @@ class ModulesFolder:
     fingerprint: str
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ModulesFolder | None:
+    def of(cls, config: JobConfig) -> ModulesFolder | None:
         """The folder a configuration names; None where its solver asks for none, or its prior is no
         file.
         """
-        setting, prior = arguments(config["solver"]).get("modules"), config["prior"].get("path")
+        setting, prior = arguments(config.solver).get("modules"), config.prior.get("path")
         if setting is None or prior is None:
             return None
         try:
@@ -49,7 +50,7 @@ class ModulesFolder:
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
         root, name = Path(setting).expanduser(), Path(prior).name
-        return cls(config["solver"]["_target_"].split(".")[-2], name, ROOT / root / name, found)
+        return cls(config.solver["_target_"].split(".")[-2], name, ROOT / root / name, found)
 
     @property
     def how(self) -> str:
@@ -133,13 +134,13 @@ class ModulesFolder:
         write_atomic(self.path / SPEC, (json.dumps(spec, indent=2) + "\n").encode())
 
 
-def load_modules(config: Mapping[str, Any], device: str) -> dict[str, nn.Module] | None:
+def load_modules(config: JobConfig, device: str) -> dict[str, nn.Module] | None:
     """The modules a cell's solver gets, on a device; None where it asks for none."""
     folder = ModulesFolder.of(config)
     return None if folder is None else dict(folder.load().to(device).items())
 
 
-def modules_identity(config: Mapping[str, Any]) -> dict[str, str]:
+def modules_identity(config: JobConfig) -> dict[str, str]:
     """What a cell's hash knows of its solver's modules: their content instead of their place."""
     folder = ModulesFolder.of(config)
     return {} if folder is None else {"modules": folder.spec()["sha256"]}

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check as check_overrides
 from posterior_bench.bench.config.plugins import admit
 from posterior_bench.bench.config.presets import LATENT, instead, settings, usual
@@ -48,8 +48,9 @@ from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.measurement import Measurement
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import converted_path
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Noise, Observation, Solver
@@ -574,41 +575,46 @@ def _examine(promise: Promise, subject: Code | Subject) -> Result:
 # -- solvers of the configuration ------------------------------------------------------------------
 
 
-def reports(overrides: Sequence[str]) -> Iterator[Report]:
-    """A report for every solver that ``solver=`` names: one, several between commas, or ``all``.
+def reports(solvers: str, overrides: Sequence[str] = ()) -> Iterator[Report]:
+    """Check solvers one after the other.
 
-    ``prior=`` checks on that prior instead of the small ones. Raises UserError for what is unknown,
-    before any work.
+    Parameters
+    ----------
+    solvers : str
+        One solver, several between commas, or ``all``.
+    overrides : sequence of str, default ()
+        Settings of a run. ``prior=`` checks on that prior instead of the small ones.
+
+    Returns
+    -------
+    iterator of Report
+        The report of every solver.
+
+    Raises
+    ------
+    UserError
+        If a name or setting is unknown; before any work.
     """
-    given = dict(override.partition("=")[::2] for override in overrides)
-    if "solver" not in given:
-        raise UserError(
-            "'check' takes solver=NAME or solver=all, for example: bench check solver=dps"
-        )
-    names = (
-        list(options("solver", plugins=()))
-        if given["solver"] == "all"
-        else given["solver"].split(",")
-    )
-    others = [override for override in overrides if not override.startswith("solver=")]
-    jobs = [(name, check_overrides([f"solver={name}", *others])) for name in names]
-    own = frozenset(key.removeprefix("solver.") for key in given if key.startswith("solver."))
-    return (_report(name, checked, "prior" in given, own) for name, checked in jobs)
+    keys = {override.partition("=")[0] for override in overrides}
+    names = list(options("solver", plugins=())) if solvers == "all" else solvers.split(",")
+    jobs = [(name, check_overrides([f"solver={name}", *overrides])) for name in names]
+    own = frozenset(key.removeprefix("solver.") for key in keys if key.startswith("solver."))
+    return (_report(name, checked, "prior" in keys, own) for name, checked in jobs)
 
 
 def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[str]) -> Report:
-    config: Any = OmegaConf.to_container(compose(overrides)[0], resolve=True)
-    admit(config["plugins"])
+    config = unchecked(compose(overrides)[0])
+    admit(config.plugins)
     if not with_prior:
         return check_solver(name, config, keep=own)
-    config["prior"] = with_served(config["prior"])
-    prior: Prior = shared("prior", config["prior"], "cpu")
+    config = config.with_settings("prior", converted_path(config.prior))
+    prior: Prior = shared("prior", config.prior, "cpu")
     return check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
 
 
 def check_solver(
     name: str,
-    config: Mapping[str, Any],
+    config: JobConfig,
     prior: Prior | None = None,
     modules: Mapping[str, nn.Module] | None = None,
     keep: frozenset[str] = frozenset(),
@@ -620,7 +626,7 @@ def check_solver(
     ``prior``: the one to use instead of the small ``priors``, with the trained ``modules`` for it;
     ``keep``: settings of the solver that are not cut down.
     """
-    node = config["solver"]
+    node = config.solver
     try:
         code = Code(target(node), node)
     except UserError as error:
@@ -676,19 +682,19 @@ def _capabilities(priors: Iterable[Prior]) -> frozenset[str]:
 
 
 def _subject(
-    config: Mapping[str, Any],
+    config: JobConfig,
     prior: Prior,
     modules: Mapping[str, nn.Module] | None,
     keep: frozenset[str],
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
-    node = config["solver"]
+    node = config.solver
     latent = instead(node.get("presets", {}), usual(node), LATENT)
     if prior.is_latent and latent is not None:
         node = {**node, "preset": latent}
     whole: Solver = build(node)
     solver = reduced(whole, keep)
-    return Subject(solver, _rig(solver, prior, config["operator"], modules), whole)
+    return Subject(solver, _rig(solver, prior, config.operator, modules), whole)
 
 
 def _rig(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from posterior_bench.bench.config.catalog import CONF, options
@@ -15,17 +14,27 @@ TEMPLATE = Path(__file__).parent / "assets" / "solver"
 USAGE = "bench new-solver NAME, for example: bench new-solver mymethod"
 
 
-def new_solver(arguments: Sequence[str]) -> tuple[list[Path], str]:
-    """Write the files of a solver called ``NAME``; returns them, and the solver as ``solver=``
-    takes it.
+def new_solver(name: str) -> tuple[list[Path], str]:
+    """Write the files of a new solver.
 
     In a checkout these are ``solvers/NAME.py`` and ``conf/solver/NAME.yaml``; where the product is
-    installed, ``NAME.py`` in the current folder. Raises UserError, one line, for a name that no
-    module can have or that is taken.
+    installed, ``NAME.py`` in the current folder.
+
+    Parameters
+    ----------
+    name : str
+        The name of the solver and of its file: small letters, digits and ``_``.
+
+    Returns
+    -------
+    tuple of (list of Path, str)
+        The files, and the solver as ``solver=`` takes it.
+
+    Raises
+    ------
+    UserError
+        If no module can have the name, or if it is taken.
     """
-    if len(arguments) != 1:
-        raise UserError(f"'new-solver' takes one name: {USAGE}")
-    name = arguments[0]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
             f"'{name}' cannot be the name of a Python file; take small letters, digits and _: "

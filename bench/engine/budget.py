@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posterior_bench.bench.config.cell import shipped
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.cost import Budget
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.core.foreign import foreign
@@ -40,35 +41,37 @@ _RUNS = 40
 """Dry runs at most; the search takes a handful."""
 
 
-def within_budget(
-    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
-) -> Mapping[str, Any]:
-    """The configuration with the solver's work chosen for its budget; unchanged where some of the
-    work is given.
+def within_budget(config: JobConfig, choices: Mapping[str, Any], session: Session) -> JobConfig:
+    """Return the configuration with the work of its solver chosen for its budget.
 
-    Raises Inapplicable for a solver that has no such settings, or needs more even with the least of
-    them.
+    It stays as it is if the user has set some of the work.
+
+    Raises
+    ------
+    Inapplicable
+        If the solver has no such settings, or its least work exceeds the budget.
     """
     return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
 
 
 def with_work(
-    config: Mapping[str, Any],
+    config: JobConfig,
     choices: Mapping[str, Any],
     solver: Solver,
     make: Callable[[str], Trial],
-) -> Mapping[str, Any]:
-    """:func:`within_budget` on what ``make`` gives for a unit; it is called only where passes are
-    to be counted.
+) -> JobConfig:
+    """Do the same as :func:`within_budget` on the trial that ``make`` returns for a unit.
+
+    ``make`` is called only if passes must be counted.
     """
-    if config["budget"] is None:
+    if config.budget is None:
         return config
-    allowed, node = Budget.of(config["budget"]), config["solver"]
+    allowed, node = Budget.of(config.budget), config.solver
     usual = shipped(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
         return config
-    name, budget = type(solver).__name__, f"budget={config['budget']}"
+    name, budget = type(solver).__name__, f"budget={config.budget}"
     if not solver.workload:
         raise Inapplicable(
             f"{name} has no setting for how much work it does, so none can be chosen for {budget}"
@@ -84,7 +87,7 @@ def with_work(
         )
     tied = [key for key in solver.growth if key not in given and getattr(solver, key) != 1]
     tuned = {key: getattr(chosen, key) for key in (*solver.workload, *tied)}
-    return {**config, "solver": {**node, **tuned}}
+    return config.with_settings("solver", tuned)
 
 
 # -- the search ------------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ class Trial:
         perceptual = None if session.perceptual is None else _apart
         cond = session.condition(measured)
         obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
-        return cls(session.prior, obs, list(measured.keys), int(session.config["draws"]), unit)
+        return cls(session.prior, obs, list(measured.keys), session.config.draws, unit)
 
     def cost(self, solver: Solver, limit: float = math.inf) -> float:
         """What one draw takes, with its share of the fit; infinite, and ended there, above

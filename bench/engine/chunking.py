@@ -23,8 +23,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.engine.plan import CellPlan
 
@@ -71,15 +72,15 @@ def pieces(chunks: int, draws: int, batch: int, workers: int, fits: bool) -> int
 
 
 def pieces_for(
-    config: Mapping[str, Any], solver: Solver, metrics: Mapping[str, object], workers: int
+    config: JobConfig, solver: Solver, metrics: Mapping[str, object], workers: int
 ) -> int:
     """:func:`pieces` of a cell that is about to be planned for the first time."""
     from posterior_bench.solvers.base import Sampler
 
-    draws, batch = int(config["draws"]), int(config["batch"])
+    draws, batch = config.draws, config.batch
     if together(metrics):
         return 1
-    chunks = math.ceil(int(config["data"]["images"]) / max(1, batch // draws))
+    chunks = math.ceil(config.images / max(1, batch // draws))
     return pieces(chunks, draws, batch, workers, not isinstance(solver, Sampler))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from posterior_bench.bench.config.captions import texts
-from posterior_bench.bench.config.prompts import GIVE, Node, placed
+from posterior_bench.bench.config.prompts import GIVE, Node, absolute_paths
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.external import prompt_cache, text_encoders
 from posterior_bench.datasets.base import ImageSet
@@ -171,7 +171,7 @@ class Conditioning:
         if not foreign:
             return
         folder = self._folder()
-        found = prompt_cache.embedded(
+        found = prompt_cache.embeddings_of(
             [*foreign, ""],
             self.node.get("encoder") or prompt_cache.encoder_hash(self._found()),
             folder,
@@ -204,17 +204,19 @@ class Conditioning:
 
     # -- what a plan records -----------------------------------------------------------------------
 
-    def pinned(self, node: Node) -> Node:
-        """The data node with the content of the prompts, and of the encoder where one is needed,
-        beside their paths.
+    def content(self) -> Node:
+        """Return what to record of the prompts and, if one is needed, of the text encoder.
+
+        These are their absolute paths and hashes of what they hold; empty without prompts.
         """
         if self.prompts is None:
-            return node
+            return {}
         own = {*self.prior.class_names, ""}
         needed = any(prompt not in own for prompt in self.prompts.values())
         encoder = {"encoder": prompt_cache.encoder_hash(self._found())} if needed else {}
-        self.node = {**placed(node), "prompts": self._digest(), **encoder}
-        return self.node
+        settings = {**absolute_paths(self.node), "prompts": self._digest(), **encoder}
+        self.node = {**self.node, **settings}
+        return settings
 
     @property
     def recorded(self) -> dict[str, str]:

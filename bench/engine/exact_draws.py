@@ -4,14 +4,15 @@ by all solvers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from posterior_bench.bench.config.cell import digest
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Observation
@@ -40,14 +41,14 @@ class Reference:
     assign: Callable[[Tensor], Tensor]
 
 
-def exact_reference(config: Mapping[str, Any], prior: Prior, measured: Measurement) -> Reference:
+def exact_reference(config: JobConfig, prior: Prior, measured: Measurement) -> Reference:
     """Independent exact draws for a measurement; they use the stream ``metric``, so no solver has
     seen them.
 
     They are kept for the next cell that measures the same, which in a sweep over solvers is the
     next but a few.
     """
-    problem = {name: config[name] for name in ("data", "mask", "operator", "prior", "seed")}
+    problem = [config.data, config.mask, config.operator, config.prior, config.seed]
     key = digest(
         [problem, [key.image for key in measured.keys], measured.truths, str(prior.device)]
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.datasets.base import ImageSet
@@ -40,7 +41,7 @@ class Measurement:
 
 
 def measure(
-    config: Mapping[str, Any],
+    config: JobConfig,
     data: ImageSet,
     mask: MaskGenerator,
     images: Sequence[str],
@@ -49,7 +50,7 @@ def measure(
     """Truth, masks and observations; they depend on the study seed, the data and the image
     alone.
     """
-    keys = [Key(int(config["seed"]), data.name, image) for image in images]
+    keys = [Key(config.seed, data.name, image) for image in images]
     truth = data.images(images).to(device)
     height, width = truth.shape[-2:]
     place = {image: i for i, image in enumerate(data.ids)}
@@ -58,9 +59,9 @@ def measure(
     masks = np.stack(
         [m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)]
     )
-    operator = build_operator(
-        config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])
-    ).to(device)
+    operator = build_operator(config.operator, torch.from_numpy(masks)[:, None], len(truth[0])).to(
+        device
+    )
     noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
     return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
 

@@ -124,7 +124,7 @@ class CellPlan:
     def _of_other_code(self, rows: pd.DataFrame) -> pd.Series:
         # rows of executors, which had no worker to ask, have neither results nor code
         known = rows["code"].notna() | (rows["status"] == "ok")
-        return known & (rows["code"] != code_of(self.cell.config["solver"]))
+        return known & (rows["code"] != code_of(self.cell.config.solver))
 
 
 def slices(
@@ -179,9 +179,7 @@ def plan_cell(
     path = folder / "config.yaml"
     recorded = read_cell(path) if path.exists() else None
     if recorded is None:
-        chunks, padded = slices(
-            list(ids)[: cell.images], cell.draws, int(cell.config["batch"]), pieces
-        )
+        chunks, padded = slices(list(ids)[: cell.images], cell.draws, cell.config.batch, pieces)
         recorded = {
             "cell": cell.name,
             "identity": dict(cell.identity),
@@ -189,7 +187,7 @@ def plan_cell(
             "chunks": {chunk.name: list(chunk.images) for chunk in chunks},
             "metrics": {},
             "provenance": dict(provenance),
-            "config": dict(cell.config),
+            "config": cell.config.record(),
         }
     if write and (not path.exists() or metrics.keys() - recorded["metrics"].keys()):
         recorded["metrics"] = {**recorded["metrics"], **metrics}

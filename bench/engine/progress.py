@@ -89,7 +89,7 @@ def position(plan: CellPlan, chunks: Sequence[Chunk]) -> Position:
 
 def _key(plan: CellPlan) -> str:
     config = plan.cell.config
-    return digest([config.get(name) for name in ("solver", "prior", "operator", "draws", "budget")])
+    return digest([config.solver, config.prior, config.operator, config.draws, config.budget])
 
 
 def _cost(plan: CellPlan, stored: Sequence[str]) -> float:

@@ -64,7 +64,7 @@ class RayActors:
         try:
             # Ray gives its workers one thread unless told; rows must equal those of a serial run
             pool = ray_pool.actors(self.address, self.workers, threads or torch.get_num_threads())
-            if not plan.cell.config.get("quiet"):
+            if not plan.cell.config.quiet:
                 say_once(idle_words(plan, len(chunks), len(pool)))
             yield from _Round(plan, chunks, pool, self.tries).run()
         except BaseException as error:
@@ -83,7 +83,7 @@ class _Round:
 
     def __init__(self, plan: CellPlan, chunks: Sequence[Chunk], pool: Sequence[Any], tries: int):
         self.plan, self.most = plan, tries
-        self.config, self.timeout = plan.cell.config, plan.cell.config.get("timeout")
+        self.config, self.timeout = plan.cell.config, plan.cell.config.timeout
         # every call pickles the plan; with all of its chunks, the traffic would be quadratic
         self.light = replace(plan, chunks=())
         self.todo, self.idle = deque(chunks), deque[Any]()

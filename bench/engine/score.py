@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
 from posterior_bench.bench.analysis.provenance import card_version
 from posterior_bench.bench.config.build import build, target
-from posterior_bench.bench.config.plugins import READING, admit_typed, demand_trusted
+from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
 from posterior_bench.bench.core.isolation import isolated
@@ -64,16 +64,17 @@ class StoredCell:
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.store = folder, device, RowStore(folder)
         self.record: dict[str, Any] = read_cell(folder / "config.yaml")
-        self.config: dict[str, Any] = self.record["config"]
+        self.config = JobConfig.of(self.record["config"])
         self.draws = int(self.record["identity"]["draws"])
 
     def load(self) -> None:
         """Images and masks; a prior only where the images are drawn from it."""
-        demand_trusted({**self.config, "solver": None})  # a solver is not run here
-        needs_prior = target(self.config["data"]) is PriorDraws
-        prior = shared("prior", self.config["prior"], self.device) if needs_prior else None
-        self.images: ImageSet = build_images(self.config["data"], prior, int(self.config["seed"]))  # type: ignore[arg-type]
-        self.mask: MaskGenerator = build(self.config["mask"])
+        nodes = self.config.nodes
+        demand_trusted(nodes[group] for group in nodes if group != "solver")  # none is run here
+        needs_prior = target(self.config.data) is PriorDraws
+        prior = shared("prior", self.config.prior, self.device) if needs_prior else None
+        self.images: ImageSet = build_images(self.config.data, prior, self.config.seed)
+        self.mask: MaskGenerator = build(self.config.mask)
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
         """UserError for metrics that this cell's images, chunks or columns do not allow."""
@@ -135,10 +136,8 @@ class StoredCell:
         cards = {name: asdict(metric.card) for name, metric in metrics.items() if name not in known}
         if cards:
             self.record["metrics"] = {**known, **cards}
-            self.config["metrics"] = {
-                **self.config["metrics"],
-                **{name: nodes[name] for name in cards},
-            }
+            config = self.record["config"]
+            config["metrics"] = {**config["metrics"], **{name: nodes[name] for name in cards}}
             write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property
@@ -252,52 +251,9 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
     )
 
 
-def command(arguments: Sequence[str]) -> int:
-    """The verb: 0 where every good row got its values, else 1."""
-    from posterior_bench.bench.analysis import leaderboard
-    from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.config.overrides import check
-    from posterior_bench.bench.core.errors import FAILED
-    from posterior_bench.bench.core.terminal import out
-
-    own = [a for a in arguments if a.partition("=")[0] in READING]
-    plugins = [a for a in own if a.startswith("plugins=")]
-    arguments = [a for a in arguments if a not in own]
-    folders = [a for a in arguments if "=" not in a]
-    rest = [a for a in arguments if "=" in a]
-    if len(folders) != 1 or not any(a.startswith("metrics=") for a in rest):
-        raise UserError(
-            "'score' takes a study folder and metrics, for example: bench score runs/default "
-            "metrics=[kid]"
-        )
-    other = [a for a in rest if not a.startswith("metrics")]
-    if other:
-        raise UserError(
-            f"'score' takes metrics= and their settings, plugins= and trust_file= only, not "
-            f"{other[0]}"
-        )
-    nodes: Nodes = yaml.safe_load(yaml.safe_dump(_plain(compose(check([*rest, *plugins]))[0])))
-    admit_typed(own)
-    done = score(Path(folders[0]), nodes, "cuda" if torch.cuda.is_available() else "cpu")
-    out.print(f"{done.written} shards scored, {done.there} had these metrics")
-    for row in done.unstored:
-        out.print(f"no stored image, so no values: {row}", markup=False)
-    if done.unchecked:
-        out.print(
-            f"scored against the originals that are there now: {', '.join(done.unchecked)} of a "
-            f"version before 0.2.0 "
-            "do not record which pictures they were measured on",
-            markup=False,
-        )
-    board = leaderboard.write(Path(folders[0]))
-    out.print(leaderboard.table(board, out.width, first=nodes))
-    return FAILED if done.unstored else 0
-
-
-def _plain(cfg: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(cfg["metrics"], resolve=True)
+def usual_device() -> str:
+    """Return the device that metrics are computed on: a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _decoded(png: bytes) -> Tensor:

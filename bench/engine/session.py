@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.image_folders import remedy
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.core.errors import (
@@ -31,7 +31,6 @@ from posterior_bench.metrics.base import (
     ValueMetric,
 )
 from posterior_bench.priors.base import Condition, Prior
-from posterior_bench.priors.execution import Execution
 from posterior_bench.solvers.base import Observation, Posterior, Solver
 
 
@@ -40,25 +39,29 @@ class Session:
     one it names.
     """
 
-    def __init__(self, config: Mapping[str, Any], device: str, prior: Prior | None = None):
+    def __init__(
+        self,
+        config: JobConfig,
+        device: str,
+        prior: Prior | None = None,
+        images: ImageSet | None = None,
+    ):
         self.config, self.device = config, device
-        self.execution = Execution.of(config)
+        self.execution = config.execution
         admit_of(config)
-        self.mask: MaskGenerator = build(config["mask"])
-        self.solver: Solver = build(config["solver"])
-        self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
-        self.images: ImageSet = build_images(config["data"], self.prior, int(config["seed"]))
-        self.told = Conditioning(
-            config["data"], self.images, self.prior, config["prior"].get("path")
-        )
-        nodes = config["metrics"].items()
+        self.mask: MaskGenerator = build(config.mask)
+        self.solver: Solver = build(config.solver)
+        self.prior: Prior = shared("prior", config.prior, device) if prior is None else prior
+        self.images: ImageSet = images or build_images(config.data, self.prior, config.seed)
+        self.told = Conditioning(config.data, self.images, self.prior, config.prior.get("path"))
+        nodes = config.metrics.items()
         self.metrics: dict[str, AnyMetric] = {
             name: shared("metric", node, device) for name, node in nodes
         }
         self._run_prior()
         self._check_fit()
         self.modules = load_modules(config, device)
-        self.code = code_of(config["solver"])
+        self.code = code_of(config.solver)
         self.perceptual = perceptual_distance(self.solver, device)
 
     def _check_fit(self) -> None:
@@ -70,10 +73,10 @@ class Session:
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for "
                 f"{self.prior.image_shape} "
                 f"(channels, height, width); "
-                f"{remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
+                f"{remedy(self.config.data, self.images.shape, self.prior.image_shape)}"
             )
-        has = self.prior.caps | target(self.config["operator"]).caps
-        missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
+        has = self.prior.caps | target(self.config.operator).caps
+        missing = self.solver.lacks(has, float(self.config.operator.get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(
                 "this prior was trained for inpainting and is no prior without a mask; choose "
@@ -99,6 +102,11 @@ class Session:
         )
         if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
             raise Inapplicable(problem)
+        self.check_metrics()
+
+    def check_metrics(self) -> None:
+        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
+        has = self.prior.caps | target(self.config.operator).caps
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
@@ -138,6 +146,6 @@ class Session:
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
             return stored_posterior(
-                self.solver, self.images, self.config["data"]["images"], draws, ids, self.device
+                self.solver, self.images, self.config.images, draws, ids, self.device
             )
         return self.solver.fit(obs, self.prior, noise)

@@ -30,7 +30,7 @@ from posterior_bench.bench.engine.scoring import (
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.external.folder import UNMEASURED, Folder
 from posterior_bench.bench.store.schema import TRACE
-from posterior_bench.bench.store.trace import packed
+from posterior_bench.bench.store.trace import pack_traces
 from posterior_bench.metrics.base import DrawSet, to_uint8
 from posterior_bench.solvers.base import Observation
 
@@ -74,7 +74,7 @@ def solve(
         If the solver returns anything else than real images of the right shape.
     """
     part = range(draws) if only is None else only
-    sampled = _sample(session, measured, draws, part, min(draws, batch), watch)
+    sampled = sample(session, measured, draws, part, min(draws, batch), watch)
     if watch is not None:
         watch()
     demand_shape(sampled.x, (len(measured.truth), len(part), *session.prior.image_shape))
@@ -85,17 +85,17 @@ def solve(
         **(UNMEASURED if isinstance(session.solver, Folder) else {}),
     }
     with isolated(), foreign():
-        scored = _score(session, measured, sampled.x.flatten(0, 1).float(), len(part))
+        scored = score_images(session, measured, sampled.x.flatten(0, 1).float(), len(part))
         rows = [{**cost, **row} for row in scored]
-    if session.config.get("trace") and part.start == 0:
+    if session.config.trace and part.start == 0:
         # the trace of an image stands in the row of its first draw, as its features do
-        for row, data in zip(rows[:: len(part)], packed(sampled.trace), strict=False):
+        for row, data in zip(rows[:: len(part)], pack_traces(sampled.trace), strict=False):
             row[TRACE] = data
     return rows
 
 
 @dataclass(frozen=True)
-class _Sampled:
+class Sampled:
     """The images ``x`` ``(N, D, C, H, W)`` of a solver, with seconds and counts of all of them.
 
     ``fitted`` holds the counts of the fit, ``counts`` those of fit and draws together. ``rows`` is
@@ -126,14 +126,14 @@ class _Sampled:
         }
 
 
-def _sample(
+def sample(
     session: Session,
     measured: Measurement,
     draws: int,
     part: range,
     size: int,
-    watch: Callable[[], None] | None,
-) -> _Sampled:
+    watch: Callable[[], None] | None = None,
+) -> Sampled:
     """Fit and sample the draws in ``part``, in blocks of ``size`` draws, within the budget."""
     prior, device = session.prior, session.device
     cond = session.condition(measured)
@@ -144,7 +144,7 @@ def _sample(
         obs.n * sum(len(block) for block, _ in some)
         for some in (blocks, blocks_of(range(draws), size))
     )
-    limit, unit = limit_of(session.config["budget"], planned)
+    limit, unit = limit_of(session.config.budget, planned)
     reset_peak(device)
     prior.run_as(session.execution)
     with isolated(), foreign(), tf32(session.execution.precision == "tf32"):
@@ -161,11 +161,11 @@ def _sample(
                 ]
                 x = torch.cat(parts, dim=1)
         threads = torch.get_num_threads()  # of the solver's choice, if it has made one
-    return _Sampled(x, samples[0].trace, threads, fit(), sample(), fitted, meter.counts(), rows)
+    return Sampled(x, samples[0].trace, threads, fit(), sample(), fitted, meter.counts(), rows)
 
 
 @torch.no_grad()
-def _score(session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
+def score_images(session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
     """Return the status, the PNG and the metrics of every output ``x`` ``(N D, C, H, W)``."""
     finite = x.isfinite().flatten(1).all(1)
     # a row that is not finite is scored as nothing; its neighbours never see it

@@ -239,13 +239,13 @@ def _config(plan: CellPlan) -> dict[str, Any]:
 
 
 def _settings(plan: CellPlan) -> dict[str, Any]:
-    nodes = plan.cell.config
+    config = plan.cell.config
     solver = {
         f"solver.{key}": value
-        for key, value in nodes["solver"].items()
+        for key, value in config.solver.items()
         if key not in ("_target_", "presets")
     }
-    return {**solver, "batch": nodes["batch"], "commit": nodes.get("commit", "")}
+    return {**solver, "batch": config.batch, "commit": config.commit}
 
 
 def _close(sink: Sink, plan: CellPlan) -> None:
@@ -255,7 +255,7 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     good = good.assign(passes=total_passes(good["nfe"], good["nge"]))
     costs = ("passes", "nfe", "seconds_sample")
     names = [
-        *(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)),
+        *(set(plan.cell.config.metrics) & set(good.select_dtypes("number").columns)),
         *costs,
     ]
     means = good.groupby("image_id")[sorted(names)].mean().dropna(axis=1, how="all")

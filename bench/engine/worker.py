@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from posterior_bench.bench.config.cell import digest
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core import signals
 from posterior_bench.bench.core.environment import version
 from posterior_bench.bench.core.errors import DeviceLost, UserError
@@ -23,7 +23,6 @@ from posterior_bench.bench.engine.plan import CellPlan, Chunk
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
-from posterior_bench.priors.execution import Execution
 
 _THREADS = torch.get_num_threads()
 """CPU threads of this process, for a worker that is not told how many to use."""
@@ -47,7 +46,7 @@ class Worker:
         repeatable()  # recorded rows promise it
         self._session: tuple[str, Session] | None = None
 
-    def session(self, config: Mapping[str, Any]) -> Session:
+    def session(self, config: JobConfig) -> Session:
         """Return the objects of a cell, loaded unless it was the last cell.
 
         Raises
@@ -55,7 +54,7 @@ class Worker:
         UserError
             If they cannot be loaded on this device.
         """
-        key = digest(config)
+        key = digest(config.record())
         if self._session is None or self._session[0] != key:
             try:
                 # constructors and imports may extend sys.path, but must not change the numbers of
@@ -108,7 +107,7 @@ class Worker:
         """
         torch.set_num_threads(self.threads)  # another worker of this process may have others
         session = self.session(plan.cell.config)
-        watch = watch_of(plan.cell.config.get("timeout"))
+        watch = watch_of(plan.cell.config.timeout)
         pulse.begin(chunk.name)
         size = BatchSize(plan.padded, min(plan.cell.draws, plan.batch))
         while size.rows > 1:
@@ -163,9 +162,9 @@ class Worker:
             "device": device_name(self.device),
             "build": torch.__version__,
             "threads": torch.get_num_threads(),
-            "precision": Execution.of(plan.cell.config).label,
+            "precision": plan.cell.config.execution.label,
             "padded_batch": size.rows,
-            "commit": str(plan.cell.config.get("commit", "")),
+            "commit": plan.cell.config.commit,
             "code": session.code,
             "version": version(),
         }

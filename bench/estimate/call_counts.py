@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.conformance.small_problems import small_prior
 from posterior_bench.bench.core.errors import TimeoutExceeded, UserError
 from posterior_bench.bench.core.streams import Key, Noise
@@ -229,18 +230,18 @@ def _count(
 
 
 def for_budget(
-    config: Mapping[str, Any], choices: Mapping[str, Any], solver: Solver, kind: Kind
-) -> Mapping[str, Any]:
+    config: JobConfig, choices: Mapping[str, Any], solver: Solver, kind: Kind
+) -> JobConfig:
     """The configuration with the solver's work chosen for its budget, as a run chooses it, on the
     stand-in.
 
     Raises Inapplicable like :func:`bench.engine.budget.within_budget`, and Uncounted.
     """
-    if config["budget"] is None:
+    if config.budget is None:
         return config
 
     def small(unit: str) -> Trial:
-        return trial(solver, kind, config["operator"], int(config["draws"]), unit, real_size=False)
+        return trial(solver, kind, config.operator, config.draws, unit, real_size=False)
 
     try:
         return with_work(config, choices, solver, small)

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.cell import digest
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import BAD_INPUT
 from posterior_bench.bench.core.terminal import out
 from posterior_bench.bench.engine.executor import cpu_workers
@@ -66,40 +67,31 @@ class Need:
     prior: str
     title: str
     estimate: Estimate
-    config: Mapping[str, Any]
+    config: JobConfig
     workers: int
 
 
-def doctor(arguments: Sequence[str]) -> int:
-    """Examine one configuration, each of a sweep, or a study; print what was found. 0 if nothing is
-    missing, else 2.
+def doctor(jobs: Sequence[Sequence[str]], machine: Machine) -> int:
+    """Examine jobs for a machine and print the findings.
 
-    ``memory=``, ``gpus=`` and ``device=`` describe the machine that the run is meant for, where it
-    is not this one.
+    Parameters
+    ----------
+    jobs : sequence of sequence of str
+        The settings of every job, as Hydra gets them.
+    machine : Machine
+        The machine that the run is meant for.
+
+    Returns
+    -------
+    int
+        0 if nothing is missing, else 2.
     """
-    machine, rest = Machine.of(arguments)
-    jobs = _jobs(rest)
     visit = Visit(machine, several=len(jobs) > 1)
     findings = list(
         dict.fromkeys([*(f for overrides in jobs for f in visit.cell(overrides)), *visit.summary()])
     )
     _print(findings)
     return BAD_INPUT if any(finding.state == "missing" for finding in findings) else 0
-
-
-def _jobs(arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: one, one for every combination of the comma lists of ``-m``, or
-    all of a study.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    from posterior_bench.bench.config.overrides import check
-    from posterior_bench.bench.config.studies import cells, expand
-
-    given = get_args_parser().parse_args(list(arguments))
-    for sweep in expand(given.overrides):
-        check(sweep, given.multirun, study_sweep=True)
-    return [check(cell, study_sweep=True) for cell in cells(given.overrides)]
 
 
 def examine(overrides: Sequence[str]) -> Iterator[Finding]:
@@ -129,8 +121,8 @@ class Visit:
     def __init__(self, machine: Machine, several: bool = False, costs: bool = True) -> None:
         self.machine, self.several, self.costs = machine, several, costs
         self.needs: list[Need] = []
-        self.disk: dict[str, tuple[Mapping[str, Any], int]] = {}
-        self.rows: list[tuple[Mapping[str, Any], int]] = []
+        self.disk: dict[str, tuple[JobConfig, int]] = {}
+        self.rows: list[tuple[JobConfig, int]] = []
         self._done: dict[str, Any] = {}
 
     def once(self, check: Callable[..., Any], *about: Any, key: Any = None) -> Any:
@@ -152,7 +144,7 @@ class Visit:
 
     def composed(self, cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
         """The same of a composed configuration, which is changed where something is not set."""
-        from posterior_bench.bench.engine.run import plain
+        from posterior_bench.bench.engine.job import job_of
 
         unset = list(_unset(cfg, choices))
         if not any(finding.check.startswith("prior") for finding in unset):
@@ -160,13 +152,13 @@ class Visit:
                 Finding(f"prior {choices['prior']}", "missing", line) for line in unreadable(cfg)
             ]
         yield from unset
-        config = plain(cfg)
+        config = job_of(cfg)
         names = {group: str(name) for group, name in choices.items()}
         left_out = {finding.check.split()[0] for finding in unset}
         there = lambda *groups: not left_out.intersection(groups)  # noqa: E731
         seed, node = (
-            config["seed"],
-            {group: config[group] for group in ("solver", "data", "mask", "operator", "prior")},
+            config.seed,
+            config.nodes,
         )
         prior, of_prior = (
             self.once(_prior, config, names["prior"], key=node["prior"])
@@ -183,19 +175,14 @@ class Visit:
         if there("mask"):
             mask, of_mask = self.once(_mask, config, images, key=[node["mask"], about])
             yield from self._named(of_mask, names["mask"])
-        yield from self.once(_metrics, config, key=config["metrics"])
+        yield from self.once(_metrics, config, key=config.metrics)
         if self.costs and there("solver", "operator"):
             yield from self._memory(config, names, prior)
         if prior is not None and there("solver", "operator"):
-            ways = [
-                config[key]
-                for key in ("precision", "channels_last", "compile", "checkpointing", "plugins")
-            ]
+            ways: Any = [asdict(config.execution), config.plugins]
             about = [
-                *(node[group] for group in ("solver", "data", "operator", "prior")),
-                config["metrics"],
-                seed,
-                ways,
+                *(config.solver, config.data, config.operator, config.prior, config.metrics),
+                *(seed, ways),
             ]
             fit = self.once(
                 _fit,
@@ -232,11 +219,11 @@ class Visit:
         return [replace(f, check=f"{f.check} {name}") if self.several else f for f in findings]
 
     def _memory(
-        self, config: Mapping[str, Any], names: Mapping[str, str], prior: Prior | None
+        self, config: JobConfig, names: Mapping[str, str], prior: Prior | None
     ) -> Iterator[Finding]:
         """What is wrong with the networks; the cell's need of memory is kept for the summary."""
         built = self.once(
-            _networks, config["prior"], names["prior"], prior, key=[config["prior"], prior is None]
+            _networks, config.prior, names["prior"], prior, key=[config.prior, prior is None]
         )
         if built is None:
             return
@@ -250,17 +237,11 @@ class Visit:
             found = Finding("network", "missing", f"it cannot be called: {problem}", remedy)
             yield from self._named([found], names["prior"])
             return
-        kept = (
-            "solver",
-            "operator",
-            "prior",
-            "metrics",
-            "draws",
-            "batch",
-            "precision",
-            "checkpointing",
-        )
-        found, problem = self.once(_estimate, config, costs, key=[config[key] for key in kept])
+        about = [
+            *(config.solver, config.operator, config.prior, config.metrics),
+            *(config.draws, config.batch, config.precision, config.checkpointing),
+        ]
+        found, problem = self.once(_estimate, config, costs, key=about)
         if problem:
             yield Finding("memory", "warning", f"not estimated for {names['solver']}: {problem}")
         elif found is not None:
@@ -268,16 +249,16 @@ class Visit:
                 Need(names["prior"], names["solver"], found, config, _sharing(config, self.machine))
             )
 
-    def _count(self, config: Mapping[str, Any], prior: Prior) -> None:
+    def _count(self, config: JobConfig, prior: Prior) -> None:
         """Add up what the cells of a study folder store, and into how many chunks each is cut."""
         from posterior_bench.bench.estimate.memory import rows_at_once
 
-        images, draws, folder = config["data"]["images"], config["draws"], str(_study(config)[0])
+        images, draws, folder = config.images, config.draws, str(_study(config)[0])
         needed = self.disk.get(folder, (config, 0))[1] + images * draws * (
             math.prod(prior.image_shape) + _ROW_BYTES
         )
         self.disk[folder] = config, needed
-        self.rows.append((config, -(-images // rows_at_once(draws, config["batch"]).images)))
+        self.rows.append((config, -(-images // rows_at_once(draws, config.batch).images)))
 
 
 def _unset(cfg: DictConfig, choices: Mapping[str, object]) -> Iterator[Finding]:
@@ -289,13 +270,13 @@ def _unset(cfg: DictConfig, choices: Mapping[str, object]) -> Iterator[Finding]:
             OmegaConf.update(cfg, f"{group}.{key}", "")
 
 
-def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Finding]]:
+def _prior(config: JobConfig, name: str) -> tuple[Prior | None, list[Finding]]:
     """The prior on the meta device; one in closed form as it is."""
     from posterior_bench.bench.config.catalog import options
     from posterior_bench.priors.load import load, verify
     from posterior_bench.priors.memory import weight_bytes
 
-    node, check = config["prior"], f"prior {name}"
+    node, check = config.prior, f"prior {name}"
     if target(node) is not load:
         prior, problem = _attempt(lambda: build(node))
         return prior, [
@@ -324,17 +305,15 @@ def _prior(config: Mapping[str, Any], name: str) -> tuple[Prior | None, list[Fin
     ]
 
 
-def _images(
-    config: Mapping[str, Any], prior: Prior | None
-) -> tuple[ImageSet | None, list[Finding]]:
+def _images(config: JobConfig, prior: Prior | None) -> tuple[ImageSet | None, list[Finding]]:
     """The images of the run, every one of them read once."""
     from posterior_bench.bench.engine.arena import PriorDraws, build_images
 
-    node, count = config["data"], config["data"]["images"]
+    node, count = config.data, config.images
     if prior is None and target(node) is PriorDraws:
         return None, [Finding("data", "warning", "is drawn from the prior, which is missing")]
-    seed = int(config["seed"])
-    images, problem = _attempt(lambda: build_images(node, prior, seed))  # type: ignore[arg-type]
+    seed = config.seed
+    images, problem = _attempt(lambda: build_images(node, prior, seed))
     if problem:
         return None, [
             Finding(
@@ -362,16 +341,14 @@ def _images(
     ]
 
 
-def _mask(
-    config: Mapping[str, Any], images: ImageSet | None
-) -> tuple[MaskGenerator | None, list[Finding]]:
+def _mask(config: JobConfig, images: ImageSet | None) -> tuple[MaskGenerator | None, list[Finding]]:
     """Masks of the run's images; those of files are all read."""
-    from posterior_bench.bench.external.content import hidden_share, mask_with_content
+    from posterior_bench.bench.external.content import hidden_share, mask_content
 
-    mask, problem = _attempt(lambda: build(config["mask"]))
+    mask, problem = _attempt(lambda: build(config.mask))
     if mask is not None and images is not None:
-        problem = _attempt(lambda: mask_with_content(config, mask, images))[1]
-    path = config["mask"].get("path")
+        problem = _attempt(lambda: mask_content(config, mask, images))[1]
+    path = config.mask.get("path")
     if not problem and path and not Path(path).expanduser().exists():
         problem = f"{path} does not exist"
     if problem:
@@ -393,11 +370,11 @@ def _mask(
     return mask, [Finding("mask", "ok", f"{path}: a mask for every image{share}")]
 
 
-def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
+def _metrics(config: JobConfig) -> Iterator[Finding]:
     """Weights of the metrics and the reference values of their cards."""
     from posterior_bench.bench.engine.cache import shared
 
-    nodes, good = config["metrics"].items(), []
+    nodes, good = config.metrics.items(), []
     for name, node in nodes:
         problem = _attempt(lambda node=node: shared("metric", node, "cpu").check())[1]  # type: ignore[misc]
         if problem:
@@ -408,15 +385,13 @@ def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("metrics", "ok", f"weights there, reference values met: {', '.join(good)}")
 
 
-def _fit(
-    config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool
-) -> list[Finding]:
+def _fit(config: JobConfig, prior: Prior, images: ImageSet | None, masks: bool) -> list[Finding]:
     """Whether solver, prior, operator and data go together, and what the solver itself needs is
     there.
     """
-    solver = config["solver"]["_target_"].rpartition(".")[2]
+    solver = config.solver["_target_"].rpartition(".")[2]
     wrong = misfits(config, prior, images, masks)
-    if config["study"].get("skip_inapplicable") and any(misfit.inapplicable for misfit in wrong):
+    if config.study.get("skip_inapplicable") and any(misfit.inapplicable for misfit in wrong):
         return [
             Finding("solver", "warning", f"this study leaves it out: {misfit.found}")
             for misfit in wrong
@@ -425,10 +400,10 @@ def _fit(
     return [Finding("solver", "missing", misfit.found, misfit.remedy) for misfit in wrong] or [ok]
 
 
-def _drawn(config: Mapping[str, Any]) -> bool:
+def _drawn(config: JobConfig) -> bool:
     from posterior_bench.bench.engine.arena import are_drawn
 
-    return are_drawn(config["data"])
+    return are_drawn(config.data)
 
 
 def _networks(
@@ -452,17 +427,17 @@ def _networks(
     return costs, _attempt(costs.check)[1]
 
 
-def _estimate(config: Mapping[str, Any], costs: Costs) -> tuple[Estimate | None, str]:
+def _estimate(config: JobConfig, costs: Costs) -> tuple[Estimate | None, str]:
     """The memory of a cell, or why it is not known; neither for a solver that does not fit to the
     prior.
     """
     from posterior_bench.bench.estimate.memory import estimate
 
-    solver, problem = _attempt(lambda: build(config["solver"]))
+    solver, problem = _attempt(lambda: build(config.solver))
     if problem:
         return None, ""  # a finding of its own
-    has = costs.prior.caps | target(config["operator"]).caps
-    if solver.lacks(has, float(config["operator"].get("sigma") or 0)):
+    has = costs.prior.caps | target(config.operator).caps
+    if solver.lacks(has, float(config.operator.get("sigma") or 0)):
         return None, ""
     found: tuple[Estimate | None, str] = _attempt(lambda: estimate(config, costs))
     return found
@@ -486,14 +461,14 @@ def _memory(need: Need, machine: Machine, whose: str) -> Finding:
     said = f"about {_gib(needed)} GiB on {place}{whose}: {_gib(found.weights)} GiB of weights, "
     said += f"{_gib(found.activations())} GiB for {rows}, a tenth for the allocator"
     said += f", {workers} workers" if workers > 1 else ""
-    largest = min(found.largest_batch(room / workers), need.config["data"]["images"] * found.draws)
+    largest = min(found.largest_batch(room / workers), need.config.images * found.draws)
     said += f"; {_gib(room)} GiB are {'there' if machine.elsewhere else 'free'}"
     if needed <= room:
         words = f"up to batch={largest} fits" if largest > found.batch else "this batch fits"
         return Finding(f"memory {need.prior}" if whose else "memory", "ok", f"{said}; {words}")
     spare = (
         ""
-        if need.config["checkpointing"] == "call"
+        if need.config.checkpointing == "call"
         else ", or checkpointing=call where a solver takes gradients"
     )
     remedy = (
@@ -508,32 +483,32 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.1f}" if size >= 2**30 else f"{size / 2**30:.2g}"
 
 
-def _room(config: Mapping[str, Any], machine: Machine) -> tuple[str, int]:
+def _room(config: JobConfig, machine: Machine) -> tuple[str, int]:
     """What the memory belongs to, and how much of it a worker may take."""
     return (machine.name, machine.memory) if machine.memory is not None else _free_memory(config)
 
 
-def _sharing(config: Mapping[str, Any], machine: Machine) -> int:
+def _sharing(config: JobConfig, machine: Machine) -> int:
     """How many workers share one memory: those of Ray on a machine without GPUs."""
     import torch
 
     gpus = machine.gpus if machine.elsewhere else torch.cuda.device_count()
-    if gpus or "ray" not in config["executor"]["_target_"].lower():
+    if gpus or "ray" not in config.executor["_target_"].lower():
         return 1
-    return int(config["executor"].get("workers") or cpu_workers())
+    return int(config.executor.get("workers") or cpu_workers())
 
 
-def _device(config: Mapping[str, Any], machine: Machine) -> Iterator[Finding]:
+def _device(config: JobConfig, machine: Machine) -> Iterator[Finding]:
     """Whether there is the GPU that is asked for; of another machine nobody can say more than its
     user did.
     """
     import torch
 
-    problem = _attempt(lambda: build(config["executor"]))[1]
+    problem = _attempt(lambda: build(config.executor))[1]
     if problem:
         yield Finding("executor", "missing", problem)
         return
-    asked = str(config["executor"].get("device") or "auto")
+    asked = str(config.executor.get("device") or "auto")
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked.startswith("cuda") and not machine.elsewhere and _index(asked) >= there:
         found = (
@@ -561,21 +536,21 @@ def _slow(need: Need, machine: Machine) -> Iterator[Finding]:
         yield Finding("device", "warning", words)
 
 
-def _gpus(config: Mapping[str, Any], chunks: int, machine: Machine) -> Iterator[Finding]:
+def _gpus(config: JobConfig, chunks: int, machine: Machine) -> Iterator[Finding]:
     """Whether a cell keeps all GPUs of another machine at work."""
     gpus = machine.gpus or 0
-    if gpus > 1 and "ray" not in config["executor"]["_target_"].lower():
+    if gpus > 1 and "ray" not in config.executor["_target_"].lower():
         yield Finding("GPUs", "warning", f"executor=serial uses one of {gpus}", "executor=ray")
-    elif chunks < (workers := min(gpus, config["executor"].get("workers") or gpus)):
+    elif chunks < (workers := min(gpus, config.executor.get("workers") or gpus)):
         words = f"a cell of {chunks} chunks keeps {chunks} of {workers} GPUs at work"
         yield Finding("GPUs", "warning", words, "a smaller batch= makes more chunks")
 
 
-def _free_memory(config: Mapping[str, Any]) -> tuple[str, int]:
+def _free_memory(config: JobConfig) -> tuple[str, int]:
     """The device of the workers and what is free there now."""
     import torch
 
-    asked = str(config["executor"].get("device") or "auto")
+    asked = str(config.executor.get("device") or "auto")
     if asked != "cpu" and torch.cuda.is_available():
         index = _index(asked)
         name = (
@@ -585,15 +560,15 @@ def _free_memory(config: Mapping[str, Any]) -> tuple[str, int]:
     return "cpu", free_memory()
 
 
-def _study(config: Mapping[str, Any]) -> tuple[Path, Path]:
+def _study(config: JobConfig) -> tuple[Path, Path]:
     """The study folder, and the part of its path that exists."""
     from posterior_bench.bench.config.schema import study_folder
 
-    study = Path(study_folder(config["out"], config["study"]["name"])).absolute()
+    study = Path(study_folder(config.out, config.study["name"])).absolute()
     return study, next(path for path in (study, *study.parents) if path.exists())
 
 
-def _disk(config: Mapping[str, Any], needed: int) -> Finding:
+def _disk(config: JobConfig, needed: int) -> Finding:
     """Rows with their PNG, which are no larger than the pixels, against the space beside the study
     folder.
     """
@@ -605,7 +580,7 @@ def _disk(config: Mapping[str, Any], needed: int) -> Finding:
     )
 
 
-def _folder(config: Mapping[str, Any]) -> Finding:
+def _folder(config: JobConfig) -> Finding:
     study, there = _study(config)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return Finding("study folder", "ok", f"{study} can be written")
@@ -614,11 +589,11 @@ def _folder(config: Mapping[str, Any]) -> Finding:
     )
 
 
-def _packages(config: Mapping[str, Any]) -> Iterator[Finding]:
+def _packages(config: JobConfig) -> Iterator[Finding]:
     """Optional packages that only some executors need; those of metrics and data are named by their
     own checks.
     """
-    if "ray" in config["executor"]["_target_"].lower():
+    if "ray" in config.executor["_target_"].lower():
         there = find_spec("ray") is not None
         found = "ray is installed" if there else "executor=ray needs the package ray"
         yield Finding(

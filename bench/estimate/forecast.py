@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -37,7 +35,8 @@ from posterior_bench.bench.config.build import arguments, build, suited, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.image_folders import following
+from posterior_bench.bench.config.image_folders import filled_in
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.schema import study_folder
@@ -47,15 +46,15 @@ from posterior_bench.bench.engine.arena import build_images
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import pieces_for, planned_workers
 from posterior_bench.bench.engine.conditioning import Conditioning
+from posterior_bench.bench.engine.job import demand_possible, unchecked
 from posterior_bench.bench.engine.plan import CellPlan, cut
-from posterior_bench.bench.engine.run import demand_possible
 from posterior_bench.bench.engine.scoring import png
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.estimate.call_counts import Counts, Kind, Uncounted, count, for_budget
 from posterior_bench.bench.estimate.call_times import Pace, TooMuch, measured
 from posterior_bench.bench.estimate.machine import free_memory
 from posterior_bench.bench.external.folder import Folder
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import converted_path
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.shards import encoded_size
 from posterior_bench.bench.store.study_files import read_cell
@@ -63,7 +62,6 @@ from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import SetMetric, to_uint8
 from posterior_bench.metrics.features import FeatureMetric
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.fingerprint import fingerprint
 from posterior_bench.priors.load import load, verify
 from posterior_bench.solvers.base import Solver
@@ -76,8 +74,6 @@ _COSTS = ["nfe", "nge", "seconds_fit", "seconds_sample"]
 _SKIPPED = "does not apply"
 _SAMPLED = 3
 """So many originals are written as PNG to know their size."""
-
-Config = dict[str, Any]
 
 
 # -- what may be asked -----------------------------------------------------------------------------
@@ -98,62 +94,10 @@ class Ask:
     max_seconds: float = 120.0
     max_memory: float | None = None
 
-    @classmethod
-    def parted(cls, lines: Sequence[str]) -> tuple[Ask, list[str]]:
-        """The settings of ``plan`` among overrides, and the others. Raises UserError for a wrong
-        value.
-        """
-        given, rest = {}, []
-        for line in lines:
-            key, equals, value = line.partition("=")
-            if equals and key in cls.__dataclass_fields__:
-                given[key] = _READ[key](key, value)
-            else:
-                rest.append(line)
-        return cls(**given), rest
-
     @property
     def memory(self) -> int:
         """``max_memory``, or half of what is free on the device."""
         return int(self.max_memory if self.max_memory is not None else _free_memory() / 2)
-
-
-def _word(key: str, value: str) -> str:
-    if value not in (valid := ("calls", "none", "rows")):
-        raise UserError(f"{key}={value}: {key} takes {', '.join(valid)}")
-    return value
-
-
-def _positive(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = _NAN
-    if not 0 < number < math.inf:
-        raise UserError(f"{key}={value}: {key} takes a number of seconds above 0")
-    return number
-
-
-def _bytes(key: str, value: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|GB|MiB|MB)", value)
-    if found is None or float(found[1]) == 0:
-        raise UserError(f"{key}={value}: {key} takes a size such as 8GiB or 500MiB")
-    return float(found[1]) * {"GiB": 2**30, "GB": 1e9, "MiB": 2**20, "MB": 1e6}[found[2]]
-
-
-def _study(key: str, value: str) -> str:
-    if not Path(value, "cells").is_dir():
-        raise UserError(f"{key}={value}: {key} takes a study folder, and this one holds no cells/")
-    return value
-
-
-_READ: Mapping[str, Any] = {
-    "measure": _word,
-    "seconds_pass": _positive,
-    "timings": _study,
-    "max_seconds": _positive,
-    "max_memory": _bytes,
-}
 
 
 def _device() -> str:
@@ -170,29 +114,23 @@ def _free_memory() -> int:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def command(given: Sequence[str]) -> int:
-    """The verb ``plan``: one cell in full, or a line for every cell of a study or sweep
-    (``-m``).
-    """
-    from hydra._internal.utils import get_args_parser
+def print_single(checked: list[str], overrides: list[str], ask: Ask) -> None:
+    """Print the plan of one cell and its cost.
 
-    from posterior_bench.bench.config.studies import cells, expand
-    from posterior_bench.bench.core.terminal import out
+    Parameters
+    ----------
+    checked : list of str
+        Settings of the cell as Hydra gets them.
+    overrides : list of str
+        The same settings as they were typed.
+    ask : Ask
+        Settings of the estimate.
 
-    ask, lines = Ask.parted(given)
-    parsed = get_args_parser().parse_args(lines)
-    for sweep in expand(parsed.overrides):
-        check(sweep, parsed.multirun, study_sweep=True)
-    singles = cells(parsed.overrides)
-    if len(singles) > 1:
-        out.print(forecast(singles, ask))
-        return 0
-    return _single(check(singles[0], study_sweep=True), singles[0], ask)
-
-
-def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
-    """One cell: its plan, and what it will cost; also where it cannot run here, before the reason
-    why.
+    Raises
+    ------
+    UserError
+        If the cell cannot run here. Where only its prior or images are absent, the cost is printed
+        before.
     """
     from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.estimate.one_cell import describe
@@ -208,7 +146,6 @@ def _single(checked: list[str], overrides: list[str], ask: Ask) -> int:
     out.print(text, markup=False, highlight=False)
     (line,) = forecasted([overrides], ask)
     out.print("\n".join(_in_words(line, ask)), markup=False, highlight=False)
-    return 0
 
 
 def _absent(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
@@ -249,14 +186,14 @@ def forecasted(cells: Sequence[Sequence[str]], ask: Ask) -> list[Line]:
 
 def _configurations(
     cells: Sequence[Sequence[str]],
-) -> Iterable[tuple[Config, dict[str, Any], list[str]]]:
+) -> Iterable[tuple[JobConfig, dict[str, Any], list[str]]]:
     """The plain configuration, choices and overrides of every cell.
 
     Hydra takes half a second for each. Cells that differ in the solver alone are therefore composed
     once, and get the solvers' nodes from their files; where that does not give what Hydra gives,
     every one is composed.
     """
-    known: dict[tuple[str, ...], tuple[Config, dict[str, Any]] | None] = {}
+    known: dict[tuple[str, ...], tuple[JobConfig, dict[str, Any]] | None] = {}
     for overrides in map(list, cells):
         rest = tuple(
             line for line in overrides if not line.lstrip("+").startswith(("solver=", "solver."))
@@ -264,16 +201,16 @@ def _configurations(
         node = _solver_node(overrides) if rest != tuple(overrides) else None
         if node is not None and (base := known.get(rest)) is not None:
             name = next(line.partition("=")[2] for line in overrides if line.startswith("solver="))
-            yield {**deepcopy(base[0]), "solver": node}, {**base[1], "solver": name}, overrides
+            yield replace(base[0], solver=node), {**base[1], "solver": name}, overrides
             continue
         cfg, choices = compose(check(overrides, study_sweep=True))
-        config: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+        config = unchecked(cfg)
         if rest not in known:
-            known[rest] = (config, dict(choices)) if node == config["solver"] else None
-        yield deepcopy(config), dict(choices), overrides
+            known[rest] = (config, dict(choices)) if node == config.solver else None
+        yield config, dict(choices), overrides
 
 
-def _solver_node(overrides: Sequence[str]) -> Config | None:
+def _solver_node(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The node of the chosen solver from its file and the settings of the command line; None where
     Hydra must do it.
     """
@@ -350,7 +287,7 @@ class _Bare(Session):
     and nothing else.
     """
 
-    def __init__(self, config: Config, solver: Solver, prior: Prior, images: ImageSet):
+    def __init__(self, config: JobConfig, solver: Solver, prior: Prior, images: ImageSet):
         self.config, self.solver, self.prior, self.images, self.metrics = (
             config,
             solver,
@@ -359,8 +296,8 @@ class _Bare(Session):
             {},
         )
         # of images that are not here nobody knows the prompts
-        node = {"images": 0} if isinstance(images, StandIn) else config["data"]
-        self.told = Conditioning(node, images, prior, config["prior"].get("path"))
+        node = {"images": 0} if isinstance(images, StandIn) else config.data
+        self.told = Conditioning(node, images, prior, config.prior.get("path"))
         self._check_fit()
 
 
@@ -379,15 +316,16 @@ class Estimator:
     def __post_init__(self) -> None:
         self.end = time.monotonic() + self.ask.max_seconds
 
-    def line(self, config: Config, choices: Mapping[str, Any], overrides: list[str]) -> Line:
+    def line(self, config: JobConfig, choices: Mapping[str, Any], overrides: list[str]) -> Line:
         """The estimate for a cell."""
         admit_of(config)
-        config = dict(following({**config, "prior": with_served(config["prior"], quiet=True)}))
+        config = config.with_settings("prior", converted_path(config.prior, quiet=True))
+        config = config.with_settings("data", filled_in(config.data, config.prior))
         demand_possible(config)
-        config["solver"] = suited(config["solver"], config["prior"], config["data"])
+        config = replace(config, solver=suited(config.solver, config.prior, config.data))
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
         title = "  ".join(names[:3] if names[3] == "inpainting" else names)
-        images, draws = int(config["data"]["images"]), int(config["draws"])
+        images, draws = config.images, config.draws
         try:
             cost, chunks, workers = self._cost(config, choices, overrides)
         except Inapplicable:
@@ -397,18 +335,18 @@ class Estimator:
         return Line(title, names[1], str(choices["prior"]), images * draws, chunks, workers, cost)
 
     def _cost(
-        self, config: Config, choices: Mapping[str, Any], overrides: list[str]
+        self, config: JobConfig, choices: Mapping[str, Any], overrides: list[str]
     ) -> tuple[Cost, int, int]:
-        known, solver = self._prior(config, choices), build(config["solver"])
+        known, solver = self._prior(config, choices), build(config.solver)
         images = self._images(config, known)
         _demand_fit(config, solver, known, images)
-        workers = planned_workers(build(config["executor"]))
+        workers = planned_workers(build(config.executor))
         missing = known.missing or (images if isinstance(images, str) else "")
         counts, why = self._counted(config, choices, solver, known)
-        metrics = {name: shared("metric", node, "cpu") for name, node in config["metrics"].items()}
-        draws, padded = int(config["draws"]), max(1, int(config["batch"]) // int(config["draws"]))
-        parts = cut(draws, int(config["batch"]), pieces_for(config, solver, metrics, workers))
-        chunks = math.ceil(int(config["data"]["images"]) / padded) * len(parts)
+        metrics = {name: shared("metric", node, "cpu") for name, node in config.metrics.items()}
+        draws, padded = config.draws, max(1, config.batch // config.draws)
+        parts = cut(draws, config.batch, pieces_for(config, solver, metrics, workers))
+        chunks = math.ceil(config.images / padded) * len(parts)
         size = self._size(config, known, images, metrics, padded, len(parts[0]))
         if isinstance(solver, Folder):
             return Cost(0, 0, 0, size, "nothing is run"), chunks, workers
@@ -423,44 +361,42 @@ class Estimator:
             return self.probes[key], chunks, workers
         return self._timed(cost, counts, config, choices, known, solver), chunks, workers
 
-    def _prior(self, config: Config, choices: Mapping[str, Any]) -> Known:
-        node = config["prior"]
+    def _prior(self, config: JobConfig, choices: Mapping[str, Any]) -> Known:
+        node = config.prior
         if (key := digest(node)) not in self.priors:
             self.priors[key] = _known(node, str(choices["prior"]))
         return self.priors[key]
 
-    def _images(self, config: Config, known: Known) -> ImageSet | str:
+    def _images(self, config: JobConfig, known: Known) -> ImageSet | str:
         """The image set, or why it is not here."""
-        node = config["data"]
-        key = digest(
-            [{k: v for k, v in node.items() if k != "images"}, config["prior"], config["seed"]]
-        )
+        node = config.data
+        key = digest([{k: v for k, v in node.items() if k != "images"}, config.prior, config.seed])
         if key not in self.images:
             unset = [name for name, value in node.items() if value == "???"]
             try:
                 if unset:
                     raise UserError(f"data.{unset[0]} is not set; give data.{unset[0]}=VALUE")
-                self.images[key] = build_images(node, known.prior, int(config["seed"]))  # type: ignore[arg-type]
+                self.images[key] = build_images(node, known.prior, config.seed)
             except (UserError, OSError, ValueError, ImportError) as error:
                 self.images[key] = str(error).splitlines()[0]
         return self.images[key]
 
     def _counted(
-        self, config: Config, choices: Mapping[str, Any], solver: Solver, known: Known
+        self, config: JobConfig, choices: Mapping[str, Any], solver: Solver, known: Known
     ) -> tuple[Counts | None, str]:
         """The calls of the solver, or why they are not known; its work is chosen where the cell has
         a budget.
         """
-        node = config["solver"]
+        node = config.solver
         key = digest(
             [
                 node["_target_"],
                 arguments(node),
                 known.kind.key,
-                _public(config["operator"]),
-                config["budget"],
+                _public(config.operator),
+                config.budget,
             ]
-            + ([config["draws"]] if config["budget"] else [])
+            + ([config.draws] if config.budget else [])
         )
         if key not in self.counts:
             try:
@@ -470,9 +406,7 @@ class Estimator:
                         f"max_seconds={self.ask.max_seconds:g} are over; a greater one counts the "
                         f"rest"
                     )
-                self.counts[key] = count(
-                    build(chosen["solver"]), known.kind, config["operator"], left
-                )
+                self.counts[key] = count(build(chosen.solver), known.kind, config.operator, left)
             except Uncounted as error:
                 self.counts[key] = str(error)
         found = self.counts[key]
@@ -482,7 +416,7 @@ class Estimator:
         self,
         cost: Cost,
         counts: Counts | None,
-        config: Config,
+        config: JobConfig,
         choices: Mapping[str, Any],
         known: Known,
         solver: Solver,
@@ -492,7 +426,7 @@ class Estimator:
         """
         if counts is None:
             return cost
-        draws = int(config["draws"])
+        draws = config.draws
         if self.ask.seconds_pass is not None:
             return replace(
                 cost, seconds=cost.passes * self.ask.seconds_pass, source="seconds_pass", missing=""
@@ -508,18 +442,18 @@ class Estimator:
         pace_or_reason = self._pace(config, known)
         if isinstance(pace_or_reason, str):
             return self._printed(replace(cost, missing=pace_or_reason), config, choices)
-        rows = max(1, int(config["batch"]) // draws) * min(draws, int(config["batch"]))
+        rows = max(1, config.batch // draws) * min(draws, config.batch)
         overhead = (counts.fit_seconds / draws + counts.draw_seconds) / rows
         seconds = pace_or_reason.of(counts.of_row(draws)) + overhead
         return replace(cost, seconds=seconds, source=HERE, missing="", detail=pace_or_reason.source)
 
-    def _pace(self, config: Config, known: Known) -> Pace | str:
+    def _pace(self, config: JobConfig, known: Known) -> Pace | str:
         """Seconds of the prior's calls here, or why none were made; all kinds of call are timed at
         once.
         """
-        draws, batch = int(config["draws"]), int(config["batch"])
+        draws, batch = config.draws, config.batch
         rows = max(1, batch // draws) * min(draws, batch)
-        key = digest([config["prior"], rows, Execution.of(config).changed])
+        key = digest([config.prior, rows, config.execution.changed])
         if key not in self.paces:
             assert known.prior is not None
             needed = [
@@ -529,7 +463,7 @@ class Estimator:
             ]
             try:
                 self.paces[key] = measured(
-                    config["prior"], known.prior, needed, rows, _device(), self.ask.memory, self.end
+                    config.prior, known.prior, needed, rows, _device(), self.ask.memory, self.end
                 )
             except TooMuch as error:
                 self.paces[key] = str(error)
@@ -539,7 +473,7 @@ class Estimator:
                 )
         return self.paces[key]
 
-    def _printed(self, cost: Cost, config: Config, choices: Mapping[str, Any]) -> Cost:
+    def _printed(self, cost: Cost, config: JobConfig, choices: Mapping[str, Any]) -> Cost:
         seconds = _printed_seconds(config, choices)
         return replace(cost, seconds=seconds, source=SOURCE) if seconds == seconds else cost
 
@@ -548,7 +482,7 @@ class Estimator:
             self.recorded[folder] = list(_recorded(Path(folder)))
         return self.recorded[folder]
 
-    def _own_rows(self, config: Config) -> Cost | None:
+    def _own_rows(self, config: JobConfig) -> Cost | None:
         """The cost of the rows that the study has of this cell, or of one that differs in the mask
         alone.
         """
@@ -557,9 +491,9 @@ class Estimator:
         ]
         return found[0].cost if found else None
 
-    def _recorded_pace(self, folder: str, config: Config) -> float | None:
+    def _recorded_pace(self, folder: str, config: JobConfig) -> float | None:
         """Seconds a pass of the rows that a study has with this prior."""
-        prior = _prior_key(config["prior"])
+        prior = _prior_key(config.prior)
         costs = [
             record.cost
             for record in self._records(folder)
@@ -570,7 +504,7 @@ class Estimator:
 
     def _size(
         self,
-        config: Config,
+        config: JobConfig,
         known: Known,
         images: ImageSet | str,
         metrics: Mapping[str, Any],
@@ -581,17 +515,17 @@ class Estimator:
         shape: tuple[int, ...] | None = known.prior.image_shape if known.prior is not None else None
         if shape is None and isinstance(images, ImageSet):
             shape = tuple(images.shape)
-        if shape is None and config["data"].get("size") is not None:
+        if shape is None and config.data.get("size") is not None:
             shape = (
-                1 if config["data"].get("mode") == "grey" else 3,
-                *[int(config["data"]["size"])] * 2,
+                1 if config.data.get("mode") == "grey" else 3,
+                *[int(config.data["size"])] * 2,
             )
         if shape is None:
             return _NAN
-        key = digest([config["data"], shape, sorted(metrics), padded, draws])
+        key = digest([config.data, shape, sorted(metrics), padded, draws])
         if key not in self.sizes:
             pixels = _png_size(images, shape)
-            rows = min(padded, int(config["data"]["images"])) * draws
+            rows = min(padded, config.images) * draws
             self.sizes[key] = _shard_size(rows, pixels, metrics) / rows
         return self.sizes[key]
 
@@ -612,7 +546,7 @@ def _known(node: Mapping[str, Any], name: str) -> Known:
     return Known(prior, Kind.of(prior))
 
 
-def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet | str) -> None:
+def _demand_fit(config: JobConfig, solver: Solver, known: Known, images: ImageSet | str) -> None:
     """Raise Inapplicable for a cell that a run would refuse; what is missing is assumed to fit."""
     prior = known.prior if known.prior is not None else known.kind.stand_in()
     if isinstance(images, str) or known.prior is None:
@@ -620,7 +554,7 @@ def _demand_fit(config: Config, solver: Solver, known: Known, images: ImageSet |
     _Bare(config, solver, prior, images)
     if known.prior is not None:
         try:
-            if (execution := Execution.of(config)).changed and known.prior.net is None:
+            if (execution := config.execution).changed and known.prior.net is None:
                 known.prior.run_as(execution)
         except ValueError as error:
             raise Inapplicable(str(error)) from None
@@ -634,16 +568,16 @@ def _public(node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _same(config: Config) -> str:
+def _same(config: JobConfig) -> str:
     """What must agree so that a row costs the same: all but images, mask, seed and metrics."""
-    nodes = [_public(config[group]) for group in ("solver", "operator")]
+    nodes = [_public(node) for node in (config.solver, config.operator)]
     return digest(
         [
             nodes,
-            _prior_key(config["prior"]),
-            config["draws"],
-            config["budget"],
-            Execution.of(config).changed,
+            _prior_key(config.prior),
+            config.draws,
+            config.budget,
+            config.execution.changed,
         ]
     )
 
@@ -658,8 +592,8 @@ def _prior_key(node: Mapping[str, Any]) -> str:
     return digest(_public(node))
 
 
-def _folder(config: Config) -> str:
-    return study_folder(config["out"], config["study"]["name"])
+def _folder(config: JobConfig) -> str:
+    return study_folder(config.out, config.study["name"])
 
 
 # -- rows that are there ---------------------------------------------------------------------------
@@ -682,10 +616,10 @@ def _recorded(study: Path) -> Iterable[Recorded]:
         rows = store.read(["status", *_COSTS])
         if not (rows["status"] == "ok").any():
             continue
-        config = {**record["config"], "prior": record["config"]["prior"]}
+        config = JobConfig.of(record["config"])
         cost = _of(rows, store, OWN_ROWS)
         if cost.seconds == cost.seconds:
-            yield Recorded(_same(config), _prior_key(config["prior"]), cost)
+            yield Recorded(_same(config), _prior_key(config.prior), cost)
 
 
 def _of(rows: pd.DataFrame, store: RowStore, source: str) -> Cost:
@@ -701,7 +635,7 @@ def _of(rows: pd.DataFrame, store: RowStore, source: str) -> Cost:
 
 def _probed(overrides: list[str]) -> Cost:
     """Two images of the cell, with all their draws, run here at full length and thrown away."""
-    from posterior_bench.bench.engine.run import prepare
+    from posterior_bench.bench.engine.prepare import prepare
     from posterior_bench.bench.engine.serial import Serial
 
     with tempfile.TemporaryDirectory() as folder:
@@ -727,13 +661,13 @@ def _probed(overrides: list[str]) -> Cost:
         )
 
 
-def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
+def _printed_seconds(config: JobConfig, choices: Mapping[str, Any]) -> float:
     """What VIPaint prints for ten draws of an image; what is spent once per image is shared by the
     draws.
     """
     found = {
         printed.metric: float(printed.value)
-        for printed in papers.read(PRINTED)
+        for printed in papers.printed_numbers(PRINTED)
         if choices["data"] in papers.ours().get(("dataset", printed.dataset), ())
         and choices["solver"] in papers.ours().get(("method", printed.method), ())
         and printed.value
@@ -741,7 +675,7 @@ def _printed_seconds(config: Config, choices: Mapping[str, Any]) -> float:
     if "time_min" not in found:
         return _NAN
     once = found.get("time_min_optimization", 0.0)
-    return 60 * (once / int(config["draws"]) + (found["time_min"] - once) / 10)
+    return 60 * (once / config.draws + (found["time_min"] - once) / 10)
 
 
 # -- disk ------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,7 +33,6 @@ DEVICES = {
 """GiB of GPUs by name, as their maker gives them; a driver keeps a little of it."""
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-KEYS = ("memory", "gpus", "device")
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,25 @@ class Machine:
         return f"each of {self.gpus} {words}s" if (self.gpus or 1) > 1 else f"one {words}"
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> tuple[Self, list[str]]:
-        """The machine that some arguments describe, and the others. UserError for a value that
-        cannot be read.
+    def of(
+        cls, memory: int | None = None, gpus: int | None = None, device: str | None = None
+    ) -> Self:
+        """Return the machine that a user describes.
+
+        Parameters
+        ----------
+        memory : int or None, default None
+            Bytes of each GPU, or of the machine without GPUs.
+        gpus : int or None, default None
+            Number of GPUs; one where memory or a device is given.
+        device : str or None, default None
+            A name of :data:`DEVICES`, which gives the memory where ``memory`` does not.
         """
-        mine = {key: value for key, value in map(_parted, arguments) if key in KEYS}
-        rest = [argument for argument in arguments if _parted(argument)[0] not in KEYS]
-        device, memory = mine.get("device"), mine.get("memory")
-        if device is not None and device.lower() not in DEVICES:
-            raise unknown("device", device, DEVICES)
-        size = DEVICES[device.lower()] * 2**30 if device else None
-        gpus = _count(mine["gpus"]) if "gpus" in mine else None if not mine else 1
-        return cls(bytes_of(memory) if memory is not None else size, gpus, device), rest
+        if memory is None and device is not None:
+            memory = DEVICES[device.lower()] * 2**30
+        if gpus is None and (memory, device) != (None, None):
+            gpus = 1
+        return cls(memory, gpus, device)
 
 
 def free_memory() -> int:
@@ -102,14 +107,29 @@ def bytes_of(memory: str) -> int:
     return int(float(found[1]) * units[found[2].lower()])
 
 
-def _count(gpus: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", gpus, re.ASCII):
+def gpu_count(text: str) -> int:
+    """Return a number of GPUs.
+
+    Raises
+    ------
+    UserError
+        If the text is no whole number.
+    """
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
         raise UserError(
-            f"gpus={gpus}: give a whole number, such as gpus=8; gpus=0 for a machine without one"
+            f"gpus={text}: give a whole number, such as gpus=8; gpus=0 for a machine without one"
         )
-    return int(gpus)
+    return int(text)
 
 
-def _parted(argument: str) -> tuple[str, str]:
-    key, _, value = argument.partition("=")
-    return (key, value) if "=" in argument else ("", argument)
+def known_device(text: str) -> str:
+    """Return the name of a GPU.
+
+    Raises
+    ------
+    UserError
+        If :data:`DEVICES` does not have it.
+    """
+    if text.lower() not in DEVICES:
+        raise unknown("device", text, DEVICES)
+    return text

@@ -27,6 +27,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.func import functional_call
 
 from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
@@ -42,7 +43,6 @@ from posterior_bench.metrics.base import AnyMetric, DrawMetric, DrawSet, Missing
 from posterior_bench.metrics.lpips_metric import LPIPS, empty
 from posterior_bench.metrics.perceptual import Perceptual, as_rgb
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.memory import weight_bytes
 from posterior_bench.priors.nets import Inpainter
 from posterior_bench.solvers.base import Noise, Observation, Solver
@@ -362,9 +362,9 @@ def shortened(solver: Solver) -> Solver:
         return solver
 
 
-def _dry_run(config: Mapping[str, Any], costs: Costs, size: BatchSize) -> _Peaks:
+def _dry_run(config: JobConfig, costs: Costs, size: BatchSize) -> _Peaks:
     """A few steps of the solver on made-up images, half of each hidden."""
-    prior, solver = costs.prior, shortened(build(config["solver"]))
+    prior, solver = costs.prior, shortened(build(config.solver))
     whole = "features" in solver.needs
     modules = load_modules(config, "cpu")
     with (
@@ -389,7 +389,7 @@ def _dry_run(config: Mapping[str, Any], costs: Costs, size: BatchSize) -> _Peaks
 
 
 def _measurement(
-    config: Mapping[str, Any], prior: Prior, images: int, made_up: bool = False
+    config: JobConfig, prior: Prior, images: int, made_up: bool = False
 ) -> Measurement:
     """Random images whose left half is seen, and what the operator makes of them."""
     keys = [Key(0, "memory", str(i)) for i in range(images)]
@@ -397,7 +397,7 @@ def _measurement(
     random: Noise = _Blank(images) if made_up else SeededNoise(keys, "truth")
     truth = random.normal(prior.image_shape).clamp(-1, 1)
     mask = (torch.arange(width) < width // 2).expand(images, 1, height, width).clone()
-    operator = build_operator(config["operator"], mask, channels)
+    operator = build_operator(config.operator, mask, channels)
     labels = torch.zeros(images, dtype=torch.long) if prior.num_classes else None
     noise: Noise = _Blank(images) if made_up else SeededNoise(keys, "noise")
     y = operator.observe(truth, noise.normal(operator.A(truth).shape[1:]))
@@ -447,12 +447,12 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _scoring(
-    config: Mapping[str, Any], prior: Prior, metrics: Mapping[str, AnyMetric]
+    config: JobConfig, prior: Prior, metrics: Mapping[str, AnyMetric]
 ) -> tuple[_Line, int]:
     """What scores take, really computed for an image or two; and the weights of the networks in
     them.
     """
-    draws = min(int(config["draws"]), 2)
+    draws = min(config.draws, 2)
     network, weights = _scored(config, prior, metrics, BatchSize(1, draws))
     none = [_scored(config, prior, {}, BatchSize(1, rows))[0] for rows in (1, 2)]
     row = none[1] - none[0]
@@ -462,7 +462,7 @@ def _scoring(
 
 
 def _scored(
-    config: Mapping[str, Any], prior: Prior, metrics: Mapping[str, AnyMetric], size: BatchSize
+    config: JobConfig, prior: Prior, metrics: Mapping[str, AnyMetric], size: BatchSize
 ) -> tuple[int, int]:
     with Live() as live, torch.no_grad():
         measured = _measurement(config, prior, size.images)
@@ -543,12 +543,12 @@ def rows_at_once(draws: int, batch: int) -> BatchSize:
     return BatchSize(max(1, batch // draws), min(draws, batch))
 
 
-def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
+def estimate(config: JobConfig, costs: Costs) -> Estimate:
     """The memory of a cell's worker. Raises what the solver raises where it does not fit to prior
     and operator.
     """
-    costs.prior.run_as(replace(Execution.of(config), compile=False))
-    solver = config["solver"]
+    costs.prior.run_as(replace(config.execution, compile=False))
+    solver = config.solver
     sizes = (BatchSize(1, 1), BatchSize(2, 1), BatchSize(1, 2))
     if isinstance(build(solver), Folder):
         runs = [_Peaks(0, 0, 0)] * len(sizes)
@@ -562,8 +562,8 @@ def estimate(config: Mapping[str, Any], costs: Costs) -> Estimate:
         weights=weight_bytes(costs.prior)
         + scored_weights
         + _perceptual_weights(config, costs.prior),
-        draws=int(config["draws"]),
-        batch=int(config["batch"]),
+        draws=config.draws,
+        batch=config.batch,
         image=_image_bytes(costs.prior),
         scores=scores,
         **lines,
@@ -579,12 +579,12 @@ def _line(one: int, images: int, draws: int) -> _Line:
     return _Line(one - row - image, row, image)
 
 
-def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
+def _usable(config: JobConfig) -> dict[str, AnyMetric]:
     """Metrics that can be computed here without an exact posterior and without the values of
     others.
     """
     found: dict[str, AnyMetric] = {}
-    for name, node in config["metrics"].items():
+    for name, node in config.metrics.items():
         try:
             metric = shared("metric", node, "cpu")
             metric.check()
@@ -595,13 +595,13 @@ def _usable(config: Mapping[str, Any]) -> dict[str, AnyMetric]:
     return found
 
 
-def _perceptual_weights(config: Mapping[str, Any], prior: Prior) -> int:
+def _perceptual_weights(config: JobConfig, prior: Prior) -> int:
     """Weights of the distance that the solver's setting names, unless a metric brings them
     along.
     """
-    name = getattr(build(config["solver"]), "perceptual", "none")
+    name = getattr(build(config.solver), "perceptual", "none")
     if name == "none" or any(
-        node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config["metrics"].values()
+        node.get("_target_") == PERCEPTUAL[name]["_target_"] for node in config.metrics.values()
     ):
         return 0
     metric: Perceptual = shared("metric", PERCEPTUAL[name], "cpu")

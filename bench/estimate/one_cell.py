@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.engine.display import title
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.estimate.problems import collected
 
@@ -29,7 +27,7 @@ def describe(overrides: list[str]) -> str:
             f"still missing",
             f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to "
             f"that",
-            f"metrics  {', '.join(plan.cell.config['metrics'])}",
+            f"metrics  {', '.join(plan.cell.config.metrics)}",
             *_preset(plan.cell.config),
             *_condition(session),
             f"study    {study}",
@@ -37,9 +35,9 @@ def describe(overrides: list[str]) -> str:
     )
 
 
-def _preset(config: Mapping[str, Any]) -> list[str]:
+def _preset(config: JobConfig) -> list[str]:
     """Which preset the solver has here, and why; nothing of a solver without presets."""
-    choice = choose(config["solver"], config["prior"], config["data"])
+    choice = choose(config.solver, config.prior, config.data)
     return [f"preset   {choice.text}"] if choice else []
 
 

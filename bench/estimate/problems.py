@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.external.models import with_served
+from posterior_bench.bench.external.models import converted_path
 
 if TYPE_CHECKING:
     from posterior_bench.bench.estimate.doctor import Finding
@@ -154,7 +155,7 @@ def unreadable(cfg: DictConfig) -> Iterator[str]:
     """
     node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
     try:
-        with_served(node, quiet=bool(cfg.quiet))
+        converted_path(node, quiet=bool(cfg.quiet))
     except UserError as error:
         from posterior_bench.bench.config.catalog import option
 
@@ -175,9 +176,7 @@ class Misfit(NamedTuple):
     inapplicable: bool
 
 
-def misfits(
-    config: Mapping[str, Any], prior: Prior, images: ImageSet | None, masks: bool
-) -> list[Misfit]:
+def misfits(config: JobConfig, prior: Prior, images: ImageSet | None, masks: bool) -> list[Misfit]:
     """Why solver, prior, operator, data and metrics do not go together; nothing where they do.
 
     Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong,
@@ -185,17 +184,17 @@ def misfits(
     """
     from posterior_bench.bench.config.catalog import option
 
-    nodes = dict(config) if masks else {**config, "mask": option("mask", "half").content}
+    measured = config if masks else replace(config, mask=option("mask", "half").content)
     stand_in = {
         "_target_": "bench.standin.StandIn",
         "shape": list(prior.image_shape),
         "classes": prior.num_classes,
         "images": 1,
-        "prompt": config["data"].get("prompt"),
+        "prompt": config.data.get("prompt"),
     }
-    tries = [] if images is None else [nodes]
+    tries = [] if images is None else [measured]
     if images is None or tuple(images.shape) != tuple(prior.image_shape):
-        tries.append({**nodes, "data": stand_in})
+        tries.append(replace(measured, data=stand_in))
     found = list(dict.fromkeys(filter(None, (_refusal(each, prior) for each in tries))))
     return [
         Misfit(line, _fitting(config, prior) if "choose another solver" in line else "", kind)
@@ -203,7 +202,7 @@ def misfits(
     ]
 
 
-def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None:
+def _refusal(config: JobConfig, prior: Prior) -> tuple[str, bool] | None:
     """Why a session refuses its parts, and whether they merely do not go together."""
     from posterior_bench.bench.engine.session import Session
 
@@ -221,13 +220,13 @@ def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None
     return (problem, inapplicable) if problem else None
 
 
-def _fitting(config: Mapping[str, Any], prior: Prior) -> str:
+def _fitting(config: JobConfig, prior: Prior) -> str:
     """The solvers whose needs this prior and operator have."""
     from posterior_bench.bench.config.build import target
     from posterior_bench.bench.config.catalog import options
     from posterior_bench.solvers.base import lacking
 
-    has = prior.caps | target(config["operator"]).caps
+    has = prior.caps | target(config.operator).caps
     nodes = {name: option.content for name, option in options("solver", plugins=()).items()}
     fitting = [
         name

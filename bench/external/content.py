@@ -5,14 +5,13 @@ The content enters the hash of the cell, the path does not: changed files make a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.external.folder import Folder
@@ -27,11 +26,10 @@ SHARES = 200
 """How many masks are counted for the share of hidden pixels."""
 
 
-def with_content(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
-    """Return the configuration with the content of the file that its solver reads.
+def solver_content(config: JobConfig, images: ImageSet) -> Node:
+    """Return what to record of the file that a solver reads: its absolute path and its content.
 
-    Every file is opened and checked first. The path becomes absolute. Without such a file the
-    configuration stays as it is.
+    Every file is opened and checked first. Empty for a solver that reads no file.
 
     Raises
     ------
@@ -40,30 +38,28 @@ def with_content(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, An
         for.
     """
     try:
-        solver = build(config["solver"])
+        solver = build(config.solver)
     except ImportError as error:
         raise UserError(str(error)) from None
     if not isinstance(solver, Folder | TorchScript):
-        return config
+        return {}
     path = Path(solver.path).expanduser().absolute()
     if isinstance(solver, TorchScript):
         content = solver.checked(images.shape)
     else:
-        answers = ImageFiles.find(
-            path, tuple(images.ids[: config["data"]["images"]]), config["draws"]
-        )
+        answers = ImageFiles.find(path, tuple(images.ids[: config.images]), config.draws)
         answers.check(images.shape)
         content = answers.sha256
-        if answers.unused and not config["quiet"]:
+        if answers.unused and not config.quiet:
             terminal.err.print(
                 f"bench: {path}: {and_more(answers.unused)} not used: no image or draw of this run"
             )
     demand_content(solver.sha256, content, path)
-    return {**config, "solver": {**config["solver"], "path": str(path), "sha256": content}}
+    return {"path": str(path), "sha256": content}
 
 
-def operator_with_content(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the node of an operator with the content of the file that it reads, if any.
+def operator_content(node: Node) -> Node:
+    """Return what to record of the file that an operator reads; empty if it reads none.
 
     Raises
     ------
@@ -71,20 +67,18 @@ def operator_with_content(node: Mapping[str, Any]) -> Mapping[str, Any]:
         If the file cannot be read, or its content is not the ``sha256`` in the node.
     """
     if "trust_file" not in node:
-        return node
+        return {}
     path = Path(node["path"]).expanduser().absolute()
     try:
         content = sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"operator.path={path} cannot be read: {error.strerror}") from None
     demand_content(node.get("sha256"), content, path)
-    return {**node, "path": str(path), "sha256": content}
+    return {"path": str(path), "sha256": content}
 
 
-def mask_with_content(
-    config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
-) -> Mapping[str, Any]:
-    """Return the configuration with the content of the files that masks are read from.
+def mask_content(config: JobConfig, mask: MaskGenerator, images: ImageSet) -> Node:
+    """Return what to record of the files that masks are read from; empty for drawn masks.
 
     Raises
     ------
@@ -92,7 +86,7 @@ def mask_with_content(
         If a mask cannot be drawn at the size of the images, if a file is missing or unusable, or if
         the content is not the ``sha256`` that the configuration asks for.
     """
-    ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
+    ids, (height, width) = images.ids[: config.images], images.shape[-2:]
     mask = mask.beside(images)
     try:
         content = mask.content(ids, height, width)
@@ -100,22 +94,22 @@ def mask_with_content(
             mask.for_image(ids[0], 0).generate(
                 np.random.Generator(np.random.PCG64(0)), height, width
             )
-            return config
+            return {}
     except (ValueError, OSError) as error:
-        raise UserError(f"{config['mask']['_target_']}: {error}") from None
-    path = Path(config["mask"]["path"]).expanduser().absolute()
-    demand_content(config["mask"].get("sha256"), content, path)
-    return {**config, "mask": {**config["mask"], "path": str(path), "sha256": content}}
+        raise UserError(f"{config.mask['_target_']}: {error}") from None
+    path = Path(config.mask["path"]).expanduser().absolute()
+    demand_content(config.mask.get("sha256"), content, path)
+    return {"path": str(path), "sha256": content}
 
 
-def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
+def hidden_share(config: JobConfig, mask: MaskGenerator, images: ImageSet) -> str:
     """Return in words how much masks from files hide; empty for drawn masks.
 
     The words show a wrong ``white``.
     """
     if not isinstance(mask, ReadMasks):
         return ""
-    ids = images.ids[: min(config["data"]["images"], SHARES)]
+    ids = images.ids[: min(config.images, SHARES)]
     shares = mask.beside(images).hidden(ids, *images.shape[-2:])
     mean, least, most = sum(shares) / len(shares), min(shares), max(shares)
     text = f"{mean:.0%} of the pixels are hidden" + (

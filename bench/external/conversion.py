@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shlex
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,7 +17,6 @@ from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
 if TYPE_CHECKING:
     from posterior_bench.priors.convert.base import Converted
 
-FAMILIES = ("edm", "adm", "compvis", "hub")
 SYNONYMS = {"diffusers": "hub"}
 """Other words for a family: folders of the hub are in the layout of the diffusers library."""
 _OPTIONS = {
@@ -32,48 +30,84 @@ _OPTIONS = {
 """Options that some families alone take."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        usage = "bench convert FILE_OR_FOLDER --as edm|adm|compvis|diffusers --to DIR"
-        raise UserError(f"{message}; for example: {usage}")
+@dataclass(frozen=True)
+class Conversion:
+    """A checkpoint to convert.
+
+    Parameters
+    ----------
+    source : Path
+        The published file, or the folder of a diffusers pipeline.
+    target : Path
+        The folder of the prior; new or empty.
+    family : str or None, default None
+        Whose layout the file has: ``edm``, ``adm``, ``compvis`` or ``hub`` (also ``diffusers``).
+        None for a folder, which says it itself.
+    layout : str or None, default None
+        Which of the known networks (adm, compvis).
+    config : Path or None, default None
+        The settings of the network, where they are in a file of their own (adm, compvis).
+    weights : str or None, default None
+        ``ema`` or ``raw``, where the file holds both (compvis).
+    autoencoder : Path or None, default None
+        The autoencoder, where it is published apart (compvis).
+    prompts : Path or None, default None
+        Embedded prompts (hub).
+    controlnet : Path or None, default None
+        A ControlNet beside a transformer (hub).
+    dtype : str, default "fp32"
+        How the weights are stored: ``fp32`` or ``fp16``.
+    name : str or None, default None
+        The name of the prior in tables; None for that of the folder.
+    licence : str or None, default None
+        The licence of the weights.
+    sha256 : str or None, default None
+        Refuse a file with another hash.
+    """
+
+    source: Path
+    target: Path
+    family: str | None = None
+    layout: str | None = None
+    config: Path | None = None
+    weights: str | None = None
+    autoencoder: Path | None = None
+    prompts: Path | None = None
+    controlnet: Path | None = None
+    dtype: str = "fp32"
+    name: str | None = None
+    licence: str | None = None
+    sha256: str | None = None
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="bench convert", add_help=False, allow_abbrev=False)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--as", dest="family", choices=(*FAMILIES, *SYNONYMS))
-    parser.add_argument("--to", type=Path, required=True)
-    parser.add_argument("--layout")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--weights", choices=("ema", "raw"))
-    parser.add_argument("--autoencoder", type=Path)
-    parser.add_argument("--prompts", type=Path)
-    parser.add_argument("--controlnet", type=Path)
-    parser.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--name")
-    parser.add_argument("--licence")
-    parser.add_argument("--sha256")
-    return parser
+def convert(given: Conversion) -> Path:
+    """Convert a checkpoint and return the folder of the prior.
 
+    Parameters
+    ----------
+    given : Conversion
+        The checkpoint and how it is to be read.
 
-def convert(arguments: Sequence[str]) -> Path:
-    """Convert as the command line says, and return the folder.
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
     UserError
-        For a wrong command line, a file that is refused, and a target folder that exists already.
+        If an option does not go with the family, if the file is refused, or if the folder exists
+        already.
     """
-    given = _parser().parse_args(list(arguments))
-    given.family = SYNONYMS.get(given.family, given.family) or _guessed(given.source)
-    if given.family == "hub":
-        given.source = _diffusers(given.source) or given.source
+    family = SYNONYMS.get(given.family or "", given.family) or _guessed(given.source)
+    source = _diffusers(given.source) if family == "hub" else None
+    given = replace(given, family=family, source=source or given.source)
     for option, families in _OPTIONS.items():
-        if getattr(given, option) is not None and given.family not in families:
+        if getattr(given, option) is not None and family not in families:
             raise UserError(
                 f"--{option} is an option of --as {' and '.join(families)} alone; leave it out"
             )
-    target: Path = given.to
+    target = given.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another --to, or remove it")
     _check_hash(given.source, given.sha256)
@@ -118,7 +152,7 @@ def _diffusers(source: Path) -> Path | None:
         return None  # whoever reads it says what is wrong
 
 
-def _try(converted: Converted, given: argparse.Namespace) -> None:
+def _try(converted: Converted, given: Conversion) -> None:
     from posterior_bench.priors.convert.trial import call_once
 
     call_once(converted.prior, given.source)
@@ -135,7 +169,7 @@ def _check_hash(source: Path, wanted: str | None) -> None:
         raise UserError(f"{source} has the sha256 {found}, not {wanted}; download it again")
 
 
-def _read(given: argparse.Namespace) -> Converted:
+def _read(given: Conversion) -> Converted:
     source: Path = given.source
     if given.family == "hub":
         from posterior_bench.priors.convert import hub
@@ -178,14 +212,14 @@ def _refuse_pointer(path: Path) -> None:
         raise UserError(str(error)) from None
 
 
-def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path:
+def _save(target: Path, converted: Converted, given: Conversion) -> Path:
     import torch
 
     from posterior_bench.priors.load import save
 
     source: Path = given.source
     name, how = given.name or target.name, f"--as {given.family}"
-    meta = facts(
+    meta = conversion_facts(
         converted, source, name, source.resolve().name, how, given.licence, given.controlnet
     )
     return save(
@@ -193,7 +227,7 @@ def _save(target: Path, converted: Converted, given: argparse.Namespace) -> Path
     )
 
 
-def facts(
+def conversion_facts(
     converted: Converted,
     source: Path,
     name: str,

@@ -18,7 +18,7 @@ from posterior_bench.bench.external.model_cache import converted_once
 from posterior_bench.priors.fingerprint import resolve
 
 
-def served(path: str | Path, quiet: bool = False) -> Path:
+def local_model(path: str | Path, quiet: bool = False) -> Path:
     """Return the folder with the ``prior.json`` of the model at ``path``.
 
     A folder of diffusers is converted on first use, which one line on stderr reports unless
@@ -52,17 +52,20 @@ def served(path: str | Path, quiet: bool = False) -> Path:
         raise UserError(f"{given} cannot be read: {reason}") from None
 
 
-def with_served(node: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
-    """Return the node of a prior with the converted folder in place of a folder of diffusers."""
+def converted_path(node: Mapping[str, Any], quiet: bool = False) -> dict[str, str]:
+    """Return the setting ``path`` that replaces a folder of diffusers by its conversion.
+
+    Empty for a prior that needs no conversion.
+    """
     path = node.get("path")
     if node.get("_target_") != LOADER or not isinstance(path, str):
-        return dict(node)
+        return {}
     given = Path(path).expanduser()
     try:
         known = _own(given) is not None or diffusers_folder(given) is None
     except (OSError, ValueError):
         known = True
-    return dict(node) if known else {**node, "path": str(served(given, quiet))}
+    return {} if known else {"path": str(local_model(given, quiet))}
 
 
 def absent_model(node: Mapping[str, Any]) -> str:

@@ -7,13 +7,12 @@ from safetensors only. Prompts of a run (:mod:`bench.config.prompts`) are embedd
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.core.errors import UserError
 
@@ -48,35 +47,38 @@ T5 = ("T5TokenizerFast", "T5EncoderModel")
 _AT_ONCE = 16
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {USAGE}")
-
-
-def embed_prompts(arguments: Sequence[str]) -> Path:
-    """Embed as the command line says, and return the file.
+def embed_prompts(folder: Path, prompts_file: Path, target: Path) -> Path:
+    """Embed prompts with the text encoders of a pipeline and write them to a file.
 
     The file holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32. Its
-    metadata holds ``prompts``, a JSON list of the K prompts in the order of the file; the empty
-    prompt comes last if the file lacks it.
+    metadata hold ``prompts``, a JSON list of the K prompts in the order of the file; the empty
+    prompt is last where it was not in it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the pipeline with its text encoders.
+    prompts_file : Path
+        A text file, one prompt a line.
+    target : Path
+        The new file; its name ends in ``.safetensors``.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     UserError
-        For a wrong command line, for files that are missing or no text encoders, if the target
-        exists already, and without the package transformers.
+        If a file is missing or is no text encoder, if the target exists, or if the package
+        transformers is absent.
     """
-    parser = _Parser(prog="bench embed-prompts", add_help=False, allow_abbrev=False)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--to", type=Path, required=True)
-    given = parser.parse_args(list(arguments))
-    folder, target = given.folder, given.to
     if target.suffix != ".safetensors":
         raise UserError(f"--to {target}: the name must end in .safetensors")
     if target.exists():
         raise UserError(f"{target} is there already; choose another --to, or remove it")
-    prompts, embed = read_prompts(given.prompts), family_of(folder)
+    prompts, embed = read_prompts(prompts_file), family_of(folder)
     return write_tables(target, embed(folder, prompts), prompts)
 
 
@@ -100,7 +102,7 @@ def read_prompts(path: Path) -> list[str]:
     if prompts.count("") > 1:
         raise UserError(
             f"{path} has {prompts.count('')} empty lines; one is the empty prompt, more are a "
-            f"mistake"
+            "mistake"
         )
     return prompts if "" in prompts else [*prompts, ""]
 
@@ -130,7 +132,7 @@ def family_of(folder: Path) -> Callable[..., Tables]:
         return stable_diffusion
     raise UserError(
         f"{folder} holds another pipeline than Stable Diffusion 1.5, 2, 3 or 3.5, which are "
-        f"supported"
+        "supported"
     )
 
 

@@ -161,8 +161,7 @@ class TorchScript(Sampler):
         if any(not torch.equal(a, b) for a, b in zip(before, _generators(device), strict=True)):
             raise ValueError(
                 "the network draws random numbers of its own; give it its noise as an argument "
-                "(solver.noise=SIZE), or "
-                "score images it made elsewhere (solver=folder)"
+                "(solver.noise=SIZE), or score images it made elsewhere (solver=folder)"
             )
         if not isinstance(x, Tensor) or x.shape != wanted:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__

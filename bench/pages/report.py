@@ -9,15 +9,13 @@ the worst image of every solver by up to :data:`METRICS` metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from posterior_bench.bench.analysis import figures, leaderboard, tables
-from posterior_bench.bench.analysis.columns import span
-from posterior_bench.bench.config.plugins import admit_typed
+from posterior_bench.bench.analysis.columns import range_text
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.pages.extracted_files import extract_pictures
 from posterior_bench.bench.pages.report_data import ReportData
@@ -37,50 +35,34 @@ from posterior_bench.bench.pages.report_pictures import (
 )
 from posterior_bench.bench.pages.report_plots import plots_of, write_pareto
 from posterior_bench.bench.pages.report_table import leaderboard_table
-from posterior_bench.bench.pages.thumbnails import Pictures, ramp
+from posterior_bench.bench.pages.thumbnails import Thumbnails, ramp
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
-
-GIVEN = ("images", "metric", "extract")
-
-
-USAGE = (
-    "bench report STUDY [images=N] [metric=NAME] [extract=DIR] [plugins=[NAME]] [trust_file=true]"
-)
-
 
 ASSETS = Path(__file__).parent / "assets" / "report"
 
 
-def report(given: Sequence[str]) -> list[Path]:
-    """Write the report as the command line says, and return the files written.
+def report(
+    study: Path,
+    images: int | None = None,
+    metric: str | None = None,
+    extract: Path | None = None,
+) -> list[Path]:
+    """Read a study and write its report; see :func:`write_report`.
 
     Raises
     ------
     UserError
-        For a bad setting, and a folder without cells.
+        If the folder holds no cells, or a metric has no values of images.
     """
-    given = admit_typed(given)
-    if not given or "=" in given[0]:
-        raise UserError(f"'report' takes a study folder first: {USAGE}")
-    settings = dict(argument.partition("=")[::2] for argument in given[1:])
-    for key in settings:
-        if key not in GIVEN:
-            raise unknown("setting of report", key, GIVEN)
-    images = settings.get("images")
-    if images is not None and not (images.isdigit() and int(images) > 0):
-        raise UserError(f"images={images}: give a whole number of at least 1")
     try:
-        board = leaderboard.build(given[0])
+        board = leaderboard.build(study)
     except ValueError as error:
         raise UserError(str(error)) from None
-    folder = Path(settings["extract"]) if settings.get("extract") else None
-    return write(
-        Path(given[0]), board, int(images) if images else None, settings.get("metric"), folder
-    )
+    return write_report(study, board, images, metric, extract)
 
 
-def write(
+def write_report(
     study: Path,
     board: pd.DataFrame,
     images: int | None = None,
@@ -112,7 +94,7 @@ def write(
         raise unknown("metric", metric, material.metrics)
     metric = metric or material.main_metric()
     full = extract_pictures(material, extract) if extract else {}
-    pictures, scenes, fits = Pictures(), [], []
+    pictures, scenes, fits = Thumbnails(), [], []
     means, looks = material.means(), figures.looks_of(board)
     shown = images or images_shown(material.groups)
     for group in material.groups:
@@ -127,8 +109,8 @@ def write(
         plots=plots,
         fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
-        images=span(board["images"]),
-        draws=span(board["draws"]),
+        images=range_text(board["images"]),
+        draws=range_text(board["draws"]),
         scenes=[group.name for group in material.groups],
         data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
         rule=_rule(shown, pictures.left_out),

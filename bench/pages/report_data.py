@@ -14,13 +14,14 @@ import pandas as pd
 from posterior_bench.bench.analysis import tables
 from posterior_bench.bench.analysis.cell_records import read_cells
 from posterior_bench.bench.analysis.study_summary import image_means
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.pages.thumbnails import Scene
 from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.shards import CorruptShard
 from posterior_bench.bench.store.study_files import read_cell
-from posterior_bench.bench.store.trace import Trace, unpacked
+from posterior_bench.bench.store.trace import FitTrace, unpack_trace
 
 PERCEPTUAL = ("lpips", "stlpips", "dists")
 
@@ -32,7 +33,7 @@ class CellFile:
     name: str
     label: str
     identity: Mapping[str, Any]
-    config: Mapping[str, Any]
+    config: JobConfig | None
     chunks: Mapping[str, Sequence[str]]
     cards: Mapping[str, Mapping[str, Any]]
     folder: Path
@@ -56,15 +57,15 @@ class CellFile:
                     found[image][int(draw)] = png
         return found
 
-    def traces(self, wanted: Collection[str]) -> dict[str, Trace]:
+    def traces(self, wanted: Collection[str]) -> dict[str, FitTrace]:
         """Return the traces of these images' fits, where rows hold one."""
-        found: dict[str, Trace] = {}
+        found: dict[str, FitTrace] = {}
         for rows in self._stored(wanted):
             for image, data in (
                 rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ()
             ):
                 if image in wanted and isinstance(data, bytes):
-                    found[image] = unpacked(data)
+                    found[image] = unpack_trace(data)
         return {image: found[image] for image in wanted if image in found}
 
     def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:
@@ -87,7 +88,7 @@ class Group:
     @property
     def scene(self) -> Scene:
         """Return the measurement, to be read again from its sources."""
-        return Scene(self.cells[0].config)
+        return Scene(self.cells[0].config or JobConfig.of({}))
 
     @property
     def ids(self) -> list[str]:
@@ -165,7 +166,7 @@ def _cell_file(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:
         name=str(line["cell"]),
         label=str(line["solver"]),
         identity=recorded["identity"],
-        config=recorded.get("config") or {},
+        config=JobConfig.of(recorded["config"]) if recorded.get("config") else None,
         chunks=recorded["chunks"],
         cards=recorded.get("metrics") or {},
         folder=cell,

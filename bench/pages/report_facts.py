@@ -60,9 +60,9 @@ def solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
     cards: dict[str, dict[str, Any]] = {}
     for cell in cells:
         name = str(cell.identity["solver"])
-        if name in cards or not cell.config:
+        if name in cards or cell.config is None:
             continue
-        node = cell.config["solver"]
+        node = cell.config.solver
         try:
             card = target(node).card
         except (UserError, AttributeError):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core.streams import Key
@@ -30,15 +31,20 @@ from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import to_uint8
 
 Pixels = NDArray[np.uint8]
+
+
 Floats = NDArray[np.float64]
 
+
 SIDE, CRISP, QUALITY = 256, 96, 85
+
+
 BUDGET = 40_000_000
 """Characters of all pictures together."""
 
 
 @dataclass
-class Pictures:
+class Thumbnails:
     """Thumbnails as data URIs with their size, each under a key.
 
     Parameters
@@ -111,7 +117,7 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def stored(png: bytes) -> Pixels:
+def stored_pixels(png: bytes) -> Pixels:
     """Return the pixels of a stored draw."""
     return np.asarray(Image.open(io.BytesIO(png)))
 
@@ -147,21 +153,20 @@ class Scene:
 
     Parameters
     ----------
-    config : mapping
+    config : JobConfig
         The configuration of a cell.
     """
 
-    config: Mapping[str, Any]
+    config: JobConfig
 
     @property
     def images(self) -> ImageSet:
         """Return the image set."""
-        node = self.config["data"]
-        demand_trusted({**self.config, "solver": None})  # a solver is not run here
+        node = self.config.data
+        nodes = self.config.nodes
+        demand_trusted(nodes[group] for group in nodes if group != "solver")  # none is run here
         if target(node) is PriorDraws:
-            return build_images(
-                node, shared("prior", self.config["prior"], "cpu"), int(self.config["seed"])
-            )
+            return build_images(node, shared("prior", self.config.prior, "cpu"), self.config.seed)
         images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES)
         return images
 
@@ -182,7 +187,7 @@ class Scene:
         UserError
             If a picture has another hash; the first one is named.
         """
-        measured = measure(self.config, self.images, build(self.config["mask"]), ids)
+        measured = measure(self.config, self.images, build(self.config.mask), ids)
         demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
         observed = _observations(measured)
         return {
@@ -191,14 +196,14 @@ class Scene:
 
     def holes(self, ids: Sequence[str]) -> dict[str, float]:
         """Return the hidden share of every image; empty for an operator without masks."""
-        if not target(self.config["operator"]).takes_mask:
+        if not target(self.config.operator).takes_mask:
             return {}
         images = self.images
-        mask = build(self.config["mask"]).beside(images)
+        mask = build(self.config.mask).beside(images)
         place = {image: i for i, image in enumerate(images.ids)}
         shares = {}
         for image in ids:
-            rng = Key(int(self.config["seed"]), images.name, image).rng("mask")
+            rng = Key(self.config.seed, images.name, image).rng("mask")
             seen = mask.for_image(image, place[image]).generate(rng, *images.shape[1:])
             shares[image] = 1 - float(np.mean(seen))
         return shares

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key, Noise
@@ -59,11 +60,11 @@ class Job:
     config: TrainConfig
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Job:
+    def of(cls, config: JobConfig) -> Job:
         """Raises UserError where the prior has no ``train`` block, or one with missing or unknown
         keys.
         """
-        node = config["prior"]
+        node = config.prior
         if "train" not in node or "path" not in node:
             raise UserError(
                 "this prior has nothing to train: its YAML file holds no 'train' block; try "
@@ -77,7 +78,7 @@ class Job:
         return cls(
             name=target.name,
             target=target if target.is_absolute() else ROOT / target,
-            folder=Path(config.get("out") or Path("runs") / "train" / target.name),
+            folder=Path(config.out or Path("runs") / "train" / target.name),
             block=block,
             config=TrainConfig(**{key: block[key] for key in _TRAINER}),
         )
@@ -150,7 +151,7 @@ def _seeded(seed: int, make: Any) -> Any:
             raise UserError(str(error)) from None
 
 
-def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
+def train_prior(config: JobConfig, quiet: bool = False) -> Path:
     """Train the prior of a resolved configuration to its last step; returns the folder of the
     exported prior.
 
@@ -160,8 +161,8 @@ def train_prior(config: Mapping[str, Any], quiet: bool = False) -> Path:
     those of the checkpoint.
     """
     job = Job.of(config)
-    if config.get("threads"):
-        torch.set_num_threads(int(config["threads"]))
+    if config.threads:
+        torch.set_num_threads(config.threads)
     data, validation = _image_sets(job.block["data"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, labels = rows_of(data)

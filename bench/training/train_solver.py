@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posterior_bench.bench.config.build import build
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.trained_modules import ModulesFolder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -52,18 +53,18 @@ class Job:
     config: PropagationConfig
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Job:
+    def of(cls, config: JobConfig) -> Job:
         """Raises UserError where solver or prior have no ``train`` block, or the solver's has wrong
         keys.
         """
-        block = config["solver"].get("train")
+        block = config.solver.get("train")
         if block is None:
             raise UserError(
                 "this solver has nothing to train: its YAML file holds no 'train' block; try "
                 "solver=latentpaint, "
                 "or leave solver= out to train the prior"
             )
-        data = config["prior"].get("train", {}).get("data")
+        data = config.prior.get("train", {}).get("data")
         target = None if data is None else ModulesFolder.of(config)
         if target is None:
             raise UserError(
@@ -73,25 +74,23 @@ class Job:
         check_keys("solver.train", block, _TRAINER | _RUN)
         return cls(
             target=target,
-            folder=Path(
-                config.get("out") or Path("runs") / "train" / f"{target.solver}-{target.prior}"
-            ),
+            folder=Path(config.out or Path("runs") / "train" / f"{target.solver}-{target.prior}"),
             data=data,
             block=block,
             config=PropagationConfig(**{key: block[key] for key in _TRAINER}),
         )
 
 
-def train_solver(config: Mapping[str, Any], quiet: bool = False) -> Path:
+def train_solver(config: JobConfig, quiet: bool = False) -> Path:
     """Train the modules of a resolved configuration to the last step; returns their folder.
 
     Interruption and resume are those of :meth:`bench.training.loop.Training.run`, bit for bit on one
     machine. Raises UserError for settings that are wrong or are not those of the checkpoint.
     """
     job = Job.of(config)
-    if config.get("threads"):
-        torch.set_num_threads(int(config["threads"]))
-    prior: Prior = build(config["prior"]).to("cuda" if torch.cuda.is_available() else "cpu")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    prior: Prior = build(config.prior).to("cuda" if torch.cuda.is_available() else "cpu")
     _check_prior(prior, job)
     data, held_out = _image_sets(job.data)
     channels = propagation_channels(prior)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.run import Outcome, prepare, run_job
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import Outcome, run_job
 from posterior_bench.bench.store.schema import TIMINGS
 
 FAST = {

@@ -14,7 +14,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixtures import g2, modes25
@@ -29,7 +29,7 @@ GAUSS8 = [0.1724846512079239, 0.2570726275444031, 0.2690645456314087]
 
 
 def session(*overrides: str) -> Session:
-    return Session(plain(compose(list(overrides))[0]), "cpu")
+    return Session(job_of(compose(list(overrides))[0]), "cpu")
 
 
 def test_an_image_depends_on_its_name_alone() -> None:

@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.training import loop, train_prior
 from posterior_bench.datasets.base import ImageSet
@@ -57,7 +58,7 @@ def patches(monkeypatch):
     )
 
 
-def config(folder: Path, **changes: object) -> dict:
+def config(folder: Path, **changes: object) -> JobConfig:
     block = yaml.safe_load((CONF / "fashion.yaml").read_text())["train"]
     block |= {
         "net": {"class": "UNet2D", "unshuffle": 2, "config": NET},
@@ -67,7 +68,7 @@ def config(folder: Path, **changes: object) -> dict:
     }
     block |= {"validation_images": 8, "bf16": False, **changes}
     prior = {"_target_": "priors.load.load", "path": str(folder / "asset"), "train": block}
-    return {"prior": prior, "out": str(folder / "run"), "threads": None}
+    return JobConfig.of({"prior": prior, "out": str(folder / "run")})
 
 
 def stop_after(monkeypatch, steps: int, how) -> None:

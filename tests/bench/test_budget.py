@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from tests.bench.harness import planned, rows, run
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.conformance.small_problems import Rig, small_prior, snapshot
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.datasets.base import ImageSet
@@ -105,18 +106,18 @@ def cell():
 
     def make(
         solver: str, *more: str, kind: str = "network"
-    ) -> tuple[dict[str, Any], dict[str, Any], Session]:
+    ) -> tuple[JobConfig, dict[str, Any], Session]:
         prior = small_prior(kind)
         lines = [f"solver={solver}", f"draws={DRAWS}", "metrics=[psnr]", *more]
         cfg, choices = compose(check(lines))
         images = {"shape": list(prior.image_shape), "classes": 0, "images": 1}
-        config = {**plain(cfg), "data": {"_target_": "bench.standin.StandIn", **images}}
+        config = replace(job_of(cfg), data={"_target_": "bench.standin.StandIn", **images})
         return config, choices, on_flat(config, prior)
 
     return make
 
 
-def on_flat(config: Mapping[str, Any], prior: Prior) -> Session:
+def on_flat(config: JobConfig, prior: Prior) -> Session:
     """The session of such a cell."""
     session = Session(config, "cpu", prior)
     session.images = Flat(prior.image_shape)
@@ -133,21 +134,19 @@ class Flat(ImageSet):
         return torch.zeros(len(ids), *self.shape)
 
 
-def chosen(
-    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
-) -> tuple[Solver, float]:
+def chosen(config: JobConfig, choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
     """The solver that the budget leads to, and the network evaluations of a real row of it."""
     solver, found = a_row(config, choices, session)
     return solver, found["nfe"]
 
 
 def a_row(
-    config: Mapping[str, Any], choices: Mapping[str, Any], session: Session
+    config: JobConfig, choices: Mapping[str, Any], session: Session
 ) -> tuple[Solver, Mapping[str, Any]]:
     """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
     real = on_flat(config, session.prior)
-    found = solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
+    found = solve(real, real.measure(real.images.ids[:1]), config.draws, config.draws, None)
     return real.solver, found[0]
 
 
@@ -214,7 +213,7 @@ def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     """Steps that the user gave stay, and the rows say what was spent and in which unit."""
     config, _, session = cell(name, "budget=passes:9", "solver.preset=fast", kind="exact")
     work = {"dps": {"steps": 5}, "mmps": {"steps": 3}, "vipaint2": {"iterations": 4}}[name]
-    config = {**config, "solver": {**config["solver"], **work}}
+    config = config.with_settings("solver", work)
     real = on_flat(config, session.prior)
     with pytest.raises(
         BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"

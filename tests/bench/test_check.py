@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.conformance.check import (
     FAIL,
     PASS,
@@ -47,6 +47,7 @@ from posterior_bench.bench.conformance.small_problems import (
     small_prior,
 )
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import BudgetExceeded, Prior
@@ -484,8 +485,8 @@ def test_a_warning_is_said_and_no_failure():
 # -- the solvers we ship ---------------------------------------------------------------------------
 
 
-def config_of(name: str, *overrides: str) -> dict[str, Any]:
-    return OmegaConf.to_container(compose([f"solver={name}", *overrides])[0], resolve=True)
+def config_of(name: str, *overrides: str) -> JobConfig:
+    return unchecked(compose([f"solver={name}", *overrides])[0])
 
 
 def taking(caps: frozenset[str]) -> list[str]:
@@ -543,7 +544,7 @@ def test_every_shipped_solver_keeps_its_promises_on_every_prior(name):
 
 def test_a_required_setting_that_is_missing_skips_the_run():
     config = config_of("ddnm")
-    config["solver"] = {**config["solver"], "eta": "???"}
+    config = config.with_settings("solver", {"eta": "???"})
     report = check_solver("ddnm", config)
     assert report.failures == []
     assert {(r.status, r.reason) for r in report.columns["run"]} == {
@@ -594,10 +595,7 @@ def test_another_operator_checks_what_it_can():
     report = check_solver("ddnm", config, priors=["exact"])
     assert report.failures == []
     assert Result("masks", SKIPPED, "the operator takes no mask") in report.columns["exact"]
-    noisy = {
-        **config,
-        "operator": {**config["operator"], "sigma": 0.1},
-    }  # its DDNM+ form knows masks alone
+    noisy = config.with_settings("operator", {"sigma": 0.1})  # its DDNM+ form knows masks alone
     (refused,) = check_solver("ddnm", noisy, priors=["exact"]).columns["run"]
     assert refused.status == SKIPPED
     assert refused.reason.startswith("it needs mask, ")
@@ -615,7 +613,7 @@ def test_a_missing_package_skips_the_run(monkeypatch):
 
 def test_a_class_that_cannot_be_imported_is_a_failure():
     config = config_of("ddnm")
-    config["solver"] = {**config["solver"], "_target_": "solvers.nowhere.Nobody"}
+    config = config.with_settings("solver", {"_target_": "solvers.nowhere.Nobody"})
     assert "solvers.nowhere" in check_solver("ddnm", config).failures[0][1].reason
 
 

@@ -14,8 +14,8 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine import device
 from posterior_bench.bench.engine.exact_draws import SIGMA_FLOOR, exact_reference
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.plan import plan_cell, slices
-from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.solvers import blended
 from posterior_bench.solvers.base import Observation
@@ -102,7 +102,7 @@ def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(
 def test_exact_draws_for_metrics_are_none_that_a_solver_has_seen(command) -> None:
     """Their stream is ``metric``; that of ``solver`` would give the very draws of
     ``solver=exact``."""
-    session = Session(plain(compose(command())[0]), "cpu")
+    session = Session(job_of(compose(command())[0]), "cpu")
     measured = session.measure(session.images.ids[:2])
     reference = exact_reference(session.config, session.prior, measured).x[:, :4]
     obs = Observation(measured.y, measured.operator)

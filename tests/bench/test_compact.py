@@ -188,17 +188,17 @@ def test_chunk_names_cannot_be_those_of_packs(cell: Path) -> None:
 def test_a_reader_finds_what_is_merged_while_it_reads(
     cell: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, decode = RowStore(cell).read(), shards.decode
+    expected, decode = RowStore(cell).read(), shards.decode_shard
     calls = iter(range(99))
 
     def late(path, wanted, group=None):
         if next(calls) == 0:
             with monkeypatch.context() as patch:
-                patch.setattr(row_store, "decode", decode)
+                patch.setattr(row_store, "decode_shard", decode)
                 compact(cell.parents[1])
         return decode(path, wanted, group)
 
-    monkeypatch.setattr(row_store, "decode", late)
+    monkeypatch.setattr(row_store, "decode_shard", late)
     pd.testing.assert_frame_equal(RowStore(cell).read(), expected, check_exact=True)
 
 

@@ -569,13 +569,13 @@ def test_names_point_at_options_that_exist() -> None:
 
 
 def test_every_table_is_whole_and_no_name_is_printed_twice() -> None:
-    assert len(papers.names()) == 10
-    for table in papers.names():
-        lines = papers.read(table)
+    assert len(papers.table_names()) == 10
+    for table in papers.table_names():
+        lines = papers.printed_numbers(table)
         keys = [(p.dataset, p.prior, p.task, p.method, p.metric) for p in lines]
         assert len({*keys}) == len(keys) and all(p.value or p.flag == "not-reported" for p in lines)
         assert all(p.note for p in lines if p.flag), "a flag needs its reason"
     with pytest.raises(
         UserError, match=r"unknown study.paper 'vipaint-table1'. Did you mean 'vipaint-table"
     ):
-        papers.read("vipaint-table1")
+        papers.printed_numbers("vipaint-table1")

@@ -13,6 +13,7 @@ from tests.bench.harness import planned, rows, run
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.conformance.check import SKIPPED, check_solver
 from posterior_bench.bench.conformance.reference_pages import INPAINT, families, missing, pages
 from posterior_bench.bench.conformance.small_problems import PRIORS, small_prior
@@ -140,7 +141,7 @@ def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
     }
     assert missing(options("solver")["dps"], operator, INPAINT) == {"unconditional"}
     assert "`solver=conditional`" in pages()["docs/applicability.md"]
-    config = {"solver": option.content, "operator": operator.content, "prior": {}}
+    config = JobConfig.of({"solver": option.content, "operator": operator.content})
     report = check_solver("conditional", config, priors=["inpainting"])
     assert (
         report.failures == []

@@ -23,7 +23,7 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.cli.export_masks import export_masks
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.external.image_files import answer_names
 
 IDS = [f"{i}.png" for i in range(7)]
@@ -45,7 +45,7 @@ def scored(command) -> Make:
 def exported(command, tmp_path: Path) -> Path:
     """The measurements of the seven photos under noise-free masks."""
     overrides = [o for o in command() if not o.startswith("out=")]
-    return export_masks(plain(compose([*overrides, f"out={tmp_path / 'exported'}"])[0]))
+    return export_masks(job_of(compose([*overrides, f"out={tmp_path / 'exported'}"])[0]))
 
 
 def encoded(pixels: np.ndarray) -> bytes:
@@ -151,11 +151,11 @@ def test_changed_images_are_another_cell_and_a_moved_folder_is_not(scored, tmp_p
     (made / "3_1.png").write_bytes(encoded(np.zeros((8, 8), np.uint8)))
     after = planned(scored(made)).cell
     assert after.name != before.name
-    assert after.config["solver"]["sha256"] != before.config["solver"]["sha256"]
+    assert after.config.solver["sha256"] != before.config.solver["sha256"]
     # images of ids that this run does not score do not matter
-    fewer = planned(scored(made, "data.images=3")).cell.config["solver"]["sha256"]
+    fewer = planned(scored(made, "data.images=3")).cell.config.solver["sha256"]
     (made / "6_0.png").unlink()
-    assert planned(scored(made, "data.images=3")).cell.config["solver"]["sha256"] == fewer
+    assert planned(scored(made, "data.images=3")).cell.config.solver["sha256"] == fewer
 
 
 def test_every_label_has_a_row(scored, tmp_path) -> None:
@@ -313,7 +313,7 @@ def test_images_that_change_after_the_plan_are_not_scored(scored, tmp_path) -> N
 def test_a_content_can_be_asked_for(scored, tmp_path) -> None:
     made = written(tmp_path / "made", "{stem}_{draw}.png")
     cell = planned(scored(made)).cell
-    content = cell.config["solver"]["sha256"]
+    content = cell.config.solver["sha256"]
     assert planned(scored(made, f"solver.sha256={content}")).cell.name == cell.name
     with pytest.raises(UserError, match="it has changed since"):
         planned(scored(made, f"solver.sha256={'0' * 64}"))
@@ -347,7 +347,7 @@ def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
     from posterior_bench.bench.engine.session import Session
 
     index = pd.read_csv(exported / "index.csv")
-    config = plain(compose(command("blended"))[0])
+    config = job_of(compose(command("blended"))[0])
     measured = Session(config, "cpu").measure(IDS)
     assert index["image_id"].tolist() == IDS
     for i, line in index.iterrows():
@@ -368,8 +368,8 @@ def test_noisy_measurements_are_exact_beside_the_picture(command, tmp_path) -> N
     from posterior_bench.bench.engine.session import Session
 
     noisy = [*command("blended", "operator.sigma=0.7", "seed=4", out="exported")]
-    folder = export_masks(plain(compose(noisy)[0]))
-    measured = Session(plain(compose(noisy)[0]), "cpu").measure(IDS)
+    folder = export_masks(job_of(compose(noisy)[0]))
+    measured = Session(job_of(compose(noisy)[0]), "cpu").measure(IDS)
     for i, line in enumerate(json.loads((folder / "index.json").read_text())["images"]):
         np.testing.assert_array_equal(np.load(folder / line["measurement"]), measured.y[i].numpy())
 
@@ -388,7 +388,7 @@ def test_the_truth_is_there_only_when_asked_for(command, exported, photos, tmp_p
 
 def test_classes_are_exported_because_solvers_get_them(tmp_path) -> None:
     folder = export_masks(
-        plain(compose(["data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0])
+        job_of(compose(["data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0])
     )
     assert pd.read_csv(folder / "index.csv")["label"].tolist() == [
         9,
@@ -420,7 +420,7 @@ def test_an_impossible_export_is_one_line(
 def test_an_export_replaces_nothing(command, exported) -> None:
     with pytest.raises(UserError, match="is there already"):
         export_masks(
-            plain(
+            job_of(
                 compose([o for o in command() if not o.startswith("out=")] + [f"out={exported}"])[0]
             )
         )

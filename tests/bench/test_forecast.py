@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 from tests.bench.harness import rows, run
 from tests.bench.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE, cell  # noqa: F401 - a fixture
 
@@ -21,6 +20,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.studies import cells
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.estimate import call_times, forecast
@@ -103,14 +103,14 @@ def test_long_runs_that_are_foretold_have_the_count_by_hand(name: str) -> None:
         ("vipaint2", "latent"),
     ],
 )
-def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None:  # noqa: F811
+def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None:
     """Autoencoder calls and their gradients too; the network runs once for real."""
     few = {"vipaint2": ["solver.iterations=3", "solver.refine_steps=4"]}.get(
         name, ["solver.steps=8"]
     )
     _, _, session = cell(name, *few, kind=kind)
     row = solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
-    found = count(session.solver, Kind.of(session.prior), session.config["operator"], 60.0).of_row(
+    found = count(session.solver, Kind.of(session.prior), session.config.operator, 60.0).of_row(
         DRAWS
     )
     assert found == {key: pytest.approx(row[key]) for key in found}
@@ -317,9 +317,9 @@ def test_cells_composed_together_are_those_of_hydra() -> None:
     assert len(every) == 2
     for (config, choices, _), lines in zip(_configurations(every), every, strict=True):
         cfg, expected = compose(check(lines, study_sweep=True))
-        assert config == OmegaConf.to_container(cfg, resolve=True)
+        assert config == unchecked(cfg)
         assert choices == expected
-        assert config["solver"]["guidance"] == 2
+        assert config.solver["guidance"] == 2
 
 
 def test_rows_share_their_fit() -> None:

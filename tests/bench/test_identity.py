@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ from posterior_bench.bench.core.errors import UserError, WrongCell
 from posterior_bench.bench.engine import score as scoring
 from posterior_bench.bench.engine import source_code
 from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.score import score
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
@@ -268,7 +268,7 @@ def test_a_run_with_another_source_is_refused_or_done_again(
     assert len(before.plan.store.read()) == 1
     run(command("blended", *FEW, "retry=true"))
     rows = before.plan.store.read(["code", "version"])
-    assert rows["code"].tolist() == [source_code.code_of(before.plan.cell.config["solver"])] * 2
+    assert rows["code"].tolist() == [source_code.code_of(before.plan.cell.config.solver)] * 2
     assert rows["version"].unique().tolist() == [environment.version()]
 
 
@@ -407,8 +407,8 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 def unbound(path: Path) -> None:
     """Write a shard as version 0.1.0 did, without the name of its cell in the footer."""
-    table = shards.decode(path, schema.every_column, path.parents[1].name)
-    path.write_bytes(shards.encode(path.stem, table, ""))
+    table = shards.decode_shard(path, schema.every_column, path.parents[1].name)
+    path.write_bytes(shards.encode_shard(path.stem, table, ""))
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -531,7 +531,7 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
     digest = cells.digest
     monkeypatch.setattr(cells, "digest", lambda value: hashed.append(value) or digest(value))
     cfg, choices = compose(["solver=dps"])
-    config = plain(cfg)
+    config = job_of(cfg)
     seen = set()
     for path in options_of(group):
         whole = yaml.safe_load(path.read_text()) or {}
@@ -557,7 +557,9 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
         }
         filled |= {"sha256": "0" * 64} if "sha256" in node else {}
         filled |= {"images": 8} if "images" in node else {}  # of a folder, the plan counts them
-        cell = cell_of({**config, group: filled}, {**choices, group: path.stem}, "x:1", ["1"])
+        cell = cell_of(
+            replace(config, **{group: filled}), {**choices, group: path.stem}, "x:1", ["1"]
+        )
         assert SECRET not in json.dumps(cell.identity), path
     assert SECRET not in json.dumps(hashed, default=str) and (hashed or group == "prior")
     assert seen
@@ -673,10 +675,10 @@ def test_cells_without_recorded_content_stand_apart(tmp_path: Path) -> None:
 def test_old_rows_are_read_and_scored_with_a_word(command) -> None:
     outcome = run(command("blended", *FEW, "metrics=[psnr]"))
     for path in outcome.plan.store.shards():
-        table = shards.decode(path, schema.every_column, path.parents[1].name).drop_columns(
+        table = shards.decode_shard(path, schema.every_column, path.parents[1].name).drop_columns(
             ["truth", "code", "version"]
         )
-        path.write_bytes(shards.encode(path.stem, table, ""))
+        path.write_bytes(shards.encode_shard(path.stem, table, ""))
     assert outcome.plan.store.read(["truth"])["truth"].isna().all()
     done = score(outcome.study, metric_nodes("metrics=[seam]"))
     assert (done.written, list(done.unchecked)) == (2, [outcome.plan.cell.name])
@@ -756,7 +758,7 @@ def named(
     overrides: list[str], data: str = "folder:1", images: tuple[str, ...] | None = ("1", "2")
 ) -> str:
     cfg, choices = compose(overrides)
-    return cell_of(plain(cfg), choices, data, images).name
+    return cell_of(job_of(cfg), choices, data, images).name
 
 
 @pytest.mark.parametrize("change", CHANGES)

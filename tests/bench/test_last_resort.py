@@ -21,6 +21,7 @@ from posterior_bench.bench.cli import last_resort
 from posterior_bench.bench.cli.export_masks import export_masks
 from posterior_bench.bench.cli.verbs import HELP
 from posterior_bench.bench.config.hydra_settings import demand_launcher
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import parse
 from posterior_bench.bench.core.errors import BAD_INPUT, BUG, UserError
 
@@ -224,7 +225,7 @@ def test_a_run_whose_reader_goes_away_does_not_end_with_0(
             raise BrokenPipeError
         except BrokenPipeError:
             if rich:  # what its consoles do then
-                raise SystemExit(1)  # noqa: B904
+                raise SystemExit(1)
             raise
 
     monkeypatch.setattr(entry, "silence", lambda: None)
@@ -304,11 +305,11 @@ def test_a_metric_that_cannot_score_the_images_is_refused_before_anything_is_dec
 # -- exported files --------------------------------------------------------------------------------
 
 
-def exportable(command: Command, photos: Path, *more: str) -> dict[str, Any]:
+def exportable(command: Command, photos: Path, *more: str) -> JobConfig:
     from posterior_bench.bench.config.compose import compose
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
 
-    return plain(compose([*command("blended", "data.images=1"), *more])[0])
+    return job_of(compose([*command("blended", "data.images=1"), *more])[0])
 
 
 @pytest.mark.parametrize("length", [1, 244, 251])

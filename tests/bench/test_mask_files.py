@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from PIL import Image
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.measurement import measure
-from posterior_bench.bench.external.content import hidden_share, mask_with_content
+from posterior_bench.bench.external.content import hidden_share, mask_content
 from posterior_bench.datasets.fashion import Fashion
 
 
@@ -32,8 +34,8 @@ def stack(tmp_path: Path) -> np.ndarray[Any, Any]:
     return masks
 
 
-def _config(path: Path, **mask: Any) -> dict[str, Any]:
-    return {
+def _config(path: Path, **mask: Any) -> JobConfig:
+    node = {
         "solver": {"_target_": "solvers.blended.Blended"},
         "data": {"_target_": "datasets.fashion.Fashion", "images": 5},
         "mask": {
@@ -47,8 +49,8 @@ def _config(path: Path, **mask: Any) -> dict[str, Any]:
         "prior": {"_target_": "priors.mixtures.g2"},
         "seed": 0,
         "draws": 1,
-        "budget": None,
     }
+    return JobConfig.of(node)
 
 
 def test_images_take_masks_by_their_place_in_the_set(
@@ -57,7 +59,7 @@ def test_images_take_masks_by_their_place_in_the_set(
     """Whatever the order and the batch: image 4 has mask 4 modulo 3."""
     config = _config(tmp_path / "masks.npy")
     measured = measure(
-        config, images, build(config["mask"]), [images.ids[4], images.ids[0], images.ids[2]]
+        config, images, build(config.mask), [images.ids[4], images.ids[0], images.ids[2]]
     )
     assert measured.operator.mask is not None
     assert np.array_equal(measured.operator.mask[:, 0].numpy(), stack[[1, 0, 2]])
@@ -71,7 +73,7 @@ def test_cells_belong_to_the_content(images: Fashion, stack: Any, tmp_path: Path
     def planned(path: Path) -> Any:
         config = _config(path)
         return cell_of(
-            mask_with_content(config, build(config["mask"]), images),
+            config.with_settings("mask", mask_content(config, build(config.mask), images)),
             choices,
             images.name,
             images.content(images.ids[:4]),
@@ -79,8 +81,8 @@ def test_cells_belong_to_the_content(images: Fashion, stack: Any, tmp_path: Path
 
     first = planned(tmp_path / "masks.npy")
     assert (
-        first.config["mask"]["path"] == str(tmp_path / "masks.npy")
-        and len(first.config["mask"]["sha256"]) == 64
+        first.config.mask["path"] == str(tmp_path / "masks.npy")
+        and len(first.config.mask["sha256"]) == 64
     )
     (tmp_path / "moved").mkdir()
     moved = (tmp_path / "masks.npy").rename(tmp_path / "moved" / "masks.npy")
@@ -102,12 +104,12 @@ def test_refused_before_any_work(images: Fashion, stack: Any, tmp_path: Path) ->
             r"has sha256 [0-9a-f]{64}, not 0{64}: it has changed",
         ),
         (
-            {**_config(tmp_path), "mask": {"_target_": "masks.box.Box", "side": 40}},
+            replace(_config(tmp_path), mask={"_target_": "masks.box.Box", "side": 40}),
             "does not fit into 28",
         ),
     ):
         with pytest.raises(UserError, match=message):
-            mask_with_content(config, build(config["mask"]), images)
+            mask_content(config, build(config.mask), images)
 
 
 def test_the_hidden_share_is_said_with_what_the_other_white_would_hide(
@@ -116,7 +118,7 @@ def test_the_hidden_share_is_said_with_what_the_other_white_would_hide(
     """Mask k observes k + 1 of 28 rows: 27, 26 and 25 of 28 are hidden, for five images 26.2 of 28
     on average."""
     config = _config(tmp_path / "masks.npy")
-    said = hidden_share(config, build(config["mask"]), images)
+    said = hidden_share(config, build(config.mask), images)
     assert said == (
         "94% of the pixels are hidden (89% to 96%), with mask.white=observed; mask.white=hole "
         "hides the others"

@@ -132,14 +132,14 @@ def test_an_estimate_is_near_what_a_run_takes(overrides: tuple[str, ...]) -> Non
 def test_only_solvers_that_ask_for_more_are_said_to_take_more() -> None:
     from posterior_bench.bench.config.compose import compose
     from posterior_bench.bench.config.overrides import check
-    from posterior_bench.bench.engine.run import plain
+    from posterior_bench.bench.engine.job import job_of
     from posterior_bench.bench.estimate.memory import estimate
 
     prior = verify("priors/assets/fashion")
     costs = Costs(prior)
 
     def rows(*overrides: str) -> int:
-        config = plain(compose(check(["metrics=[psnr]", "draws=2", "batch=4", *overrides]))[0])
+        config = job_of(compose(check(["metrics=[psnr]", "draws=2", "batch=4", *overrides]))[0])
         return estimate(config, costs).activations()
 
     once = rows("solver=dps")

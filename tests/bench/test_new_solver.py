@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from posterior_bench.bench.config.build import arguments, build
 from posterior_bench.bench.config.compose import compose
@@ -17,6 +16,7 @@ from posterior_bench.bench.conformance import new_solver
 from posterior_bench.bench.conformance.check import check_solver
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.job import unchecked
 
 WORDS = {"mymethod": "mymethod", "MyMethod": "MyMethod"}
 
@@ -31,8 +31,8 @@ def test_the_solver_of_the_page_runs_and_keeps_every_promise(tmp_path: Path) -> 
     (code,) = (block for block in blocks("docs/solver.md", "python") if "MyMethod" in block)
     (tmp_path / "mymethod.py").write_text(code, encoding="utf-8")
     overrides = check([f"solver={tmp_path}/mymethod.py:MyMethod"])
-    config = OmegaConf.to_container(compose(overrides)[0], resolve=True)
-    admit(config["plugins"])
+    config = unchecked(compose(overrides)[0])
+    admit(config.plugins)
     report = check_solver("mymethod", config, priors=["exact"])
     assert report.failures == [] and report.warnings == []
     assert any(result.status == "pass" for result in report.columns["exact"])

@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.cell import label
 from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.image_folders import following, remedy
+from posterior_bench.bench.config.image_folders import filled_in, remedy
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import _say, plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import _say
 
 PRIOR = ("prior=smooth", "prior.shape=[1,16,16]")
 REST = ("solver=blended", "metrics=[psnr]", "draws=1", "quiet=true")
@@ -80,7 +82,7 @@ def test_photographs_masks_and_a_model_run_at_the_first_try(
 
 
 def _data(photos: Path, *more: str) -> dict[str, Any]:
-    return plain(compose(overrides(photos, *more))[0])["data"]
+    return job_of(compose(overrides(photos, *more))[0]).data
 
 
 def test_what_is_given_stays(photos: Path) -> None:
@@ -151,8 +153,8 @@ def test_without_a_folder_nothing_is_searched(
         "size": 8,
         "mode": "grey",
     }
-    assert following({"data": node, "prior": {}})["data"]["images"] == 8
-    assert following({"data": {**node, "root": "."}, "prior": {}})["data"]["images"] == 1
+    assert filled_in(node, {})["images"] == 8
+    assert filled_in({**node, "root": "."}, {})["images"] == 1
 
 
 def test_the_remedy_names_only_what_is_a_setting() -> None:
@@ -174,7 +176,7 @@ def test_a_prior_from_files_says_its_size_without_its_weights(photos: Path, tmp_
 
     def filled(text: str) -> Any:
         (folder / "prior.json").write_text(text)
-        data = following({"data": node, "prior": {"path": str(folder)}})["data"]
+        data = {**node, **filled_in(node, {"path": str(folder)})}
         return data["size"], data["mode"]
 
     assert filled(json.dumps({"shape": [3, 96, 96]})) == (96, "rgb")

@@ -3,7 +3,7 @@ that it does not."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from tests.bench.test_latent_cells import META, latent_command, latent_prior  # 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.build import arguments, suited, target
-from posterior_bench.bench.config.catalog import Option, option, options, show, show_all
+from posterior_bench.bench.config.catalog import CONF, Option, option, options, show, show_all
 from posterior_bench.bench.config.cell import cell_of, variant_of
-from posterior_bench.bench.config.class_source import class_defaults
+from posterior_bench.bench.config.class_source import class_defaults, class_node, module_of
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import (
@@ -28,7 +28,8 @@ from posterior_bench.bench.config.presets import (
     settings,
 )
 from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
-from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.priors.load import save
 from posterior_bench.solvers.dps import DPS
 
@@ -239,6 +240,22 @@ def test_defaults_follow_base_classes_and_constants(tmp_path: Path) -> None:
     assert class_defaults("solvers.nothing.Nothing") == {}
 
 
+def test_a_comment_says_where_a_class_of_bench_lies() -> None:
+    """Such a ``_target_`` names no file, because it is in the hash of cells and stays."""
+    found = [
+        (path.name, line.split("_target_: ")[1])
+        for path in CONF.rglob("*.yaml")
+        for line in path.read_text().splitlines()
+        if "_target_: bench." in line
+    ]
+    assert found
+    for name, line in found:
+        target_, _, comment = line.partition("   # ")
+        file = module_of(target_).replace(".", "/") + ".py"
+        assert comment == f"the class lies in {file}", name
+        assert class_node(*target_.rpartition(".")[::2])[0] is not None, name
+
+
 def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
     node = {
         "_target_": "solvers.dps.DPS",
@@ -259,15 +276,15 @@ def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
 
 def test_a_cell_records_the_value_of_every_setting(command) -> None:
     plan = planned(command("dps"))
-    node = plan.cell.config["solver"]
+    node = plan.cell.config.solver
     recorded = settings(node["presets"][node["preset"]])
     assert {*recorded} == {f.name for f in fields(DPS)}
     # what was recorded before presets listed differences: every preset with every setting
     bare = option("solver", "dps").content
     whole = {name: {**said, **effective(bare, name)} for name, said in bare["presets"].items()}
-    old = {**plan.cell.config, "solver": {**node, "presets": whole}}
+    old = plan.cell.config.with_settings("solver", {"presets": whole})
     assert variant_of(old, "dps") == plan.cell.identity["variant"]
-    assert arguments(old["solver"]) == arguments(node)
+    assert arguments(old.solver) == arguments(node)
 
 
 GOLDEN = [
@@ -295,16 +312,16 @@ line changes it, and studies on disk would be computed again. A name may only ch
 @pytest.mark.parametrize(("typed", "preset", "name"), GOLDEN)
 def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
     cfg, chosen = compose(check(typed.split()))
-    config = plain(cfg)
-    config["solver"] = suited(config["solver"], config["prior"], config["data"])
-    assert config["solver"]["preset"] == preset
+    config = job_of(cfg)
+    config = replace(config, solver=suited(config.solver, config.prior, config.data))
+    assert config.solver["preset"] == preset
     assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
 
 # -- a run -----------------------------------------------------------------------------------------
 
 
-def named(latent_prior: Path, tmp_path: Path, name: str) -> str:  # noqa: F811
+def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
     """The tiny latent prior under another name in its ``prior.json``."""
     from posterior_bench.priors.load import load
 
@@ -319,7 +336,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
 ) -> None:
     of_churches = latent_command("dps", named(latent_prior, tmp_path, "lsun_church"))
     _, plan = prepare(*compose(check(of_churches)), write=False)
-    assert plan.cell.config["solver"]["preset"] == "vipaint_paper_latent"
+    assert plan.cell.config.solver["preset"] == "vipaint_paper_latent"
     assert (
         plan.cell.identity["variant"] == "steps=4"
     )  # the preset is the one for this prior, so it is no variant
@@ -335,7 +352,7 @@ def test_a_folder_goes_by_the_name_in_its_prior_json(
     assert capsys.readouterr().err == ""
 
 
-def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:  # noqa: F811
+def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command, capsys) -> None:
     loud = [o for o in latent_command("dps") if not o.startswith("quiet")]
     plan = run([*loud, "quiet=false"]).plan
     said = "dps runs preset fast_latent, chosen for fashion_latent, not for tiny (no preset is)"
@@ -350,10 +367,10 @@ def test_a_preset_for_another_prior_is_said_in_terminal_and_table(latent_command
 
 def test_the_name_of_a_preset_is_in_no_hash(command) -> None:
     cfg, chosen = compose(check(command()))
-    config = plain(cfg)
-    solver = config["solver"]
+    config = job_of(cfg)
+    solver = config.solver
     renamed = {f"{name}_": {**values, "for": ["sd2"]} for name, values in solver["presets"].items()}
-    other = {**config, "solver": {**solver, "preset": f"{solver['preset']}_", "presets": renamed}}
+    other = config.with_settings("solver", {"preset": f"{solver['preset']}_", "presets": renamed})
     assert cell_of(other, chosen, "data", None).name == cell_of(config, chosen, "data", None).name
 
 

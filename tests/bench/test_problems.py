@@ -11,7 +11,7 @@ from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.estimate import problems
 
 SMALL = ["prior=smooth", "prior.shape=[1,8,8]", "metrics=[psnr]", "draws=1", "quiet=true"]

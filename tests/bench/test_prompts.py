@@ -244,7 +244,7 @@ def test_embeddings_are_computed_once_and_kept(transformers, cache, tmp_path, mo
 
     def contexts() -> Tensor:
         told = Conditioning(node, images, text_prior("owls"))
-        told.pinned(node)
+        told.content()
         cond = told.of(None, images.ids)
         assert torch.equal(cond.null["contexts"], expected("").expand(3, LENGTH, WIDTH))
         return cond.values["contexts"]
@@ -276,9 +276,7 @@ def test_the_encoder_of_another_model_is_refused(transformers, cache, tmp_path):
     ):
         Conditioning({"images": 1, "prompt": "a dog"}, images, prior).ready()
     with pytest.raises(UserError, match="holds no Stable Diffusion pipeline"):
-        Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).pinned(
-            node | {"text_encoder": "x"}
-        )
+        Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).content()
 
 
 def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):

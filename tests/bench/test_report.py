@@ -395,7 +395,7 @@ def test_bad_settings_are_one_line(study: Path, given: list[str], said: str) -> 
 def test_pictures_end_with_the_budget_and_are_counted() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     size = len(thumbnails.data_uri(*thumbnails.thumbnail(noise)))
-    kept = thumbnails.Pictures(budget=3 * size)
+    kept = thumbnails.Thumbnails(budget=3 * size)
     numbers = [kept.add(i, noise) for i in (0, 1, 1, 2, 3, 4)]
     assert numbers == [0, 1, 1, 2, None, None] and kept.left_out == 2
     assert sum(len(str(item["src"])) for item in kept.items) <= 3 * size

@@ -16,8 +16,9 @@ from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.plan import slices
-from posterior_bench.bench.engine.run import plain, run_job
+from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.estimate.one_cell import describe
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def session(overrides: Sequence[str]) -> Session:
-    return Session(plain(compose(list(overrides))[0]), "cpu")
+    return Session(job_of(compose(list(overrides))[0]), "cpu")
 
 
 @pytest.mark.parametrize("solver", list(FAST))
@@ -233,7 +234,7 @@ def test_more_draws_than_a_batch_holds(command) -> None:
 
 
 def test_other_problems_have_other_names(command) -> None:
-    identity = lambda *more: planned(command("blended", *more)).cell  # noqa: E731
+    identity = lambda *more: planned(command("blended", *more)).cell
     plain_cell, noisy = identity(), identity("operator.sigma=0.1")
     assert noisy.identity["operator"] == "inpainting sigma=0.1" and noisy.name != plain_cell.name
     assert identity("operator.sigma=0").name == plain_cell.name

@@ -170,7 +170,7 @@ def test_a_torchscript_network_of_the_users_own(command, tmp_path: Path) -> None
         score_verb([str(outcome.study), *untrusted, "metrics.kid_torchscript.trust_file=true"]) == 0
     )
     cell = StoredCell(outcome.plan.folder, "cpu")
-    assert len(cell.config["metrics"]["kid_torchscript"]["sha256"]) == 64
+    assert len(cell.config.metrics["kid_torchscript"]["sha256"]) == 64
     file.unlink()
     assert leaderboard.build(outcome.study).loc[0, "kid_torchscript"] < np.inf
 

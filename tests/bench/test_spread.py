@@ -183,7 +183,7 @@ def test_spreading_is_said_and_such_metrics_are_refused_later(
         "the 5 draws of an image are spread over 3 chunks of at most 2 draws"
         in capsys.readouterr().err
     )
-    nodes = planned(command("blended", "metrics=[diversity]", out="other")).cell.config["metrics"]
+    nodes = planned(command("blended", "metrics=[diversity]", out="other")).cell.config.metrics
     with pytest.raises(UserError, match="needs all draws of an image in one chunk"):
         score(tmp_path / "study", nodes)
 

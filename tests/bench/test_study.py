@@ -14,7 +14,8 @@ from posterior_bench.bench.config.catalog import listing, option, options, show
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [name for name in options("study") if option("study", name).sweep]
@@ -78,7 +79,7 @@ def test_arena_data_brings_what_it_needs() -> None:
 @pytest.mark.parametrize("figure", ["{x: nfe}", "{x: nfe, y: psnr, z: ssim}"])
 def test_a_figure_has_two_axes(figure: str) -> None:
     with pytest.raises(UserError, match="name two columns"):
-        plain(compose([f"study.figure={figure.replace(' ', '')}"])[0])
+        job_of(compose([f"study.figure={figure.replace(' ', '')}"])[0])
 
 
 def test_what_does_not_fit_together_is_told_from_mistakes(tmp_path: Path) -> None:

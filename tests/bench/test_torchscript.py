@@ -195,9 +195,7 @@ def test_a_run_scores_the_network_and_records_its_content(command, saved) -> Non
     outcome = run(chosen)
     table = rows(outcome.plan)
     assert outcome.good and (table["nfe"] == 0).all() and (table["consistency"] == 0).all()
-    assert (
-        outcome.plan.cell.config["solver"]["sha256"] == sha256(Path(path).read_bytes()).hexdigest()
-    )
+    assert outcome.plan.cell.config.solver["sha256"] == sha256(Path(path).read_bytes()).hexdigest()
     assert outcome.plan.cell.identity["solver"] == "copy"
     other = [
         o if not o.startswith("solver.path") else f"solver.path={saved(Mask())}" for o in chosen

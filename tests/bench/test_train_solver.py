@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ import torch
 import yaml
 
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.trained_modules import ModulesFolder, load_modules
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import prepare
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.training import train_solver
 from posterior_bench.datasets.base import ImageSet
@@ -93,7 +95,7 @@ def make_prior(folder: Path, latent: bool = False, seed: int = 0) -> Path:
     return save(folder, made, FACTS)
 
 
-def config(folder: Path, prior: Path, **changes: object) -> dict:
+def config(folder: Path, prior: Path, **changes: object) -> JobConfig:
     solver = yaml.safe_load((CONF / "solver" / "latentpaint.yaml").read_text())
     solver["modules"] = str(folder / "modules")
     solver["train"] |= {
@@ -109,7 +111,7 @@ def config(folder: Path, prior: Path, **changes: object) -> dict:
         **changes,
     }
     node = {"_target_": "priors.load.load", "path": str(prior), "train": {"data": {}}}
-    return {"solver": solver, "prior": node, "out": str(folder / "run"), "threads": None}
+    return JobConfig.of({"solver": solver, "prior": node, "out": str(folder / "run")})
 
 
 def weights(folder: Path) -> bytes:
@@ -189,12 +191,11 @@ def test_wrong_settings_are_refused(tmp_path):
     prior = make_prior(tmp_path / "tiny")
     with pytest.raises(UserError, match=r"solver\.train does not know rate; its keys are .*lr"):
         train_solver.Job.of(config(tmp_path, prior, rate=1))
-    untrainable = config(tmp_path, prior)
-    del untrainable["solver"]["train"]
+    untrainable = config(tmp_path, prior).with_settings("solver", {"train": None})
     with pytest.raises(UserError, match="this solver has nothing to train"):
         train_solver.Job.of(untrainable)
-    closed = config(tmp_path, prior)
-    closed["prior"] = yaml.safe_load((CONF / "prior" / "g2.yaml").read_text())
+    g2 = yaml.safe_load((CONF / "prior" / "g2.yaml").read_text())
+    closed = replace(config(tmp_path, prior), prior=g2)
     with pytest.raises(UserError, match="modules are trained on the data of a trained prior"):
         train_solver.Job.of(closed)
 
@@ -245,10 +246,10 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
     assert cell(f"solver.modules={copied}").name != shipped.name
 
 
-def compose_config(*more: str) -> dict:
-    from posterior_bench.bench.engine.run import plain
+def compose_config(*more: str) -> JobConfig:
+    from posterior_bench.bench.engine.job import job_of
 
-    return plain(compose(["solver=latentpaint", *more])[0])
+    return job_of(compose(["solver=latentpaint", *more])[0])
 
 
 def test_missing_modules_are_refused_before_any_work(tmp_path):

@@ -14,9 +14,11 @@ from scripts.tune_arena import GRIDS, Tried, choose, settings, shipped, standard
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import settings as settings_of
 from posterior_bench.bench.engine.arena import build_images
-from posterior_bench.bench.engine.run import plain, prepare
+from posterior_bench.bench.engine.job import job_of
+from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.operators.projection import Projection
@@ -24,8 +26,8 @@ from posterior_bench.operators.projection import Projection
 NOISE = 0.05
 
 
-def composed(data: str, *overrides: str) -> dict:
-    return plain(
+def composed(data: str, *overrides: str) -> JobConfig:
+    return job_of(
         compose([f"data=arena/{data}", "solver=exact", "metrics=energy_distance", *overrides])[0]
     )
 
@@ -83,7 +85,7 @@ def test_the_truths_are_none_that_the_arena_scores(data: str) -> None:
     scored, tried = (
         [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()
-            for x in build_images(s.config["data"], s.prior).images(ids)
+            for x in build_images(s.config.data, s.prior).images(ids)
         ]
         for s in (one, two)
     )

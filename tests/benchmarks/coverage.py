@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from posterior_bench.bench.analysis import families, paired, sign_flips
-from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
+from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval
 
 SEED, REPEATS = 11, 2000
 IMAGES = (2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 100)

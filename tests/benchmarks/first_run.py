@@ -1,5 +1,6 @@
-"""How long the two runs of the README take on this machine: ``python
-tests/benchmarks/first_run.py``.
+"""How long the default run and the sweep of docs/results.md take on this machine.
+
+    python tests/benchmarks/first_run.py
 
 The default run (8 images x 4 draws, VIPaint-2, fast preset) should stay under 60 s and the
 twelve-cell sweep (8 images x 2 draws) under 10 minutes on two idle cores. Prints seconds; asserts

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.store import schema, shards, study_files
-from posterior_bench.bench.store.compaction import PACK_CHUNKS  # noqa: E402
+from posterior_bench.bench.store.compaction import PACK_CHUNKS
 
 SOLVERS, MASKS, DRAWS = 20, 5, 10
 METRICS = {

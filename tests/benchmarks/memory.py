@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.estimate.live_tensors import Live
@@ -71,9 +71,9 @@ class Compared:
 
 def compared(overrides: Sequence[str]) -> Compared:
     """One pair; the estimate never sees the prior that is measured, nor the data."""
-    config = plain(compose(check([*ROWS, *overrides]))[0])
+    config = job_of(compose(check([*ROWS, *overrides]))[0])
     start = time.monotonic()
-    found = estimate(config, Costs(verify(config["prior"]["path"])))
+    found = estimate(config, Costs(verify(config.prior["path"])))
     middle = time.monotonic()
     measured = peak(config, found)
     return Compared(

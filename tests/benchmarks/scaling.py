@@ -24,11 +24,12 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from posterior_bench.bench.config.compose import compose  # noqa: E402
-from posterior_bench.bench.config.overrides import check  # noqa: E402
-from posterior_bench.bench.engine import ray_actors, ray_pool, serial  # noqa: E402 (the threads of torch are set before it is imported)
-from posterior_bench.bench.engine.plan import CellPlan, Chunk  # noqa: E402
-from posterior_bench.bench.engine.run import prepare, run_job  # noqa: E402
+from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.engine import ray_actors, ray_pool, serial
+from posterior_bench.bench.engine.plan import CellPlan, Chunk
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import run_job
 
 SLEEPER = '''\
 import time

@@ -31,7 +31,8 @@ import pandas as pd
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.run import prepare, run_job
+from posterior_bench.bench.engine.prepare import prepare
+from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.store import compaction
 from posterior_bench.bench.store.read_study import read_study

@@ -32,7 +32,7 @@ from posterior_bench.bench.cli.finish import finish
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.run import plain
+from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets.folder import Folder
 from posterior_bench.masks.files import Files
@@ -125,7 +125,7 @@ KEYS = st.sampled_from(
 @given(st.lists(st.builds("{}={}".format, KEYS, WORDS) | WORDS, min_size=1, max_size=4))
 def test_overrides(overrides: list[str]) -> None:
     def resolved() -> dict[str, Any]:
-        return plain(compose(check(overrides))[0])
+        return job_of(compose(check(overrides))[0])
 
     refused(resolved, UserError)
 

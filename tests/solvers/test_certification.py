@@ -12,6 +12,7 @@ import torch
 
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.conformance.small_problems import Rig, reduced, small_prior
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.session import Session
@@ -74,16 +75,8 @@ def _start_session(
         "solver": options("solver")[name].content,
         "metrics": {},
     }
-    Session(
-        {
-            **config,
-            "data": {},
-            "seed": 0,
-            "prior": {},
-            "operator": {"_target_": "operators.base.Stub"},
-        },
-        "cpu",
-    )
+    config["operator"] = {"_target_": "operators.base.Stub"}
+    Session(JobConfig.of(config), "cpu")
 
 
 @pytest.mark.parametrize("prior", [PIXEL, LATENT], ids=["pixel", "latent"])

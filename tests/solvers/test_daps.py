@@ -93,7 +93,7 @@ def test_langevin_alone_has_the_law_of_its_recursion(compat, g2, observe, basis_
     lr, steps, sigma, tau, y, start = 0.02, 300, 1.5, 0.5, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, compat=compat)
     x0 = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
-    run = lambda rows, noise: solver._inner(  # noqa: E731
+    run = lambda rows, noise: solver._inner(
         x0.expand(rows, -1, -1, -1),
         Level(1.0, sigma),
         lr,
@@ -122,7 +122,7 @@ def test_langevin_with_small_steps_reproduces_the_gaussian(g2, observe, basis_la
     order of lr."""
     sigma, tau = 0.7, 0.5
     solver = DAPS(inner_steps=500, tau=tau)
-    run = lambda rows, noise: solver._inner(  # noqa: E731
+    run = lambda rows, noise: solver._inner(
         torch.zeros(rows, 1, 1, 2).double(),
         Level(1.0, sigma),
         0.005,
@@ -239,7 +239,7 @@ def test_the_dynamics_with_momentum_have_the_law_of_their_recursion(g2, observe,
     lr, steps, sigma, tau, mu, y, start = 0.03, 40, 1.5, 0.5, 0.7, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, momentum=mu)
     centre = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
-    run = lambda rows, noise: solver._inner(  # noqa: E731
+    run = lambda rows, noise: solver._inner(
         centre.expand(rows, -1, -1, -1),
         Level(1.0, sigma),
         lr,

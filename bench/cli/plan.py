@@ -1,0 +1,137 @@
+"""``bench plan``: what a run, sweep or study would do and cost."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.run_settings import add_sweep, checked_cells, typed_words
+from posterior_bench.bench.cli.verb import Verb
+
+MEASURES = ("calls", "none", "rows")
+_BYTES = {"GiB": 2**30, "GB": 1e9, "MiB": 2**20, "MB": 1e6}
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare ``-m``, the settings of the estimate, and those of a run."""
+    add_sweep(parser, "plan every cell of a sweep")
+    parser.add_setting(
+        "measure",
+        "calls|none|rows",
+        "calls: hours from a few network calls here; none: no call; rows: two images of every "
+        "cell, in full",
+        measure,
+        "calls",
+    )
+    parser.add_setting(
+        "seconds_pass",
+        "SECONDS",
+        "seconds of one network pass on the machine that will run it; then no call is made here",
+        seconds,
+    )
+    parser.add_setting(
+        "timings",
+        "STUDY",
+        "a study folder whose rows have the same prior: their seconds a pass are used",
+        study_with_cells,
+    )
+    parser.add_setting(
+        "max_seconds",
+        "SECONDS",
+        "seconds that counting and measuring may take together",
+        seconds,
+        120.0,
+    )
+    parser.add_setting(
+        "max_memory",
+        "SIZE",
+        "memory of weights and activations, such as 8GiB; a network that takes more is not loaded "
+        "(default: half of the free memory)",
+        size,
+    )
+    parser.add_run_settings()
+
+
+def measure(text: str) -> str:
+    """Return a way of measuring."""
+    if text not in MEASURES:
+        raise ValueError(f"takes {', '.join(MEASURES)}")
+    return text
+
+
+def seconds(text: str) -> float:
+    """Return a positive number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError("takes a number of seconds above 0")
+    return number
+
+
+def size(text: str) -> float:
+    """Return a size in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|GB|MiB|MB)", text)
+    if found is None or float(found[1]) == 0:
+        raise ValueError("takes a size such as 8GiB or 500MiB")
+    return float(found[1]) * _BYTES[found[2]]
+
+
+def study_with_cells(text: str) -> str:
+    """Return the path of a study folder."""
+    if not Path(text, "cells").is_dir():
+        raise ValueError("takes a study folder, and this one holds no cells/")
+    return text
+
+
+def run(
+    overrides: Sequence[str],
+    multirun: bool,
+    measure: str,
+    seconds_pass: float | None,
+    timings: str | None,
+    max_seconds: float,
+    max_memory: float | None,
+) -> int:
+    """Print the plan: one cell in full, or a line for every cell of a sweep or study.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Settings of the run.
+    multirun : bool
+        Whether commas separate values to sweep over.
+    measure, seconds_pass, timings, max_seconds, max_memory
+        Settings of the estimate; see :class:`~bench.estimate.forecast.Ask`.
+    """
+    from posterior_bench.bench.estimate.problems import asked
+
+    asked(typed_words(overrides, multirun))
+    singles = checked_cells(overrides, multirun)
+    # these load torch: a mistake in the settings is answered before
+    from posterior_bench.bench.config.overrides import check
+    from posterior_bench.bench.core.terminal import out
+    from posterior_bench.bench.estimate.forecast import Ask, forecast, print_single
+
+    ask = Ask(measure, seconds_pass, timings, max_seconds, max_memory)
+    if len(singles) > 1:
+        out.print(forecast(singles, ask))
+    else:
+        print_single(check(singles[0], study_sweep=True), singles[0], ask)
+    return 0
+
+
+VERB = Verb(
+    name="plan",
+    does="show what a run, sweep (-m) or study would do: cells, rows, passes, hours, disk",
+    example="bench plan study=arena",
+    more="docs/studies.md says how every figure is found.",
+    add_arguments=add_arguments,
+    run=run,
+    prints_only=True,
+    abbreviations=True,
+)

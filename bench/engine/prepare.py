@@ -1,0 +1,178 @@
+"""From a configuration to the plan of its cell; whatever cannot run is refused before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from posterior_bench.bench.config.build import arguments, build, suited
+from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.image_folders import demand_count, said
+from posterior_bench.bench.config.plugins import admit_of
+from posterior_bench.bench.config.schema import study_folder
+from posterior_bench.bench.core import terminal
+from posterior_bench.bench.core.environment import environment
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.isolation import isolated
+from posterior_bench.bench.engine.arena import are_drawn
+from posterior_bench.bench.engine.budget import within_budget
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.chunking import (
+    pieces_for,
+    planned_workers,
+    say_once,
+    spread_words,
+    together,
+)
+from posterior_bench.bench.engine.job import job_of, unchecked
+from posterior_bench.bench.engine.measurement import build_operator
+from posterior_bench.bench.engine.metric_networks import checked_metrics, missing_weights
+from posterior_bench.bench.engine.plan import CellPlan, plan_cell, writable
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.external.content import (
+    hidden_share,
+    mask_content,
+    operator_content,
+    solver_content,
+)
+from posterior_bench.bench.external.models import absent_model
+
+
+def prepare(
+    cfg: DictConfig, choices: Mapping[str, Any], write: bool = True
+) -> tuple[Path, CellPlan]:
+    """Plan the cell of a configuration.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The configuration that Hydra composed.
+    choices : Mapping
+        The name of the chosen option of every group.
+    write : bool, default True
+        Create the study folder and record the plan in it.
+
+    Returns
+    -------
+    Path, CellPlan
+        The study folder, and the plan.
+
+    Raises
+    ------
+    UserError
+        If the cell cannot be run.
+    """
+    _refuse_absent(cfg)
+    # constructors of solvers, metrics and data sets run here for the first time
+    with isolated(numbers=True):
+        return _prepare(cfg, choices, write)
+
+
+def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
+    config = job_of(cfg)
+    config = config.with_settings("operator", operator_content(config.operator))
+    workers = planned_workers(build(config.executor))
+    study = Path(study_folder(config.out, config.study["name"]))
+    config = replace(config, metrics=checked_metrics(config.metrics))
+    try:
+        session = Session(config, "cpu")
+    except ImportError as error:  # of an optional package
+        raise UserError(str(error)) from None
+    _demand_images(session)
+    channels, height, width = session.prior.image_shape
+    build_operator(config.operator, torch.ones(1, 1, height, width, dtype=torch.bool), channels)
+    config = config.with_settings("solver", solver_content(config, session.images))
+    config = config.with_settings("mask", mask_content(config, session.mask, session.images))
+    config = config.with_settings("data", session.told.content())
+    if not config.quiet:
+        for line in (said(cfg.data, config.data, session.images), *session.images.notes()):
+            _say(line)
+        share = hidden_share(config, session.mask, session.images)
+        _say(share and f"{config.mask.get('path')}: {share}")
+    config = within_budget(config, choices, session)
+    cell = cell_of(config, choices, session.images.name, _content(session))
+    if write:
+        writable(study)
+        session.told.ready()
+        _say_told(str(choices["prior"]), tuple(() if config.quiet else session.told.said))
+    cell = replace(cell, identity={**cell.identity, **session.told.recorded})
+    plan = plan_cell(
+        cell,
+        study,
+        session.images.ids,
+        {name: asdict(shared("metric", m, "cpu").card) for name, m in config.metrics.items()},
+        {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")},
+        write,
+        pieces_for(config, session.solver, session.metrics, workers),
+    )
+    if not config.quiet:
+        say_once(spread_words(plan, together(session.metrics), workers))
+    return study, plan
+
+
+def _demand_images(session: Session) -> None:
+    """Raise UserError if there are too few images, or some of them are damaged."""
+    wanted = session.config.data["images"]
+    demand_count(wanted, len(session.images))
+    damaged = session.images.check(list(session.images.ids)[:wanted])
+    if damaged:
+        more = f" (and {len(damaged) - 1} more images)" if len(damaged) > 1 else ""
+        raise UserError(damaged[0] + more)
+
+
+def _content(session: Session) -> list[str] | None:
+    """Return the hashes of the images in use; None where they are drawn from the prior."""
+    if are_drawn(session.config.data):
+        return None
+    try:
+        return session.images.content(list(session.images.ids)[: session.config.images])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a line once, although many cells of a sweep have it; nothing for an empty line."""
+    if line:
+        terminal.err.print(
+            f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+@cache
+def _say_told(prior: str, lines: tuple[str, ...]) -> None:
+    """Print once what the network is told in place of classes or prompts."""
+    for line in lines:
+        terminal.err.print(
+            f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _refuse_absent(cfg: DictConfig) -> None:
+    """Raise one UserError for everything that is not there, the prior first.
+
+    Where only weights of metrics are missing, nothing happens yet.
+    """
+    config = unchecked(cfg)
+    absent: list[str] = []
+    if line := absent_model(config.prior):
+        absent.append(line)
+    unset = [
+        f"{group}.{key}"
+        for group, node in (("data", config.data), ("mask", config.mask))
+        for key, value in node.items()
+        if value == "???"
+    ]
+    absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
+    if not absent:
+        return
+    admit_of(config)
+    settings = arguments(suited(config.solver, config.prior, config.data))
+    absent += missing_weights(config.metrics, settings.get("perceptual", "none"))
+    raise UserError("; and ".join(absent))
