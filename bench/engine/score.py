@@ -137,7 +137,7 @@ class StoredCell:
         if cards:
             self.record["metrics"] = {**known, **cards}
             config = self.record["config"]
-            config["metrics"] = {**config["metrics"], **{name: nodes[name] for name in cards}}
+            config.metrics = {**config.metrics, **{name: nodes[name] for name in cards}}
             write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property

@@ -75,7 +75,7 @@ def _start_session(
         "solver": options("solver")[name].content,
         "metrics": {},
     }
-    config["operator"] = {"_target_": "operators.base.Stub"}
+    config.operator = {"_target_": "operators.base.Stub"}
     Session(JobConfig.of(config), "cpu")
 
 
