@@ -41,7 +41,7 @@ format: setup  ## let ruff repair and format the code
 	$(BIN)/ruff format .
 
 docs: setup  ## write the generated pages of docs/ from the code
-	$(BIN)/python -m bench.docs
+	$(BIN)/python -m posterior_bench.bench.conformance.reference_pages
 
 clean:  ## remove the environment and all caches; runs/ is kept
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Image sets: named, ordered, read-only collections of test images."""
+"""Define the interface of image sets: named, ordered, read-only collections of test images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Frame:
-    """What became of a photograph on its way to the image of a set, for masks that were drawn on
-    it.
+    """Relation between a photograph and the image that was made of it.
 
-    ``seen`` and ``stored`` are its height and width as a person sees it and as its file holds it;
-    they differ where a camera was held upright. ``rows`` and ``columns`` say which pixel of the
-    photograph, as seen, every pixel of the image shows. ``turn`` is its EXIF orientation.
+    Masks that were drawn on the photograph are carried to the image with it.
+
+    Parameters
+    ----------
+    seen : tuple[int, int]
+        Height and width of the photograph in pixels, as a person sees it.
+    stored : tuple[int, int]
+        Height and width in pixels as the file stores them; swapped relative to ``seen`` where the
+        camera was held upright.
+    rows : NDArray[int]
+        ``(H,)``: for each row of the image, the row of the photograph (as seen) that it shows.
+    columns : NDArray[int]
+        ``(W,)``: for each column of the image, the column of the photograph that it shows.
+    turn : int, default 1
+        EXIF orientation of the photograph, 1 to 8; 1 = upright.
     """
 
     seen: tuple[int, int]
@@ -33,8 +44,18 @@ class Frame:
     turn: int = UPRIGHT
 
     def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """Turn, crop and resize a plane of either size as the photograph was, to the nearest
-        pixels.
+        """Turn, crop and resize a plane in the same way as the photograph.
+
+        Parameters
+        ----------
+        plane : NDArray
+            Values ``(h, w)``; the size is ``seen`` or ``stored``.
+
+        Returns
+        -------
+        NDArray
+            Values ``(H, W)`` at the size of the image; each pixel has the value of the nearest
+            pixel of ``plane``.
         """
         if plane.shape != self.seen:
             plane = turned_plane(plane, self.turn)
@@ -42,13 +63,28 @@ class Frame:
 
 
 class ImageSet:
-    """Images float32 ``(C, H, W)`` in [-1, 1] behind stable string ids.
+    """Base class of all image sets.
 
-    ``name`` is the data id of the noise streams: it must not depend on where the files lie. ``ids``
-    is ordered; ``data.images=K`` takes the first K. ``shape`` is ``(C, H, W)``; ``num_classes`` is
-    0 where there are no labels. No setting that is a path enters the hash of a cell, so ``name``
-    must differ where other ids are in use, and :meth:`content` where other pictures lie behind
-    them.
+    A subclass sets ``name``, ``ids`` and ``shape`` and writes :meth:`images`. A set with class
+    labels also sets ``num_classes`` and writes :meth:`labels`. The other methods have defaults that
+    work for every set.
+
+    Attributes
+    ----------
+    name : str
+        Data id. Seeds of masks and noise derive from it, so it must not depend on where the files
+        lie, and it must differ between sets with different ids.
+    ids : Sequence[str]
+        Stable ids of the images in use, in order; ``data.images=K`` takes the first ``K``.
+    shape : tuple[int, int, int]
+        Shape ``(C, H, W)`` of every image.
+    num_classes : int
+        Number of classes; 0 if there are no labels.
+
+    Notes
+    -----
+    Settings that are paths do not enter the hash of a cell. :meth:`content` enters instead, so it
+    must differ where other images lie behind the same ids.
     """
 
     name: str
@@ -61,33 +97,70 @@ class ImageSet:
 
     @property
     def known(self) -> Collection[str]:
-        """The ids of all images there are, of which ``ids`` are those in use."""
+        """Return the ids of all images on disk; ``ids`` are the ones in use."""
         return self.ids
 
     def images(self, ids: Sequence[str]) -> Tensor:
-        """float32 ``(N, C, H, W)`` in [-1, 1]. An unreadable file raises ValueError with its
-        name.
+        """Load images.
+
+        Parameters
+        ----------
+        ids : Sequence[str]
+            Ids of ``N`` images.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(N, C, H, W)`` in [-1, 1].
+
+        Raises
+        ------
+        ValueError
+            For an unknown id and for a file that cannot be read. The message names the file.
         """
         raise NotImplementedError
 
     def labels(self, ids: Sequence[str]) -> Tensor | None:
-        """int64 ``(N,)``, or None for a set without labels."""
+        """Return the class labels of images.
+
+        Parameters
+        ----------
+        ids : Sequence[str]
+            Ids of ``N`` images.
+
+        Returns
+        -------
+        Tensor or None
+            int64 ``(N,)``, from 0 to ``num_classes - 1``; None for a set without labels.
+
+        Raises
+        ------
+        ValueError
+            If the label of an image is missing or out of range.
+        """
         return None
 
     def content(self, ids: Sequence[str]) -> list[str]:
-        """A hash of every image as it is stored, with its label where there is one; the same
-        wherever it lies.
+        """Hash images as they are stored, with their labels.
 
-        Here of the pixels. A set of large files hashes their bytes instead, which is much faster
-        than decoding them.
+        The default hashes the decoded pixels. A set of large files hashes the bytes of the files,
+        which is much faster.
+
+        Parameters
+        ----------
+        ids : Sequence[str]
+            Ids of ``N`` images.
+
+        Returns
+        -------
+        list[str]
+            ``N`` hashes, which do not depend on where the files lie.
         """
         hashes: list[str] = []
         for start in range(0, len(ids), _AT_ONCE):
             some = ids[start : start + _AT_ONCE]
             labels = self.labels(some)
-            words = (
-                [""] * len(some) if labels is None else [str(label) for label in labels.tolist()]
-            )
+            words = [""] * len(some) if labels is None else [str(k) for k in labels.tolist()]
             pixels = self.images(some).cpu().contiguous().numpy()
             hashes += [
                 content_hash(str(image.shape), image.tobytes(), word)
@@ -96,21 +169,38 @@ class ImageSet:
         return hashes
 
     def check(self, ids: Sequence[str]) -> list[str]:
-        """One line for every one of these images that cannot be read, naming it; empty where all is
-        well.
+        """Find images that cannot be read.
 
-        Meant to be called before a run: it reads the files, but computes no more than it must.
+        The benchmark calls it before a run. It reads the files but computes no more than necessary.
+
+        Parameters
+        ----------
+        ids : Sequence[str]
+            Ids of the images to check.
+
+        Returns
+        -------
+        list[str]
+            One line for every unreadable image, which names its file; empty if all images can be
+            read.
         """
         return []
 
     def frame(self, image: str) -> Frame | None:
-        """How the image was made of a larger photograph; None where it was not, or that cannot be
-        read.
+        """Tell how an image was made of a photograph.
+
+        Parameters
+        ----------
+        image : str
+            Id of the image.
+
+        Returns
+        -------
+        Frame or None
+            None if the image was not made of a larger photograph, or if that cannot be read.
         """
         return None
 
     def notes(self) -> list[str]:
-        """What a person should know of the files before a run: which were left out, and which are
-        read in part.
-        """
+        """Return remarks about the files for the user, for example which files were left out."""
         return []

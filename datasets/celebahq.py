@@ -1,4 +1,4 @@
-"""CelebA-HQ (Karras et al. 2018): 30 000 portraits, also as CelebAMask-HQ (Lee et al. 2020)."""
+"""Read CelebA-HQ (Karras et al., 2018) and CelebAMask-HQ (Lee et al., 2020): 30 000 portraits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.edm_zip import edm_zip
 from posterior_bench.datasets.parquet import parquet
 from posterior_bench.datasets.source import Files, Layout, Source, by_id, stem, walk, walk_named
@@ -20,22 +22,25 @@ _PADDED = re.compile(r"\d{5}")
 
 @dataclass
 class CelebAHQ(Stored):
-    """CelebA-HQ; ids are the numbers of the images, ``00000`` to ``29999``, in every layout; no
-    labels.
+    """CelebA-HQ without labels.
 
-    Layouts: ``celebamask`` (``CelebA-HQ-img/0.jpg``), ``numbered`` (files called by that number)
-    and ``data256``, the package ``data256x256``, whose files count from 1: its ``00001.jpg`` is
-    image 0, as in LaMa's lists. ``auto`` takes five-digit names for the latter only where ``00000``
-    is not among them and ``00001`` or ``30000`` is, and asks where neither says. Also ``parquet``
-    and ``zip``; docs/data.md describes them. Settings, errors and the name are those of
-    :class:`datasets.stored.Stored`.
+    Ids are the numbers of the images, ``00000`` to ``29999``, in every layout. Layouts:
+    ``celebamask`` (``CelebA-HQ-img/0.jpg``), ``numbered`` (files named by that number), ``data256``
+    (the package ``data256x256``, which counts from 1: its ``00001.jpg`` is image 0, as in LaMa's
+    lists), ``parquet`` and ``zip``; docs/data.md describes them. Other settings, the errors and the
+    name are those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
     root : str
-        The folder or file.
-    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
-        As there.
+        The folder or file that holds the images.
+    crop : str, default 'bicubic'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
+
+    Notes
+    -----
+    With ``layout=auto``, five-digit names count from 1 if ``00000`` is missing and ``00001`` or
+    ``30000`` exists. If no name decides, an error asks for the layout.
     """
 
     kind: ClassVar[str] = "celebahq"
@@ -43,6 +48,7 @@ class CelebAHQ(Stored):
 
     crop: str = "bicubic"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "celebamask": Layout("CelebA-HQ-img/<n>.jpg", self._celebamask),
@@ -56,6 +62,7 @@ class CelebAHQ(Stored):
             "zip": edm_zip(self.id_of),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return numbered(name)
 
@@ -67,21 +74,18 @@ class CelebAHQ(Stored):
         return Files(folder, by_id(walk(folder, left_out), numbered), left_out=left_out)
 
     def _flat(self, root: Path, from_one: bool) -> Source | None:
-        """Files called by their number, the count starting at one or at zero."""
+        """Find files named by their number, counted from 1 or from 0."""
         left_out = Counter[str]()
         names = walk_named(root, str.isdigit, left_out)
-        if (
-            self.layout == "auto"
-            and names
-            and _counts_from_one({stem(name) for name in names}, root) != from_one
-        ):
+        numbers = {stem(name) for name in names}
+        if self.layout == "auto" and names and _counts_from_one(numbers, root) != from_one:
             return None
         naming: Callable[[str], str] = _numbered_from_one if from_one else numbered
         return Files(root, by_id(names, naming), left_out=left_out)
 
 
 def numbered(name: str) -> str:
-    """The number at the end of a file's name in five digits, or the name where there is none."""
+    """Return the number at the end of a file's name in five digits, else the name."""
     match = re.search(r"\d+$", stem(name))
     return f"{int(match.group()):05d}" if match else stem(name)
 
@@ -101,7 +105,6 @@ def _counts_from_one(numbers: set[str], root: Path) -> bool:
     if numbers & {"00001", "30000"}:
         return True
     raise ValueError(
-        f"the files in '{root}' have five digits, which may count from 0 or, in the package "
-        f"data256x256, from 1; "
-        "set data.layout=numbered or data.layout=data256"
+        f"the file names in '{root}' have five digits, which may count from 0 or, in the package "
+        "data256x256, from 1; set data.layout=numbered or data.layout=data256"
     )

@@ -1,9 +1,8 @@
-"""Hashes of what is stored of an image, so that other pictures under the same names are noticed.
+"""Hash stored images, so that other images under the same names are noticed.
 
-SHA-256, because processors compute it in hardware. Hashes of files are kept in the user's cache
-folder, each beside size, times and inode of the file at that moment, so that a large data set is
-read once. The cache is a convenience: where it cannot be read or written, files are hashed again,
-and nothing fails.
+The hash is SHA-256, which processors compute in hardware. Hashes of files are kept in the user's
+cache folder together with size, times and inode of the file, so that a large data set is read once.
+The cache is optional: if it cannot be read or written, files are hashed again.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ _SETTLED_NS = 3 * 10**9
 _LARGEST = 2_000_000
 
 Entry = tuple[int, int, int, int, str]
-"""Size, times of modification and of change in nanoseconds, inode, hash."""
+"""Size in bytes, times of modification and of change in nanoseconds, inode, hash."""
 
 
 def content_hash(*parts: bytes | str) -> str:
-    """32 hexadecimal digits of SHA-256 over the parts and their lengths."""
+    """Return 32 hexadecimal digits of SHA-256 over the parts and their lengths."""
     whole = sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -38,10 +37,28 @@ def content_hash(*parts: bytes | str) -> str:
 
 
 def stored_hashes(source: Source, ids: Sequence[str], root: Path) -> list[str]:
-    """The hash of what is stored of every image, in the order of ``ids``; files that are as before
-    are not read.
+    """Hash the stored form of images.
 
-    Raises OSError or ValueError for an image that cannot be read, as ``source.stored`` does.
+    Files that have not changed since their last hash are not read.
+
+    Parameters
+    ----------
+    source : Source
+        The images of a data set.
+    ids : Sequence[str]
+        Ids of ``N`` images.
+    root : Path
+        Folder or file of the data set, which selects the cache file.
+
+    Returns
+    -------
+    list[str]
+        ``N`` hashes in the order of ``ids``.
+
+    Raises
+    ------
+    OSError, ValueError
+        For an image that cannot be read, as in ``source.stored``.
     """
     cache = Cache(root)
     hashes = [cache.known(*source.file(image)) or cache.add(source.stored(image)) for image in ids]
@@ -50,11 +67,16 @@ def stored_hashes(source: Source, ids: Sequence[str], root: Path) -> list[str]:
 
 
 class Cache:
-    """Hashes of one data set, in one file of the cache folder; processes that write at once replace
-    each other's.
+    """Hashes of one data set, kept in one file of the cache folder.
 
-    A file that was changed within the last seconds is never kept: it may be written again at the
-    same size, and within the resolution of the clock of its file system.
+    Processes that write at the same time replace each other's file. A file that changed within the
+    last seconds is never kept: it may be written again with the same size and, within the
+    resolution of the file system's clock, the same time.
+
+    Parameters
+    ----------
+    root : Path
+        Folder or file of the data set.
     """
 
     def __init__(self, root: Path):
@@ -64,7 +86,7 @@ class Cache:
         self._asked: tuple[str, tuple[int, int, int, int]] | None = None
 
     def known(self, file: str, member: str) -> str | None:
-        """The hash kept for a file, or for a part of it, if the file is as it was then."""
+        """Return the hash of a file or of a member of it, None if the file has changed."""
         status = os.stat(file)
         state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         name = f"{file}\x1f{member}"
@@ -73,14 +95,14 @@ class Cache:
         return str(entry[4]) if entry is not None and tuple(entry[:4]) == state else None
 
     def add(self, content: bytes) -> str:
-        """Hash the content of the file that was asked for last, and keep that."""
+        """Hash the content of the file that :meth:`known` was last asked for, and keep the hash."""
         assert self._asked is not None
         name, state = self._asked
         self._new[name] = (*state, content_hash(content))
         return self._new[name][4]
 
     def save(self) -> None:
-        """Write what is new beside what is there; nothing where that is impossible."""
+        """Write the new hashes to the cache file; do nothing if that is impossible."""
         if not self._new:
             return
         with suppress(OSError, ValueError):
@@ -93,9 +115,8 @@ class Cache:
                 }
                 merged = {**_read(self._path), **settled}
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(
-                        json.dumps(merged if len(merged) <= _LARGEST else settled)
-                    )  # dump is slow
+                    # json.dump would be much slower than json.dumps
+                    file.write(json.dumps(merged if len(merged) <= _LARGEST else settled))
                 if settled:
                     os.replace(part, self._path)
             finally:
@@ -105,17 +126,14 @@ class Cache:
 
 def _folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or ""
-    with suppress(RuntimeError):  # a user without a home
-        return (
-            (Path(base) if os.path.isabs(base) else Path.home() / ".cache")
-            / "posterior-bench"
-            / "contents"
-        )
+    with suppress(RuntimeError):  # the user has no home folder
+        cache = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+        return cache / "posterior-bench" / "contents"
     return Path(tempfile.gettempdir()) / "posterior-bench-none"
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """The entries of a file; what is not as it is written here counts as absent."""
+    """Read the entries of a cache file; entries of another form are ignored."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: entry for name, entry in content.items() if _is_entry(entry)}

@@ -1,9 +1,8 @@
-"""From an image of any size to a square one: the conventions of the priors' own data, which are not
-interchangeable.
+"""Crop and resize images to squares in the ways of the priors' own training data.
 
-The results of two of them are only some 20 to 40 dB PSNR apart, so the name of the crop is a
-setting of the data and part of the hash of every cell. A square image of the wanted size passes
-through each of them unchanged.
+These crops are not interchangeable: the PSNR between the results of two of them is only 20 to 40
+dB. The name of the crop is therefore a setting of the data and part of the hash of every cell. A
+square image of the requested size passes through each of them unchanged.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ Places = NDArray[np.intp]
 
 
 def guided(image: Image.Image, size: int) -> Image.Image:
-    """The centre crop of ADM (Dhariwal and Nichol 2021), used for ImageNet priors: a ``size x
-    size`` image.
+    """Crop the centre as ADM does for ImageNet (Dhariwal and Nichol, 2021).
 
-    Halved with a box filter as long as the short side is at least twice the size; then bicubic to a
-    short side of ``size``; then cropped, with the odd pixel left over on the right and at the
-    bottom.
+    The image is halved with a box filter while its short side is at least twice ``size``, resized
+    bicubically to a short side of ``size``, and cropped to ``size x size`` pixels. An odd pixel is
+    cut off on the right and at the bottom.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -37,36 +35,55 @@ def guided(image: Image.Image, size: int) -> Image.Image:
 
 
 def edm(image: Image.Image, size: int) -> Image.Image:
-    """The centre crop of EDM's ``dataset_tool.py`` (Karras et al. 2022): the centred square,
-    Lanczos to size.
+    """Crop the centred square and resize it with the Lanczos filter.
+
+    As ``dataset_tool.py`` of EDM does (Karras et al., 2022).
     """
     return _centre(image).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def bicubic(image: Image.Image, size: int) -> Image.Image:
-    """That of latent diffusion for LSUN (Rombach et al. 2022): the centred square, bicubic to
-    size.
+    """Crop the centred square and resize it bicubically.
+
+    As latent diffusion does for LSUN (Rombach et al., 2022).
     """
     return _centre(image).resize((size, size), Image.Resampling.BICUBIC)
 
 
 CROPS: dict[str, Crop] = {"guided": guided, "edm": edm, "bicubic": bicubic}
-"""What ``data.crop`` may name."""
+"""Crops by the value of ``data.crop``."""
 
 
 def _centre(image: Image.Image) -> Image.Image:
-    """The largest centred square; an odd pixel is left over on the right or at the bottom."""
+    """Crop the largest centred square; an odd pixel is cut off on the right or at the bottom."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
 def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Places]:
-    """Where the pixels of a cropped image come from: a row of the original for every row, a column
-    for every column.
+    """Find the pixels of the original that the pixels of a cropped image show.
 
-    The centre of a new pixel lies within the old one named here, so that these indices carry masks
-    and label maps as the crop of that name carries photographs.
+    Masks and label maps are carried with these indices in the same way as photographs with the
+    crop.
+
+    Parameters
+    ----------
+    crop : str
+        ``guided``, ``edm`` or ``bicubic``.
+    height : int
+        Height of the original in pixels.
+    width : int
+        Width of the original in pixels.
+    size : int
+        Side of the cropped image in pixels.
+
+    Returns
+    -------
+    rows : NDArray[int]
+        ``(size,)``: the row of the original in which the centre of each new row lies.
+    columns : NDArray[int]
+        ``(size,)``: the same for columns.
     """
     if crop == "guided":
         rows, columns = height, width
@@ -75,16 +92,13 @@ def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Place
         scale = size / min(rows, columns)
         rows, columns = round(rows * scale), round(columns * scale)
         top, left = (rows - size) // 2, (columns - size) // 2
-        return _centres(height, rows)[top : top + size], _centres(width, columns)[
-            left : left + size
-        ]
+        kept_rows = _centres(height, rows)[top : top + size]
+        return kept_rows, _centres(width, columns)[left : left + size]
     side = min(height, width)
     inside = _centres(side, size)
     return (height - side) // 2 + inside, (width - side) // 2 + inside
 
 
 def _centres(old: int, new: int) -> Places:
-    """Of ``new`` pixels on the length of ``old`` ones, the old pixel that the centre of each lies
-    in.
-    """
+    """Return for each of ``new`` pixels the one of ``old`` pixels in which its centre lies."""
     return (2 * np.arange(new) + 1) * old // (2 * new)

@@ -1,4 +1,4 @@
-"""The development kit of ILSVRC 2012, which says what is on the validation images."""
+"""Read the development kit of ILSVRC 2012, which holds the labels of the validation images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,28 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Devkit:
-    """``ILSVRC2012_devkit_t12``, unpacked or not.
+    """Development kit ``ILSVRC2012_devkit_t12``, unpacked or as tar.gz.
 
-    Its labels are ILSVRC ids, 1 to 1000, in an order of their own: neither the wnids' nor the
-    classes' of any network.
+    Its labels are ILSVRC ids from 1 to 1000. Their order is neither the order of the sorted wnids
+    nor that of the classes of any network.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or the tar.gz file.
     """
 
     path: Path
 
     @classmethod
     def find(cls, path: str | None, root: Path) -> Devkit:
-        """The kit at ``path``, or else in or beside ``root``; ValueError where there is none."""
+        """Find the kit at ``path``, or otherwise in or beside ``root``.
+
+        Raises
+        ------
+        ValueError
+            If there is no kit.
+        """
         near = [folder / name for folder in (root, root.absolute().parent) for name in _NAMES]
         places = [Path(path).expanduser()] if path is not None else near
         found = next((place for place in places if place.exists()), None)
@@ -44,7 +55,13 @@ class Devkit:
         return cls(found)
 
     def ground_truth(self) -> list[int]:
-        """The ILSVRC id of every validation image, by its number."""
+        """Return the ILSVRC id of every validation image, in the order of the image numbers.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing or holds anything but ILSVRC ids.
+        """
         try:
             truth = [int(line) for line in decoded(self._read(_TRUTH)).split()]
         except ValueError as error:
@@ -56,7 +73,13 @@ class Devkit:
         return truth
 
     def wnids(self) -> list[str]:
-        """The wnids of the ILSVRC ids 1 to 1000."""
+        """Return the wnids of the ILSVRC ids 1 to 1000.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing or does not name these classes.
+        """
         content = self._read(_META)
         try:
             table = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]

@@ -1,6 +1,4 @@
-"""ZIP files as the tools of EDM and StyleGAN write them (Karras et al. 2022,
-``dataset_tool.py``).
-"""
+"""Read ZIP files of the tools of EDM and StyleGAN (``dataset_tool.py``; Karras et al., 2022)."""
 
 from __future__ import annotations
 
@@ -12,17 +10,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from posterior_bench.datasets.limits import demand_moderate, demand_text
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, only_file
 from posterior_bench.datasets.text import decoded
 
+_UNREADABLE = (
+    *(OSError, zipfile.BadZipFile, zlib.error),
+    *(ValueError, KeyError, TypeError, RuntimeError),
+)
+
 
 class Zip(Source):
-    """Images in a ZIP file, with the labels of its ``dataset.json``: ``{"labels": [[file name,
-    class], ...]}``.
+    """Images in a ZIP file with the labels of its ``dataset.json``.
 
-    Labels count the sorted class folders the file was made from, so those of ImageNet follow the
-    sorted wnids. A file made without class folders says ``null`` and has no labels.
+    The file holds ``{"labels": [[file name, class], ...]}``. Labels count the sorted class folders
+    from which the ZIP file was made; labels of ImageNet therefore follow the sorted wnids. A ZIP
+    file made without class folders holds ``null`` and has no labels.
+
+    Parameters
+    ----------
+    path : Path
+        The ZIP file.
+    naming : Callable[[str], str]
+        Function that returns the id for a file name.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, and if two file names have the same id.
     """
 
     def __init__(self, path: Path, naming: Naming):
@@ -31,15 +48,7 @@ class Zip(Source):
             self._zip = zipfile.ZipFile(path)
             names = self._zip.namelist()
             self._labels = _labels(self._json()) if "dataset.json" in names else {}
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            zlib.error,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-        ) as error:
+        except _UNREADABLE as error:
             raise ValueError(
                 f"cannot read {path} as a ZIP file of EDM or StyleGAN: {error}"
             ) from error
@@ -52,6 +61,7 @@ class Zip(Source):
         demand_text(self._zip.getinfo("dataset.json").file_size, "dataset.json")
         return json.loads(decoded(self._zip.read("dataset.json")))
 
+    @override
     def stored(self, image: str) -> bytes:
         demand_moderate(self._zip.getinfo(self._names[image]).file_size, "it")
         try:
@@ -59,12 +69,15 @@ class Zip(Source):
         except (zipfile.BadZipFile, RuntimeError) as error:  # damaged, or with a password
             raise OSError(str(error)) from error
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.path), self._names[image]
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.path}/{self._names[image]}"
 
+    @override
     def label(self, image: str) -> int:
         try:
             return self._labels[self._names[image]]
@@ -75,7 +88,7 @@ class Zip(Source):
 
 
 def edm_zip(naming: Naming) -> Layout:
-    """A ZIP file, or a folder that holds one."""
+    """Return the layout of a ZIP file, or of a folder that holds one."""
 
     def find(root: Path) -> Source | None:
         path = only_file(root, "*.zip")

@@ -1,4 +1,4 @@
-"""FFHQ (Karras et al. 2019): 70 000 portraits."""
+"""Read FFHQ (Karras et al., 2019): 70 000 portraits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from typing_extensions import override
 
 from posterior_bench.datasets.celebahq import numbered
 from posterior_bench.datasets.edm_zip import edm_zip
@@ -19,19 +21,20 @@ _FOLDERS = ("images1024x1024", "thumbnails128x128")
 
 @dataclass
 class FFHQ(Stored):
-    """FFHQ; ids are the numbers of the images, ``00000`` to ``69999``, in every layout; no labels.
+    """FFHQ without labels.
 
-    Layouts: ``folders`` (``images1024x1024``, ``thumbnails128x128`` or any folder of files called
-    by their number, with or without folders of a thousand), ``zip`` (``00000/img00000000.png``),
-    ``parquet`` and ``webdataset``; docs/data.md describes them. Settings, errors and the name are
-    those of :class:`datasets.stored.Stored`.
+    Ids are the numbers of the images, ``00000`` to ``69999``, in every layout. Layouts: ``folders``
+    (``images1024x1024``, ``thumbnails128x128`` or any folder of files named by their number, with
+    or without folders of a thousand), ``zip`` (``00000/img00000000.png``), ``parquet`` and
+    ``webdataset``; docs/data.md describes them. Other settings, the errors and the name are those
+    of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
     root : str
-        The folder or file.
-    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
-        As there.
+        The folder or file that holds the images.
+    crop : str, default 'bicubic'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
     """
 
     kind: ClassVar[str] = "ffhq"
@@ -39,6 +42,7 @@ class FFHQ(Stored):
 
     crop: str = "bicubic"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "folders": Layout(f"{', '.join(_FOLDERS)} or other folders of <n>.png", self._folders),
@@ -47,6 +51,7 @@ class FFHQ(Stored):
             "webdataset": webdataset(self.id_of),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return numbered(name)
 

@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""Read a folder of image files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.pixels import EXTENSIONS as EXTENSIONS
 from posterior_bench.datasets.source import Files, Layout, Source, walk
 from posterior_bench.datasets.stored import Stored
@@ -14,26 +16,23 @@ from posterior_bench.datasets.stored import Stored
 
 @dataclass
 class Folder(Stored):
-    """Every image below a folder, cropped and resized to one size; ids are POSIX paths relative to
-    the folder.
+    """All images below a folder, cropped and resized to one size, without labels.
 
-    Ids are in string order, in which ``10.png`` comes before ``2.png``. Hidden files and thumbnails
-    are left out, links to folders are not followed. EXIF tags turn the photographs upright. No
-    labels. Settings, errors and the name are those of :class:`datasets.stored.Stored`.
+    Ids are POSIX paths relative to the folder, in string order, in which ``10.png`` comes before
+    ``2.png``. Hidden files and thumbnails are left out; links to folders are not followed.
+    Photographs are turned upright according to their EXIF tags. Other settings, the errors and the
+    name are those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
     root : str
         The folder.
     size : int, default None
-        Both sides of the images, in pixels; None is 64.
+        Both sides of the images in pixels. None takes the size of the prior in a run, otherwise 64.
     mode : str, default None
-        ``rgb`` or ``grey``; None is ``rgb``. In a run, None of either is what the prior is made
-        for.
+        ``rgb`` or ``grey``. None takes the mode of the prior in a run, otherwise ``rgb``.
     crop : str, default 'guided'
         ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
-    part, id_list, subset, subset_seed, protocol : str | None or int | None or int, default None, 0
-        Which of the images; docs/data.md.
     """
 
     kind: ClassVar[str] = "folder"
@@ -48,6 +47,7 @@ class Folder(Stored):
         self.mode = "rgb" if self.mode is None else self.mode
         super().__post_init__()
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {"folder": Layout(f"{', '.join(EXTENSIONS)} at any depth", _find)}
 

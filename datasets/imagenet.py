@@ -1,6 +1,4 @@
-"""ImageNet, the validation images of ILSVRC 2012 (Russakovsky et al. 2015), in the layouts people
-keep them in.
-"""
+"""Read the ImageNet validation images of ILSVRC 2012 (Russakovsky et al., 2015)."""
 
 from __future__ import annotations
 
@@ -13,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
+
+from typing_extensions import override
 
 from posterior_bench.datasets.devkit import Devkit
 from posterior_bench.datasets.edm_zip import edm_zip
@@ -31,22 +31,22 @@ _KAGGLE = Path("ILSVRC", "Data", "CLS-LOC", "val")
 
 @dataclass
 class ImageNet(Stored):
-    """Validation images of ILSVRC 2012, with labels 0 to 999: the places of the sorted wnids
-    (``n01440764`` is 0).
+    """Validation images of ILSVRC 2012 with labels 0 to 999.
 
-    Ids are ``ILSVRC2012_val_00000001`` and so on in every layout that keeps the files' names, so
-    the same images, masks and noise come of a folder, of Parquet and of shards. Their numbers do
-    not follow the classes. Layouts: ``folders``, ``kaggle``, ``devkit``, ``parquet``,
-    ``webdataset``, ``zip``, ``npz``; docs/data.md describes them. Other settings, errors and the
-    name are those of :class:`datasets.stored.Stored`.
+    A label is the position of the class in the sorted wnids (``n01440764`` is 0). Ids are
+    ``ILSVRC2012_val_00000001`` and so on in every layout that keeps the file names, so a folder,
+    Parquet files and shards give the same images, masks and noise. The numbers do not follow the
+    classes. Layouts: ``folders``, ``kaggle``, ``devkit``, ``parquet``, ``webdataset``, ``zip``,
+    ``npz``; docs/data.md describes them. Other settings, the errors and the name are those of
+    :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
+    root : str
+        The folder or file that holds the images.
     devkit : str | None, default None
-        The folder ``ILSVRC2012_devkit_t12`` or its tar.gz, for labels of a flat folder of
-        images; None looks in and beside the root.
-    root, layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None
-        As there.
+        The folder ``ILSVRC2012_devkit_t12`` or its tar.gz, which holds the labels of a flat folder
+        of images. None looks in and beside the root.
     """
 
     kind: ClassVar[str] = "imagenet"
@@ -57,13 +57,15 @@ class ImageNet(Stored):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes in the order of the labels, as torchvision records them with its
-        classifiers.
+        """Return the names of the classes in the order of the labels.
+
+        They are the names that torchvision records with its classifiers.
         """
-        from torchvision.models import ResNet50_Weights
+        from torchvision.models import ResNet50_Weights  # takes seconds to import
 
         return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         return {
             "folders": Layout("val/<wnid>/*.JPEG, or <wnid>/*.JPEG", self._folders),
@@ -77,12 +79,13 @@ class ImageNet(Stored):
             "npz": npz(self._class_of_ilsvrc_ids),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         match = _VALIDATION.search(name)
         return match.group() if match else stem(name)
 
     def _folders(self, root: Path) -> Source | None:
-        """Class folders, as torchvision's ``ImageFolder`` wants them."""
+        """Find class folders, the layout of torchvision's ``ImageFolder``."""
         for folder in (root / "val", root / _KAGGLE, root):
             wnids = [path.name for path in _folders(folder) if _WNID.fullmatch(path.name)]
             if wnids:
@@ -96,7 +99,7 @@ class ImageNet(Stored):
         return None
 
     def _kaggle(self, root: Path) -> Source | None:
-        """The layout of the Kaggle competition: the labels stand in a table."""
+        """Find the layout of the Kaggle competition, which keeps the labels in a table."""
         table = root / "LOC_val_solution.csv"
         if not table.is_file():
             return None
@@ -112,7 +115,7 @@ class ImageNet(Stored):
         )
 
     def _flat(self, root: Path) -> Source | None:
-        """The validation images as they come, in one folder; the labels stand in the devkit."""
+        """Find the validation images in one folder; the devkit holds their labels."""
         for folder in (root / "val", root / "ILSVRC2012_img_val", root / _KAGGLE, root):
             left_out = Counter[str]()
             names = [name for name in _flat(folder, left_out) if _VALIDATION.match(name)]
@@ -123,8 +126,9 @@ class ImageNet(Stored):
         return None
 
     def _labels_by_number(self, highest: int) -> dict[str, int]:
-        """The labels of the validation images 1 to ``highest``; a wrong devkit is noticed here,
-        before any work.
+        """Return the labels of the validation images by id.
+
+        A devkit with labels for fewer than ``highest`` images is refused here, before any work.
         """
         devkit = self._devkit()
         classes, truth = self._class_of_ilsvrc_ids(), devkit.ground_truth()
@@ -138,14 +142,14 @@ class ImageNet(Stored):
         }
 
     def _class_of_ilsvrc_ids(self) -> Sequence[int]:
-        """The class of the ILSVRC ids 1 to 1000, which are in another order."""
+        """Return the class of the ILSVRC ids 1 to 1000, whose order is another."""
         index = _class_of_wnids()
         devkit = self._devkit()
         wnids = devkit.wnids()
         if sorted(wnids) != sorted(index):
             raise ValueError(
-                f"the classes in {devkit.path} are not those of ILSVRC 2012; give "
-                f"ILSVRC2012_devkit_t12"
+                f"the classes in {devkit.path} are not those of ILSVRC 2012; "
+                "give ILSVRC2012_devkit_t12"
             )
         return [index[wnid] for wnid in wnids]
 
@@ -164,7 +168,7 @@ def _labels_by_folder(paths: dict[str, str]) -> dict[str, int]:
 
 
 def _labels_by_table(table: Path) -> dict[str, int]:
-    """``ImageId,PredictionString``, where the latter starts with the wnid."""
+    """Read a table ``ImageId,PredictionString`` whose second column starts with the wnid."""
     index = _class_of_wnids()
     try:
         lines = csv.DictReader(io.StringIO(read_text(table), newline=""))
@@ -175,8 +179,7 @@ def _labels_by_table(table: Path) -> dict[str, int]:
     except (KeyError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{table} needs the columns ImageId and PredictionString, which starts with a wnid of "
-            f"ILSVRC 2012; "
-            f"wrong: {error}"
+            f"ILSVRC 2012; wrong: {error}"
         ) from None
 
 
@@ -193,5 +196,5 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _flat(root: Path, left_out: LeftOut) -> list[str]:
-    """The names of the images directly in a folder."""
+    """Return the names of the images directly in a folder."""
     return list(walk(root, left_out, deep=False)) if root.is_dir() else []

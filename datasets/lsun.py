@@ -1,4 +1,4 @@
-"""LSUN (Yu et al. 2015): photographs of scenes, one category at a time."""
+"""Read LSUN (Yu et al., 2015): photographs of scenes, one category at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from posterior_bench.datasets.source import Files, Layout, Source, by_id, stem, walk_named
 from posterior_bench.datasets.stored import Stored
 from posterior_bench.datasets.webdataset import webdataset
@@ -18,25 +20,33 @@ _KEY = re.compile(r"[0-9a-f]{40}")
 
 @dataclass
 class LSUN(Stored):
-    """One category of LSUN; ids are its keys of 40 hexadecimal digits, sorted, in every layout; no
-    labels.
+    """One category of LSUN without labels.
 
-    Layouts: ``lmdb``, as downloaded (optional package ``lmdb``; nothing is written beside the
-    files), ``exported`` images, and ``webdataset``; docs/data.md describes them. The official
-    validation split has 300 images; that of latent diffusion is a list of others, for ``id_list``.
-    Settings, errors and the name are those of :class:`datasets.stored.Stored`; ImportError where a
-    database is found without the package.
+    Ids are LSUN's keys of 40 hexadecimal digits, sorted, in every layout. Layouts: ``lmdb`` (as
+    downloaded; needs the optional package ``lmdb``, and writes nothing beside the files),
+    ``exported`` images, and ``webdataset``; docs/data.md describes them. Other settings, the errors
+    and the name are those of :class:`datasets.stored.Stored`.
 
     Parameters
     ----------
-    category : str, default 'church_outdoor'
-        ``church_outdoor``, ``bedroom`` or another.
-    split : str, default 'val'
-        ``val`` or ``train``.
     root : str
         The database or folder ``<category>_<split>_lmdb``, or the folder that holds it.
-    layout, size, mode, crop, part, id_list, subset, subset_seed, protocol : str or int or str | None or int | None, default 'auto', 256, 'rgb', 'bicubic', None, 0
-        As there.
+    category : str, default 'church_outdoor'
+        ``church_outdoor``, ``bedroom`` or another category.
+    split : str, default 'val'
+        ``val`` or ``train``.
+    crop : str, default 'bicubic'
+        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
+
+    Raises
+    ------
+    ImportError
+        If there is a database but the package ``lmdb`` is missing.
+
+    Notes
+    -----
+    The official validation split has 300 images. The validation split of latent diffusion is a list
+    of other images; give it as ``id_list``.
     """
 
     kind: ClassVar[str] = "lsun"
@@ -46,6 +56,7 @@ class LSUN(Stored):
     category: str = "church_outdoor"
     split: str = "val"
 
+    @override
     def layouts(self) -> dict[str, Layout]:
         name = f"{self.category}_{self.split}"
         return {
@@ -56,13 +67,14 @@ class LSUN(Stored):
             ),
         }
 
+    @override
     def id_of(self, name: str) -> str:
         return stem(name)
 
     def _lmdb(self, root: Path) -> Source | None:
         folders = (root / f"{self.category}_{self.split}_lmdb", root)
-        found = next((folder for folder in folders if (folder / "data.mdb").is_file()), None)
-        return None if found is None else Database(found)
+        folder = next((folder for folder in folders if (folder / "data.mdb").is_file()), None)
+        return None if folder is None else Database(folder)
 
     def _exported(self, root: Path) -> Source | None:
         own = root / f"{self.category}_{self.split}"
@@ -73,8 +85,21 @@ class LSUN(Stored):
 
 
 class Database(Source):
-    """An LMDB of encoded images by key, opened to read and without a lock: nothing is written
-    beside it.
+    """LMDB of encoded images, opened for reading and without a lock.
+
+    Nothing is written beside it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder that holds ``data.mdb``.
+
+    Raises
+    ------
+    ImportError
+        Without the package ``lmdb``.
+    ValueError
+        If the database cannot be read.
     """
 
     def __init__(self, folder: Path):
@@ -85,22 +110,25 @@ class Database(Source):
                 for key in transaction.cursor().iternext(values=False)
             )
 
+    @override
     def stored(self, image: str) -> bytes:
         with self._environment.begin() as transaction:
             return bytes(transaction.get(image.encode("ascii")))
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.folder / "data.mdb"), image
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.folder}, key {image}"
 
 
 @cache
 def _open(folder: Path) -> Any:
-    """The environment; one process may open a database only once."""
+    """Open a database; one process may open it only once."""
     try:
-        import lmdb
+        import lmdb  # an optional package
     except ImportError as error:
         raise ImportError(
             f'lmdb cannot be imported ({error}); pip install "posterior-bench[lsun]"'

@@ -1,45 +1,65 @@
-"""NPZ files: whole batches of images as arrays of NumPy."""
+"""Read NPZ files: batches of images as NumPy arrays."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import demand_array
 from posterior_bench.datasets.source import Layout, Source, only_file
 
+_Header = tuple[tuple[int, ...], np.dtype[Any]]
 _LABELS = {"images": "labels", "arr_0": "arr_1", "data": "labels"}
 
 
 class NPZ(Source):
-    """Images of one NPZ file, with their row as id; an array is read when first needed, and then
-    whole.
+    """Images of one NPZ file; ids are the row numbers.
 
-    Three kinds are known by the name of their array: ``images`` (N, 3, H, W) in 0..255 with
-    ``labels``, of VIPaint; ``arr_0`` (N, H, W, 3) uint8, of ADM; ``data`` (N, 3 H W) uint8 with
-    ``labels``, of downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter 2017). The labels of the
-    last one are ILSVRC ids, from 1, and need ``classes``, the class index of each such id; the
-    others are class indices.
+    An array is read whole at first use. The name of the array decides between three kinds:
+    ``images`` ``(N, 3, H, W)`` in 0..255 with ``labels`` (VIPaint); ``arr_0`` ``(N, H, W, 3)``
+    uint8 (ADM); ``data`` ``(N, 3 H W)`` uint8 with ``labels`` (downsampled ImageNet of Chrabaszcz,
+    Loshchilov and Hutter, 2017). The labels of the last kind are ILSVRC ids from 1 on; the others
+    are class indices.
+
+    Parameters
+    ----------
+    path : Path
+        The NPZ file.
+    classes : Callable[[], Sequence[int]]
+        Function that returns the class index of each ILSVRC id; called only for the last kind.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or holds arrays of other names, shapes or types.
     """
 
     def __init__(self, path: Path, classes: Callable[[], Sequence[int]]):
         self.path, self._classes = path, classes
         headers = _headers(path)
-        shapes = {name: shape for name, (shape, _) in headers.items()}
-        self._key = next((key for key in _LABELS if key in shapes), "")
+        self._key = next((key for key in _LABELS if key in headers), "")
         if not self._key:
             raise ValueError(
-                f"{path} holds the arrays {', '.join(shapes)}; needed: {', '.join(_LABELS)}"
+                f"{path} holds the arrays {', '.join(headers)}; needed: {', '.join(_LABELS)}"
             )
+        self._check(headers)
+        count = headers[self._key][0][0]
+        self.ids = tuple(f"{i:08d}" for i in range(count))
+        self.labelled = _LABELS[self._key] in headers
+
+    def _check(self, headers: Mapping[str, _Header]) -> None:
+        """Raise ValueError for images or labels of another shape or type."""
+        path, shapes = self.path, {name: shape for name, (shape, _) in headers.items()}
         shape = shapes[self._key]
         side = round((shape[-1] / 3) ** 0.5)
         fits = {
@@ -53,8 +73,8 @@ class NPZ(Source):
         labels = _LABELS[self._key]
         if labels in shapes and shapes[labels] != shape[:1]:
             raise ValueError(
-                f"the array '{labels}' in {path} has the shape {shapes[labels]} for {shape[0]} "
-                f"images"
+                f"the array '{labels}' in {path} has the shape {shapes[labels]} "
+                f"for {shape[0]} images"
             )
         wanted = ((self._key, "buif", "numbers"), (labels, "iuf", "whole numbers"))
         for name, kinds, words in wanted:
@@ -62,23 +82,25 @@ class NPZ(Source):
                 raise ValueError(
                     f"the array '{name}' in {path} holds {headers[name][1]}; give {words}"
                 )
-        self.ids = tuple(f"{i:08d}" for i in range(shape[0]))
-        self.labelled = labels in shapes
 
+    @override
     def open(self, image: str) -> Image.Image:
         return Image.fromarray(self._pixels[int(image)])
 
     def stored(self, image: str) -> bytes:
-        """Its pixels and their shape: the file may store them in other types and orders."""
+        """Return the pixels and their shape: the file may store them in other types and orders."""
         pixels = self._pixels[int(image)]
         return f"{pixels.shape}".encode() + pixels.tobytes()
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self.path), image
 
+    @override
     def where(self, image: str) -> str:
         return f"{self.path}, row {int(image)}"
 
+    @override
     def label(self, image: str) -> int:
         number = self._numbers[int(image)]
         if not np.isfinite(number) or number != np.rint(number):
@@ -91,14 +113,14 @@ class NPZ(Source):
         classes = self._classes()
         if not 1 <= label <= len(classes):
             raise ValueError(
-                f"'{self.where(image)}' has the label {label}; ILSVRC ids run from 1 to "
-                f"{len(classes)}"
+                f"'{self.where(image)}' has the label {label}; ILSVRC ids run "
+                f"from 1 to {len(classes)}"
             )
         return classes[label - 1]
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, 3)."""
+        """Return all images, uint8 ``(N, H, W, 3)``."""
         array = self._array(self._key)
         if self._key == "data":
             side = round((array.shape[1] / 3) ** 0.5)
@@ -127,8 +149,9 @@ _WANTED = "images (N, 3, H, W), arr_0 (N, H, W, 3) or data (N, 3 H W)"
 
 
 def npz(classes: Callable[[], Sequence[int]]) -> Layout:
-    """An NPZ file, or a folder that holds one; ``classes`` is called where labels are ILSVRC
-    ids.
+    """Return the layout of an NPZ file, or of a folder that holds one.
+
+    ``classes`` is called if labels are ILSVRC ids, see :class:`NPZ`.
     """
 
     def find(root: Path) -> Source | None:
@@ -138,22 +161,23 @@ def npz(classes: Callable[[], Sequence[int]]) -> Layout:
     return Layout(f"an NPZ file with {_WANTED}", find)
 
 
+def _header(member: IO[bytes]) -> _Header:
+    version, header = np.lib.format.read_magic(member), np.lib.format
+    read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return shape, dtype
+
+
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of every array, from its header, which must fit what is stored behind it."""
+    """Read shape and type of every array from its header, and compare them with its stored size."""
     headers = {}
     try:
         with zipfile.ZipFile(path) as file:
             for info in file.infolist():
                 with file.open(info) as member:
-                    version = np.lib.format.read_magic(member)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shape, _, dtype = read(member)
+                    shape, dtype = _header(member)
                 name = info.filename.removesuffix(".npy")
-                if not dtype.hasobject:  # such an array is refused when it is asked for
+                if not dtype.hasobject:  # an array of objects is refused when it is read
                     demand_array(info, math.prod(shape) * dtype.itemsize, f"the array '{name}'")
                 headers[name] = shape, dtype
     except (OSError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:

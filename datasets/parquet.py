@@ -1,6 +1,4 @@
-"""Parquet files of the Hugging Face hub: a column ``image`` of encoded files, and a column
-``label``.
-"""
+"""Read Parquet files of the Hugging Face hub with the columns ``image`` and ``label``."""
 
 from __future__ import annotations
 
@@ -11,17 +9,30 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import available_memory
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id
 
 
 class Parquet(Source):
-    """Rows of Parquet files. The id is made from the file name in ``image.path``, or else from the
-    number of the row.
+    """Rows of Parquet files.
 
-    Only names are read to list them, and one group of rows at a time for images; labels when first
-    needed.
+    The id is made from the file name in ``image.path`` or, if any row has none, from the number of
+    the row. Only the names are read to list the images. Images are read one group of rows at a
+    time, labels at first use.
+
+    Parameters
+    ----------
+    files : list[Path]
+        The Parquet files.
+    naming : Callable[[str], str]
+        Function that returns the id for a file name.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read or lacks the column ``image``, and if two rows have the same id.
     """
 
     def __init__(self, files: list[Path], naming: Naming):
@@ -41,21 +52,24 @@ class Parquet(Source):
         self._group = lru_cache(maxsize=2)(self._read_group)
         self._labels = lru_cache(maxsize=64)(self._read_labels)
 
+    @override
     def stored(self, image: str) -> bytes:
         file, group, row = self._rows[image]
         self._demand_moderate(file, group)
         return self._group(file, group)[row].as_py()["bytes"] or b""
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         file, group, row = self._rows[image]
         return str(self._paths[file]), f"{group} {row}"
 
+    @override
     def where(self, image: str) -> str:
         file, group, row = self._rows[image]
-        return f"{self._paths[file]}, group {group}, row {row}" + (
-            f" ({image})" if not image.isdigit() else ""
-        )
+        name = "" if image.isdigit() else f" ({image})"
+        return f"{self._paths[file]}, group {group}, row {row}{name}"
 
+    @override
     def label(self, image: str) -> int:
         file, group, row = self._rows[image]
         value = self._labels(file, group)[row].as_py()
@@ -66,7 +80,7 @@ class Parquet(Source):
         return value
 
     def _names(self, count: int) -> list[str]:
-        """A name for every row: its file name, or its number where any has none."""
+        """Return a name for every row: its file name, or its number if any row has no file name."""
         names: list[str | None] = []
         for file in self._files:
             if "path" in [field.name for field in file.schema_arrow.field("image").type]:
@@ -77,16 +91,14 @@ class Parquet(Source):
         return [f"{row:08d}" for row in range(count)]
 
     def _demand_moderate(self, file: int, group: int) -> None:
-        """ValueError where the group of rows, which is read whole, unpacks to more than the memory
-        that is free.
-        """
+        """Raise ValueError if a group of rows, which is read whole, exceeds the free memory."""
         there = self._files[file].metadata.row_group(group)
         columns = map(there.column, range(there.num_columns))
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes")
         if size > (free := available_memory()):
             raise ValueError(
-                f"its group of rows takes {size / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are "
-                f"free"
+                f"its group of rows takes {size / 2**30:.1f} GiB of memory, "
+                f"{free / 2**30:.1f} are free"
             )
 
     def _read_group(self, file: int, group: int) -> pa.ChunkedArray:
@@ -97,16 +109,14 @@ class Parquet(Source):
 
 
 def parquet(naming: Naming) -> Layout:
-    """A Parquet file, or a folder of them or of folders of them; of several splits, the files of
-    the validation one.
+    """Return the layout of one Parquet file, or of a folder with such files on up to three levels.
+
+    If the paths of some files contain ``val``, only these are read.
     """
 
     def find(root: Path) -> Source | None:
-        files = (
-            [root]
-            if root.suffix == ".parquet"
-            else sorted(p for g in _PLACES for p in root.glob(g))
-        )
+        below = (path for pattern in _PLACES for path in root.glob(pattern))
+        files = [root] if root.suffix == ".parquet" else sorted(below)
         files = [f for f in files if f.relative_to(root.parent).as_posix().count("val")] or files
         _demand_all(files)
         return Parquet(files, naming) if files else None
@@ -121,21 +131,21 @@ def _open(path: Path) -> pq.ParquetFile:
         raise ValueError(f"cannot read {path} as Parquet: {error}; fetch it again") from error
     names = file.schema_arrow.names
     image = file.schema_arrow.field("image").type if "image" in names else pa.null()
-    if file.metadata.num_rows > path.stat().st_size:  # of every image there is at least a byte
+    if file.metadata.num_rows > path.stat().st_size:  # every image takes at least a byte
         raise ValueError(
-            f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} bytes; fetch it "
-            f"again"
+            f"{path} claims {file.metadata.num_rows} rows in {path.stat().st_size} "
+            "bytes; fetch it again"
         )
     if not pa.types.is_struct(image) or "bytes" not in [field.name for field in image]:
         raise ValueError(
-            f"{path} needs a column 'image' with bytes and path, as on the hub; it has "
-            f"{', '.join(names)}"
+            f"{path} needs a column 'image' with bytes and path, as on the hub; "
+            f"it has {', '.join(names)}"
         )
     return file
 
 
 def _demand_all(files: Iterable[Path]) -> None:
-    """ValueError where files called ``...-00003-of-00014`` are not all there."""
+    """Raise ValueError if files named ``...-00003-of-00014`` are incomplete."""
     parts = [
         (m.group(1), int(m.group(2)), int(m.group(3))) for f in files if (m := _PART.match(f.stem))
     ]

@@ -1,4 +1,4 @@
-"""Image files of every kind as 8-bit RGB or grey, in one documented way."""
+"""Convert image files of every kind to 8-bit RGB or grey."""
 
 from __future__ import annotations
 
@@ -19,23 +19,38 @@ UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises for files that are damaged, cut short or no images."""
+"""Exceptions that Pillow raises for files that are damaged, truncated or no images."""
 
 
 def eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    """Any image as 8-bit ``RGB`` or ``L``.
+    """Convert any image to 8 bits.
 
     Grey is repeated in each channel, palettes are looked up, transparency is laid over white, CMYK
-    is converted without its colour profile, 16-bit grey is rounded to 8 bits, and of 16-bit colour
-    the upper byte is kept. Embedded profiles are ignored, as in the code of the priors. Of an
-    animation, the first frame counts. ValueError for numbers that are no grey levels of 8 or 16
-    bits.
+    is converted without its colour profile, 16-bit grey is rounded to 8 bits, and the upper byte of
+    16-bit colour is kept. Embedded profiles are ignored, as in the code of the priors. The first
+    frame of an animation is used.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        An image of any mode.
+    mode : str
+        ``RGB`` or ``L``.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The image in ``mode``.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are floating-point numbers or integers of more than 16 bits.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
-    if image.mode.startswith(
-        "I"
-    ):  # 16-bit grey, which Pillow's own conversion would clip at 255 instead of scaling
+    # 16-bit grey, which Pillow's own conversion would clip at 255 instead of scaling
+    if image.mode.startswith("I"):
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(
@@ -49,22 +64,23 @@ def eight_bit(image: Image.Image, mode: str) -> Image.Image:
 
 
 def skim(image: Image.Image) -> None:
-    """Read a whole image to learn whether that can be done; a JPEG at an eighth of its size, which
-    is much faster.
+    """Read a whole image to find out whether it can be read.
 
-    Raises what Pillow raises for a damaged file.
+    A JPEG is decoded at an eighth of its size, which is much faster. A damaged file raises one of
+    :data:`UNREADABLE`.
     """
     image.draft(image.mode, (1, 1))
     image.load()
 
 
 def is_animated(image: Image.Image) -> bool:
-    """Whether a file holds several pictures in a row; the second one of a photograph (MPO) does not
-    count.
+    """Tell whether a file holds an animation.
+
+    The second picture in a photograph (MPO) does not count.
     """
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
+        return False
     try:
-        return image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and bool(
-            getattr(image, "is_animated", False)
-        )
-    except UNREADABLE:  # of a second picture, and the first is what counts
+        return bool(getattr(image, "is_animated", False))
+    except UNREADABLE:  # the second picture is damaged, and only the first one is used
         return False

@@ -1,8 +1,8 @@
-"""Which images the papers used, with what is known of it and what is not.
+"""List the images that published papers used, and state which details the papers leave open.
 
-A protocol is a slice of the ids in their order, or one image per class. Where the authors published
-a list, give it as ``data.id_list`` beside the protocol; no list and no image is shipped.
-docs/data.md says the same in words.
+A protocol is a slice of the ordered ids, or one image per class. If the authors published a list,
+give it as ``data.id_list`` beside the protocol. No list and no image is shipped. docs/data.md
+describes the protocols.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published choice of images: ``first`` to ``last`` (excluded) of the ids, for images of the
-    kind ``data``.
+    """Choice of images in a published paper.
 
-    ``one_per_class`` keeps the first image of every class, sorted by class, before slicing;
-    ``text_order`` sorts numbers as text, 10 before 2. ``known`` is stated by a paper or its code,
-    ``unknown`` is not.
+    Parameters
+    ----------
+    data : str
+        Kind of the image set (``imagenet``, ``lsun``, ...), or ``any``.
+    first : int
+        Index of the first image.
+    last : int
+        Index after the last image.
+    known : str
+        Details that the paper or its code states.
+    unknown : str
+        Details that neither states.
+    one_per_class : bool, default False
+        Keep the first image of every class, sorted by class, before slicing.
+    text_order : bool, default False
+        Sort numbers as text (10 before 2) before slicing.
     """
 
     data: str
@@ -31,8 +43,26 @@ class Protocol:
 
 
 def choose(protocol: str, ids: Sequence[str], label: Callable[[str], int] | None) -> list[str]:
-    """The ids of a protocol of this name; ValueError where there are too few, or no labels where it
-    needs them.
+    """Choose the images of a protocol.
+
+    Parameters
+    ----------
+    protocol : str
+        Name of a protocol, one of :data:`PROTOCOLS`.
+    ids : Sequence[str]
+        Ids of all images in order.
+    label : Callable[[str], int] or None
+        Function that returns the class of an image; None if there are no labels.
+
+    Returns
+    -------
+    list[str]
+        The chosen ids.
+
+    Raises
+    ------
+    ValueError
+        If there are too few images, or no labels although the protocol needs them.
     """
     wanted = PROTOCOLS[protocol]
     if wanted.text_order:
@@ -46,14 +76,13 @@ def choose(protocol: str, ids: Sequence[str], label: Callable[[str], int] | None
     if len(ids) < wanted.last:
         raise ValueError(
             f"protocol={protocol} takes images {wanted.first} to {wanted.last - 1} of a list, but "
-            f"there are only "
-            f"{len(ids)}; known of it: {wanted.known}"
+            f"there are only {len(ids)}; known of it: {wanted.known}"
         )
     return list(ids[wanted.first : wanted.last])
 
 
 def _one_per_class(ids: Sequence[str], label: Callable[[str], int]) -> list[str]:
-    """The first id of every class, by class."""
+    """Return the first id of every class, sorted by class."""
     found: dict[int, str] = {}
     for image in ids:
         found.setdefault(label(image), image)
@@ -68,8 +97,7 @@ def _vipaint(first: int, last: int, note: str = "") -> Protocol:
         f"released code: rows {first} to {last - 1} of one NPZ file of 500 validation "
         f"images{note}; 10 draws each",
         "which 500 images: the file is not published, so this is a slice of data.root or "
-        "data.id_list; for "
-        "ImageNet-64, neither split nor images are stated",
+        "data.id_list; for ImageNet-64, neither split nor images are stated",
     )
 
 
@@ -79,8 +107,7 @@ def _vipaint_lsun(first: int, last: int) -> Protocol:
         first,
         last,
         f"released code: entries {first} to {last - 1} of a reordering of church_outdoor_val.txt, "
-        f"the validation list "
-        "of latent diffusion, which is not LSUN's own",
+        "the validation list of latent diffusion, which is not LSUN's own",
         "the reordering: it is not published, so this is a slice of data.id_list as it stands",
     )
 
@@ -100,8 +127,7 @@ PROTOCOLS: dict[str, Protocol] = {
         0,
         1000,
         "the list of RED-diff (Mardani et al. 2023), first used by DGP: of each class the "
-        "validation image with the "
-        "lowest number",
+        "validation image with the lowest number",
         "the order of the list, which matters for its first 10 and 100 lines (dgp_top10, "
         "dgp_top100): by class here",
         one_per_class=True,
@@ -131,11 +157,10 @@ PROTOCOLS: dict[str, Protocol] = {
         "celebahq",
         0,
         100,
-        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, val_shuffled.flist, by "
-        "file name as text",
+        "CoPaint (Zhang et al. 2023): the first 100 of LaMa's test images, "
+        "val_shuffled.flist, by file name as text",
         "nothing, given that file as data.id_list; its images were squashed to size, which differs "
-        "where they are no "
-        "squares",
+        "where they are no squares",
         text_order=True,
     ),
     "ffhq1k": Protocol(
@@ -143,7 +168,7 @@ PROTOCOLS: dict[str, Protocol] = {
         0,
         1000,
         "DPS (Chung et al. 2023): 1000 images of FFHQ at 256 pixels, by sorted name",
-        "the split behind them: that of the pretrained prior is not stated; here the first 1000 of "
-        "data.root",
+        "the split behind them: that of the pretrained prior is not stated; here "
+        "the first 1000 of data.root",
     ),
 }

@@ -1,6 +1,4 @@
-"""Which images of a set a study uses: lists of ids, seeded choices, and the division into
-validation and test.
-"""
+"""Choose the images of a study: lists of ids, seeded choices, validation and test parts."""
 
 from __future__ import annotations
 
@@ -16,36 +14,66 @@ _VALIDATION_SHARE = 10
 
 
 def belongs(image: str, part: str | None) -> bool:
-    """Whether an image is of this part; every image is of exactly one of ``PARTS``, and of None.
+    """Tell whether an image belongs to a part of the data set.
 
-    Its own hash decides, one in ten for validation: not a seed, nor which other images there are.
-    So settings found on validation images are never tested on them, whatever list, subset or copy
-    of the data either study uses.
+    The hash of the id decides: one in ten images is for validation. The part depends neither on a
+    seed nor on the other images, so settings tuned on validation images are never tested on them,
+    whatever list, subset or copy of the data a study uses.
+
+    Parameters
+    ----------
+    image : str
+        Id of the image.
+    part : str or None
+        One of :data:`PARTS`; every image belongs to exactly one of them, and to None.
+
+    Returns
+    -------
+    bool
+        True if the image belongs to ``part``.
     """
     return part is None or PARTS[_hash(f"part\n{image}") % _VALIDATION_SHARE != 0] == part
 
 
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
-    """The ids in an order that depends on the seed and on each id alone, so smaller choices lie
-    within larger ones.
+    """Return the ids in an order that depends only on the seed and on each id.
+
+    Smaller choices therefore lie within larger ones.
     """
     return sorted(ids, key=lambda image: (_hash(f"{seed}\n{image}"), image))
 
 
 def read_list(path: Path, known: Collection[str], naming: Naming) -> list[str]:
-    """The ids in a text file, one per line, in its order; empty lines and lines from ``#`` on do
-    not count.
+    """Read a list of ids from a text file.
 
-    A line may be an id or a file name, as in the lists that authors publish, and may go on with
-    more words, such as a label, which are not read. A byte order mark does not count; letters with
-    accents may be composed or not, and endings in any case. Raises ValueError naming the line for
-    an id that is unknown or there twice.
+    A line holds an id or a file name, as in lists that authors publish. Further words in the line,
+    such as a label, are ignored, and so are empty lines, lines that start with ``#``, and a byte
+    order mark. Accented letters may be composed or decomposed; the case of endings does not matter.
+
+    Parameters
+    ----------
+    path : Path
+        The text file.
+    known : Collection[str]
+        All valid ids.
+    naming : Callable[[str], str]
+        Function that returns the id for a file name.
+
+    Returns
+    -------
+    list[str]
+        The ids in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, and, with the number of the line, for an unknown or repeated id.
     """
     try:
         lines = read_text(path.expanduser()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the list of ids '{path}': {error}") from error
-    found: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     alike: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -63,16 +91,16 @@ def read_list(path: Path, known: Collection[str], naming: Naming) -> list[str]:
             raise ValueError(
                 f"{path}, line {number}: there is no image '{text}'; give one id per line"
             )
-        if image in found:
+        if image in line_of:
             raise ValueError(
-                f"{path}, line {number}: the image '{image}' is in line {found[image]} already"
+                f"{path}, line {number}: the image '{image}' is in line {line_of[image]} already"
             )
-        found[image] = number
-    return list(found)
+        line_of[image] = number
+    return list(line_of)
 
 
 def _by_sight(known: Collection[str]) -> dict[str, list[str]]:
-    """The ids by the names that a person sees."""
+    """Group the ids by names that look alike."""
     names: dict[str, list[str]] = {}
     for image in known:
         names.setdefault(as_seen(image), []).append(image)

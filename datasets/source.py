@@ -1,6 +1,4 @@
-"""Where the images of a data set lie: one source per layout, found on disk and read one image at a
-time.
-"""
+"""Find the images of a data set on disk and read them one at a time, with one source per layout."""
 
 from __future__ import annotations
 
@@ -14,33 +12,24 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from PIL import Image
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import demand_moderate
 from posterior_bench.datasets.pixels import EXTENSIONS
 
 Naming = Callable[[str], str]
-"""From the name of a file in its layout to the id of its image."""
+"""Function that returns the id of an image for the name of its file."""
 
 Labels = Mapping[str, int] | Callable[[], Mapping[str, int]]
 
 LeftOut = Counter[str]
-"""How many files were left out, by reason: an ending, or words such as ``broken link``."""
+"""Number of files that are not read, by reason: an ending, or words such as ``broken link``."""
 
 _SYSTEM = {
-    *(
-        "@eadir",
-        "@__thumb",
-        "__macosx",
-        "thumbs.db",
-        "desktop.ini",
-        "#recycle",
-        "@recycle",
-        "$recycle.bin",
-    ),
-    *("lost+found", "system volume information"),
+    *("@eadir", "@__thumb", "__macosx", "thumbs.db", "desktop.ini"),
+    *("#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information"),
 }
-"""Files and folders that storage boxes and operating systems put beside pictures: thumbnails and
-bins."""
+"""Thumbnails and bins that storage devices and operating systems put beside pictures."""
 
 _SEVERAL = {
     "broken link": "broken links",
@@ -54,9 +43,16 @@ _SEVERAL = {
 
 
 class Source:
-    """The images of one layout: ``ids`` in string order, and whether they carry class labels.
+    """Base class of the images of one layout.
 
-    ``left_out`` counts the files that lie beside the images and are not read.
+    Attributes
+    ----------
+    ids : Sequence[str]
+        Ids of all images in string order.
+    labelled : bool
+        True if the images have class labels.
+    left_out : Mapping[str, int]
+        Number of files beside the images that are not read, by reason.
     """
 
     ids: Sequence[str]
@@ -64,44 +60,65 @@ class Source:
     left_out: Mapping[str, int] = MappingProxyType({})
 
     def open(self, image: str) -> Image.Image:
-        """The image, not yet decoded where its format allows; OSError or ValueError for one that
-        cannot be read.
+        """Open an image; it is decoded later if its format allows.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the image cannot be read.
         """
         return Image.open(io.BytesIO(self.stored(image)))
 
     def head(self, image: str) -> Image.Image:
-        """The image to look at its size and tags, without reading more than that where it is
-        possible.
+        """Open an image to look at its size and tags.
+
+        No more than these is read where that is possible.
         """
         return self.open(image)
 
     def stored(self, image: str) -> bytes:
-        """What is stored of the image: its encoded file, or its pixels; OSError or ValueError as
-        for :meth:`open`.
+        """Return the stored bytes of an image: its encoded file, or its pixels.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the image cannot be read.
         """
         raise NotImplementedError
 
     def file(self, image: str) -> tuple[str, str]:
-        """The path of the file that holds it, and its place within; empty where it is the whole
-        file.
+        """Return the path of the file that holds an image, and the member within it.
+
+        The member is empty if the image is the whole file.
         """
         raise NotImplementedError
 
     def where(self, image: str) -> str:
-        """Where it lies, for messages."""
+        """Return the place of an image for messages."""
         raise NotImplementedError
 
     def label(self, image: str) -> int:
-        """The class of a labelled image; ValueError where it is missing or no number."""
+        """Return the class of a labelled image.
+
+        Raises
+        ------
+        ValueError
+            If the label is missing or no whole number.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to lay out files: what it looks for, in words, and how to find it.
+    """Way in which the files of a data set are arranged.
 
-    ``find`` gives None where a folder holds no such thing, and raises ValueError where it does but
-    is incomplete.
+    Parameters
+    ----------
+    wanted : str
+        Description of the files, for messages.
+    find : Callable[[Path], Source | None]
+        Function that finds the images below a root. It returns None if the root does not have this
+        layout, and raises ValueError if it has but is incomplete.
     """
 
     wanted: str
@@ -109,10 +126,19 @@ class Layout:
 
 
 class Files(Source):
-    """Loose image files. ``paths`` has the path below ``root`` of every id.
+    """Single image files.
 
-    ``labels`` has the class of every id, or is called for it when a label is first wanted; None:
-    there are none.
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    paths : Mapping[str, str]
+        Path below ``root`` for every id.
+    labels : Mapping or Callable or None, default None
+        Class for every id, or a function that returns this mapping and is called at first use; None
+        = no labels.
+    left_out : Counter or None, default None
+        Number of files that are not read, by reason.
     """
 
     def __init__(
@@ -122,28 +148,33 @@ class Files(Source):
         labels: Labels | None = None,
         left_out: LeftOut | None = None,
     ):
-        self.root, self.paths, self._given = root, paths, labels
+        self.root, self.paths, self._source_of_labels = root, paths, labels
         self.left_out = left_out or {}
-        self._folder = f"{root}/"  # to join a Path takes as long as to open a file
+        self._folder = f"{root}/"  # joining a Path takes as long as opening a file
         self.ids = tuple(sorted(paths))
         self.labelled = labels is not None
 
+    @override
     def stored(self, image: str) -> bytes:
-        # read at once: a file that stays open until it is decoded would be one too many in a large
-        # batch
+        # read the whole file at once: files that stay open until they are decoded would exceed the
+        # limit on open files in a large batch
         with open(self._folder + self.paths[image], "rb", buffering=0) as file:
             demand_moderate(os.fstat(file.fileno()).st_size, "it")
             return file.read()
 
+    @override
     def head(self, image: str) -> Image.Image:
         return Image.open(self._folder + self.paths[image])
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return self._folder + self.paths[image], ""
 
+    @override
     def where(self, image: str) -> str:
         return str(self.root / self.paths[image])
 
+    @override
     def label(self, image: str) -> int:
         try:
             return self._labels[image]
@@ -152,15 +183,34 @@ class Files(Source):
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        return self._given() if callable(self._given) else self._given or {}
+        labels = self._source_of_labels
+        return labels() if callable(labels) else labels or {}
 
 
 def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iterator[str]:
-    """POSIX paths of all image files below ``root``, or unless ``deep`` of those directly in it.
+    """List the image files below a folder.
 
-    Hidden files and folders and those of :data:`_SYSTEM` are left out, links to folders are not
-    followed; ``left_out`` counts them and all other files. Only the folders are read, not the
-    files. ValueError for one that cannot be.
+    Hidden files and folders and the names in :data:`_SYSTEM` are left out; links to folders are not
+    followed. Only folders are read, not files.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    left_out : Counter or None, default None
+        Counts all other files, by reason.
+    deep : bool, default True
+        False lists only files directly in ``root``.
+
+    Yields
+    ------
+    str
+        POSIX path relative to ``root``.
+
+    Raises
+    ------
+    ValueError
+        If a folder cannot be read.
     """
     counts = Counter[str]() if left_out is None else left_out
     folders = [""]
@@ -187,8 +237,9 @@ def walk(root: Path, left_out: LeftOut | None = None, deep: bool = True) -> Iter
 
 
 def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> list[str]:
-    """The image files below ``root`` whose name without folders and ending fits; none where there
-    is no such folder.
+    """List the image files below ``root`` whose name without folders and ending fits.
+
+    The list is empty if there is no such folder.
     """
     names = list(walk(root, left_out)) if root.is_dir() else []
     found = [name for name in names if fits(stem(name))]
@@ -198,8 +249,12 @@ def walk_named(root: Path, fits: Callable[[str], bool], left_out: LeftOut) -> li
 
 
 def why_left_out(name: str) -> str | None:
-    """Why a file or folder of this name holds no image of the user's; None where it may, '' where
-    nobody asks.
+    """Tell why a file or folder of this name is left out.
+
+    Returns
+    -------
+    str or None
+        The reason; None if the file may hold an image; an empty string if the user need not know.
     """
     if name.lower() in (*_SYSTEM, ".thumbnails"):
         return name
@@ -207,15 +262,13 @@ def why_left_out(name: str) -> str | None:
         return "hidden image" if is_image(name) else ""
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes that are no text in UTF-8, as every id must be
+    except UnicodeEncodeError:  # every id must be text in UTF-8
         return "name that is not UTF-8"
     return None
 
 
 def _why_not_read(entry: os.DirEntry[str]) -> str | None:
-    """Why an entry of a folder is neither a folder to go into nor an image; None where it is
-    one.
-    """
+    """Tell why an entry is neither a folder to enter nor an image; None if it is one of them."""
     try:
         if entry.is_dir(follow_symlinks=False):
             return None
@@ -223,14 +276,27 @@ def _why_not_read(entry: os.DirEntry[str]) -> str | None:
             return "link to a folder"
         if not entry.is_file():
             return "broken link" if entry.is_symlink() else "special file"
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link that points to itself
         return "broken link"
     return None if is_image(entry.name) else _ending_of(entry.name)
 
 
 def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = ()) -> list[str]:
-    """The names of the images in an archive; ``left_out`` counts the others but those that end like
-    ``beside``.
+    """List the images in an archive.
+
+    Parameters
+    ----------
+    names : Iterable[str]
+        Names of all members.
+    left_out : Counter
+        Counts the other members, by reason.
+    beside : tuple[str, ...], default ()
+        Endings of members that are not counted, such as labels.
+
+    Returns
+    -------
+    list[str]
+        Names of the images.
     """
     found = []
     for name in names:
@@ -245,8 +311,9 @@ def members(names: Iterable[str], left_out: LeftOut, beside: tuple[str, ...] = (
 
 
 def in_words(left_out: Mapping[str, int]) -> str:
-    """``3 .heic, 2 broken links, 1 link to a folder``: what was left out, the most frequent
-    first.
+    """List the left-out files, the most frequent first.
+
+    An example is ``3 .heic, 2 broken links, 1 link to a folder``.
     """
     counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(
@@ -259,12 +326,18 @@ def _ending_of(name: str) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is called like an image."""
+    """Tell whether a file name ends like an image."""
     return name.lower().endswith(EXTENSIONS)
 
 
 def by_id(names: Iterable[str], naming: Naming) -> dict[str, str]:
-    """The names behind their ids; ValueError where two would share one."""
+    """Map ids to file names.
+
+    Raises
+    ------
+    ValueError
+        If two names have the same id.
+    """
     found: dict[str, str] = {}
     for name in names:
         image = naming(name)
@@ -278,20 +351,24 @@ def by_id(names: Iterable[str], naming: Naming) -> dict[str, str]:
 
 
 def stem(name: str) -> str:
-    """A file's name without folders and ending."""
+    """Return a file's name without folders and ending."""
     return PurePosixPath(name).stem
 
 
 def only_file(root: Path, pattern: str) -> Path | None:
-    """``root`` itself, or the one file directly in it, that matches; ValueError where there are
-    several.
+    """Return ``root`` itself, or the only file directly in it, that matches the pattern; else None.
+
+    Raises
+    ------
+    ValueError
+        If several files match.
     """
     if root.is_file():
         return root if root.match(pattern) else None
     found = sorted(root.glob(pattern))
     if len(found) > 1:
         raise ValueError(
-            f"'{root}' holds {', '.join(path.name for path in found)}; set data.root to one of "
-            f"these files"
+            f"'{root}' holds {', '.join(path.name for path in found)}; "
+            "set data.root to one of these files"
         )
     return found[0] if found else None

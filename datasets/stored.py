@@ -1,4 +1,4 @@
-"""Image sets that lie on disk: what all layouts have in common."""
+"""Read image sets from disk: the common part of all layouts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.datasets.base import Frame, ImageSet
 from posterior_bench.datasets.contents import content_hash, stored_hashes
@@ -29,48 +30,62 @@ _TRAINING, _HELD_OUT = ("train", "training"), ("val", "validation", "valid", "te
 
 @dataclass
 class Stored(ImageSet):
-    """Image files of one layout, cropped and resized to one size, and the ids a study uses of them.
+    """Base class of image sets on disk.
 
-    Ids are in string order. ``name`` is a hash of the ids in use, so noise and masks stay the same
-    when the files move or come in another layout. A subclass names its layouts; see docs/data.md
-    for them, for the crops, and for how files that are not 8-bit RGB are read.
+    Images of one layout are cropped and resized to one size. A subclass sets ``kind`` and ``what``
+    and names its layouts in :meth:`layouts`. Ids are in string order. The name is a hash of the ids
+    in use, so noise and masks stay the same when the files move or change their layout.
+    docs/data.md describes the layouts, the crops, and how files that are not 8-bit RGB are read.
 
     Parameters
     ----------
     root : str
         The folder or file that holds the images.
     layout : str, default 'auto'
-        ``auto`` or the name of a layout.
+        Name of a layout; ``auto`` takes the first layout that fits.
     size : int, default 256
-        Both sides of the images, in pixels.
+        Both sides of the images in pixels.
     mode : str, default 'rgb'
-        ``rgb`` (3, size, size) or ``grey`` (1, size, size; luma of ITU-R 601).
+        ``rgb`` gives ``(3, size, size)``; ``grey`` gives ``(1, size, size)``, the luma of ITU-R
+        601.
     crop : str, default 'guided'
         ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
     part : str | None, default None
-        ``validation`` (a tenth of all) or ``test`` (the others); an image belongs to one of
-        them by its id alone, so no two settings mix them; None is both.
+        ``validation`` (a tenth of all images), ``test`` (the others) or None (all). The id alone
+        decides to which part an image belongs, so other settings never mix the parts.
     id_list : str | None, default None
-        A text file with one id per line, taken in its order.
+        A text file with one id per line; the images are used in this order.
     subset : int | None, default None
-        How many images to choose at random, None is all.
+        Number of images to choose at random; None = all.
     subset_seed : int, default 0
-        Seed of that choice.
+        Seed of the random choice.
     protocol : str | None, default None
-        A published choice of images, see datasets/protocols.py. They apply in this order.
+        Images of a published paper, see datasets/protocols.py. ``part``, ``id_list``, ``subset``
+        and ``protocol`` apply in this order.
 
-    Notes
-    -----
-    Raises FileNotFoundError for a missing root; ValueError, in one line, where no layout fits or
-    files are missing, for unknown settings and ids, and, naming the file, for an image or label
-    that cannot be read.
+    Attributes
+    ----------
+    kind : str
+        Name of the data set, which is part of ``name``.
+    what : str
+        Description of the images, for messages.
+    classes : int
+        Number of classes; 0 if the images have no labels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the root is missing.
+    ValueError
+        If no layout fits, if files are missing, for unknown settings and ids, and for an image or
+        label that cannot be read. The message is one line and names the file.
     """
 
     kind: ClassVar[str]
     what: ClassVar[str]
     classes: ClassVar[int] = 0
     upright: ClassVar[bool] = False
-    """Whether EXIF tags turn the images. The code of the published priors ignores them."""
+    """Turn the images according to their EXIF tags. The code of published priors ignores them."""
 
     root: str
     layout: str = "auto"
@@ -84,11 +99,11 @@ class Stored(ImageSet):
     protocol: str | None = None
 
     def layouts(self) -> dict[str, Layout]:
-        """By name, in the order in which ``auto`` looks for them."""
+        """Return the layouts by name, in the order in which ``auto`` tries them."""
         raise NotImplementedError
 
     def id_of(self, name: str) -> str:
-        """The id of a file, whatever a layout or a published list calls it."""
+        """Return the id of an image from its file name in a layout or in a published list."""
         return name
 
     def __post_init__(self) -> None:
@@ -99,11 +114,8 @@ class Stored(ImageSet):
         if self.part is not None:
             _one_of("part", self.part, PARTS)
         if self.protocol is not None:
-            _one_of(
-                "protocol",
-                self.protocol,
-                [name for name, p in PROTOCOLS.items() if p.data in (self.kind, "any")],
-            )
+            suitable = [name for name, p in PROTOCOLS.items() if p.data in (self.kind, "any")]
+            _one_of("protocol", self.protocol, suitable)
         self._frames: dict[str, Frame] = {}
         self._animated: set[str] = set()
         self._source = self._find()
@@ -111,25 +123,29 @@ class Stored(ImageSet):
         self.shape = (len(MODES[self.mode]), self.size, self.size)
         self.num_classes = self.classes if self._source.labelled else 0
         self.ids = self._choose()
-        self.name = (
-            f"{self.kind}:{hashlib.sha256(chr(10).join(self.ids).encode()).hexdigest()[:12]}"
-        )
+        digest = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        self.name = f"{self.kind}:{digest[:12]}"
 
     @property
+    @override
     def known(self) -> Collection[str]:
         return self._known
 
+    @override
     def images(self, ids: Sequence[str]) -> Tensor:
         return torch.stack([torch.from_numpy(self._load(name)) for name in ids])
 
+    @override
     def labels(self, ids: Sequence[str]) -> Tensor | None:
         if not self.num_classes:
             return None
         return torch.tensor([self._label(name) for name in ids], dtype=torch.int64)
 
     def content(self, ids: Sequence[str]) -> list[str]:
-        """A hash of the bytes of every image's file, or of its part of a larger one, with its
-        label.
+        """Hash the stored bytes of images, with their labels.
+
+        See :meth:`ImageSet.content`. The bytes are those of the file, or of the image's part of a
+        larger file.
         """
         hashes = []
         for name in ids:
@@ -142,20 +158,19 @@ class Stored(ImageSet):
             ) from error
         if self.upright:
             turns = {name: self._turn(name) for name in ids}
-            # the bytes of a file with a tag once meant the picture as it is stored
+            # earlier versions ignored the tag: the same file must not keep its old hash
             hashes = [
-                found
-                if turns[name] == UPRIGHT
-                else content_hash(found, f"orientation {turns[name]}")
-                for found, name in zip(hashes, ids, strict=True)
+                old if turns[name] == UPRIGHT else content_hash(old, f"orientation {turns[name]}")
+                for old, name in zip(hashes, ids, strict=True)
             ]
         if not self.num_classes:
             return hashes
         return [
-            content_hash(found, str(self._label(name)))
-            for found, name in zip(hashes, ids, strict=True)
+            content_hash(image, str(self._label(name)))
+            for image, name in zip(hashes, ids, strict=True)
         ]
 
+    @override
     def check(self, ids: Sequence[str]) -> list[str]:
         problems = []
         for name in ids:
@@ -174,6 +189,7 @@ class Stored(ImageSet):
                 problems.append(str(error))
         return problems
 
+    @override
     def frame(self, image: str) -> Frame | None:
         self._demand(image)
         if image not in self._frames:
@@ -182,11 +198,12 @@ class Stored(ImageSet):
                     turn = turn_of(file) if self.upright else UPRIGHT
                     stored = file.height, file.width
             except UNREADABLE:
-                return None  # whoever reads it says so
+                return None  # reading the image will raise the error
             seen = turned_size(stored, turn)
             self._frames[image] = Frame(seen, stored, *places(self.crop, *seen, self.size), turn)
         return self._frames[image]
 
+    @override
     def notes(self) -> list[str]:
         notes = []
         if self._source.left_out:
@@ -195,29 +212,25 @@ class Stored(ImageSet):
             )
         if beside := self._held_out():
             notes.append(
-                f"{self.root}: '{beside}' lies beside this folder, which is called like training "
-                f"images"
+                f"{self.root}: '{beside}' lies beside this folder, which is "
+                "named like training images"
             )
         if self._animated:
             first = self._source.where(min(self._animated))
-            notes.append(
-                f"{first}: of this animation the first picture is used"
-                + _others(len(self._animated))
-            )
+            others = _others(len(self._animated))
+            notes.append(f"{first}: of this animation the first picture is used{others}")
         return notes
 
     def _left_out(self) -> str:
         words = in_words(self._source.left_out)
-        links = "link to a folder" in self._source.left_out
-        return words + (
-            " (links to folders are not followed; copy such a folder, or set data.root)"
-            if links
-            else ""
-        )
+        if "link to a folder" not in self._source.left_out:
+            return words
+        return f"{words} (links to folders are not followed; copy such a folder, or set data.root)"
 
     def _held_out(self) -> str:
-        """The name of a folder with validation images beside the root, if the root is called like
-        training ones.
+        """Return the name of a folder with held-out images beside a root with training images.
+
+        It is empty if there is none.
         """
         root = Path(self.root).expanduser().absolute()
         if root.name.lower() not in _TRAINING or not root.is_dir():
@@ -229,20 +242,17 @@ class Stored(ImageSet):
             return turn_of(file)
 
     def _find(self) -> Source:
-        """The images below the root."""
+        """Find the images below the root."""
         root, layouts = Path(self.root).expanduser(), self.layouts()
         if self.layout != "auto":
             _one_of("layout", self.layout, ["auto", *layouts])
             layouts = {self.layout: layouts[self.layout]}
         if not _is_there(root):
-            elsewhere = (
-                ""
-                if self.kind == "folder"
-                else " (docs/downloads.md says where they are published)"
+            text = f"there is no folder '{root}'; set data.root to the {self.what}"
+            published = (
+                "" if self.kind == "folder" else " (docs/downloads.md lists where to get them)"
             )
-            raise FileNotFoundError(
-                f"there is no folder '{root}'; set data.root to the {self.what}{elsewhere}"
-            )
+            raise FileNotFoundError(text + published)
         others: LeftOut = Counter()
         for layout in layouts.values():
             source = layout.find(root)
@@ -254,7 +264,7 @@ class Stored(ImageSet):
         raise ValueError(f"'{root}' holds no {self.what}; looked for {looked}{there}")
 
     def _choose(self) -> tuple[str, ...]:
-        """The ids in use."""
+        """Choose the ids in use."""
         ids = [i for i in self._source.ids if belongs(i, self.part)]
         if self.id_list is not None:
             listed = read_list(Path(self.id_list), self._known, self.id_of)
@@ -262,8 +272,8 @@ class Stored(ImageSet):
         if self.subset is not None:
             if not 0 < self.subset <= len(ids):
                 raise ValueError(
-                    f"subset={self.subset}: choose from 1 to {len(ids)} images, as many as there "
-                    f"are"
+                    f"subset={self.subset}: choose from 1 to {len(ids)} images, "
+                    "as many as there are"
                 )
             ids = shuffled(ids, self.subset_seed)[: self.subset]
         if self.protocol is not None:
@@ -279,7 +289,7 @@ class Stored(ImageSet):
             raise ValueError(f"there is no image '{name}' in {self.root}")
 
     def _load(self, name: str) -> NDArray[np.float32]:
-        """One image, float32 ``(C, size, size)`` in [-1, 1]."""
+        """Load one image, float32 ``(C, size, size)`` in [-1, 1]."""
         self._demand(name)
         try:
             with self._source.open(name) as file:

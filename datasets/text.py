@@ -1,6 +1,4 @@
-"""Text files and names as a person sees them: without byte order marks, whatever form their letters
-are stored in.
-"""
+"""Read text files and file names regardless of their Unicode encoding."""
 
 from __future__ import annotations
 
@@ -19,22 +17,36 @@ _MARKS = (
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file: UTF-8, or what its byte order mark says, which is no part of the text.
+    """Decode the content of a text file.
 
-    Raises UnicodeDecodeError, a ValueError, for other content.
+    The encoding is UTF-8 unless a byte order mark says otherwise. The mark is removed.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If the content is no text. It is a ``ValueError``.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, see :func:`decoded`; OSError for one that cannot be read."""
+    """Read a text file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    UnicodeDecodeError
+        If the content is no text, see :func:`decoded`.
+    """
     return decoded(path.read_bytes())
 
 
 def as_seen(name: str) -> str:
-    """A file's name in composed letters (NFC), its ending in small ones: names that look alike are
-    equal.
+    """Return a file name with composed letters (NFC) and its ending in lower case.
+
+    Names that look alike become equal.
     """
     stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{ending.lower()}"

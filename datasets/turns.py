@@ -1,4 +1,4 @@
-"""EXIF orientation: how a camera was held, and what makes its picture upright."""
+"""Turn photographs upright according to their EXIF orientation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ UPRIGHT = 1
 
 
 def turn_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image that is opened and not yet decoded, 1 to 8; 1 where it has
-    none.
+    """Return the EXIF orientation of an image that is opened but not yet decoded.
 
-    TIFF files count as upright: Pillow turns them itself.
+    Returns
+    -------
+    int
+        1 to 8; 1 = upright. An image without orientation is upright, and so is a TIFF file, which
+        Pillow turns itself.
     """
     # where a PNG file has its tag behind the pixels, Pillow would decode them to look for it
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
@@ -36,12 +39,12 @@ def turn_of(image: Image.Image) -> int:
 
 
 def turned_image(image: Image.Image, turn: int) -> Image.Image:
-    """The image upright."""
+    """Turn an image upright."""
     return image if turn == UPRIGHT else image.transpose(_OPERATIONS[turn])
 
 
 def turned_plane(plane: NDArray[Any], turn: int) -> NDArray[Any]:
-    """``(H, W)`` values as the file holds them, upright."""
+    """Turn values ``(H, W)`` upright that lie as the file stores them."""
     if turn in (5, 6, 7, 8):
         plane = plane.T
     if turn in (3, 4, 7, 8):
@@ -50,5 +53,5 @@ def turned_plane(plane: NDArray[Any], turn: int) -> NDArray[Any]:
 
 
 def turned_size(size: tuple[int, int], turn: int) -> tuple[int, int]:
-    """Height and width of an image, upright."""
+    """Return height and width of an image after turning it upright."""
     return size[::-1] if turn in (5, 6, 7, 8) else size

@@ -1,6 +1,4 @@
-"""Webdataset shards: tar files in which the files of one sample follow each other and share a
-key.
-"""
+"""Read webdataset shards: tar files in which the files of one sample share a key."""
 
 from __future__ import annotations
 
@@ -9,6 +7,8 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from typing_extensions import override
 
 from posterior_bench.datasets.limits import LARGEST, demand_moderate
 from posterior_bench.datasets.source import Layout, Naming, Source, by_id, members, stem
@@ -21,7 +21,7 @@ _SIDECAR = 2**24
 
 @dataclass(frozen=True)
 class _Member:
-    """A file within a shard: its place there."""
+    """File in a shard and its position there."""
 
     shard: Path
     name: str
@@ -39,11 +39,23 @@ class _Member:
 
 
 class Shards(Source):
-    """Images of tar shards: ``<key>.jpg`` with ``<key>.cls``, a number, or ``<key>.json`` with
-    ``label`` or ``cls``.
+    """Images in tar shards.
 
-    Only headers are read to list them. Ids are made from the keys and sorted; the order of the
-    shards does not matter.
+    A sample is ``<key>.jpg`` (or another image) with ``<key>.cls``, which holds a number, or
+    ``<key>.json`` with ``label`` or ``cls``. Only the headers are read to list the images. Ids are
+    made from the keys and sorted, so the order of the shards does not matter.
+
+    Parameters
+    ----------
+    shards : list[Path]
+        The tar files.
+    naming : Callable[[str], str]
+        Function that returns the id for a file name.
+
+    Raises
+    ------
+    ValueError
+        If a shard cannot be read, and if two file names have the same id.
     """
 
     def __init__(self, shards: list[Path], naming: Naming):
@@ -65,15 +77,19 @@ class Shards(Source):
         self.ids = tuple(sorted(names))
         self.labelled = bool(self._keyed)
 
+    @override
     def stored(self, image: str) -> bytes:
         return self._images[image].read()
 
+    @override
     def file(self, image: str) -> tuple[str, str]:
         return str(self._images[image].shard), self._images[image].name
 
+    @override
     def where(self, image: str) -> str:
         return f"{self._images[image].shard}/{self._images[image].name}"
 
+    @override
     def label(self, image: str) -> int:
         key = self.where(image).rpartition(".")[0]
         try:
@@ -95,12 +111,13 @@ class Shards(Source):
 
 
 def webdataset(naming: Naming) -> Layout:
-    """One tar file, or a folder of them; of several splits, the files that say ``val``."""
+    """Return the layout of one tar file or of a folder of tar files.
+
+    If the names of some files contain ``val``, only these are read.
+    """
 
     def find(root: Path) -> Source | None:
-        shards = (
-            [root] if root.suffix == ".tar" else sorted(root.glob("*.tar")) if root.is_dir() else []
-        )
+        shards = [root] if root.suffix == ".tar" else sorted(root.glob("*.tar"))
         shards = [s for s in shards if "val" in stem(s.name).lower()] or shards
         return Shards(shards, naming) if shards else None
 
@@ -108,7 +125,7 @@ def webdataset(naming: Naming) -> Layout:
 
 
 def _members(shard: Path) -> list[_Member]:
-    """The files of a shard."""
+    """List the files in a shard."""
     try:
         with tarfile.open(shard, "r:") as tar:
             return [_Member(shard, m.name, m.offset_data, m.size) for m in tar if m.isfile()]

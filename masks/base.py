@@ -1,4 +1,8 @@
-"""Mask generators: geometry from a random generator, True = observed."""
+"""Define the interface of mask generators.
+
+A mask is a boolean array of the size of an image; True marks an observed pixel. Generators draw the
+geometry from a NumPy random generator or read it from files.
+"""
 
 from __future__ import annotations
 
@@ -10,59 +14,156 @@ from numpy.typing import NDArray
 
 
 class Frame(Protocol):
-    """How a photograph became an image: what :class:`datasets.base.Frame` says."""
+    """Relation between a photograph and the image that was made of it.
+
+    This protocol lists the part of :class:`datasets.base.Frame` that masks use, because this
+    package imports nothing of ``datasets``.
+    """
 
     @property
     def seen(self) -> tuple[int, int]:
-        """Height and width of the photograph as a person sees it."""
+        """Return height and width of the photograph in pixels, as a person sees it."""
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Height and width in its file; they are the other way round where the camera was held
-        upright.
+        """Return height and width in pixels as the file stores them.
+
+        They are swapped relative to ``seen`` where the camera was held upright.
         """
 
     def carry(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """Turn, crop and resize a plane of either size as the photograph was, to the nearest
-        pixels.
+        """Turn, crop and resize a plane in the same way as the photograph.
+
+        Parameters
+        ----------
+        plane : NDArray
+            Values ``(H, W)``; the size is ``seen`` or ``stored``.
+
+        Returns
+        -------
+        NDArray
+            Values at the size of the image. Each pixel has the value of the nearest pixel of
+            ``plane``.
         """
 
 
 class Pictures(Protocol):
-    """The photographs that masks may have been drawn on: an image set."""
+    """Image set whose photographs masks may have been drawn on."""
 
     def frame(self, image: str, /) -> Frame | None:
-        """That of one image; None where it was not made of a photograph."""
+        """Return the frame of one image, or None if it was not made of a photograph."""
 
 
 class MaskGenerator:
-    """One family of masks; parameters are dataclass fields of the subclass.
+    """Base class of all masks.
 
-    Most masks are drawn, and :meth:`generate` is all they need. Masks that belong to images, such
-    as those read from files, override :meth:`for_image` and :meth:`content` too.
+    A subclass is a dataclass whose fields are its settings. Most masks are drawn at random, and for
+    these :meth:`generate` is all a subclass has to write. Masks that belong to images, such as
+    masks from files, also override :meth:`for_image` and :meth:`content`.
+
+    Notes
+    -----
+    The benchmark builds one generator per cell. It calls :meth:`beside` once with the image set,
+    then :meth:`for_image` for each image, then :meth:`generate` on the result. Randomness may come
+    from the argument ``rng`` only, so that a mask depends on the study seed and the image alone.
+
+    Examples
+    --------
+    A mask that hides the lower part of every image:
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> @dataclass(frozen=True)
+    ... class Lower(MaskGenerator):
+    ...     share: float = 0.5
+    ...
+    ...     def generate(self, rng, height, width):
+    ...         observed = np.ones((height, width), dtype=bool)
+    ...         observed[height - round(self.share * height) :] = False
+    ...         return observed
+    >>> Lower(0.25).generate(np.random.default_rng(0), 4, 2).sum()
+    np.int64(6)
     """
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """One mask: bool ``(height, width)``, True = observed. The same generator state gives the
-        same mask.
+        """Draw one mask.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness. The same state gives the same mask.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+
+        Returns
+        -------
+        numpy.ndarray
+            bool ``(height, width)``; True = observed.
+
+        Raises
+        ------
+        ValueError
+            If the settings allow no mask of this size.
         """
         raise NotImplementedError
 
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
-        """The generator for the image with this id, number ``index`` (from 0) of its image set."""
+        """Return the generator for one image.
+
+        Parameters
+        ----------
+        image_id : str
+            Id of the image in its image set.
+        index : int
+            Position of the image in its image set, counted from 0.
+
+        Returns
+        -------
+        MaskGenerator
+            A generator whose :meth:`generate` gives the mask of this image. The default is
+            ``self``: drawn masks do not depend on the image.
+        """
         return self
 
     def beside(self, pictures: Pictures) -> MaskGenerator:
-        """The generator for the images of this set; those that read files learn what became of the
-        photographs.
+        """Return the generator for the images of one image set.
+
+        Parameters
+        ----------
+        pictures : Pictures
+            The image set. Masks from files ask it how each photograph was turned, cropped and
+            resized.
+
+        Returns
+        -------
+        MaskGenerator
+            The default is ``self``: drawn masks do not depend on the image set.
         """
         return self
 
     def content(self, ids: Sequence[str], height: int, width: int) -> str | None:
-        """sha256 of the masks that are read for the first ``ids`` of an image set, None where masks
-        are drawn.
+        """Hash the masks that are read from files.
 
-        Raises ValueError, with the id and the file, for an image whose mask is missing or cannot be
-        used.
+        Parameters
+        ----------
+        ids : Sequence[str]
+            Ids of the first images of the image set, in order.
+        height : int
+            Height of the images in pixels.
+        width : int
+            Width of the images in pixels.
+
+        Returns
+        -------
+        str or None
+            SHA-256 of all masks as 64 hexadecimal digits; None if masks are drawn.
+
+        Raises
+        ------
+        ValueError
+            If the mask of an image is missing or unusable. The message names the image and the
+            file.
         """
         return None

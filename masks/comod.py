@@ -1,4 +1,4 @@
-"""CoModGAN masks: many boxes and brush strokes, redrawn until the hole has the size asked for."""
+"""Draw CoModGAN masks: many boxes and brush strokes, until the hole has the requested size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.rejection import check_range, until_within
@@ -17,23 +18,29 @@ _BRUSH = Brush(segments=(4, 17), thickness=(12, 47))
 
 @dataclass(frozen=True)
 class CoMod(MaskGenerator):
-    """The generator of Zhao et al. (CoModGAN, ICLR 2021), used by VIPaint for its random masks.
+    """Random boxes and brush strokes of CoModGAN.
+
+    The generator of Zhao et al. (CoModGAN, ICLR 2021), which VIPaint uses for its random masks.
 
     Parameters
     ----------
-    low, high : float, default 0.4, 0.8
-        The hole fraction lies strictly between them; VIPaint says (0.4, 0.8), its released
-        configuration (0.3, 0.7).
+    low : float, default 0.4
+        Lower limit of the hidden fraction, excluded. VIPaint's paper says 0.4, its released
+        configuration 0.3.
+    high : float, default 0.8
+        Upper limit of the hidden fraction, excluded. VIPaint's paper says 0.8, its released
+        configuration 0.7.
     scale : str, default 'proportional'
-        ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native``
-        keeps boxes relative to the image and stroke widths at 12 to 47 pixels, as released,
-        whatever the size.
+        ``proportional`` scales the mask of a 256-pixel image to the size of the image. ``native``
+        keeps boxes relative to the image and stroke widths at 12 to 47 pixels at every size, as
+        released.
     strokes : bool, default True
-        False draws boxes only, as the generator that VIPaint's released script imports.
+        False draws boxes only, like the generator that VIPaint's released script imports.
 
-    Notes
-    -----
-    Raises ValueError for an impossible range, an unknown scale, and a range no mask was found for.
+    Raises
+    ------
+    ValueError
+        For an impossible range, an unknown scale, and if no mask within the range is found.
     """
 
     low: float = 0.4
@@ -45,11 +52,27 @@ class CoMod(MaskGenerator):
         check_range(self.low, self.high)
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         return ~until_within(lambda: self.draw(rng, height, width), self.low, self.high)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
-        """One hole of any size, bool ``(height, width)``, True = hidden."""
+        """Draw one hole of any size.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+
+        Returns
+        -------
+        NDArray[bool]
+            The hole, ``(height, width)``; True = hidden.
+        """
         canvas = Canvas(height, width, self.scale)
         amount = round(min(self.low + self.high, 1.0), 9)  # 0.7 + 0.2 must count as 0.9
         _boxes(rng, canvas, math.floor(10 * amount), canvas.span_x // 2, canvas.span_y // 2)
@@ -64,7 +87,7 @@ class CoMod(MaskGenerator):
 def _boxes(
     rng: np.random.Generator, canvas: Canvas, fewer_than: int, narrower_than: int, lower_than: int
 ) -> None:
-    """Boxes that may lie up to half outside of the canvas."""
+    """Draw boxes that may lie up to half outside of the canvas."""
     for _ in range(rng.integers(max(fewer_than, 1))):
         width, height = int(rng.integers(narrower_than)), int(rng.integers(lower_than))
         x = int(rng.integers(-(width // 2), canvas.span_x - width + width // 2))
@@ -73,7 +96,7 @@ def _boxes(
 
 
 def _strokes(rng: np.random.Generator, canvas: Canvas, fewer_than: int) -> NDArray[np.bool_]:
-    """Strokes, which all run to the right, and then the whole drawing mirrored at random."""
+    """Draw strokes, which all run to the right, and mirror the whole drawing at random."""
     for _ in range(rng.integers(max(fewer_than, 1))):
         _BRUSH.stroke(rng, canvas)
     upside_down, back_to_front = rng.random(2) < 0.5

@@ -1,6 +1,4 @@
-"""Masks of your own: a folder of PNG files, a stack of masks in one NumPy file, or one file for all
-images.
-"""
+"""Read masks from a folder of image files, from one stack of masks, or from one file."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.levels import colours_of, white_of
 from posterior_bench.masks.sources import Array, ReadMasks, check_pair, file_of, stack_of
@@ -19,38 +18,43 @@ _LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 
 @dataclass(frozen=True)
 class Files(ReadMasks):
-    """Masks from files. What white means differs: half of the field's software writes the hole in
-    white.
+    """Masks from files.
 
-    A mask may be as large as the image, or as the photograph that the image was made of: then it is
-    turned, cropped and resized as the photograph was, to the nearest pixels.
+    Programs disagree on the meaning of white: half of the field's software writes the hole in
+    white. Set ``white`` accordingly. A mask has the size of the image, or of the photograph that
+    the image was made of. In the second case the mask is turned, cropped and resized like the
+    photograph, to the nearest pixels.
 
     Parameters
     ----------
     path : str
         A folder of ``.png``, ``.npy`` or other image files, one file for all images, or one
-        ``.npy`` or ``.npz`` file with a stack of masks, of which image number ``i`` takes
-        number ``i`` modulo their count.
+        ``.npy`` or ``.npz`` file with a stack of ``n`` masks. Image number ``i`` takes mask
+        ``i modulo n`` of a stack.
     white : str, default 'hole'
-        What white means (255, or 1 or true in arrays): ``observed``, as in RePaint, CoPaint,
-        DPS, RED-diff, VIPaint and our own export, or ``hole``, as in LaMa, Palette, the
-        pipelines of diffusers and what most people draw.
+        Meaning of white (255 in images, 1 or true in arrays). ``observed``: as in RePaint, CoPaint,
+        DPS, RED-diff, VIPaint and the export of this benchmark. ``hole``: as in LaMa, Palette, the
+        pipelines of diffusers, and most masks drawn by hand.
     pair : str, default 'id'
-        How the files of a folder are matched with images, ``id`` by name, ``order`` by sorted
-        file names.
+        How files of a folder are matched with images: ``id`` = by name, ``order`` = by sorted file
+        names.
     resize : bool, default False
-        True takes the nearest pixels of masks that are larger or smaller than image and
-        photograph but have the proportions of one; false refuses them.
+        True also accepts masks of another size that have the proportions of the image or the
+        photograph, and takes their nearest pixels; False refuses them.
     sha256 : str | None, default None
-        Content of the masks; the plan fills it in, and refuses other masks than the one given.
+        Hash of the masks. The plan fills it in; a run with other masks is refused.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a missing or unreadable file, a mask of another size, a mask that hides
+        everything or nothing of the image, and a file with many values between black and white,
+        which is no mask.
 
     Notes
     -----
-    Two values, colours or opacities are told apart whatever they are (0 and 1, label numbers, red
-    on black): the higher or brighter one is white. Of soft edges, white is what lies above the
-    middle. Raises ValueError for unknown names, missing or unreadable files, masks of another size,
-    masks that hide nothing or everything of the image, and files with many values between the two,
-    which are no masks.
+    The two values, colours or opacities of a mask may be any (0 and 1, label numbers, red on
+    black): the higher or brighter one is white. In a soft edge, pixels above the middle are white.
     """
 
     path: str
@@ -64,19 +68,19 @@ class Files(ReadMasks):
             raise ValueError(f"unknown white '{self.white}'; valid: {', '.join(WHITE)}")
         check_pair(self.pair)
 
+    @override
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         file = file_of(Path(self.path).expanduser(), self.pair, image_id, index)
         colours, opacity, where = self._pixels(file, index, height, width)
         try:
             white = white_of(colours, opacity, lossy=file.suffix.lower() in _LOSSY)
-            # which values are white is a matter of the whole file: a part of it may hold one value
-            # and its noise
+            # the whole file decides which values are white: the part that the image shows may hold
+            # a single value and its noise
             white = self.fitted(white, image_id, height, width, self.resize)
             if white.all() or not white.any():
                 raise ValueError(
                     "at the size of the image it hides everything or nothing; draw it larger, "
-                    "within what is used of "
-                    "the photograph (its centre)"
+                    "within what is used of the photograph (its centre)"
                 )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
@@ -85,14 +89,11 @@ class Files(ReadMasks):
     def _pixels(
         self, file: Path, index: int, height: int, width: int
     ) -> tuple[Array, Array | None, str]:
-        """Colours and opacity of the mask of image number ``index``, and what to call it."""
+        """Return colours, opacity and name (for messages) of the mask of image number ``index``."""
         if file.suffix.lower() not in (".npy", ".npz"):
             return *colours_of(file), f"mask '{file}'"
         stack = stack_of(file, height, width)
         # the files of a folder hold a single mask each
         number = index % len(stack)
-        return (
-            stack[number],
-            None,
-            f"mask '{file}'" + (f", number {number}" if len(stack) > 1 else ""),
-        )
+        where = f"mask '{file}'" + (f", number {number}" if len(stack) > 1 else "")
+        return stack[number], None, where

@@ -1,6 +1,4 @@
-"""LaMa masks: thin, medium and thick strokes, or boxes, redrawn until they hide at most half of the
-image.
-"""
+"""Draw LaMa masks: thin, medium or thick strokes, or boxes, that hide at most half of the image."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.rejection import until_within
@@ -17,8 +16,9 @@ from posterior_bench.masks.strokes import Canvas, check_scale
 
 @dataclass(frozen=True)
 class Strokes:
-    """Ranges of the strokes; both bounds are included. Widths and lengths are those of a single
-    segment.
+    """Ranges of the strokes; both limits are included.
+
+    Widths and lengths are those of a single segment, in reference units.
     """
 
     count: tuple[int, int]
@@ -28,8 +28,9 @@ class Strokes:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Ranges of the boxes; both bounds are included. ``margin``: the least distance to the
-    border.
+    """Ranges of the boxes; both limits are included.
+
+    ``margin`` is the least distance to the border, in reference units.
     """
 
     count: tuple[int, int]
@@ -37,8 +38,8 @@ class Boxes:
     margin: int
 
 
-# The generator adds 1 to the largest number of strokes and then includes it; 5 and 10 are its least
-# width and length.
+# LaMa's generator adds 1 to the largest number of strokes and then includes that number; 5 and 10
+# are its least width and length.
 _SETTINGS: dict[tuple[str, int], tuple[Strokes, Boxes | None]] = {
     ("thin", 256): (Strokes((4, 51), (5, 14), (10, 49)), None),
     ("medium", 256): (Strokes((4, 6), (5, 54), (10, 109)), Boxes((1, 5), (10, 50), 0)),
@@ -55,30 +56,34 @@ _LARGEST_HOLE = 0.5
 
 @dataclass(frozen=True)
 class LaMa(MaskGenerator):
-    """The test masks of LaMa (Suvorov et al., WACV 2022), which LatentPaint (Corneanu et al., WACV
-    2024) reports on.
+    """Test masks of LaMa, which LatentPaint reports on.
 
-    Strokes of one to five segments, or, for medium and thick masks in 3 of 13 draws, a few boxes.
-    "Thin", "medium" and "thick" name the strokes, not the hole: at 256 pixels the three hide 29, 24
-    and 27 % on average.
+    LaMa is Suvorov et al. (WACV 2022), LatentPaint is Corneanu et al. (WACV 2024). A mask consists
+    of strokes of one to five segments or, for medium and thick masks in 3 of 13 draws, of a few
+    boxes. "Thin", "medium" and "thick" name the strokes, not the hole: at 256 pixels the three hide
+    29, 24 and 27 % of the image on average, and at most half.
 
     Parameters
     ----------
     width : str, default 'medium'
         ``thin``, ``medium`` or ``thick``.
     resolution : int | None, default None
-        Whose settings count, those of ``256`` or of ``512`` pixels, which are not each other's
-        double; null takes 512 from images of 512 x 512 pixels on, and else 256.
+        Use LaMa's settings for ``256`` or for ``512`` pixels; these are not proportional to each
+        other. None takes 512 for images of at least 512 x 512 pixels, otherwise 256.
     scale : str, default 'proportional'
-        ``proportional`` draws the mask of an image of that resolution at the size asked for,
-        ``native`` counts widths and lengths in pixels whatever the size, which hides most of a
-        small image.
+        ``proportional`` scales the mask of an image of that resolution to the size of the image.
+        ``native`` counts widths and lengths in pixels at every size, which hides most of a small
+        image.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, if the boxes do not fit into the image, and if no mask that hides at
+        most half of the image is found.
 
     Notes
     -----
-    The smallest masks of 28 or 32 pixels have strokes thinner than a pixel, of which specks are
-    left. Raises ValueError for unknown names, and where the boxes or no mask that hides at most
-    half fit into the image.
+    Masks of 28 or 32 pixels have strokes thinner than a pixel, of which single pixels remain.
     """
 
     width: str = "medium"
@@ -90,16 +95,32 @@ class LaMa(MaskGenerator):
             raise ValueError(f"unknown width '{self.width}'; valid: {', '.join(WIDTHS)}")
         if self.resolution not in (None, *RESOLUTIONS):
             raise ValueError(
-                f"resolution={self.resolution}: LaMa has settings for 256 and 512; null chooses by "
-                f"size"
+                f"resolution={self.resolution}: LaMa has settings for 256 and 512; null "
+                "chooses by the size of the image"
             )
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         return ~until_within(lambda: self.draw(rng, height, width), 0.0, _LARGEST_HOLE)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
-        """One hole of any size, bool ``(height, width)``, True = hidden."""
+        """Draw one hole of any size.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+
+        Returns
+        -------
+        NDArray[bool]
+            The hole, ``(height, width)``; True = hidden.
+        """
         resolution = self.resolution or (512 if height * width >= 512 * 512 else 256)
         canvas = Canvas(height, width, self.scale, resolution)
         strokes, boxes = _SETTINGS[self.width, resolution]
@@ -111,8 +132,9 @@ class LaMa(MaskGenerator):
 
 
 def _draw_strokes(rng: np.random.Generator, canvas: Canvas, strokes: Strokes) -> None:
-    """Strokes from uniform starts; every other one turns the other way. Each segment has its own
-    width.
+    """Draw strokes from uniform starts; every other one turns the other way.
+
+    Each segment has its own width.
     """
     for index in range(_integer(rng, strokes.count)):
         start = int(rng.integers(canvas.span_x)), int(rng.integers(canvas.span_y))
@@ -124,32 +146,28 @@ def _draw_strokes(rng: np.random.Generator, canvas: Canvas, strokes: Strokes) ->
                 int(min(max(start[0] + length * math.sin(angle), 0), canvas.span_x)),
                 int(min(max(start[1] + length * math.cos(angle), 0), canvas.span_y)),
             )
-            canvas.polyline(
-                [start, end], thickness + 1
-            )  # a line of OpenCV is that much wider than asked for
+            # OpenCV draws a line one pixel wider than its argument says
+            canvas.polyline([start, end], thickness + 1)
             start = end
 
 
 def _draw_boxes(rng: np.random.Generator, canvas: Canvas, boxes: Boxes) -> None:
-    """Boxes that lie wholly inside of the margin."""
-    room_x, room_y = canvas.span_x - 2 * boxes.margin, canvas.span_y - 2 * boxes.margin
+    """Draw boxes that lie wholly within the margin."""
+    free_x, free_y = canvas.span_x - 2 * boxes.margin, canvas.span_y - 2 * boxes.margin
     least, most = boxes.side
-    if min(room_x, room_y) < least:
+    if min(free_x, free_y) < least:
         raise ValueError(
             f"boxes of {least} to {most} pixels with a margin of {boxes.margin} do not fit into "
-            f"{canvas.span_y} x "
-            f"{canvas.span_x} pixels; use scale=proportional"
+            f"{canvas.span_y} x {canvas.span_x} pixels; use scale=proportional"
         )
     for _ in range(_integer(rng, boxes.count)):
-        width, height = (
-            _integer(rng, (least, min(most, room_x))),
-            _integer(rng, (least, min(most, room_y))),
-        )
-        x = boxes.margin + int(rng.integers(room_x - width + 1))
-        y = boxes.margin + int(rng.integers(room_y - height + 1))
+        width = _integer(rng, (least, min(most, free_x)))
+        height = _integer(rng, (least, min(most, free_y)))
+        x = boxes.margin + int(rng.integers(free_x - width + 1))
+        y = boxes.margin + int(rng.integers(free_y - height + 1))
         canvas.box(x, y, width, height)
 
 
 def _integer(rng: np.random.Generator, bounds: tuple[int, int]) -> int:
-    """A whole number between ``bounds``, both included."""
+    """Draw a whole number between ``bounds``, both included."""
     return int(rng.integers(bounds[0], bounds[1] + 1))

@@ -1,4 +1,4 @@
-"""Regular patterns: every other row, or every other pixel of every other row."""
+"""Observe pixels in a regular pattern: every n-th row, or every n-th pixel of every n-th row."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
 
 @dataclass(frozen=True)
 class Lattice(MaskGenerator):
-    """Pixels of every n-th row and column are observed: alternating lines, and nearest-neighbour
-    subsampling.
+    """Pixels of every n-th row and column are observed.
 
-    The masks ``line`` and ``sr2`` of CoPaint (Zhang et al., ICML 2023), ``ev2li`` and ``nn2`` of
-    RePaint (Lugmayr et al., CVPR 2022). Which of the lines are observed is written down in
-    CoPaint's code alone: the odd ones, from 0.
+    With one of the two steps at 1 the pattern is alternating lines; with both above 1 it is
+    nearest-neighbour subsampling. These are the masks ``line`` and ``sr2`` of CoPaint (Zhang et
+    al., ICML 2023), and ``ev2li`` and ``nn2`` of RePaint (Lugmayr et al., CVPR 2022). Only
+    CoPaint's code says which lines are observed: the odd ones, counted from 0.
 
     Parameters
     ----------
-    rows, columns : int, default 2
-        One row of so many, and one column of so many, is observed; 1 takes all of them.
-    first_row, first_column : int | None, default None
-        The first observed one, counted from 0; null = the last of its group.
+    rows : int, default 2
+        One row out of this many is observed; 1 = every row.
+    columns : int, default 2
+        One column out of this many is observed; 1 = every column.
+    first_row : int | None, default None
+        First observed row, counted from 0; None = the last row of the first group.
+    first_column : int | None, default None
+        First observed column, counted from 0; None = the last column of the first group.
 
-    Notes
-    -----
-    Raises ValueError for steps below 1, a first one outside its group, a lattice that hides
-    nothing, and images so small that nothing is left.
+    Raises
+    ------
+    ValueError
+        For a step below 1, a first row or column outside its group, a pattern that hides nothing,
+        and an image too small to have an observed pixel.
     """
 
     rows: int = 2
@@ -51,13 +57,14 @@ class Lattice(MaskGenerator):
         if self.rows == self.columns == 1:
             raise ValueError("rows=1 and columns=1 hide nothing; give 2 or more for one of them")
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         row = self.rows - 1 if self.first_row is None else self.first_row
         column = self.columns - 1 if self.first_column is None else self.first_column
         if row >= height or column >= width:
             raise ValueError(
-                f"no pixel of {height} x {width} lies on this lattice; make rows and columns "
-                f"smaller"
+                f"no pixel of {height} x {width} lies on this lattice; make "
+                "rows and columns smaller"
             )
         mask = np.zeros((height, width), dtype=bool)
         mask[row :: self.rows, column :: self.columns] = True

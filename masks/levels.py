@@ -1,6 +1,4 @@
-"""Files of a mask as two levels: which pixels are the white ones, whatever values a program has
-written for them.
-"""
+"""Split mask files into black and white, whatever values a program wrote for them."""
 
 from __future__ import annotations
 
@@ -14,22 +12,36 @@ from PIL import Image, ImageOps
 Array = NDArray[Any]
 
 MARGIN = 0.1
-"""How near to black or to white, as a share of the way between them, a value of neither still
-belongs to it."""
+"""Values this near to black or white still count as it, as a fraction of their distance."""
 
 GREY = 0.1
-"""Share of pixels that may be near to neither: the soft edges of a drawn mask stay below,
-photographs do not."""
+"""Fraction of pixels that may be near to neither black nor white.
+
+The soft edges of a drawn mask stay below it; photographs do not."""
 
 _FEW, _COMMON = 8, 0.01
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def colours_of(path: Path) -> tuple[Array, Array | None]:
-    """Colours ``(H, W)`` or ``(H, W, 3)`` of a PNG file and, where it has one, its opacity ``(H,
-    W)``.
+    """Read colours and opacity of an image file.
 
-    Raises ValueError, naming the file, for one that cannot be read.
+    Parameters
+    ----------
+    path : Path
+        PNG or another image file.
+
+    Returns
+    -------
+    colours : NDArray
+        ``(H, W)`` or ``(H, W, 3)``.
+    opacity : NDArray or None
+        ``(H, W)``, or None if the file has no transparency.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or has an unusual mode. The message names the file.
     """
     try:
         with Image.open(path) as image:
@@ -47,12 +59,29 @@ def colours_of(path: Path) -> tuple[Array, Array | None]:
 
 
 def white_of(colours: Array, opacity: Array | None, lossy: bool = False) -> NDArray[np.bool_]:
-    """The white pixels ``(H, W)``, True. Raises ValueError for what is no mask, in words that
-    follow its name.
+    """Find the white pixels of a mask.
 
-    Of two colours the brighter one is white. Where every pixel has one colour, the mask is in the
-    transparency, and what is opaque is white. ``lossy`` says that the file was compressed like a
-    photograph, so that levels are noisy.
+    The brighter of two colours is white. If every pixel has the same colour, the mask is in the
+    transparency, and opaque pixels are white.
+
+    Parameters
+    ----------
+    colours : NDArray
+        ``(H, W)`` or ``(H, W, 3)``.
+    opacity : NDArray or None
+        ``(H, W)``.
+    lossy : bool, default False
+        The file was compressed like a photograph, so its values are noisy.
+
+    Returns
+    -------
+    NDArray[bool]
+        ``(H, W)``; True = white.
+
+    Raises
+    ------
+    ValueError
+        If the file is no mask. The message continues a sentence that starts with the file's name.
     """
     if opacity is None or opacity.min() == opacity.max():
         return split(colours, lossy)
@@ -72,11 +101,27 @@ def _says(colours: Array, white: NDArray[np.bool_]) -> bool:
 
 
 def split(values: Array, lossy: bool = False) -> NDArray[np.bool_]:
-    """True where a value ``(H, W)`` or colour ``(H, W, 3)`` is the white one.
+    """Split values or colours into white (True) and black.
 
-    Two values are told apart whatever they are. Of more, white is what lies above the middle
-    between the lowest and the highest. Raises ValueError for a single value, for many pixels
-    between the two, and for label numbers.
+    Two distinct values are separated whatever they are. With more values, white is everything above
+    the middle between the lowest and the highest brightness.
+
+    Parameters
+    ----------
+    values : NDArray
+        ``(H, W)`` or colours ``(H, W, 3)``.
+    lossy : bool, default False
+        The file was compressed like a photograph, so its values are noisy.
+
+    Returns
+    -------
+    NDArray[bool]
+        ``(H, W)``; True = white.
+
+    Raises
+    ------
+    ValueError
+        If all pixels are equal, if many lie between the two values, and for label numbers.
     """
     brightness = (values @ _LUMA if values.ndim == 3 else values).astype(np.float64)
     if not np.isfinite(brightness).all():
@@ -104,9 +149,7 @@ def split(values: Array, lossy: bool = False) -> NDArray[np.bool_]:
 def _check_two_levels(
     values: Array, brightness: Array, first: Array, counts: Array, lossy: bool
 ) -> None:
-    """``values`` ``(n, C)`` lie near two of them, the darkest and the brightest; else
-    ValueError.
-    """
+    """Raise ValueError unless ``values`` ``(n, C)`` lie near the darkest or the brightest one."""
     dark, bright = (
         values[i].astype(np.float64) for i in (brightness.argmin(), brightness.argmax())
     )
@@ -119,12 +162,12 @@ def _check_two_levels(
     grey = counts[~near].sum() / counts.sum()
     if grey > GREY:
         raise ValueError(
-            f"{grey:.0%} of its pixels are neither black nor white, as in a photograph; give a "
-            f"mask of two values"
+            f"{grey:.0%} of its pixels are neither black nor white, as in a photograph; "
+            "give a mask of two values"
         )
     common = counts >= _COMMON * counts.sum()
     if not lossy and len(counts) <= _FEW and max((common & low).sum(), (common & high).sum()) > 1:
         raise ValueError(
-            f"it holds {len(counts)} values, as label numbers do; give a mask of two, or use "
-            f"mask=semantic"
+            f"it holds {len(counts)} values, as label numbers do; give a mask of two "
+            "values, or use mask=semantic"
         )

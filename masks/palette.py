@@ -1,6 +1,4 @@
-"""Small masks: a few free-form brush strokes, and the other definitions of "small" that are in
-use.
-"""
+"""Draw small holes: a few brush strokes, or one of the other definitions of "small" in use."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.comod import CoMod
@@ -20,22 +19,26 @@ _BRUSH = Brush(segments=(4, 11), thickness=(12, 39))
 
 @dataclass(frozen=True)
 class Palette(MaskGenerator):
-    """Small masks of VIPaint (Agarwal et al. 2025), "adapted from Palette" (Saharia et al. 2022).
+    """Small masks of VIPaint, "adapted from Palette".
+
+    VIPaint is Agarwal et al. (2025), Palette is Saharia et al. (2022).
 
     Parameters
     ----------
     variant : str, default 'palette_20_30'
-        ``palette_20_30``, one to three strokes that hide 20 to 30 % of the image, Palette's
-        free-form test setting and what the paper describes; ``vipaint_release``, boxes that
-        hide 20 to 21 %, which is what the released generator draws with the released range;
-        ``palette_raw``, the strokes as they come, 15 % on average and up to 46 %.
+        ``palette_20_30``: one to three strokes that hide 20 to 30 % of the image. This is Palette's
+        free-form test setting and the text of VIPaint. ``vipaint_release``: boxes that hide 20 to
+        21 %, the masks that VIPaint's released generator draws with its released range.
+        ``palette_raw``: strokes without a limit on the hidden part, which is 15 % on average and up
+        to 46 %.
     scale : str, default 'proportional'
-        ``proportional`` draws the mask of a 256-pixel image at the size asked for; ``native``
-        keeps stroke widths at 12 to 39 pixels.
+        ``proportional`` scales the mask of a 256-pixel image to the size of the image; ``native``
+        keeps stroke widths at 12 to 39 pixels at every size.
 
-    Notes
-    -----
-    Raises ValueError for an unknown variant or scale, and for a size no mask was found for.
+    Raises
+    ------
+    ValueError
+        For an unknown variant or scale, and if no mask of the required hole size is found.
     """
 
     variant: str = "palette_20_30"
@@ -46,6 +49,7 @@ class Palette(MaskGenerator):
             raise ValueError(f"unknown variant '{self.variant}'; valid: {', '.join(VARIANTS)}")
         check_scale(self.scale)
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         if self.variant == "vipaint_release":
             return CoMod(low=0.20, high=0.21, scale=self.scale, strokes=False).generate(
@@ -55,7 +59,22 @@ class Palette(MaskGenerator):
         return ~until_within(lambda: self.draw(rng, height, width), low, high)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
-        """One to three strokes, bool ``(height, width)``, True = hidden."""
+        """Draw one to three strokes, whatever part of the image they hide.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+
+        Returns
+        -------
+        NDArray[bool]
+            The hole, ``(height, width)``; True = hidden.
+        """
         canvas = Canvas(height, width, self.scale)
         for _ in range(rng.integers(1, 4)):
             _BRUSH.stroke(rng, canvas)

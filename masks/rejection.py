@@ -1,4 +1,4 @@
-"""Draw masks until one has the hole fraction that was asked for."""
+"""Draw masks until the hole has the requested size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ TRIES = 2000  # a mask accepted once in a hundred draws is missed with probabili
 
 
 def check_range(low: float, high: float) -> None:
-    """Raise ValueError unless ``0 <= low < high <= 1``."""
+    """Check a range of hole fractions.
+
+    Parameters
+    ----------
+    low : float
+        Lower limit of the hidden fraction.
+    high : float
+        Upper limit of the hidden fraction.
+
+    Raises
+    ------
+    ValueError
+        Unless ``0 <= low < high <= 1``.
+    """
     if not 0 <= low < high <= 1:
         raise ValueError(f"hole fractions need 0 <= low < high <= 1, not low={low} and high={high}")
 
@@ -19,9 +32,28 @@ def check_range(low: float, high: float) -> None:
 def until_within(
     draw: Callable[[], NDArray[np.bool_]], low: float, high: float
 ) -> NDArray[np.bool_]:
-    """The first hole drawn whose fraction lies strictly between ``low`` and ``high``.
+    """Draw holes until the hidden fraction lies strictly between two limits.
 
-    Everything is drawn anew after a rejection. Raises ValueError after :data:`TRIES` rejections.
+    Each rejected hole is replaced by an independent one.
+
+    Parameters
+    ----------
+    draw : Callable
+        Function without arguments that draws one hole, bool ``(H, W)``; True = hidden.
+    low : float
+        Lower limit of the hidden fraction.
+    high : float
+        Upper limit of the hidden fraction.
+
+    Returns
+    -------
+    NDArray[bool]
+        The first hole within the limits.
+
+    Raises
+    ------
+    ValueError
+        After :data:`TRIES` rejected holes.
     """
     smallest, largest = 1.0, 0.0
     for _ in range(TRIES):
@@ -33,7 +65,6 @@ def until_within(
     height, width = hole.shape
     raise ValueError(
         f"none of {TRIES} masks of {height} x {width} pixels has a hole fraction between {low} and "
-        f"{high} "
-        f"(they lie in {smallest:.3f} to {largest:.3f}); widen the range, or change the scale of "
-        f"the strokes"
+        f"{high}: they range from {smallest:.3f} to {largest:.3f}; widen the range, or "
+        "change the scale of the strokes"
     )

@@ -1,4 +1,4 @@
-"""Rotated window: half of the image, on one side of a line through its centre."""
+"""Hide one half of the image, on one side of a line through its centre."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator
 
 
 @dataclass(frozen=True)
 class RotatedWindow(MaskGenerator):
-    """VIPaint's rotated window (Agarwal et al. 2025), in closed form: the upper half-plane, rotated
-    about the centre.
+    """Upper half of the image, rotated about the centre.
 
-    A pixel whose centre lies ``(dx, dy)`` right of and below the image centre is observed iff ``dx
-    sin(angle) + dy cos(angle) < 0``. Exactly half of the pixels are hidden, the centre pixel
-    included where there is one.
+    The rotated window of VIPaint (Agarwal et al., 2025) in closed form. A pixel whose centre lies
+    ``dx`` to the right of and ``dy`` below the image centre is observed if
+    ``dx sin(angle) + dy cos(angle) < 0``. Exactly half of the pixels are hidden; the centre pixel
+    of an odd-sized image counts as hidden.
 
     Parameters
     ----------
     angle : float | None, default None
-        Counter-clockwise, in degrees; None draws one of the 360 whole degrees for each mask.
+        Angle in degrees, counter-clockwise: 0 shows the upper half, 90 the left one, 180 the lower
+        one, 270 the right one. None draws one of the 360 whole degrees for each mask.
 
-    Notes
-    -----
-    Raises ValueError for an angle that is not finite.
+    Raises
+    ------
+    ValueError
+        If the angle is not finite.
     """
 
     angle: float | None = None
@@ -36,6 +39,7 @@ class RotatedWindow(MaskGenerator):
         if self.angle is not None and not math.isfinite(self.angle):
             raise ValueError(f"angle must be a number of degrees or null, not {self.angle}")
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         angle = float(rng.integers(360)) if self.angle is None else self.angle
         # far less than the distance between pixels, far more than rounding errors: pixels on the

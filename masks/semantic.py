@@ -1,4 +1,4 @@
-"""Semantic masks: the pixels of some labels of a label map are observed, or hidden."""
+"""Observe or hide the pixels of some labels of a label map."""
 
 from __future__ import annotations
 
@@ -9,27 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
+from typing_extensions import override
 
 from posterior_bench.masks.sources import Array, ReadMasks, check_pair, file_of, pixels_of, stack_of
 
-# The parts of CelebAMask-HQ in the order of its label maps; where two overlap, the later one
-# counts. 0 is background.
+# The parts of CelebAMask-HQ by their numbers in its label maps, from 1 on; 0 is background. Where
+# two parts overlap, the later one counts.
 PARTS = (
-    *(
-        "skin",
-        "nose",
-        "eye_g",
-        "l_eye",
-        "r_eye",
-        "l_brow",
-        "r_brow",
-        "l_ear",
-        "r_ear",
-        "mouth",
-        "u_lip",
-        "l_lip",
-    ),
-    *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
+    *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
+    *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 LABELLED = ("observed", "hole")
 _PER_FOLDER = 2000  # annotations of CelebAMask-HQ lie in folders of so many images
@@ -37,37 +25,44 @@ _PER_FOLDER = 2000  # annotations of CelebAMask-HQ lie in folders of so many ima
 
 @dataclass(frozen=True)
 class Semantic(ReadMasks):
-    """An object is kept and the rest generated, as in LatentPaint (Corneanu et al., WACV 2024), or
-    the reverse.
+    """Keep an object and hide the rest of the image, or the reverse.
+
+    As in LatentPaint (Corneanu et al., WACV 2024).
 
     Parameters
     ----------
     path : str
-        A folder of label maps, ``.png`` or ``.npy`` of whole numbers, one number a pixel; one
-        ``.npy`` or ``.npz`` file with a stack of them; or the folder
-        ``CelebAMask-HQ-mask-anno`` of CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are
-        put together for images with ids such as ``12.jpg``.
+        A folder of label maps, ``.png`` or ``.npy`` with one whole number per pixel; one ``.npy``
+        or ``.npz`` file with a stack of maps; or the folder ``CelebAMask-HQ-mask-anno`` of
+        CelebAMask-HQ (Lee et al., CVPR 2020), whose parts are combined for images with ids such as
+        ``12.jpg``.
     labels : Sequence[str | int]
-        Numbers (of ADE20K counted from 0, a bed is 7 and a sofa 23), or names of the 18 parts
-        of CelebAMask-HQ, such as ``hair``.
+        Label numbers (in ADE20K, counted from 0, a bed is 7 and a sofa 23), or names of the 18
+        parts of CelebAMask-HQ, such as ``hair``.
     labelled : str, default 'observed'
-        ``observed`` keeps the object, ``hole`` hides it.
+        ``observed`` keeps the object; ``hole`` hides it.
     pair : str, default 'id'
-        ``id`` matches maps with images by name, ``order`` by sorted file names.
+        How maps are matched with images: ``id`` = by name, ``order`` = by sorted file names.
     dilate : int, default 0
-        The object grows by so many pixels of the image in every direction.
-    min_area, max_area : float, default 0.0, 1.0
-        An image whose object, grown, does not cover more than the one and less than the other
-        share of it is refused, and so is one without the object.
+        Grow the object by this many pixels of the image in every direction.
+    min_area : float, default 0.0
+        An image is refused unless the object, after growing, covers more than this fraction of it.
+        An image without the object is always refused.
+    max_area : float, default 1.0
+        An image is refused unless the object, after growing, covers less than this fraction of it.
     sha256 : str | None, default None
-        Content of the masks; the plan fills it in, and refuses other masks than the one given.
+        Hash of the masks. The plan fills it in; a run with other masks is refused.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, an impossible range, a missing or unreadable file, and a refused image.
 
     Notes
     -----
-    Maps of the size of a photograph are turned, cropped and resized as it was; those of another
-    size than photograph and image, but of the proportions of one, are reduced or enlarged. Both to
-    the nearest pixels. Raises ValueError for unknown names and impossible ranges, missing or
-    unreadable files, and refused images.
+    A map of the size of the photograph is turned, cropped and resized like the photograph. A map of
+    another size with the proportions of photograph or image is resized. Both take the nearest
+    pixels.
     """
 
     path: str
@@ -91,6 +86,7 @@ class Semantic(ReadMasks):
         if self.dilate < 0 or not 0 <= self.min_area < self.max_area <= 1:
             raise ValueError("semantic masks need dilate >= 0 and 0 <= min_area < max_area <= 1")
 
+    @override
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
         try:
             labels = self.fitted(
@@ -105,8 +101,8 @@ class Semantic(ReadMasks):
         if not self.min_area < share < self.max_area:
             raise ValueError(
                 f"labels {', '.join(map(str, self.labels))} cover {share:.4f} of image "
-                f"'{image_id}', not between "
-                f"{self.min_area} and {self.max_area}; leave it out, or choose other labels"
+                f"'{image_id}', not between {self.min_area} and {self.max_area}; "
+                "leave it out, or choose other labels"
             )
         return region if self.labelled == "observed" else ~region
 
@@ -128,13 +124,14 @@ class Semantic(ReadMasks):
             return pixels_of(file, indexed=True)
         stack = stack_of(file, height, width)
         if stack.dtype.kind not in "iub":
-            raise ValueError(f"'{file}' holds {stack.dtype} values; label maps are whole numbers")
+            raise ValueError(f"'{file}' holds {stack.dtype} values; give whole numbers")
         return stack[index % len(stack)]
 
 
 def _parts(folder: Path, image_id: str) -> dict[int, Path]:
-    """The files of CelebAMask-HQ with the parts of one image, by label number; none in other
-    folders.
+    """Return the files of CelebAMask-HQ with the parts of one image, by label number.
+
+    Other folders have none.
     """
     number = Path(image_id).stem
     if not (number.isascii() and number.isdecimal()):
@@ -145,7 +142,7 @@ def _parts(folder: Path, image_id: str) -> dict[int, Path]:
 
 
 def _assembled(parts: dict[int, Path]) -> Array:
-    """The label map ``(H, W)`` of an image from its parts, uint8."""
+    """Combine the parts of an image into a label map, uint8 ``(H, W)``."""
     planes = {i: pixels_of(file) for i, file in parts.items()}
     shapes = {plane.shape for plane in planes.values()}
     if len(shapes) > 1:

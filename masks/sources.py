@@ -1,4 +1,4 @@
-"""Masks that are read, not drawn: which file or which part of a file belongs to an image."""
+"""Find and read the mask of an image in files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import IO, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from typing_extensions import override
 
 from posterior_bench.masks.base import MaskGenerator, Pictures
 
@@ -24,41 +25,58 @@ Array = NDArray[Any]
 PAIRS = ("id", "order")
 _ENDINGS = (".png", ".npy")
 _IMAGE_ENDINGS = (
-    ".png",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".webp",
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".avif",
+    *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"),
+    *(".jpg", ".jpeg", ".jfif", ".avif"),
 )
-_MASK_ENDINGS = tuple(dict.fromkeys((*_ENDINGS, *_IMAGE_ENDINGS)))
-"""In the order in which they are looked for."""
-
-_LARGEST = 2**32
-"""Bytes of an array of masks: 65 000 of them at 256 x 256 pixels."""
+_MASK_ENDINGS = tuple(dict.fromkeys((*_ENDINGS, *_IMAGE_ENDINGS)))  # in the order of the search
+_LARGEST = 2**32  # bytes of an array of masks: 65 000 masks of 256 x 256 pixels
 
 
 class ReadMasks(MaskGenerator):
-    """A generator whose masks belong to images; subclasses write :meth:`read`."""
+    """Base class of masks that are read from files.
+
+    A subclass writes :meth:`read`. Masks belong to images, so :meth:`generate` works only on the
+    generator that :meth:`for_image` returns.
+    """
 
     pictures: ClassVar[Pictures | None] = None
     """The photographs that the masks were drawn on; set by :meth:`beside`."""
 
+    @override
     def beside(self, pictures: Pictures) -> Self:
         there = copy.copy(self)
         object.__setattr__(there, "pictures", pictures)  # the settings alone are frozen
         return there
 
     def fitted(self, plane: Array, image_id: str, height: int, width: int, resize: bool) -> Array:
-        """A plane ``(H, W)`` of a file at the size of the image.
+        """Bring a plane from a file to the size of the image.
 
-        One of that size stays as it is. One of the size of its photograph goes the way of the
-        photograph. With ``resize``, others are first brought to one of these sizes, if they have
-        its proportions. Raises ValueError for those that fit neither.
+        A plane of the image's size is returned as it is. A plane of the size of the photograph is
+        turned, cropped and resized like the photograph. With ``resize``, a plane of another size is
+        resized first if it has the proportions of one of them.
+
+        Parameters
+        ----------
+        plane : NDArray
+            Values ``(H, W)``.
+        image_id : str
+            Id of the image.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+        resize : bool
+            Accept other sizes.
+
+        Returns
+        -------
+        NDArray
+            Values ``(height, width)``; each pixel has the value of the nearest pixel of ``plane``.
+
+        Raises
+        ------
+        ValueError
+            If the plane fits neither the image nor the photograph.
         """
         if plane.shape == (height, width):
             return plane
@@ -80,26 +98,48 @@ class ReadMasks(MaskGenerator):
             remedy = "set mask.resize=true to take the nearest pixels"
         else:
             remedy = (
-                "save it at one of these sizes; mask.resize=true serves other sizes of their "
-                "proportions alone"
+                "save it at one of these sizes; mask.resize=true serves other sizes "
+                "of their proportions alone"
             )
         raise ValueError(f"it has {_size(*plane.shape)} pixels (width x height), {known}; {remedy}")
 
     def read(self, image_id: str, index: int, height: int, width: int) -> NDArray[np.bool_]:
-        """The mask of one image, bool ``(height, width)``, True = observed. Raises ValueError in
-        one line.
+        """Read the mask of one image.
+
+        Parameters
+        ----------
+        image_id : str
+            Id of the image.
+        index : int
+            Position of the image in its image set, counted from 0.
+        height : int
+            Height of the image in pixels.
+        width : int
+            Width of the image in pixels.
+
+        Returns
+        -------
+        NDArray[bool]
+            ``(height, width)``; True = observed.
+
+        Raises
+        ------
+        ValueError
+            If the mask is missing or unusable, as one line that names the file.
         """
         raise NotImplementedError
 
+    @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError(
-            "these masks are read from files and belong to images; there is none to draw without "
-            "one"
+            "these masks are read from files and belong to images; call for_image first"
         )
 
+    @override
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
         return _OfImage(self, image_id, index)
 
+    @override
     def content(self, ids: Sequence[str], height: int, width: int) -> str:
         whole = sha256()
         for index, image_id in enumerate(ids):
@@ -108,7 +148,7 @@ class ReadMasks(MaskGenerator):
         return whole.hexdigest()
 
     def hidden(self, ids: Sequence[str], height: int, width: int) -> list[float]:
-        """The share of pixels that is hidden in each of the images."""
+        """Return the hidden fraction of each image, 0 to 1."""
         return [
             1 - float(self.read(image_id, i, height, width).mean())
             for i, image_id in enumerate(ids)
@@ -126,20 +166,46 @@ class _OfImage(MaskGenerator):
 
 
 def check_pair(pair: str) -> None:
-    """Raise ValueError unless ``pair`` is a known one."""
+    """Check how files are matched with images.
+
+    Raises
+    ------
+    ValueError
+        Unless ``pair`` is one of :data:`PAIRS`.
+    """
     if pair not in PAIRS:
         raise ValueError(f"unknown pair '{pair}'; valid: {', '.join(PAIRS)}")
 
 
 def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
-    """The file for an image: ``path`` itself, or the one of a folder with its id, or with its place
-    in the order.
+    """Find the mask file of an image.
 
-    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, or else ends like another
-    image; an image's ending of the id may be left out, the case of the ending does not matter, and
-    letters with accents may be composed or not. With ``"order"`` the ``.png`` and ``.npy`` files,
-    or else the other images, are taken in string order of their names, from the first again when
-    they run out.
+    With ``pair="id"`` the file is called ``<id>.png`` or ``<id>.npy``, or has another image ending.
+    The id's own image ending may be left out, the case of the ending does not matter, and accented
+    letters may be composed or decomposed. With ``pair="order"`` the ``.png`` and ``.npy`` files (if
+    there are none, the other images) are taken in string order of their names, starting again when
+    all are used.
+
+    Parameters
+    ----------
+    path : Path
+        A file, which is returned as it is, or a folder.
+    pair : str
+        ``id`` or ``order``.
+    image_id : str
+        Id of the image.
+    index : int
+        Position of the image in its image set, counted from 0.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or two names look alike.
     """
     if path.is_file():
         return path
@@ -148,7 +214,7 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
     if pair == "order":
         files = _sorted_files(path, path.stat().st_mtime_ns)
         if not files:
-            raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}, and no other image")
+            raise ValueError(f"{path} holds no {' or '.join(_ENDINGS)} file and no other image")
         return files[index % len(files)]
     known = Path(image_id)
     names = [
@@ -159,19 +225,19 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
         for ending in _ENDINGS:
             if (path / f"{name}{ending}").is_file():
                 return path / f"{name}{ending}"
-    # the same name to a person: endings in any case, accents composed (Linux, Windows) or not
-    # (macOS)
+    # names that look the same: endings in any case, accents composed (Linux, Windows) or
+    # decomposed (macOS)
     for name in names:
         if (found := _alike(path, name)) is not None:
             return found
     raise ValueError(
-        f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; add it, or set "
-        f"pair=order"
+        f"image '{image_id}' has no file '{names[-1]}.png' or .npy in {path}; "
+        "add it, or set pair=order"
     )
 
 
 def _alike(folder: Path, name: str) -> Path | None:
-    """The one file below ``folder`` whose name looks like ``name`` with one of our endings."""
+    """Return the one file below ``folder`` whose name looks like ``name`` with a known ending."""
     if not (parts := Path(name).parts):
         return None
     *parents, last = parts
@@ -193,7 +259,7 @@ def _alike(folder: Path, name: str) -> Path | None:
 
 
 def _shown(name: str) -> str:
-    """A name in composed letters, its ending in small ones."""
+    """Return a name with composed letters and its ending in lower case."""
     stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{ending.lower()}"
 
@@ -218,11 +284,24 @@ def _sorted_files(folder: Path, _changed: int) -> tuple[Path, ...]:
 
 
 def pixels_of(path: Path, indexed: bool = False) -> Array:
-    """A PNG file as ``(H, W)`` numbers, grey values or, if ``indexed``, the numbers of a palette's
-    entries.
+    """Read an image file as numbers.
 
-    Raises ValueError for a file that cannot be read and for transparency, and for colour if
-    ``indexed``.
+    Parameters
+    ----------
+    path : Path
+        PNG or another image file.
+    indexed : bool, default False
+        Return the indices of a palette instead of grey values.
+
+    Returns
+    -------
+    NDArray
+        ``(H, W)``.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or is transparent, and for colour if ``indexed``.
     """
     try:
         with Image.open(path) as image:
@@ -240,11 +319,31 @@ def pixels_of(path: Path, indexed: bool = False) -> Array:
 
 
 def stack_of(path: Path, height: int, width: int) -> Array:
-    """Planes ``(n, H, W)`` of a NumPy file.
+    """Read the planes of a NumPy file.
 
-    Read are ``.npy`` of shape ``(H, W)``, ``(n, H, W)``, ``(n, 1, H, W)`` or, for images of this
-    very ``height`` and ``width``, ``(n, H W)`` (VIPaint); ``.npz`` with ``masks``, or ``m`` and
-    ``shape`` for packed bits of three equal channels (RED-diff), or a single array.
+    A ``.npy`` file has the shape ``(H, W)``, ``(n, H, W)``, ``(n, 1, H, W)`` or, for images of
+    exactly ``height`` and ``width``, ``(n, H W)`` (VIPaint). An ``.npz`` file has the array
+    ``masks``, or ``m`` and ``shape`` for packed bits of three equal channels (RED-diff), or a
+    single array of any name.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    height : int
+        Height of the images in pixels.
+    width : int
+        Width of the images in pixels.
+
+    Returns
+    -------
+    NDArray
+        ``(n, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or has another type or shape.
     """
     try:
         array = _load(path, path.stat().st_mtime_ns)
@@ -268,15 +367,19 @@ def stack_of(path: Path, height: int, width: int) -> Array:
 
 
 def _demand_sound(path: Path) -> None:
-    """ValueError where an array is not there as its header claims, or unpacks to more than masks or
-    memory can be.
+    """Check the headers of an array file before any memory is allocated.
+
+    Raises
+    ------
+    ValueError
+        If an array is shorter than its header claims, or larger than masks or memory can be.
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             claimed = _claimed(file)
-            there = path.stat().st_size - file.tell()
-        if claimed > there:
-            raise ValueError(f"its header claims {claimed} bytes, and {there} follow")
+            stored = path.stat().st_size - file.tell()
+        if claimed > stored:
+            raise ValueError(f"its header claims {claimed} bytes, and {stored} follow")
         return
     with zipfile.ZipFile(path) as whole:
         for info in whole.infolist():
@@ -288,32 +391,27 @@ def _demand_sound(path: Path) -> None:
                 )
             if info.file_size > (most := min(_LARGEST, _free_memory())):
                 raise ValueError(
-                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to "
-                    f"{most / 2**30:.1f} GiB "
-                    "are read; split it"
+                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and at most "
+                    f"{most / 2**30:.1f} GiB are read; split it"
                 )
 
 
 def _claimed(file: IO[bytes]) -> int:
-    """How many bytes the header of an array says that it has."""
+    """Return the number of bytes that the header of an array claims."""
     version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
+    header = np.lib.format
+    read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
     shape, _, dtype = read(file)
     return math.prod(shape) * int(dtype.itemsize)
 
 
 def _free_memory() -> int:
     try:
-        found = re.search(
-            r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8")
-        )
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
     except OSError:
-        found = None
-    return 1024 * int(found.group(1)) if found else _LARGEST
+        return _LARGEST
+    match = re.search(r"MemAvailable:\s+(\d+)", text)
+    return 1024 * int(match.group(1)) if match else _LARGEST
 
 
 @lru_cache(maxsize=4)
@@ -338,27 +436,44 @@ def _load(path: Path, _changed: int) -> Array:
 
 
 def _unpacked(bits: Array, shape: tuple[int, ...]) -> Array:
-    """Packed bits ``(n, 3 s s)``, as RED-diff stores them, to bool ``(n, s, s)``."""
+    """Unpack bits ``(n, 3 s s)``, as RED-diff stores them, to bool ``(n, s, s)``."""
     count, values = shape[0], math.prod(shape[1:])
     side = math.isqrt(values // 3)
     if 3 * side * side != values:
         raise ValueError(f"shape {shape} is not that of square masks in three channels")
     planes = np.unpackbits(bits)[: count * values].reshape(count, 3, side, side).astype(bool)
     if not (planes == planes[:, :1]).all():
-        raise ValueError("its channels differ, so that they are no mask of pixels")
+        raise ValueError("its channels differ; a mask hides a pixel in all channels")
     return planes[:, 0]
 
 
 def nearest(array: Array, height: int, width: int) -> Array:
-    """``(H, W)`` at another size: of every new pixel, the old one its centre lies in. Raises for
-    other proportions.
+    """Resize values to another size of the same proportions.
+
+    Parameters
+    ----------
+    array : NDArray
+        ``(H, W)``.
+    height : int
+        New height in pixels.
+    width : int
+        New width in pixels.
+
+    Returns
+    -------
+    NDArray
+        ``(height, width)``; each pixel has the value of the old pixel in which its centre lies.
+
+    Raises
+    ------
+    ValueError
+        If the proportions differ.
     """
     old_height, old_width = array.shape
     if old_height * width != old_width * height:
         raise ValueError(
-            f"{old_height} x {old_width} pixels cannot become {height} x {width}, which is of "
-            f"other proportions; "
-            "crop the file as the images are cropped"
+            f"{old_height} x {old_width} pixels cannot become {height} x {width}, which has other "
+            "proportions; crop the file as the images are cropped"
         )
     return _nearest(array, height, width)
 
@@ -371,9 +486,7 @@ def _nearest(array: Array, height: int, width: int) -> Array:
 
 
 def _alike_in_shape(size: tuple[int, ...], other: tuple[int, int]) -> bool:
-    """Whether a size has the proportions of a larger or smaller one, but for rounding to whole
-    pixels.
-    """
+    """Tell whether two sizes have the same proportions, apart from rounding to whole pixels."""
     height, width = size
     return abs(height * other[1] - width * other[0]) < max(other)
 

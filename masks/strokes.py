@@ -1,8 +1,7 @@
-"""Boxes and brush strokes in closed form, so that a mask does not depend on the version of a
-drawing library.
+"""Draw boxes and brush strokes in closed form, independently of any drawing library.
 
-Shapes live in *reference units* on integer corners and vertices. A :class:`Canvas` says where the
-pixel centres of an image lie in these units, and a pixel is covered when its centre is.
+Shapes have integer corners and vertices in *reference units*. A :class:`Canvas` knows where the
+centres of the image's pixels lie in these units. A pixel is covered if its centre is.
 """
 
 from __future__ import annotations
@@ -17,19 +16,41 @@ from numpy.typing import NDArray
 SCALES = ("native", "proportional")
 REFERENCE_SIDE = 256  # the image side the stroke widths of CoModGAN and Palette were chosen for
 
-# both generators: segments leave at 2/5 pi, give or take at most 2/15 pi, and every other one turns
-# back
+# both generators: segments leave at an angle of 2/5 pi, plus or minus at most 2/15 pi, and every
+# other one turns back
 _MEAN_ANGLE = 2 * math.pi / 5
 _ANGLE_RANGE = 2 * math.pi / 15
 
 
 class Canvas:
-    """An empty hole to draw in: ``height x width`` pixels, spanning ``(span_y, span_x)`` reference
-    units.
+    """Empty hole to draw in.
 
-    With ``scale="native"`` a unit is a pixel. With ``"proportional"`` the image's diagonal is that
-    of a square image of ``reference`` pixels a side, so a mask has the same look at every
-    resolution. ``hole``: bool ``(height, width)``, True = covered.
+    Parameters
+    ----------
+    height : int
+        Height in pixels.
+    width : int
+        Width in pixels.
+    scale : str, default 'native'
+        ``native``: a reference unit is a pixel. ``proportional``: the diagonal of the image has the
+        length, in reference units, of the diagonal of a square image of ``reference`` pixels a
+        side, so that a mask has the same look at every resolution.
+    reference : int, default 256
+        Image side for which the stroke widths were chosen, in pixels.
+
+    Attributes
+    ----------
+    hole : NDArray[bool]
+        ``(height, width)``; True = covered.
+    span_x : int
+        Width in reference units.
+    span_y : int
+        Height in reference units.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scale and for a side below 2 pixels.
     """
 
     def __init__(
@@ -48,28 +69,25 @@ class Canvas:
 
     @property
     def diagonal(self) -> float:
-        """Length of the diagonal in reference units."""
+        """Return the length of the diagonal in reference units."""
         return math.hypot(self.span_y, self.span_x)
 
     def box(self, x: int, y: int, width: int, height: int) -> None:
-        """Cover ``width x height`` units with the upper left corner at ``(x, y)``; what lies
-        outside is cut off.
-        """
+        """Cover a box with upper left corner ``(x, y)``; parts outside the canvas are cut off."""
         self.hole[_between(self._y, y, y + height - 1), _between(self._x, x, x + width - 1)] = True
 
     def disc(self, x: int, y: int, diameter: int) -> None:
-        """Cover a disc."""
+        """Cover the disc of this diameter about ``(x, y)``."""
         reach = diameter / 2
-        rows, columns = (
-            _between(self._y, y - reach, y + reach),
-            _between(self._x, x - reach, x + reach),
-        )
+        rows = _between(self._y, y - reach, y + reach)
+        columns = _between(self._x, x - reach, x + reach)
         u, v = self._x[columns] - x, self._y[rows, None] - y
         self.hole[rows, columns] |= 4 * (u * u + v * v) <= diameter * diameter
 
     def band(self, start: tuple[int, int], end: tuple[int, int], thickness: int) -> None:
-        """Cover a straight line ``thickness`` wide with square ends; with a disc at each end it is
-        a capsule.
+        """Cover a straight line of this thickness with square ends.
+
+        With a disc at each end it is a capsule.
         """
         reach, (x, y), (dx, dy) = thickness / 2, start, (end[0] - start[0], end[1] - start[1])
         rows = _between(self._y, min(y, end[1]) - reach, max(y, end[1]) + reach)
@@ -83,9 +101,7 @@ class Canvas:
         )
 
     def polyline(self, points: list[tuple[int, int]], thickness: int) -> None:
-        """Cover every point nearer than ``thickness / 2`` to the line through ``points``: a union
-        of capsules.
-        """
+        """Cover all points nearer than half the thickness to the line through ``points``."""
         for x, y in points:
             self.disc(x, y, thickness)
         for start, end in pairwise(points):
@@ -94,21 +110,25 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Brush:
-    """How strokes are drawn; both bounds of each range are included.
+    """Ranges from which a stroke is drawn; both limits of each range are included.
 
-    ``segments``: straight pieces per stroke; ``thickness``: width in reference units, constant
-    within a stroke.
+    Parameters
+    ----------
+    segments : tuple[int, int]
+        Number of straight segments of a stroke.
+    thickness : tuple[int, int]
+        Width in reference units, constant within a stroke.
     """
 
     segments: tuple[int, int]
     thickness: tuple[int, int]
 
     def stroke(self, rng: np.random.Generator, canvas: Canvas) -> None:
-        """One zig-zag stroke from a uniform start, as in gated convolution (Yu et al. 2019),
-        CoModGAN and Palette.
+        """Draw one zig-zag stroke from a uniformly chosen start.
 
-        Lengths are normal with mean R = diagonal / 8 and deviation floor(R / 2), clipped to [0,
-        2R]; vertices are clipped to the canvas and truncated to whole units.
+        As in gated convolution (Yu et al., 2019), CoModGAN and Palette. Segment lengths are normal
+        with mean ``R = diagonal / 8`` and standard deviation ``floor(R / 2)``, clipped to
+        ``[0, 2 R]``. Vertices are clipped to the canvas and truncated to whole units.
         """
         count = int(rng.integers(self.segments[0], self.segments[1] + 1))
         least = _MEAN_ANGLE - rng.uniform(0, _ANGLE_RANGE)
@@ -128,20 +148,27 @@ class Brush:
 
 
 def check_scale(scale: str) -> None:
-    """Raise ValueError unless ``scale`` is a known one."""
+    """Check the name of a scale.
+
+    Raises
+    ------
+    ValueError
+        Unless ``scale`` is one of :data:`SCALES`.
+    """
     if scale not in SCALES:
         raise ValueError(f"unknown scale '{scale}'; valid: {', '.join(SCALES)}")
 
 
 def _centres(pixels: int, span: int) -> NDArray[np.float64]:
-    """Where pixel centres lie when ``pixels`` of them fill ``span`` units; the whole numbers if
-    both agree.
+    """Return the centres of ``pixels`` pixels that fill ``span`` units.
+
+    They are the whole numbers where both are equal.
     """
     return (np.arange(pixels, dtype=np.float64) + 0.5) * (span / pixels) - 0.5
 
 
 def _between(centres: NDArray[np.float64], low: float, high: float) -> slice:
-    """The pixels whose centres lie in ``[low, high]``."""
+    """Return the pixels whose centres lie in ``[low, high]``."""
     return slice(
         int(np.searchsorted(centres, low, "left")), int(np.searchsorted(centres, high, "right"))
     )

@@ -1,7 +1,10 @@
-"""Metrics: numbers with a card that says exactly which number each is.
+"""Define the interface of metrics.
 
-A :class:`Metric` scores one image, a :class:`DrawMetric` all draws of an image together, and a
-:class:`SetMetric` all images of a cell together, from a few numbers that every image leaves behind.
+Every metric has a card that says exactly which number it is. There are four kinds. A
+:class:`Metric` scores one image. A :class:`DrawMetric` scores all draws of an image together. A
+:class:`SetMetric` scores all images of a cell together, from a few numbers that are stored for
+every image. A :class:`ValueMetric` reduces the values that another metric gave the draws of an
+image.
 """
 
 from __future__ import annotations
@@ -15,27 +18,61 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 Region = Literal["whole", "hole", "known"]
 
 
 class MissingWeights(RuntimeError):
-    """The weights of a metric are not on this machine; the message names the file and where it is
-    looked for.
+    """The weights of a metric are not on this machine.
+
+    The message names the file and the folder in which it was looked for.
     """
 
 
 @dataclass(frozen=True)
 class MetricCard:
-    """What must be known to compare a number. ``id`` is the column name of the rows and of the
-    leaderboard.
+    """Description of a metric: everything one must know to compare its values.
 
-    ``level`` says what one value is computed from: an image, all draws of an image, or all images
-    of a cell. Of a set metric, ``features`` names the column with its feature vectors where other
-    metrics share them; ``resampled`` is False where resampling images would shift the value, so
-    that it has no interval; with at most ``small`` images a table warns that it is ``caution``.
-    ``version`` counts changes of the definition: values of different versions are different numbers
-    and must not be compared.
+    Parameters
+    ----------
+    id : str
+        Column name in rows and leaderboards. Two metrics that may give different numbers have
+        different ids.
+    title : str
+        Name in reports.
+    direction : {'up', 'down', 'none'}
+        Better end of the scale; ``none`` if neither end is better.
+    unit : str
+        Unit of the values; empty if they have none.
+    range : str
+        Possible values, and the right value where there is one.
+    region : {'whole', 'hole', 'known'}, default 'whole'
+        Pixels that count: all, the hidden ones, or the observed ones.
+    pasted : bool, default False
+        True scores images in which observed pixels were put back; False scores the solver's raw
+        output.
+    backbone : str, default ''
+        Name of the feature network.
+    weights : str, default ''
+        File and hash of the network's weights.
+    preprocessing : str, default ''
+        Processing of the images before the computation.
+    source : str, default ''
+        Paper or library that defines the metric.
+    level : {'image', 'draws', 'set'}, default 'image'
+        What one value is computed from: an image, all draws of an image, or all images of a cell.
+    features : str, default ''
+        For a set metric whose features other metrics share: the column of the feature vectors.
+    resampled : bool, default True
+        False if resampling images would shift the value; the value then has no interval.
+    small : int, default 0
+        Tables warn about ``caution`` if a cell has at most this many images.
+    caution : str, default 'biased upward'
+        Text of the warning.
+    version : int, default 1
+        Version of the definition. Values of different versions are different numbers and must not
+        be compared.
     """
 
     id: str
@@ -59,13 +96,26 @@ class MetricCard:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a metric may look at. All images float32 ``(N, C, H, W)`` in [-1, 1], already rounded to
-    8 bits.
+    """Images that a metric may look at.
 
-    ``raw``: the solver's output; ``pasted``: the same with observed pixels put back; ``truth``;
-    ``mask``: bool ``(N, 1, H, W)``, True = observed (all True where the operator has none); ``y``
-    and ``Ax``: the measurement and the operator applied to the unrounded raw output; ``sigma``: the
-    standard deviation of the noise in ``y``.
+    All images are float32 ``(N, C, H, W)`` in [-1, 1] and already rounded to 8 bits.
+
+    Parameters
+    ----------
+    raw : Tensor
+        Output of the solver.
+    pasted : Tensor
+        The same, with the observed pixels put back.
+    truth : Tensor
+        Original images.
+    mask : Tensor
+        bool ``(N, 1, H, W)``; True = observed. All True if the operator has no mask.
+    y : Tensor
+        Measurement ``(N, ...)``.
+    Ax : Tensor
+        Operator applied to the raw output before rounding; shaped like ``y``.
+    sigma : float, default 0.0
+        Standard deviation of the noise in ``y``, in [-1, 1] units.
     """
 
     raw: Tensor
@@ -79,13 +129,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of one image as vectors of ``d = C H W`` values, float64 on the CPU.
+    """Draws of one image as vectors of ``d = C H W`` values.
 
-    ``x`` ``(D, d)``; ``truth`` ``(d,)``; ``hidden``: bool ``(d,)``, what was not observed directly;
-    ``guess``: what the measurement alone suggests, ``(d,)``; ``reference`` ``(R, d)`` and
-    ``mode_weights`` ``(K,)``: independent draws and the weights of the modes of the exact
-    posterior; ``assign`` gives ``responsibilities`` ``(D, K)``: the probability that a draw came
-    from a mode.
+    All tensors are on the CPU, and floating-point tensors are float64. A draw metric scores one
+    such object.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(D, d)``: the draws.
+    truth : Tensor
+        ``(d,)``: the original image.
+    hidden : Tensor
+        bool ``(d,)``: values that were not observed directly.
+    guess : Tensor
+        ``(d,)``: the measurement, with each hidden pixel filled from the nearest observed one.
+    reference : Tensor or None, default None
+        ``(R, d)``: independent draws of the exact posterior, where it is known.
+    mode_weights : Tensor or None, default None
+        ``(K,)``: weights of the modes of the exact posterior.
+    assign : Callable or None, default None
+        Function that returns ``responsibilities``.
     """
 
     x: Tensor
@@ -98,41 +162,63 @@ class Draws:
 
     @property
     def exact(self) -> Tensor:
-        """``reference``; ValueError where there is none."""
+        """Return the draws of the exact posterior, ``(R, d)``.
+
+        Raises
+        ------
+        ValueError
+            If the exact posterior is not known.
+        """
         if self.reference is None:
             raise ValueError("this metric compares with exact posterior draws, and there are none")
         return self.reference
 
     @cached_property
     def gram(self) -> Tensor:
-        """Inner products of the draws, then the reference, about the reference's mean: ``(D + R, D
-        + R)``.
+        """Return inner products of the draws, then the exact draws, ``(D + R, D + R)``.
+
+        The mean of the exact draws is subtracted first.
         """
         both = torch.cat([self.x, self.exact]) - self.exact.mean(0)
         return both @ both.T
 
     @cached_property
     def distances(self) -> Tensor:
-        """Euclidean distances in the order of ``gram``, zero on the diagonal."""
+        """Return Euclidean distances in the order of ``gram``, with zeros on the diagonal."""
         squares = self.gram.diagonal()
         return (squares[:, None] + squares - 2 * self.gram).clamp_min(0).sqrt().fill_diagonal_(0)
 
     @cached_property
     def responsibilities(self) -> Tensor | None:
+        """Return the probability that each draw came from each mode, ``(D, K)``, or None."""
         return None if self.assign is None else self.assign()
 
 
 @dataclass(frozen=True)
 class DrawSet:
-    """All draws of every image of a batch: what a posterior is judged by.
+    """All draws of every image of a batch.
 
-    ``x`` ``(N, D, C, H, W)`` float32, raw and neither rounded nor clipped; ``truth`` ``(N, C, H,
-    W)``; ``mask``: bool ``(N, 1, H, W)``, True = observed, None where the operator observes no
-    pixel directly, and then all are hidden; ``y`` ``(N, ...)``, the measurement, or a first guess
-    of the image from one of another shape. Where the exact posterior is known: ``reference`` ``(N,
-    R, C, H, W)``, independent draws of it; ``mode_weights`` ``(N, K)``, the weights of its
-    components; ``assign``, which maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that
-    each came from each component. A draw that is not finite must not get here.
+    Draws that are not finite must be removed before.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 ``(N, D, C, H, W)``: raw draws, neither rounded nor clipped.
+    truth : Tensor
+        ``(N, C, H, W)``: original images in [-1, 1].
+    mask : Tensor or None
+        bool ``(N, 1, H, W)``; True = observed. None if the operator observes no pixel directly; all
+        pixels then count as hidden.
+    y : Tensor
+        ``(N, ...)``: the measurement. If its shape differs from the images, a first guess of the
+        image made from it.
+    reference : Tensor or None, default None
+        ``(N, R, C, H, W)``: independent draws of the exact posterior, where it is known.
+    mode_weights : Tensor or None, default None
+        ``(N, K)``: weights of the components of the exact posterior.
+    assign : Callable or None, default None
+        Function that maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that each came from
+        each component.
     """
 
     x: Tensor
@@ -145,8 +231,10 @@ class DrawSet:
 
     @cached_property
     def images(self) -> list[Draws]:
-        """One image at a time: a score must not depend on its neighbours. Metrics share what is
-        computed once.
+        """Return the draws of each image, as one object per image.
+
+        Metrics score images one by one, because a score must not depend on the other images. They
+        share the objects, so that distances and inner products are computed once.
         """
         return [self._image(i) for i in range(len(self.x))]
 
@@ -167,12 +255,12 @@ class DrawSet:
 
 
 def _guess(y: Tensor, observed: Tensor) -> Tensor:
-    """``(C, H, W)``: each hidden pixel takes the value of the observed one nearest to it; zero
-    where there is none.
+    """Fill each hidden pixel with the value of the nearest observed one; return ``(C, H, W)``.
 
-    A measurement under a mask is filled so, another one of the image's shape is taken as it is.
+    A measurement without observed pixels but of the image's shape is returned as it is. A
+    measurement of another shape gives zeros.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt  # only metrics of draws need scipy
 
     if y.shape != observed.shape:
         return torch.zeros(observed.shape, dtype=torch.float64)
@@ -188,12 +276,21 @@ def _vectors(x: Tensor, first: int) -> Tensor:
 
 
 class Measure:
-    """What all kinds have in common: a card, a check, and what they need.
+    """Common base class of all metrics.
 
-    ``needs``: capabilities of the prior and the operator (``exact``, ``linear``) without which
-    there is nothing to compare with; a cell that lacks one is refused before any work.
-    ``unrounded``: it looks at what 8-bit images do not hold, so it cannot be computed from stored
-    ones.
+    A metric derives from :class:`Metric`, :class:`DrawMetric`, :class:`SetMetric` or
+    :class:`ValueMetric`, sets ``card`` and writes the method that computes its value.
+
+    Attributes
+    ----------
+    card : MetricCard
+        Description of the metric.
+    needs : frozenset[str]
+        Capabilities of prior and operator (``exact``, ``linear``) without which there is nothing to
+        compare with. A cell that lacks one is refused before any work.
+    unrounded : bool
+        True if the metric uses information that 8-bit images do not hold, so that it cannot be
+        computed from stored images.
     """
 
     card: MetricCard
@@ -202,41 +299,94 @@ class Measure:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the rows that hold its values or features."""
+        """Return the columns of the rows that hold the values or features."""
         return (self.card.id,)
 
     @property
     def pinned(self) -> Mapping[str, str]:
-        """Settings to be recorded with a cell so that they mean the same later: the content of a
-        file.
+        """Return settings to record with a cell, such as the hash of a file.
+
+        A later run with the same settings then computes the same number.
         """
         return {}
 
     def admit(self, shape: tuple[int, int, int]) -> None:
-        """Raises ValueError in one line where images of this shape ``(C, H, W)`` cannot be
-        scored.
+        """Check whether images of this shape can be scored.
+
+        Parameters
+        ----------
+        shape : tuple[int, int, int]
+            ``(C, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            If they cannot, in one line. The default accepts every shape.
         """
 
     def check(self) -> None:
-        """Compare a reference value; raises RuntimeError where this installation gives another
-        number.
+        """Compute a reference value to test the installed libraries and weights.
+
+        Raises
+        ------
+        RuntimeError
+            If this installation gives another number.
+        MissingWeights
+            If weights are missing or damaged.
         """
 
     def to(self, device: torch.device | str) -> Measure:
-        """Move feature networks; metrics without one return themselves."""
+        """Move feature networks to a device; metrics without a network return themselves."""
         return self
 
 
 class Metric(Measure):
-    """One number per image and draw."""
+    """Base class of metrics with one value per image and draw.
+
+    Examples
+    --------
+    The largest error of any pixel:
+
+    >>> class LargestError(Metric):
+    ...     card = MetricCard(
+    ...         id="largest_error",
+    ...         title="Largest error",
+    ...         direction="down",
+    ...         unit="[-1, 1] units",
+    ...         range="[0, 2]",
+    ...     )
+    ...
+    ...     def __call__(self, batch):
+    ...         return (batch.raw - batch.truth).abs().flatten(1).amax(1)
+    """
 
     def __call__(self, batch: Batch) -> Tensor:
-        """float ``(N,)``; NaN where the metric is undefined for that image (an empty region)."""
+        """Score images.
+
+        Parameters
+        ----------
+        batch : Batch
+            ``N`` images.
+
+        Returns
+        -------
+        Tensor
+            float ``(N,)``; NaN where the metric is undefined, for example for an empty region.
+        """
         raise NotImplementedError
 
 
 class DrawMetric(Measure):
-    """One number per image, from all its draws together. Every row of the image holds it."""
+    """Base class of metrics with one value per image, computed from all its draws together.
+
+    A subclass writes :meth:`score` and sets ``reference``. Every row of the image holds the value.
+
+    Attributes
+    ----------
+    reference : float
+        Value for the first image of ``reference_draws()``, computed with another implementation.
+        :meth:`check` compares with it.
+    """
 
     unrounded: ClassVar[bool] = True
     reference: ClassVar[float] = float("nan")
@@ -244,23 +394,53 @@ class DrawMetric(Measure):
     ours."""
 
     def score(self, draws: Draws) -> float:
-        """The value for one image; NaN where it is undefined (too few draws, no hidden pixel)."""
+        """Score the draws of one image.
+
+        Parameters
+        ----------
+        draws : Draws
+            All draws of the image.
+
+        Returns
+        -------
+        float
+            NaN where the metric is undefined, for example for too few draws or no hidden pixel.
+        """
         raise NotImplementedError
 
     def __call__(self, draws: DrawSet) -> Tensor:
-        """float64 ``(N,)``; NaN where undefined."""
+        """Score the draws of every image.
+
+        Parameters
+        ----------
+        draws : DrawSet
+            All draws of ``N`` images.
+
+        Returns
+        -------
+        Tensor
+            float64 ``(N,)``; NaN where the metric is undefined.
+        """
         return torch.tensor([self.score(image) for image in draws.images], dtype=torch.float64)
 
+    @override
     def check(self) -> None:
         expect(self.card.id, self.score(reference_draws().images[0]), self.reference)
 
 
 class SetMetric(Measure):
-    """One number for all images of a cell.
+    """Base class of metrics with one value for all images of a cell.
 
-    The rows hold ``features``, a few numbers an image, and the leaderboard reduces them to the
-    value and resamples images for its interval; so the value is never computed twice from images,
-    and shards can be added in any order.
+    A subclass writes :meth:`features`, a few numbers per image that are stored in the rows, and
+    :meth:`reduce`, which turns the features of all images into the value. The leaderboard reduces
+    the stored features and resamples images for the interval. So images are needed only once, and
+    the order of the images does not matter.
+
+    Attributes
+    ----------
+    reference : float
+        Value for ``reference_draws()``, computed with another implementation. :meth:`check`
+        compares with it.
     """
 
     unrounded: ClassVar[bool] = True
@@ -268,23 +448,43 @@ class SetMetric(Measure):
     """The value for ``reference_draws()``, from another implementation than ours."""
 
     def features(self, draws: DrawSet) -> Tensor:
-        """float ``(N, F)``, a vector per image, or ``(N, D, F)``, one per draw; a NaN in it:
-        nothing is stored.
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        draws : DrawSet
+            All draws of ``N`` images.
+
+        Returns
+        -------
+        Tensor
+            float ``(N, F)``, one vector per image, or ``(N, D, F)``, one per draw. Features with a
+            NaN are not stored.
         """
         raise NotImplementedError
 
     def reduce(
         self, features: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """The value ``(B,)`` for every row of ``weights`` ``(B, n)``: how often each of ``n``
-        images counts.
+        """Reduce features to the value.
 
-        ``features`` ``(n, F)`` or ``(n, D, F)``, finite. Ones give the value itself, the counts of
-        a bootstrap resample a resampled value, and ones with a zero the value without that image.
-        NaN where undefined.
+        Parameters
+        ----------
+        features : NDArray
+            ``(n, F)`` or ``(n, D, F)``, finite.
+        weights : NDArray
+            ``(B, n)``: how often each image counts. A row of ones gives the value itself; the
+            counts of a bootstrap resample give a resampled value; ones with a zero give the value
+            without that image.
+
+        Returns
+        -------
+        NDArray
+            ``(B,)``: the value for every row of ``weights``; NaN where it is undefined.
         """
         raise NotImplementedError
 
+    @override
     def check(self) -> None:
         features = self.features(reference_draws()).double().numpy()
         expect(
@@ -295,16 +495,31 @@ class SetMetric(Measure):
 
 
 class ValueMetric(Measure):
-    """One number per image from the values that another metric gave its draws. Every row of the
-    image holds it.
+    """Base class of metrics that reduce the values of another metric over the draws of an image.
 
-    ``of``: the id of that metric, which the rows must hold.
+    Every row of the image holds the value.
+
+    Attributes
+    ----------
+    of : str
+        Id of the other metric; the rows must hold its values.
     """
 
     of: str
 
     def __call__(self, values: Tensor) -> Tensor:
-        """float64 ``(N,)`` from ``(N, D)``; NaN where undefined."""
+        """Reduce values over draws.
+
+        Parameters
+        ----------
+        values : Tensor
+            ``(N, D)``: values of the other metric.
+
+        Returns
+        -------
+        Tensor
+            float64 ``(N,)``; NaN where the value is undefined.
+        """
         raise NotImplementedError
 
 
@@ -312,27 +527,47 @@ AnyMetric = Metric | DrawMetric | SetMetric | ValueMetric
 
 
 class FullReference(Metric):
-    """A metric that compares an image with the truth, in one region, one image at a time.
+    """Base class of metrics that compare an image with the truth in one region.
 
-    Images are never batched: the sums and convolutions of a batch may run in another order than
-    those of one image, and a score must not depend on its neighbours.
+    A subclass writes :meth:`compare`. Images are scored one at a time: sums and convolutions of a
+    batch may run in another order, and a score must not depend on the other images.
+
+    Attributes
+    ----------
+    reference : Mapping[str, float]
+        Value for ``reference_images()`` by region, computed with another implementation.
     """
 
     reference: ClassVar[Mapping[str, float]] = {}
     """The value for ``reference_images()`` by region, from another implementation than ours."""
 
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
-        """The value for one image: ``x`` and ``truth`` ``(1, C, H, W)``, ``region`` bool ``(1, 1,
-        H, W)``.
+        """Score one image.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(1, C, H, W)`` in [-1, 1]: raw or pasted image, as the card says.
+        truth : Tensor
+            ``(1, C, H, W)`` in [-1, 1]: original image.
+        region : Tensor
+            bool ``(1, 1, H, W)``: pixels that count.
+
+        Returns
+        -------
+        float
+            NaN for an empty region.
         """
         raise NotImplementedError
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
         x = batch.pasted if self.card.pasted else batch.raw
         region = pixels_of(self.card.region, batch.mask)
         rows = zip(x.split(1), batch.truth.split(1), region.split(1), strict=True)
         return torch.tensor([self.compare(*row) for row in rows], dtype=torch.float64)
 
+    @override
     def check(self) -> None:
         x, truth, mask = reference_images()
         value = self.compare(x, truth, pixels_of(self.card.region, mask))
@@ -340,8 +575,12 @@ class FullReference(Metric):
 
 
 def column_id(name: str, region: Region = "whole", pasted: bool = False) -> str:
-    """The id of a card: ``psnr``, ``psnr_hole``, ``psnr_pasted``, ``psnr_hole_pasted``; ValueError
-    otherwise.
+    """Build the id of a card: ``psnr``, ``psnr_hole``, ``psnr_pasted`` or ``psnr_hole_pasted``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown region.
     """
     if region not in get_args(Region):
         raise ValueError(
@@ -351,37 +590,53 @@ def column_id(name: str, region: Region = "whole", pasted: bool = False) -> str:
 
 
 def pixels_of(region: Region, mask: Tensor) -> Tensor:
-    """The pixels of a region, bool, shaped like ``mask`` (True = observed)."""
+    """Return the pixels of a region, bool, shaped like ``mask`` (True = observed)."""
     return {"whole": torch.ones_like(mask), "hole": ~mask, "known": mask}[region]
 
 
 def unit(x: Tensor) -> Tensor:
-    """[-1, 1] to [0, 1] in float64 on the CPU: for metrics that depend on which value is black."""
+    """Convert images from [-1, 1] to [0, 1] in float64 on the CPU.
+
+    For metrics whose value depends on the grey level of black.
+    """
     return (x.cpu().double() + 1) / 2
 
 
 def expect(name: str, value: float, expected: float, tolerance: float = 1e-4) -> None:
-    """Raises RuntimeError where a reference value is missed by more than ``tolerance``."""
+    """Compare a value with its reference value.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ by more than ``tolerance``.
+    """
     if not abs(value - expected) <= tolerance:
         raise RuntimeError(
             f"metric '{name}' gives {value:.6f} for its reference images, {expected:.6f} is right: "
-            f"the installed "
-            "libraries compute another number; reinstall the versions that pyproject.toml names"
+            "the installed libraries compute another number; reinstall the versions "
+            "that pyproject.toml names"
         )
 
 
 def reference_images() -> tuple[Tensor, Tensor, Tensor]:
-    """Closed-form 8-bit images: ``x`` and ``truth`` ``(1, 3, 64, 64)``, and a mask with the left
-    half known.
+    """Make 8-bit images from closed formulas.
 
-    ``truth`` holds one tilted wave per channel, ``x`` the same with a weaker contrast and a second
-    wave on top, which grows to the right: the three regions have different scores.
+    ``truth`` holds one tilted wave per channel. ``x`` is the same with a weaker contrast and a
+    second wave on top that grows to the right, so the three regions have different scores.
+
+    Returns
+    -------
+    x : Tensor
+        ``(1, 3, 64, 64)`` in [-1, 1].
+    truth : Tensor
+        ``(1, 3, 64, 64)`` in [-1, 1].
+    mask : Tensor
+        bool ``(1, 1, 64, 64)``; the left half is observed.
     """
     pixel = torch.arange(64, dtype=torch.float64)
     row, column = torch.meshgrid(pixel, pixel, indexing="ij")
     channel = torch.arange(3).view(-1, 1, 1)
-    # float64, and offsets that keep away from ties: the rounding to 8 bits falls the same way on
-    # every machine
+    # float64 and offsets that avoid ties, so that every machine rounds to the same 8 bits
     wave = torch.cos(torch.pi / 32 * ((channel + 1) * row + 2 * column))
     ripple = torch.cos(torch.pi / 32 * (11 * row - 7 * column) + 0.3)
     x, truth = 0.5 * wave + 0.45 * column / 64 * ripple + 0.02, 0.95 * wave + 0.013
@@ -393,8 +648,10 @@ def reference_images() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def reference_draws() -> DrawSet:
-    """Closed-form sets: six images of 2 x 3 pixels, the first column known, 8 draws, 12 exact ones,
-    three modes.
+    """Make draws from closed formulas.
+
+    Six images of 2 x 3 pixels whose first column is observed, with 8 draws, 12 draws of the exact
+    posterior and three modes each.
     """
 
     def wave(*shape: int, pace: float) -> Tensor:
@@ -415,19 +672,35 @@ def reference_draws() -> DrawSet:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, shape kept: values outside are clamped, the rest rounded to the nearest,
-    ties to even.
+    """Convert images from [-1, 1] to grey levels 0 to 255.
 
-    Truncation would darken 95 of the 256 grey levels of an exact image by one. NaN becomes 0, so
-    that the result is defined; find non-finite images before.
+    Values outside are clamped; the others are rounded to the nearest level, ties to even.
+    Truncation would darken 95 of the 256 levels of an exact image by one. NaN becomes 0, so that
+    the result is defined; search for non-finite values before.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images of any shape.
+
+    Returns
+    -------
+    Tensor
+        uint8, of the same shape.
     """
     x = torch.nan_to_num(x.to(torch.promote_types(x.dtype, torch.float32)), nan=-1.0)
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_uint8(x: Tensor) -> Tensor:
-    """0..255 to float32 in [-1, 1], shape kept; ``to_uint8`` gives the same levels back. ValueError
-    unless uint8.
+    """Convert grey levels 0 to 255 to float32 in [-1, 1].
+
+    ``to_uint8`` returns the same levels.
+
+    Raises
+    ------
+    ValueError
+        If the tensor is not uint8.
     """
     if x.dtype != torch.uint8:
         raise ValueError(

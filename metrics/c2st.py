@@ -1,4 +1,4 @@
-"""Classifier two-sample test against the exact posterior."""
+"""Test with a classifier whether draws differ from the exact posterior."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
@@ -14,16 +15,15 @@ FOLDS = 4
 
 
 class C2ST(DrawMetric):
-    """How often a classifier tells draws from exact draws it was not trained on: 0.5 is chance, 1
-    is always.
+    """Accuracy of a classifier that separates draws from exact draws: 0.5 is chance, 1 is perfect.
 
-    The classifier is the witness of the energy distance, ``f(z) = E|z - Z| - E|z - X|``, with the
-    threshold halfway between its means over both training sets. It has nothing to train but
-    averages, so it is deterministic and works with 16 draws in 784 dimensions, where a neural
-    network only memorises; unlike nearest neighbours it sees draws that are too narrow in many
-    dimensions. Four-fold cross-validation, balanced accuracy: exact draws get 0.5 on average,
-    whatever their number. A stronger classifier could give more; differences of high order are not
-    its strength. NaN for fewer than four draws.
+    The classifier is the witness function of the energy distance, ``f(z) = E|z - Z| - E|z - X|``,
+    with the threshold halfway between its means over both training sets. It computes averages only,
+    so it is deterministic and works with 16 draws in 784 dimensions, where a neural network would
+    only memorise. Unlike nearest neighbours, it notices draws that are too narrow in many
+    dimensions. Four-fold cross-validation gives a balanced accuracy, which is 0.5 on average for
+    any number of exact draws. A stronger classifier could reach more; this one is weak for
+    differences of high order. The metric is NaN for fewer than four draws.
     """
 
     card = MetricCard(
@@ -32,8 +32,8 @@ class C2ST(DrawMetric):
         direction="down",
         unit="",
         range="[0, 1]; 0.5 on average for exact draws",
-        preprocessing=f"raw output, not rounded; energy witness, {FOLDS} folds, balanced accuracy; "
-        f"float64",
+        preprocessing=f"raw output, not rounded; energy witness, {FOLDS} folds, "
+        "balanced accuracy; float64",
         source="Lopez-Paz, Oquab: Revisiting Classifier Two-Sample Tests, ICLR 2017; "
         "Kubler et al.: A Witness Two-Sample Test, AISTATS 2022",
         level="draws",
@@ -41,26 +41,28 @@ class C2ST(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.333333
 
+    @override
     def score(self, draws: Draws) -> float:
         count, total = len(draws.x), len(draws.distances)
         if count < FOLDS:
             return float("nan")
-        # dealt out in turn: every fold gets its share of either kind
+        # assigned in turn, so that every fold gets its share of both kinds
         fold = torch.cat([torch.arange(count), torch.arange(total - count)]) % FOLDS
         folds, is_draw = one_hot(fold, FOLDS).double(), torch.arange(total) < count
         to_draws, within_draws = _means(draws.distances, folds * is_draw[:, None])
         to_exact, within_exact = _means(draws.distances, folds * ~is_draw[:, None])
-        # halfway between the means of f over the training sets, pairs of a point with itself left
-        # out
+        # halfway between the means of f over the training sets, without pairs of a point with
+        # itself
         threshold = (within_exact - within_draws) / 2
         witness = (to_exact - to_draws - threshold).gather(1, fold[:, None])[:, 0].sign()
         return ((2 + witness[:count].mean() - witness[count:].mean()) / 4).item()
 
 
 def _means(distances: Tensor, folds: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean distances with fold ``k`` left out, from every point ``(n, K)`` and of pairs ``(K,)``.
+    """Compute mean distances with fold ``k`` left out.
 
-    ``folds`` ``(n, K)``: 1 where a point of the kind in question is in a fold.
+    ``folds`` ``(n, K)`` is 1 where a point of the kind in question is in a fold. Returns the mean
+    distance from every point, ``(n, K)``, and of pairs, ``(K,)``.
     """
     sums = distances @ folds
     pairs = folds.T @ sums

@@ -1,4 +1,4 @@
-"""How well an image explains its measurement."""
+"""Measure how well an image explains its measurement."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Batch, Metric, MetricCard, expect
 
 
 class Consistency(Metric):
-    """Root mean square of ``A(x) - y`` over the measured values, ``x`` the unrounded raw output, in
-    units of ``y``.
+    """Root mean square of ``A(x) - y`` over the measured values, for measurements without noise.
 
-    For measurements without noise only, where 0 is right; NaN on noisy ones, where a small residual
-    means that the noise was fitted (``consistency_ratio`` judges those). Where the measurement is
-    an image under a mask, only observed pixels count; otherwise every value of ``y`` does. NaN
-    where nothing was measured.
+    ``x`` is the raw output before rounding, and the unit is that of ``y``. 0 is right. The value is
+    NaN for noisy measurements, where a small residual means that the noise was fitted; use
+    ``consistency_ratio`` there. If the measurement is an image under a mask, only observed pixels
+    count; otherwise every value of ``y`` does. The value is NaN if nothing was measured.
     """
 
     card = MetricCard(
@@ -26,32 +26,31 @@ class Consistency(Metric):
         direction="down",
         unit="[-1, 1] units",
         range="[0, inf)",
-        preprocessing="raw output, not rounded, through the operator; observed values only; no "
-        "noise; float64",
+        preprocessing="raw output, not rounded, through the operator; observed "
+        "values only; no noise; float64",
     )
     unrounded: ClassVar[bool] = True
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
-        return (
-            _residuals(batch)
-            if batch.sigma == 0
-            else torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
-        )
+        if batch.sigma == 0:
+            return _residuals(batch)
+        return torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
 
     def check(self) -> None:
-        """Residuals 3 and 4 where observed, 100 in the hole: ``sqrt((9 + 16) / 2)``."""
+        """Compare the residuals 3 and 4 and 100 in the hole with ``sqrt((9 + 16) / 2)``."""
         Ax = torch.tensor([3.0, 4.0, 100.0]).view(1, 1, 1, 3)
         observed = torch.tensor([True, True, False]).view(1, 1, 1, 3)
         expect(self.card.id, _rmse(Ax, torch.zeros_like(Ax), observed), 12.5**0.5)
 
 
 class ConsistencyRatio(Metric):
-    """``consistency`` of a noisy measurement over the standard deviation of its noise: about 1 is
-    right.
+    """Residual of a noisy measurement relative to the standard deviation of its noise.
 
-    The truth has 1, and so have exact posterior draws on average (of the square). Far below 1 the
-    noise was fitted, far above 1 the measurement was ignored; so it has no better end and ranks
-    nothing. NaN without noise.
+    ``consistency`` divided by ``sigma``; about 1 is right. The truth has 1, and so have exact
+    posterior draws on average (of the square). Far below 1 the noise was fitted; far above 1 the
+    measurement was ignored. Neither end is better, so the metric ranks nothing. The value is NaN
+    without noise.
     """
 
     card = MetricCard(
@@ -60,22 +59,19 @@ class ConsistencyRatio(Metric):
         direction="none",
         unit="",
         range="[0, inf); about 1 for the truth and for exact draws",
-        preprocessing="raw output, not rounded, through the operator; observed values only; noisy "
-        "data; float64",
+        preprocessing="raw output, not rounded, through the operator; observed values "
+        "only; noisy data; float64",
     )
     unrounded: ClassVar[bool] = True
 
+    @override
     def __call__(self, batch: Batch) -> Tensor:
-        return (
-            _residuals(batch) / batch.sigma
-            if batch.sigma > 0
-            else torch.full_like(_residuals(batch), torch.nan)
-        )
+        if batch.sigma > 0:
+            return _residuals(batch) / batch.sigma
+        return torch.full((len(batch.y),), torch.nan, dtype=torch.float64)
 
     def check(self) -> None:
-        """Residuals 3 and 4 where observed, 100 in the hole, noise of 5: ``sqrt((9 + 16) / 2) /
-        5``.
-        """
+        """Compare the residuals 3 and 4 at noise 5 with ``sqrt((9 + 16) / 2) / 5``."""
         Ax = torch.tensor([3.0, 4.0, 100.0]).view(1, 1, 1, 3)
         observed, zero = torch.tensor([True, True, False]).view(1, 1, 1, 3), torch.zeros_like(Ax)
         expect(

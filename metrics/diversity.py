@@ -1,4 +1,4 @@
-"""How different the draws of one image are."""
+"""Measure how different the draws of one image are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawMetric,
@@ -28,11 +29,16 @@ PairRegion = Literal["whole", "hole"]
 
 
 class Diversity(DrawMetric):
-    """Root mean square difference of two draws over the pixels of the region, averaged over all
-    pairs.
+    """Root mean square difference of two draws in the region, averaged over all pairs.
 
-    Computed from 8-bit images in [-1, 1]. A large value is no merit by itself: noise is diverse
-    too; calibration tells whether the spread is right. NaN for one draw and for an empty region.
+    Computed from 8-bit images in [-1, 1]. A large value is not good by itself, because noise is
+    diverse too; the calibration metrics tell whether the spread is right. The value is NaN for one
+    draw and for an empty region.
+
+    Parameters
+    ----------
+    region : {'whole', 'hole'}, default 'whole'
+        Pixels that count.
     """
 
     unrounded: ClassVar[bool] = False
@@ -43,6 +49,7 @@ class Diversity(DrawMetric):
             "diversity", "Diversity", "[-1, 1] units", region, "8-bit images, float64"
         )
 
+    @override
     def score(self, draws: Draws) -> float:
         chosen = draws.hidden if self.card.region == "hole" else torch.ones_like(draws.hidden)
         if len(draws.x) < 2 or not chosen.any():
@@ -50,6 +57,7 @@ class Diversity(DrawMetric):
         x = from_uint8(to_uint8(draws.x[:, chosen])).double()
         return (torch.pdist(x).mean() / int(chosen.sum()) ** 0.5).item()
 
+    @override
     def check(self) -> None:
         expect(
             self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
@@ -57,12 +65,23 @@ class Diversity(DrawMetric):
 
 
 class PerceptualDiversity(DrawMetric):
-    """Mean perceptual distance of two draws over all pairs, as published for LPIPS (Zhu et al.,
-    BicycleGAN, 2017).
+    """Perceptual distance of two draws, averaged over all pairs.
 
-    ``distance``: ``stlpips``, ``lpips_alex`` or ``lpips_vgg``. In the hole, the truth stands
-    everywhere else in both draws. From 8-bit images. NaN for one draw, and for the hole where
+    As published for LPIPS (Zhu et al., BicycleGAN, 2017), from 8-bit images. For the hole, both
+    draws hold the truth in all other pixels. The value is NaN for one draw, and for the hole if
     nothing is hidden.
+
+    Parameters
+    ----------
+    distance : {'stlpips', 'lpips_alex', 'lpips_vgg'}, default 'stlpips'
+        Perceptual distance.
+    region : {'whole', 'hole'}, default 'whole'
+        Pixels that count.
+
+    Raises
+    ------
+    ValueError
+        For an unknown distance or region.
     """
 
     unrounded: ClassVar[bool] = False
@@ -87,16 +106,20 @@ class PerceptualDiversity(DrawMetric):
             of.weights,
         )
 
+    @override
     def to(self, device: torch.device | str) -> PerceptualDiversity:
         self.network.to(device)
         return self
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         self.network.admit(shape)
 
+    @override
     def check(self) -> None:
         self.network.check()
 
+    @override
     def __call__(self, draws: DrawSet) -> Tensor:
         levels = (from_uint8(to_uint8(x)) for x in (draws.x, draws.truth.to(draws.x)))
         masks = [None] * len(draws.x) if draws.mask is None else list(draws.mask)
@@ -149,7 +172,6 @@ def _card(
         weights=weights,
         preprocessing=f"{preprocessing}; mean over all pairs of draws",
         source="Zhu, Zhang, Pathak, Darrell, Efros, Wang, Shechtman: Toward Multimodal "
-        "Image-to-Image Translation, "
-        "NeurIPS 2017",
+        "Image-to-Image Translation, NeurIPS 2017",
         level="draws",
     )

@@ -1,4 +1,4 @@
-"""Energy score of draws against the truth, and energy distance to the exact posterior."""
+"""Compute the energy score against the truth and the energy distance to the exact posterior."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawMetric,
@@ -21,13 +22,18 @@ _SOURCE = "Gneiting, Raftery: Strictly Proper Scoring Rules, Prediction, and Est
 
 
 class EnergyScore(DrawMetric):
-    """``E|X - truth| - 1/2 E|X - X'|`` with Euclidean norms, unbiased; it needs draws and truth
-    only.
+    """Energy score of the draws against the truth, unbiased.
 
-    A strictly proper score: its expectation is smallest for the exact posterior and for nothing
-    else, whatever the number of draws. One value at a time is not a distance, because it holds the
-    posterior's own spread; compare methods on the same images. In one dimension it is the CRPS. NaN
-    for one draw and for an empty region.
+    ``E|X - truth| - 1/2 E|X - X'|`` with Euclidean norms. It needs draws and truth only. It is a
+    strictly proper score: its expectation is smallest for the exact posterior alone, for any number
+    of draws. A single value is not a distance, because it contains the spread of the posterior;
+    compare methods on the same images. In one dimension it is the CRPS. The value is NaN for one
+    draw and for an empty region.
+
+    Parameters
+    ----------
+    region : {'whole', 'hole', 'known'}, default 'whole'
+        Pixels that count.
     """
 
     references: ClassVar[dict[str, float]] = {
@@ -49,18 +55,17 @@ class EnergyScore(DrawMetric):
             level="draws",
         )
 
+    @override
     def check(self) -> None:
         expect(
             self.card.id, self.score(reference_draws().images[0]), self.references[self.card.region]
         )
 
+    @override
     def score(self, draws: Draws) -> float:
-        inside = {
-            "whole": torch.ones_like(draws.hidden),
-            "hole": draws.hidden,
-            "known": ~draws.hidden,
-        }
-        chosen = inside[self.card.region]
+        everything = torch.ones_like(draws.hidden)
+        regions = {"whole": everything, "hole": draws.hidden, "known": ~draws.hidden}
+        chosen = regions[self.card.region]
         if len(draws.x) < 2 or not chosen.any():
             return float("nan")
         x, truth = draws.x[:, chosen], draws.truth[chosen]
@@ -68,11 +73,11 @@ class EnergyScore(DrawMetric):
 
 
 class EnergyDistance(DrawMetric):
-    """``2 E|X - Z| - E|X - X'| - E|Z - Z'|`` with exact draws ``Z``, unbiased: pairs of different
-    draws only.
+    """Energy distance between draws and exact draws, unbiased.
 
-    0 on average for exact draws of any number, so it may fall below 0 by chance; positive for every
-    other distribution. NaN for one draw.
+    ``2 E|X - Z| - E|X - X'| - E|Z - Z'|`` with exact draws ``Z``, over pairs of different draws
+    only. It is 0 on average for any number of exact draws, so it may fall below 0 by chance, and
+    positive for every other distribution. The value is NaN for one draw.
     """
 
     card = MetricCard(
@@ -88,24 +93,24 @@ class EnergyDistance(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = -0.128050
 
+    @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
         own, exact = draws.distances[:count, :count], draws.distances[count:, count:]
         if count < 2:
             return float("nan")
-        return (
-            2 * draws.distances[:count, count:].mean() - pair_mean(own) - pair_mean(exact)
-        ).item()
+        cross = draws.distances[:count, count:].mean()
+        return (2 * cross - pair_mean(own) - pair_mean(exact)).item()
 
 
 class RelativeEnergyDistance(DrawMetric):
-    """The energy distance in units of the exact posterior's own spread, ``E|Z - Z'|``.
+    """Energy distance relative to the spread of the exact posterior, ``E|Z - Z'|``.
 
-    0 on average for independent exact draws of any number, and 1 for draws whose excess over the
-    posterior is as large as the distance of two exact draws; so images and problems of different
-    difficulty can be averaged. Draws that repel each other (one per mode, say) look further apart
-    than independent ones and can fall below 0, by at most ``1 / (D - 1)`` of their own mean
-    distance. NaN for one draw, and where the exact posterior has no spread.
+    It is 0 on average for any number of independent exact draws, and 1 for draws whose excess
+    distance is as large as the distance of two exact draws, so images and problems of different
+    difficulty can be averaged. Draws that repel each other (for example, one per mode) look further
+    apart than independent draws and can fall below 0, by at most ``1 / (D - 1)`` of their mean
+    distance. The value is NaN for one draw and if the exact posterior has no spread.
     """
 
     card = MetricCard(
@@ -114,14 +119,15 @@ class RelativeEnergyDistance(DrawMetric):
         direction="down",
         unit="",
         range="(-inf, inf); 0 on average for exact draws",
-        preprocessing="energy_distance over the mean distance of two exact draws of the same "
-        "image; float64",
+        preprocessing="energy_distance over the mean distance of two exact draws "
+        "of the same image; float64",
         source="Szekely, Rizzo: Energy statistics, 2013",
         level="draws",
     )
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = -0.092787
 
+    @override
     def score(self, draws: Draws) -> float:
         count = len(draws.x)
         spread = pair_mean(draws.distances[count:, count:]).item()
@@ -131,12 +137,10 @@ class RelativeEnergyDistance(DrawMetric):
 
 
 SMALLEST = 1e-6
-"""A mean distance of exact draws below which the posterior has no spread to compare with."""
+"""Smallest mean distance of exact draws with which an energy distance is compared."""
 
 
 def pair_mean(distances: Tensor) -> Tensor:
-    """The mean over pairs of different draws; ``distances`` ``(..., n, n)``, zero on the
-    diagonal.
-    """
+    """Average distances ``(..., n, n)`` with a zero diagonal over pairs of different draws."""
     n = distances.shape[-1]
     return distances.sum((-2, -1)) / (n * (n - 1))

@@ -1,4 +1,4 @@
-"""Feature networks, and what the metrics that compare sets of feature vectors share."""
+"""Compute feature vectors of images, and define the base class of the metrics that compare them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     DrawSet,
@@ -33,7 +34,7 @@ Setting = str | bool
 
 NETWORKS = ("stlpips", "inception", "torchscript")
 TRUTH = "_truth"
-"""Ends the name of the column with the features of the original images."""
+"""Ending of the name of the column with the features of the original images."""
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = (
@@ -44,45 +45,77 @@ RANGES = ("signed", "unit", "levels")
 
 
 class FeatureNetwork(Protocol):
-    """Images to vectors. ``column``: where the rows keep them, the same for the same network and
-    weights only.
+    """Interface of a network that maps an image to a feature vector.
 
-    ``width``: a typical squared distance of two vectors, None where their scale is that of
-    Inception (or unknown).
+    Attributes
+    ----------
+    device : torch.device
+        Device of the network.
+    width : float or None
+        Typical squared distance of two vectors. None if their scale is that of Inception, or
+        unknown.
     """
 
     device: torch.device
     width: ClassVar[float | None]
 
     @property
-    def column(self) -> str: ...
+    def column(self) -> str:
+        """Return the column of the rows that holds the vectors.
+
+        It is the same only for the same network and weights.
+        """
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Return the name of the network in reports."""
 
     @property
-    def weights(self) -> str: ...
+    def weights(self) -> str:
+        """Return the file and the hash of the weights."""
 
     @property
-    def preprocessing(self) -> str: ...
+    def preprocessing(self) -> str:
+        """Return the processing of images before the network, in words."""
 
     @property
-    def pinned(self) -> Mapping[str, str]: ...
+    def pinned(self) -> Mapping[str, str]:
+        """Return settings to record with a cell, such as the hash of the weights."""
 
     def check(self, metric: str) -> None:
-        """Raises MissingWeights, or RuntimeError, where the features cannot be had; ``metric``
-        wants them.
+        """Check that the features can be computed.
+
+        Parameters
+        ----------
+        metric : str
+            Id of the metric that needs them, for the message.
+
+        Raises
+        ------
+        MissingWeights
+            If a library or the weights are missing.
+        RuntimeError
+            If the network cannot be used.
         """
 
     def __call__(self, image: Tensor) -> Tensor:
-        """``(1, 1 or 3, H, W)`` with 8-bit levels in [-1, 1] to ``(1, F)``."""
+        """Compute the feature vector of an image.
+
+        Parameters
+        ----------
+        image : Tensor
+            ``(1, 1 or 3, H, W)`` in [-1, 1], rounded to 8 bits.
+
+        Returns
+        -------
+        Tensor
+            ``(1, F)``.
+        """
 
 
 @dataclass
 class STLPIPSTrunk:
-    """The deepest layer of the shift-tolerant AlexNet of ST-LPIPS, averaged over positions: 256
-    numbers.
-    """
+    """Deepest layer of the AlexNet of ST-LPIPS, averaged over positions: 256 numbers."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     column: ClassVar[str] = "features_stlpips"
@@ -92,21 +125,23 @@ class STLPIPSTrunk:
         "8-bit images at native size; not comparable with any Inception value"
     )
     pinned: ClassVar[Mapping[str, str]] = {}
-    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test computes it
-    # again
+    # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test recomputes it
     width: ClassVar[float | None] = 0.0048415
 
     def check(self, metric: str) -> None:
+        """Check the weights of ST-LPIPS, see :meth:`FeatureNetwork.check`."""
         STLPIPS().check()
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Compute the feature vector of an image, see :meth:`FeatureNetwork.__call__`."""
         return _trunk(self.device).trunk(image)
 
 
 @dataclass
 class Inception:
-    """``pool_3`` of Inception v3 as torch-fidelity computes it, 2048 numbers; imported when asked,
-    never downloaded.
+    """Layer ``pool_3`` of Inception v3 as torch-fidelity computes it: 2048 numbers.
+
+    The library is imported at first use. Weights are never downloaded.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -120,21 +155,22 @@ class Inception:
     width: ClassVar[float | None] = None
 
     def check(self, metric: str) -> None:
+        """Check library and weights, see :meth:`FeatureNetwork.check`."""
         if find_spec("torch_fidelity") is None:
             raise MissingWeights(
-                f"metric '{metric}' needs the library torch-fidelity; pip install "
-                f"torch-fidelity==0.4.0"
+                f"metric '{metric}' needs the library torch-fidelity; pip "
+                "install torch-fidelity==0.4.0"
             )
         path = _inception_file()
         if not path.is_file():
             raise MissingWeights(
                 f"metric '{metric}' needs {path.name}, looked for in {path.parent} (TORCH_HOME "
-                f"moves it); "
-                f"download {INCEPTION_URL} into that folder"
+                f"moves it); download {INCEPTION_URL} into that folder"
             )
         verify(path, "6726825d", f"download {INCEPTION_URL} again")
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Compute the feature vector of an image, see :meth:`FeatureNetwork.__call__`."""
         levels = to_uint8(as_rgb(image, 1)).to(self.device)
         vectors: Tensor = _inception(self.device)(levels)[0]
         return vectors
@@ -142,24 +178,29 @@ class Inception:
 
 @dataclass
 class TorchScriptFeatures:
-    """A network of the user's own: TorchScript from RGB images ``(N, 3, H, W)`` to vectors ``(N,
-    F)``.
+    """Network of the user, as TorchScript.
+
+    It maps RGB images ``(N, 3, H, W)`` to vectors ``(N, F)``, and resizes and normalises images
+    itself.
 
     Parameters
     ----------
     path : str, default ''
-        The file.
+        The TorchScript file.
     trust_file : bool, default False
-        Must be true, because a TorchScript file is a program.
+        Must be true, because a TorchScript file is a program that is run.
     sha256 : str, default ''
-        Content of the file; it is recorded with a cell, and another file is then refused.
+        Hash of the file. It is recorded with a cell; another file is then refused.
     input_range : str, default 'signed'
-        What the network takes, ``signed`` [-1, 1], ``unit`` [0, 1] or ``levels`` 0 to 255, all
-        float32. The network resizes and normalises by itself.
+        Range of the float32 images that the network takes: ``signed`` [-1, 1], ``unit`` [0, 1] or
+        ``levels`` 0 to 255.
+    device : torch.device, default cpu
+        Device of the network; :meth:`FeatureMetric.to` sets it.
 
-    Notes
-    -----
-    Raises ValueError for an unknown range and a file that cannot be read.
+    Raises
+    ------
+    ValueError
+        For an unknown range and a file that cannot be read.
     """
 
     path: str = ""
@@ -180,23 +221,28 @@ class TorchScriptFeatures:
 
     @property
     def column(self) -> str:
+        """Return the column of the vectors, which names the file's hash and the input range."""
         return f"features_torchscript_{self.sha256[:8] or 'none'}_{self.input_range}"
 
     @property
     def weights(self) -> str:
+        """Return the hash of the file."""
         return f"sha256 {self.sha256}" if self.sha256 else "the user's file"
 
     @property
     def preprocessing(self) -> str:
+        """Return the processing of images before the network, in words."""
         return (
             f"8-bit images at native size, grey repeated to RGB, float32, range: {self.input_range}"
         )
 
     @property
     def pinned(self) -> Mapping[str, str]:
+        """Return the hash of the file, to record it with a cell."""
         return {"sha256": self.sha256}
 
     def check(self, metric: str) -> None:
+        """Load the file and run it on one image, see :meth:`FeatureNetwork.check`."""
         if not self.path:
             raise MissingWeights(
                 f"metric '{metric}' needs a TorchScript file; set metrics.{metric}.path=FILE"
@@ -206,41 +252,65 @@ class TorchScriptFeatures:
                 f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
                 f"if you trust whoever made it, set metrics.{metric}.trust_file=true"
             )
-        found = self(torch.zeros(1, 3, 64, 64))
-        if found.ndim != 2 or len(found) != 1:
+        shape = tuple(self(torch.zeros(1, 3, 64, 64)).shape)
+        if len(shape) != 2 or shape[0] != 1:
             raise RuntimeError(
-                f"{self.path} gives {tuple(found.shape)} for one image of 64 px, not (1, features)"
+                f"{self.path} gives {shape} for one image of 64 px, not (1, features)"
             )
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Compute the feature vector of an image, see :meth:`FeatureNetwork.__call__`."""
         image = as_rgb(image, 1).float().to(self.device)
-        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}[
-            self.input_range
-        ]
-        vectors: Tensor = _script(self.path, self.sha256, self.device)(scaled)
+        scaled = {"signed": image, "unit": (image + 1) / 2, "levels": to_uint8(image).float()}
+        network = _script(self.path, self.sha256, self.device)
+        vectors: Tensor = network(scaled[self.input_range])
         return vectors
 
 
 def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNetwork:
-    """The network of a name; ``settings`` are those of :class:`TorchScriptFeatures`. ValueError for
-    what is unknown.
+    """Build a feature network by name.
+
+    Parameters
+    ----------
+    network : str
+        One of :data:`NETWORKS`.
+    settings : Mapping[str, str or bool]
+        Settings of :class:`TorchScriptFeatures`; the other networks have none.
+
+    Returns
+    -------
+    FeatureNetwork
+        The network; it loads its weights at first use.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network or setting.
     """
     if network not in NETWORKS:
         raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
     if network == "torchscript":
-        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]  # a wrong name is a TypeError, shown as such
+        # a wrong name raises a TypeError, which the user sees
+        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]
     if settings:
         raise ValueError(f"the feature network '{network}' has no setting {', '.join(settings)}")
     return STLPIPSTrunk() if network == "stlpips" else Inception()
 
 
 class FeatureMetric(SetMetric):
-    """A metric of two sets of feature vectors: draw ``j`` of every image against the originals,
-    averaged over ``j``.
+    """Base class of metrics that compare two sets of feature vectors.
 
-    Vectors are computed from 8-bit images one at a time, kept as float32 (a half would round away
-    what tells good solvers apart, and saves little beside the image), and shared by all metrics of
-    one network.
+    Draw ``j`` of every image is compared with the originals, and the values are averaged over
+    ``j``. Vectors are computed from 8-bit images one at a time, stored as float32, and shared by
+    all metrics of one network. Half precision would round away the difference between good solvers
+    and save little space beside the image.
+
+    Parameters
+    ----------
+    network : str
+        One of :data:`NETWORKS`.
+    settings : Mapping[str, str or bool]
+        Settings of the network, see :func:`feature_network`.
     """
 
     unrounded: ClassVar[bool] = False
@@ -249,26 +319,30 @@ class FeatureMetric(SetMetric):
         self.network = feature_network(network, settings)
 
     @property
+    @override
     def columns(self) -> tuple[str, ...]:
         return (self.network.column, self.network.column + TRUTH)
 
     @property
+    @override
     def pinned(self) -> Mapping[str, str]:
         return self.network.pinned
 
+    @override
     def to(self, device: torch.device | str) -> FeatureMetric:
         self.network.device = torch.device(device)
         return self
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
             raise ValueError(
-                f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} "
-                f"channels"
+                f"metric '{self.card.id}' takes grey or RGB images, and these "
+                f"have {shape[0]} channels"
             )
 
     def features(self, draws: DrawSet) -> Tensor:
-        """``(N, 1 + D, F)``: of the original, then of every draw."""
+        """Compute the vectors of the original and of every draw, ``(N, 1 + D, F)``."""
         images = torch.cat([draws.truth[:, None].to(draws.x), draws.x], dim=1)
         # one image at a time: the last bits of a convolution depend on the batch
         flat = from_uint8(to_uint8(images)).flatten(0, 1).split(1)
@@ -277,7 +351,7 @@ class FeatureMetric(SetMetric):
         return vectors.unflatten(0, images.shape[:2])
 
     def check(self) -> None:
-        """The network, and the value for the closed-form vectors of ``reference_draws()``."""
+        """Check the network, and the value for closed-form feature vectors."""
         self.network.check(self.card.id)
         expect(
             self.card.id,
@@ -286,25 +360,26 @@ class FeatureMetric(SetMetric):
         )
 
     def known_features(self) -> Array:
-        """Closed-form vectors for which ``expected`` is the value."""
+        """Return the closed-form vectors for which ``expected`` is the value."""
         return reference_features()
 
     @property
     def expected(self) -> float:
-        """The value for ``reference_features()``, from another implementation than ours."""
+        """Return the value for ``known_features()``, computed with another implementation."""
         return self.reference
 
 
 def reference_features() -> Array:
-    """``(6, 1 + 8, 6)``: the images of ``reference_draws()`` and its draws, twice as far apart, as
-    vectors.
+    """Make closed-form feature vectors, ``(6, 1 + 8, 6)``.
+
+    They are the images of ``reference_draws()`` and its draws with twice the spread.
     """
     draws = reference_draws()
     return torch.cat([draws.truth[:, None], 2 * draws.x], dim=1).flatten(2).double().numpy()
 
 
 def identified(name: str, network: str) -> str:
-    """The id of a card: the metric and its network."""
+    """Build the id of a card from the names of the metric and the network."""
     return f"{name}_{network}"
 
 
@@ -321,6 +396,7 @@ def _inception_file() -> Path:
 
 @cache
 def _inception(device: torch.device) -> torch.nn.Module:
+    # an optional library
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = str(_inception_file())
@@ -332,13 +408,11 @@ def _inception(device: torch.device) -> torch.nn.Module:
 
 @cache
 def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a file, loaded once; RuntimeError where the file is another than recorded or
-    no TorchScript.
-    """
+    """Load a TorchScript file once; RuntimeError if it has changed or is no TorchScript."""
     data = _bytes(path)
-    found = hashlib.sha256(data).hexdigest()
-    if found != content:
-        raise RuntimeError(f"{path} has sha256 {found}, not {content}: it has changed since")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != content:
+        raise RuntimeError(f"{path} has sha256 {digest}, not {content}: it has changed since")
     try:
         network: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
     except RuntimeError as error:

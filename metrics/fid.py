@@ -1,10 +1,11 @@
-"""Frechet inception distance, on features of any network."""
+"""Compute the Fréchet inception distance on features of any network."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -13,13 +14,21 @@ SMALL = 2048
 
 
 class FID(FeatureMetric):
-    """``|mu_x - mu_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))`` of draw ``j`` and the originals,
-    averaged over ``j``.
+    """Fréchet distance between the features of draws and originals.
 
-    Biased upward by about 1/N: compare at the same number of images only. Resamples hold fewer
-    different images and so larger values, hence no interval. With ``A`` and ``B`` the centred
-    features over the root of ``N - 1``, the trace of the root is the sum of the singular values of
-    ``A B^T``: no matrix root is taken. NaN for one image.
+    ``|mu_x - mu_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))`` for draw ``j`` of all images and the
+    originals, averaged over ``j``. The value is biased upward by about 1/N: compare it at the same
+    number of images only. Resamples hold fewer different images and so give larger values;
+    therefore the value has no interval. The trace of the matrix root is the sum of the singular
+    values of ``A B^T``, where ``A`` and ``B`` are the centred features divided by the root of
+    ``N - 1``, so no matrix root is needed. The value is NaN for one image.
+
+    Parameters
+    ----------
+    network : str, default 'stlpips'
+        Feature network: ``stlpips``, ``inception`` or ``torchscript``.
+    **settings : str or bool
+        Settings of the network, see :class:`metrics.features.TorchScriptFeatures`.
     """
 
     reference: ClassVar[float] = 6.150786
@@ -34,17 +43,17 @@ class FID(FeatureMetric):
             range="[0, inf)",
             backbone=self.network.title,
             weights=self.network.weights,
-            preprocessing=f"{self.network.preprocessing}; draw j of all images against the "
-            f"originals, mean over j",
+            preprocessing=f"{self.network.preprocessing}; draw j of all images against "
+            "the originals, mean over j",
             source="Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter: GANs Trained by a Two "
-            "Time-Scale Update Rule "
-            "Converge to a Local Nash Equilibrium, NeurIPS 2017",
+            "Time-Scale Update Rule Converge to a Local Nash Equilibrium, NeurIPS 2017",
             level="set",
             features=self.network.column,
             resampled=False,
             small=SMALL,
         )
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         return np.array([_mean_over_draws(features, row) for row in weights])
 
@@ -57,8 +66,9 @@ def _mean_over_draws(features: Array, weights: Array) -> float:
 
 
 def _moments(vectors: Array, weights: Array) -> tuple[Array, Array]:
-    """Mean ``(F,)`` and a root ``R`` of the covariance ``R^T R``, at most ``F`` rows; divisor N -
-    1.
+    """Return the mean ``(F,)`` and a root ``R`` of the covariance ``R^T R``.
+
+    The root has at most ``F`` rows. The divisor of the covariance is N - 1.
     """
     mean = weights @ vectors / weights.sum()
     root = np.sqrt(weights / (weights.sum() - 1))[:, None] * (vectors - mean)

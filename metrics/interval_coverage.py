@@ -1,22 +1,34 @@
-"""How often central intervals of the draws hold the truth, pixel by pixel."""
+"""Measure how often central intervals of the draws contain the truth, pixel by pixel."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard, expect, reference_draws
 from posterior_bench.metrics.ranks import comparable, rank_intervals, share_below
 
 
 class IntervalCoverage(DrawMetric):
-    """The share of hidden pixels whose true value lies in the central interval of its draws.
+    """Fraction of hidden pixels whose true value lies in the central interval of the draws.
 
-    ``percent``: the interval's nominal coverage, which is what calibrated draws give on average,
-    for any number of draws: the interval ends between draws, and a truth next to an end counts in
-    part. Less is too narrow or misplaced, more is too wide. A method that ignores the measurement
-    can be calibrated too. NaN without hidden pixels.
+    Calibrated draws reach the nominal coverage ``percent`` on average, for any number of draws: the
+    ends of the interval lie between draws, and a truth next to an end counts in part. A lower value
+    means intervals that are too narrow or misplaced, a higher value means intervals that are too
+    wide. A method that ignores the measurement can be calibrated too. The metric is NaN without
+    hidden pixels.
+
+    Parameters
+    ----------
+    percent : int, default 90
+        Nominal coverage of the interval in percent, 1 to 99.
+
+    Raises
+    ------
+    ValueError
+        For a percentage out of range.
     """
 
     references: ClassVar[dict[int, float]] = {50: 0.6875, 90: 1.0}
@@ -24,8 +36,8 @@ class IntervalCoverage(DrawMetric):
     def __init__(self, percent: int = 90) -> None:
         if not 0 < percent < 100:
             raise ValueError(
-                f"an interval of {percent} % cannot be covered; give a whole percentage from 1 to "
-                f"99"
+                f"an interval of {percent} % cannot be covered; give a whole percentage "
+                "from 1 to 99"
             )
         self.percent = percent
         self.card = MetricCard(
@@ -35,18 +47,18 @@ class IntervalCoverage(DrawMetric):
             unit="",
             range=f"[0, 1]; {percent / 100:g} is right",
             region="hole",
-            preprocessing="raw output, rounded only where the truth has 8 bits; hidden pixels and "
-            "channels",
+            preprocessing="raw output, rounded only where the truth has 8 bits; hidden "
+            "pixels and channels",
             level="draws",
         )
 
     def check(self) -> None:
-        """Compare a reference value, for the intervals that have one."""
+        """Compare the reference value of the intervals that have one."""
         if self.percent in self.references:
-            expect(
-                self.card.id, self.score(reference_draws().images[0]), self.references[self.percent]
-            )
+            value = self.score(reference_draws().images[0])
+            expect(self.card.id, value, self.references[self.percent])
 
+    @override
     def score(self, draws: Draws) -> float:
         x, truth = comparable(draws)
         if not len(truth):

@@ -1,10 +1,11 @@
-"""Kernel distance of two sets of images (KID), on features of any network."""
+"""Compute the kernel distance of two sets of images (KID) on features of any network."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -18,35 +19,51 @@ _TITLES = {
 _SETS = {
     "mean": "draw j of all images against the originals of other images, mean over j",
     "std": "draw j of all images against the originals of other images, standard deviation over j",
-    "vipaint": "all draws together against each original repeated as often, as VIPaint's released "
-    "code does: biased up",
+    "vipaint": "all draws together against each original repeated as often, as VIPaint's "
+    "released code does: biased up",
 }
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Shapes of the rational quadratic kernels that are averaged, so that no single width has to fit.
-"""
+"""Shapes of the rational quadratic kernels that are averaged, so that no single width must fit."""
 
 SMALL = 50
-"""Up to so many images the value of two halves of one data set varies more than most solvers
-differ."""
+"""With at most this many images, two halves of one data set differ more than most solvers do."""
 
 
 class KID(FeatureMetric):
-    """Squared maximum mean discrepancy of draws and originals, unbiased, times 1000.
+    """Squared maximum mean discrepancy between draws and originals, unbiased, times 1000.
 
-    The kernel is ``(f . g / d + 1)^3`` as in published values, with Inception and with a network of
-    your own, whose features must then be of that scale: where ``f . g / d`` is far below 1 the
-    kernel is linear and sees only the mean. The features of the ST-LPIPS trunk are that small, so
-    ``kid_stlpips`` averages the rational quadratic kernels ``(1 + |f - g|^2 / (2 a w))^-a``
-    instead, with a fixed width ``w``. Values of different networks are not comparable.
+    The kernel is ``(f . g / d + 1)^3`` as in published values, for Inception and for a network of
+    the user. The features must have the scale of Inception: if ``f . g / d`` is far below 1, the
+    kernel is linear and compares means only. The features of the ST-LPIPS trunk are that small, so
+    ``kid_stlpips`` averages the rational quadratic kernels ``(1 + |f - g|^2 / (2 a w))^-a`` with a
+    fixed width ``w`` instead. Values of different networks are not comparable.
 
-    All images are used, without subsets. A draw holds pixels of its own original, so a draw and its
-    original are no pair of the mean: else a solver would gain by resembling the originals, and
-    perfect draws would fall below 0. ``variant``: ``mean`` over draws, each against the originals;
-    ``std`` of these values over draws (NaN for one draw); ``vipaint``, which repeats each original
-    for every draw, counts a vector's kernel with itself and pairs draws with their own originals.
-    In resamples two copies of an image are no pair either; a resample would else be biased. NaN for
-    one image. Version 1 paired draws with their own originals and used the cubic kernel for every
-    network.
+    All images are used, without subsets. A draw shares pixels with its own original, so a draw and
+    its original are not a pair of the mean. Otherwise a solver would gain by resembling the
+    originals, and perfect draws would fall below 0. In resamples, two copies of an image are not a
+    pair either, because the resample would be biased. The value is NaN for one image. Version 1
+    paired draws with their own originals and used the cubic kernel for every network.
+
+    Parameters
+    ----------
+    network : str, default 'stlpips'
+        Feature network: ``stlpips``, ``inception`` or ``torchscript``.
+    variant : {'mean', 'std', 'vipaint'}, default 'mean'
+        ``mean``: average over draws, each compared with the originals. ``std``: standard deviation
+        of these values over draws (NaN for one draw). ``vipaint``: repeat each original for every
+        draw, include the kernel of a vector with itself, and pair draws with their own originals,
+        as VIPaint's released code does.
+    **settings : str or bool
+        Settings of the network, see :class:`metrics.features.TorchScriptFeatures`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown variant, network or setting.
+
+    Notes
+    -----
+    ``vipaint`` is biased upward.
     """
 
     references: ClassVar[dict[str, dict[str, float]]] = {
@@ -85,7 +102,7 @@ class KID(FeatureMetric):
 
     @property
     def kernel(self) -> str:
-        """What the card says of the kernel."""
+        """Describe the kernel on the card."""
         if self.width is None:
             return "cubic kernel (f . g / d + 1)^3"
         return (
@@ -93,17 +110,19 @@ class KID(FeatureMetric):
         )
 
     @property
+    @override
     def expected(self) -> float:
-        return self.references["cubic" if self.width is None else "rational quadratic"][
-            self.variant
-        ]
+        kernel = "cubic" if self.width is None else "rational quadratic"
+        return self.references[kernel][self.variant]
 
     def known_features(self) -> Array:
-        """Moved to the scale of the kernel, which would else see every pair as infinitely far
-        apart.
+        """Scale the closed-form vectors to the width of the kernel.
+
+        Otherwise the kernel would treat every pair as infinitely far apart.
         """
         return super().known_features() * (1 if self.width is None else self.width**0.5)
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         if len(features) < 2:
             return np.full(len(weights), np.nan)
@@ -111,26 +130,24 @@ class KID(FeatureMetric):
         if self.variant == "vipaint":
             return 1000 * self._repeated(truth, draws, weights)
         if self.variant == "std":
+            if len(draws) < 2:
+                return np.full(len(weights), np.nan)
             values = [self._unbiased(truth, draw[None], weights) for draw in draws]
-            return (
-                1000 * np.std(values, axis=0, ddof=1)
-                if len(draws) > 1
-                else np.full(len(weights), np.nan)
-            )
+            return 1000 * np.std(values, axis=0, ddof=1)
         return 1000 * self._unbiased(truth, draws, weights)
 
     def _unbiased(self, truth: Array, draws: Array, weights: Array) -> Array:
-        """The mean over draws ``(D, n, F)`` of the estimate against ``truth`` ``(n, F)``: pairs of
-        other images.
+        """Average the discrepancy from ``truth`` ``(n, F)`` over draws ``(D, n, F)``.
+
+        Pairs of the same image are left out.
         """
-        own = self._kernel(truth, truth) + np.mean(
-            [self._kernel(draw, draw) for draw in draws], axis=0
-        )
+        within = np.mean([self._kernel(draw, draw) for draw in draws], axis=0)
+        own = self._kernel(truth, truth) + within
         cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
         return _pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
 
     def _repeated(self, truth: Array, draws: Array, weights: Array) -> Array:
-        """The estimate from all ``D n`` draws and the originals ``D`` times each."""
+        """Estimate the discrepancy of all ``D n`` draws from ``D`` copies of the originals."""
         count, n = draws.shape[:2]
         between, same = np.zeros((n, n)), np.zeros(n)
         for i, j in np.ndindex(count, count):
@@ -155,8 +172,9 @@ class KID(FeatureMetric):
 
 
 def _pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:
-    """``(B,)``: the mean over pairs of different images, and with weight ``share`` that of ``same``
-    over images.
+    """Average a kernel over pairs of different images, ``(B,)``.
+
+    The average of ``same`` over images enters with the weight ``share``.
     """
     total, squares = weights.sum(1), weights**2
     different = np.einsum("bi,bi->b", weights @ kernel, weights) - squares @ np.diagonal(kernel)

@@ -1,5 +1,6 @@
-"""LPIPS with the networks of its authors (the file is not called lpips.py, which is the library's
-name).
+"""Compute LPIPS with the networks of its authors.
+
+This file is not called lpips.py, because that is the name of the library.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from posterior_bench.metrics.base import (
     MetricCard,
@@ -31,9 +33,7 @@ DOWNLOADS = "https://download.pytorch.org/models"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchvision classifier: its weight file, whose name ends in the first digits of its
-    sha256.
-    """
+    """Classifier of torchvision whose weight file ends in the first digits of its SHA-256."""
 
     title: str
     file: str
@@ -41,10 +41,12 @@ class Backbone:
 
     @property
     def url(self) -> str:
+        """Return the address of the weight file."""
         return f"{DOWNLOADS}/{self.file}"
 
     @property
     def sha256(self) -> str:
+        """Return the first digits of the SHA-256 of the weight file."""
         return Path(self.file).stem.rpartition("-")[2]
 
 
@@ -54,16 +56,28 @@ BACKBONES = {
 }
 
 CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781}
-"""``reference_images()`` scored by torchmetrics' LPIPS on the weights of ``_closed_form``."""
+"""Scores of ``reference_images()`` by torchmetrics' LPIPS with the weights of ``_closed_form``."""
 
 
 class LPIPS(Perceptual):
-    """Learned perceptual image patch similarity (Zhang et al., CVPR 2018), version 0.1. 0 =
-    identical.
+    """Learned perceptual image patch similarity, version 0.1; 0 = identical.
 
-    ``net``: ``alex`` or ``vgg``; the two are different metrics and never comparable. The linear
-    weights come with the library ``lpips``; the classifier's are read from the torch hub cache and
-    never downloaded.
+    Zhang, Isola, Efros, Shechtman and Wang (CVPR 2018). The linear weights come with the library
+    ``lpips``. The weights of the classifier are read from the torch hub cache and never downloaded.
+
+    Parameters
+    ----------
+    net : {'alex', 'vgg'}, default 'vgg'
+        Classifier. The two are different metrics and never comparable.
+    pasted : bool, default False
+        Score pasted instead of raw images.
+    region : {'whole', 'hole', 'known'}, default 'whole'
+        Pixels that count.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network.
     """
 
     def __init__(
@@ -81,13 +95,14 @@ class LPIPS(Perceptual):
             region=region,
             pasted=pasted,
             backbone=BACKBONES[net].title,
-            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), torchvision; "
-            f"linear weights lpips 0.1",
+            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), "
+            "torchvision; linear weights lpips 0.1",
             preprocessing=preprocessing(self.min_side, region),
-            source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep "
-            "Features, CVPR 2018",
+            source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness "
+            "of Deep Features, CVPR 2018",
         )
 
+    @override
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         value: Tensor = _network(self.net, _weight_file(self.card.id, self.net), self.device)(
             x, truth
@@ -95,9 +110,7 @@ class LPIPS(Perceptual):
         return value.flatten()
 
     def check(self) -> None:
-        """The classifier's file by its hash; the rest by the value that closed-form classifier
-        weights give.
-        """
+        """Check the hash of the weights, and the value with closed-form weights."""
         _network(self.net, _weight_file(self.card.id, self.net), self.device)
         x, truth, _ = (image.to(self.device) for image in reference_images())
         with torch.no_grad():
@@ -113,8 +126,7 @@ def _weight_file(metric: str, net: str) -> Path:
     if not (folder / backbone.file).is_file():
         raise MissingWeights(
             f"metric '{metric}' needs {backbone.file}, looked for in {folder} (TORCH_HOME moves "
-            f"it); "
-            f"download {backbone.url} into that folder"
+            f"it); download {backbone.url} into that folder"
         )
     return folder / backbone.file
 
@@ -126,23 +138,21 @@ def _network(net: str, path: Path, device: torch.device) -> nn.Module:
 
 
 def empty(net: str) -> nn.Module:
-    """The library's module without storage: nothing is downloaded, and no random numbers are drawn
-    to fill it.
+    """Build the module of the library without storage.
+
+    Nothing is downloaded, and no random numbers are drawn to fill it.
     """
-    import lpips
+    import lpips  # brings torchvision, which takes seconds to import
 
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # the library calls torchvision in a deprecated way
+        # the library calls torchvision in a deprecated way
+        warnings.simplefilter("ignore", UserWarning)
         return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
 def _assemble(net: str, classifier: Mapping[str, Tensor]) -> nn.Module:
-    """The library's module with ``classifier`` (torchvision's names) below its own linear
-    weights.
-    """
-    import lpips
+    """Build the library's module from its linear weights and those of a classifier."""
+    import lpips  # brings torchvision, which takes seconds to import
 
     module = empty(net)
     linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
@@ -160,8 +170,9 @@ def _torchvision_name(name: str) -> str:
 
 
 def _closed_form(net: str) -> dict[str, Tensor]:
-    """Classifier weights from a formula, of the size that keeps activations alive: no biases,
-    cosines of an index.
+    """Make classifier weights from a formula: cosines of an index, without biases.
+
+    Their size keeps activations from vanishing.
     """
     shapes = {
         name: v.shape for name, v in empty(net).state_dict().items() if name.startswith("net.")

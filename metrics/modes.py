@@ -1,27 +1,28 @@
-"""Which modes of the exact posterior the draws reach, and how often."""
+"""Measure which modes of the exact posterior the draws reach, and how often."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 
 _PREPROCESSING = (
-    "raw output, not rounded; a draw belongs to the mixture's components by their "
-    "probabilities given it"
+    "raw output, not rounded; a draw belongs to the mixture's components by "
+    "their probabilities given it"
 )
 
 
 class ModeCoverage(DrawMetric):
-    """The posterior weight of the modes that at least one draw reached.
+    """Posterior weight of the modes that at least one draw reached.
 
     A draw reaches component ``k`` with the probability ``r_k`` that it came from it, so ``k``
-    counts with ``1 - prod(1 - r_k)``; components that overlap are treated fairly. ``D`` exact draws
-    cover ``sum w (1 - (1 - w)^D)`` on average, which is what to compare with: more than that is too
-    even a spread, not a better method. Draws between modes count for the nearest ones. NaN for a
-    posterior of one component.
+    counts with ``1 - prod(1 - r_k)``; this treats overlapping components fairly. ``D`` exact draws
+    cover ``sum w (1 - (1 - w)^D)`` on average. Compare with this value: more is too even a spread,
+    not a better method. Draws between modes count for the nearest ones. The value is NaN for a
+    posterior with one component.
     """
 
     card = MetricCard(
@@ -36,19 +37,20 @@ class ModeCoverage(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.954038
 
+    @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
         return (weights @ (1 - (1 - shares).prod(0))).item() if len(weights) > 1 else float("nan")
 
 
 class ModeWeightsError(DrawMetric):
-    """Total variation distance ``1/2 sum |w - exact w|`` of the draws' mode weights from the
-    posterior's.
+    """Total variation distance between the mode weights of the draws and of the posterior.
 
-    The draws' weights are the mean probabilities that a draw came from each component, which has
-    the right expectation for exact draws also where components overlap. Few draws scatter: ``D``
-    exact ones get about ``sum sqrt(w (1 - w) / (2 pi D))``, the value in the line of the solver
-    ``exact``. NaN for a posterior of one component.
+    ``1/2 sum |w - exact w|``, where the draws' weights ``w`` are the mean probabilities that a draw
+    came from each component. They have the right expectation for exact draws even if components
+    overlap. With few draws they scatter: ``D`` exact draws get about
+    ``sum sqrt(w (1 - w) / (2 pi D))``, the value in the line of the solver ``exact``. The value is
+    NaN for a posterior with one component.
     """
 
     card = MetricCard(
@@ -63,18 +65,21 @@ class ModeWeightsError(DrawMetric):
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.110021
 
+    @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
-        return (
-            ((shares.mean(0) - weights).abs().sum() / 2).item()
-            if len(weights) > 1
-            else float("nan")
-        )
+        if len(weights) < 2:
+            return float("nan")
+        return ((shares.mean(0) - weights).abs().sum() / 2).item()
 
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:
-    """Exact weights ``(K,)`` and the responsibilities of the draws ``(D, K)``; ValueError without
-    them.
+    """Return exact weights ``(K,)`` and responsibilities of the draws ``(D, K)``.
+
+    Raises
+    ------
+    ValueError
+        If the posterior is no mixture.
     """
     if draws.mode_weights is None or draws.responsibilities is None:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""What the perceptual metrics share: how an image reaches a feature network, and how weights are
-trusted.
-"""
+"""Define the base class of perceptual metrics, and check their weights."""
 
 from __future__ import annotations
 
@@ -10,36 +8,70 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, Metric, MissingWeights, Region
 
 
 class Perceptual(FullReference):
-    """A distance between deep features of RGB images in [-1, 1], in float32.
+    """Base class of distances between deep features of RGB images.
 
-    Images enter at their native size. Only where the shorter side is below ``min_side``, the least
-    that the network can take, both images are enlarged bilinearly (half-pixel centres) until it has
-    that length. Grey images are repeated to three channels. The network is loaded at first use,
-    once per process and device. A value for the hole or the known region is that of the whole image
-    with the truth everywhere else: features near its border see both, and it is small where the
-    region is.
+    Images enter in float32, in [-1, 1], at their native size. If the shorter side is below
+    ``min_side``, both images are enlarged bilinearly (half-pixel centres) until it has that length.
+    Grey images are repeated to three channels. The network is loaded at first use, once per process
+    and device. The value for the hole or the known region is the value of the whole image with the
+    truth in all other pixels: features near the border of the region see both, and the value is
+    small for a small region.
+
+    Attributes
+    ----------
+    min_side : int
+        Smallest side in pixels that the network can take.
+    device : torch.device
+        Device of the network.
     """
 
     min_side: int
     device: torch.device = torch.device("cpu")
 
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
-        """The distances ``(N,)`` of prepared images ``(N, 3, H, W)``. MissingWeights without the
-        weights.
+        """Compute distances of prepared images.
+
+        Parameters
+        ----------
+        x : Tensor
+            float32 ``(N, 3, H, W)`` in [-1, 1] on ``device``.
+        truth : Tensor
+            The same for the originals.
+
+        Returns
+        -------
+        Tensor
+            ``(N,)``.
+
+        Raises
+        ------
+        MissingWeights
+            If the weights are missing or damaged.
         """
         raise NotImplementedError
 
     def between(self, x: Tensor, truth: Tensor) -> Tensor:
-        """The metric's own values ``(N,)`` for images ``(N, 1 or 3, h, w)``, differentiable in
-        both; float32.
+        """Compute distances of images, differentiable in both arguments.
 
-        Computed as one batch, so a value may differ in its last digits from that of the image
-        alone.
+        The images are one batch, so the last digits may differ from the value of a single image.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(N, 1 or 3, H, W)`` in [-1, 1].
+        truth : Tensor
+            The same for the originals.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(N,)``.
         """
         with torch.autocast(self.device.type, enabled=False):
             prepared = (
@@ -47,27 +79,29 @@ class Perceptual(FullReference):
             )
             return self.distance(*prepared)
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
         if not region.any():
             return float("nan")
         with torch.no_grad():
             return self.between(torch.where(region, x, truth), truth).item()
 
+    @override
     def admit(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
             raise ValueError(
-                f"metric '{self.card.id}' takes grey or RGB images, and these have {shape[0]} "
-                f"channels"
+                f"metric '{self.card.id}' takes grey or RGB images, and these "
+                f"have {shape[0]} channels"
             )
 
     def to(self, device: torch.device | str) -> Metric:
-        """Compute on ``device``; images are brought there from wherever they are."""
+        """Set the device of the network; images are moved there when they are scored."""
         self.device = torch.device(device)
         return self
 
 
 def preprocessing(min_side: int, region: Region = "whole") -> str:
-    """The card's line on what happens to an image before the network."""
+    """Describe on a card the processing of images before the network."""
     line = (
         f"native size, grey repeated to RGB, [-1, 1]; shorter side below {min_side} px: "
         f"bilinear up to {min_side} px"
@@ -76,14 +110,30 @@ def preprocessing(min_side: int, region: Region = "whole") -> str:
 
 
 def as_rgb(image: Tensor, min_side: int) -> Tensor:
-    """``(N, 1 or 3, h, w)`` to ``(N, 3, H, W)`` no side below ``min_side``; ValueError for other
-    channel counts.
+    """Convert images to RGB of at least ``min_side`` pixels a side.
+
+    Parameters
+    ----------
+    image : Tensor
+        ``(N, 1 or 3, h, w)``.
+    min_side : int
+        Smallest side in pixels.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 3, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        If there are neither 1 nor 3 channels.
     """
     channels, *size = image.shape[1:]
     if channels not in (1, 3):
         raise ValueError(
-            f"perceptual metrics take grey or RGB images, got {channels} channels; choose psnr or "
-            f"ssim"
+            f"perceptual metrics take grey or RGB images, got {channels} "
+            "channels; choose psnr or ssim"
         )
     image = image.expand(-1, 3, -1, -1)
     if min(size) >= min_side:
@@ -93,8 +143,12 @@ def as_rgb(image: Tensor, min_side: int) -> Tensor:
 
 
 def verify(path: Path, sha256: str, remedy: str) -> None:
-    """Raises MissingWeights unless the file's hash starts with ``sha256``: wrong weights would give
-    wrong scores.
+    """Check the hash of a weight file, because wrong weights would give wrong scores.
+
+    Raises
+    ------
+    MissingWeights
+        Unless the SHA-256 of the file starts with ``sha256``; the message ends with ``remedy``.
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

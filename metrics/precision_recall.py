@@ -1,4 +1,4 @@
-"""Improved precision and recall, on features of any network."""
+"""Compute improved precision and recall on features of any network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard
 from posterior_bench.metrics.features import Array, FeatureMetric, Setting, identified
@@ -18,14 +19,28 @@ _MEANING = {
 
 
 class PrecisionRecall(FeatureMetric):
-    """Share of draws on the originals' manifold (``precision``) or of originals on the draws'
-    (``recall``), k = 3.
+    """Fraction of draws near the originals (precision) or of originals near the draws (recall).
 
-    The manifold of a set is the union of balls about its vectors, each as large as the distance to
-    the third nearest other one. Draw ``j`` of all images against the originals, mean over ``j``. An
-    image that shares its known pixels with its original is close to it: values are higher than for
-    images made from nothing, and rise as N falls. Intervals resample images with the manifolds held
-    fixed. NaN for three images or fewer.
+    The manifold of a set is the union of balls around its feature vectors. The radius of a ball is
+    the distance to the third nearest other vector (k = 3). Draw ``j`` of all images is compared
+    with the originals, and values are averaged over ``j``. An image that shares its known pixels
+    with its original is close to it, so values are higher than for images generated from nothing,
+    and rise as N falls. Intervals resample images with fixed manifolds. The value is NaN for three
+    images or fewer.
+
+    Parameters
+    ----------
+    half : {'precision', 'recall'}, default 'precision'
+        Which of the two values.
+    network : str, default 'stlpips'
+        Feature network: ``stlpips``, ``inception`` or ``torchscript``.
+    **settings : str or bool
+        Settings of the network, see :class:`metrics.features.TorchScriptFeatures`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown ``half``, network or setting.
     """
 
     references: ClassVar[dict[str, float]] = {"precision": 0.9375, "recall": 1.0}
@@ -50,16 +65,18 @@ class PrecisionRecall(FeatureMetric):
             weights=self.network.weights,
             preprocessing=f"{self.network.preprocessing}; k = {NEIGHBOURS}, {_MEANING[half]}",
             source="Kynkaanniemi, Karras, Laine, Lehtinen, Aila: Improved Precision and Recall "
-            "Metric for Assessing "
-            "Generative Models, NeurIPS 2019 (there with VGG16 and 50000 images)",
+            "Metric for Assessing Generative Models, NeurIPS 2019 (there "
+            "with VGG16 and 50000 images)",
             level="set",
             features=self.network.column,
         )
 
     @property
+    @override
     def expected(self) -> float:
         return self.references[self.half]
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         if len(features) <= NEIGHBOURS:
             return np.full(len(weights), np.nan)
@@ -72,7 +89,7 @@ class PrecisionRecall(FeatureMetric):
 
 
 def _covered(x: Array, manifold: Array) -> Array:
-    """bool ``(n,)``: which vectors lie in a ball of the manifold."""
+    """Tell for each vector whether it lies in a ball of the manifold, bool ``(n,)``."""
     # the nearest of a vector's own set is the vector itself
     radius = np.partition(cdist(manifold, manifold), NEIGHBOURS, axis=1)[:, NEIGHBOURS]
     return np.asarray((cdist(x, manifold) <= radius).any(1))

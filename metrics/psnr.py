@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio."""
+"""Compute the peak signal-to-noise ratio."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id
 
 
 class PSNR(FullReference):
-    """``10 log10(2^2 / MSE)`` in dB, the MSE over the pixels and channels of the region, on 8-bit
-    images in [-1, 1].
+    """Peak signal-to-noise ratio in dB.
 
-    Identical images give ``inf``, an empty region NaN. Averages of this metric are means of dB over
-    images, which is not the dB of a pooled MSE. The peak is 2, the width of [-1, 1]; published
-    values computed with a peak of 1 on such images are 6.02 dB lower. Computed in float64 on the
-    CPU: the same number whatever device solved the problem.
+    ``10 log10(2^2 / MSE)`` with the MSE over the pixels and channels of the region, on 8-bit images
+    in [-1, 1]. Identical images give ``inf``, an empty region gives NaN. An average of this metric
+    is the mean of dB over images, not the dB of a pooled MSE. The peak is 2, the width of [-1, 1];
+    published values computed with a peak of 1 on such images are 6.02 dB lower. Computed in float64
+    on the CPU, so the number does not depend on the device that solved the problem.
+
+    Parameters
+    ----------
+    region : {'whole', 'hole', 'known'}, default 'whole'
+        Pixels that count.
+    pasted : bool, default False
+        Score pasted instead of raw images.
     """
 
     reference: ClassVar[Mapping[str, float]] = {
@@ -39,7 +47,9 @@ class PSNR(FullReference):
             source="torchmetrics peak_signal_noise_ratio",
         )
 
+    @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        # torchmetrics takes seconds to import
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
         inside = region.cpu().expand(x.shape)

@@ -1,4 +1,4 @@
-"""Rank histogram: is the truth, pixel by pixel, one more draw?"""
+"""Test pixel by pixel whether the truth looks like one more draw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import (
@@ -22,14 +23,13 @@ BINS = 10
 
 
 class RankHistogram(SetMetric):
-    """Unevenness of the histogram of the truth's ranks among the draws, in units of what chance
-    alone gives.
+    """Unevenness of the histogram of the truth's ranks among the draws, relative to chance.
 
-    ``delta = |sum_i (m_i - 1/B)|^2 / sum_i |m_i - 1/B|^2`` with the share ``m_i`` of image ``i`` in
-    each of ten bins, per pixel, averaged over 16 hidden pixels evenly spread: 1 on average for
-    calibrated draws, and growing with the number of images for others. It is a test, not a
-    distance: compare at equal numbers of images. It needs draws and truth only, and is passed by a
-    method that ignores the measurement.
+    ``delta = |sum_i (m_i - 1/B)|^2 / sum_i |m_i - 1/B|^2``, where ``m_i`` is the share of image
+    ``i`` in each of the ``B`` = 10 bins, computed per pixel and averaged over 16 evenly spaced
+    hidden pixels. It is 1 on average for calibrated draws; for others it grows with the number of
+    images. It is a test, not a distance: compare it at equal numbers of images. It needs draws and
+    truth only, and a method that ignores the measurement can pass it.
     """
 
     card = MetricCard(
@@ -39,24 +39,25 @@ class RankHistogram(SetMetric):
         unit="x chance",
         range="[0, n] for n images; 1 on average for exact draws",
         region="hole",
-        preprocessing=f"raw output, rounded only where the truth has 8 bits; {FUNCTIONS} hidden "
-        f"pixels, {BINS} bins",
-        source="Candille, Talagrand: Evaluation of probabilistic prediction systems for a scalar "
-        "variable, 2005",
+        preprocessing=f"raw output, rounded only where the truth has 8 bits; {FUNCTIONS} "
+        f"hidden pixels, {BINS} bins",
+        source="Candille, Talagrand: Evaluation of probabilistic prediction systems "
+        "for a scalar variable, 2005",
         level="set",
     )
     reference: ClassVar[float] = 0.840736
 
     def features(self, draws: DrawSet) -> Tensor:
-        """``(N, 32)``: the rank interval of every pixel."""
+        """Return the rank interval of every pixel, ``(N, 32)``."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         m = np.diff(share_below(unpack(features), np.arange(BINS + 1) / BINS), axis=2) - 1 / BINS
         squares = (m**2).sum(axis=2)
         sums = (weights @ m.reshape(len(m), -1)).reshape(-1, *m.shape[1:])
-        # pairs of different images: a resample that holds an image twice must not look uneven for
-        # that
+        # pairs of different images only: an image that a resample holds twice must not count as
+        # unevenness
         pairs = (sums**2).sum(axis=2) - weights**2 @ squares
         chance = weights @ squares
         ratio = np.divide(pairs, chance, out=np.full_like(pairs, np.nan), where=chance > 0)

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: are the ranks of the truth uniform?"""
+"""Test with simulation-based calibration (SBC) whether the ranks of the truth are uniform."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import (
@@ -23,14 +24,14 @@ from posterior_bench.metrics.ranks import (
 
 
 class SBC(SetMetric):
-    """Mean squared gap between the distribution of the truth's ranks and the uniform one, over 16
-    projections.
+    """Mean squared gap between the ranks of the truth and uniform ranks, over 16 projections.
 
-    The hidden pixels of truth and draws are projected on eight fixed directions, and on eight that
-    follow the measurement (each pixel's nearest observed value times a random factor), which find
-    out a method that ignores it. 1 is the worst there is, 0 is calibrated, on average and for any
-    number of draws and images: the estimate is unbiased and may fall below 0 by chance. It needs
-    draws and truth only. NaN for one image, and without hidden pixels.
+    The hidden pixels of truth and draws are projected on eight fixed directions and on eight
+    directions that follow the measurement (each pixel's nearest observed value times a random
+    factor); the latter reveal a method that ignores the measurement. The worst value is 1.
+    Calibrated draws have 0 on average for any number of draws and images; the estimate is unbiased
+    and may fall below 0 by chance. The metric needs draws and truth only. It is NaN for one image
+    and without hidden pixels.
     """
 
     card = MetricCard(
@@ -40,17 +41,18 @@ class SBC(SetMetric):
         unit="",
         range="(-inf, 1]; 0 on average for exact draws",
         region="hole",
-        preprocessing=f"raw output, not rounded; ranks of {FUNCTIONS} projections of the hidden "
-        f"pixels; all images",
+        preprocessing=f"raw output, not rounded; ranks of {FUNCTIONS} projections of the "
+        "hidden pixels; all images",
         source=SOURCE,
         level="set",
     )
     reference: ClassVar[float] = 0.143802
 
     def features(self, draws: DrawSet) -> Tensor:
-        """``(N, 32)``: the rank interval of every projection."""
+        """Return the rank interval of every projection, ``(N, 32)``."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         return squared_gap(share_below(unpack(features), LEVELS), weights)
 

@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance to the exact posterior."""
+"""Compute the sliced Wasserstein distance to the exact posterior."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
 from posterior_bench.metrics.ranks import directions
@@ -15,15 +16,14 @@ PROJECTIONS = 128
 
 
 class SlicedW2(DrawMetric):
-    """``sqrt(mean_theta W2^2)``: the 2-Wasserstein distance of draws and exact draws along fixed
-    random directions.
+    """2-Wasserstein distance of draws and exact draws along fixed random directions.
 
-    W2 of two empirical distributions on a line is the root mean square difference of their quantile
-    functions; it is exact for any two numbers of draws. Few draws are some way from their own
-    distribution: a perfect method gets more than 0, namely the value in the line of the solver
-    ``exact`` with the same number of draws. And with few draws it rewards draws that are too narrow
-    or evenly spread, which lie closer to the exact ones than independent exact draws do: judge by
-    ``energy_distance_rel``, which has neither fault.
+    ``sqrt(mean_theta W2^2)``, where W2 of two empirical distributions on a line is the root mean
+    square difference of their quantile functions; this is exact for any two numbers of draws. Few
+    draws are at some distance from their own distribution, so a perfect method gets more than 0:
+    compare with the line of the solver ``exact`` with the same number of draws. With few draws the
+    metric also rewards draws that are too narrow or evenly spread, which lie closer to the exact
+    ones than independent exact draws do. Judge by ``energy_distance_rel``, which has neither fault.
     """
 
     card = MetricCard(
@@ -31,35 +31,48 @@ class SlicedW2(DrawMetric):
         title="Sliced W2",
         direction="down",
         unit="[-1, 1] units",
-        range="[0, inf); above 0 for few draws of the exact posterior, and then lower for draws "
-        "that are too narrow",
-        preprocessing=f"raw output, not rounded, whole image; {PROJECTIONS} fixed directions; "
-        f"float64",
-        source="Bonneel, Rabin, Peyre, Pfister: Sliced and Radon Wasserstein Barycenters of "
-        "Measures, 2015",
+        range="[0, inf); above 0 for few draws of the exact posterior, and then lower for "
+        "draws that are too narrow",
+        preprocessing=f"raw output, not rounded, whole image; {PROJECTIONS} fixed "
+        "directions; float64",
+        source="Bonneel, Rabin, Peyre, Pfister: Sliced and Radon Wasserstein "
+        "Barycenters of Measures, 2015",
         level="draws",
     )
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
     reference: ClassVar[float] = 0.204846
 
+    @override
     def score(self, draws: Draws) -> float:
         theta = directions(PROJECTIONS, len(draws.truth)).T
         return squared_w2(draws.x @ theta, draws.exact @ theta).mean().sqrt().item()
 
 
 def squared_w2(a: Tensor, b: Tensor) -> Tensor:
-    """Squared 2-Wasserstein distance of the columns of ``a`` ``(m, F)`` and ``b`` ``(n, F)``,
-    ``(F,)``.
+    """Compute the squared 2-Wasserstein distance of each column.
+
+    Parameters
+    ----------
+    a : Tensor
+        ``(m, F)``.
+    b : Tensor
+        ``(n, F)``.
+
+    Returns
+    -------
+    Tensor
+        ``(F,)``.
     """
-    of_a, of_b, width = _segments(len(a), len(b))
-    difference = a.sort(dim=0).values[of_a] - b.sort(dim=0).values[of_b]
+    index_a, index_b, width = _segments(len(a), len(b))
+    difference = a.sort(dim=0).values[index_a] - b.sort(dim=0).values[index_b]
     return width @ difference.square()
 
 
 @cache
 def _segments(m: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where both quantile functions are constant: the order statistic of each, and the width, in
-    exact integers.
+    """Find the segments on which both quantile functions are constant, in exact integers.
+
+    Returns the order statistic of each function and the width of the segment.
     """
     ends = torch.cat([n * torch.arange(m + 1), m * torch.arange(n + 1)]).unique()
     start = ends[:-1]

@@ -1,4 +1,4 @@
-"""Spread-skill ratio: is the draws' spread as large as the error of their mean?"""
+"""Compare the spread of the draws with the error of their mean."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import Draws, DrawSet, MetricCard, SetMetric
 from posterior_bench.metrics.ranks import Array
 
 
 class SpreadSkill(SetMetric):
-    """``sqrt((D + 1) / D) * spread / RMSE`` over the hidden pixels of all images: 1 for calibrated
-    draws.
+    """Spread of the draws over the error of their mean, 1 for calibrated draws.
 
-    ``spread`` is the root mean variance of the draws (divisor ``D - 1``), ``RMSE`` the error of
-    their mean, both pooled over pixels and images before the root; the factor is exact for any
-    number of draws. Below 1 the draws are too much alike, above 1 too different. It needs draws and
-    truth only. NaN for one draw, and without hidden pixels.
+    ``sqrt((D + 1) / D) * spread / RMSE`` over the hidden pixels of all images. ``spread`` is the
+    square root of the mean variance of the draws (divisor ``D - 1``) and ``RMSE`` the error of
+    their mean; both are pooled over pixels and images before the root. The factor is exact for any
+    number ``D`` of draws. Below 1 the draws are too similar, above 1 too different. The metric
+    needs draws and truth only. It is NaN for one draw and without hidden pixels.
     """
 
     card = MetricCard(
@@ -30,16 +31,17 @@ class SpreadSkill(SetMetric):
         range="[0, inf]; 1 is right",
         region="hole",
         preprocessing="raw output, not rounded; hidden pixels of all images; float64",
-        source="Fortin, Abaza, Anctil, Turcotte: Why Should Ensemble Spread Match the RMSE of the "
-        "Ensemble Mean?, 2014",
+        source="Fortin, Abaza, Anctil, Turcotte: Why Should Ensemble Spread Match the RMSE "
+        "of the Ensemble Mean?, 2014",
         level="set",
     )
     reference: ClassVar[float] = 1.274550
 
     def features(self, draws: DrawSet) -> Tensor:
-        """``(N, 2)``: the variance times ``(D + 1) / D``, and the squared error of the mean."""
+        """Return variance times ``(D + 1) / D`` and squared error of the mean, ``(N, 2)``."""
         return torch.stack([_features(image) for image in draws.images])
 
+    @override
     def reduce(self, features: Array, weights: Array) -> Array:
         variance, error = (weights @ features).T
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Shift-tolerant LPIPS: a perceptual distance whose weights come with a Python package."""
+"""Compute shift-tolerant LPIPS, a perceptual distance whose weights come with a Python package."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard, MissingWeights, Region, column_id
 from posterior_bench.metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
@@ -19,17 +20,24 @@ FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 REMEDY = "pip install --force-reinstall stlpips-pytorch==0.0.2"
 
-# the networks' inputs have zero mean and unit variance over ImageNet, from images in [-1, 1]
+# images in [-1, 1] minus SHIFT, over SCALE, have zero mean and unit variance over ImageNet
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
 class STLPIPS(Perceptual):
-    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with its anti-aliased AlexNet. 0 =
-    identical.
+    """Shift-tolerant LPIPS with its anti-aliased AlexNet; 0 = identical.
 
-    Not comparable with LPIPS: another network and other linear weights. Only the weight file of the
-    package ``stlpips-pytorch`` is read; its code is not imported.
+    Ghildyal and Liu (ECCV 2022). It is not comparable with LPIPS, which has another network and
+    other linear weights. Only the weight file of the package ``stlpips-pytorch`` is read; its code
+    is not imported.
+
+    Parameters
+    ----------
+    pasted : bool, default False
+        Score pasted instead of raw images.
+    region : {'whole', 'hole', 'known'}, default 'whole'
+        Pixels that count.
     """
 
     min_side = 21
@@ -54,29 +62,38 @@ class STLPIPS(Perceptual):
             source="Ghildyal, Liu: Shift-tolerant Perceptual Similarity Metric, ECCV 2022",
         )
 
+    @override
     def distance(self, x: Tensor, truth: Tensor) -> Tensor:
         weights = _weights(_weight_file(), self.device)
         total = torch.zeros(len(x), device=self.device)
-        for layer, (a, b) in enumerate(
-            zip(_features(x, weights), _truth_features(truth, weights), strict=True)
-        ):
+        layers = zip(_features(x, weights), _truth_features(truth, weights), strict=True)
+        for layer, (a, b) in enumerate(layers):
             difference = (_unit(a) - b).square()
-            total = total + F.conv2d(difference, weights[f"lin{layer}.model.1.weight"]).mean(
-                (1, 2, 3)
-            )
+            weighted = F.conv2d(difference, weights[f"lin{layer}.model.1.weight"])
+            total = total + weighted.mean((1, 2, 3))
         return total
 
     def trunk(self, image: Tensor) -> Tensor:
-        """Mean over positions of the deepest layer, ``(N, 256)``, of images ``(N, 1 or 3, h, w)``
-        in [-1, 1].
+        """Average the deepest layer over positions.
+
+        Parameters
+        ----------
+        image : Tensor
+            ``(N, 1 or 3, h, w)`` in [-1, 1].
+
+        Returns
+        -------
+        Tensor
+            ``(N, 256)``.
         """
         prepared = as_rgb(image.to(self.device, torch.float32), self.min_side)
         return _features(prepared, _weights(_weight_file(), self.device))[-1].mean((2, 3))
 
 
 def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """The five layers compared. Each stride of AlexNet became a blurred stride of 2; the first
-    convolution has none.
+    """Compute the five compared layers.
+
+    Each stride of AlexNet is replaced by a blur with stride 2; the first convolution has none.
     """
 
     def conv(z: Tensor, name: str, padding: int) -> Tensor:
@@ -95,26 +112,25 @@ def _features(image: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 _LAST: dict[torch.device, tuple[Tensor, list[Tensor]]] = {}
-"""The truth that was last compared with on a device, and its features."""
+"""The last truth on each device, and its features."""
 
 
 def _truth_features(truth: Tensor, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Normalised features of a truth; computed once for all the draws of an image, which come one
-    after another.
+    """Compute the normalised features of a truth once for all draws of its image.
+
+    The draws of an image are scored one after another.
     """
     if torch.is_grad_enabled():
         return [_unit(layer) for layer in _features(truth, weights)]
     last = _LAST.get(truth.device)
     if last is None or not torch.equal(last[0], truth):
-        last = _LAST[truth.device] = (
-            truth.clone(),
-            [_unit(layer) for layer in _features(truth, weights)],
-        )
+        normalised = [_unit(layer) for layer in _features(truth, weights)]
+        last = _LAST[truth.device] = (truth.clone(), normalised)
     return last[1]
 
 
 def _halve(z: Tensor) -> Tensor:
-    """Binomial blur (1 2 1) with stride 2, two mirrored pixels at each border."""
+    """Blur with the binomial (1 2 1) and stride 2, with two mirrored pixels at each border."""
     channels = z.shape[1]
     binomial = z.new_tensor([1, 2, 1]) / 4
     kernel = torch.outer(binomial, binomial).expand(channels, 1, 3, 3)
@@ -122,21 +138,21 @@ def _halve(z: Tensor) -> Tensor:
 
 
 def _unit(z: Tensor) -> Tensor:
-    """Feature vectors of length one at every position."""
+    """Scale the feature vector at every position to length one."""
     return z / (z.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
 def _weight_file() -> Path:
-    """Where the installed package keeps the weights; the package itself wants modules it does not
-    declare.
+    """Find the weights in the installed package.
+
+    The package itself is not imported: it needs modules that it does not declare.
     """
     spec = find_spec("stlpips_pytorch")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise MissingWeights(
             "metric 'stlpips' reads its weights from the package stlpips-pytorch, which is not "
-            "installed; "
-            "pip install stlpips-pytorch==0.0.2"
+            "installed; pip install stlpips-pytorch==0.0.2"
         )
     path = Path(folders[0]) / FILE
     if not path.is_file():

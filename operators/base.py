@@ -9,13 +9,62 @@ from torch import Tensor
 
 
 class Operator:
-    """What a measurement did to the images of a batch.
+    """Measure the images of a batch: the base class of every forward operator.
 
-    ``caps`` names what holds for it: ``linear``, ``mask`` (keeps or drops pixels), ``projection``
-    (``At A`` is one), ``pinv``, ``prox``, ``svd``, ``nonlinear``. ``takes_mask`` and
-    ``takes_shape``: what the constructor is handed, the masks of a batch as ``mask`` and ``(C, H,
-    W)`` as ``shape``. ``sigma`` is the noise level in [-1, 1] units; ``mask`` is bool ``(N, 1, H,
-    W)``, True = observed, or None.
+    A measurement is ``y = A(x) + sigma n`` with standard-normal noise ``n``. A subclass implements
+    :meth:`A`, every method that its ``caps`` name, and :meth:`At` if it is linear. A subclass is
+    usually a frozen dataclass, so that one operator always measures alike. Its fields are the
+    settings of the yaml file in ``conf/operator``.
+
+    Attributes
+    ----------
+    caps : frozenset[str]
+        What holds for the operator. A solver that needs a capability is refused where it is
+        missing.
+
+        - ``linear``: ``A`` is linear and ``At`` is its adjoint.
+        - ``mask``: ``A`` keeps or drops pixels, and ``mask`` says which.
+        - ``projection``: ``At A`` is a projection.
+        - ``pinv``: :meth:`pinv` is implemented.
+        - ``prox``: :meth:`prox` is implemented, exactly.
+        - ``svd``: the singular values are known, so :meth:`prox` is exact at any ``rho``.
+        - ``nonlinear``: ``A`` is not linear; there is no adjoint.
+    takes_mask : bool
+        Whether the constructor takes the masks of a batch as ``mask``.
+    takes_shape : bool
+        Whether the constructor takes the shape of an image ``(C, H, W)`` as ``shape``.
+    sigma : float
+        Standard deviation of the noise, in [-1, 1] units; 0 or more.
+    mask : Tensor or None
+        Bool ``(N, 1, H, W)``, True = observed; None for an operator without a mask.
+
+    Notes
+    -----
+    Images ``x`` are float32 ``(N, C, H, W)`` in [-1, 1]. A measurement ``y`` has the rows of ``x``
+    and may have any shape behind them. Methods return the dtype and device of their input, and all
+    but :meth:`observe` must be differentiable in ``x``, because solvers take gradients through
+    them.
+
+    Examples
+    --------
+    An operator that halves the contrast:
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class HalfContrast(Operator):
+    ...     caps = frozenset({"linear", "pinv"})
+    ...     sigma: float = 0.0
+    ...
+    ...     def A(self, x):
+    ...         return x / 2
+    ...
+    ...     def At(self, y):
+    ...         return y / 2
+    ...
+    ...     def pinv(self, y):
+    ...         return 2 * y
+    >>> HalfContrast().A(torch.ones(1, 1, 1, 2))
+    tensor([[[[0.5000, 0.5000]]]])
     """
 
     caps: ClassVar[frozenset[str]] = frozenset()
@@ -25,52 +74,189 @@ class Operator:
     mask: Tensor | None = None
 
     def check_sigma(self) -> None:
-        """Raise ValueError unless ``sigma`` is a noise level."""
+        """Check that ``sigma`` is a noise level.
+
+        Raises
+        ------
+        ValueError
+            If ``sigma`` is negative or not a number.
+        """
         if not self.sigma >= 0:
             raise ValueError(
                 f"sigma {self.sigma} is not a noise level; give 0 or more, in [-1, 1] image units"
             )
 
     def A(self, x: Tensor) -> Tensor:
-        """The noise-free measurement of ``x`` ``(N, C, H, W)``."""
+        """Measure images without noise.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1].
+
+        Returns
+        -------
+        Tensor
+            The measurement, with ``N`` rows.
+        """
         raise NotImplementedError
 
     def At(self, y: Tensor) -> Tensor:
-        """The adjoint: ``<A x, y> = <x, At y>``."""
+        """Apply the adjoint, defined by ``<A x, y> = <x, At y>``.
+
+        Parameters
+        ----------
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``.
+
+        Notes
+        -----
+        Every operator with the capability ``linear`` implements it.
+        """
         raise NotImplementedError
 
     def pinv(self, y: Tensor) -> Tensor:
-        """The pseudo-inverse: the smallest ``x`` with ``A x`` nearest to ``y``."""
+        """Apply the pseudo-inverse: the smallest ``x`` with ``A x`` nearest to ``y``.
+
+        Parameters
+        ----------
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``, not clipped.
+
+        Notes
+        -----
+        Every operator with the capability ``pinv`` implements it.
+        """
         raise NotImplementedError
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """``argmin_u |A u - y|^2 + rho |u - x|^2``."""
+        """Apply the proximal operator: ``argmin_u |A u - y|^2 + rho |u - x|^2``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` to stay near.
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+        rho : float or Tensor
+            Weight of the distance to ``x``, above 0; a tensor ``(N, 1, 1, 1)`` holds one weight per
+            row.
+
+        Returns
+        -------
+        Tensor
+            The minimisers ``(N, C, H, W)``, not clipped.
+
+        Notes
+        -----
+        Every operator with the capability ``prox`` implements it. The noise level ``sigma`` is not
+        part of the objective: a solver puts it into ``rho``.
+        """
         raise NotImplementedError
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """An image to start from: the pseudo-inverse or else the adjoint; nonlinear operators have
-        one of their own.
+        """Return images that a solver can start from.
+
+        Parameters
+        ----------
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``: the pseudo-inverse of ``y``, or the adjoint for an operator
+            without ``pinv``. Nonlinear operators override this method.
         """
         return self.pinv(y) if "pinv" in self.caps else self.At(y)
 
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
-        """A measurement of the truth with standard-normal ``noise`` shaped like ``A(x)``."""
+        """Measure images with noise.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1].
+        noise : Tensor
+            Standard-normal numbers, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            ``A(x) + sigma noise``.
+        """
         return self.A(x) + self.sigma * noise
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
-        """``y - A(x)``; zero where nothing was observed."""
+        """Return ``y - A(x)``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)``.
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            The residual, shaped like ``y``. It is zero wherever nothing was observed.
+        """
         return y - self.A(x)
 
     def paste(self, x: Tensor, y: Tensor) -> Tensor:
-        """``x`` with directly observed pixels put back; ``x`` itself where the operator observes no
-        pixel.
+        """Replace the pixels of ``x`` that were observed directly by their measured values.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)``.
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``; ``x`` itself for an operator that observes no pixel directly.
         """
         return x
 
     def repeat(self, times: int) -> Operator:
-        """Every row ``times`` times, neighbours together."""
+        """Return the operator for a batch in which every row stands ``times`` times in succession.
+
+        Parameters
+        ----------
+        times : int
+            How often each row is repeated.
+
+        Returns
+        -------
+        Operator
+            The operator for ``N * times`` rows; ``self`` where nothing depends on the row.
+        """
         return self
 
     def to(self, device: torch.device | str) -> Operator:
-        """The same operator with its tensors on ``device``."""
+        """Return the operator with its tensors on ``device``.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the tensors go.
+
+        Returns
+        -------
+        Operator
+            The same operator on ``device``; ``self`` where it holds no tensors.
+        """
         return self

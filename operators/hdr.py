@@ -1,6 +1,4 @@
-"""High dynamic range: the observation is the image overexposed, with its bright and dark ends cut
-off.
-"""
+"""High dynamic range: the observation is overexposed; its bright and dark ends are cut off."""
 
 from __future__ import annotations
 
@@ -9,28 +7,34 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class HDR(Operator):
-    """``A x = clip(scale x, -1, 1)`` for every value, as in RED-diff (Mardani et al., ICLR 2024).
-    Noise is not clipped.
+    """Raise the contrast and clip: ``A x = clip(scale x, -1, 1)`` for every value.
 
-    Gradients are zero where the image is saturated. The proximal step is exact although ``A`` is
-    not linear.
+    The operator is that of RED-diff (Mardani et al., ICLR 2024). Noise is added after clipping and
+    is not clipped.
 
     Parameters
     ----------
     scale : float, default 2.0
-        By how much contrast is raised before clipping.
+        Factor of the contrast before clipping, at least 1.
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` is below 1 or infinite, or ``sigma`` is negative.
 
     Notes
     -----
-    Raises ValueError for a ``scale`` below 1 and a negative ``sigma``.
+    Gradients are zero wherever the image is clipped. The proximal step is exact although ``A`` is
+    not linear.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"nonlinear", "prox"})
@@ -43,16 +47,21 @@ class HDR(Operator):
             raise ValueError(f"scale {self.scale} cuts nothing off; give a number from 1 on")
         self.check_sigma()
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         return (self.scale * x).clamp(-1, 1)
 
+    @override
     def first_guess(self, y: Tensor) -> Tensor:
-        """``y / scale``, an image that is nowhere saturated more than it must be."""
+        """Return ``y / scale``: clipped values come back at the edge of the clipped range."""
         return y / self.scale
 
+    @override
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """The best of the best dark, the best middle and the best bright value, each a quadratic
-        problem.
+        """Compare three minimisers, of the dark, middle and bright part, and return the best.
+
+        ``A`` is constant below ``-1 / scale`` and above ``1 / scale``, and linear between, so the
+        objective is quadratic on each part.
         """
         edge = 1 / self.scale
         middle = (self.scale * y + rho * x) / (self.scale**2 + rho)

@@ -7,16 +7,29 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class Inpainting(Operator):
-    """``A x = m x``: its own adjoint, pseudo-inverse and projection. Noise reaches observed pixels
+    """Keep the pixels where the mask is True: ``A x = m x``.
+
+    The operator is its own adjoint, pseudo-inverse and projection. Noise reaches observed pixels
     only.
 
-    ``mask``: bool ``(N, 1, H, W)``, True = observed; ``sigma``: noise level in [-1, 1] units.
+    Parameters
+    ----------
+    mask : Tensor
+        Bool ``(N, 1, H, W)``, True = observed; the benchmark fills it in.
+    sigma : float, default 0.0
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Raises
+    ------
+    ValueError
+        If ``sigma`` is negative.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset(
@@ -30,29 +43,37 @@ class Inpainting(Operator):
     def __post_init__(self) -> None:
         self.check_sigma()
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         # where, not multiply: a NaN in the hole must not leak into the measurement
         return torch.where(self.mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
+    @override
     def At(self, y: Tensor) -> Tensor:
         return self.A(y)
 
+    @override
     def pinv(self, y: Tensor) -> Tensor:
         return self.A(y)
 
+    @override
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """``(m y + rho x) / (m + rho)``, which is ``x`` in the hole."""
+        """Return ``(m y + rho x) / (m + rho)``, which is ``x`` in the hole."""
         return torch.where(self.mask, (y + rho * x) / (1 + rho), x)
 
+    @override
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
         return self.A(x + self.sigma * noise)
 
+    @override
     def paste(self, x: Tensor, y: Tensor) -> Tensor:
         """``x`` with the observed pixels put back."""
         return torch.where(self.mask, y, x)
 
+    @override
     def repeat(self, times: int) -> Inpainting:
         return replace(self, mask=self.mask.repeat_interleave(times, 0))
 
+    @override
     def to(self, device: torch.device | str) -> Inpainting:
         return replace(self, mask=self.mask.to(device))

@@ -1,4 +1,4 @@
-"""Motion deblurring: the observation is the image as a shaken camera sees it."""
+"""Motion deblurring: the observation is the image taken by a shaken camera."""
 
 from __future__ import annotations
 
@@ -12,43 +12,48 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.separable import reflected, weighted
 
 PUBLISHED = 61 / 256
-"""Side of the kernel in DPS by the side of its images."""
+"""Side of the kernel in DPS divided by the side of its images."""
 
 
 @dataclass(frozen=True)
 class MotionBlur(Operator):
-    """``A x``: correlation with the path of a shaken camera, over images mirrored at their border
-    pixels.
+    """Blur images along the path of a shaken camera; images are mirrored at their border pixels.
 
-    The path is drawn as in the kernels of Borodenko that DPS (Chung et al., ICLR 2023) uses; all
-    images share it. The line stays one pixel wide on a canvas of twice the kernel, and its
-    softening grows with the kernel. The adjoint is exact, border included. The mirrored border
-    keeps any transform from making it diagonal, so there is no pseudo-inverse and no proximal step
-    in closed form. Products are formed in float64, with Fourier transforms.
+    ``A x`` is the correlation of the image with a kernel that shows the path. The path is drawn as
+    in the kernels of Borodenko that DPS (Chung et al., ICLR 2023) uses, once from ``seed``; all
+    images share it. The line is one pixel wide on a canvas of twice the kernel, whatever the size
+    of the kernel, and its softening grows with the kernel.
 
     Parameters
     ----------
     shape : tuple[int, int, int]
-        ``(C, H, W)`` of the images, handed in.
+        Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     kernel : int | None, default None
-        Side of the kernel in pixels, odd; None is 61 at 256 pixels and in proportion at other
-        sizes.
+        Side of the kernel in pixels, odd and at least 3. None means 61 for images of 256 pixels,
+        and in proportion for other sizes.
     intensity : float, default 0.5
         How shaky the path is, from 0, a straight line, to 1.
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
     seed : int, default 0
-        Of the path.
+        Seed of the path.
+
+    Raises
+    ------
+    ValueError
+        If ``kernel`` is even or below 3, ``intensity`` is outside [0, 1], or ``sigma`` is negative.
 
     Notes
     -----
-    Raises ValueError for a ``kernel`` that is not odd and at least 3, an ``intensity`` outside [0,
-    1] and a negative ``sigma``.
+    Products are formed in float64, with Fourier transforms. The adjoint is exact, border included.
+    Because of the mirrored border no transform makes the operator diagonal, so it has neither a
+    pseudo-inverse nor a proximal step in closed form.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear"})
@@ -69,24 +74,26 @@ class MotionBlur(Operator):
 
     @property
     def side(self) -> int:
-        """Pixels on a side of the kernel."""
+        """Side of the kernel in pixels."""
         if self.kernel is not None:
             return self.kernel
         return max(3, 2 * round((PUBLISHED * min(self.shape[1:]) - 1) / 2) + 1)
 
     @property
     def weights(self) -> Tensor:
-        """The kernel ``(side, side)``, float64, of sum 1."""
+        """The kernel ``(side, side)``, float64, with sum 1."""
         return _kernel(self.side, self.intensity, self.seed)
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         _, height, width = self.shape
         rows, columns = self._borders(x)
         wide = rows @ x.double() @ columns.T
-        # the transform is periodic, but what wraps around falls outside the part that is kept
+        # the transform is periodic, but the pixels that wrap around are cut off
         spectrum = torch.fft.rfft2(wide) * self._spectrum(x).conj()
         return torch.fft.irfft2(spectrum, s=wide.shape[-2:])[..., :height, :width].to(x.dtype)
 
+    @override
     def At(self, y: Tensor) -> Tensor:
         rows, columns = self._borders(y)
         size = (len(rows), len(columns))
@@ -94,11 +101,10 @@ class MotionBlur(Operator):
         return (rows.T @ wide @ columns).to(y.dtype)
 
     def _borders(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The matrices that extend columns and rows of pixels by half a kernel on either end."""
+        """Return the matrices that extend columns and rows by half a kernel at both ends."""
         _, height, width = self.shape
-        return _border(height, self.side // 2, like.device), _border(
-            width, self.side // 2, like.device
-        )
+        radius = self.side // 2
+        return _border(height, radius, like.device), _border(width, radius, like.device)
 
     def _spectrum(self, like: Tensor) -> Tensor:
         around = self.side - 1
@@ -114,15 +120,14 @@ def _border(size: int, radius: int, device: torch.device) -> Tensor:
 
 @cache
 def _kernel(side: int, intensity: float, seed: int) -> Tensor:
-    """The path as a line of one pixel on a canvas of twice the size, softened and reduced."""
+    """Draw the path one pixel wide on a canvas of twice the size, soften it and reduce it."""
     canvas = 2 * side
     path = _path(np.random.default_rng(seed), canvas * math.sqrt(2), intensity)
     points = path + (1 + 1j) * canvas / 2
     picture = Image.new("L", (canvas, canvas))
     ImageDraw.Draw(picture).line([(point.real, point.imag) for point in points], fill=255)
-    softened = picture.filter(
-        ImageFilter.GaussianBlur(canvas / 122)
-    )  # one pixel at the published size
+    # one pixel at the published size
+    softened = picture.filter(ImageFilter.GaussianBlur(canvas / 122))
     weights = torch.from_numpy(
         np.array(softened.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
     )
@@ -130,14 +135,14 @@ def _kernel(side: int, intensity: float, seed: int) -> Tensor:
 
 
 def _path(rng: np.random.Generator, diagonal: float, intensity: float) -> NDArray[np.complex128]:
-    """Points of the path as complex numbers around zero."""
+    """Return the points of the path as complex numbers around zero."""
     length = 0.75 * diagonal * (rng.uniform() + rng.uniform(0, intensity**2))
     steps: list[float] = []
     while sum(steps) < length:
         step = rng.beta(1, 30) * (1.1 - intensity) * diagonal
-        if step < length:  # so that there are two at least, and a line to draw
+        if step < length:  # so that there are two steps at least, and a line to draw
             steps.append(step)
-    # directions keep to one side of the first, and seldom (jitter) change to the other
+    # directions keep to one side of the first one, and rarely (jitter) change to the other
     largest = rng.uniform(0, intensity * math.pi)
     jitter = rng.beta(2, 20)
     angles = [rng.uniform(-largest, largest)]

@@ -1,4 +1,4 @@
-"""Nonlinear blur: a network blurs the image, as real cameras do and no convolution can."""
+"""Nonlinear blur: a network blurs the image; no convolution does the same."""
 
 from __future__ import annotations
 
@@ -11,42 +11,51 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
 class NonlinearBlur(Operator):
-    """``A x = clip(2 G((x + 1) / 2, k) - 1)`` with a blur network ``G`` and one latent kernel ``k =
-    scale N(0, I)``.
+    """Blur images with a network: ``A x = clip(2 G((x + 1) / 2, k) - 1)``.
 
-    The network is that of Tran et al. (CVPR 2021, "Explore image deblurring via encoded blur kernel
-    space"), exported to TorchScript as ``G(image, kernel)`` with images ``(N, C, H, W)`` in [0, 1];
-    its weights come from its authors. DPS (Chung et al., ICLR 2023) draws a new kernel at every
-    call, so that the residual of the truth is not zero; here, as in ReSample and DAPS, the kernel
-    is drawn once from ``seed`` and shared by all images.
+    ``G`` is the network of Tran et al. (CVPR 2021, "Explore image deblurring via encoded blur
+    kernel space"), exported to TorchScript as ``G(image, kernel)`` with images ``(N, C, H, W)`` in
+    [0, 1]; its weights come from its authors. The latent kernel ``k = scale N(0, I)`` is drawn once
+    from ``seed``, and all images share it.
 
     Parameters
     ----------
+    shape : tuple[int, int, int]
+        Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     path : str
         The TorchScript file.
     trust_file : bool, default False
         Must be true, because a TorchScript file is a program.
     sha256 : str | None, default None
-        Content of the file; the plan fills it in.
+        Hash of the file's content; the plan fills it in.
     kernel : tuple[int, ...], default (512, 2, 2)
-        Shape of the latent kernel without its first axis; (512, 2, 2) is that of 256 pixels.
+        Shape of the latent kernel without its first axis; (512, 2, 2) is the shape for images of
+        256 pixels.
     scale : float, default 1.2
-        Its standard deviation.
+        Standard deviation of the latent kernel.
     seed : int, default 0
-        Of the kernel.
+        Seed of the latent kernel.
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Raises
+    ------
+    ValueError
+        If ``trust_file`` is not true, the file cannot be read, is not TorchScript or does not match
+        ``sha256``, if the network rejects images of this shape or changes their size, or if
+        ``sigma`` is negative.
 
     Notes
     -----
-    Raises ValueError for a file that is not trusted, cannot be read, is no TorchScript or another
-    than ``sha256`` says, and for a negative ``sigma``.
+    DPS (Chung et al., ICLR 2023) draws a new kernel at every call, so that even the true image has
+    a residual. ReSample and DAPS draw it once, as is done here.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"nonlinear"})
@@ -64,21 +73,20 @@ class NonlinearBlur(Operator):
     def __post_init__(self) -> None:
         if self.trust_file is not True:
             raise ValueError(
-                f"a TorchScript file is a program, and loading {self.path} can run any code in it; "
-                f"if you trust "
-                "whoever made it, set operator.trust_file=true"
+                f"a TorchScript file is a program, and loading {self.path} can run any code in "
+                "it; if you trust whoever made it, set operator.trust_file=true"
             )
         self.check_sigma()
         if self.sha256 not in (None, self.content):
             raise ValueError(
-                f"{self.path} is not the file it was: its sha256 is {self.content}, not "
-                f"{self.sha256}"
+                f"{self.path} has changed: its sha256 is {self.content}, not {self.sha256}; "
+                "restore the file, or leave operator.sha256 out"
             )
         out = self.A(torch.zeros(1, *self.shape))
         if out.shape != (1, *self.shape):
             raise ValueError(
-                f"{self.path} makes {tuple(out.shape)} of an image {self.shape}; it must keep the "
-                f"size"
+                f"{self.path} turns an image {self.shape} into {tuple(out.shape)}; "
+                "it must keep the size"
             )
 
     @property
@@ -86,23 +94,23 @@ class NonlinearBlur(Operator):
         """The sha256 of the file."""
         return sha256(_bytes(self.path)).hexdigest()
 
+    @override
     def A(self, x: Tensor) -> Tensor:
-        network, kernel = (
-            _network(self.path, self.sha256 or self.content, x.device),
-            self._latent_kernel(x),
-        )
+        network = _network(self.path, self.sha256 or self.content, x.device)
+        kernel = self._latent_kernel(x)
         try:
             blurred: Tensor = network((x + 1) / 2, kernel.expand(len(x), *self.kernel))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"{self.path} does not work on images {self.shape} and kernels {self.kernel}: "
-                f"{reason}"
+                f"{self.path} does not "
+                f"work on images {self.shape} and kernels {self.kernel}: {reason}"
             ) from None
         return (2 * blurred - 1).clamp(-1, 1)
 
+    @override
     def first_guess(self, y: Tensor) -> Tensor:
-        """The blurred image itself."""
+        """Return the blurred image itself."""
         return y.clamp(-1, 1)
 
     def _latent_kernel(self, like: Tensor) -> Tensor:
@@ -120,7 +128,7 @@ def _bytes(path: str) -> bytes:
 
 @cache
 def _network(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a file with this content on a device, loaded once and frozen."""
+    """Load the network of a file with this content once per device, and freeze it."""
     try:
         network: torch.jit.ScriptModule = torch.jit.load(
             io.BytesIO(_bytes(path)), map_location=device

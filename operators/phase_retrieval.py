@@ -1,6 +1,4 @@
-"""Phase retrieval: the observation is how strong each frequency of the image is, not where it
-sits.
-"""
+"""Phase retrieval: the observation is the amplitude of each frequency, without its phase."""
 
 from __future__ import annotations
 
@@ -9,39 +7,47 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
 OFFSETS = {"signed": 0.0, "unit": 1.0}
-"""What is added to an image in [-1, 1] before it is surrounded by zeros."""
+"""Number added to an image in [-1, 1] before zeros are put around it."""
 
 
 @dataclass(frozen=True)
 class PhaseRetrieval(Operator):
-    """``A x = |F P x|``: modulus of the centred orthonormal Fourier transform of the image with
-    zeros around it.
+    """Measure the Fourier amplitudes of the image, padded with zeros: ``A x = |F P x|``.
 
-    Every side gets ``int(oversample / 8 * length)`` zeros, 64 of them for ``oversample`` 2 and 256
-    pixels, which gives 2.25 times as many values as pixels. DPS (Chung et al., ICLR 2023) surrounds
-    the image in [-1, 1], DAPS (Zhang et al., CVPR 2025) the one in [0, 1]: other problems, with
-    grey or black around the image. Amplitudes stay those of the [-1, 1] scale in both, so a noise
-    level given for [0, 1] doubles. The image turned by 180 degrees measures the same in both, and
-    in ``signed`` its negative too: a solver may rightly return either.
+    ``F`` is the centred orthonormal Fourier transform. Every side gets
+    ``int(oversample / 8 * length)`` zeros: 64 of them for ``oversample`` 2 and 256 pixels, which
+    gives 2.25 times as many values as pixels.
 
     Parameters
     ----------
     shape : tuple[int, int, int]
-        ``(C, H, W)`` of the images, handed in.
+        Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     oversample : float, default 2.0
-        How much is added around the image.
+        How many zeros surround the image, from 0 to 64: each side gets ``oversample / 8`` of its
+        length at both ends.
     domain : str, default 'signed'
-        ``signed``, zero is mid-grey, or ``unit``, zero is black.
+        What a padded zero means: ``signed``, mid-grey (DPS), or ``unit``, black (DAPS).
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Raises
+    ------
+    ValueError
+        If ``oversample`` is outside [0, 64], ``domain`` is unknown, or ``sigma`` is negative.
 
     Notes
     -----
-    Raises ValueError for a negative ``oversample``, an unknown ``domain`` and a negative ``sigma``.
+    DPS (Chung et al., ICLR 2023) pads the image in [-1, 1], DAPS (Zhang et al., CVPR 2025) the
+    image in [0, 1]. These are different problems, with grey or black around the image. Amplitudes
+    keep the [-1, 1] scale in both, so a noise level that a paper states for [0, 1] doubles.
+
+    The image turned by 180 degrees has the same measurement in both domains, and with ``signed`` so
+    has its negative. A solver may rightly return any of these.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"nonlinear"})
@@ -54,20 +60,22 @@ class PhaseRetrieval(Operator):
 
     def __post_init__(self) -> None:
         if not 0 <= self.oversample <= 64:
-            raise ValueError(f"oversample {self.oversample} is outside [0, 64]")
+            raise ValueError(
+                f"oversample {self.oversample} is outside [0, 64]; the published value is 2"
+            )
         if self.domain not in OFFSETS:
             raise ValueError(f"unknown domain '{self.domain}'. Valid: {', '.join(OFFSETS)}")
         self.check_sigma()
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         down, across = self._padding
         padded = torch.nn.functional.pad(x + OFFSETS[self.domain], (across, across, down, down))
         return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho"), dim=(-2, -1)).abs()
 
+    @override
     def first_guess(self, y: Tensor) -> Tensor:
-        """The image in [-1, 1] whose frequencies are as strong as ``y`` and all peak at the
-        centre.
-        """
+        """Return the image with amplitudes ``y`` and all phases zero, clipped to [-1, 1]."""
         _, height, width = self.shape
         down, across = self._padding
         wide = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(-2, -1)), norm="ortho").real
@@ -78,6 +86,6 @@ class PhaseRetrieval(Operator):
 
     @property
     def _padding(self) -> tuple[int, int]:
-        """Zeros above and below, left and right."""
+        """Number of zeros above and below, and at the left and right."""
         _, height, width = self.shape
         return int(self.oversample / 8 * height), int(self.oversample / 8 * width)

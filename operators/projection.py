@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
@@ -24,29 +25,34 @@ class _Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Projection(Operator):
-    """``A x = G x`` with a matrix ``G`` of independent ``N(0, 1/d)`` entries, the same for all
-    images.
+    """Multiply every image by one random matrix: ``A x = G x``.
 
-    Measured values, ``(N, M)``, are then of the size of a pixel, so ``sigma`` means what it means
-    for masks. Random matrices are those of compressed sensing and of the synthetic posteriors of
-    Cardoso et al. (MCG-Diff, ICLR 2024). Products are formed in float64.
+    The entries of ``G`` are independent ``N(0, 1/d)``, the same for all images. A measurement is
+    ``(N, M)``. Its values are of the size of a pixel, so ``sigma`` means the same as for masks.
+    Such matrices are used in compressed sensing and in the synthetic posteriors of Cardoso et al.
+    (MCG-Diff, ICLR 2024).
 
     Parameters
     ----------
     shape : tuple[int, int, int]
-        ``(C, H, W)`` of the images, handed in.
+        Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     rows : float, default 0.5
-        A fraction of the number ``d = C H W`` of values of an image if below 1 (rounded, but
-        one row at least), otherwise how many.
+        Number ``M`` of measured values. Below 1 it is a fraction of the ``d = C H W`` values of an
+        image, rounded, at least one row. From 1 on it is a whole number.
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
     seed : int, default 0
-        Of the matrix.
+        Seed of the matrix.
+
+    Raises
+    ------
+    ValueError
+        If ``rows`` is not positive, is not whole from 1 on, or exceeds ``d``, or if ``sigma`` is
+        negative.
 
     Notes
     -----
-    Raises ValueError for ``rows`` that are not positive, not whole from 1 on or more than ``d``,
-    and for a negative ``sigma``.
+    Products are formed in float64. The decomposition is computed once per process and device.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "prox", "svd"})
@@ -69,18 +75,22 @@ class Projection(Operator):
             )
         self.check_sigma()
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         return (x.flatten(1).double() @ self._matrix(x).G.T).to(x.dtype)
 
+    @override
     def At(self, y: Tensor) -> Tensor:
         return self._image(y.double() @ self._matrix(y).G, y)
 
+    @override
     def pinv(self, y: Tensor) -> Tensor:
         _, U, S, V = self._matrix(y)
         return self._image(y.double() @ U / S @ V, y)
 
+    @override
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """``x + G^T (G G^T + rho)^-1 (y - G x)``, by the singular values."""
+        """Return ``x + G^T (G G^T + rho)^-1 (y - G x)``, computed from the singular values."""
         G, U, S, V = self._matrix(x)
         weight = rho.double().reshape(-1, 1) if isinstance(rho, Tensor) else rho
         residual = y.double() - x.flatten(1).double() @ G.T

@@ -1,6 +1,4 @@
-"""Linear operators that measure rows and columns alike, so that two small matrices say all about
-them.
-"""
+"""Linear operators that are a product of one matrix for the rows and one for the columns."""
 
 from __future__ import annotations
 
@@ -9,14 +7,13 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 
 
 class _Factors(NamedTuple):
-    """The matrix ``M`` ``(m, n)`` of a line of pixels and its thin decomposition ``M = U diag(S)
-    V``; float64.
-    """
+    """The matrix ``M`` ``(m, n)`` of a line of pixels and ``M = U diag(S) V``, thin; float64."""
 
     M: Tensor
     U: Tensor
@@ -25,12 +22,17 @@ class _Factors(NamedTuple):
 
 
 class Separable(Operator):
-    """``A x = R x C^T`` for every channel, with a matrix ``R`` for the columns of pixels and ``C``
-    for the rows.
+    """Measure each channel as ``A x = R x C^T``; the base class of separable operators.
 
-    The singular values of ``A`` are the products of those of ``R`` and ``C``, so the proximal step
-    is exact. Products are formed in float64. Subclasses are frozen dataclasses with the fields
-    ``shape`` ``(C, H, W)`` and ``sigma``, and say what :meth:`line` is.
+    ``R`` acts on the columns of pixels and ``C`` on the rows. The singular values of ``A`` are the
+    products of the singular values of ``R`` and ``C``, so the proximal step is exact. Products are
+    formed in float64. A subclass is a frozen dataclass with the fields ``shape`` and ``sigma``, and
+    implements :meth:`line`.
+
+    Attributes
+    ----------
+    shape : tuple[int, int, int]
+        Shape ``(C, H, W)`` of an image.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "prox", "svd"})
@@ -39,21 +41,33 @@ class Separable(Operator):
     shape: tuple[int, int, int]
 
     def line(self, size: int) -> Tensor:
-        """The matrix ``(m, size)`` that measures one line of ``size`` pixels, float64 on the
-        CPU.
+        """Return the matrix that measures one line of pixels.
+
+        Parameters
+        ----------
+        size : int
+            Number of pixels of the line: the height or the width of an image.
+
+        Returns
+        -------
+        Tensor
+            A matrix ``(m, size)``, float64, on the CPU.
         """
         raise NotImplementedError
 
+    @override
     def A(self, x: Tensor) -> Tensor:
         rows, columns = self._factors(x)
         return (rows.M @ x.double() @ columns.M.T).to(x.dtype)
 
+    @override
     def At(self, y: Tensor) -> Tensor:
         rows, columns = self._factors(y)
         return (rows.M.T @ y.double() @ columns.M).to(y.dtype)
 
+    @override
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """``x + A^T (A A^T + rho)^-1 (y - A x)``, by the singular values."""
+        """Return ``x + A^T (A A^T + rho)^-1 (y - A x)``, computed from the singular values."""
         rows, columns = self._factors(x)
         values = rows.S[:, None] * columns.S
         weight = rho.double() if isinstance(rho, Tensor) else rho
@@ -76,16 +90,41 @@ def _factors(operator: Separable, size: int, device: torch.device) -> _Factors:
 
 
 def weighted(pixels: Tensor, weights: Tensor, size: int) -> Tensor:
-    """The matrix ``(m, size)`` whose row ``i`` has ``weights`` ``(k,)`` at ``pixels[i]`` ``(k,)``;
-    repeats add up.
+    """Return the matrix that forms weighted sums of the pixels of a line.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        Int64 ``(m, k)``: the pixels that each of the ``m`` rows reads, in 0 to ``size - 1``.
+    weights : Tensor
+        Weights ``(k,)``, the same for every row. Where a row names a pixel twice, its weights add
+        up.
+    size : int
+        Number of pixels of the line.
+
+    Returns
+    -------
+    Tensor
+        The matrix ``(m, size)``, float64.
     """
     matrix = torch.zeros(len(pixels), size, dtype=torch.float64)
     return matrix.scatter_add_(1, pixels, weights.double().expand(pixels.shape))
 
 
 def reflected(index: Tensor, size: int) -> Tensor:
-    """Places of a line mirrored at its border pixels, as often as it takes: -1 is 1 (``reflect`` of
-    numpy).
+    """Map positions beyond a line to pixels, mirrored at the border pixels: -1 becomes 1.
+
+    Parameters
+    ----------
+    index : Tensor
+        Integer positions of any shape, also far outside the line.
+    size : int
+        Number of pixels of the line.
+
+    Returns
+    -------
+    Tensor
+        Positions in 0 to ``size - 1``, as numpy's padding mode ``reflect`` gives them.
     """
     period = 2 * (size - 1)
     folded = index.remainder(max(period, 1))
@@ -93,8 +132,19 @@ def reflected(index: Tensor, size: int) -> Tensor:
 
 
 def mirrored(index: Tensor, size: int) -> Tensor:
-    """Places of a line mirrored at its outer edges, as often as it takes: -1 is 0 (``symmetric`` of
-    numpy).
+    """Map positions beyond a line to pixels, mirrored at the outer edges: -1 becomes 0.
+
+    Parameters
+    ----------
+    index : Tensor
+        Integer positions of any shape, also far outside the line.
+    size : int
+        Number of pixels of the line.
+
+    Returns
+    -------
+    Tensor
+        Positions in 0 to ``size - 1``, as numpy's padding mode ``symmetric`` gives them.
     """
     folded = index.remainder(2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)

@@ -7,34 +7,38 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.separable import Separable, mirrored, weighted
 
 
 @dataclass(frozen=True)
 class SuperResolution(Separable):
-    """``A x``: bicubic reduction by ``factor`` as of MATLAB's ``imresize``, neither clipped nor
-    rounded.
+    """Reduce images with the antialiased bicubic kernel of MATLAB's ``imresize``.
 
-    The cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing, pixels are
-    centred at halves, and images are mirrored at their edges. DPS (Chung et al., ICLR 2023) and
-    most later work reduce images so. Bicubic resizing of PyTorch and Pillow differs at the border,
-    where it renormalises the kernel, and a block average, also called "sr4", everywhere.
-    Measurements are ``(N, C, H / factor, W / factor)``.
+    The cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing. Pixel
+    centres lie at half-integers, and images are mirrored at their edges. The result
+    ``(N, C, H / factor, W / factor)`` is neither clipped nor rounded. DPS (Chung et al., ICLR 2023)
+    and most later work reduce images this way.
 
     Parameters
     ----------
     shape : tuple[int, int, int]
-        ``(C, H, W)`` of the images, handed in.
+        Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     factor : int, default 4
-        By how much either side is reduced.
+        Factor by which height and width shrink; it must divide both.
     sigma : float, default 0.0
-        Noise level, in [-1, 1] units.
+        Standard deviation of the noise, in [-1, 1] units.
+
+    Raises
+    ------
+    ValueError
+        If ``factor`` is below 1 or does not divide height and width, or if ``sigma`` is negative.
 
     Notes
     -----
-    Raises ValueError for a ``factor`` below 1 or that does not divide both sides, and for a
-    negative ``sigma``.
+    Bicubic resizing of PyTorch and Pillow differs at the border, where it renormalises the kernel.
+    A block average, which is also called "sr4", differs everywhere.
     """
 
     caps: ClassVar[frozenset[str]] = Separable.caps | {"pinv"}
@@ -53,14 +57,19 @@ class SuperResolution(Separable):
             )
         self.check_sigma()
 
+    @override
     def pinv(self, y: Tensor) -> Tensor:
-        """Exact: the singular values of a line are all between 0.34 and 0.5 for ``factor`` 4."""
+        """Apply the pseudo-inverse, exactly.
+
+        For ``factor`` 4 the singular values of a line lie between 0.34 and 0.5.
+        """
         rows, columns = self._factors(y)
         spectrum = rows.U.T @ y.double() @ columns.U / (rows.S[:, None] * columns.S)
         return (rows.V.T @ spectrum @ columns.V).to(y.dtype)
 
+    @override
     def line(self, size: int) -> Tensor:
-        # pixels less than two stretched units away, from the first on the left of the first output
+        # offsets of all pixels less than two stretched units away from the first output
         centre = (self.factor - 1) / 2
         taps = torch.arange(4 * self.factor + 1) - 2 * self.factor + int(centre)
         weights = _cubic((taps - centre) / self.factor)
@@ -69,7 +78,7 @@ class SuperResolution(Separable):
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """The interpolation kernel of Keys (1981), Eq. 15."""
+    """Return the interpolation kernel of Keys (1981), Eq. 15."""
     x = x.double().abs()
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))

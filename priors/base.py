@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
 from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.latents import Latent
@@ -22,29 +23,43 @@ Shape = tuple[int, int, int]
 
 
 UNITS = {"nfe": "network evaluations", "passes": "network passes (forward + backward)"}
-"""What a limit of a :class:`Meter` may count, and its name for people."""
+"""The counts that a limit of a :class:`Meter` may bound, with their names in messages."""
 
 
 class BudgetExceeded(RuntimeError):
-    """A solver asked for more of the network than its budget allows."""
+    """Raised when a solver uses more of the network than its budget allows."""
 
 
 @dataclass
 class Meter:
-    """Evaluations counted in samples (rows times calls): what a method costs, measured where it is
-    spent.
+    """Count the evaluations of a prior, in samples (rows times calls).
 
-    ``nfe``: forward passes of the network; a guided one counts 2. ``nge``: its backward passes.
-    Every time a gradient is taken through a forward pass counts 1 (a guided one 2), also when
-    several forward passes are chained or the same graph is used again. A gradient of a gradient
-    counts 1 more, for its own pass through the network, and so does a tangent that is carried along
-    forwards (jvp). What checkpointing computes again is not counted. Gradients batched by
-    ``is_grads_batched`` count as one, because torch does not tell how many there are. ``passes``:
-    the sum of both. ``decode``/``encode`` count autoencoder calls and ``_grad`` their backwards:
-    they are no passes of the network.
+    Parameters
+    ----------
+    nfe : int, default 0
+        Forward passes of the network; a guided one counts 2.
+    nge : int, default 0
+        Backward passes of the network. Every gradient taken through a forward pass counts 1 (a
+        guided one 2).
+    decode, encode : int, default 0
+        Calls of the autoencoder.
+    decode_grad, encode_grad : int, default 0
+        Backward passes of the autoencoder. They are no passes of the network.
+    limit : float, default inf
+        Largest number of evaluations that ``unit`` may count.
+    watch : Callable or None, default None
+        Function without arguments that is called before every evaluation. It may raise an exception
+        to stop a running solver.
+    unit : str, default 'nfe'
+        What ``limit`` bounds: ``nfe``, or ``passes``, the sum of ``nfe`` and ``nge``.
 
-    ``limit`` bounds what ``unit`` names, ``nfe`` or ``passes``; ``watch`` is called before every
-    evaluation and may raise, which is how whoever runs a solver can end it.
+    Notes
+    -----
+    A gradient counts 1 also where several forward passes are chained, or where one graph is used
+    again. A gradient of a gradient counts 1 more, for its own pass through the network, and so does
+    a forward-mode tangent (jvp). The passes that checkpointing computes again do not count.
+    Gradients batched by ``is_grads_batched`` count as one, because torch does not tell how many
+    there are.
     """
 
     nfe: int = 0
@@ -64,10 +79,24 @@ class Meter:
 
     @property
     def spent(self) -> int:
-        """What ``limit`` bounds."""
+        """The count that ``limit`` bounds."""
         return self.nfe if self.unit == "nfe" else self.passes
 
     def add(self, name: str, count: int) -> None:
+        """Add evaluations.
+
+        Parameters
+        ----------
+        name : str
+            The count: ``nfe``, ``nge``, ``decode``, ``decode_grad``, ``encode`` or ``encode_grad``.
+        count : int
+            Number of rows.
+
+        Raises
+        ------
+        BudgetExceeded
+            If the count that ``limit`` bounds is now above it.
+        """
         if self.watch is not None:
             self.watch()
         setattr(self, name, getattr(self, name) + count)
@@ -77,6 +106,7 @@ class Meter:
             )
 
     def counts(self) -> dict[str, int]:
+        """Return the six counts by name."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -99,11 +129,10 @@ class _Backward(torch.autograd.Function):
 
 
 class _Entered(torch.autograd.Function):
-    """The identity, where a state enters; the gradient that leaves here counts when a gradient is
-    taken of it.
+    """The identity on a state; counts when a second derivative is taken through the state.
 
-    A second derivative enters the graph of the first one at this place, whatever it is taken by:
-    the counter at the output would miss it where the loss is linear.
+    A second derivative enters the graph of the first one here, whatever function takes it. The
+    counter at the output would miss it where the loss is linear.
     """
 
     @staticmethod
@@ -118,39 +147,118 @@ class _Entered(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Condition:
-    """Per-sample conditioning tensors (first axis N) and the values a network was trained to read
-    as 'none'.
+    """Conditioning of a batch: tensors per row, and the values that mean 'none'.
 
-    ``null = None`` means the network has no unconditional branch: guidance other than 1 is refused.
+    Parameters
+    ----------
+    values : Mapping[str, Tensor]
+        What the network reads, by name; the first axis of every tensor is ``N``.
+    null : Mapping[str, Tensor] or None, default None
+        Values of the same names and shapes that the network was trained to read as 'no condition'.
+        None means that the network has no unconditional branch; then a guidance other than 1 raises
+        ValueError.
     """
 
     values: Mapping[str, Tensor]
     null: Mapping[str, Tensor] | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Condition:
-        """``f`` applied to every tensor."""
+        """Apply a function to every tensor.
+
+        Parameters
+        ----------
+        f : Callable[[Tensor], Tensor]
+            The function, for example a move to a device.
+
+        Returns
+        -------
+        Condition
+            A new condition.
+        """
         null = None if self.null is None else {k: f(v) for k, v in self.null.items()}
         return Condition({k: f(v) for k, v in self.values.items()}, null)
 
     def repeat(self, n: int) -> Condition:
-        """Every row ``n`` times, neighbours together."""
+        """Repeat every row ``n`` times in succession.
+
+        Parameters
+        ----------
+        n : int
+            How often each row is repeated.
+
+        Returns
+        -------
+        Condition
+            A new condition with ``N * n`` rows.
+        """
         return self.map(lambda v: v.repeat_interleave(n, 0))
 
 
 class Prior:
-    """A frozen diffusion prior.
+    """A frozen diffusion prior: a process, a network and, for a latent prior, an autoencoder.
+
+    The one primitive is :meth:`denoise`. A prior with a network needs no subclass; a closed-form
+    prior subclasses ``Prior``, passes ``net=None`` and overrides :meth:`denoise`.
 
     Parameters
     ----------
-    process: the noise process of the checkpoint. net: backbone adapter of :mod:`priors.nets`; None
-    for closed-form priors that override :meth:`denoise`. shape: ``(C, H, W)`` of the images.
-    latent: the autoencoder of a latent prior, whose network denoises states of
-    ``latent.shape(shape)``; None where it denoises the images themselves. parameterization: what
-    the network puts out: ``eps``, ``x0``, ``v``, ``flow`` or ``edm``. num_classes: number of labels
-    of a class-conditional prior; ``null_label`` is the label read as 'none'. Labels of a text prior
-    are numbers of prompts. ``class_names`` holds the name, or prompt, of every label, where they
-    are known. learned_var: whether the network puts out a variance behind its ``C`` channels;
-    :meth:`denoise` leaves it out.
+    process : Process
+        Noise process that the network was trained with.
+    net : nn.Module or None
+        Adapter from :mod:`priors.nets`, called as ``net(x, t, values)``; it is frozen. None for a
+        closed-form prior.
+    shape : tuple[int, int, int]
+        Shape ``(C, H, W)`` of an image.
+    parameterization : str, default 'edm'
+        Output of the network: ``eps``, ``x0``, ``v``, ``flow``, or ``edm`` (``F`` in Karras et al.
+        2022, Eq. 7).
+    sigma_data : float, default 0.5
+        Standard deviation of the data, for the scalings of ``edm``.
+    num_classes : int, default 0
+        Number of labels of a class-conditional prior; 0 without labels. The labels of a text prior
+        number its prompts.
+    null_label : int or None, default None
+        The label that means 'none'; None if there is no such label, and then no guidance.
+    latent : Latent or None, default None
+        Autoencoder of a latent prior, whose network denoises states of ``latent.shape(shape)``.
+        None for a prior in pixels.
+    learned_var : bool, default False
+        Whether the network outputs a variance behind its ``C`` channels; :meth:`denoise` drops it.
+
+    Attributes
+    ----------
+    image_shape, latent_shape : tuple[int, int, int]
+        Shape of an image and of the state that the network denoises; equal for a prior in pixels.
+    class_names : tuple[str, ...]
+        Name, or prompt, of every label; empty where they are not known.
+    device : torch.device
+        Where the networks are; the CPU at first.
+    meter : Meter
+        Counts of all evaluations.
+    execution : Execution
+        How the network is run; see :meth:`run_as`.
+
+    Notes
+    -----
+    Images are float32 ``(N, C, H, W)`` in [-1, 1]. Nothing is clipped, and no method uses a global
+    random generator. An override of :meth:`denoise` must be differentiable in ``z``, and must
+    count: it adds to the meter (``self.meter.add("nfe", len(z))``), so that budgets hold for it
+    too.
+
+    Examples
+    --------
+    A closed-form prior for images of independent standard-normal pixels:
+
+    >>> from posterior_bench.priors.process import VE
+    >>> class White(Prior):
+    ...     def denoise(self, z, level, cond=None, guidance=1.0):
+    ...         self.meter.add("nfe", len(z))
+    ...         return level.alpha / (level.alpha**2 + level.sigma**2) * z
+    >>> prior = White(VE(), None, (1, 1, 2))
+    >>> prior.denoise(torch.ones(1, 1, 1, 2), prior.level(1.0))
+    tensor([[[[0.5000, 0.5000]]]])
+    >>> prior.meter.nfe
+    1
     """
 
     def __init__(
@@ -181,13 +289,21 @@ class Prior:
 
     @property
     def is_latent(self) -> bool:
-        """Whether the state the network denoises is not the image itself."""
+        """Whether the network denoises latents and not images."""
         return self.latent is not None
 
     @property
     def caps(self) -> frozenset[str]:
-        """Of ``grad``, ``pixel`` or ``latent``, ``label``, ``guidance``, ``features`` and
-        ``inpaint`` what it has.
+        """Capabilities that solvers may need.
+
+        - ``pixel`` or ``latent``: what the network denoises.
+        - ``grad``: an image has a gradient in the state it was decoded from.
+        - ``label``: the prior takes labels or prompts.
+        - ``guidance``: it has a null label, so guidance works.
+        - ``features``: hooks can read features inside a U-Net.
+        - ``inpaint``: the network reads the mask and the measurement.
+
+        Subclasses may add their own, as :class:`MixturePrior` does.
         """
         caps = {"latent" if self.is_latent else "pixel"}
         if self.latent is None or self.latent.differentiable:
@@ -196,7 +312,7 @@ class Prior:
             caps.add("label")
         if self.null_label is not None:
             caps.add("guidance")
-        # hooks inside a network neither run compiled nor belong into a second forward pass
+        # hooks do not run in a compiled network, and would run twice under checkpointing
         if (
             isinstance(self.net, UNet2D)
             and not self.execution.compile
@@ -208,7 +324,18 @@ class Prior:
         return frozenset(caps)
 
     def to(self, device: torch.device | str) -> Prior:
-        """Move the networks; the levels stay float64 scalars on the host."""
+        """Move the networks to a device; levels stay float64 scalars on the host.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the networks go.
+
+        Returns
+        -------
+        Prior
+            This prior.
+        """
         self.device = torch.device(device)
         for module in (self.net, self.latent):
             if module is not None:
@@ -216,10 +343,22 @@ class Prior:
         return self
 
     def run_as(self, execution: Execution) -> Prior:
-        """Run the network in this way from now on; results and counts mean the same.
+        """Choose how the network is run from now on; results and counts keep their meaning.
 
-        Raises ValueError for a prior without a network, unless everything is left as it is by
-        default.
+        Parameters
+        ----------
+        execution : Execution
+            Precision, memory layout, compilation and checkpointing.
+
+        Returns
+        -------
+        Prior
+            This prior.
+
+        Raises
+        ------
+        ValueError
+            If a setting is not the default and the prior has no network.
         """
         if execution == self.execution:
             return self
@@ -237,11 +376,39 @@ class Prior:
     # -- levels ------------------------------------------------------------------------------------
 
     def level(self, ratio: float) -> Level:
-        """The level with ``sigma / alpha = ratio``."""
+        """Return the level with ``sigma / alpha = ratio``.
+
+        Parameters
+        ----------
+        ratio : float
+            Noise level in VE coordinates, above 0. A ratio outside the range of the network is
+            moved to its nearer end.
+
+        Returns
+        -------
+        Level
+            The level, in the coordinates of this prior.
+        """
         return self.process.level(ratio)
 
     def level_at_index(self, index: float) -> Level:
-        """The level at a native index of the checkpoint."""
+        """Return the level at a native index of the checkpoint.
+
+        Parameters
+        ----------
+        index : float
+            A training step (VP) or ``1000 t`` (flow); see :meth:`Process.level_at_index`.
+
+        Returns
+        -------
+        Level
+            The level, in the coordinates of this prior.
+
+        Raises
+        ------
+        ValueError
+            If the index is out of range, or the checkpoint has no native index (VE).
+        """
         return self.process.level_at_index(index)
 
     def grid(
@@ -252,29 +419,61 @@ class Prior:
         end: Level | None = None,
         rho: float = 7.0,
     ) -> list[Level]:
-        """``n + 1`` levels that make ``n`` steps, noisiest first.
+        """Return the levels of a chain of ``n`` steps, noisiest first.
 
-        Without ``end`` the last level is :data:`CLEAN` and the ``n`` before it run down to the
-        cleanest level of the network, so that ``n`` steps are ``n`` network calls. With ``end`` the
-        levels run from ``start`` to ``end``.
+        Parameters
+        ----------
+        n : int
+            Number of steps, at least 1.
+        kind : str, default 'native'
+            How the levels are spaced.
 
-        Kinds: ``native`` (what the checkpoint was trained on: karras for VE, index for VP, flow for
-        flows), ``karras`` (rho grid in sigma/alpha, EDM Eq. 5), ``logsnr`` (uniform in ln
-        sigma/alpha), ``index`` (uniform in the native index, rounded: the respaced grid of
-        guided-diffusion), ``flow`` (uniform in ``u = sigma / (alpha + sigma)``).
+            - ``native``: as the checkpoint was trained: karras for VE, index for VP, flow for
+              flows.
+            - ``karras``: uniform in ``(sigma / alpha)^(1 / rho)`` (Karras et al. 2022, Eq. 5).
+            - ``logsnr``: uniform in ``ln(sigma / alpha)``.
+            - ``index``: uniform in the native index, rounded: the respaced grid of
+              guided-diffusion.
+            - ``flow``: uniform in ``u = sigma / (alpha + sigma)``.
+        start : Level or None, default None
+            The first level; None takes the noisiest level of the network.
+        end : Level or None, default None
+            The last level. None ends with :data:`CLEAN`, after the cleanest level of the network,
+            so that ``n`` steps are ``n`` calls of the network.
+        rho : float, default 7.0
+            Exponent of ``karras``.
 
-        Raises ValueError for an unknown kind, ``n < 1``, ``index`` without native indices, and
-        ``karras`` or ``logsnr`` from the infinite ratio at which a flow starts.
+        Returns
+        -------
+        list[Level]
+            ``n + 1`` levels.
+
+        Raises
+        ------
+        ValueError
+            If ``n`` is below 1, ``kind`` is unknown, the prior has no native index (``index``), or
+            the start is pure noise (``karras``, ``logsnr``).
+
+        Examples
+        --------
+        >>> from posterior_bench.priors.mixtures import g2
+        >>> [round(level.sigma, 3) for level in g2().grid(3)]
+        [80.0, 2.515, 0.002, 0.0]
         """
         if n < 1:
             raise ValueError(f"a grid needs at least 1 step, got {n}")
         top = start if start is not None else self.process.level(self.process.ratio_max)
         bottom = end if end is not None else self.process.level(self.process.ratio_min)
         count = n + 1 if end is not None else n
-        fractions = [i / max(count - 1, 1) for i in range(count)]
-        between = lambda a, b: [a + f * (b - a) for f in fractions]  # noqa: E731
         if kind == "native":
             kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
+        levels = self._levels(kind, top, bottom, count, rho)
+        return levels if end is not None else [*levels, CLEAN]
+
+    def _levels(self, kind: str, top: Level, bottom: Level, count: int, rho: float) -> list[Level]:
+        """Return ``count`` levels from ``top`` down to ``bottom``, spaced as ``kind`` says."""
+        fractions = [i / max(count - 1, 1) for i in range(count)]
+        between = lambda a, b: [a + f * (b - a) for f in fractions]  # noqa: E731
         if kind in ("karras", "logsnr") and math.isinf(top.ratio):
             raise ValueError(
                 f"a {kind} grid needs a finite start; give start=level(ratio), or use kind flow"
@@ -298,13 +497,22 @@ class Prior:
             levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
         else:
             raise ValueError(f"unknown grid '{kind}'; valid: native, karras, logsnr, index, flow")
-        return levels if end is not None else [*levels, CLEAN]
+        return levels
 
     # -- the one primitive -------------------------------------------------------------------------
 
     def condition(self, labels: Tensor | None) -> Condition | None:
-        """The condition for integer labels ``(N,)`` in ``0..num_classes-1``; None for an
-        unconditional prior.
+        """Return the condition for labels.
+
+        Parameters
+        ----------
+        labels : Tensor or None
+            Int64 ``(N,)`` in 0 to ``num_classes - 1``.
+
+        Returns
+        -------
+        Condition or None
+            None without labels, and for a prior that takes none.
         """
         if labels is None or not self.num_classes:
             return None
@@ -315,14 +523,27 @@ class Prior:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the network reads prompts: a context of several tokens. A class is a context of
-        one.
-        """
+        """Whether the network reads prompts: contexts of several tokens, not one per class."""
         return isinstance(self.net, Contexts) and self.net.contexts.shape[1] > 1
 
     def prompt_rows(self, index: int) -> Mapping[str, Tensor]:
-        """What the network reads of its own prompt number ``index``; -1 is the empty one. Each
-        ``(1, ...)``.
+        """Return what the network reads for one of its own prompts.
+
+        Parameters
+        ----------
+        index : int
+            Number of the prompt; -1 is the empty prompt.
+
+        Returns
+        -------
+        Mapping[str, Tensor]
+            ``contexts`` ``(1, L, D)`` and, where the network has it, ``pooled`` ``(1, P)``,
+            float32.
+
+        Raises
+        ------
+        ValueError
+            If the prior reads no prompts.
         """
         if not isinstance(self.net, Contexts) or not self.reads_text:
             raise ValueError("this prior reads no prompts")
@@ -334,10 +555,23 @@ class Prior:
         }
 
     def prompted(self, rows: Sequence[Mapping[str, Tensor]]) -> Condition:
-        """The condition for one prompt a sample, each as :meth:`prompt_rows`; the null condition is
-        the empty prompt.
+        """Return the condition for prompts; its null condition is the empty prompt.
 
-        Raises ValueError for a prior that reads no prompts, and for embeddings of another shape.
+        Parameters
+        ----------
+        rows : Sequence[Mapping[str, Tensor]]
+            One embedded prompt for each of ``N`` rows, in the form that :meth:`prompt_rows`
+            returns.
+
+        Returns
+        -------
+        Condition
+            The condition, on the device of the prior.
+
+        Raises
+        ------
+        ValueError
+            If the prior reads no prompts, or an embedding has another shape.
         """
         null = self.prompt_rows(-1)
         for row in rows:
@@ -354,18 +588,35 @@ class Prior:
     def inpainting(
         self, y: Tensor, mask: Tensor, cond: Condition | None = None, noise: Tensor | None = None
     ) -> Condition:
-        """``cond`` and what an inpainting model must know of ``y`` ``(N, C, H, W)``, seen where
-        ``mask`` is True.
+        """Return the condition of an inpainting network: mask and measurement, added to ``cond``.
 
-        ``mask``: bool ``(N, 1, H, W)``. ``noise``, of the shape of the latents, makes the encoding
-        of the masked image a draw, as released pipelines do; without it, it is the mean. Mask and
-        image stay in the null condition: guidance is about labels and prompts alone. Raises
-        ValueError for a prior that takes no such condition.
+        Parameters
+        ----------
+        y : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1], observed where ``mask`` is True.
+        mask : Tensor
+            Bool ``(N, 1, H, W)``, True = observed.
+        cond : Condition or None, default None
+            Labels or prompts of the rows.
+        noise : Tensor or None, default None
+            Standard-normal numbers, shaped like the latents. They make the encoding of the masked
+            image a draw, as released pipelines do; None encodes to the mean.
+
+        Returns
+        -------
+        Condition
+            The condition. Mask and image are in its null condition too, because guidance is about
+            labels and prompts alone.
+
+        Raises
+        ------
+        ValueError
+            If the network was not trained for inpainting.
         """
         if not isinstance(self.net, Inpainter):
             raise ValueError(
-                "this prior takes no inpainting condition; choose one converted from an inpainting "
-                "model"
+                "this prior takes no inpainting condition; "
+                "choose one converted from an inpainting model"
             )
         inpaint = {"inpaint": self.net.inpainting(y, mask, lambda x: self.encode(x, noise))}
         if cond is None:
@@ -377,24 +628,64 @@ class Prior:
     def denoise(
         self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
     ) -> Tensor:
-        """``E[x0 | z]``: the denoised state, same shape as ``z``, differentiable in ``z``, never
-        clipped.
+        """Return the denoised state ``E[x0 | z]``.
 
-        Guidance is classifier-free, once, on the raw output, in one batch of ``2 N`` (Ho and
-        Salimans 2022). Raises ValueError where the network has no null condition and ``guidance !=
-        1``.
+        Parameters
+        ----------
+        z : Tensor
+            States ``(N, C, H, W)`` at ``level``, of the shape ``latent_shape``.
+        level : Level
+            One noise level, or one per row (:meth:`Level.stack`).
+        cond : Condition or None, default None
+            Condition of the rows; None asks for the unconditional branch.
+        guidance : float, default 1.0
+            Weight of classifier-free guidance (Ho and Salimans 2022), applied once, to the output
+            of the network. Other values than 1 evaluate the network with and without the condition,
+            in one batch of ``2 N``.
+
+        Returns
+        -------
+        Tensor
+            ``x0``, shaped like ``z``; differentiable in ``z`` and never clipped.
+
+        Raises
+        ------
+        ValueError
+            If ``guidance`` is not 1 and there is no null condition, or if ``cond`` is None and the
+            prior has no unconditional branch.
+        BudgetExceeded
+            If the evaluation exceeds the limit of the meter.
         """
         return self._denoise(z, level, cond, guidance)[0]
 
     def denoise_with_variance(
         self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`denoise` and the network's own variance, from one evaluation.
+        """Return the denoised state and the network's own variance, from one evaluation.
 
-        The variance is a ``fraction`` of the shape of ``z``, without a gradient: of the way, in
-        logarithms, from the variance of the posterior to that of a renoising step
-        (:meth:`Process.learned_step`). Under guidance it is that of the given condition. Raises
-        ValueError where the network has learned none (``learned_var`` is False).
+        Parameters
+        ----------
+        z : Tensor
+            States ``(N, C, H, W)`` at ``level``.
+        level : Level
+            One noise level, or one per row.
+        cond : Condition or None, default None
+            Condition of the rows.
+        guidance : float, default 1.0
+            Weight of classifier-free guidance. The variance is that of ``cond`` at any weight.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            ``x0``, and ``fraction``, both shaped like ``z``. In logarithms, the variance lies at
+            this fraction between the variance of the posterior and that of a renoising step
+            (:meth:`Process.learned_step`). It has no gradient.
+
+        Raises
+        ------
+        ValueError
+            If the network has learned no variance (``learned_var`` is False), and as
+            :meth:`denoise` does.
         """
         if not self.learned_var:
             raise ValueError("this prior has learned no variance; call denoise")
@@ -404,7 +695,7 @@ class Prior:
     def _denoise(
         self, z: Tensor, level: Level, cond: Condition | None, guidance: float
     ) -> tuple[Tensor, Tensor]:
-        """``x0``, and the output behind its channels (none, where no variance is learned)."""
+        """Return ``x0`` and the output channels behind it (none where no variance is learned)."""
         if self.net is None:
             raise NotImplementedError("a prior without a network overrides denoise")
         backwards = len(z) if guidance == 1.0 else 2 * len(z)
@@ -420,8 +711,8 @@ class Prior:
         else:
             if cond is None or cond.null is None:
                 raise ValueError(
-                    f"guidance {guidance} needs a condition and a trained null condition; use "
-                    f"guidance=1"
+                    f"guidance {guidance} needs a condition and a trained null condition; "
+                    "use guidance=1"
                 )
             self.meter.add("nfe", 2 * len(z))
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
@@ -433,9 +724,7 @@ class Prior:
         return self._counted(x0, "nge", backwards), given[:, z.shape[1] :]
 
     def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """The network's output, run as :attr:`execution` says and handed on in the precision of
-        ``x``.
-        """
+        """Run the network as :attr:`execution` says; keep the dtype of ``x``."""
         assert self.net is not None
         net = self.net if self._compiled is None else self._compiled
         if self.execution.channels_last:
@@ -446,10 +735,9 @@ class Prior:
         return out.to(x.dtype).contiguous()
 
     def _kept(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """``function(*inputs)``; under call checkpointing its gradient is computed from the inputs
-        alone.
+        """Call ``function``, with checkpointing if :attr:`execution` asks for it.
 
-        Nothing in ``function`` may count or draw: it is called once more for every gradient.
+        ``function`` must not count or draw, because every gradient calls it once more.
         """
         if self.execution.checkpointing == "none" or not torch.is_grad_enabled():
             return function(*inputs)
@@ -458,9 +746,7 @@ class Prior:
 
     @staticmethod
     def _like(value: float | Tensor, z: Tensor) -> Tensor:
-        """A float64 tensor on the device of ``z``, so that coefficients are formed in double and
-        cast last.
-        """
+        """Return ``value`` in float64 on the device of ``z``; coefficients are cast last."""
         return torch.as_tensor(value, dtype=torch.float64, device=z.device)
 
     def _scaled_input(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -469,7 +755,7 @@ class Prior:
         return z * (1 / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()).to(z.dtype)
 
     def _to_x0(self, out: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """All parameterisations are affine in the output: ``x0 = a z + b out``."""
+        """Compute ``x0 = a z + b out``: every parameterization is affine in the output."""
         kind = self.parameterization
         if kind == "x0":
             return out
@@ -499,24 +785,39 @@ class Prior:
         return {"label": torch.full((len(z),), self.null_label, device=z.device)}
 
     def _counted(self, x: Tensor, name: str, count: int) -> Tensor:
-        """``x``, with ``count`` added to the meter when a gradient is taken through it, and at once
-        for a tangent.
-        """
+        """Return ``x``; the meter adds ``count`` per gradient through it, and now for a tangent."""
         if unpack_dual(x).tangent is not None:
             self.meter.add(name, count)
         return _Backward.apply(x, self.meter, name, count) if x.requires_grad else x
 
     def _entered(self, z: Tensor, name: str, count: int) -> Tensor:
-        """``z``, with ``count`` added to the meter when a second derivative is taken through what
-        is made of it.
-        """
+        """Return ``z``; the meter adds ``count`` per second derivative through ``z``."""
         return _Entered.apply(z, self.meter, name, count) if z.requires_grad else z
 
     # -- the latent space (the identity for pixel priors) ------------------------------------------
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Image to the state the network denoises: the mean of a KL encoder, or a draw of it with
-        ``noise``.
+        """Encode images to the states that the network denoises.
+
+        A prior in pixels returns the images unchanged.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1].
+        noise : Tensor or None, default None
+            Standard-normal numbers, shaped like the latents: the result is a draw of a KL encoder.
+            None returns its mean.
+
+        Returns
+        -------
+        Tensor
+            States ``(N, *latent_shape)``; differentiable in ``x``.
+
+        Raises
+        ------
+        ValueError
+            If the autoencoder is a VQ, which has nothing to draw from, and ``noise`` is not None.
         """
         if self.latent is None:
             return x
@@ -524,7 +825,21 @@ class Prior:
         return self._counted(self._kept(self.latent.encode, x, noise), "encode_grad", len(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """The state the network denoises to an image; differentiable in ``z``."""
+        """Decode states to images.
+
+        A prior in pixels returns the states unchanged.
+
+        Parameters
+        ----------
+        z : Tensor
+            Clean states ``(N, *latent_shape)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``, not clipped; differentiable in ``z`` where ``caps`` has
+            ``grad``.
+        """
         if self.latent is None:
             return z
         self.meter.add("decode", len(z))
@@ -533,8 +848,23 @@ class Prior:
     # -- other coordinates -------------------------------------------------------------------------
 
     def view(self, kind: str) -> Prior:
-        """The same denoiser in ``vp`` or ``ve`` coordinates (gradients in z depend on them; x0 does
-        not).
+        """Return the same denoiser in other coordinates.
+
+        Parameters
+        ----------
+        kind : str
+            ``vp``, ``ve`` or ``native``.
+
+        Returns
+        -------
+        Prior
+            A view that shares network and meter with this prior; this prior itself if it already
+            has the coordinates. Gradients in ``z`` depend on the coordinates, ``x0`` does not.
+
+        Raises
+        ------
+        ValueError
+            If ``kind`` is unknown.
         """
         return self if kind in ("native", self.process.kind) else View(self, kind)
 
@@ -542,11 +872,23 @@ class Prior:
     def metered(
         self, limit: float = math.inf, watch: Callable[[], None] | None = None, unit: str = "nfe"
     ) -> Iterator[Meter]:
-        """A fresh meter for the duration of the block; without a ``watch`` it keeps that of the
-        meter around it.
+        """Use a fresh meter for the duration of a ``with`` block.
 
-        ``limit`` bounds what ``unit`` names: ``nfe``, forward passes, or ``passes``, forward and
-        backward ones.
+        Parameters
+        ----------
+        limit : float, default inf
+            Largest number of evaluations that ``unit`` may count.
+        watch : Callable or None, default None
+            Function that is called before every evaluation and may raise. None keeps the function
+            of the outer meter.
+        unit : str, default 'nfe'
+            What ``limit`` bounds: ``nfe``, forward passes, or ``passes``, forward and backward
+            ones.
+
+        Yields
+        ------
+        Meter
+            The fresh meter; the outer one does not count its evaluations.
         """
         outer, self.meter = (
             self.meter,
@@ -559,7 +901,15 @@ class Prior:
 
 
 class View(Prior):
-    """A prior whose ``z`` is divided by ``alpha`` (ve) or ``sqrt(alpha^2 + sigma^2)`` (vp)."""
+    """A prior in other coordinates: the same denoiser of a rescaled state.
+
+    Parameters
+    ----------
+    base : Prior
+        The prior to view.
+    kind : str
+        ``ve``, which divides by ``alpha``, or ``vp``, which divides by ``sqrt(alpha^2 + sigma^2)``.
+    """
 
     process: Rescaled
 
@@ -575,28 +925,30 @@ class View(Prior):
 
     @property
     def meter(self) -> Meter:
-        """The meter of the viewed prior: a block metered through a view counts, and nothing counts
-        twice.
-        """
+        """The meter of the base prior, so that views count there and nothing counts twice."""
         return self.base.meter
 
     @meter.setter
     def meter(self, meter: Meter) -> None:
         self.base.meter = meter
 
+    @override
     def to(self, device: torch.device | str) -> Prior:
         self.base.to(device)
         return self
 
     @property
+    @override
     def caps(self) -> frozenset[str]:
         return self.base.caps
 
+    @override
     def denoise(
         self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
     ) -> Tensor:
         return self.base.denoise(*self._in_native(z, level), cond, guidance)
 
+    @override
     def denoise_with_variance(
         self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
     ) -> tuple[Tensor, Tensor]:
@@ -618,14 +970,18 @@ class View(Prior):
         return self.base.process.level(float(level.ratio))
 
     @property
+    @override
     def is_latent(self) -> bool:
         return self.base.is_latent
 
+    @override
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         return self.base.encode(x, noise)
 
+    @override
     def decode(self, z: Tensor) -> Tensor:
         return self.base.decode(z)
 
+    @override
     def view(self, kind: str) -> Prior:
         return self.base.view(kind)

@@ -1,4 +1,7 @@
-"""Where a prior lies, what its ``prior.json`` says, and a hash of its content; imports no torch."""
+"""The folder of a prior, the content of its ``prior.json``, and a hash of both.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,66 @@ ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package: relative paths of shipped priors start here."""
 
 CHECKPOINTS = "checkpoints"
-"""The folder, below the working directory or :data:`ROOT`, of published priors that a user has
-converted."""
+"""The folder of converted published priors, below the working directory or :data:`ROOT`."""
 
 
 def resolve(path: str | Path) -> Path:
-    """The folder of a prior: as given, or below :data:`ROOT` where a relative path does not exist
-    here.
+    """Return the folder of a prior.
 
-    Raises FileNotFoundError where neither holds a ``prior.json``.
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``prior.json``. A relative path that does not exist in the working directory
+        is looked up below :data:`ROOT`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither place holds a ``prior.json``.
     """
-    given = Path(path).expanduser()
-    candidates = [given] if given.is_absolute() else [given.absolute(), ROOT / given]
+    wanted = Path(path).expanduser()
+    candidates = [wanted] if wanted.is_absolute() else [wanted.absolute(), ROOT / wanted]
     for folder in candidates:
         if (folder / "prior.json").is_file():
             return folder
-    if given.parts[:1] == (CHECKPOINTS,):
-        name = "/".join(given.parts[1:])
+    if wanted.parts[:1] == (CHECKPOINTS,):
+        name = "/".join(wanted.parts[1:])
         raise FileNotFoundError(
-            f"{given} holds no prior.json; make it with `python -m bench convert FILE --as FAMILY "
-            f"--to {given}` "
-            f"(`python -m bench show prior={name}` says which file and how, docs/downloads.md "
-            f"where it is published), "
-            "or set prior.path"
+            f"{wanted} holds no prior.json; make it with "
+            f"`python -m bench convert FILE --as FAMILY --to {wanted}` "
+            f"(`python -m bench show prior={name}` says which file and how, "
+            "docs/downloads.md where it is published), or set prior.path"
         )
     places = " or ".join(str(folder) for folder in dict.fromkeys(candidates))
     raise FileNotFoundError(
         f"no prior.json in {places}; make one with `python -m bench train prior=NAME`, or give "
-        f"prior=PATH, a folder "
-        "with prior.json or one of diffusers"
+        "prior=PATH, a folder with prior.json or a diffusers folder"
     )
 
 
 def read_spec(folder: Path) -> dict[str, object]:
-    """``prior.json`` as a dict; ValueError where it is not a JSON object."""
+    """Read ``prior.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of a prior.
+
+    Returns
+    -------
+    dict[str, object]
+        The JSON object.
+
+    Raises
+    ------
+    ValueError
+        If the file is a git-lfs pointer, or does not hold a JSON object.
+    """
     path = folder / "prior.json"
     refuse_pointer(path)
     try:
@@ -59,8 +88,26 @@ def read_spec(folder: Path) -> dict[str, object]:
 
 
 def weight_hashes(folder: Path, spec: dict[str, object]) -> dict[str, str]:
-    """What ``prior.json`` says of its weight files: name to sha256. ValueError where it says
-    nothing usable.
+    """Return the hashes of the weight files that ``prior.json`` records.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of a prior.
+    spec : dict[str, object]
+        Its ``prior.json``.
+
+    Returns
+    -------
+    dict[str, str]
+        File name to sha256.
+
+    Raises
+    ------
+    ValueError
+        If the node ``sha256`` is missing, or names anything but safetensors files of the folder.
+    FileNotFoundError
+        If a file is missing.
     """
     recorded = spec.get("sha256")
     if not isinstance(recorded, dict) or not recorded:
@@ -68,7 +115,7 @@ def weight_hashes(folder: Path, spec: dict[str, object]) -> dict[str, str]:
     for name in recorded:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ValueError(
-                f"{folder / 'prior.json'}: '{name}' is no name of a safetensors file in this folder"
+                f"{folder / 'prior.json'}: '{name}' does not name a safetensors file in this folder"
             )
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -81,24 +128,32 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """ValueError where a file is the note that git-lfs leaves in the place of a large file; others
-    are not read.
+    """Check that a file is not the pointer that git-lfs leaves in place of a large file.
+
+    Parameters
+    ----------
+    path : Path
+        Any file. One that cannot be opened passes; the function that reads it reports the reason.
+
+    Raises
+    ------
+    ValueError
+        If the file is a pointer.
     """
     try:
         with path.open("rb") as file:
             head = file.read(len(_POINTER))
     except OSError:
-        return  # whoever reads the file says what is wrong with it
+        return  # the function that reads the file reports the reason
     if head == _POINTER:
         raise ValueError(
-            f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in "
-            f"{path.parent}, or download the "
-            "file"
+            f"{path} is a git-lfs pointer, not the file itself; "
+            f"run `git lfs pull` in {path.parent}, or download the file"
         )
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes; read once per process and state of the file."""
+    """Return the sha256 of a file; it is computed once per process and modification of the file."""
     status = path.stat()
     return _sha256(path, status.st_mtime_ns, status.st_size)
 
@@ -110,11 +165,23 @@ def _sha256(path: Path, modified: int, size: int) -> str:
 
 
 def fingerprint(path: str | Path) -> str:
-    """16 hexadecimal digits over ``prior.json`` (its meaning, not its layout) and the bytes of its
-    weights.
+    """Return a hash of a prior: 16 hexadecimal digits.
 
-    It is part of a cell's hash: two priors with one fingerprint give the same numbers. Raises what
-    :func:`resolve`, :func:`read_spec` and :func:`weight_hashes` raise.
+    Parameters
+    ----------
+    path : str or Path
+        The folder of a prior, found as :func:`resolve` finds it.
+
+    Returns
+    -------
+    str
+        A hash of the values in ``prior.json`` and of the bytes of the weights. It is part of a
+        cell's hash: two priors with one fingerprint return the same numbers.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`resolve`, :func:`read_spec` and :func:`weight_hashes`.
     """
     folder = resolve(path)
     spec = read_spec(folder)

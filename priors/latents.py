@@ -1,10 +1,10 @@
-"""Latent spaces: autoencoders between images and the states a latent prior denoises.
+"""Latent spaces: autoencoders between images and the states that a latent prior denoises.
 
 A latent maps images ``(N, C, H, W)`` in [-1, 1] to ``z = (encoder(x) - shift) * scale`` and back;
-``shift`` and ``scale`` are one number, or one per channel. Autoencoders run in float32 whatever
-precision surrounds them, because their decoders overflow in half precision (Rombach et al. 2022,
-and every port of that code since). ``settings`` holds the constructor arguments, so that a latent
-can be written to a file and built again.
+``shift`` and ``scale`` are one number each, or one number per channel. Autoencoders run in float32
+inside any autocast, because their decoders overflow in half precision (Rombach et al. 2022, and
+every port of that code since). ``settings`` holds the constructor's arguments, so that a latent can
+be written to a file and built again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,30 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 GRADIENTS = ("straight_through", "unquantised", "hard")
+"""Values of :attr:`VQ.gradient`."""
 
 
 class Latent(nn.Module):
-    """An autoencoder with explicit shift and scale. Subclasses fill :meth:`encoded` and
-    :meth:`decoded`.
+    """Base class of autoencoders with a shift and a scale.
+
+    A subclass implements :meth:`encoded` and :meth:`decoded`, and sets ``factor`` and ``channels``.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of the autoencoder's class.
+    shift, scale : float or Sequence[float]
+        ``z = (encoder(x) - shift) * scale``; one number, or one per channel of the latent.
+
+    Attributes
+    ----------
+    factor : int
+        Factor by which height and width shrink.
+    channels : int
+        Number of channels of the latent.
     """
 
     factor: int
@@ -27,7 +44,7 @@ class Latent(nn.Module):
 
     @property
     def differentiable(self) -> bool:
-        """Whether an image has a gradient in the latent it was decoded from."""
+        """Whether a decoded image has a gradient in its latent."""
         return True
 
     def __init__(
@@ -40,23 +57,76 @@ class Latent(nn.Module):
         self.settings: dict[str, object] = {"config": dict(config), "shift": shift, "scale": scale}
 
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """What the encoder puts out, before shift and scale."""
+        """Return the encoder's output, before shift and scale.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1], float32.
+        noise : Tensor or None
+            Standard-normal numbers for a draw, shaped like the latents; None asks for the mean.
+
+        Returns
+        -------
+        Tensor
+            ``(N, c, h, w)``.
+
+        Raises
+        ------
+        ValueError
+            If ``noise`` is not None and the encoder has no posterior to draw from.
+        """
         raise NotImplementedError
 
     def decoded(self, h: Tensor) -> Tensor:
-        """The image of what an encoder put out."""
+        """Return the images that the decoder makes of encoder outputs.
+
+        Parameters
+        ----------
+        h : Tensor
+            Outputs of the encoder ``(N, c, h, w)``, before shift and scale, float32.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``, not clipped.
+        """
         raise NotImplementedError
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The latent of an image: its posterior mean, or a draw of the posterior with
-        standard-normal ``noise``.
+        """Encode images.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1].
+        noise : Tensor or None, default None
+            Standard-normal numbers, shaped like the latents, for a draw of the encoder's posterior;
+            None returns its mean.
+
+        Returns
+        -------
+        Tensor
+            Latents ``(N, c, h, w)``, float32.
         """
         with torch.autocast(x.device.type, enabled=False):
             shift, scale = self._affine(x)
             return (self.encoded(x.float(), noise) - shift) * scale
 
     def decode(self, z: Tensor) -> Tensor:
-        """The image of a latent; differentiable in ``z``."""
+        """Decode latents.
+
+        Parameters
+        ----------
+        z : Tensor
+            Latents ``(N, c, h, w)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``, float32, not clipped; differentiable in ``z`` where
+            :attr:`differentiable` is True.
+        """
         with torch.autocast(z.device.type, enabled=False):
             shift, scale = self._affine(z)
             return self.decoded(z.float() / scale + shift)
@@ -68,21 +138,47 @@ class Latent(nn.Module):
         return shift.view(-1, 1, 1).to(like.device), scale.view(-1, 1, 1).to(like.device)
 
     def shape(self, image: Sequence[int]) -> tuple[int, int, int]:
-        """``(c, h, w)`` of the latent of an image ``(C, H, W)``; ValueError where the factor does
-        not divide it.
+        """Return the shape of the latent of an image.
+
+        Parameters
+        ----------
+        image : Sequence[int]
+            Shape ``(C, H, W)``.
+
+        Returns
+        -------
+        tuple[int, int, int]
+            Shape ``(c, h, w)``.
+
+        Raises
+        ------
+        ValueError
+            If ``factor`` does not divide height and width.
         """
         height, width = image[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
-                f"images of {height} x {width} pixels are no multiple of the latent's factor "
-                f"{self.factor}"
+                f"images of {height} x "
+                f"{width} pixels are no multiple of the latent's factor {self.factor}"
             )
         return self.channels, height // self.factor, width // self.factor
 
 
 class KL(Latent):
-    """diffusers' ``AutoencoderKL`` (Kingma and Welling 2014; Rombach et al. 2022): the encoder
-    gives a Gaussian.
+    """The ``AutoencoderKL`` of diffusers, whose encoder returns a Gaussian.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``AutoencoderKL``.
+    shift : float or Sequence[float], default 0.0
+        Subtracted from the encoder's output.
+    scale : float or Sequence[float], default 1.0
+        Factor behind the shift.
+
+    References
+    ----------
+    Kingma and Welling 2014; Rombach et al. 2022.
     """
 
     def __init__(
@@ -92,35 +188,54 @@ class KL(Latent):
         scale: float | Sequence[float] = 1.0,
     ):
         super().__init__(config, shift, scale)
-        from diffusers import (
-            AutoencoderKL,  # seconds of imports, paid only where an autoencoder is built
-        )
+        # here, because diffusers takes seconds to import
+        from diffusers import AutoencoderKL
 
         self.autoencoder = AutoencoderKL(**config)
         self.channels = self.autoencoder.config.latent_channels
         self.factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
 
+    @override
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
         mean, deviation = self.moments(x)
         return mean if noise is None else mean + deviation * noise
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the encoder's Gaussian, before shift and scale."""
+        """Return mean and standard deviation of the encoder's Gaussian, before shift and scale."""
         law = self.autoencoder.encode(x).latent_dist
         return law.mean, law.std
 
+    @override
     def decoded(self, h: Tensor) -> Tensor:
         return self.autoencoder.decode(h).sample
 
 
 class VQ(Latent):
-    """diffusers' ``VQModel`` (van den Oord et al. 2017; Esser et al. 2021). The latent is the
-    *unquantised* encoding.
+    """The ``VQModel`` of diffusers; the latent is the *unquantised* encoding.
 
-    ``gradient`` says what a decoder call is: ``straight_through`` decodes the nearest codes and
-    passes the gradient through unchanged, as all released latent solvers do; ``unquantised``
-    decodes ``z`` itself, which is smooth; ``hard`` decodes the codes and has no gradient. The first
-    two differ a great deal, so it is a setting of the prior.
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``VQModel``.
+    shift : float or Sequence[float], default 0.0
+        Subtracted from the encoder's output.
+    scale : float or Sequence[float], default 1.0
+        Factor behind the shift.
+
+    Attributes
+    ----------
+    gradient : str
+        How the decoder reads a latent. The first two differ a great deal, so the choice is a
+        setting of the prior.
+
+        - ``straight_through``: decode the nearest codes and pass the gradient through unchanged, as
+          all released latent solvers do. This is the default.
+        - ``unquantised``: decode ``z`` itself, which is smooth.
+        - ``hard``: decode the codes, without a gradient.
+
+    References
+    ----------
+    van den Oord et al. 2017; Esser et al. 2021.
     """
 
     def __init__(
@@ -130,6 +245,7 @@ class VQ(Latent):
         scale: float | Sequence[float] = 1.0,
     ):
         super().__init__(config, shift, scale)
+        # here, because diffusers takes seconds to import
         from diffusers import VQModel
 
         self.autoencoder = VQModel(**config)
@@ -138,14 +254,17 @@ class VQ(Latent):
         self.gradient = "straight_through"
 
     @property
+    @override
     def differentiable(self) -> bool:
         return self.gradient != "hard"
 
+    @override
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
         if noise is not None:
             raise ValueError("a VQ autoencoder has no posterior to draw from; encode without noise")
         return self.autoencoder.encode(x).latents
 
+    @override
     def decoded(self, h: Tensor) -> Tensor:
         h = h.detach() if self.gradient == "hard" else h
         return self.autoencoder.decode(h, force_not_quantize=self.gradient == "unquantised").sample

@@ -1,10 +1,10 @@
-"""The format priors are kept in: a folder with ``prior.json`` and ``net.safetensors``.
+"""Priors on disk: a folder with ``prior.json`` and ``net.safetensors``.
 
 A latent prior has a second file, ``latent.safetensors``, with its autoencoder.
 
-Reading is strict. A prior that loads is the one that was written: the hash of the weights is
-recorded, every key must be known, every tensor must be there with its shape and be finite. Nothing
-in the files can name code to run.
+Reading is strict: a prior that loads is the prior that was written. ``prior.json`` records the hash
+of every weight file. Every key must be known, and every tensor must be there, have its shape and be
+finite. Nothing in the files can name code to run.
 """
 
 from __future__ import annotations
@@ -62,13 +62,36 @@ _FILE: dict[str, type | tuple[type, ...]] = {"format": int, "sha256": dict}
 def save(
     folder: str | Path, prior: Prior, meta: Mapping[str, object], dtype: torch.dtype = torch.float16
 ) -> Path:
-    """Write a prior; returns the folder.
+    """Write a prior to a folder.
 
-    ``meta``: ``name``, ``training`` (a dict of facts), ``source``, ``licence``, and if there are
-    any ``class_names`` and ``converted_from`` (the sha256 of every file a converted prior was made
-    of). ``dtype`` of the weights on disk; they are always loaded as float32. ``prior.json`` is
-    written last, so that an interrupted save never looks whole. Raises ValueError for a prior or
-    facts that cannot be written, and where a weight is not finite or leaves the range of ``dtype``.
+    Parameters
+    ----------
+    folder : str or Path
+        The folder; it is made if it does not exist.
+    prior : Prior
+        A prior with a network of :data:`priors.nets.NETS`.
+    meta : Mapping[str, object]
+        Facts to record: ``name``, ``training`` (a dict), ``source`` and ``licence``. Optional are
+        ``class_names`` (a list with a name per label) and ``converted_from`` (the sha256 of every
+        file that the prior was converted from).
+    dtype : torch.dtype, default torch.float16
+        Type of the weights on disk. They are always loaded as float32.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the prior or a fact cannot be written, or a weight is not finite or leaves the range of
+        ``dtype``.
+
+    Notes
+    -----
+    ``prior.json`` is written last, so an interrupted call never leaves a folder that looks
+    complete.
     """
     _check_keys("the facts of a prior", meta, _META, _OPTIONAL_META)
     architecture = architecture_of(prior)
@@ -90,13 +113,13 @@ def save(
 
 
 def _modules(prior: Prior) -> dict[str, nn.Module]:
-    """The networks of a prior by the name of their file."""
+    """Return the networks of a prior by the name of their file."""
     named = {WEIGHTS: prior.net, LATENT_WEIGHTS: prior.latent}
     return {name: module for name, module in named.items() if module is not None}
 
 
 def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
-    """The weights of a network as the bytes of a safetensors file."""
+    """Return the weights of a network as the bytes of a safetensors file."""
     state = {
         key: value.detach().cpu().to(dtype).contiguous()
         for key, value in module.state_dict().items()
@@ -108,13 +131,41 @@ def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
 def load(
     path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None
 ) -> Prior:
-    """The prior in a folder, on the CPU, frozen, in float32.
+    """Load the prior in a folder.
 
-    ``vq_gradient``, for a VQ autoencoder alone: ``straight_through`` (the default), ``unquantised``
-    or ``hard``. ``control_scale``, for a ControlNet alone: the factor of what it adds (1 by
-    default). A relative ``path`` that does not exist in the working directory is looked for beside
-    this package. No random number is drawn. Raises FileNotFoundError for missing files and
-    ValueError, one line each, for everything that is not exactly as it was written.
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``prior.json``. A relative path that does not exist in the working directory
+        is looked up beside this package.
+    vq_gradient : str or None, default None
+        Gradient of a VQ decoder: ``straight_through`` (also for None), ``unquantised`` or ``hard``;
+        see :class:`priors.latents.VQ`.
+    control_scale : float or None, default None
+        Factor of the output of a ControlNet; None means 1.
+
+    Returns
+    -------
+    Prior
+        The prior on the CPU, in float32, frozen.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file is missing.
+    ValueError
+        If a file was changed or damaged, or a setting does not apply to the prior. The message is
+        one line.
+
+    Notes
+    -----
+    Loading draws no random number.
+
+    Examples
+    --------
+    >>> prior = load("priors/assets/fashion")
+    >>> prior.image_shape, prior.num_classes
+    ((1, 28, 28), 10)
     """
     folder = resolve(path)
     prior, modules = _described(folder)
@@ -133,11 +184,23 @@ def load(
 
 
 def verify(path: str | Path) -> Prior:
-    """The prior in a folder on the meta device, which holds no weights, after all checks of
-    :func:`load` but values.
+    """Check the files of a prior without loading its weights.
 
-    That is: the files, their sha256, and name and shape of every tensor. Raises what :func:`load`
-    raises.
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``prior.json``, found as :func:`load` finds it.
+
+    Returns
+    -------
+    Prior
+        The prior on the meta device, which holds no weights.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`, but for values of tensors: the files, their sha256, and name and shape of
+        every tensor are checked.
     """
     folder = resolve(path)
     prior, modules = _described(folder)
@@ -154,8 +217,9 @@ def verify(path: str | Path) -> Prior:
 
 
 def _described(folder: Path) -> tuple[Prior, dict[str, nn.Module]]:
-    """What ``prior.json`` describes, on the meta device, and its networks by file; the files have
-    the right sha256.
+    """Return the prior that ``prior.json`` describes, on the meta device, and its networks by file.
+
+    Check the keys and the sha256 of every file.
     """
     where = str(folder / "prior.json")
     spec = read_spec(folder)
@@ -206,13 +270,30 @@ def untrained(
     device: str = "cpu",
     latent: Latent | None = None,
 ) -> Prior:
-    """A prior with fresh weights from torch's global generator, built from the architecture keys of
-    ``spec``.
+    """Build a prior with fresh weights from its description.
 
-    These are ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``, ``num_classes``
-    and ``null_label``, and ``learned_var`` where it is true; other keys are ignored. ``where``
-    names the source in error messages, ``device`` the place of the weights, ``latent`` the
-    autoencoder of a latent prior.
+    Parameters
+    ----------
+    spec : Mapping[str, object]
+        The keys ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``,
+        ``num_classes`` and ``null_label`` of a ``prior.json``, and ``learned_var`` if it is true.
+        Other keys are ignored.
+    where : str, default 'the prior'
+        Name of the source in error messages.
+    device : str, default 'cpu'
+        Where the weights are created, from torch's global generator.
+    latent : Latent or None, default None
+        Autoencoder of a latent prior.
+
+    Returns
+    -------
+    Prior
+        The prior, frozen.
+
+    Raises
+    ------
+    ValueError
+        If ``spec`` names an unknown network or process, or an unknown setting of one.
     """
     with torch.device(device):
         net = _build(f"{where}, net", spec["net"], "class", NETS)
@@ -227,8 +308,26 @@ def untrained(
 
 
 def untrained_latent(spec: object, where: str = "the prior", device: str = "cpu") -> Latent:
-    """An autoencoder with fresh weights from torch's global generator, built from the ``latent``
-    node of a prior.
+    """Build an autoencoder with fresh weights from its description.
+
+    Parameters
+    ----------
+    spec : object
+        The node ``latent`` of a ``prior.json``, a mapping.
+    where : str, default 'the prior'
+        Name of the source in error messages.
+    device : str, default 'cpu'
+        Where the weights are created, from torch's global generator.
+
+    Returns
+    -------
+    Latent
+        The autoencoder.
+
+    Raises
+    ------
+    ValueError
+        If ``spec`` names an unknown autoencoder or setting.
     """
     with torch.device(device):
         latent = _build(f"{where}, latent", spec, "class", LATENTS)
@@ -237,12 +336,28 @@ def untrained_latent(spec: object, where: str = "the prior", device: str = "cpu"
 
 
 def architecture_of(prior: Prior) -> dict[str, object]:
-    """What :func:`untrained` needs to build ``prior`` again, in plain JSON types."""
+    """Return the description from which :func:`untrained` builds a prior again.
+
+    Parameters
+    ----------
+    prior : Prior
+        A prior with a network of :data:`priors.nets.NETS`.
+
+    Returns
+    -------
+    dict[str, object]
+        Plain JSON types, with a node ``latent`` for a latent prior.
+
+    Raises
+    ------
+    ValueError
+        If the prior has no such network, or its process cannot be written to a file.
+    """
     name = next((name for name, cls in NETS.items() if type(prior.net) is cls), None)
     if name is None:
         raise ValueError(
-            f"a prior with the network {type(prior.net).__name__} cannot be written; valid: "
-            f"{_or(NETS)}"
+            f"a prior with the network {type(prior.net).__name__} cannot be written; "
+            f"valid: {_or(NETS)}"
         )
     architecture = {
         "net": {"class": name, **getattr(prior.net, "settings")},  # noqa: B009 - an nn.Module types it as a Tensor
@@ -264,9 +379,7 @@ def architecture_of(prior: Prior) -> dict[str, object]:
 def _build(
     where: str, spec: object, selector: str, table: Mapping[str, Callable[..., object]]
 ) -> object:
-    """The entry of ``table`` that ``spec[selector]`` names, called with the other keys of
-    ``spec``.
-    """
+    """Call the entry of ``table`` that ``spec[selector]`` names with the other keys of ``spec``."""
     assert isinstance(spec, Mapping)
     name = str(spec.get(selector))
     if name not in table:
@@ -295,10 +408,23 @@ def _assign(path: Path, net: nn.Module) -> None:
 
 
 def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -> None:
-    """Put tensors into a network built on the meta device, as float32; every one must be right.
+    """Put tensors into a network built on the meta device, as float32.
 
-    Raises ValueError, one line with ``where`` and ``reason``, for a tensor that is missing, left
-    over, of another shape or not finite.
+    Parameters
+    ----------
+    where : str
+        Name of the source in error messages.
+    state : Mapping[str, Tensor]
+        Exactly the tensors of the network's state dict.
+    net : nn.Module
+        The network; its weights are replaced.
+    reason : str
+        Explanation at the end of an error message about missing or extra tensors.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, extra, of another shape or not finite. The message is one line.
     """
     _check_shapes(where, {name: tuple(value.shape) for name, value in state.items()}, net, reason)
     _check_finite(where, state)
@@ -312,10 +438,10 @@ def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -
 def _check_shapes(
     where: str, shapes: Mapping[str, tuple[int, ...]], net: nn.Module, reason: str
 ) -> None:
-    """ValueError, one line, unless the tensors have the names and shapes that the network wants."""
+    """Check that the tensors have the names and shapes that the network wants."""
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
-    for problem, names in (("lacks", missing), ("has no use for", extra)):
+    for problem, names in (("lacks", missing), ("has unknown tensors", extra)):
         if names:
             raise ValueError(f"{where} {problem} {_quoted(names)}; {reason}")
     for name, shape in expected.items():
@@ -348,7 +474,7 @@ def _check_keys(
 
 
 def _check_values(where: str, spec: Mapping[str, object]) -> None:
-    """Values a type alone does not make valid."""
+    """Check the values of keys whose type alone does not make them valid."""
     if (kind := spec["parameterization"]) not in PARAMETERIZATIONS:
         raise ValueError(
             f"{where}: unknown parameterization '{kind}'; valid: {_or(PARAMETERIZATIONS)}"
@@ -382,7 +508,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """Up to three names and how many more there are."""
+    """Return up to three names, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(f"'{name}'" for name in ordered[:3]) + more

@@ -1,6 +1,4 @@
-"""The exact prior: a Gaussian mixture, where denoiser, score, log density and posterior are closed
-forms.
-"""
+"""The exact prior: a Gaussian mixture, whose denoiser, score and posterior are closed forms."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Condition, Prior, Shape
 from posterior_bench.priors.process import Level, Process
@@ -17,10 +16,18 @@ from posterior_bench.priors.process import Level, Process
 
 @dataclass(frozen=True)
 class Spectrum:
-    """``S_k = B_k^T diag(values_k) B_k + floor_k (I - B_k^T B_k)``: eigenvalues equal to the
-    smallest need no vectors.
+    """Eigenvalues and eigenvectors of covariances, without vectors for the smallest eigenvalue.
 
-    ``basis`` ``(K, r, d)`` with orthonormal rows, ``values`` ``(K, r)``, ``floor`` ``(K,)``.
+    ``S_k = B_k^T diag(values_k) B_k + floor_k (I - B_k^T B_k)``
+
+    Parameters
+    ----------
+    basis : Tensor
+        Eigenvectors ``B`` as orthonormal rows, ``(K, r, d)``.
+    values : Tensor
+        Their eigenvalues ``(K, r)``.
+    floor : Tensor
+        The smallest eigenvalue ``(K,)``, shared by all directions outside ``basis``.
     """
 
     basis: Tensor
@@ -29,7 +36,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, covariances: Tensor) -> Spectrum:
-        """The spectrum of covariances ``(K, d, d)``."""
+        """Decompose covariances ``(K, d, d)``."""
         values, vectors = torch.linalg.eigh(covariances)
         floor = values[:, 0].clamp_min(0)
         above = values > floor[:, None] + 1e-13 * values[:, -1:]
@@ -37,36 +44,65 @@ class Spectrum:
         return cls(vectors[..., first:].mT.contiguous(), values[:, first:].clamp_min(0), floor)
 
     def covariances(self) -> Tensor:
-        """``(K, d, d)``."""
+        """Return the covariances ``(K, d, d)``."""
         raised = (self.basis.mT * (self.values - self.floor[:, None])[:, None]) @ self.basis
         return raised + torch.diag_embed(self.floor[:, None].expand(-1, self.basis.shape[2]))
 
     def to(self, device: torch.device) -> Spectrum:
+        """Return the spectrum on ``device``."""
         return Spectrum(self.basis.to(device), self.values.to(device), self.floor.to(device))
 
 
 class _Joint(NamedTuple):
-    """What a noise level and a state say of every component; ``rest`` is everything outside its
-    basis.
+    """Quantities of every component at a noise level and a state.
+
+    ``rest`` stands for all directions outside the basis of a component.
     """
 
-    log_density: Tensor  # (N, K), of the state and the component together
-    residual: Tensor  # (N, K, d)
+    log_density: Tensor  # (N, K), joint log density of state and component
+    residual: Tensor  # (N, K, d), state minus scaled mean
     rotated: Tensor  # (N, K, r), the residual in the basis
-    gain: Tensor  # (N or 1, K, r), how much of it is signal
+    gain: Tensor  # (N or 1, K, r), factor from the residual to the denoised state
     gain_rest: Tensor  # (N or 1, K)
 
 
 class MixturePrior(Prior):
-    """``x0 ~ sum_k w_k N(mu_k, S_k)`` with full covariances, at any noise level of any process.
-
-    A component is decomposed once, when the first denoiser call needs it; a noise level then costs
-    two products with the eigenvectors whose eigenvalues differ from the smallest. Arithmetic is
-    float64 whatever the dtype of ``z``.
+    """A Gaussian mixture as a prior: ``x0 ~ sum_k w_k N(mu_k, S_k)``, exact at any noise level.
 
     Parameters
     ----------
-    weights ``(K,)``, means ``(K, d)``, covariances ``(K, d, d)`` with ``d = C H W``.
+    process : Process
+        Any noise process.
+    weights : Tensor
+        Weights ``(K,)`` above 0; they are normalised to sum 1.
+    means : Tensor
+        Means ``(K, d)`` with ``d = C H W``.
+    covariances : Tensor
+        Full covariances ``(K, d, d)``, symmetric and positive semi-definite.
+    shape : tuple[int, int, int]
+        Shape ``(C, H, W)`` of an image.
+
+    Raises
+    ------
+    ValueError
+        If the means do not have ``C H W`` entries.
+
+    Notes
+    -----
+    Arithmetic is float64, whatever the dtype of ``z``. Components are decomposed once, on first
+    use. A noise level then costs two products with the eigenvectors whose eigenvalues differ from
+    the smallest one.
+
+    Examples
+    --------
+    Observe the first of two pixels with correlation 0.9:
+
+    >>> from posterior_bench.priors.process import VE
+    >>> covariance = torch.tensor([[[1.0, 0.9], [0.9, 1.0]]])
+    >>> prior = MixturePrior(VE(), torch.ones(1), torch.zeros(1, 2), covariance, (1, 1, 2))
+    >>> posterior = prior.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), sigma=0.0)
+    >>> [round(value, 4) for value in posterior.mean.tolist()]
+    [2.0, 1.8]
     """
 
     def __init__(
@@ -92,11 +128,30 @@ class MixturePrior(Prior):
         floor: Tensor,
         shape: Shape,
     ) -> MixturePrior:
-        """Components ``S_k = F_k F_k^T + floor_k I`` with ``factors`` ``(K, d, r)`` and ``floor``
-        ``(K,)`` above 0.
+        """Build a mixture with covariances ``S_k = F_k F_k^T + floor_k I``.
 
         Mixtures of probabilistic principal component analysers (Tipping and Bishop 1999) have this
         form.
+
+        Parameters
+        ----------
+        process : Process
+            Any noise process.
+        weights : Tensor
+            Weights ``(K,)`` above 0.
+        means : Tensor
+            Means ``(K, d)``.
+        factors : Tensor
+            Factors ``F`` ``(K, d, r)``.
+        floor : Tensor
+            Variances ``(K,)`` of all directions, above 0.
+        shape : tuple[int, int, int]
+            Shape ``(C, H, W)`` of an image.
+
+        Returns
+        -------
+        MixturePrior
+            The mixture, already decomposed.
         """
         vectors, scales, _ = torch.linalg.svd(factors.double(), full_matrices=False)
         floor = floor.double()
@@ -106,6 +161,7 @@ class MixturePrior(Prior):
         return prior
 
     @property
+    @override
     def caps(self) -> frozenset[str]:
         return super().caps | {"exact", "double_backward"}
 
@@ -116,6 +172,7 @@ class MixturePrior(Prior):
             self._spectrum = Spectrum.of(self.covariances)
         return self._spectrum
 
+    @override
     def to(self, device: torch.device | str) -> MixturePrior:
         super().to(device)
         for name in ("weights", "means", "covariances"):
@@ -126,10 +183,11 @@ class MixturePrior(Prior):
 
     # -- closed forms ------------------------------------------------------------------------------
 
+    @override
     def denoise(
         self, z: Tensor, level: Level, cond: Condition | None = None, guidance: float = 1.0
     ) -> Tensor:
-        """``E[x0 | z]``, exactly: responsibilities times each component's Gaussian regression."""
+        """Return ``E[x0 | z]``, exactly: component means weighted by their probabilities."""
         if guidance != 1.0:
             raise ValueError(
                 f"guidance {guidance} needs a class-conditional prior; a mixture has no classes"
@@ -144,13 +202,37 @@ class MixturePrior(Prior):
         return self._counted(x0.view_as(z).to(z.dtype), "nge", len(z))
 
     def log_prob(self, z: Tensor, level: Level) -> Tensor:
-        """``log p(z)`` at a noise level, ``(N,)`` nats; the density of the data itself at
-        ``CLEAN``.
+        """Return the log density ``log p(z)`` at a noise level.
+
+        Parameters
+        ----------
+        z : Tensor
+            States ``(N, C, H, W)``.
+        level : Level
+            The noise level; ``CLEAN`` gives the density of the data itself.
+
+        Returns
+        -------
+        Tensor
+            ``(N,)`` nats, float64; differentiable in ``z``.
         """
         return self._joint(z.flatten(1).double(), level).log_density.logsumexp(1)
 
     def score(self, z: Tensor, level: Level) -> Tensor:
-        """``grad log p(z) = (alpha E[x0 | z] - z) / sigma^2``, float64."""
+        """Return the score ``grad log p(z) = (alpha E[x0 | z] - z) / sigma^2``.
+
+        Parameters
+        ----------
+        z : Tensor
+            States ``(N, C, H, W)``.
+        level : Level
+            The noise level, with ``sigma`` above 0.
+
+        Returns
+        -------
+        Tensor
+            The score, shaped like ``z``, float64.
+        """
         x0 = self.denoise(z.double(), level)
         return (self._like(level.alpha, z) * x0 - z.double()) / self._like(level.sigma, z) ** 2
 
@@ -173,23 +255,32 @@ class MixturePrior(Prior):
     # -- the data and its posterior ----------------------------------------------------------------
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Draws of ``x0``: ``uniform`` ``(N,)`` picks the component, ``normal`` ``(N, C, H, W)``
-        fills it.
+        """Draw images.
+
+        Parameters
+        ----------
+        uniform : Tensor
+            Uniform numbers ``(N,)`` in [0, 1), which choose the components.
+        normal : Tensor
+            Standard-normal numbers ``(N, C, H, W)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)`` in the dtype of ``normal``.
         """
         k = torch.searchsorted(self.weights.cumsum(0), uniform.double().contiguous()).clamp_max(
             len(self.weights) - 1
         )
         x0, flat = self.means[k], normal.flatten(1).double()
         for component in k.unique().tolist():
-            # all rows, so that the shape of the product does not depend on what the others picked
+            # all rows, so that the shape of the product is the same for every choice of components
             spread = flat @ self._root(component).T
             x0 = x0 + torch.where((k == component)[:, None], spread, 0.0)
         return x0.view_as(normal).to(normal.dtype)
 
     def _root(self, component: int) -> Tensor:
-        """A matrix ``F`` with ``F F^T = S_k``: Cholesky's where that is accurate, else from the
-        eigenvectors.
-        """
+        """Return ``F`` with ``F F^T = S_k``, from Cholesky or, if inaccurate, eigenvectors."""
         if component not in self._roots:
             covariance = self.covariances[component]
             root = _cholesky(covariance)
@@ -200,12 +291,30 @@ class MixturePrior(Prior):
         return self._roots[component]
 
     def posterior(self, A: Tensor, y: Tensor, sigma: float) -> MixturePrior:
-        """``p(x0 | y)`` for ``y = A x0 + sigma n`` with a matrix ``A`` ``(M, d)`` and one
-        observation ``y`` ``(M,)``.
+        """Return the posterior ``p(x0 | y)`` for ``y = A x0 + sigma n``, exactly.
 
-        Exact for any linear operator (conjugacy, per component); the weights are reweighted by each
-        component's evidence. ``sigma = 0`` conditions on the observed values themselves; raises
-        ValueError where no component can produce them.
+        Each component is conditioned by itself, and the weights are multiplied by each component's
+        evidence.
+
+        Parameters
+        ----------
+        A : Tensor
+            Matrix ``(M, d)`` of any linear operator.
+        y : Tensor
+            One measurement ``(M,)``.
+        sigma : float
+            Standard deviation of the noise, in [-1, 1] units; 0 conditions on the values
+            themselves.
+
+        Returns
+        -------
+        MixturePrior
+            The posterior, with the process of this prior.
+
+        Raises
+        ------
+        ValueError
+            If ``sigma`` is 0 and no component can produce ``y``.
         """
         A, y = A.double(), y.double()
         cross = _measured(self.covariances, A)  # (K, M, d)
@@ -226,23 +335,33 @@ class MixturePrior(Prior):
         )
 
     def responsibilities(self, x0: Tensor) -> Tensor:
-        """Probability ``(N, K)`` that each of the images ``(N, C, H, W)`` came from each component,
-        float64.
+        """Return the probability that each image came from each component.
 
-        Whatever was measured of ``x0``, their expectation over the posterior is the posterior's
-        weights. A component is taken to spread by at least ``1e-3``, so that a degenerate one has a
-        density.
+        Parameters
+        ----------
+        x0 : Tensor
+            Images ``(N, C, H, W)``.
+
+        Returns
+        -------
+        Tensor
+            Probabilities ``(N, K)``, float64. Their mean over draws of a posterior estimates the
+            weights of the posterior, whatever the measurement.
+
+        Notes
+        -----
+        A component is taken to spread by at least ``1e-3``, so that a degenerate one has a density.
         """
         return self._joint(x0.flatten(1).double(), Level(1.0, 1e-3)).log_density.softmax(1)
 
     @property
     def mean(self) -> Tensor:
-        """``E[x0]``, ``(d,)``."""
+        """The mean ``E[x0]``, ``(d,)``."""
         return self.weights @ self.means
 
     @property
     def covariance(self) -> Tensor:
-        """``Cov[x0]``, ``(d, d)``."""
+        """The covariance ``Cov[x0]``, ``(d, d)``."""
         centred = self.means - self.mean
         return torch.einsum(
             "k,kij->ij", self.weights, self.covariances + centred[:, :, None] * centred[:, None]
@@ -250,9 +369,7 @@ class MixturePrior(Prior):
 
 
 def _measured(matrices: Tensor, A: Tensor) -> Tensor:
-    """``A S`` of symmetric ``S`` ``(K, d, d)``, or ``A C^T`` of ``C`` ``(K, M, d)``: ``(K, M,
-    ...)``.
-    """
+    """Return ``A S`` for symmetric ``S`` ``(K, d, d)``, or ``A C^T`` for ``C`` ``(K, M, d)``."""
     picked = A.argmax(1)
     if ((A != 0).sum(1) == 1).all() and (A.gather(1, picked[:, None]) == 1).all():
         return matrices[..., picked].mT  # a mask only picks rows
@@ -262,8 +379,9 @@ def _measured(matrices: Tensor, A: Tensor) -> Tensor:
 def _whitened(
     gram: Tensor, cross: Tensor, residual: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``cross`` and ``residual`` in units of the predicted measurement, its log volume, and which
-    ``(K,)`` can be.
+    """Express ``cross`` and ``residual`` in standard deviations of the predicted measurement.
+
+    Return both, the log volume, and which components ``(K,)`` can produce the measurement.
     """
     root = _cholesky(gram)
     if root is not None:
@@ -276,8 +394,8 @@ def _whitened(
             log_volume,
             torch.ones_like(log_volume, dtype=torch.bool),
         )
-    # without noise a degenerate component makes the Gram matrix singular: what it fixes beforehand
-    # carries no information, and rules the component out where y disagrees
+    # without noise a degenerate component makes the Gram matrix singular: directions without
+    # variance carry no information, and rule the component out where y disagrees
     values, vectors = torch.linalg.eigh(gram)
     free = values > 1e-12 * values.amax(-1, keepdim=True).clamp_min(1e-300)
     scale = torch.where(free, values.clamp_min(1e-300).rsqrt(), 0.0)
@@ -288,7 +406,7 @@ def _whitened(
 
 
 def _cholesky(matrices: Tensor) -> Tensor | None:
-    """The Cholesky factors of ``(..., d, d)``; None where one of them is not accurate."""
+    """Return the Cholesky factors of ``(..., d, d)``; None where one of them is not accurate."""
     roots, failed = torch.linalg.cholesky_ex(matrices)
     smallest = roots.diagonal(dim1=-2, dim2=-1).amin(-1) ** 2
     largest = matrices.diagonal(dim1=-2, dim2=-1).amax(-1)

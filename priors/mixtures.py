@@ -1,5 +1,6 @@
-"""Named closed-form priors: small ones whose every number can be checked by hand, and one that
-looks like images.
+"""Closed-form priors with names: small ones to check by hand, and one that looks like images.
+
+In every function ``process`` is ``ve``, ``vp`` (linear betas of DDPM) or ``flow``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,31 @@ MIXTURE_FILE = "mixture.safetensors"
 
 
 def g2(process: str = "ve", correlation: float = 0.9, deviation: float = 1.0) -> MixturePrior:
-    """Two correlated pixels, ``z0 ~ N(0, s^2 [[1, c], [c, 1]])`` with ``s = deviation``, shape
-    ``(1, 1, 2)``.
+    """Build two correlated pixels: ``x0 ~ N(0, s^2 [[1, c], [c, 1]])``.
 
-    Observing the first as ``y`` leaves the second with mean ``c y`` and variance ``s^2 (1 - c^2)``.
-    ``process``: ``ve``, ``vp`` (linear betas of DDPM) or ``flow``. Raises ValueError for another
-    process, ``|c| >= 1`` or a deviation that is not positive.
+    Parameters
+    ----------
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    correlation : float, default 0.9
+        Correlation ``c`` of the pixels, between -1 and 1.
+    deviation : float, default 1.0
+        Standard deviation ``s`` of a pixel, above 0.
+
+    Returns
+    -------
+    MixturePrior
+        One component, for images ``(1, 1, 2)``.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown or a number is out of range.
+
+    Notes
+    -----
+    Observing the first pixel as ``y`` leaves the second with mean ``c y`` and variance
+    ``s^2 (1 - c^2)``.
     """
     if not -1 < correlation < 1:
         raise ValueError(f"the correlation must lie between -1 and 1, got {correlation}")
@@ -42,13 +62,31 @@ def g2(process: str = "ve", correlation: float = 0.9, deviation: float = 1.0) ->
 
 
 def two_modes(process: str = "ve", separation: float = 1.0, spread: float = 0.2) -> MixturePrior:
-    """Two pixels and two equally likely modes: both pixels at ``(0.3, +separation)`` or ``(-0.3,
-    -separation)``.
+    """Build two equally likely modes: both pixels at ``(0.3, +a)`` or at ``(-0.3, -a)``.
 
-    The modes overlap in the first pixel when ``spread`` (their standard deviation) is of its size:
-    observing it near zero leaves both modes open, so a method that covers one of them shows.
-    ``process`` as in :func:`g2`. Raises ValueError for another process or a spread that is not
-    positive.
+    Parameters
+    ----------
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    separation : float, default 1.0
+        Distance ``a`` of the modes from zero in the second pixel.
+    spread : float, default 0.2
+        Standard deviation of each mode, above 0.
+
+    Returns
+    -------
+    MixturePrior
+        Two components, for images ``(1, 1, 2)``.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown or ``spread`` is not positive.
+
+    Notes
+    -----
+    With ``spread`` near 0.3 the modes overlap in the first pixel. Observing it near zero leaves
+    both modes open, which exposes a method that finds one of them only.
     """
     _positive("spread", spread)
     means = torch.tensor([[0.3, separation], [-0.3, -separation]], dtype=torch.float64)
@@ -59,11 +97,31 @@ def two_modes(process: str = "ve", separation: float = 1.0, spread: float = 0.2)
 def smooth(
     shape: Sequence[int], process: str = "ve", length: float = 2.0, deviation: float = 0.5
 ) -> MixturePrior:
-    """Smooth random images: a Gaussian with covariance ``deviation^2 exp(-|p - q|^2 / (2
-    length^2))`` between pixels.
+    """Build smooth random images: a Gaussian with a squared-exponential covariance.
 
-    ``shape``: ``(C, H, W)``, channels independent; ``length`` in pixels. ``process`` as in
-    :func:`g2`. Raises ValueError for another process.
+    Between pixels ``p`` and ``q`` of a channel it is
+    ``deviation^2 exp(-|p - q|^2 / (2 length^2))``; channels are independent.
+
+    Parameters
+    ----------
+    shape : Sequence[int]
+        Shape ``(C, H, W)`` of an image.
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    length : float, default 2.0
+        Correlation length in pixels.
+    deviation : float, default 0.5
+        Standard deviation of a pixel.
+
+    Returns
+    -------
+    MixturePrior
+        One component.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown.
     """
     channels, height, width = shape
     row, column = torch.meshgrid(
@@ -81,14 +139,37 @@ def smooth(
 def correlated(
     shape: Sequence[int], process: str = "ve", correlation: float = 0.9, deviation: float = 0.3
 ) -> MixturePrior:
-    """Correlated Gaussian: covariance ``deviation^2 correlation^(|r - r'| + |c - c'|)`` between
-    pixels.
+    """Build a Gaussian whose correlation falls geometrically with the distance of pixels.
 
-    Along a row and along a column it is a stationary autoregression of order one (a Matern field of
-    smoothness 1/2 in L1 distance), so it never nears singularity: eigenvalues of each axis lie
-    between ``(1 - correlation) / (1 + correlation)`` and its inverse. ``shape``: ``(C, H, W)``,
-    channels independent. ``process`` as in :func:`g2`. Raises ValueError for another process,
-    ``|correlation| >= 1`` or a deviation that is not positive.
+    Between pixels ``(r, c)`` and ``(r', c')`` of a channel the covariance is
+    ``deviation^2 correlation^(|r - r'| + |c - c'|)``; channels are independent.
+
+    Parameters
+    ----------
+    shape : Sequence[int]
+        Shape ``(C, H, W)`` of an image.
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    correlation : float, default 0.9
+        Correlation of neighbours, between -1 and 1.
+    deviation : float, default 0.3
+        Standard deviation of a pixel, above 0.
+
+    Returns
+    -------
+    MixturePrior
+        One component.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown or a number is out of range.
+
+    Notes
+    -----
+    Along a row and along a column this is a stationary autoregression of order one (a Matérn field
+    of smoothness 1/2 in L1 distance). It stays far from singular: the eigenvalues of each axis lie
+    between ``(1 - correlation) / (1 + correlation)`` and its inverse.
     """
     channels, height, width = shape
     if not -1 < correlation < 1:
@@ -105,15 +186,37 @@ def correlated(
 def modes25(
     shape: Sequence[int], process: str = "ve", spacing: float = 0.4, spread: float = 0.05
 ) -> MixturePrior:
-    """The 25 modes of Cardoso et al. (MCG-Diff, ICLR 2024, Section 4.1), also of Moufad et al.
-    (MGDM, 2025), scaled.
+    """Build the 25 modes of Cardoso et al. (MCG-Diff, ICLR 2024, Section 4.1), scaled.
 
-    The mode ``(i, j)`` with ``i, j`` in -2..2 has its mean at ``spacing (i, j, i, j, ...)`` over
-    the pixels and covariance ``spread^2 I``. The papers have a spacing of 8 spreads, which is kept,
-    at a scale that fits [-1, 1]. Their weights are random; here mode ``m = 0..24`` (``j`` fastest)
-    has ``1 + (7 m mod 25) / 8``, between 1 and 4, before normalisation. ``process`` as in
-    :func:`g2`. Raises ValueError for another process, for a spacing or spread that is not positive,
-    and for fewer than two pixels.
+    Moufad et al. (MGDM, 2025) use them too. The mode ``(i, j)`` with ``i, j`` in -2 to 2 has the
+    mean ``spacing (i, j, i, j, ...)`` over the pixels and the covariance ``spread^2 I``.
+
+    Parameters
+    ----------
+    shape : Sequence[int]
+        Shape ``(C, H, W)`` of an image, with two pixels or more.
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    spacing : float, default 0.4
+        Distance of neighbouring means in one pixel, above 0.
+    spread : float, default 0.05
+        Standard deviation of each mode, above 0.
+
+    Returns
+    -------
+    MixturePrior
+        25 components.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown, a number is not positive, or there are fewer than two pixels.
+
+    Notes
+    -----
+    The papers space the means by 8 spreads; so do the defaults, at a scale that fits [-1, 1]. The
+    papers draw random weights. Here mode ``m`` in 0 to 24 (``j`` fastest) has the weight
+    ``1 + (7 m mod 25) / 8``, between 1 and 4, before normalisation.
     """
     channels, height, width = shape
     pixels = channels * height * width
@@ -129,13 +232,27 @@ def modes25(
 
 
 def fitted(path: str, process: str = "ve") -> MixturePrior:
-    """A mixture of low-rank-plus-isotropic Gaussians from a folder that ``scripts.fit_mixture``
-    wrote.
+    """Load a fitted mixture of Gaussians from a folder that ``scripts.fit_mixture`` wrote.
 
-    The file holds ``weights`` ``(K,)``, ``means`` ``(K, d)``, ``factors`` ``(K, d, r)`` and
-    ``floor`` ``(K,)``; component ``k`` has covariance ``F_k F_k^T + floor_k I``, exactly as stored.
-    ``process`` as in :func:`g2`. Raises FileNotFoundError for missing files, and ValueError for
-    another process and for a file that is not as written.
+    Parameters
+    ----------
+    path : str
+        A folder with ``prior.json`` and ``mixture.safetensors``. The latter holds ``weights``
+        ``(K,)``, ``means`` ``(K, d)``, ``factors`` ``(K, d, r)`` and ``floor`` ``(K,)``.
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+
+    Returns
+    -------
+    MixturePrior
+        Component ``k`` has the covariance ``F_k F_k^T + floor_k I``, exactly as stored.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file is missing.
+    ValueError
+        If the process is unknown, or a file was changed or damaged.
     """
     folder = resolve(path)
     spec = read_spec(folder)
@@ -166,7 +283,7 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _autoregression(length: int, correlation: float) -> torch.Tensor:
-    """``correlation^|i - j|``, ``(length, length)``."""
+    """Return the matrix ``correlation^|i - j|``, ``(length, length)``."""
     places = torch.arange(length, dtype=torch.float64)
     return correlation ** (places[:, None] - places).abs()
 

@@ -1,9 +1,9 @@
 """Network adapters: how to call each backbone on a scaled input, a time and a condition.
 
-Every adapter maps ``(x, t, cond) -> raw output`` with ``x`` of shape ``(N, C, H, W)``, ``t`` of
-shape ``(N,)`` and ``cond`` a dict of per-sample tensors. Time is always a tensor: diffusers
-truncates a Python float to an integer. What the output means (eps, v, flow, x0 or EDM's F) is the
-prior's business. ``settings`` holds the constructor arguments of an adapter, so that it can be
+Every adapter maps ``(x, t, cond)`` to the raw output, with ``x`` of shape ``(N, C, H, W)``, ``t``
+of shape ``(N,)`` and ``cond`` a dict of tensors with ``N`` rows. Time is always a tensor, because
+diffusers truncates a Python float to an integer. The prior knows what the output means (eps, v,
+flow, x0 or EDM's F). ``settings`` holds the constructor's arguments, so that an adapter can be
 written to a file and built again.
 """
 
@@ -14,22 +14,33 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class UNet2D(nn.Module):
-    """diffusers' ``UNet2DModel`` behind a pixel-unshuffle, which buys a four times cheaper network
-    at 28 x 28.
+    """The ``UNet2DModel`` of diffusers, with an optional pixel-unshuffle in front.
 
-    ``config`` is passed to ``UNet2DModel``; with ``num_class_embeds = K + 1`` the last row is the
-    null label. ``heads`` is one number of attention heads for every width (LSUN-churches), which
-    the configuration cannot say.
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``UNet2DModel``. With ``num_class_embeds = K + 1`` the last row is the null
+        label.
+    unshuffle : int, default 1
+        Factor of the pixel-unshuffle; 2 makes the network four times cheaper.
+    heads : int or None, default None
+        One number of attention heads for every width (LSUN-churches), which ``config`` cannot
+        express. None keeps the heads of ``config``.
+
+    Raises
+    ------
+    ValueError
+        If ``heads`` does not divide the channels of an attention.
     """
 
     def __init__(self, config: Mapping[str, object], unshuffle: int = 1, heads: int | None = None):
         super().__init__()
-        from diffusers import (
-            UNet2DModel,  # four seconds of imports, paid only where a network is built
-        )
+        # here, because diffusers takes seconds to import
+        from diffusers import UNet2DModel
 
         self.settings: dict[str, object] = {"config": dict(config), "unshuffle": unshuffle}
         self.unshuffle = unshuffle
@@ -38,6 +49,7 @@ class UNet2D(nn.Module):
             self.settings["heads"] = heads
             _set_heads(self.unet, heads)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         hidden = F.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x
         out = self.unet(hidden, t, class_labels=cond.get("label")).sample
@@ -45,9 +57,8 @@ class UNet2D(nn.Module):
 
 
 def _set_heads(net: nn.Module, heads: int) -> None:
-    """Give every attention of ``net`` this many heads; the shapes of its weights do not depend on
-    them.
-    """
+    """Give every attention of ``net`` this many heads; the shapes of its weights stay the same."""
+    # here, because diffusers takes seconds to import
     from diffusers.models.attention_processor import Attention
 
     for module in net.modules():
@@ -61,13 +72,19 @@ def _set_heads(net: nn.Module, heads: int) -> None:
 
 
 class Contexts(nn.Module):
-    """A network that attends to a context, with a table of the contexts it may be asked for.
+    """Base class of networks that attend to a context, with a table of contexts.
 
-    The table holds class embeddings, or embeddings of prompts that were computed once, so that no
-    text encoder is needed. ``contexts`` is its shape ``(K, L, D)``: K contexts of L tokens.
-    ``cond["label"]`` chooses the row; without one it is the last, which is the null context.
-    ``pooled``: width of a second table ``(K, P)``, where there is one. ``cond["contexts"]`` and
-    ``cond["pooled"]`` are rows of prompts that are in no table.
+    The table holds embeddings of classes, or of prompts that were computed once, so that no text
+    encoder is needed. ``cond["label"]`` chooses the row. Without a label it is the last row, the
+    null context. ``cond["contexts"]`` and ``cond["pooled"]`` replace the table's rows by embedded
+    prompts.
+
+    Parameters
+    ----------
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table: K contexts of L tokens.
+    pooled : int or None, default None
+        Width ``P`` of a second table ``(K, P)``; None for no such table.
     """
 
     def __init__(self, contexts: Sequence[int], pooled: int | None = None):
@@ -76,8 +93,22 @@ class Contexts(nn.Module):
         self.pooled = None if pooled is None else nn.Parameter(torch.zeros(contexts[0], pooled))
 
     def rows(self, name: str, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """One row of the table ``contexts`` or ``pooled`` for each of ``x``, or what the condition
-        has in its place.
+        """Return one context for each row of a batch.
+
+        Parameters
+        ----------
+        name : str
+            The table: ``contexts`` or ``pooled``.
+        x : Tensor
+            The input of the network, ``N`` rows.
+        cond : Mapping[str, Tensor]
+            The condition.
+
+        Returns
+        -------
+        Tensor
+            ``cond[name]`` where the condition has it, else rows of the table: ``(N, L, D)`` or
+            ``(N, P)``.
         """
         if name in cond:
             return cond[name]
@@ -88,34 +119,43 @@ class Contexts(nn.Module):
 
 
 class UNet2DCondition(Contexts):
-    """diffusers' ``UNet2DConditionModel``: latent diffusion with labels (cin256-v2), Stable
-    Diffusion 1 and 2.
+    """The ``UNet2DConditionModel`` of diffusers, in latent diffusion and Stable Diffusion 1, 2.
 
-    ``config`` is passed to ``UNet2DConditionModel``, and ``contexts`` is the shape of the table of
-    :class:`Contexts`.
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``UNet2DConditionModel``.
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table of :class:`Contexts`.
     """
 
     def __init__(self, config: Mapping[str, object], contexts: Sequence[int]):
         super().__init__(contexts)
+        # here, because diffusers takes seconds to import
         from diffusers import UNet2DConditionModel
 
         self.settings = {"config": dict(config), "contexts": list(contexts)}
         self.unet = UNet2DConditionModel(**config)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         return self.unet(x, t, encoder_hidden_states=self.rows("contexts", x, cond)).sample
 
 
 class DiT(nn.Module):
-    """diffusers' ``DiTTransformer2DModel`` (Peebles and Xie 2023): labels as a tensor, and the null
-    label without them.
+    """The ``DiTTransformer2DModel`` of diffusers (Peebles and Xie 2023).
 
-    ``config`` is passed to ``DiTTransformer2DModel``, whose label ``num_embeds_ada_norm`` is the
-    null label.
+    Without a label it is called with the null label, ``num_embeds_ada_norm``.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``DiTTransformer2DModel``.
     """
 
     def __init__(self, config: Mapping[str, object]):
         super().__init__()
+        # here, because diffusers takes seconds to import
         from diffusers import DiTTransformer2DModel
 
         self.settings = {"config": dict(config)}
@@ -124,10 +164,10 @@ class DiT(nn.Module):
         embed = self.transformer.pos_embed
         table = embed.pos_embed
         del embed.pos_embed
-        embed.register_buffer(
-            "pos_embed", table
-        )  # diffusers leaves it out of files, and ours hold every tensor
+        # diffusers leaves the table out of files, but our files hold every tensor
+        embed.register_buffer("pos_embed", table)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         label = (
             cond["label"] if "label" in cond else torch.full((len(x),), self.null, device=x.device)
@@ -136,20 +176,27 @@ class DiT(nn.Module):
 
 
 class SD3(Contexts):
-    """diffusers' ``SD3Transformer2DModel`` (Esser et al. 2024), which wants a context and a pooled
-    embedding.
+    """The ``SD3Transformer2DModel`` of diffusers (Esser et al. 2024).
 
-    ``config`` is passed to ``SD3Transformer2DModel``; ``contexts`` and ``pooled`` are the tables of
-    :class:`Contexts`.
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``SD3Transformer2DModel``.
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table of contexts.
+    pooled : int
+        Width ``P`` of the table of pooled embeddings.
     """
 
     def __init__(self, config: Mapping[str, object], contexts: Sequence[int], pooled: int):
         super().__init__(contexts, pooled)
+        # here, because diffusers takes seconds to import
         from diffusers import SD3Transformer2DModel
 
         self.settings = {"config": dict(config), "contexts": list(contexts), "pooled": pooled}
         self.transformer = SD3Transformer2DModel(**config)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         assert self.pooled is not None
         context, pooled = self.rows("contexts", x, cond), self.rows("pooled", x, cond)
@@ -162,56 +209,86 @@ class SD3(Contexts):
 
 
 class Inpainter(nn.Module):
-    """A network that reads ``cond["inpaint"]``, channels at the size of the latents, and knows how
-    they are made.
+    """Base class of networks that read mask and measurement as ``cond["inpaint"]``.
+
+    ``cond["inpaint"]`` holds extra channels of the size of the latents; :meth:`inpainting` makes
+    them.
     """
 
     def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """The channels of images ``y`` ``(N, C, H, W)`` seen where the bool ``mask`` ``(N, 1, H,
-        W)`` is True.
+        """Return the extra channels for masked images.
+
+        Parameters
+        ----------
+        y : Tensor
+            Images ``(N, C, H, W)`` in [-1, 1].
+        mask : Tensor
+            Bool ``(N, 1, H, W)``, True = observed.
+        encode : Callable[[Tensor], Tensor]
+            The encoder, from images to latents.
+
+        Returns
+        -------
+        Tensor
+            ``(N, k, h, w)``, at the size of the latents.
         """
         raise NotImplementedError
 
 
 def _at_latent_size(mask: Tensor, latents: Tensor) -> Tensor:
-    """A bool mask as 0 and 1: of every patch that becomes one place of the latents, the first
-    pixel.
-    """
+    """Reduce a bool mask to 0 and 1 per latent position, from the first pixel of each patch."""
     return F.interpolate(mask.to(latents), size=latents.shape[-2:])
 
 
 def _inpaint(cond: Mapping[str, Tensor]) -> Tensor:
     if "inpaint" not in cond:
         raise ValueError(
-            "this network was trained for inpainting: make its condition with prior.inpainting(y, "
-            "mask)"
+            "this network was trained for inpainting: "
+            "make its condition with prior.inpainting(y, mask)"
         )
     return cond["inpaint"]
 
 
 class UNet2DInpainting(UNet2DCondition, Inpainter):
-    """Stable Diffusion 1.5 and 2 for inpainting: a :class:`UNet2DCondition` with nine input
-    channels.
+    """Stable Diffusion 1.5 or 2 for inpainting: a :class:`UNet2DCondition` with nine channels.
 
-    They are the noisy latent (4), the mask (1 = hole) and the latent of the image whose hole is
-    mid-grey (4).
+    The input channels are the noisy latent (4), the mask (1, where 1 means hole) and the latent of
+    the image whose hole is filled with mid-grey (4). The parameters are those of
+    :class:`UNet2DCondition`.
     """
 
+    @override
     def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         seen = encode(torch.where(mask, y, 0.0))
         return torch.cat([_at_latent_size(~mask, seen), seen], 1)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         return super().forward(torch.cat([x, _inpaint(cond)], 1), t, cond)
 
 
 class SD3Inpainting(SD3, Inpainter):
-    """Stable Diffusion 3 with a ControlNet for inpainting (Zhang et al. 2023; diffusers'
-    ``SD3ControlNetModel``).
+    """Stable Diffusion 3 with a ControlNet for inpainting (Zhang et al. 2023).
 
-    The ControlNet reads the latent of the image whose hole is black (16) and the mask (1 = keep):
-    fill, polarity and order are the opposite of :class:`UNet2DInpainting`. ``control`` is passed to
-    ``SD3ControlNetModel``; ``control_scale`` is the factor of what it adds to the transformer.
+    The ControlNet reads the latent of the image whose hole is filled with black (16 channels) and
+    the mask (1 channel, where 1 means keep). Fill, polarity and order are the opposite of
+    :class:`UNet2DInpainting`.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``SD3Transformer2DModel``.
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table of contexts.
+    pooled : int
+        Width ``P`` of the table of pooled embeddings.
+    control : Mapping[str, object]
+        Arguments of ``SD3ControlNetModel``.
+
+    Attributes
+    ----------
+    control_scale : float
+        Factor of the ControlNet's output; 1 at first.
     """
 
     def __init__(
@@ -222,16 +299,19 @@ class SD3Inpainting(SD3, Inpainter):
         control: Mapping[str, object],
     ):
         super().__init__(config, contexts, pooled)
+        # here, because diffusers takes seconds to import
         from diffusers import SD3ControlNetModel
 
         self.settings["control"] = dict(control)
         self.controlnet = SD3ControlNetModel(**control)
         self.control_scale = 1.0
 
+    @override
     def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         seen = encode(torch.where(mask, y, -1.0))
         return torch.cat([seen, _at_latent_size(mask, seen)], 1)
 
+    @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         assert self.pooled is not None
         context, pooled = self.rows("contexts", x, cond), self.rows("pooled", x, cond)
@@ -261,4 +341,4 @@ NETS: dict[str, type[nn.Module]] = {
     "SD3": SD3,
     "SD3Inpainting": SD3Inpainting,
 }
-"""Backbones a ``prior.json`` may name; a class is never imported by a string from a file."""
+"""Networks that a ``prior.json`` may name; no file can name another class to import."""

@@ -1,9 +1,9 @@
 """Noise processes: pure functions of noise levels.
 
 Every formula below reads only ``alpha`` and ``sigma`` of ``z_t = alpha_t x0 + sigma_t eps``, so VE,
-VP and rectified flow share one implementation; a process adds only the map between a level and what
-its network was trained on. Levels are float64; coefficients are cast to the dtype of the image at
-the very end.
+VP and rectified flow share one implementation. A process adds only the map between a level and the
+number that its network was trained to read. Levels are float64; coefficients are cast to the dtype
+of the image last.
 """
 
 from __future__ import annotations
@@ -14,16 +14,29 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Scalar = float | Tensor
 
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level ``z = alpha x0 + sigma eps``.
+    """A noise level: ``z = alpha x0 + sigma eps``.
 
-    ``alpha`` and ``sigma`` are float64 scalars, or float64 tensors ``(N, 1, 1, 1)`` when the rows
-    of a batch sit at different levels (see :meth:`stack`). ``t`` is what the network is fed.
+    Parameters
+    ----------
+    alpha : float or Tensor
+        Factor of the image, a float64 scalar; 1 without noise, 0 where a flow starts. For a batch
+        whose rows have different levels, a float64 tensor ``(N, 1, 1, 1)`` (see :meth:`stack`).
+    sigma : float or Tensor
+        Standard deviation of the noise, 0 or more; of the same kind as ``alpha``.
+    t : float or Tensor, default nan
+        Time that the network is fed, a scalar or ``(N,)``; nan for a level that no network reads.
+
+    Examples
+    --------
+    >>> Level(alpha=0.6, sigma=0.3).ratio
+    0.5
     """
 
     alpha: Scalar
@@ -32,16 +45,26 @@ class Level:
 
     @property
     def ratio(self) -> Scalar:
-        """``sigma / alpha``, the noise level in VE coordinates; infinite where a flow has alpha =
-        0.
-        """
+        """Noise level in VE coordinates, ``sigma / alpha``; infinite where alpha is 0."""
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha > 0 else math.inf
 
     @staticmethod
     def stack(levels: Sequence[Level]) -> Level:
-        """One level per row: fields of shape ``(N, 1, 1, 1)`` (``t``: ``(N,)``)."""
+        """Gather one level per row into a single level of tensors.
+
+        Parameters
+        ----------
+        levels : Sequence[Level]
+            ``N`` scalar levels.
+
+        Returns
+        -------
+        Level
+            ``alpha`` and ``sigma`` of shape ``(N, 1, 1, 1)`` and ``t`` of shape ``(N,)``, all
+            float64.
+        """
 
         def column(name: str) -> Tensor:
             return torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64)
@@ -56,14 +79,14 @@ CLEAN = Level(1.0, 0.0)
 
 
 def _times(coefficient: Scalar, x: Tensor) -> Tensor:
-    """``coefficient * x`` in the dtype of ``x``."""
+    """Return ``coefficient * x`` in the dtype of ``x``."""
     if isinstance(coefficient, Tensor):
         coefficient = coefficient.to(x)
     return coefficient * x
 
 
 def _sqrt(value: Scalar) -> Scalar:
-    """Square root with round-off below zero removed."""
+    """Return the square root, with round-off below zero removed."""
     return value.clamp_min(0).sqrt() if isinstance(value, Tensor) else math.sqrt(max(value, 0.0))
 
 
@@ -71,8 +94,17 @@ def _sqrt(value: Scalar) -> Scalar:
 class Transition:
     """Coefficients of ``q(z_t | z_s)`` and of ``q(z_s | z_t, x0)`` for ``s`` cleaner than ``t``.
 
-    ``z_t = a z_s + N(0, v)`` and ``z_s = c0 x0 + ct z_t + N(0, var)`` (VIPaint Eq. 17 and 18, with
-    ``a = alpha_t / alpha_s`` and ``v = sigma_t^2 - a^2 sigma_s^2``).
+    ``z_t = a z_s + N(0, v)`` and ``z_s = c0 x0 + ct z_t + N(0, var)``, with
+    ``a = alpha_t / alpha_s`` and ``v = sigma_t^2 - a^2 sigma_s^2`` (VIPaint, Eq. 17 and 18).
+
+    Attributes
+    ----------
+    a, v : float or Tensor
+        Factor and variance of the step from ``s`` up to ``t``.
+    c0, ct : float or Tensor
+        Factors of ``x0`` and ``z_t`` in the mean of ``z_s``.
+    var : float or Tensor
+        Variance of ``z_s`` given ``z_t`` and ``x0``.
     """
 
     a: Scalar
@@ -83,8 +115,25 @@ class Transition:
 
 
 class Process:
-    """Shared arithmetic of all noise processes. Subclasses map ratios and native indices to
-    levels.
+    """Base class of noise processes: the arithmetic that all of them share.
+
+    A subclass sets the attributes below and implements :meth:`level`, :meth:`level_at_index` and
+    :meth:`index`, which map ratios and native indices to levels. It implements ``spec`` too if a
+    prior with this process is to be written to a file.
+
+    Attributes
+    ----------
+    kind : str
+        Coordinates of ``z``: ``ve``, ``vp`` or ``flow``.
+    ratio_min, ratio_max : float
+        Range of ``sigma / alpha`` that the network was trained on; ``ratio_max`` is infinite for a
+        flow that starts at pure noise.
+
+    Notes
+    -----
+    In all methods ``t`` is a noisy level and ``s`` a cleaner one. States ``z`` and images ``x0``
+    have the shape ``(N, C, H, W)``; results have the shape and dtype of the state. Nothing is
+    clipped, and randomness comes only from the argument ``noise``.
     """
 
     kind: str
@@ -98,37 +147,102 @@ class Process:
 
     @property
     def spec(self) -> dict[str, str | float]:
-        """The kind and what rebuilds the process, as ``prior.json`` records it."""
+        """The kind and the settings that rebuild the process, as ``prior.json`` records them.
+
+        Raises
+        ------
+        ValueError
+            If the process cannot be written to a file.
+        """
         raise ValueError(f"a {type(self).__name__} process cannot be written to a file")
 
     # -- levels ------------------------------------------------------------------------------------
 
     def level(self, ratio: float) -> Level:
-        """The level with ``sigma / alpha = ratio``, clamped to the range the network was trained
-        on.
+        """Return the level with ``sigma / alpha = ratio``.
+
+        Parameters
+        ----------
+        ratio : float
+            Noise level in VE coordinates, above 0. A ratio outside ``[ratio_min, ratio_max]`` is
+            moved to the nearer end.
+
+        Returns
+        -------
+        Level
+            The level, with the time that the network reads.
         """
         raise NotImplementedError
 
     def level_at_index(self, index: float) -> Level:
-        """The level at a native index of the checkpoint (a training step of VP, ``1000 t`` of a
-        flow).
+        """Return the level at a native index of the checkpoint.
+
+        Parameters
+        ----------
+        index : float
+            A training step of a VP checkpoint, from 0 on, which may lie between two steps; or
+            ``1000 t`` of a flow, 0 to 1000.
+
+        Returns
+        -------
+        Level
+            The level, with the time that the network reads.
+
+        Raises
+        ------
+        ValueError
+            If the index is out of range, or the checkpoint has no native index (VE).
         """
         raise NotImplementedError
 
     def index(self, level: Level) -> float:
-        """The native index of a level, for display beside its ratio."""
+        """Return the native index of a level, to show it beside the ratio; nan for a VE process.
+
+        Parameters
+        ----------
+        level : Level
+            A scalar level of this process.
+
+        Returns
+        -------
+        float
+            The inverse of :meth:`level_at_index`.
+        """
         raise NotImplementedError
 
     def clamp(self, ratio: float) -> float:
-        """``ratio`` moved into ``[ratio_min, ratio_max]``."""
+        """Move a ratio into ``[ratio_min, ratio_max]``.
+
+        Parameters
+        ----------
+        ratio : float
+            Any ratio ``sigma / alpha``.
+
+        Returns
+        -------
+        float
+            The nearest ratio in the range.
+        """
         return min(max(ratio, self.ratio_min), self.ratio_max)
 
     # -- the primitives every solver is built from -------------------------------------------------
 
     @staticmethod
     def transition(s: Level, t: Level) -> Transition:
-        """Coefficients between a level ``s`` and a noisier level ``t``; no division by ``alpha_t``
-        (flow at t = 1).
+        """Return the coefficients between two levels; see :class:`Transition`.
+
+        Parameters
+        ----------
+        s : Level
+            The cleaner level.
+        t : Level
+            The noisier level. Nothing is divided by its ``alpha``, so a flow may start at
+            ``alpha = 0``.
+
+        Returns
+        -------
+        Transition
+            Coefficients in float64.
         """
         a = t.alpha / s.alpha
         v = t.sigma**2 - a**2 * s.sigma**2
@@ -138,12 +252,42 @@ class Process:
 
     @staticmethod
     def add_noise(x0: Tensor, level: Level, noise: Tensor) -> Tensor:
-        """A draw of ``q(z_t | x0)``."""
+        """Draw from ``q(z_t | x0)``: return ``alpha x0 + sigma noise``.
+
+        Parameters
+        ----------
+        x0 : Tensor
+            Clean states ``(N, C, H, W)``.
+        level : Level
+            The level to go to.
+        noise : Tensor
+            Standard-normal numbers, shaped like ``x0``.
+
+        Returns
+        -------
+        Tensor
+            Noisy states, shaped like ``x0``.
+        """
         return _times(level.alpha, x0) + _times(level.sigma, noise)
 
     @staticmethod
     def eps(z: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """The noise that carries ``x0`` to ``z``: ``(z - alpha x0) / sigma``."""
+        """Return the noise that leads from ``x0`` to ``z``: ``(z - alpha x0) / sigma``.
+
+        Parameters
+        ----------
+        z : Tensor
+            Noisy states ``(N, C, H, W)``.
+        x0 : Tensor
+            Clean states, shaped like ``z``.
+        level : Level
+            The level of ``z``, with ``sigma`` above 0.
+
+        Returns
+        -------
+        Tensor
+            The noise, shaped like ``z``.
+        """
         return _times(1 / level.sigma, z) - _times(level.alpha / level.sigma, x0)
 
     @classmethod
@@ -157,12 +301,35 @@ class Process:
         noise: Tensor | None,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """One step of the generalised DDIM family from ``t`` down to ``s`` (Song et al. 2021, Eq.
-        12).
+        """Take one step of the generalised DDIM family from ``t`` down to ``s``.
 
-        ``eta = 1`` is the ancestral (DDPM) step with the small posterior variance, ``eta = 0`` is
-        DDIM. ``eps`` defaults to the noise implied by ``x0``; methods that correct ``x0`` but keep
-        the network's own noise pass it.
+        Parameters
+        ----------
+        z_t : Tensor
+            States ``(N, C, H, W)`` at level ``t``.
+        x0 : Tensor
+            Clean states, usually the denoiser's estimate.
+        t : Level
+            The level of ``z_t``.
+        s : Level
+            The cleaner level to go to.
+        eta : float
+            Share of the posterior's standard deviation that is drawn: 0 is DDIM, which is
+            deterministic, and 1 is the ancestral (DDPM) step.
+        noise : Tensor or None
+            Standard-normal numbers, shaped like ``z_t``; None returns the mean.
+        eps : Tensor or None, default None
+            The noise in ``z_t``. None computes it from ``x0``; methods that correct ``x0`` but keep
+            the network's own noise pass it.
+
+        Returns
+        -------
+        Tensor
+            States at level ``s``, shaped like ``z_t``.
+
+        References
+        ----------
+        Song et al., "Denoising diffusion implicit models", 2021, Eq. 12.
         """
         mean, var = cls.bridge_moments(z_t, x0, t, s, eta, eps)
         return mean if noise is None or eta == 0 else mean + _times(_sqrt(var), noise)
@@ -171,8 +338,23 @@ class Process:
     def bridge_moments(
         cls, z_t: Tensor, x0: Tensor, t: Level, s: Level, eta: float, eps: Tensor | None = None
     ) -> tuple[Tensor, Scalar]:
-        """Mean and variance of :meth:`bridge`; the variance is ``eta^2`` times that of the
-        posterior.
+        """Return mean and variance of :meth:`bridge`.
+
+        Parameters
+        ----------
+        z_t, x0 : Tensor
+            States at level ``t`` and clean states, both ``(N, C, H, W)``.
+        t, s : Level
+            The level of ``z_t`` and the cleaner level to go to.
+        eta : float
+            Share of the posterior's standard deviation.
+        eps : Tensor or None, default None
+            The noise in ``z_t``; None computes it from ``x0``.
+
+        Returns
+        -------
+        tuple[Tensor, float or Tensor]
+            The mean, shaped like ``z_t``, and the variance, ``eta^2`` times the posterior's.
         """
         var = eta**2 * cls.transition(s, t).var
         direction = cls.eps(z_t, x0, t) if eps is None else eps
@@ -180,13 +362,41 @@ class Process:
 
     @classmethod
     def renoise(cls, z_s: Tensor, s: Level, t: Level, noise: Tensor) -> Tensor:
-        """A draw of ``q(z_t | z_s)``: back up from ``s`` to the noisier ``t`` in one jump."""
+        """Draw from ``q(z_t | z_s)``: go from ``s`` back up to the noisier ``t`` in one jump.
+
+        Parameters
+        ----------
+        z_s : Tensor
+            States ``(N, C, H, W)`` at level ``s``.
+        s, t : Level
+            The level of ``z_s`` and the noisier level to go to.
+        noise : Tensor
+            Standard-normal numbers, shaped like ``z_s``.
+
+        Returns
+        -------
+        Tensor
+            States at level ``t``, shaped like ``z_s``.
+        """
         step = cls.transition(s, t)
         return _times(step.a, z_s) + _times(_sqrt(step.v), noise)
 
     @classmethod
     def posterior(cls, z_t: Tensor, x0: Tensor, s: Level, t: Level) -> tuple[Tensor, Scalar]:
-        """Mean and variance of ``q(z_s | z_t, x0)``; valid where ``alpha_t = 0``."""
+        """Return mean and variance of ``q(z_s | z_t, x0)``; valid also at ``alpha_t = 0``.
+
+        Parameters
+        ----------
+        z_t, x0 : Tensor
+            States at level ``t`` and clean states, both ``(N, C, H, W)``.
+        s, t : Level
+            The cleaner level and the level of ``z_t``.
+
+        Returns
+        -------
+        tuple[Tensor, float or Tensor]
+            The mean, shaped like ``z_t``, and the variance.
+        """
         step = cls.transition(s, t)
         return _times(step.c0, x0) + _times(step.ct, z_t), step.var
 
@@ -194,11 +404,30 @@ class Process:
     def learned_step(
         cls, z_t: Tensor, x0: Tensor, t: Level, s: Level, fraction: Tensor, noise: Tensor
     ) -> Tensor:
-        """One ancestral step from ``t`` down to ``s`` with a variance that the network has learned.
+        """Take one ancestral step from ``t`` down to ``s`` with a learned variance.
 
-        In logarithms the variance lies between that of ``q(z_s | z_t, x0)`` (``fraction`` 0) and
-        that of ``q(z_t | z_s)`` (1), element by element (Nichol and Dhariwal 2021, Eq. 15). The
-        last step has no noise.
+        In logarithms, the variance lies between that of ``q(z_s | z_t, x0)`` (``fraction`` 0) and
+        that of ``q(z_t | z_s)`` (``fraction`` 1), element by element. The last step adds no noise.
+
+        Parameters
+        ----------
+        z_t, x0 : Tensor
+            States at level ``t`` and clean states, both ``(N, C, H, W)``.
+        t, s : Level
+            The level of ``z_t`` and the cleaner level to go to.
+        fraction : Tensor
+            The network's output, shaped like ``z_t`` (see ``Prior.denoise_with_variance``).
+        noise : Tensor
+            Standard-normal numbers, shaped like ``z_t``.
+
+        Returns
+        -------
+        Tensor
+            States at level ``s``, shaped like ``z_t``.
+
+        References
+        ----------
+        Nichol and Dhariwal, "Improved denoising diffusion probabilistic models", 2021, Eq. 15.
         """
         mean, small = cls.posterior(z_t, x0, s, t)
         if not isinstance(s.sigma, Tensor) and s.sigma == 0:
@@ -212,8 +441,21 @@ class Process:
 
 
 class VE(Process):
-    """Variance exploding, EDM coordinates: ``alpha = 1``; the network is fed ``ln(sigma) / 4``
-    (Karras et al. 2022).
+    """Variance exploding process in EDM coordinates: ``alpha = 1``.
+
+    The network is fed ``ln(sigma) / 4`` (Karras et al. 2022).
+
+    Parameters
+    ----------
+    ratio_min : float, default 0.002
+        The smallest noise level, above 0.
+    ratio_max : float, default 80.0
+        The largest noise level.
+
+    Raises
+    ------
+    ValueError
+        Unless ``0 < ratio_min < ratio_max < inf``.
     """
 
     kind = "ve"
@@ -224,28 +466,40 @@ class VE(Process):
         self.ratio_min, self.ratio_max = ratio_min, ratio_max
 
     @property
+    @override
     def spec(self) -> dict[str, str | float]:
         return {"kind": "ve", "ratio_min": self.ratio_min, "ratio_max": self.ratio_max}
 
+    @override
     def level(self, ratio: float) -> Level:
         sigma = self.clamp(ratio)
         return Level(1.0, sigma, math.log(sigma) / 4)
 
+    @override
     def level_at_index(self, index: float) -> Level:
         raise ValueError(
             "a VE prior has no native index; name the noise level by its ratio sigma/alpha"
         )
 
+    @override
     def index(self, level: Level) -> float:
         return math.nan
 
 
 class VP(Process):
-    """Variance preserving, from the checkpoint's own ``alphas_cumprod``; the network is fed the
-    index.
+    """Variance preserving process: ``alpha^2 + sigma^2 = 1``, on the checkpoint's own schedule.
 
-    Between two indices ``ln(sigma / alpha)`` is linear in the index (k-diffusion), exact on the
-    training grid.
+    The network is fed the index. Between two indices ``ln(sigma / alpha)`` is linear in the index,
+    as in k-diffusion; on the training grid it is exact.
+
+    Parameters
+    ----------
+    alphas_cumprod : Tensor
+        ``alpha^2`` at every training step, ``(T,)``, falling.
+
+    Notes
+    -----
+    A process made this way cannot be written to a file; :meth:`scheduled` builds one that can.
     """
 
     kind = "vp"
@@ -267,11 +521,28 @@ class VP(Process):
         beta_end: float | None = None,
         steps: int = 1000,
     ) -> VP:
-        """``linear`` betas (DDPM, ADM), ``scaled_linear`` (latent diffusion: linear in
-        ``sqrt(beta)``), or ``cosine``.
+        """Build the process from the name of its schedule.
 
-        The last one (Nichol and Dhariwal 2021, Eq. 17, betas capped at 0.999) takes no
-        ``beta_start`` and ``beta_end``.
+        Parameters
+        ----------
+        schedule : str
+            ``linear``: linear betas (DDPM, ADM). ``scaled_linear``: betas linear in ``sqrt(beta)``
+            (latent diffusion). ``cosine``: Nichol and Dhariwal 2021, Eq. 17, with betas capped at
+            0.999.
+        beta_start, beta_end : float or None, default None
+            The first and last beta; a cosine schedule takes none.
+        steps : int, default 1000
+            Number of training steps.
+
+        Returns
+        -------
+        VP
+            The process.
+
+        Raises
+        ------
+        ValueError
+            If the schedule is unknown, or betas are missing or not wanted.
         """
         if schedule == "cosine":
             if beta_start is not None or beta_end is not None:
@@ -299,6 +570,7 @@ class VP(Process):
         return process
 
     @property
+    @override
     def spec(self) -> dict[str, str | float]:
         if self._schedule is None:
             raise ValueError(
@@ -306,6 +578,7 @@ class VP(Process):
             )
         return {"kind": "vp", **self._schedule}
 
+    @override
     def level_at_index(self, index: float) -> Level:
         last = len(self.log_ratio) - 1
         if not 0 <= index <= last:
@@ -317,9 +590,11 @@ class VP(Process):
         sigma2 = 1 / (1 + math.exp(-2 * log_ratio))
         return Level(math.sqrt(alpha2), math.sqrt(sigma2), float(index))
 
+    @override
     def level(self, ratio: float) -> Level:
         return self.level_at_index(self._index_of(self.clamp(ratio)))
 
+    @override
     def index(self, level: Level) -> float:
         return float(level.t)
 
@@ -336,15 +611,28 @@ class VP(Process):
 
 
 def _cosine_betas(steps: int) -> Tensor:
-    """Betas whose cumulative product follows ``cos((t / T + 0.008) / 1.008 * pi / 2)^2``."""
+    """Return betas whose cumulative product follows ``cos((t / T + 0.008) / 1.008 * pi / 2)^2``."""
     at = torch.arange(steps + 1, dtype=torch.float64) / steps
     abar = ((at + 0.008) / 1.008 * math.pi / 2).cos() ** 2
     return (1 - abar[1:] / abar[:-1]).clamp_max(0.999)
 
 
 class Flow(Process):
-    """Rectified flow ``z = (1 - u) x0 + u eps``; the network is fed ``1000 u``. ``shift`` warps the
-    index only.
+    """Rectified flow: ``z = (1 - u) x0 + u eps``; the network is fed ``1000 u``.
+
+    Parameters
+    ----------
+    shift : float, default 1.0
+        Shift of the schedule, above 0. It changes only the map from an index to ``u``.
+    u_min : float, default 0.001
+        The cleanest time that the network was trained on.
+    u_max : float, default 1.0
+        The noisiest time, at most 1, which is pure noise.
+
+    Raises
+    ------
+    ValueError
+        Unless ``0 < u_min < u_max <= 1`` and ``shift > 0``.
     """
 
     kind = "flow"
@@ -352,38 +640,53 @@ class Flow(Process):
     def __init__(self, shift: float = 1.0, u_min: float = 0.001, u_max: float = 1.0):
         if not 0 < u_min < u_max <= 1 or shift <= 0:
             raise ValueError(
-                f"a flow needs 0 < u_min < u_max <= 1 and shift > 0, got {u_min}, {u_max} and "
-                f"{shift}"
+                "a flow needs 0 < u_min < u_max <= 1 and shift > 0, "
+                f"got {u_min}, {u_max} and {shift}"
             )
         self.shift, self.u_min, self.u_max = shift, u_min, u_max
         self.ratio_min = u_min / (1 - u_min)
         self.ratio_max = u_max / (1 - u_max) if u_max < 1 else math.inf
 
     @property
+    @override
     def spec(self) -> dict[str, str | float]:
         return {"kind": "flow", "shift": self.shift, "u_min": self.u_min, "u_max": self.u_max}
 
     def _level(self, u: float) -> Level:
         return Level(1 - u, u, 1000 * u)
 
+    @override
     def level(self, ratio: float) -> Level:
         ratio = self.clamp(ratio)
         return self._level(1.0 if math.isinf(ratio) else ratio / (1 + ratio))
 
+    @override
     def level_at_index(self, index: float) -> Level:
-        """``index`` in 0..1000 is the unshifted time, as printed by the Stable Diffusion 3
-        schedulers.
-        """
+        """Return the level at an unshifted time, 0 to 1000, as in the schedulers of diffusers."""
         time = index / 1000
         return self._level(self.shift * time / (1 + (self.shift - 1) * time))
 
+    @override
     def index(self, level: Level) -> float:
         return float(1000 * level.sigma / (self.shift - (self.shift - 1) * level.sigma))
 
 
 class Rescaled(Process):
-    """Another process in VP (``alpha^2 + sigma^2 = 1``) or VE (``alpha = 1``) coordinates; ``t`` is
-    untouched.
+    """Another process in VP (``alpha^2 + sigma^2 = 1``) or VE (``alpha = 1``) coordinates.
+
+    The time ``t`` that the network is fed does not change.
+
+    Parameters
+    ----------
+    base : Process
+        The process of the checkpoint.
+    kind : str
+        The coordinates: ``vp`` or ``ve``.
+
+    Raises
+    ------
+    ValueError
+        If ``kind`` is unknown.
     """
 
     def __init__(self, base: Process, kind: str):
@@ -393,11 +696,23 @@ class Rescaled(Process):
         self.ratio_min, self.ratio_max = base.ratio_min, base.ratio_max
 
     @property
+    @override
     def trained_kind(self) -> str:
         return self.base.trained_kind
 
     def scale(self, native: Level) -> Scalar:
-        """The factor ``c`` in ``z_view = z_native / c``."""
+        """Return the factor ``c`` in ``z_view = z_native / c``.
+
+        Parameters
+        ----------
+        native : Level
+            A level of the base process.
+
+        Returns
+        -------
+        float or Tensor
+            ``alpha`` for VE coordinates, ``sqrt(alpha^2 + sigma^2)`` for VP.
+        """
         return native.alpha if self.kind == "ve" else _sqrt(native.alpha**2 + native.sigma**2)
 
     def _rescale(self, native: Level) -> Level:
@@ -406,12 +721,15 @@ class Rescaled(Process):
             raise ValueError("a VE view has no level at alpha = 0; start the flow below u = 1")
         return replace(native, alpha=native.alpha / c, sigma=native.sigma / c)
 
+    @override
     def level(self, ratio: float) -> Level:
         return self._rescale(self.base.level(ratio))
 
+    @override
     def level_at_index(self, index: float) -> Level:
         return self._rescale(self.base.level_at_index(index))
 
+    @override
     def index(self, level: Level) -> float:
         return self.base.index(self.base.level(float(level.ratio)))
 

@@ -1,4 +1,4 @@
-"""Drawing from a prior without any observation: to look at it, and to test it."""
+"""Drawing images from a prior without any observation, to look at it and to test it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ METHODS = ("heun", "ddim", "ancestral")
 
 
 class Normals(Protocol):
-    """The part of a noise source a sampler needs."""
+    """The part of a noise source that a sampler needs."""
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normals of shape ``(rows, *shape)``."""
+        """Return standard-normal numbers of shape ``(rows, *shape)``."""
 
 
 @torch.no_grad()
@@ -31,13 +31,34 @@ def sample(
     guidance: float = 1.0,
     method: str = "heun",
 ) -> Tensor:
-    """Images ``(N, C, H, W)``, one per row of ``noise``, a function of ``noise`` alone; not
-    clipped.
+    """Draw images from a prior.
 
-    ``levels``: a grid of :meth:`Prior.grid`, noisiest first; the chain starts at ``sigma`` times
-    the first noise. ``method``: ``heun`` (second order, Karras et al. 2022, Algorithm 1; two
-    evaluations a step, one in the last), ``ddim`` (deterministic) or ``ancestral`` (DDPM). Raises
-    ValueError for another method.
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    levels : Sequence[Level]
+        A grid of :meth:`Prior.grid`, noisiest first. The chain starts at ``sigma`` times the first
+        noise.
+    noise : Normals
+        The only source of randomness; one row per image.
+    cond : Condition or None, default None
+        Condition of the rows.
+    guidance : float, default 1.0
+        Weight of classifier-free guidance.
+    method : str, default 'heun'
+        ``heun`` (second order, Karras et al. 2022, Algorithm 1; two evaluations per step, one in
+        the last), ``ddim`` (deterministic) or ``ancestral`` (DDPM).
+
+    Returns
+    -------
+    Tensor
+        Images ``(N, C, H, W)``, not clipped.
+
+    Raises
+    ------
+    ValueError
+        If ``method`` is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown sampler '{method}'; valid: {', '.join(METHODS)}")
@@ -64,11 +85,10 @@ def _corrected(
     cond: Condition | None,
     guidance: float,
 ) -> Tensor:
-    """Heun's correction of an Euler step: the mean of the slopes at both ends, in ``d(z / alpha) /
-    d(sigma / alpha)``.
+    """Apply Heun's correction to an Euler step: use the mean of the slopes at both ends.
 
-    The clean end has no network, and at ``alpha = 0`` that coordinate does not exist: both keep the
-    Euler step.
+    The slopes are taken in ``d(z / alpha) / d(sigma / alpha)``. The clean end has no network, and
+    at ``alpha = 0`` this coordinate does not exist; there the Euler step stays.
     """
     if s.sigma == 0 or t.alpha == 0:
         return step

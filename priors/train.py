@@ -1,6 +1,4 @@
-"""Training of the embedded priors: the EDM objective with label dropout, and autoencoders for
-latent priors.
-"""
+"""Training of the embedded priors: denoisers with the EDM objective, and autoencoders."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.latents import KL
@@ -20,10 +19,24 @@ from posterior_bench.priors.process import Level
 
 @dataclass
 class OptimizerConfig:
-    """How any network of ours is optimised: AdamW, linear warm-up, cosine to zero, averaged
-    weights.
+    """Settings of the optimiser: AdamW, linear warm-up, cosine to zero, averaged weights.
 
-    ``warmup`` in steps; ``ema``: decay of the averaged weights; ``bf16``: autocast of the network.
+    Parameters
+    ----------
+    steps : int, default 8000
+        Number of optimiser steps.
+    batch : int, default 64
+        Rows per step.
+    lr : float, default 4e-4
+        Largest learning rate.
+    warmup : int, default 200
+        Steps of the linear warm-up.
+    ema : float, default 0.999
+        Decay of the averaged weights per step.
+    bf16 : bool, default True
+        Run the network in bfloat16 autocast.
+    seed : int, default 0
+        Seed of the batches, levels, noise and dropped labels.
     """
 
     steps: int = 8000
@@ -37,11 +50,16 @@ class OptimizerConfig:
 
 @dataclass
 class TrainConfig(OptimizerConfig):
-    """Settings of a denoiser's training (Karras et al. 2022, Table 1 and Sec. 5 for the noise
-    distribution).
+    """Settings of a denoiser's training (Karras et al. 2022, Table 1 and Sec. 5).
 
-    ``label_dropout``: share of rows trained without their label; ``p_mean``, ``p_std`` of
-    ``ln(sigma / alpha)``.
+    Parameters
+    ----------
+    steps, batch, lr, warmup, ema, bf16, seed : int, float or bool
+        As in :class:`OptimizerConfig`.
+    label_dropout : float, default 0.1
+        Share of rows trained without their label, 0 to 1.
+    p_mean, p_std : float, default -1.2 and 1.2
+        Mean and standard deviation of ``ln(sigma / alpha)`` in training.
     """
 
     label_dropout: float = 0.1
@@ -51,20 +69,40 @@ class TrainConfig(OptimizerConfig):
 
 @dataclass
 class AutoencoderConfig(OptimizerConfig):
-    """Settings of an autoencoder's training; ``kl``: weight of the KL to a standard normal, per
-    latent element.
+    """Settings of an autoencoder's training.
+
+    Parameters
+    ----------
+    steps, batch, lr, warmup, ema, bf16, seed : int, float or bool
+        As in :class:`OptimizerConfig`.
+    kl : float, default 1e-4
+        Weight of the KL divergence to a standard normal, per latent element.
     """
 
     kl: float = 1e-4
 
 
 class Trainer:
-    """Optimises one network over rows of data in memory; subclasses say what the loss of some rows
-    is.
+    """Optimise one network over rows of data in memory; subclasses define the loss.
 
     Everything random comes from one generator whose state is part of the checkpoint, so a resumed
-    run equals an unbroken one. ``average`` holds the moving average of the weights, which is what
-    is kept.
+    run equals an uninterrupted one.
+
+    Parameters
+    ----------
+    net : nn.Module
+        The network to train, in place.
+    rows : int
+        Number of rows of the data.
+    config : OptimizerConfig
+        Settings of the optimiser.
+
+    Attributes
+    ----------
+    average : nn.Module
+        The network with the moving average of the weights; this one is kept.
+    step_count : int
+        Number of steps so far.
     """
 
     def __init__(self, net: nn.Module, rows: int, config: OptimizerConfig):
@@ -77,11 +115,22 @@ class Trainer:
         self.step_count = 0
 
     def loss(self, rows: Tensor) -> Tensor:
-        """The training loss of some rows of the data, one number; draws from ``self.generator``."""
+        """Return the training loss of some rows of the data.
+
+        Parameters
+        ----------
+        rows : Tensor
+            Int64 numbers of the rows, ``(batch,)``.
+
+        Returns
+        -------
+        Tensor
+            One number with a gradient. Random numbers come from ``self.generator``.
+        """
         raise NotImplementedError
 
     def step(self) -> float:
-        """One optimiser step; returns the loss."""
+        """Take one optimiser step and return the loss."""
         rows = torch.randint(self.rows, (self.config.batch,), generator=self.generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -95,7 +144,7 @@ class Trainer:
         return loss.item()
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to zero at the last step."""
+        """Return the learning rate of the next step: warm-up, then a cosine to zero."""
         config = self.config
         warm = min(1.0, (self.step_count + 1) / config.warmup)
         return (
@@ -112,7 +161,7 @@ class Trainer:
             mean.lerp_(value, 1 - decay)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything a resumed run needs: tensors and plain numbers only."""
+        """Return everything that a resumed run needs: tensors and plain numbers only."""
         return {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
@@ -122,8 +171,17 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; raises RuntimeError or KeyError where it is of another
-        network.
+        """Continue from a state of :meth:`state_dict`.
+
+        Parameters
+        ----------
+        state : Mapping[str, Any]
+            The state.
+
+        Raises
+        ------
+        RuntimeError, KeyError
+            If the state belongs to another network.
         """
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
@@ -133,10 +191,28 @@ class Trainer:
 
 
 class DenoiserTrainer(Trainer):
-    """Denoising score matching of one prior's network.
+    """Train the network of a prior by denoising score matching.
 
-    ``states``: float32 ``(M, C, H, W)`` in the space the network denoises; ``labels``: int64
-    ``(M,)`` or None. ``averaged`` is the prior to keep: the same process over the averaged weights.
+    Parameters
+    ----------
+    prior : Prior
+        The prior; its network is trained in place.
+    states : Tensor
+        Data ``(M, C, H, W)``, float32, in the space that the network denoises.
+    labels : Tensor or None
+        Int64 ``(M,)``; None for an unconditional prior.
+    config : TrainConfig
+        Settings of the training.
+
+    Attributes
+    ----------
+    averaged : Prior
+        The prior to keep: the same process with the averaged weights.
+
+    Raises
+    ------
+    ValueError
+        If the prior has no network.
     """
 
     config: TrainConfig
@@ -149,6 +225,7 @@ class DenoiserTrainer(Trainer):
         self.averaged = copy.copy(prior)
         self.averaged.net = self.average
 
+    @override
     def loss(self, rows: Tensor) -> Tensor:
         labels = None if self.labels is None else self.labels[rows]
         config = self.config
@@ -157,17 +234,26 @@ class DenoiserTrainer(Trainer):
         )
 
     def validation_loss(self, states: Tensor, labels: Tensor | None) -> float:
-        """:func:`validation_loss` of the averaged network."""
+        """Return :func:`validation_loss` of the averaged network."""
         return validation_loss(self.averaged, states, labels, self.config)
 
 
 class AutoencoderTrainer(Trainer):
-    """Reconstruction of images ``(M, C, H, W)`` in [-1, 1] by a KL autoencoder: ``|x - x'| + (x -
-    x')^2 + kl KL``.
+    """Train a KL autoencoder to reconstruct images.
 
-    Mean over pixels; the KL is a mean over latent elements. No adversarial or perceptual term,
-    which small grey images do not need to look right. ``average`` is the autoencoder to keep, still
-    without shift and scale.
+    The loss is ``|x - x'| + (x - x')^2 + kl KL``, a mean over pixels, and for the KL a mean over
+    latent elements. There is no adversarial or perceptual term, because small grey images do not
+    need one.
+
+    Parameters
+    ----------
+    latent : KL
+        The autoencoder; it is trained in place. ``average`` is the one to keep, without shift and
+        scale (see :func:`standardise`).
+    images : Tensor
+        Images ``(M, C, H, W)`` in [-1, 1].
+    config : AutoencoderConfig
+        Settings of the training.
     """
 
     config: AutoencoderConfig
@@ -178,6 +264,7 @@ class AutoencoderTrainer(Trainer):
         super().__init__(latent, len(images), config)
         self.images = images
 
+    @override
     def loss(self, rows: Tensor) -> Tensor:
         device = next(self.net.parameters()).device
         x = self.images[rows].to(device)
@@ -189,14 +276,27 @@ class AutoencoderTrainer(Trainer):
         return error.abs().mean() + error.square().mean() + self.config.kl * kl
 
     def validation_loss(self, images: Tensor) -> float:
-        """Mean squared error of the averaged autoencoder's reconstructions, clipped to [-1, 1]."""
+        """Return the mean squared error of the averaged autoencoder's clipped reconstructions."""
         return reconstruction_errors(self.average, images).mean().item()
 
 
 @torch.no_grad()
 def reconstruction_errors(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
-    """Mean squared error ``(N,)`` between every image and what comes back through the encoder's
-    mean.
+    """Return the error of every image after encoding to the mean and decoding.
+
+    Parameters
+    ----------
+    latent : KL
+        The autoencoder.
+    images : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1], on the CPU.
+    batch : int, default 64
+        Images per call.
+
+    Returns
+    -------
+    Tensor
+        Mean squared errors ``(N,)`` of the reconstructions, clipped to [-1, 1].
     """
     device = next(latent.parameters()).device
     parts = images.split(batch)
@@ -211,16 +311,41 @@ def _round_trip(latent: KL, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_all(latent: KL, images: Tensor, batch: int = 64) -> Tensor:
-    """Latents ``(M, c, h, w)`` of many images, on the CPU."""
+    """Encode many images in batches.
+
+    Parameters
+    ----------
+    latent : KL
+        The autoencoder.
+    images : Tensor
+        Images ``(M, C, H, W)`` in [-1, 1], on the CPU.
+    batch : int, default 64
+        Images per call.
+
+    Returns
+    -------
+    Tensor
+        Latents ``(M, c, h, w)``, the encoder's means, on the CPU.
+    """
     device = next(latent.parameters()).device
     return torch.cat([latent.encode(x.to(device)).cpu() for x in images.split(batch)])
 
 
 def standardise(latent: KL, images: Tensor) -> Tensor:
-    """Give a latent the shift and scale under which these images have mean 0 and variance 1 in
-    every channel.
+    """Set shift and scale so that the latents of these images have mean 0 and variance 1.
 
-    Returns their latents. The denoiser then sees unit-variance data, as ``sigma_data = 1`` says.
+    Parameters
+    ----------
+    latent : KL
+        The autoencoder; its ``settings`` change.
+    images : Tensor
+        Images ``(M, C, H, W)`` in [-1, 1].
+
+    Returns
+    -------
+    Tensor
+        Latents ``(M, c, h, w)``, standardised per channel. A denoiser of them has
+        ``sigma_data = 1``.
     """
     latent.settings |= {"shift": 0.0, "scale": 1.0}
     raw = encode_all(latent, images)
@@ -237,11 +362,33 @@ def denoising_loss(
     generator: torch.Generator,
     label_dropout: float = 0.0,
 ) -> Tensor:
-    """Mean squared error of the denoiser in EDM's weights (Karras et al. 2022, Eq. 2 and Table 1).
+    """Return the mean squared error of the denoiser, weighted as in EDM.
 
-    At ``r = sigma / alpha`` the weight is ``(r^2 + sd^2) / (r sd)^2``, so a denoiser that only
-    knows the scale ``sd`` of the data has a loss of 1 at every level; with ``sd = 1`` it is the
-    plain loss of a v-prediction. Levels, noise and dropped labels come from ``generator``.
+    Parameters
+    ----------
+    prior : Prior
+        The prior, whose network is called once.
+    x0 : Tensor
+        Clean states ``(N, C, H, W)``.
+    labels : Tensor or None
+        Int64 ``(N,)``.
+    config : TrainConfig
+        Distribution of the noise levels, and ``bf16``.
+    generator : torch.Generator
+        Source of levels, noise and dropped labels, on the CPU.
+    label_dropout : float, default 0.0
+        Share of rows whose label becomes the null label.
+
+    Returns
+    -------
+    Tensor
+        One number.
+
+    Notes
+    -----
+    At ``r = sigma / alpha`` the weight is ``(r^2 + sd^2) / (r sd)^2`` (Karras et al. 2022, Eq. 2
+    and Table 1). A denoiser that only knows the scale ``sd`` of the data then has a loss of 1 at
+    every level. With ``sd = 1`` it is the plain loss of a v-prediction.
     """
     ratio = (config.p_mean + config.p_std * torch.randn(len(x0), generator=generator)).exp()
     noise = torch.randn(x0.shape, generator=generator).to(prior.device)
@@ -262,8 +409,23 @@ def denoising_loss(
 def validation_loss(
     prior: Prior, states: Tensor, labels: Tensor | None, config: TrainConfig
 ) -> float:
-    """Mean :func:`denoising_loss` on held-out states, with the same levels and noise at every
-    call.
+    """Return the mean :func:`denoising_loss` on held-out states.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    states : Tensor
+        Clean states ``(M, C, H, W)``.
+    labels : Tensor or None
+        Int64 ``(M,)``.
+    config : TrainConfig
+        Settings of the training.
+
+    Returns
+    -------
+    float
+        The mean, with the same levels and noise at every call.
     """
     generator = torch.Generator().manual_seed(1)
     blocks = torch.arange(len(states)).split(config.batch)

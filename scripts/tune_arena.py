@@ -31,6 +31,8 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.config.compose import compose
+from posterior_bench.bench.config.presets import effective
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import read_yaml
@@ -142,7 +144,7 @@ def settings(solver: str) -> list[dict[str, Any]]:
 
 def shipped(solver: str) -> dict[str, Any]:
     """The value of the grid's keys in the preset that every solver has."""
-    preset = option("solver", solver).content["presets"][BASE]
+    preset = effective(option("solver", solver).content, BASE)
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 
@@ -203,7 +205,7 @@ class Tried:
         objective = pd.DataFrame(
             {" ".join(p): cell.groupby("image_id")[OBJECTIVE].mean() for p, cell in cells.items()}
         )
-        passes = float((rows["nfe"] + rows["nge"]).mean())
+        passes = float(total_passes(rows["nfe"], rows["nge"]).mean())
         return cls(setting, objective, passes, int((rows["status"] != "ok").sum()))
 
     @property

@@ -1,5 +1,6 @@
-"""What a solver is: it sees an observation, a prior and a source of noise, and gives back samples.
-Nothing else.
+"""The contract of a solver: it sees an observation, a prior and a source of noise.
+
+It returns samples of clean images, and has no other input.
 """
 
 from __future__ import annotations
@@ -10,38 +11,83 @@ from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 from posterior_bench.priors.base import Condition, Prior
 
 
 class Noise(Protocol):
-    """The only source of randomness a solver has: row ``i`` is drawn by generator ``i``, whatever
-    the batch.
+    """The only source of randomness of a solver.
+
+    Each row has a generator of its own, so a row's noise does not depend on the batch it is in.
     """
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normals, float32, of shape ``(rows, *shape)``."""
+        """Draw standard normals.
+
+        Parameters
+        ----------
+        shape : Sequence[int]
+            Shape of one row.
+
+        Returns
+        -------
+        Tensor
+            Float32 of shape ``(rows, *shape)``.
+        """
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Uniforms on [0, 1), float32, of shape ``(rows, *shape)``."""
+        """Draw uniform numbers on [0, 1).
+
+        Parameters
+        ----------
+        shape : Sequence[int]
+            Shape of one row; ``()`` for one number per row.
+
+        Returns
+        -------
+        Tensor
+            Float32 of shape ``(rows, *shape)``.
+        """
 
     def draws(self, draws: Sequence[int]) -> Noise:
-        """Fresh noise for ``(image, draw)`` rows: every row once per draw, neighbours together."""
+        """Return fresh noise with one row per pair of image and draw.
+
+        Parameters
+        ----------
+        draws : Sequence[int]
+            Indices of the draws, the same for every image.
+
+        Returns
+        -------
+        Noise
+            Noise whose rows are ordered by image, then by draw. A row depends on its image and its
+            draw index alone.
+        """
 
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+"""A differentiable distance of images ``(N, C, H, W)`` in [-1, 1], one number ``(N,)`` per pair."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All a solver may see. ``y``: measurements ``(N, ...)``, zero where nothing was observed;
-    never the truth.
+    """Everything that a solver may see of a problem; the true image is not part of it.
 
-    ``perceptual``: a differentiable distance ``(N, C, H, W), (N, C, H, W) -> (N,)`` between images
-    in [-1, 1], handed to solvers whose setting ``perceptual`` names one. ``modules``: networks
-    trained for this solver and prior, by name, handed to solvers whose setting ``modules`` names a
-    folder.
+    Parameters
+    ----------
+    y : Tensor
+        Measurements ``(N, ...)``, in [-1, 1] units, zero where nothing was observed.
+    operator : Operator
+        The operator ``A`` that made them, with the noise level ``sigma``.
+    cond : Condition | None, default None
+        Labels or prompts of the images, as the prior's network takes them.
+    perceptual : Distance | None, default None
+        A perceptual distance. It is handed to a solver whose setting ``perceptual`` names one.
+    modules : Mapping[str, nn.Module] | None, default None
+        Networks that were trained for this solver and prior, by name. They are handed to a solver
+        whose setting ``modules`` names a folder.
     """
 
     y: Tensor
@@ -56,7 +102,7 @@ class Observation:
         return len(self.y)
 
     def repeat(self, times: int) -> Observation:
-        """Every row ``times`` times, neighbours together."""
+        """Return an observation with every row ``times`` times; copies of a row lie together."""
         cond = None if self.cond is None else self.cond.repeat(times)
         return replace(
             self,
@@ -68,11 +114,17 @@ class Observation:
 
 @dataclass(frozen=True)
 class Samples:
-    """``x``: raw samples ``(N, D, C, H, W)`` in [-1, 1] units, not pasted, not clipped.
+    """The samples of a solver.
 
-    ``trace``: how the fit of every image went, for plots, as far as it costs nothing: ``loss``
-    ``(N, iterations)``, and pictures ``progress`` ``(N, P, C, H, W)`` of it ``after`` ``(N, P)``
-    iterations.
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, D, C, H, W)`` for ``N`` observations and ``D`` draws, in [-1, 1] units. They
+        are neither pasted nor clipped.
+    trace : Mapping[str, Tensor], default {}
+        How the fit of every image went, for plots, if the solver knows it at no extra cost:
+        ``loss`` ``(N, iterations)``, and pictures ``progress`` ``(N, P, C, H, W)`` that show the
+        image ``after`` ``(N, P)`` iterations.
     """
 
     x: Tensor
@@ -80,15 +132,42 @@ class Samples:
 
 
 class Posterior(Protocol):
-    """What :meth:`Solver.fit` returns: it can be sampled as often as one likes."""
+    """The fitted posterior of a batch of images, which :meth:`Solver.fit` returns."""
 
     def sample(self, draws: Sequence[int]) -> Samples:
-        """Samples with the given draw indices; a draw's noise depends on its index alone."""
+        """Draw samples.
+
+        Parameters
+        ----------
+        draws : Sequence[int]
+            Indices of the draws. The noise of a draw depends on its index alone.
+
+        Returns
+        -------
+        Samples
+            One sample per image and draw.
+        """
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader must know before quoting a number; shown by ``bench show`` and in the docs."""
+    """What a reader must know before quoting a number of a solver.
+
+    ``bench show`` and the documentation print it.
+
+    Parameters
+    ----------
+    title : str
+        Name of the method.
+    paper : str
+        Authors, title, venue and year.
+    equations : str
+        The equations, algorithms or sections that the code implements.
+    deviations : Sequence[str], default ()
+        Where the code differs from the paper or from the released code, one sentence or two each.
+    compat : Mapping[str, str], default {}
+        The values of the setting ``compat``, and what each brings back of the released code.
+    """
 
     title: str
     paper: str
@@ -98,16 +177,27 @@ class Card:
 
 
 class Solver:
-    """Base of all methods. Hyper-parameters are dataclass fields of the subclass.
+    """Base class of all methods; hyper-parameters are the dataclass fields of the subclass.
 
-    ``needs``: capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior
-    (``grad``, ``pixel``, ``latent``, ...); a cell without them is refused before any work.
-    ``version`` goes up with every change of the numbers and is part of the cell's hash. ``work``:
-    the settings, whole numbers, that say how much is done, and lengths counted in them; ``budget=``
-    multiplies them all by one factor. Names that a class does not have mean nothing. ``growth``:
-    factors per step, whose growth over a whole run then stays what it was. ``margin``: the share by
-    which the calls of a run may go beyond those of another with the same settings; a budget leaves
-    it.
+    Attributes
+    ----------
+    card : Card
+        Title, source and deviations of the method.
+    needs : frozenset[str]
+        Capabilities of the operator (``mask``, ``linear``, ``pinv``, ...) and of the prior
+        (``grad``, ``pixel``, ``latent``, ...). A cell that lacks one is refused before any work.
+    version : int
+        Part of a cell's hash. It goes up with every change of the numbers.
+    work : tuple[str, ...]
+        Integer settings that say how much work is done, and settings counted in the same unit.
+        ``budget=`` multiplies all of them by one factor. Names that a class does not have are
+        ignored.
+    growth : tuple[str, ...]
+        Factors per step. :meth:`scaled` changes them so that the growth over a whole run stays the
+        same.
+    margin : float
+        Fraction of a budget that is held back, because the number of calls varies between runs
+        with the same settings (line search).
     """
 
     card: ClassVar[Card]
@@ -119,7 +209,7 @@ class Solver:
 
     @property
     def workload(self) -> dict[str, int]:
-        """The settings named in :attr:`work` that this class has, and what they are."""
+        """Values of the settings that :attr:`work` names, by name, where the class has them."""
         return {
             name: getattr(self, name)
             for name in self.work
@@ -127,35 +217,89 @@ class Solver:
         }
 
     def scaled(self, factor: float) -> Self:
-        """These settings with ``factor`` times the work, in whole numbers of at least 1.
+        """Return a copy of this solver with ``factor`` times the work.
 
-        Raises ValueError where the constructor refuses so little, or so much.
+        Parameters
+        ----------
+        factor : float
+            Positive; each setting of :attr:`workload` is multiplied by it and rounded to an integer
+            of at least 1.
+
+        Returns
+        -------
+        Self
+            The copy.
+
+        Raises
+        ------
+        ValueError
+            If the constructor refuses so little or so much work.
         """
         work = {name: max(1, round(factor * value)) for name, value in self.workload.items()}
-        kept = {name: float(f"{getattr(self, name) ** (1 / factor):.6g}") for name in self.growth}
-        return replace(self, **work, **kept)  # type: ignore[type-var]
+        growth = {name: float(f"{getattr(self, name) ** (1 / factor):.6g}") for name in self.growth}
+        return replace(self, **work, **growth)  # type: ignore[type-var]
 
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
-        """What these settings need and an operator of noise level ``sigma`` and a prior do not
-        have.
+        """Return the capabilities that these settings need and that are not there.
+
+        Parameters
+        ----------
+        has : frozenset[str]
+            Capabilities of the operator and of the prior.
+        sigma : float
+            Noise level of the operator, in [-1, 1] units.
+
+        Returns
+        -------
+        frozenset[str]
+            Empty if the solver can run.
         """
         return lacking(self.needs, has)
 
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
-        """Adapt to the observation, once for all draws of an image; ``noise`` has one row per
-        image.
+        """Adapt to the observation, once for all draws of an image.
+
+        Parameters
+        ----------
+        obs : Observation
+            ``N`` images, one row each.
+        prior : Prior
+            The prior; it must come back unchanged.
+        noise : Noise
+            The source of randomness, with one row per image.
+
+        Returns
+        -------
+        Posterior
+            The fitted posterior of these images.
         """
         raise NotImplementedError
 
 
 class Sampler(Solver):
-    """A solver with nothing to fit: it only draws."""
+    """Base class of methods that have nothing to fit; they only draw."""
 
+    @override
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> Posterior:
         return _Draws(self, obs, prior, noise)
 
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        """One sample ``(N, C, H, W)`` per row of ``obs``; rows are already repeated per draw."""
+        """Draw one sample per row.
+
+        Parameters
+        ----------
+        obs : Observation
+            ``N`` rows, already repeated once per draw.
+        prior : Prior
+            The prior; it must come back unchanged.
+        noise : Noise
+            The source of randomness, with ``N`` rows.
+
+        Returns
+        -------
+        Tensor
+            Samples ``(N, C, H, W)`` in [-1, 1] units, not pasted.
+        """
         raise NotImplementedError
 
 
@@ -172,15 +316,20 @@ class _Draws:
 
 
 def lacking(needs: frozenset[str], has: frozenset[str]) -> frozenset[str]:
-    """What is needed and not there.
+    """Return the capabilities in ``needs`` that are not in ``has``.
 
-    A model trained for inpainting (``inpaint``) cannot be asked without a mask and a measurement,
-    so it is no prior for a method that does not ask for one: such a method also lacks
-    ``unconditional``.
+    Notes
+    -----
+    A model that was trained for inpainting (capability ``inpaint``) cannot be called without a mask
+    and a measurement. So it is no prior for a method that does not need ``inpaint``: such a method
+    also lacks ``unconditional``.
     """
     return (needs - has) | ({"unconditional"} if "inpaint" in has - needs else frozenset())
 
 
 def norm(r: Tensor) -> Tensor:
-    """Euclidean norm of every sample, shape ``(N,)``: losses, norms and clips never mix rows."""
+    """Return the Euclidean norm of every sample, shape ``(N,)``.
+
+    Losses, norms and clips never mix rows.
+    """
     return torch.linalg.vector_norm(r.flatten(1), dim=1)

@@ -1,4 +1,4 @@
-"""Blended sampling: unconditional sampling whose observed pixels are replaced at every level."""
+"""Blended sampling: unconditional sampling with the observed pixels replaced at every level."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
@@ -19,20 +20,22 @@ class Blended(Sampler):
     Parameters
     ----------
     steps : int, default 1000
-        Network calls.
+        Number of steps, one network call each.
     eta : float, default 1.0
-        1 is the ancestral step, 0 is DDIM; the two are different baselines (DDIM couples the
-        hole less to its surroundings).
-    grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM. They are
+        different baselines: DDIM couples the hole less to its surroundings.
     clip : bool, default False
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
+    grid : str, default 'native'
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1].
+    Raises
+    ------
+    ValueError
+        If ``eta`` is outside [0, 1].
     """
 
     card: ClassVar[Card] = Card(
@@ -42,9 +45,9 @@ class Blended(Sampler):
         deviations=(
             "One ancestral or DDIM step per level instead of a predictor and a corrector: half the "
             "network calls.",
-            "The replacement comes before the network call, at the level of the state, and from "
-            "the first level on; "
-            "the released code replaces after each update, with noise of the level before it.",
+            "Observed pixels are replaced before the network call, with noise of the state's own "
+            "level, and from the first level on. The released code replaces them after each "
+            "update, with noise of the level before it.",
             "The state starts as pure noise everywhere; the released code starts from clean "
             "observed pixels.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
@@ -65,6 +68,7 @@ class Blended(Sampler):
                 f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
         levels = prior.grid(self.steps, self.grid)

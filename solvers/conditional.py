@@ -1,6 +1,4 @@
-"""Conditional sampling: draws of a model that was trained to fill holes. Nothing is guided towards
-the measurement.
-"""
+"""Conditional sampling: draws of a model that was trained to fill holes, without guidance by y."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
@@ -16,46 +15,47 @@ from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 @dataclass(frozen=True)
 class Conditional(Sampler):
-    """Generalised DDIM sampling from a network that reads mask and measurement; on a flow, eta = 0
-    is Euler's method.
+    """Generalised DDIM sampling from a network that reads the mask and the measurement.
 
-    What solvers with an ordinary prior are measured against: a network trained for this one task,
-    with more data.
+    Solvers with an ordinary prior are compared with it: this network was trained for the one task,
+    on more data. On a flow, ``eta = 0`` is Euler's method.
 
     Parameters
     ----------
     steps : int, default 50
-        Network calls.
+        Number of steps, one network call each.
     eta : float, default 0.0
-        0 is DDIM, or Euler's method on a flow; 1 is the ancestral step.
+        Share of fresh noise in each step, in [0, 1]: 0 is DDIM, or Euler's method on a flow; 1 is
+        the ancestral step.
     guidance : float, default 1.0
-        Classifier-free guidance weight towards the prompt, 1 = none; mask and measurement stand
-        in both branches.
+        Classifier-free guidance weight of the prompt; 1 means no guidance. Both branches read mask
+        and measurement.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable
-        Diffusion 3.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable Diffusion 3.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1].
+    Raises
+    ------
+    ValueError
+        If ``eta`` is outside [0, 1].
     """
 
     card: ClassVar[Card] = Card(
         title="Conditional sampling of an inpainting model",
         paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR "
-        "2022; "
-        "Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, ICCV 2023",
+        "2022; Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, ICCV "
+        "2023",
         equations="Rombach et al., Section 4.5: the mask and the encoded masked image are further "
         "input channels",
         deviations=(
-            "DDIM steps where the released pipeline of Stable Diffusion 1.5 has the multistep "
+            "Steps are DDIM; the released pipeline of Stable Diffusion 1.5 uses the multistep "
             "method PNDM.",
-            "A label of the data chooses one of the prior's prompts; without one, the prompt is "
-            "empty.",
-            "The observed pixels are those of the measurement, noise included: the network knows "
-            "no noise level.",
-            "All pixels are decoded, observed ones too; the observed ones are put back in pasted "
-            "scores alone.",
+            "The label of an image chooses one of the prior's prompts. Without a label the prompt "
+            "is empty.",
+            "Observed pixels are those of the measurement, noise included: the network knows no "
+            "noise level.",
+            "All pixels are decoded, observed ones too. Observed pixels are put back for pasted "
+            "scores only.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"inpaint", "mask"})
@@ -72,6 +72,7 @@ class Conditional(Sampler):
                 f"eta {self.eta} is outside [0, 1]; 1 is ancestral sampling, 0 is DDIM"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, mask = prior.process, prior.latent_shape, obs.operator.mask
         assert mask is not None

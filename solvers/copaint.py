@@ -1,6 +1,4 @@
-"""CoPaint: before every deterministic step down, the state is optimised until its prediction fits
-the observation.
-"""
+"""CoPaint: before every deterministic step, optimise the state until its prediction fits y."""
 
 from __future__ import annotations
 
@@ -9,55 +7,65 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gradient
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.likelihood import gradient
+from posterior_bench.solvers.shared.walk import walk
 
 VIEWS = ("native", "vp", "ve")
 
 
 @dataclass(frozen=True)
 class CoPaint(Sampler):
-    """CoPaint of Zhang et al. (2023), Algorithm 1, one-step predictions; CoPaint-TT with
-    ``resamples`` above 1.
+    """CoPaint of Zhang et al. (2023), Algorithm 1; CoPaint-TT with ``resamples`` above 1.
 
-    Each level minimises ``|y - A x0(z)|^2 + weight |z - z_t|^2``, sums over an image, by gradient
-    descent with step ``lr lr_decay^k alpha_t / alpha_0`` at level ``k`` counted from the noisiest;
-    the last level is not denoised.
+    At each level it minimises ``|y - A x0(z)|^2 + weight |z - z_t|^2``, sums over an image, by
+    gradient descent. Predictions take one step. The step size at level ``k``, counted from the
+    noisiest, is ``lr lr_decay^k alpha_t / alpha_0``. The cleanest level is not denoised.
 
     Parameters
     ----------
     steps : int, default 250
-        Levels of the grid.
+        Number of noise levels, 2 or more.
     iterations : int, default 2
-        Gradient steps per level.
-    lr, lr_decay : float, default 0.02, 1.012
-        Their size and its growth per level.
+        Gradient steps per level, 0 or more.
+    lr : float, default 0.02
+        Size of a gradient step at the noisiest level, 0 or more.
+    lr_decay : float, default 1.012
+        Factor of the step size from one level to the next, 0 or more.
     scale_lr : bool, default True
-        Multiply it by ``alpha_t / alpha_0``.
-    weight, weight_decay : float, default 0.01, 1.0
-        Pull to the state before, and its growth.
+        Multiply the step size by ``alpha_t / alpha_0``.
+    weight : float, default 0.01
+        Weight of the distance to the state before the optimisation, at the noisiest level, 0 or
+        more.
+    weight_decay : float, default 1.0
+        Factor of this weight from one level to the next, 0 or more.
     line_search : int, default 10
-        How often a step that raises a row's loss is shrunk by 0.8 before the row stays; 0
-        accepts every step.
-    jump_length, resamples : int, default 10, 1
-        Time travel as in RePaint, 1 resample is none.
+        How often a step that raises a row's loss is shrunk by 0.8 before the row stays where it is;
+        0 accepts every step.
+    jump_length : int, default 10
+        Number of levels that a jump of the time travel climbs.
+    resamples : int, default 1
+        How often each stretch of levels is walked in all; 1 means no time travel.
     view : str, default 'vp'
-        Coordinates of the state, ``native``, ``vp`` or ``ve``; lr means something else in each.
+        Coordinates of the state: ``native``, ``vp`` or ``ve``. The same ``lr`` means different
+        steps in each.
     clip : bool, default True
-        Clip x0 to [-1, 1], inside the gradient; latents never are.
+        Clip x0 to [-1, 1], inside the gradient; latents are never clipped.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none, also inside.
+        Classifier-free guidance weight, inside the gradient too; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
-    Notes
-    -----
-    Raises ValueError for fewer than 2 steps, an impossible schedule, an unknown view and negative
-    settings.
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 steps, a setting is negative, the jump schedule is impossible, or
+        ``view`` is unknown.
     """
 
     card: ClassVar[Card] = Card(
@@ -67,13 +75,13 @@ class CoPaint(Sampler):
         equations="Algorithm 1 with the one-step prediction of the clean image; time travel for "
         "CoPaint-TT",
         deviations=(
-            "Loss, step size and acceptance belong to a row; the released code shares them over "
-            "the batch.",
-            "The line search is bounded (the released one loops for ever on a NaN); a try is one "
-            "call for all rows.",
-            "The graph of the accepted step is kept: 1 + iterations network calls per level, not 1 "
-            "+ 2 iterations.",
-            "VP coordinates by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + "
+            "Every row has its own loss, step size and acceptance; the released code shares them "
+            "over the batch.",
+            "The line search is bounded; the released one never ends if the loss is NaN. A try is "
+            "one network call for all rows.",
+            "The graph of the accepted step is kept, which makes 1 + iterations network calls per "
+            "level instead of 1 + 2 iterations.",
+            "Coordinates are VP by default, also for EDM priors, where alpha_t = 1 / sqrt(1 + "
             "sigma^2).",
         ),
     )
@@ -101,45 +109,30 @@ class CoPaint(Sampler):
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise ValueError(f"unknown view '{self.view}'; valid: {', '.join(VIEWS)}")
-        least = {
-            "steps": 2,
-            "iterations": 0,
-            "lr": 0,
-            "lr_decay": 0,
-            "weight": 0,
-            "weight_decay": 0,
-            "line_search": 0,
-        }
-        for name, bound in least.items():
+        never_negative = ("iterations", "lr", "lr_decay", "weight", "weight_decay", "line_search")
+        for name, bound in {"steps": 2, **dict.fromkeys(never_negative, 0)}.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be {bound} or more, got {getattr(self, name)}")
-        walk(
-            self.steps, self.jump_length, self.resamples
-        )  # refuses an impossible schedule before any work
+        # Refuse an impossible schedule before any work.
+        walk(self.steps, self.jump_length, self.resamples)
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view(self.view)
-        process, shape, levels = (
-            prior.process,
-            prior.latent_shape,
-            prior.grid(self.steps, self.grid),
-        )
+        process, shape = prior.process, prior.latent_shape
+        levels = prior.grid(self.steps, self.grid)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.jump_length, self.resamples)[:-1]:
             t, s = levels[i], levels[j]
             # Optimise the state, so that its prediction fits the observation.
-            lr = (
-                self.lr
-                * self.lr_decay**i
-                * (float(t.alpha / levels[-2].alpha) if self.scale_lr else 1.0)
-            )
+            scale = float(t.alpha / levels[-2].alpha) if self.scale_lr else 1.0
+            lr = self.lr * self.lr_decay**i * scale
             z, x0 = self._optimise(z, t, lr, self.weight * self.weight_decay**i, obs, prior)
             # Step down with the noise of the network, or travel back up.
             if j > i:
-                z = process.bridge(
-                    z, self._clipped(x0, prior), t, s, 0.0, None, eps=process.eps(z, x0, t)
-                )
+                eps = process.eps(z, x0, t)
+                z = process.bridge(z, self._clipped(x0, prior), t, s, 0.0, None, eps=eps)
             else:
                 z = process.renoise(z, t, s, noise.normal(shape))
         return prior.decode(z)
@@ -151,7 +144,7 @@ class CoPaint(Sampler):
     def _optimise(
         self, z_t: Tensor, t: Level, lr: float, w: float, obs: Observation, prior: Prior
     ) -> list[Tensor]:
-        """The optimised state and its prediction."""
+        """Return the optimised state and its prediction."""
 
         def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             z = z.detach().requires_grad_()
@@ -159,22 +152,17 @@ class CoPaint(Sampler):
             r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
             return z, x0, r.square().flatten(1).sum(1) + w * (z - z_t).square().flatten(1).sum(1)
 
+        # Factors of the step of a row whose try has failed; at the end the row stays.
+        factors = [*[0.8] * self.line_search, 0.0, 0.0]
         z, x0, value = loss(z_t)
         for _ in range(self.iterations):
-            here, before, slope, length = (
-                z.detach(),
-                value.detach(),
-                gradient(value, z),
-                torch.full_like(z, lr),
-            )
-            for factor in [
-                *[0.8] * self.line_search,
-                0.0,
-                0.0,
-            ]:  # of the step, where a try has failed
+            # A gradient step, shrunk for the rows whose loss it raises.
+            here, before = z.detach(), value.detach()
+            slope, length = gradient(value, z), torch.full_like(z, lr)
+            for factor in factors:
                 z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
-                # Written so that a new NaN is worse; a row that was NaN before is lost, and nobody
-                # waits for it.
+                # Written so that a new NaN counts as worse. A row that was NaN before is lost, and
+                # the others do not wait for it.
                 worse = ~(value <= before) & before.isfinite()
                 if self.line_search == 0 or not worse.any():
                     break

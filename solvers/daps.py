@@ -1,6 +1,4 @@
-"""DAPS: at every level, solve the flow to the data, sample around its end given y, and add fresh
-noise.
-"""
+"""DAPS: at every level follow the flow to the data, sample around its end given y, noise again."""
 
 from __future__ import annotations
 
@@ -11,53 +9,62 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import CLEAN, Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gaussian_nll, gradient
+from posterior_bench.solvers.shared.likelihood import gaussian_nll, gradient
 
 COMPAT = ("none", "released")
 
 
 @dataclass(frozen=True)
 class DAPS(Sampler):
-    """Decoupled annealing posterior sampling of Zhang et al. (2025), Algorithm 1, in pixels or in a
-    latent space.
+    """Decoupled annealing posterior sampling of Zhang et al. (2025), Algorithm 1.
+
+    On a latent prior it takes place in the latent space.
 
     Parameters
     ----------
     steps : int, default 200
-        Annealing levels.
+        Number of annealing levels, 1 or more.
     ode_steps : int, default 5
-        Euler steps of the probability flow at each of them, so that there are ``steps *
-        ode_steps`` network calls.
+        Euler steps of the probability flow at each annealing level, 1 or more; there are
+        ``steps * ode_steps`` network calls.
     inner_steps : int, default 100
-        Of the dynamics at each level, no network call; on a latent prior each has a backward
-        pass through the decoder.
+        Steps of the inner dynamics at each annealing level, 1 or more. They make no network call;
+        on a latent prior each has a backward pass through the decoder.
     lr : float, default 5e-05
-        Their step size at the first level.
+        Step size of the inner dynamics at the first level, positive.
     lr_end : float, default 0.01
-        The last level's, as a share of that.
+        Step size at the last level, as a share of ``lr``, positive.
     momentum : float, default 0.0
-        Of the inner dynamics, in [0, 1); 0 = Langevin, above it the released HMC for latents.
+        Momentum of the inner dynamics, in [0, 1). 0 is Langevin dynamics; above 0 it is the HMC
+        that was released for latents.
     tau : float, default 0.01
-        Standard deviation of the likelihood, in [-1, 1] units, whatever the noise of the
-        measurement.
-    ratio_max, ratio_min : float, default 100.0, 0.1
-        First and last annealing level.
+        Standard deviation of the likelihood, positive, in [-1, 1] units. The noise level of the
+        measurement is not used.
+    ratio_max : float, default 100.0
+        First annealing level, as sigma/alpha.
+    ratio_min : float, default 0.1
+        Last annealing level, as sigma/alpha, below ``ratio_max``.
     ode_ratio : float, default 0.01
-        Where the flow stops.
+        Level at which the probability flow stops, as sigma/alpha, at most ``ratio_min``.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     compat : str, default 'none'
         ``none`` or ``released``.
 
+    Raises
+    ------
+    ValueError
+        If a setting is out of range or ``compat`` is unknown.
+
     Notes
     -----
-    Without momentum the inner steps are stable for ``lr |A|^2 / tau^2`` below 2 (1 in the released
-    code), with the decoder in ``A``. Raises ValueError for counts below 1, settings out of range
-    and an unknown compat.
+    Without momentum the inner steps are stable if ``lr |A|^2 / tau^2`` is below 2 (1 with
+    ``compat=released``), where ``A`` includes the decoder.
     """
 
     card: ClassVar[Card] = Card(
@@ -65,18 +72,18 @@ class DAPS(Sampler):
         paper="Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled Noise "
         "Annealing, CVPR 2025",
         equations="Algorithm 1: probability flow, Langevin dynamics or HMC on p(x0 | z_t, y) with "
-        "p(x0 | z_t) taken as "
-        "N(x0(z_t), sigma_t^2 I), then z_s ~ N(x0, sigma_s^2 I)",
+        "p(x0 | z_t) taken as N(x0(z_t), sigma_t^2 I), then z_s ~ N(x0, sigma_s^2 I)",
         deviations=(
             "The data term is the Gaussian log likelihood with standard deviation tau.",
-            "Levels above the prior's noisiest are left out: an EDM prior starts at 80, not at 100.",
+            "Levels above the prior's noisiest are left out: an EDM prior starts at 80, not 100.",
             "A row that turns NaN fails alone; the released code sets the whole batch to zero.",
-            "Over-dispersed even with an exact inner sampler, because of the isotropic p(x0 | z_t).",
+            "Samples are over-dispersed even with an exact inner sampler, because p(x0 | z_t) is "
+            "taken as isotropic.",
         ),
         compat={
-            "released": "The data term without its factor 1/2: the standard deviation is tau / "
-            "sqrt(2). On a latent "
-            "prior the gradient of the squared residual is clamped to [-1, 1], entry by entry."
+            "released": "The data term lacks its factor 1/2, so the standard deviation is tau / "
+            "sqrt(2). On a latent prior the gradient of the squared residual is clamped to "
+            "[-1, 1], entry by entry."
         },
     )
     version: ClassVar[int] = 2
@@ -108,6 +115,7 @@ class DAPS(Sampler):
         if self.compat not in COMPAT:
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior, shape = prior.view("ve"), prior.latent_shape
         start, end = prior.level(self.ratio_max), prior.level(self.ratio_min)
@@ -115,51 +123,44 @@ class DAPS(Sampler):
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for k, (t, s) in enumerate(pairwise(levels)):
-            # Where the probability flow leads.
+            # Follow the probability flow to its end.
             x0 = self._flow(z, t, obs, prior)
-            # A sample around it, given the measurement.
-            x0 = self._inner(
-                x0, t, self.lr * (1 + k / self.steps * (self.lr_end - 1)), obs, prior, noise
-            )
-            # Fresh noise of the next level: the next state depends on this one through the sample
-            # alone.
+            # Sample around it, given the measurement.
+            lr = self.lr * (1 + k / self.steps * (self.lr_end - 1))
+            x0 = self._inner(x0, t, lr, obs, prior, noise)
+            # Add fresh noise of the next level; the next state depends on the sample alone.
             z = prior.process.add_noise(x0, s, noise.normal(shape))
         return prior.decode(z)
 
     def _flow(self, z: Tensor, start: Level, obs: Observation, prior: Prior) -> Tensor:
-        """The end of the probability-flow ODE from ``z``, by Euler steps in sigma, which are DDIM
-        steps.
+        """Return the end of the probability-flow ODE that starts at ``z``.
+
+        Euler steps in sigma are DDIM steps.
         """
-        for t, s in pairwise(
-            prior.grid(self.ode_steps, "karras", start, prior.level(self.ode_ratio))
-        ):
-            z = prior.process.bridge(
-                z, prior.denoise(z, t, obs.cond, self.guidance), t, s, eta=0.0, noise=None
-            )
+        levels = prior.grid(self.ode_steps, "karras", start, prior.level(self.ode_ratio))
+        for t, s in pairwise(levels):
+            x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            z = prior.process.bridge(z, x0, t, s, eta=0.0, noise=None)
         return z
 
     def _inner(
         self, centre: Tensor, t: Level, lr: float, obs: Observation, prior: Prior, noise: Noise
     ) -> Tensor:
-        """Langevin dynamics with momentum on ``N(z; centre, sigma_t^2 I) p(y | z)``, started at
-        ``centre``.
+        """Run Langevin dynamics with momentum on ``N(z; centre, sigma_t^2 I) p(y | z)``.
+
+        It starts at ``centre``.
         """
         z, shape, mu = centre, centre.shape[1:], self.momentum
         velocity = noise.normal(shape) if mu else torch.zeros_like(z)
         for _ in range(self.inner_steps):
             slope = self._data_slope(z, obs, prior) + (z - centre) / t.sigma**2
-            velocity = (
-                mu * velocity
-                - math.sqrt(lr) * slope
-                + math.sqrt(2 * (1 - mu)) * noise.normal(shape)
-            )
+            fresh = math.sqrt(2 * (1 - mu)) * noise.normal(shape)
+            velocity = mu * velocity - math.sqrt(lr) * slope + fresh
             z = z + math.sqrt(lr) * velocity
         return z
 
     def _data_slope(self, z: Tensor, obs: Observation, prior: Prior) -> Tensor:
-        """The gradient of ``-log p(y | z)``, through operator and decoder and not through the
-        network.
-        """
+        """Return the gradient of ``-log p(y | z)``, through operator and decoder only."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             slope = gradient(gaussian_nll(prior.decode(z), obs, self.tau), z)

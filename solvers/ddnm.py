@@ -1,5 +1,6 @@
-"""DDNM: the prediction's range-space part is replaced by the measurement; its null-space part is
-the prior's.
+"""DDNM: the measurement replaces what the operator sees of the prediction; the rest is the prior's.
+
+What the operator sees is the range space of ``A``; the rest is its null space.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.walk import walk
 
 COMPAT = ("none", "released")
 
@@ -25,27 +27,31 @@ class DDNM(Sampler):
     Parameters
     ----------
     steps : int, default 100
-        Levels of the grid; without time travel as many network calls.
+        Number of steps; without time travel one network call each.
     eta : float, default 0.85
-        Share of fresh noise, 0 is DDIM.
-    travel_length, travel_repeat : int, default 1
-        Time travel, levels climbed and how often each stretch is walked (1, 1: none).
+        Share of fresh noise in each step, in [0, 1]: 1 is fresh noise alone, 0 is DDIM.
+    travel_length : int, default 1
+        Number of levels that the time travel climbs.
+    travel_repeat : int, default 1
+        How often each stretch of levels is walked in all; 1 means no time travel.
     plus : bool, default True
-        DDNM+ where the measurement has noise, for masks; false takes a noisy measurement at its
-        word.
+        Use DDNM+ for noisy measurements; only masks have it. False treats a noisy measurement as
+        exact.
     clip : bool, default False
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1], an impossible schedule, an unknown compat, and for
-    DDNM+ with an operator that is not a mask.
+    Raises
+    ------
+    ValueError
+        If ``eta`` is outside [0, 1], the schedule of the time travel is impossible, or ``compat``
+        is unknown; in a run, if DDNM+ meets an operator that is no mask.
     """
 
     card: ClassVar[Card] = Card(
@@ -54,14 +60,12 @@ class DDNM(Sampler):
         "Model, ICLR 2023",
         equations="Eq. 13 and Algorithm 1; Section 3.3 and Algorithm 2 for DDNM+ and time travel",
         deviations=(
-            "DDNM+ for masks only: other operators need their singular values and are refused "
-            "where sigma > 0.",
-            "A measurement without noise always takes the plain DDNM step, as released; the limit "
-            "of DDNM+ would use "
-            "fresh noise alone on observed pixels, which differs for eta < 1.",
+            "DDNM+ is for masks only. Other operators would need their singular values, and are "
+            "refused if sigma > 0.",
+            "A measurement without noise always takes the plain DDNM step, as released. The limit "
+            "of DDNM+ would use fresh noise alone on observed pixels, which differs for eta < 1.",
             "Levels run evenly from the noisiest to the cleanest of the prior; the released code "
-            "takes every "
-            "(1000 / steps)-th training step.",
+            "takes every (1000 / steps)-th training step.",
             "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not "
             "ancestral sampling.",
         ),
@@ -88,25 +92,24 @@ class DDNM(Sampler):
             raise ValueError(f"eta {self.eta} is outside [0, 1]; 1 is fresh noise alone, 0 is DDIM")
         if self.compat not in COMPAT:
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
-        walk(
-            self.steps, self.travel_length, self.travel_repeat
-        )  # refuses an impossible schedule before any work
+        # Refuse an impossible schedule before any work.
+        walk(self.steps, self.travel_length, self.travel_repeat)
 
     @property
+    @override
     def workload(self) -> dict[str, int]:
         travel = {"travel_length": self.travel_length} if self.travel_repeat > 1 else {}
         return {"steps": self.steps, **travel}
 
+    @override
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
         needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
         return lacking(needs, has)
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        process, shape, levels = (
-            prior.process,
-            prior.latent_shape,
-            prior.grid(self.steps, self.grid),
-        )
+        process, shape = prior.process, prior.latent_shape
+        levels = prior.grid(self.steps, self.grid)
         noisy = self.plus and obs.operator.sigma > 0
         if noisy and obs.operator.mask is None:
             raise ValueError(
@@ -125,30 +128,29 @@ class DDNM(Sampler):
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
             x0 = x0.clamp(-1, 1) if self.clip else x0
             eps = process.eps(z, x0, t)
-            # Replace what the operator sees by the measurement, then step down with the noise of
-            # the prediction.
+            # Replace the part that the operator sees by the measurement, and step down.
             missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
             z = self._step(x0 + missing, eps, s, fresh)
             if noisy:
-                z = obs.operator.paste(
-                    z, self._noisy_step(x0, missing, s, obs.operator.sigma, fresh)
-                )
+                observed = self._noisy_step(x0, missing, s, obs.operator.sigma, fresh)
+                z = obs.operator.paste(z, observed)
         return z
 
     def _step(self, x: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
-        """``x`` at level ``s``, its noise a mixture of the prediction's and of fresh noise."""
+        """Return ``x`` at level ``s``; its noise mixes the prediction's noise with fresh noise."""
         return s.alpha * x + s.sigma * (self.eta * fresh + math.sqrt(1 - self.eta**2) * eps)
 
     def _noisy_step(
         self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor
     ) -> Tensor:
-        """The DDNM+ step of observed pixels: the noise that the measurement brings along is not
-        added again.
+        """Return the DDNM+ step of observed pixels.
+
+        The noise that the measurement already carries is not added again.
         """
         carried = s.alpha * sigma_y
         if s.sigma >= carried:
             return s.alpha * (x0 + missing) + math.sqrt(s.sigma**2 - carried**2) * fresh
-        # Below the noise of the measurement only part of the correction fits, and the rest is fresh
-        # noise.
+        # Below the noise of the measurement only part of the correction fits; fresh noise fills
+        # the rest.
         share = math.sqrt(1 - self.eta**2) * s.sigma / carried
         return s.alpha * (x0 + share * missing) + self.eta * s.sigma * fresh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, ClassVar
@@ -10,56 +10,58 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.seeding import Seeded, seeds
 
 SAMPLERS = ("DDRM", "DiffPIR", "DPS")
+_BITS = 24  # of a float32 uniform
 
 
 @dataclass(frozen=True)
 class Deepinv(Sampler):
-    """A sampler of ``deepinv.sampling`` (Tachella et al. 2025), as that library implements it, on
-    one image at a time.
+    """A sampler of ``deepinv.sampling`` (Tachella et al. 2025), as that library implements it.
+
+    It runs on one image at a time.
 
     Parameters
     ----------
     sampler : str, default 'DDRM'
-        Its name in deepinv, ``DDRM``, ``DiffPIR`` or ``DPS``.
+        Name of the sampler in deepinv: ``DDRM``, ``DiffPIR`` or ``DPS``.
     steps : int, default 100
-        Network calls.
+        Number of steps, one network call each.
     sigma_floor : float, default 0.01
-        Noise the sampler is told the measurement has at least, in [-1, 1] units; DiffPIR
-        divides by it.
+        Lower bound on the noise level that the sampler is told, 0 or more, in [-1, 1] units.
+        DiffPIR divides by it.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     options : Mapping[str, Any], default {}
         Further arguments of the sampler's constructor, by their names in deepinv.
 
-    Notes
-    -----
-    Raises ImportError without deepinv; ValueError for an unknown sampler or option, and a negative
-    ``sigma_floor``.
+    Raises
+    ------
+    ImportError
+        If deepinv is not installed.
+    ValueError
+        If the sampler or an option is unknown, or ``sigma_floor`` is negative.
     """
 
     card: ClassVar[Card] = Card(
         title="deepinv sampler",
         paper="Tachella et al., DeepInverse: A Python package for solving imaging inverse problems "
-        "with deep learning, "
-        "JOSS 2025; and the paper of the sampler that is named",
+        "with deep learning, JOSS 2025; and the paper of the sampler that is named",
         equations="As released in deepinv 0.5; the loop is theirs",
         deviations=(
             "deepinv works on images in [0, 1]: noise levels are halved on the way in and doubled "
             "on the way out.",
-            "Its random numbers come from a generator of our own per sample, which replaces "
-            "torch's global one.",
+            "Each sample has a random generator of its own, which replaces torch's global one.",
             "Samples are computed one by one, so none depends on its neighbours and large batches "
             "bring no speed.",
             "DDRM runs on deepinv's default levels, `steps` of them evenly from 1 to 0 in its "
-            "units, and starts from "
-            "black, not from grey. deepinv divides its noise by sqrt(2), so samples vary less than "
-            "those of our DDRM.",
+            "units, and starts from black, not from grey. deepinv divides its noise by sqrt(2), so "
+            "samples vary less than those of our DDRM.",
             "DPS asks for levels above the noisiest of the prior; there the state is shrunk to "
             "that level.",
         ),
@@ -78,11 +80,11 @@ class Deepinv(Sampler):
             raise ValueError(f"unknown sampler '{self.sampler}'; valid: {', '.join(SAMPLERS)}")
         if not self.sigma_floor >= 0:
             raise ValueError(
-                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] "
-                f"units"
+                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in "
+                "[-1, 1] units"
             )
         try:
-            import deepinv
+            import deepinv  # an optional package
         except ImportError as error:
             raise ImportError(
                 f'deepinv cannot be imported ({error}); pip install "posterior-bench[deepinv]"'
@@ -94,13 +96,14 @@ class Deepinv(Sampler):
                 f"deepinv's {self.sampler} has no option '{unknown[0]}'; valid: {', '.join(valid)}"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         return torch.cat([self._row(obs, i, prior, seed) for i, seed in enumerate(seeds(noise))])
 
     @torch.no_grad()
     def _row(self, obs: Observation, i: int, prior: Prior, seed: int) -> Tensor:
-        """Sample ``i``, ``(1, C, H, W)`` in [-1, 1]."""
-        import deepinv
+        """Return sample ``i``, ``(1, C, H, W)`` in [-1, 1]."""
+        import deepinv  # an optional package
 
         assert obs.operator.mask is not None
         y = obs.y[i : i + 1]
@@ -119,7 +122,7 @@ class Deepinv(Sampler):
         return 2 * x01.to(y) - 1
 
     def _sampler(self, denoiser: nn.Module, device: torch.device) -> Callable[..., Tensor]:
-        from deepinv import optim, sampling
+        from deepinv import optim, sampling  # an optional package
 
         own: dict[str, Any] = {"device": device}
         if self.sampler == "DDRM":
@@ -128,23 +131,61 @@ class Deepinv(Sampler):
             own |= {"max_iter": self.steps, "data_fidelity": optim.data_fidelity.L2()}
         else:
             own |= {"num_steps": self.steps + 1}  # n + 1 times make n steps
-        sampler: Callable[..., Tensor] = getattr(sampling, self.sampler)(
-            denoiser, **{**own, **self.options}
-        )
+        make = getattr(sampling, self.sampler)
+        sampler: Callable[..., Tensor] = make(denoiser, **{**own, **self.options})
         return sampler
 
 
 class _Denoiser(nn.Module):
-    """The prior as deepinv's denoiser: images in [0, 1] with Gaussian noise of deviation
-    ``sigma``.
-    """
+    """The prior as deepinv's denoiser: images in [0, 1] with Gaussian noise of deviation sigma."""
 
     def __init__(self, prior: Prior, cond: Condition | None, guidance: float):
         super().__init__()
         self.prior, self.cond, self.guidance = prior.view("ve"), cond, guidance
 
+    @override
     def forward(self, x: Tensor, sigma: float | Tensor, **_: object) -> Tensor:
         ratio = 2 * float(torch.as_tensor(sigma).flatten()[0])
         level = self.prior.level(ratio)
         z = (2 * x - 1) * min(1.0, float(level.ratio) / ratio if ratio else 1.0)
         return (self.prior.denoise(z, level, self.cond, self.guidance) + 1) / 2
+
+
+# -- noise for code that knows torch's global generator only ---------------------------------------
+
+
+def seeds(noise: Noise) -> list[int]:
+    """Return one seed per row, 48 bits of that row's noise."""
+    parts = (noise.uniform((2,)).double() * 2**_BITS).long()
+    return [(high << _BITS) | low for high, low in parts.tolist()]
+
+
+class Seeded(TorchFunctionMode):
+    """Draw normals from ``generator`` where code would use torch's global generator.
+
+    Within the ``with`` block it covers ``randn``, ``randn_like`` and ``normal_``. The global
+    generator is neither read nor moved.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        The generator, on the device of the tensors.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func == torch.randn_like:
+            return torch.empty_like(*args, **named).normal_(generator=self.generator)
+        if func in (torch.randn, Tensor.normal_) and named.get("generator") is None:
+            named["generator"] = self.generator
+        return func(*args, **named)

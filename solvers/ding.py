@@ -1,6 +1,4 @@
-"""DING: every step is a Gaussian product of the bridge to the next level and the measurement noised
-to it.
-"""
+"""DING: every step multiplies the bridge to the next level with the measurement noised to it."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Process
@@ -25,28 +24,34 @@ class DING(Sampler):
     Parameters
     ----------
     steps : int, default 50
-        Steps of the grid.
+        Number of steps of the grid.
     skip : int, default 2
-        How many of the cleanest are replaced by one last prediction.
+        Number of the cleanest steps that one last prediction replaces, at least 1 and below
+        ``steps``.
     schedule : str, default 'square'
-        Standard deviation of a step, ``square``: ``sigma (1 - alpha)``, or ``default``: ``sigma
-        sqrt(1 - alpha)``.
+        Standard deviation of a step: ``square`` is ``sigma (1 - alpha)``, ``default`` is
+        ``sigma sqrt(1 - alpha)``.
     delayed : bool, default False
-        Noise the measurement with the noise of the present level instead of a second network
-        call at the next one.
+        Noise the measurement with the predicted noise of the present level. This saves the second
+        network call at the next level.
     sigma_floor : float, default 0.01
-        Noise the measurement is taken to have at least, in [-1, 1] units.
+        Lower bound on the noise level assumed for the measurement, 0 or more, in [-1, 1] units.
     clip : bool, default False
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'flow'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
+
+    Raises
+    ------
+    ValueError
+        If ``skip`` or ``sigma_floor`` is out of range, or ``schedule`` is unknown.
 
     Notes
     -----
-    Takes ``2 (steps - skip) + 1`` network calls, delayed ``steps - skip + 1``. Raises ValueError
-    unless ``1 <= skip < steps``, for a negative floor, and for an unknown schedule.
+    It makes ``2 (steps - skip) + 1`` network calls; the delayed variant makes ``steps - skip + 1``.
     """
 
     card: ClassVar[Card] = Card(
@@ -54,14 +59,12 @@ class DING(Sampler):
         paper="Moufad et al., Efficient Zero-Shot Inpainting with Decoupled Diffusion Guidance, "
         "ICLR 2026",
         equations="z_s ~ N(bridge mean, sd^2) N(alpha_s y + sigma_s eps(z~), alpha_s^2 sigma_y^2) "
-        "with z~ a draw of "
-        "the bridge",
+        "with z~ a draw of the bridge",
         deviations=(
-            "In pixels, on the observation itself. The released benchmark masks the encoding of "
-            "the whole image, so "
-            "hidden pixels reach its measurement.",
-            "The step deviation depends on the coordinates: native for VP and flows, VP for VE, "
-            "where it would vanish.",
+            "It works in pixels, on the observation itself. The released benchmark masks the "
+            "encoding of the whole image, so hidden pixels reach its measurement.",
+            "The standard deviation of a step depends on the coordinates: native for VP and flows; "
+            "VP for VE, where it would vanish.",
             "The grid is even in sigma / (alpha + sigma), the time of a flow, for which the method "
             "was published.",
         ),
@@ -88,25 +91,24 @@ class DING(Sampler):
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule '{self.schedule}'; valid: {', '.join(SCHEDULES)}")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view("vp") if prior.process.kind == "ve" else prior
         shape, levels = prior.latent_shape, prior.grid(self.steps, self.grid)[: -self.skip]
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
-            # The bridge from the prediction to the next level.
+            # Take the bridge from the prediction to the next level.
             x0 = self._predict(z, t, obs, prior)
             eps, sd = prior.process.eps(z, x0, t), self._deviation(s)
             mean = s.alpha * x0 + math.sqrt(s.sigma**2 - sd**2) * eps
-            # The noise that a draw of it carries.
+            # Predict the noise of a draw of it.
             if not self.delayed:
                 guess = mean + sd * noise.normal(shape)
                 eps = prior.process.eps(guess, self._predict(guess, s, obs, prior), s)
-            # The measurement carried to the next level by that noise, times the bridge: a Gaussian
-            # product.
-            z = self._product(
-                mean, sd, Process.add_noise(obs.y, s, eps), s, obs, noise.normal(shape)
-            )
+            # Noise the measurement with it, and draw from the product with the bridge.
+            y_s = Process.add_noise(obs.y, s, eps)
+            z = self._product(mean, sd, y_s, s, obs, noise.normal(shape))
         return self._predict(z, levels[-1], obs, prior)
 
     def _predict(self, z: Tensor, t: Level, obs: Observation, prior: Prior) -> Tensor:
@@ -114,15 +116,17 @@ class DING(Sampler):
         return x0.clamp(-1, 1) if self.clip else x0
 
     def _deviation(self, s: Level) -> float:
-        """Standard deviation of a step to ``s``; zero where ``alpha`` is 1."""
-        return float(
-            s.sigma * (1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha))
-        )
+        """Return the standard deviation of a step to ``s``; it is zero if ``alpha`` is 1."""
+        share = 1 - s.alpha if self.schedule == "square" else math.sqrt(1 - s.alpha)
+        return float(s.sigma * share)
 
     def _product(
         self, mean: Tensor, sd: float, y_s: Tensor, s: Level, obs: Observation, fresh: Tensor
     ) -> Tensor:
-        """A draw of ``N(mean, sd^2)``, on observed pixels times ``N(y_s, (alpha_s sigma_y)^2)``."""
+        """Draw from ``N(mean, sd^2)``, multiplied by the measurement on observed pixels.
+
+        The measurement at level ``s`` is ``N(y_s, (alpha_s sigma_y)^2)``.
+        """
         var = (s.alpha * max(self.sigma_floor, obs.operator.sigma)) ** 2
         gain = sd**2 / (sd**2 + var)
         seen = mean + gain * (y_s - mean) + math.sqrt(gain * var) * fresh

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import (
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.shared.likelihood import (
     gradient,
     perceptual_distance,
     residual_mean,
@@ -27,45 +28,53 @@ COMPAT = ("none", "released")
 
 @dataclass(frozen=True)
 class DPS(Sampler):
-    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1; latent DPS where the prior
-    has a decoder.
+    """Diffusion posterior sampling of Chung et al. (2023), Algorithm 1.
+
+    On a prior with a decoder it is latent DPS.
 
     Parameters
     ----------
     steps : int, default 1000
-        Network calls, each with a backward pass.
+        Number of steps, one network call and one backward pass each.
     zeta : float, default 0.5
-        Step along the gradient of the loss, in units of the state (of the latent, where there
-        is one; the loss is always that of images).
+        Step along the gradient of the loss, in units of the state. On a latent prior that is the
+        latent; the loss is always that of images.
     loss : str, default 'norm'
-        ``norm``, the *unsquared* residual norm as in the released code (half the step of ``zeta
-        / |r|`` times the gradient of ``|r|^2``), or ``l1``, the mean of ``|r|`` over all
+        ``norm`` is the norm of the residual r, not squared, as in the released code: half the step
+        of ``zeta / |r|`` times the gradient of ``|r|^2``. ``l1`` is the mean of ``|r|`` over all
         pixels, hidden ones too.
     perceptual : str, default 'none'
-        A distance added to the loss, of prediction and measurement with hidden pixels at zero:
+        A distance of prediction and measurement, hidden pixels at zero, that is added to the loss:
         ``none``, ``stlpips``, ``lpips_vgg`` or ``lpips_alex``.
     perceptual_weight : float, default 1.0
-        Its factor.
+        Weight of this distance.
     view : str, default 'native'
-        Coordinates of the state, ``native``, ``vp`` or ``ve``; the same zeta means something
-        else in each.
+        Coordinates of the state: ``native``, ``vp`` or ``ve``. The same ``zeta`` means different
+        steps in each.
     clip : bool, default True
         Clip x0 to [-1, 1], inside the gradient; latents are never clipped.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+        Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
+        branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
     variance : str, default 'learned'
-        Of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own,
-        where it has one).
+        Variance of a step down: ``fixed``, the variance of the posterior, or ``learned``, the
+        network's own if it has learned one.
+
+    Raises
+    ------
+    ValueError
+        If ``loss``, ``view``, ``compat`` or ``variance`` is unknown, or ``compat`` is ``released``
+        with another loss than ``norm`` alone.
 
     Notes
     -----
-    A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``, an RMSE of ``zeta /
-    (2 sqrt(M))`` per observed scalar. Raises ValueError for an unknown loss, view, compat or
-    variance, and for ``released`` with another loss.
+    A fixed zeta with the loss ``norm`` leaves a residual of about ``zeta / 2``. That is an RMSE of
+    ``zeta / (2 sqrt(M))`` for ``M`` observed scalars.
     """
 
     card: ClassVar[Card] = Card(
@@ -76,18 +85,16 @@ class DPS(Sampler):
         deviations=(
             "The residual norm is taken per sample, so a result does not depend on its neighbours "
             "in the batch.",
-            "With variance=fixed, and where the network has learned none, steps use the small "
-            "posterior variance; the "
-            "released code reads a learned one from its networks.",
+            "With variance=fixed, or if the network has learned no variance, steps use the small "
+            "posterior variance; the released code reads a learned one from its networks.",
             "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with "
             "such a latent DPS.",
             "Hidden pixels carry no noise and no residual; in the released code their noise "
             "inflates the norm.",
         ),
         compat={
-            "released": "One norm over the whole batch, as released: the result then depends on "
-            "the batch; each of B "
-            "samples gets about 1/sqrt(B) of the step."
+            "released": "One norm over the whole batch, as released. The result then depends on "
+            "the batch, and each of B samples gets about 1/sqrt(B) of the step."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
@@ -113,8 +120,9 @@ class DPS(Sampler):
                     f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
                 )
         if self.compat == "released" and (self.loss, self.perceptual) != ("norm", "none"):
-            raise ValueError("compat=released knows loss=norm and perceptual=none alone")
+            raise ValueError("compat=released goes with loss=norm and perceptual=none only")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view(self.view)
         process, shape = prior.process, prior.latent_shape
@@ -122,7 +130,7 @@ class DPS(Sampler):
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
-            # Predict the clean state, and how the loss of its image changes with the noisy one.
+            # Predict the clean state, and the gradient of its image's loss in the noisy state.
             x0, fraction, slope = self._predict(z, t, obs, prior)
             # Step down, then towards the observation.
             z = step_down(process, z, x0, fraction, t, s, noise.normal(shape)) - self.zeta * slope
@@ -131,9 +139,7 @@ class DPS(Sampler):
     def _predict(
         self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """``x0(z_t)``, the learned variance, and the gradient of the loss with respect to
-        ``z_t``.
-        """
+        """Return ``x0(z_t)``, the learned variance, and the loss's gradient in ``z_t``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0, fraction = predict(prior, z_t, t, obs.cond, self.guidance, self.variance)

@@ -1,6 +1,4 @@
-"""Exact posterior draws of a closed-form prior: the reference every other method is measured
-against.
-"""
+"""Exact posterior draws of a closed-form prior: the reference of every other method."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
 from posterior_bench.priors.base import Prior
@@ -20,19 +19,22 @@ from posterior_bench.solvers.base import Card, Noise, Observation, Samples, Solv
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """Independent draws from ``p(x0 | y)`` of a Gaussian mixture under a linear operator; no
-    network call.
+    """Independent draws from ``p(x0 | y)`` of a Gaussian mixture under a linear operator.
+
+    It makes no network call.
 
     Parameters
     ----------
     sigma_floor : float, default 0.0
-        Noise the measurement is taken to have at least, in [-1, 1] units. A prior whose
-        covariance is nearly singular gives no image that equals a measurement from elsewhere,
-        an 8-bit one for instance, and needs more than 0.
+        Lower bound on the noise level assumed for the measurement, 0 or more, in [-1, 1] units.
+        It must be positive if the prior's covariance is nearly singular and the measurement was not
+        made from a sample of the prior (an 8-bit image, for instance): no image of the prior then
+        equals the measurement.
 
-    Notes
-    -----
-    Raises ValueError for a negative ``sigma_floor``, and where no component can produce ``y``.
+    Raises
+    ------
+    ValueError
+        If ``sigma_floor`` is negative; in a run, if no component can produce ``y``.
     """
 
     card: ClassVar[Card] = Card(
@@ -42,8 +44,8 @@ class Exact(Solver):
         equations="Eq. 2.116 and 2.117 for every component, whose weight is multiplied by its "
         "evidence p(y)",
         deviations=(
-            "Only for priors in closed form: the upper bracket of a comparison, not a method for "
-            "images.",
+            "Only for priors in closed form: it bounds a comparison from above and is no method "
+            "for images.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
@@ -54,15 +56,16 @@ class Exact(Solver):
     def __post_init__(self) -> None:
         if not self.sigma_floor >= 0:
             raise ValueError(
-                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in [-1, 1] "
-                f"units"
+                f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in "
+                "[-1, 1] units"
             )
 
+    @override
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> ExactPosterior:
         if not isinstance(prior, MixturePrior):
             raise ValueError(
-                f"exact draws need a Gaussian mixture, not a {type(prior).__name__}; choose "
-                f"another prior"
+                f"exact draws need a Gaussian mixture, not a {type(prior).__name__}; "
+                "choose another prior"
             )
         sigma = max(self.sigma_floor, obs.operator.sigma)
         seen = zip(obs.y.flatten(1), _matrices(obs.operator, obs.n, prior), strict=True)
@@ -70,8 +73,9 @@ class Exact(Solver):
 
 
 def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
-    """The operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``, one basis image at a
-    time.
+    """Return the operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``.
+
+    The operator is applied to one basis image at a time.
     """
     basis = torch.eye(math.prod(prior.image_shape), dtype=torch.float64)
     images = basis.to(prior.device).view(-1, 1, *prior.image_shape)
@@ -81,19 +85,28 @@ def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
 
 
 def _condition(prior: MixturePrior, A: Tensor, y: Tensor, sigma: float) -> MixturePrior:
-    # rows of zeros say nothing, and cost a larger decomposition
+    # Rows of zeros say nothing and make the decomposition larger.
     seen = A.any(1)
     return prior.posterior(A[seen], y[seen], sigma) if seen.any() else prior
 
 
 @dataclass(frozen=True)
 class ExactPosterior:
-    """One conditioned mixture per image, in ``mixtures``."""
+    """The posteriors of a batch of images.
+
+    Parameters
+    ----------
+    mixtures : list[MixturePrior]
+        One Gaussian mixture per image, conditioned on its measurement.
+    noise : Noise
+        The source of randomness, one row per image.
+    """
 
     mixtures: list[MixturePrior]
     noise: Noise
 
     def sample(self, draws: Sequence[int]) -> Samples:
+        """Draw samples; see :meth:`solvers.base.Posterior.sample`."""
         fresh = self.noise.draws(draws)
         uniform = fresh.uniform(()).chunk(len(self.mixtures))
         normal = fresh.normal(self.mixtures[0].image_shape).chunk(len(self.mixtures))

@@ -1,5 +1,6 @@
-"""MMPS: the prediction given the measurement too, with the covariance that the denoiser's own
-Jacobian tells.
+"""MMPS: predict the clean image from state and measurement, with the denoiser's own covariance.
+
+Tweedie's formula gives that covariance from the Jacobian of the denoiser.
 """
 
 from __future__ import annotations
@@ -11,48 +12,50 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
-RATIO_MAX = (
-    1e3  # Cov[x0 | z] = sigma^2 / alpha J is 0 / 0 at the alpha = 0 from which a flow starts
-)
+RATIO_MAX = 1e3
+"""First level: a flow starts at alpha = 0, where the covariance sigma^2 / alpha J is 0 / 0."""
 
 
 @dataclass(frozen=True)
 class MMPS(Sampler):
     """Moment matching posterior sampling of Rozet et al. (2024), Section 4.2.
 
-    ``p(x0 | z_t)`` is taken as a Gaussian with mean ``D(z_t)`` and covariance ``C = sigma_t^2 /
-    alpha_t J``, so that ``E[x0 | z_t, y] = D + C At (sigma_y^2 I + A C At)^-1 (y - A D)``: exact
-    for every Gaussian prior and linear ``A``.
+    It takes ``p(x0 | z_t)`` as a Gaussian with mean ``D(z_t)`` and covariance ``C = sigma_t^2 /
+    alpha_t J``, where ``J`` is the Jacobian of the denoiser ``D``. Then ``E[x0 | z_t, y] = D + C At
+    (sigma_y^2 I + A C At)^-1 (y - A D)``, which is exact for every Gaussian prior and linear ``A``.
 
     Parameters
     ----------
     steps : int, default 100
-        Network calls.
+        Number of steps, one network call each.
     iterations : int, default 3
-        Conjugate gradient steps at each of them, one backward pass each; as many as there are
-        observed scalars are exact.
+        Conjugate gradient steps per level, 1 or more, one backward pass each. As many as there are
+        observed scalars solve the system exactly.
     tolerance : float, default 0.0001
-        A row stands still once its residual has shrunk by this factor.
+        A row's iteration stops once its residual has shrunk by this factor, in [0, 1).
     sigma_floor : float, default 0.001
-        Noise the measurement is taken to have at least, in [-1, 1] units.
+        Lower bound on the noise level assumed for the measurement, positive, in [-1, 1] units.
     eta : float, default 1.0
-        1 is the ancestral step, 0 is DDIM.
+        Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM.
     clip : bool, default False
         Clip the corrected x0 to [-1, 1].
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+        Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
+        branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1], fewer than one iteration, and a floor or tolerance
-    out of range.
+    Raises
+    ------
+    ValueError
+        If ``eta``, ``iterations``, ``sigma_floor`` or ``tolerance`` is out of range.
     """
 
     card: ClassVar[Card] = Card(
@@ -61,13 +64,13 @@ class MMPS(Sampler):
         "Maximization, NeurIPS 2024",
         equations="Section 4.2: E[x0 | z_t, y] by Tweedie's covariance and conjugate gradients",
         deviations=(
-            "C At v is summed up along the conjugate gradients: k of them cost k backward passes, "
+            "C At v is summed up along the conjugate gradients: k steps cost k backward passes, "
             "not k + 1.",
             "Conjugate gradients need a symmetric positive J, which a trained network has only "
-            "nearly: a row stops at "
-            "the first direction of non-positive curvature. Inner products are per sample.",
-            "A measurement without noise is given a floor (its system is singular), and a flow "
-            "starts at ratio 1000.",
+            "nearly. So a row stops at the first direction of non-positive curvature. Inner "
+            "products are per sample.",
+            "A measurement without noise gets a noise floor, because its system is singular. A "
+            "flow starts at ratio 1000.",
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "linear", "pixel"})
@@ -93,15 +96,15 @@ class MMPS(Sampler):
             raise ValueError(f"sigma_floor must be positive, got {self.sigma_floor}")
         if not 0 <= self.tolerance < 1:
             raise ValueError(
-                f"tolerance {self.tolerance} is outside [0, 1); it is a fraction of the first "
-                f"residual"
+                f"tolerance {self.tolerance} is outside [0, 1); it is a fraction of the residual "
+                "at the start"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(
-            self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX))
-        )
+        start = prior.level(min(process.ratio_max, RATIO_MAX))
+        levels = prior.grid(self.steps, self.grid, start=start)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
@@ -113,7 +116,7 @@ class MMPS(Sampler):
         return z
 
     def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> Tensor:
-        """``E[x0 | z_t, y]`` of the Gaussian with the moments of ``p(x0 | z_t)``."""
+        """Return ``E[x0 | z_t, y]`` of the Gaussian with the moments of ``p(x0 | z_t)``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
@@ -121,15 +124,15 @@ class MMPS(Sampler):
         def covariance(u: Tensor) -> Tensor:
             return t.sigma**2 / t.alpha * torch.autograd.grad(x0, z_t, u, retain_graph=True)[0]
 
-        return x0.detach() + self._correction(
-            covariance, obs.operator.residual(x0.detach(), obs.y), obs
-        )
+        residual = obs.operator.residual(x0.detach(), obs.y)
+        return x0.detach() + self._correction(covariance, residual, obs)
 
     def _correction(
         self, covariance: Callable[[Tensor], Tensor], r: Tensor, obs: Observation
     ) -> Tensor:
-        """``C At v`` with ``(sigma_y^2 I + A C At) v = r``, by conjugate gradients on every row of
-        its own.
+        """Return ``C At v`` with ``(sigma_y^2 I + A C At) v = r``.
+
+        Each row has conjugate gradients of its own.
         """
         operator, variance = obs.operator, max(self.sigma_floor, obs.operator.sigma) ** 2
         correction, p, rr = torch.zeros_like(operator.At(r)), r, _dot(r, r)
@@ -138,8 +141,7 @@ class MMPS(Sampler):
             Cp = covariance(operator.At(p))
             q = variance * p + operator.A(Cp)
             curvature = _dot(p, q)
-            # A row that is done, or that has left the cone where the system is positive, stands
-            # still.
+            # A row stops if it is done, or if the system is not positive in its direction.
             moves = (rr > goal) & (curvature > 0)
             step = torch.where(moves, rr / curvature, 0.0)
             correction, r = correction + _column(step, Cp) * Cp, r - _column(step, r) * q
@@ -149,10 +151,10 @@ class MMPS(Sampler):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of every row, ``(N,)``."""
+    """Return the inner product of every row, ``(N,)``."""
     return (a * b).flatten(1).sum(1)
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
-    """One number per row, shaped to multiply ``like``."""
+    """Reshape one number per row so that it multiplies ``like``."""
     return value.view(-1, *[1] * (like.ndim - 1))

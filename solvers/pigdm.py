@@ -1,6 +1,4 @@
-"""PiGDM: guidance by a Gaussian around the prediction, with a variance taken from the noise level
-alone.
-"""
+"""PiGDM: guidance by a Gaussian around the prediction; the noise level alone sets its variance."""
 
 from __future__ import annotations
 
@@ -10,47 +8,51 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 
 WEIGHTS = ("exact", "practical")
-RATIO_MAX = 1e3  # the guided prediction is 0 / 0 at the alpha = 0 from which a flow starts
+RATIO_MAX = 1e3
+"""First level: a flow starts at alpha = 0, where the guided prediction is 0 / 0."""
 
 
 @dataclass(frozen=True)
 class PiGDM(Sampler):
     """Pseudoinverse-guided diffusion models of Song et al. (2023).
 
-    ``p(x0 | z_t)`` is taken as ``N(D(z_t), r_t^2 I)``, so that the likelihood has the score ``J^T
-    At (r_t^2 A At + sigma_y^2 I)^-1 (y - A D)``; for a mask the solve divides by ``r_t^2 +
-    sigma_y^2``.
+    It takes ``p(x0 | z_t)`` as ``N(D(z_t), r_t^2 I)``, where ``D`` is the denoiser with Jacobian
+    ``J``. The likelihood then has the score ``J^T At (r_t^2 A At + sigma_y^2 I)^-1 (y - A D)``. For
+    a mask the inverse is a division by ``r_t^2 + sigma_y^2``.
 
     Parameters
     ----------
     steps : int, default 100
-        Network calls, each with a backward pass.
+        Number of steps, one network call and one backward pass each.
     data_std : float, default 1.0
-        Standard deviation of the data, which gives ``r_t^2 = data_std^2 sigma^2 / (data_std^2
-        alpha^2 + sigma^2)``; the paper has 1, EDM priors 0.5.
+        Standard deviation of the data, positive, in [-1, 1] units; it gives ``r_t^2 = data_std^2
+        sigma^2 / (data_std^2 alpha^2 + sigma^2)``. The paper has 1, EDM priors have 0.5.
     weight : str, default 'exact'
-        ``exact`` corrects the prediction by ``sigma_t^2 / alpha_t`` times the score;
-        ``practical`` adds ``alpha_s alpha_t r_t^2`` times the score to the next state, in the
-        prior's own coordinates.
+        ``exact`` corrects the prediction by ``sigma_t^2 / alpha_t`` times the score. ``practical``
+        adds ``alpha_s alpha_t r_t^2`` times the score to the next state, in the prior's own
+        coordinates.
     eta : float, default 1.0
-        1 is the ancestral step, 0 is DDIM.
+        Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM.
     clip : bool, default False
         Clip the prediction to [-1, 1] before the correction, outside the gradient.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+        Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
+        branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1], an unknown weight and a ``data_std`` that is not
-    positive.
+    Raises
+    ------
+    ValueError
+        If ``eta`` is outside [0, 1], ``weight`` is unknown, or ``data_std`` is not positive.
     """
 
     card: ClassVar[Card] = Card(
@@ -59,10 +61,10 @@ class PiGDM(Sampler):
         equations="Section 3 and Algorithm 1: the likelihood N(y; A D, r_t^2 A At + sigma_y^2 I) "
         "and its score",
         deviations=(
-            "No code was released with the paper; the practical weight is that of later ports, "
-            "among them RED-diff.",
+            "No code was released with the paper. The practical weight is that of later ports, "
+            "RED-diff among them.",
             "The start is pure noise; those ports start from the noised first guess.",
-            "Operators whose At A is a projection only: others need a linear solve at every step "
+            "Only operators whose At A is a projection: others need a linear solve at every step "
             "(see MMPS).",
             "A flow starts at ratio 1000, not at pure noise.",
         ),
@@ -88,11 +90,11 @@ class PiGDM(Sampler):
         if not self.data_std > 0:
             raise ValueError(f"data_std must be positive, got {self.data_std}")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(
-            self.steps, self.grid, start=prior.level(min(process.ratio_max, RATIO_MAX))
-        )
+        start = prior.level(min(process.ratio_max, RATIO_MAX))
+        levels = prior.grid(self.steps, self.grid, start=start)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
@@ -101,24 +103,21 @@ class PiGDM(Sampler):
             x0, score = self._predict(z, t, r2, obs, prior)
             # Correct the prediction or the state, and step down.
             if self.weight == "exact":
-                z = process.bridge(
-                    z, x0 + t.sigma**2 / t.alpha * score, t, s, self.eta, noise.normal(shape)
-                )
+                corrected = x0 + t.sigma**2 / t.alpha * score
+                z = process.bridge(z, corrected, t, s, self.eta, noise.normal(shape))
             else:
-                z = (
-                    process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
-                    + s.alpha * t.alpha * r2 * score
-                )
+                z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+                z = z + s.alpha * t.alpha * r2 * score
         return z
 
     def _predict(
         self, z_t: Tensor, t: Level, r2: Scalar, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and ``grad log p(y | z_t)``."""
+        """Return ``x0(z_t)`` and ``grad log p(y | z_t)``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
             free = x0.detach().clamp(-1, 1) if self.clip else x0.detach()
-            # A At is a projection, and the residual lies in its range
+            # A At is a projection, and the residual lies in its range.
             solved = obs.operator.residual(free, obs.y) / (r2 + obs.operator.sigma**2)
             return free, torch.autograd.grad(x0, z_t, obs.operator.At(solved))[0]

@@ -1,6 +1,4 @@
-"""PSLD: latent DPS with a second gradient, which glues the observed part to what the autoencoder
-can represent.
-"""
+"""PSLD: latent DPS, with a second gradient towards images that the autoencoder can represent."""
 
 from __future__ import annotations
 
@@ -10,59 +8,63 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, norm
-from posterior_bench.solvers.likelihood import gradient, residual_norm
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
 
 VIEWS = ("native", "vp", "ve")
 
 
 @dataclass(frozen=True)
 class PSLD(Sampler):
-    """Posterior sampling with latent diffusion of Rout et al. (2023), Algorithm 2, for projections
-    such as masks.
+    """Posterior sampling with latent diffusion of Rout et al. (2023), Algorithm 2.
+
+    It is for projections such as masks.
 
     Parameters
     ----------
     steps : int, default 1000
-        Network calls, each with a backward pass through network, decoder and encoder.
+        Number of steps, one network call and one backward pass through network, decoder and encoder
+        each.
     weight_data : float, default 0.1
-        Step along the gradient of the residual norm ``|y - A x|`` of the decoded prediction
-        ``x`` (the code's omega, the paper's eta).
+        Step along the gradient of the residual norm ``|y - A x|`` of the decoded prediction ``x``,
+        in units of the latent (omega in the code, eta in the paper). The norm is not squared.
     weight_glue : float, default 0.1
-        Step along the gradient of ``|E(At y + x - At A x) - x0|``, which vanishes where the
-        prediction with the measurement put in encodes to itself (the code's gamma). Both norms
-        are unsquared; steps are in units of the latent.
+        Step along the gradient of ``|E(At y + x - At A x) - x0|``, in units of the latent (gamma in
+        the code). This norm, not squared, is zero if the prediction with the measurement put in
+        encodes to itself.
     eta : float, default 0.0
-        Share of fresh noise, 0 = DDIM, 1 = ancestral.
+        Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM.
     view : str, default 'native'
-        Coordinates of the state, ``native``, ``vp`` or ``ve``; the same weights mean something
-        else in each.
+        Coordinates of the state: ``native``, ``vp`` or ``ve``. The same weights mean different
+        steps in each.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none; the gradient goes through both branches.
+        Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
+        branches.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
 
-    Notes
-    -----
-    Raises ValueError for an unknown view and for eta outside [0, 1].
+    Raises
+    ------
+    ValueError
+        If ``view`` is unknown or ``eta`` is outside [0, 1].
     """
 
     card: ClassVar[Card] = Card(
         title="PSLD",
         paper="Rout et al., Solving Linear Inverse Problems Provably via Posterior Sampling with "
-        "Latent Diffusion "
-        "Models, NeurIPS 2023",
+        "Latent Diffusion Models, NeurIPS 2023",
         equations="Algorithm 2, with the unsquared norms of the released code: z_s = DDIM(z_t) - "
-        "grad [weight_data "
-        "|y - A D(x0)| + weight_glue |E(At y + D(x0) - At A D(x0)) - x0|]",
+        "grad [weight_data |y - A D(x0)| + weight_glue |E(At y + D(x0) - At A D(x0)) - x0|]",
         deviations=(
             "Norms are taken per sample, so a result does not depend on its neighbours in the "
             "batch.",
-            "The released code adds fresh noise to A D(x0) at every step, hidden pixels included; "
-            "here there is none.",
+            "The released code adds fresh noise to A D(x0) at every step, hidden pixels included. "
+            "Here there is none.",
             "The encoder gives the mean of its Gaussian; the released code draws from it.",
             "The chain ends at zero noise; the released code's ends at the cleanest level of its "
             "network.",
@@ -85,6 +87,7 @@ class PSLD(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view(self.view)
         shape = prior.latent_shape
@@ -92,25 +95,22 @@ class PSLD(Sampler):
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
-            # Predict the clean latent, and how both losses of its image change with the noisy one.
+            # Predict the clean latent, and the gradient of both losses in the noisy one.
             x0, slope = self._predict(z, t, obs, prior)
-            # Step down, then towards the observation and towards what encodes to itself.
+            # Step down, then towards the observation and towards images that encode to themselves.
             z = prior.process.bridge(z, x0, t, s, self.eta, noise.normal(shape)) - slope
         return prior.decode(z)
 
     def _predict(
         self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and the gradient of the weighted sum of both losses with respect to
-        ``z_t``.
-        """
+        """Return ``x0(z_t)`` and the gradient of the weighted losses with respect to ``z_t``."""
         operator = obs.operator
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
             x = prior.decode(x0)
             glued = operator.At(obs.y) + x - operator.At(operator.A(x))
-            loss = self.weight_data * residual_norm(x, obs) + self.weight_glue * norm(
-                prior.encode(glued) - x0
-            )
-            return x0.detach(), gradient(loss, z_t)
+            data = self.weight_data * residual_norm(x, obs)
+            glue = self.weight_glue * norm(prior.encode(glued) - x0)
+            return x0.detach(), gradient(data + glue, z_t)

@@ -1,6 +1,4 @@
-"""RED-Diff: an image is fitted to the measurement while every noise level's denoiser pulls it to
-the prior.
-"""
+"""RED-Diff: fit an image to the measurement while denoisers of all levels pull it to the prior."""
 
 from __future__ import annotations
 
@@ -10,17 +8,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.likelihood import gradient
+from posterior_bench.solvers.shared.likelihood import gradient
 
 TIMES = ("annealed", "random")
 REDUCTIONS = ("mean", "sum")
 COMPAT = ("none", "released")
-# The paper's weight w_t of the noise residual, times alpha / sigma: the weight of x - D(z_t). Read
-# at sigma / alpha.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": torch.ones_like,
     "sqrt": lambda ratio: ratio**-0.5,
@@ -28,44 +25,49 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "square": lambda ratio: ratio,
     "const": lambda ratio: 1 / ratio,
 }
+"""Weight of ``x - D(z_t)`` by the ratio sigma/alpha: the paper's ``w_t`` times alpha/sigma."""
 
 
 @dataclass(frozen=True)
 class REDDiff(Sampler):
-    """RED-Diff of Mardani et al. (2024), Algorithm 1; RED-Diff-V where the noise levels are drawn
-    at random.
+    """RED-Diff of Mardani et al. (2024), Algorithm 1; RED-Diff-V with random noise levels.
 
-    The prior's loss ``lam w_t <eps - xi, x>`` has the gradient ``lam w_t (alpha / sigma) (x -
-    D(z_t))`` exactly, so no gradient enters the network.
+    The prior's loss ``lam w_t <eps - xi, x>`` has exactly the gradient ``lam w_t (alpha / sigma)
+    (x - D(z_t))``, so no gradient enters the network.
 
     Parameters
     ----------
     steps : int, default 1000
-        Adam steps, one network call each, and levels of the grid.
+        Number of Adam steps, one network call each, and of levels of the grid.
     lam : float, default 0.25
-        Weight of the prior.
+        Weight of the prior, 0 or more.
     times : str, default 'annealed'
-        ``annealed`` walks once down the grid, ``random`` draws a level per image and step.
-    lr, betas : float or tuple[float, float], default 0.1, (0.9, 0.99)
-        Of Adam, whose state belongs to each image.
+        ``annealed`` walks once down the grid; ``random`` draws a level per image and step.
+    lr : float, default 0.1
+        Learning rate of Adam, positive. Every image has an Adam state of its own.
+    betas : tuple[float, float], default (0.9, 0.99)
+        Decay rates of Adam.
     weight : str, default 'linear'
-        Law of ``w_t`` in ``sigma / alpha``, ``linear``, ``sqrt``, ``log``, ``square`` or
+        Law of ``w_t`` as a function of sigma/alpha: ``linear``, ``sqrt``, ``log``, ``square`` or
         ``const``.
     reduction : str, default 'mean'
-        Losses are a ``mean`` over an image's scalars, hidden ones included, or a ``sum``; to
-        Adam only their relation to its 1e-8 differs.
+        Losses are a ``mean`` over an image's scalars, hidden ones included, or a ``sum``. Adam is
+        invariant to the scale of a loss, but for its constant 1e-8.
     sigma0 : float, default 0.0
-        Noise on the image before it is diffused.
+        Standard deviation of noise on the image before it is diffused, 0 or more, in units of the
+        state.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 
-    Notes
-    -----
-    Raises ValueError for an unknown name and settings out of range.
+    Raises
+    ------
+    ValueError
+        If a name is unknown or a setting is out of range.
     """
 
     card: ClassVar[Card] = Card(
@@ -74,16 +76,16 @@ class REDDiff(Sampler):
         "Diffusion Models, ICLR 2024",
         equations="Algorithm 1, in the form lam w_t (alpha / sigma) (x - D(z_t)) + At (A x - y)",
         deviations=(
-            "Means over the scalars of each image: with the batch in the mean, Adam's 1e-8 makes "
-            "its size matter.",
+            "Losses are means over the scalars of each image. With the batch in the mean, Adam's "
+            "constant 1e-8 would make the batch size matter.",
             "Random levels are drawn evenly over the grid, one per image; the released code has no "
             "such mode.",
             "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th "
             "training step.",
             "On a latent prior the latent is fitted through the decoder; each loss is a mean over "
             "its own scalars.",
-            "Mode seeking: the spread of draws comes from xi alone and is far below that of the "
-            "posterior.",
+            "The method seeks a mode: the spread of draws comes from xi alone and is far below "
+            "that of the posterior.",
         ),
         compat={
             "released": "Means run over the batch too, and the output is the image before the last "
@@ -105,12 +107,8 @@ class REDDiff(Sampler):
     compat: str = "none"
 
     def __post_init__(self) -> None:
-        for name, valid in {
-            "times": TIMES,
-            "weight": WEIGHTS,
-            "reduction": REDUCTIONS,
-            "compat": COMPAT,
-        }.items():
+        names = {"times": TIMES, "weight": WEIGHTS, "reduction": REDUCTIONS, "compat": COMPAT}
+        for name, valid in names.items():
             if getattr(self, name) not in valid:
                 raise ValueError(
                     f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
@@ -120,12 +118,10 @@ class REDDiff(Sampler):
                 f"lam {self.lam} and sigma0 {self.sigma0} must be 0 or more, lr {self.lr} positive"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
-        process, shape, levels = (
-            prior.process,
-            prior.latent_shape,
-            prior.grid(self.steps, self.grid)[:-1],
-        )
+        process, shape = prior.process, prior.latent_shape
+        levels = prior.grid(self.steps, self.grid)[:-1]
         # Start from the first guess, which leaves the hole empty.
         x = mu = prior.encode(obs.operator.first_guess(obs.y)).clone()
         adam = torch.optim.Adam([mu], lr=self.lr, betas=self.betas)
@@ -142,12 +138,12 @@ class REDDiff(Sampler):
         return prior.decode(x if self.compat == "released" else mu)
 
     def _random(self, levels: list[Level], noise: Noise) -> Level:
-        """A level for every row, evenly from the grid."""
+        """Draw a level for every row, evenly from the grid."""
         picks = (noise.uniform(()).double() * len(levels)).long().clamp_max(len(levels) - 1)
         return Level.stack([levels[i] for i in picks.tolist()])
 
     def _prior_slope(self, x: Tensor, x0: Tensor, t: Level) -> Tensor:
-        # a flow starts at an infinite ratio
+        # A flow starts at an infinite ratio.
         ratio = torch.as_tensor(t.ratio, dtype=torch.float64, device=x.device).clamp_max(1e6)
         return self.lam * WEIGHTS[self.weight](ratio).to(x) * (x - x0) / self._count(x)
 
@@ -158,6 +154,6 @@ class REDDiff(Sampler):
             return gradient(squares / (2 * self._count(obs.y)), x)
 
     def _count(self, value: Tensor) -> int:
-        """How many scalars share a loss."""
+        """Return the number of scalars that share a loss."""
         shared = len(value) if self.compat == "released" else 1
         return 1 if self.reduction == "sum" else shared * value[0].numel()

@@ -1,6 +1,4 @@
-"""RePaint: blended ancestral sampling that jumps back up and resamples, so that hole and
-surroundings agree.
-"""
+"""RePaint: blended ancestral sampling that jumps back up, so that hole and surroundings agree."""
 
 from __future__ import annotations
 
@@ -8,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.walk import walk
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
+from posterior_bench.solvers.shared.walk import walk
 
 
 @dataclass(frozen=True)
@@ -22,24 +21,27 @@ class RePaint(Sampler):
     Parameters
     ----------
     steps : int, default 250
-        Levels of the grid, not network calls (see :func:`solvers.walk.walk`).
+        Number of steps of the grid. There are more network calls, see
+        :func:`solvers.shared.walk.walk`.
     jump_length : int, default 10
-        Levels a jump climbs.
+        Number of levels that a jump climbs.
     resamples : int, default 10
-        How often each stretch is walked in all; 1 is Blended.
+        How often each stretch of levels is walked in all; 1 is Blended.
     clip : bool, default True
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     variance : str, default 'learned'
-        Of a step down, ``fixed`` (that of the posterior) or ``learned`` (the network's own,
-        where it has one).
+        Variance of a step down: ``fixed``, the variance of the posterior, or ``learned``, the
+        network's own if it has learned one.
 
-    Notes
-    -----
-    Raises ValueError for a schedule argument below 1, and for an unknown variance.
+    Raises
+    ------
+    ValueError
+        If an argument of the schedule is below 1 or ``variance`` is unknown.
     """
 
     card: ClassVar[Card] = Card(
@@ -49,16 +51,13 @@ class RePaint(Sampler):
         equations="Algorithm 1, Eq. 8; jump schedule of the released code",
         deviations=(
             "A jump is one draw of q(z_t | z_s) over all its levels; the released code climbs one "
-            "level at a time. "
-            "Nothing happens in between, so the law is the same.",
-            "With variance=fixed, and where the network has learned none, steps use the small "
-            "posterior variance; the "
-            "released code reads a learned one from its networks.",
+            "level at a time. Nothing happens in between, so the law is the same.",
+            "With variance=fixed, or if the network has learned no variance, steps use the small "
+            "posterior variance; the released code reads a learned one from its networks.",
             "No classifier guidance and no random class: the condition is the observation's.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
-            "Kept from the released code: the first step does not blend, and the output is not "
-            "pasted, so observed "
-            "pixels are network outputs in the raw sample.",
+            "As in the released code, the first step does not blend, and the output is not pasted, "
+            "so observed pixels of the raw sample come from the network.",
             "(250, 10, 10) is 2410 network calls; the 4570 often quoted counts transitions, "
             "noise-only ones included.",
         ),
@@ -77,10 +76,10 @@ class RePaint(Sampler):
 
     def __post_init__(self) -> None:
         check_variance(self.variance)
-        walk(
-            self.steps, self.jump_length, self.resamples
-        )  # refuses an impossible schedule before any work
+        # Refuse an impossible schedule before any work.
+        walk(self.steps, self.jump_length, self.resamples)
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
         levels = prior.grid(self.steps, self.grid)

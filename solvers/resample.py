@@ -1,62 +1,69 @@
-"""ReSample: latent DDIM with hard data consistency, found by optimisation and brought back by
-stochastic resampling.
-"""
+"""ReSample: latent DDIM; optimisation makes the latent fit the data, resampling noises it again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level
+from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
-from posterior_bench.solvers.consistency import mean_square, minimise, resample
-from posterior_bench.solvers.likelihood import gradient, residual_norm
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
 
 COMPAT = ("none", "released")
 
 
 @dataclass(frozen=True)
 class ReSample(Sampler):
-    """Hard data consistency of Song et al. (2024), Algorithm 1; in VP coordinates, whatever those
-    of the prior.
+    """Hard data consistency of Song et al. (2024), Algorithm 1.
+
+    It takes place in VP coordinates, for every prior.
 
     Parameters
     ----------
     steps : int, default 500
-        DDIM steps, each with a backward pass.
+        DDIM steps, one network call and one backward pass each, positive.
     scale : float, default 0.5
-        The guidance step is ``scale alpha_t^2`` along the gradient of the residual norm.
+        Size of the guidance step: ``scale alpha_t^2`` along the gradient of the residual norm.
     every : int, default 10
-        Steps from one consistency to the next, in the last two thirds.
+        Steps from one optimisation to the next, in the last two thirds, positive.
     lookahead : int, default 5
-        Plain DDIM steps before each, to a better estimate.
-    pixel_iterations, pixel_lr : int or float, default 2000, 0.01
-        Adam on the image, in the middle third; the result is encoded.
-    latent_iterations, latent_lr : int or float, default 500, 0.005
-        Adam through the decoder, in the last third and at the end.
+        Plain DDIM steps before each optimisation, to a better estimate, positive.
+    pixel_iterations : int, default 2000
+        Adam steps of an optimisation in the middle third, on the image; the result is encoded.
+    pixel_lr : float, default 0.01
+        Learning rate of these steps, positive.
+    latent_iterations : int, default 500
+        Adam steps of an optimisation in the last third and at the end, on the latent, through the
+        decoder.
+    latent_lr : float, default 0.005
+        Learning rate of these steps, positive.
     tolerance : float, default 1e-06
         Mean squared residual at which Adam stops.
     patience : int, default 200
-        Latent iterations that must lower the loss or end.
+        An optimisation of the latent stops if its loss is above the loss ``patience`` steps before,
+        positive.
     variance : float, default 40.0
-        In units of the ancestral step's; the larger, the more a state follows the consistent
-        latent.
+        Variance of the chain's state in the resampling, positive, in units of the ancestral step's
+        variance. With a larger value a state follows the optimised latent more closely.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 
-    Notes
-    -----
-    Raises ValueError for counts and step sizes that are not positive, and an unknown compat.
+    Raises
+    ------
+    ValueError
+        If a setting is not positive that must be, or ``compat`` is unknown.
     """
 
     card: ClassVar[Card] = Card(
@@ -64,19 +71,19 @@ class ReSample(Sampler):
         paper="Song et al., Solving Inverse Problems with Latent Diffusion Models via Hard Data "
         "Consistency, ICLR 2024",
         equations="Algorithm 1 with the released code's guidance; resampling N(z; alpha_s z*, "
-        "sigma_s^2) N(z; z', c) "
-        "with c = variance times that of q(z_s | z_t, x0), the released choice written for every "
-        "noise process",
+        "sigma_s^2) N(z; z', c) with c = variance times that of q(z_s | z_t, x0), the released "
+        "choice written for every noise process",
         deviations=(
-            "Losses and stopping are those of each row; in the released code those of the batch.",
-            "The lookahead feeds the network its own level, the released one the next. The chain "
-            "ends at zero noise.",
+            "Each row has its own loss and stops on its own; the released code shares both over "
+            "the batch.",
+            "The lookahead gives the network the level of its input; the released one gives the "
+            "next level.",
+            "The chain ends at zero noise.",
         ),
         compat={
-            "released": "The released estimate of x0, with sigma^2 eps where sigma eps belongs, in "
-            "guidance and at the "
-            "start of every optimisation; and AdamW's weight decay of 0.01, which shrinks what is "
-            "optimised."
+            "released": "The released estimate of x0, with sigma^2 eps instead of sigma eps, in "
+            "the guidance and at the start of every optimisation; and AdamW's weight decay of "
+            "0.01, which shrinks the optimised image or latent."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "latent"})
@@ -98,80 +105,163 @@ class ReSample(Sampler):
     compat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "every",
-            "lookahead",
-            "pixel_lr",
-            "latent_lr",
-            "patience",
-            "variance",
-        ):
+        counts, rates = ("steps", "every", "lookahead", "patience"), ("pixel_lr", "latent_lr")
+        for name in (*counts, *rates, "variance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.compat not in COMPAT:
             raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior, third = prior.view("vp"), self.steps // 3
         process, levels = prior.process, prior.grid(self.steps, self.grid)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(prior.latent_shape)
         for left, (t, s) in zip(reversed(range(self.steps)), pairwise(levels), strict=True):
-            # A DDIM step, then one towards the observation.
+            # Take a DDIM step, then one towards the observation.
             x0, slope = self._predict(z, t, obs, prior)
             z = process.bridge(z, x0, t, s, eta=0.0, noise=None) - self.scale * t.alpha**2 * slope
             if 0 < left <= self.steps - third and left % self.every == 0:
-                # A latent that agrees with the observation, near where the chain is going.
+                # Find a latent that agrees with the observation, near where the chain is going.
                 estimate = self._look_ahead(z, levels[-left - 1 :], obs, prior)
                 target = self._consistent(estimate, obs, prior, in_pixels=left >= third)
-                # A state of this level, given that latent and where the chain stood.
-                z = resample(
-                    z,
-                    target,
-                    s,
-                    self.variance * process.transition(s, t).var,
-                    noise.normal(z.shape[1:]),
-                )
+                # Draw a state of this level, given that latent and the state of the chain.
+                variance = self.variance * process.transition(s, t).var
+                z = resample(z, target, s, variance, noise.normal(z.shape[1:]))
         return prior.decode(self._consistent(z, obs, prior, in_pixels=False))
 
     def _predict(
         self, z_t: Tensor, t: Level, obs: Observation, prior: Prior
     ) -> tuple[Tensor, Tensor]:
-        """``x0(z_t)`` and the gradient of the residual norm with respect to ``z_t``."""
+        """Return ``x0(z_t)`` and the gradient of the residual norm with respect to ``z_t``."""
         with torch.enable_grad():
             z_t = z_t.detach().requires_grad_()
             x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
-            return x0.detach(), gradient(
-                residual_norm(prior.decode(self._estimate(z_t, x0, t)), obs), z_t
-            )
+            x = prior.decode(self._estimate(z_t, x0, t))
+            return x0.detach(), gradient(residual_norm(x, obs), z_t)
 
     def _look_ahead(
         self, z: Tensor, levels: Sequence[Level], obs: Observation, prior: Prior
     ) -> Tensor:
-        """The estimate of x0 at the last of some plain DDIM steps from ``z``, at the first of
-        ``levels``.
+        """Return the last estimate of x0 of some plain DDIM steps.
+
+        They start from ``z``, at the first of ``levels``.
         """
         for t, s in pairwise(levels[: self.lookahead + 1]):
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
-            z, estimate = (
-                prior.process.bridge(z, x0, t, s, eta=0.0, noise=None),
-                self._estimate(z, x0, t),
-            )
+            estimate = self._estimate(z, x0, t)
+            z = prior.process.bridge(z, x0, t, s, eta=0.0, noise=None)
         return estimate
 
     def _estimate(self, z: Tensor, x0: Tensor, t: Level) -> Tensor:
-        return x0 if self.compat == "none" else z / t.alpha - t.sigma / t.alpha * (z - t.alpha * x0)
+        if self.compat == "none":
+            return x0
+        return z / t.alpha - t.sigma / t.alpha * (z - t.alpha * x0)
 
     def _consistent(self, x0: Tensor, obs: Observation, prior: Prior, in_pixels: bool) -> Tensor:
-        """The minimum of the residual that Adam finds from ``x0``: in pixels and encoded again, or
-        in the latent.
+        """Return a latent near ``x0`` that agrees with the observation.
+
+        Adam minimises the residual in the latent, or in pixels; then the image is encoded again.
         """
         decay = 0.01 if self.compat == "released" else 0.0
         if in_pixels:
             loss, count = lambda x: mean_square(x, obs), self.pixel_iterations
-            return prior.encode(
-                minimise(loss, prior.decode(x0), self.pixel_lr, count, self.tolerance, decay=decay)
-            )
+            start = prior.decode(x0)
+            x = minimise(loss, start, self.pixel_lr, count, self.tolerance, decay=decay)
+            return prior.encode(x)
         loss, count = lambda z: mean_square(prior.decode(z), obs), self.latent_iterations
         return minimise(loss, x0, self.latent_lr, count, self.tolerance, self.patience, decay)
+
+
+def mean_square(x: Tensor, obs: Observation) -> Tensor:
+    """Return the mean of ``(y - A x)^2`` over all scalars of ``y``, shape ``(N,)``.
+
+    Hidden scalars count as zeros.
+    """
+    return obs.operator.residual(x, obs.y).square().flatten(1).mean(1)
+
+
+def minimise(
+    loss: Callable[[Tensor], Tensor],
+    start: Tensor,
+    lr: float,
+    iterations: int,
+    tolerance: float,
+    patience: int = 0,
+    decay: float = 0.0,
+) -> Tensor:
+    """Minimise a loss by AdamW, every row on its own.
+
+    All rows are evaluated until the last one has stopped.
+
+    Parameters
+    ----------
+    loss : Callable[[Tensor], Tensor]
+        Maps ``(N, C, H, W)`` to one loss per row, ``(N,)``.
+    start : Tensor
+        Where the rows start, ``(N, C, H, W)``.
+    lr : float
+        Learning rate.
+    iterations : int
+        Largest number of steps.
+    tolerance : float
+        A row stops for good once its loss is below this number.
+    patience : int, default 0
+        A row also stops once its loss is above its loss ``patience`` steps before; 0 means never.
+    decay : float, default 0.0
+        Weight decay of AdamW.
+
+    Returns
+    -------
+    Tensor
+        Where the rows have stopped, ``(N, C, H, W)``, without a graph.
+    """
+    u = start.detach().clone().requires_grad_()
+    optimiser = torch.optim.AdamW([u], lr=lr, weight_decay=decay)
+    done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    history: list[Tensor] = []
+    for step in range(iterations):
+        with torch.enable_grad():
+            losses = loss(u)
+            (u.grad,) = torch.autograd.grad(losses.sum(), u)
+        history.append(losses.detach())
+        # Written so that a row that is NaN is done too.
+        done = done | ~(history[step] >= tolerance)
+        if patience and step >= patience:
+            done = done | (history[step] > history[step - patience])
+        if done.all():
+            break
+        kept = u.detach().clone()
+        optimiser.step()
+        with torch.no_grad():
+            u.copy_(torch.where(done.view(-1, 1, 1, 1), kept, u))
+    return u.detach()
+
+
+def resample(z: Tensor, target: Tensor, s: Level, variance: Scalar, xi: Tensor) -> Tensor:
+    """Draw from the product ``N(alpha_s target, sigma_s^2) N(z, variance)``, normalised.
+
+    This is Proposition 1 of ReSample.
+
+    Parameters
+    ----------
+    z : Tensor
+        State of the chain at level ``s``, ``(N, C, H, W)``.
+    target : Tensor
+        A clean state, ``(N, C, H, W)``.
+    s : Level
+        The level.
+    variance : Scalar
+        Variance around ``z``; the larger it is, the less the draw depends on ``z``.
+    xi : Tensor
+        Standard normals ``(N, C, H, W)``.
+
+    Returns
+    -------
+    Tensor
+        States at level ``s``, ``(N, C, H, W)``.
+    """
+    total = variance + s.sigma**2
+    mean = variance / total * s.alpha * target + s.sigma**2 / total * z
+    return mean + (variance * s.sigma**2 / total) ** 0.5 * xi

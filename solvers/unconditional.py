@@ -1,4 +1,4 @@
-"""Prior samples that never look at the observation: the lower bracket of a comparison."""
+"""Samples of the prior that never look at the observation: the lower bound of a comparison."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.solvers.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
 
 
 @dataclass(frozen=True)
@@ -20,23 +21,25 @@ class PriorSamples(Sampler):
     Parameters
     ----------
     steps : int, default 1000
-        Network calls.
+        Number of steps, one network call each.
     eta : float, default 1.0
-        1 is the ancestral step, 0 is DDIM.
+        Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM.
     clip : bool, default False
         Clip x0 to [-1, 1]; latents are never clipped.
     guidance : float, default 1.0
-        Classifier-free guidance weight, 1 = none.
+        Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Kind of :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
+        :meth:`priors.base.Prior.grid`.
     variance : str, default 'fixed'
-        Of an ancestral step, ``fixed`` (that of the posterior) or ``learned`` (the network's
-        own, where it has one).
+        Variance of an ancestral step: ``fixed``, the variance of the posterior, or ``learned``, the
+        network's own if it has learned one.
 
-    Notes
-    -----
-    Raises ValueError for ``eta`` outside [0, 1], an unknown variance, and a learned one where eta
-    is not 1.
+    Raises
+    ------
+    ValueError
+        If ``eta`` is outside [0, 1], ``variance`` is unknown, or ``variance`` is ``learned`` and
+        ``eta`` is not 1.
     """
 
     card: ClassVar[Card] = Card(
@@ -44,7 +47,9 @@ class PriorSamples(Sampler):
         paper="Song et al., Denoising Diffusion Implicit Models, ICLR 2021",
         equations="Eq. 12; eta = 1 is the ancestral sampler of Ho et al. (2020) with the small "
         "posterior variance",
-        deviations=("Not a solver: what any method must beat outside the observed pixels.",),
+        deviations=(
+            "This is not a solver. Any method must be better outside the observed pixels.",
+        ),
     )
     version: ClassVar[int] = 1
 
@@ -63,9 +68,11 @@ class PriorSamples(Sampler):
         check_variance(self.variance)
         if self.variance == "learned" and self.eta != 1:
             raise ValueError(
-                f"a learned variance is that of ancestral steps, eta=1; this is eta={self.eta}"
+                f"variance=learned needs ancestral steps, eta=1, got eta={self.eta}; set "
+                "variance=fixed or eta=1"
             )
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
         levels = prior.grid(self.steps, self.grid)

@@ -1,9 +1,8 @@
-"""The tables of the arena: every solver's distance to the exact posterior, averaged over the same
-cells for all.
+"""The tables of the arena: every solver's distance to the exact posterior, over the same cells.
 
 A solver that cannot run in every cell would otherwise be averaged over easier ones. So there are
 two tables: solvers that ran everywhere, over all cells, and all solvers, over the cells that they
-have in common.
+share.
 """
 
 from __future__ import annotations
@@ -33,9 +32,14 @@ failed."""
 
 @dataclass(frozen=True)
 class Overall:
-    """Mean over cells of the mean over images, for every solver, with 95 % intervals over images.
+    """Means over cells of means over images, per solver, with 95 % intervals over images.
 
-    ``difference``: to the reference solver, on the same resamples; NaN where it is absent.
+    Parameters
+    ----------
+    mean, lo, hi : Series
+        The mean and its interval, by solver.
+    difference, difference_lo, difference_hi : Series
+        The same of the difference to the reference solver, on the same resamples; NaN without it.
     """
 
     mean: pd.Series
@@ -47,7 +51,7 @@ class Overall:
 
 
 def common_cells(values: Values, solvers: Sequence[str]) -> list[str]:
-    """The cells in which each of ``solvers`` has values."""
+    """Return the cells in which each of ``solvers`` has values."""
     cells = list(dict.fromkeys(cell for _, cell in values))
     return [cell for cell in cells if all((solver, cell) in values for solver in solvers)]
 
@@ -55,11 +59,15 @@ def common_cells(values: Values, solvers: Sequence[str]) -> list[str]:
 def overall(
     values: Values, solvers: Sequence[str], cells: Sequence[str], reference: str = "exact"
 ) -> Overall:
-    """Average ``solvers`` over ``cells``; images are resampled within each cell, alike for all
-    solvers.
+    """Average ``solvers`` over ``cells``.
 
-    Images that have no value for one of the solvers are left out for all. ValueError where a cell
-    has no image left.
+    Images are resampled within each cell, alike for all solvers. Images without a value for one of
+    the solvers are left out for all.
+
+    Raises
+    ------
+    ValueError
+        If no image of a cell is left.
     """
     rng = np.random.default_rng(0)
     total, resampled = np.zeros(len(solvers)), np.zeros((RESAMPLES, len(solvers)))
@@ -92,7 +100,13 @@ def _ends(resampled: Array) -> tuple[Array, Array]:
 
 
 def markdown(study: Path | str, metric: str = HEADLINE, reference: str = "exact") -> str:
-    """Both tables of a study. UserError where it has no such metric."""
+    """Return both tables of a study.
+
+    Raises
+    ------
+    UserError
+        If no cell of the study has the metric.
+    """
     values = read(study, [metric, *BESIDE])
     if not values[metric]:
         raise UserError(f"no cell of {study} has '{metric}'; run it with metrics=[arena]")
@@ -134,7 +148,7 @@ def _table(
 
 
 def read(study: Path | str, metrics: Sequence[str]) -> dict[str, Values]:
-    """Per metric the values by image of every complete cell; draws of an image are averaged."""
+    """Return per metric the values by image of every complete cell; draws are averaged."""
     values: dict[str, dict[tuple[str, str], pd.Series]] = {metric: {} for metric in metrics}
     cells = read_cells(study)
     names = pd.DataFrame([{"variant": "", **cell.identity, "cell": cell.name} for cell in cells])

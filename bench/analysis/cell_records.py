@@ -1,4 +1,4 @@
-"""What the cells of a study say of themselves in their ``config.yaml``."""
+"""Read the ``config.yaml`` of every cell of a study."""
 
 from __future__ import annotations
 
@@ -17,13 +17,34 @@ Card = Mapping[str, str]
 
 @dataclass(frozen=True)
 class CellRecord:
-    """What a cell's ``config.yaml`` says; ``planned``: the image ids, each with all draws.
+    """The facts in the ``config.yaml`` of a cell.
 
-    ``sets``: the configuration of each metric whose rows hold features. ``padded_batch``: the
-    network rows that every batch was planned with, 0 where that is not recorded. ``nodes``: the
-    configuration of each metric. ``stale``: the metrics that an earlier version of the product
-    computed in another way; they are in ``metrics``, and nowhere else. ``sigma``: the noise on the
-    measurement.
+    Parameters
+    ----------
+    name : str
+        Name of the cell.
+    folder : Path
+        Its folder.
+    identity : mapping
+        Solver, data, mask and the other names of the cell.
+    metrics : mapping of str to Card
+        The card of each metric.
+    sets : mapping of str to mapping
+        The configuration of each metric that is one number from all images.
+    planned : frozenset of str
+        The image ids; each has all draws.
+    commit : str
+        The commit it was planned with.
+    dirty : bool | None
+        Whether files differed from that commit.
+    padded_batch : int, default 0
+        Network rows in every planned batch; 0 if that is not recorded.
+    nodes : mapping of str to mapping
+        The configuration of each metric.
+    stale : frozenset of str
+        Metrics that an earlier version of the product computed in another way.
+    sigma : float, default 0.0
+        The noise on the measurement.
     """
 
     name: str
@@ -41,11 +62,18 @@ class CellRecord:
 
     @property
     def draws(self) -> int:
+        """Return how many draws each image has."""
         return int(str(self.identity["draws"]))
 
 
 def read_cells(study: Path | str) -> list[CellRecord]:
-    """What every cell of a study says of itself. Raises ValueError for a folder without cells."""
+    """Return the record of every cell of a study.
+
+    Raises
+    ------
+    ValueError
+        If the folder has no cells.
+    """
     study = Path(study)
     paths = sorted(study.glob("cells/*/config.yaml"))
     if not paths:

@@ -28,12 +28,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def long(frame: pd.DataFrame) -> pd.DataFrame:
-    """Tidy form: one line per cell and metric; ``n`` is the number of images in the mean.
+    """Return the tidy form: one line per cell and metric.
 
-    ``n_failed`` counts the rows of the cell that are not ok, ``rank`` holds the letters, ``paper``
-    and ``paper_flag`` what is printed, ``deviation`` how far the value lies from that
-    (:func:`bench.analysis.papers.deviation`), and ``n_infinite`` counts the images whose value is infinite
-    and not in the mean.
+    ``n`` is the number of images in the mean, ``n_failed`` the number of rows of the cell that are
+    not ok, ``rank`` the letters, ``paper`` and ``paper_flag`` the printed number, ``deviation`` its
+    distance (:func:`bench.analysis.papers.deviation`), and ``n_infinite`` the number of images
+    whose value is infinite and not in the mean.
     """
     columns = [*IDENTITY, *LONG]
     lines = [
@@ -56,7 +56,10 @@ def _scored(line: pd.Series, metric: str) -> list[object]:
 
 
 def _compared(line: pd.Series, metric: str) -> list[object]:
-    """``rank paper paper_flag deviation n_infinite`` of a metric; empty where there is none."""
+    """Return ``rank paper paper_flag deviation n_infinite`` of a metric.
+
+    Empty where there is none.
+    """
     rank, printed, flag = (
         line.get(f"{metric}{end}", "") for end in ("_rank", "_paper", "_paper_flag")
     )
@@ -71,7 +74,7 @@ def _compared(line: pd.Series, metric: str) -> list[object]:
 
 
 def csv_columns(metrics: Iterable[str]) -> list[str]:
-    """The fixed columns of ``leaderboard.csv``."""
+    """Return the fixed columns of ``leaderboard.csv``."""
     return [
         *IDENTITY,
         "failed",
@@ -81,8 +84,9 @@ def csv_columns(metrics: Iterable[str]) -> list[str]:
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:
-    """UTF-8 CSV, ``nan`` and ``inf`` spelt out. A text that a spreadsheet would take for a formula
-    gets a ``'``.
+    """Return UTF-8 CSV, ``nan`` and ``inf`` spelt out.
+
+    A text that a spreadsheet would take for a formula gets a ``'``.
     """
     safe = frame.apply(lambda column: column.map(_plain_text))
     return safe.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
@@ -93,9 +97,9 @@ def _plain_text(value: object) -> object:
 
 
 def labels(frame: pd.DataFrame) -> pd.Series:
-    """Solver names from the columns :data:`IDENTITY`, ``variant`` and ``cell``.
+    """Return names of solvers from the columns :data:`IDENTITY`, ``variant`` and ``cell``.
 
-    Cells that would look the same are told apart by what was overridden, then by their hash.
+    Cells that would look the same get their changed settings, and if need be their hash.
     """
     names = frame["solver"].astype(str)
     for detail in (" " + frame["variant"], " [" + frame["cell"].str[:8] + "]"):
@@ -105,6 +109,6 @@ def labels(frame: pd.DataFrame) -> pd.Series:
 
 
 def span(values: pd.Series) -> str:
-    """One number, or from the least to the greatest."""
+    """Return one number, or ``least to greatest``."""
     low, high = values.min(), values.max()
     return f"{low}" if low == high else f"{low} to {high}"

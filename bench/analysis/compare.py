@@ -1,17 +1,16 @@
-"""``bench compare``: two solvers of a study on the same images, in a paragraph and a scatter plot a
-line-up.
+"""Compare two solvers of a study on the same images (``bench compare``).
 
-A line-up is what both were run on: data, mask, operator, prior and seed. Its verdict, interval and
-adjusted p value are those behind the rank letters of the leaderboard, over all pairs of the solvers
-of the same table, so that the two cannot contradict each other; tests of the pair alone stand
-beside them. Cells that the leaderboard does not rank against each other get no verdict here, and a
-line says why. The plot is that of VIPaint's Fig. 10: an image is a point, and where the two do
-equally well it lies on the diagonal.
+The answer is a paragraph and a scatter plot per line-up. A line-up is data, mask, operator, prior
+and seed. Verdict, interval and adjusted p value are those behind the rank letters of the
+leaderboard, over all pairs of solvers of the same table, so that the two cannot contradict each
+other; tests of the pair alone stand beside them. Cells that the leaderboard does not rank against
+each other get no verdict, and a line says why.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from posterior_bench.bench.analysis.cell_records import read_cells
@@ -37,33 +36,53 @@ def compare(
 ) -> tuple[ComparisonReport, Path]:
     """Compare two solvers of a study and write ``compare_A_B_METRIC.svg`` and ``.png`` into it.
 
-    Parameters
-    ----------
-    study : Path
-        The folder of the study.
-    a, b : str
-        The solvers, as the tables call them.
-    metric : str
-        A metric with a value per image.
-    where : mapping of str to str or None, default None
-        Values of columns (:data:`~bench.analysis.matches.WHERE`) by which cells are chosen.
+    The arguments and errors are those of :func:`compare_solvers`.
 
     Returns
     -------
     tuple of (ComparisonReport, Path)
         The report, and the path of the PNG.
+    """
+    report = compare_solvers(study, a, b, metric, where or {})
+    name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-") for text in (a, b, metric))
+    figure = report.figure()
+    for kind in ("svg", "png"):
+        write_atomic(study / f"compare_{name}.{kind}", render(figure, kind))
+    return report, study / f"compare_{name}.png"
+
+
+def compare_solvers(
+    study: Path, a: str, b: str, metric: str, where: Mapping[str, str]
+) -> ComparisonReport:
+    """Compare two solvers of a study on the images that both were run on.
+
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    a, b : str
+        Names of solvers as the leaderboard shows them.
+    metric : str
+        The column of the metric.
+    where : Mapping[str, str]
+        Columns of the leaderboard and the values that cells must have there.
+
+    Returns
+    -------
+    ComparisonReport
+        A match for every pair of cells.
 
     Raises
     ------
     UserError
-        If a solver, metric or value does not exist, or no cells match.
+        If something does not exist, or the two solvers share no cell.
     """
     try:
         card = metric_card(read_cells(study), metric)
         found = summarise_study(study)
     except ValueError as error:
         raise UserError(str(error)) from None
-    pairs = pairs_of_cells(chosen_lines(found.lines, where or {}), a, b)
+    pairs = pairs_of_cells(chosen_lines(found.lines, where), a, b)
     demand_current_metric(found.cells, metric, pairs)
     rows = read_study(study, ["status", "truth"])
     for heading, first, second in pairs:
@@ -74,13 +93,8 @@ def compare(
     lines = found.lines.set_index("cell")
     matches = [
         match_cells(
-            images[metric], heading, lines.loc[first], lines.loc[second], families, lines["label"]
+            images[metric], heading, lines.loc[one], lines.loc[other], families, lines["label"]
         )
-        for heading, first, second in pairs
+        for heading, one, other in pairs
     ]
-    report = ComparisonReport(a, b, metric, card, matches)
-    name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-") for text in (a, b, metric))
-    figure = report.figure()
-    for kind in ("svg", "png"):
-        write_atomic(study / f"compare_{name}.{kind}", render(figure, kind))
-    return report, study / f"compare_{name}.png"
+    return ComparisonReport(a, b, metric, card, matches)

@@ -1,4 +1,8 @@
-"""The comparison of two solvers as text and as a scatter plot."""
+"""The comparison of two solvers as text and as a scatter plot.
+
+The plot is that of VIPaint's Fig. 10: an image is a point, and where the two do equally well it
+lies on the diagonal.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,18 @@ _BETTER = {
 
 @dataclass(frozen=True)
 class ComparisonReport:
-    """What is compared: solvers ``a`` and ``b`` by ``metric``, whose ``card`` says title, direction
-    and unit.
+    """The comparison of solvers ``a`` and ``b`` by a metric.
+
+    Parameters
+    ----------
+    a, b : str
+        The solvers.
+    metric : str
+        Id of the metric.
+    card : mapping of str to str
+        Title, direction and unit of the metric.
+    matches : sequence of Match
+        The line-ups that have both solvers.
     """
 
     a: str
@@ -39,7 +53,7 @@ class ComparisonReport:
     matches: Sequence[Match]
 
     def text(self) -> str:
-        """One paragraph a line-up, its heading above it."""
+        """Return one paragraph per line-up, its heading above it."""
         return "\n\n".join(f"{match.lineup}\n{self._paragraph(match)}" for match in self.matches)
 
     def _paragraph(self, match: Match) -> str:
@@ -62,7 +76,7 @@ class ComparisonReport:
         return f" {self.card['unit']}" if self.card.get("unit") else ""
 
     def _means(self, match: Match) -> str:
-        """Both means and their difference, with its interval where there is one."""
+        """Return both means and their difference, with its interval where there is one."""
         result, unit = match.result, self._unit()
         found = (
             f"{self._title()} is {result.mean_a:.4g}{unit} for {self.a} and "
@@ -83,7 +97,7 @@ class ComparisonReport:
         return f"{found}, over n = {result.n} images, draws averaged first."
 
     def _alone(self, result: paired.Comparison) -> list[str]:
-        """The tests of one pair."""
+        """Return the tests of this pair alone."""
         tests = {
             "sign-flip": result.p_flip,
             "t-test": result.p_t,
@@ -131,7 +145,7 @@ class ComparisonReport:
         )
 
     def figure(self) -> Figure:
-        """A panel a line-up, an image a point; squares of equal axes with the diagonal."""
+        """Return a panel per line-up with a point per image, equal axes and the diagonal."""
         columns = min(COLUMNS, len(self.matches))
         rows = math.ceil(len(self.matches) / columns)
         figure = Figure(
@@ -183,7 +197,7 @@ class ComparisonReport:
 
 
 def _procedure(verdict: Verdict) -> str:
-    """What the verdict rests on."""
+    """Return the test that the verdict rests on."""
     pairs = len(verdict.solvers) * (len(verdict.solvers) - 1) // 2
     of = (
         f"all {pairs} pairs of the {len(verdict.solvers)} solvers of this table"
@@ -197,9 +211,7 @@ def _procedure(verdict: Verdict) -> str:
 
 
 def _wins(result: paired.Comparison, direction: str) -> tuple[int, int]:
-    """In how many images the first is better, and the second; the lower one where neither direction
-    is.
-    """
+    """Return in how many images the first is better, and the second; lower, without a direction."""
     return (result.higher, result.lower) if direction == "up" else (result.lower, result.higher)
 
 

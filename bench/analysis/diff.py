@@ -1,9 +1,9 @@
-"""``bench diff A B``: two studies against each other, for example last month's and today's.
+"""Compare two studies, for example last month's and today's (``bench diff A B``).
 
 Cells of the two are matched by content: first cells with the same name, which is a hash of
 everything that a number depends on by definition, then cells of the same solver on the same images
-with the same mask, operator and prior, at last cells with the same names. Of every pair it says
-what has changed, code, versions and settings, and what that did to the numbers: image by image,
+with the same mask, operator and prior, at last cells with the same names. For every pair the text
+says what has changed (code, versions, settings) and what that did to the numbers, image by image,
 with a paired test.
 """
 
@@ -57,12 +57,20 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Difference:
-    """What two studies have in common and what not.
+    """What two studies have in common, and what differs.
 
-    ``pairs``: lines of matched cells, A's and B's. ``alone``: the names of cells that only A has,
-    and only B. ``changes``: sentences, each with the number of pairs it is true of. ``table``:
-    :data:`COLUMNS`, a line per pair and metric; ``refused``: of which pairs the numbers are not
-    compared, and why.
+    Parameters
+    ----------
+    pairs : int
+        How many cells were matched.
+    alone : tuple of two sequences of str
+        The names of cells that only A has, and only B.
+    changes : mapping of str to int
+        Sentences, each with the number of pairs it is true of.
+    table : DataFrame
+        The columns :data:`COLUMNS`, a line per pair and metric.
+    refused : sequence of str
+        The pairs whose numbers are not compared, and why.
     """
 
     pairs: int
@@ -72,8 +80,9 @@ class Difference:
     refused: Sequence[str]
 
     def text(self) -> str:
-        """All of it for a terminal, a fact a line; of the numbers those that differ surely, and a
-        count of the rest.
+        """Return all of it for a terminal, one fact per line.
+
+        Only the numbers that surely differ are listed; the others are counted.
         """
         lines = [f"{self.pairs} cells are in both studies."]
         for side, names in zip("AB", self.alone, strict=True):
@@ -116,9 +125,19 @@ class Difference:
 
 
 def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
-    """Compare two studies; ``metric``: one of theirs instead of all that both have.
+    """Compare two studies.
 
-    Raises UserError for a metric that they do not both have.
+    Parameters
+    ----------
+    a, b : Path
+        The study folders.
+    metric : str, optional
+        One metric; None = all metrics that both studies have.
+
+    Raises
+    ------
+    UserError
+        If the studies do not both have the metric.
     """
     try:
         one, two = (summarise_study(folder) for folder in (a, b))
@@ -149,14 +168,12 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
 
 
 def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:
-    """The solvers of the cells that are not matched."""
+    """Return the solvers of the cells that are not matched."""
     return lines.loc[~lines["cell"].isin([*matched]), "label"].astype(str).tolist()
 
 
 def _numbers(first: StudyCell, second: StudyCell, metric: str) -> list[list[object]]:
-    """The line of a pair and a metric, ``p`` not adjusted yet; none where no image has a value of
-    both.
-    """
+    """Return the line of a pair and a metric, ``p`` not adjusted; none without a common image."""
     a, b = first.values(metric), second.values(metric)
     both = a.index.intersection(b.index)
     one, two = a[both].to_numpy(float), b[both].to_numpy(float)
@@ -170,8 +187,9 @@ def _numbers(first: StudyCell, second: StudyCell, metric: str) -> list[list[obje
 
 
 def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
-    """The interval of B minus A and the p value of the pair alone; NaN where there are too few
-    images.
+    """Return the interval of B minus A and the p value of the pair alone.
+
+    NaN for too few images.
     """
     if np.array_equal(a, b):
         return 0.0, 0.0, 1.0
@@ -182,8 +200,11 @@ def _tested(a: Array, b: Array, key: str) -> tuple[float, float, float]:
 
 
 def _holm(p: pd.Series) -> pd.Series:
-    """Adjusted p values (Holm, "A simple sequentially rejective multiple test procedure", 1979);
-    NaN stays.
+    """Return adjusted p values; NaN stays.
+
+    References
+    ----------
+    Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
     known = p.dropna().sort_values()
     factors = np.arange(len(known), 0, -1)
@@ -204,7 +225,7 @@ def _line(row: pd.Series) -> str:
 
 
 def _counted(refused: Sequence[tuple[str, str]]) -> list[str]:
-    """Reasons with the pairs they are of; each is said once."""
+    """Return every reason once, with the pairs it is true of."""
     by_reason: dict[str, list[str]] = {}
     for reason, name in refused:
         by_reason.setdefault(reason, []).append(name)

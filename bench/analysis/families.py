@@ -1,4 +1,8 @@
-"""Tests of all pairs of the solvers of a table together (single-step max-T)."""
+"""Test all pairs of the solvers of a table together (single-step max-T).
+
+An image has the same sign in all pairs, and the largest statistic over the pairs is what every pair
+must exceed (Westfall and Young, "Resampling-Based Multiple Testing", 1993).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,15 @@ _ROUNDING = 1e-9
 class Family:
     """All pairs of the solvers of a table, tested together.
 
-    ``values`` ``(solvers, n)`` are finite and paired by column. ``p`` ``(solvers, solvers)`` are
-    the p values of the pairs, adjusted over all pairs. ``critical`` is what the statistic of a
-    pair, ``|sum d| / sqrt(n sum d^2)``, must exceed: a pair exceeds it if and only if ``p <=
-    0.05``.
+    Parameters
+    ----------
+    values : array (solvers, n)
+        Finite values, paired by column.
+    p : array (solvers, solvers)
+        The p values of the pairs, adjusted over all pairs.
+    critical : float
+        What the statistic of a pair, ``|sum d| / sqrt(n sum d^2)``, must exceed: a pair exceeds it
+        if and only if ``p <= 0.05``.
     """
 
     values: Array
@@ -34,15 +43,15 @@ class Family:
 
     @property
     def differ(self) -> NDArray[np.bool_]:
-        """Which pairs can be told apart at 5 %, all pairs together."""
+        """Return which pairs can be told apart at 5 %, all pairs together."""
         return self.p <= ALPHA
 
     def interval(self, i: int, j: int) -> tuple[float, float]:
-        """The simultaneous 95 % interval of the mean of ``i`` minus that of ``j``.
+        """Return the simultaneous 95 % interval of the mean of ``i`` minus that of ``j``.
 
-        It excludes zero if and only if the two differ: it has the critical value of the verdict, as
-        a quantile of Student's t. All intervals of a table hold their true differences together in
-        about 95 % of studies.
+        It excludes zero if and only if the two differ, because it has the critical value of the
+        verdict, as a quantile of Student's t. All intervals of a table hold their true differences
+        together in about 95 % of studies.
         """
         d = self.values[i] - self.values[j]
         n, r = len(d), self.critical
@@ -53,10 +62,19 @@ class Family:
 
 
 def families(tables: Sequence[Array], key: str) -> list[Family]:
-    """Test all pairs of each table; a table holds values ``(solvers, n)``, ``n`` the same for all.
+    """Test all pairs of each table.
 
-    ``key`` seeds the signs where they are random. Raises ValueError for fewer than
-    :data:`bench.analysis.statistics.FEWEST` images.
+    Parameters
+    ----------
+    tables : sequence of array (solvers, n)
+        The values; ``n`` is the same for all.
+    key : str
+        Seeds the signs where they are random.
+
+    Raises
+    ------
+    ValueError
+        For fewer than :data:`bench.analysis.statistics.FEWEST` images.
     """
     if not tables:
         return []
@@ -80,14 +98,12 @@ def families(tables: Sequence[Array], key: str) -> list[Family]:
 
 
 def family(values: Array, key: str) -> Family:
-    """:func:`families` of one table."""
+    """Test all pairs of one table; see :func:`families`."""
     return families([values], key)[0]
 
 
 def _statistics(values: Array) -> tuple[Array, Array]:
-    """Per pair ``r = |sum d| / sqrt(n sum d^2)``, and the factor that makes one of ``|sum d|``;
-    both 0 for no d.
-    """
+    """Return per pair ``r = |sum d| / sqrt(n sum d^2)``, and the factor of ``|sum d|`` in it."""
     solvers, n = values.shape
     sums, root = np.empty((solvers, solvers)), np.empty((solvers, solvers))
     for i in range(solvers):
@@ -99,9 +115,7 @@ def _statistics(values: Array) -> tuple[Array, Array]:
 
 
 def _largest(sums: Array, scale: Array) -> Array:
-    """The largest statistic over all pairs ``(B,)`` from the signed sums of solvers ``(B,
-    solvers)``.
-    """
+    """Return the largest statistic over all pairs ``(B,)`` from signed sums ``(B, solvers)``."""
     largest = np.zeros(len(sums))
     for i in range(sums.shape[1] - 1):
         of_pairs = np.abs(sums[:, i : i + 1] - sums[:, i + 1 :]) * scale[i, i + 1 :]
@@ -110,7 +124,7 @@ def _largest(sums: Array, scale: Array) -> Array:
 
 
 def _family(values: Array, observed: Array, largest: Array) -> Family:
-    """P values and the critical value from the same numbers, so that they agree to the last bit."""
+    """Return p values and the critical value from the same numbers, so that they always agree."""
     bars = np.sort(largest) + TIE
     count = len(bars) - np.searchsorted(bars, observed, "left")
     p = np.minimum(count / len(bars), 1.0)

@@ -1,9 +1,9 @@
-"""The figures of a study: what a method costs against how well it does, with intervals.
+"""The figures of a study: the cost of a method against its quality, with intervals.
 
 A panel holds the cells that saw the same measurements. A method keeps its colour and marker in all
-panels; colours are those of Okabe and Ito, which people with any colour vision tell apart. What
-costs nothing has no place on a logarithmic axis and is a line across the panel: the exact
-posterior, for instance.
+panels; the colours are those of Okabe and Ito, which people with any colour vision can tell apart.
+A method without cost (the exact posterior, for instance) has no place on a logarithmic axis and is
+a line across the panel.
 """
 
 from __future__ import annotations
@@ -57,11 +57,19 @@ TITLES = {
 
 
 def write(study: Path, frame: pd.DataFrame) -> Path | None:
-    """Draw what ``study.figure`` of the study's configuration asks for as ``figure.svg`` and
-    ``figure.png``.
+    """Draw the figure that ``study.figure`` asks for as ``figure.svg`` and ``figure.png``.
 
-    ``frame`` is the leaderboard. Returns the path of the PNG; None where no figure is asked for,
-    and where the study has no such columns.
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    frame : DataFrame
+        The leaderboard.
+
+    Returns
+    -------
+    Path or None
+        The PNG; None if no figure is asked for, or the leaderboard lacks its columns.
     """
     axes = study_settings(study).get("study", {}).get("figure")
     if not axes or not {axes["x"], axes["y"]} <= set(frame.columns):
@@ -73,8 +81,9 @@ def write(study: Path, frame: pd.DataFrame) -> Path | None:
 
 
 def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
-    """A figure of leaderboard column ``x`` against the metric ``y``, a panel per data set, mask and
-    operator.
+    """Return a figure of leaderboard column ``x`` against the metric ``y``.
+
+    There is a panel per data set, mask and operator.
     """
     groups = list(frame.groupby(GROUP, sort=False))
     columns = min(COLUMNS, len(groups))
@@ -96,12 +105,20 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
 
 
 def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
-    """The metric ``y`` against passes of the network and against seconds, and the front of both, a
-    row per group.
+    """Return the metric ``y`` against passes and seconds, with both fronts, a row per group.
 
-    A method is on the front if none that costs as much or less does better; a step of the grey line
-    is the best that its cost can buy. Methods that cost nothing are lines across and not on it: the
-    exact posterior is not for sale. ``looks``: those of a larger table that ``frame`` is a part of.
+    A method is on the front if no method that costs as much or less does better; a step of the grey
+    line is the best that its cost can buy. Methods without cost are lines across, and not on the
+    front.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The leaderboard, or a part of it.
+    y : str
+        The metric.
+    looks : Looks, optional
+        Markers and colours of the whole leaderboard, where ``frame`` is a part of it.
     """
     frame = frame.assign(seconds=frame["seconds_fit"] + frame["seconds_sample"])
     groups = list(frame.groupby(GROUP, sort=False))
@@ -129,11 +146,17 @@ def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
 
 
 def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
-    """Indices of the points no other dominates, cheapest first; those that cost nothing, or are not
-    finite, are out.
+    """Return the indices of the points that no other dominates, cheapest first.
 
-    ``cost`` and ``value`` are ``(n,)``; ``direction`` is ``up`` or ``down``. Of equal points the
-    first is kept.
+    Points without cost, and points that are not finite, are left out. Of equal points the first is
+    kept.
+
+    Parameters
+    ----------
+    cost, value : array (n,)
+        The points.
+    direction : str
+        ``up`` or ``down``.
     """
     gain = value if direction == "up" else -value
     there = np.flatnonzero(np.isfinite(cost) & np.isfinite(value) & (cost > 0))
@@ -143,8 +166,9 @@ def on_front(cost: Floats, value: Floats, direction: str) -> Indices:
 
 
 def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: Looks) -> Figure:
-    """Clouds of points by solver, ``x`` and ``y`` being the titles of the axes; what is not finite
-    is left out.
+    """Return clouds of points by solver; ``x`` and ``y`` are the titles of the axes.
+
+    Points that are not finite are left out.
     """
     figure = _sized(1, len(COSTS), len(points))
     panel = figure.subplots()
@@ -161,11 +185,17 @@ def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: 
 
 
 def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
-    """The loss of every iteration, a panel per cell: thin lines are images, the thick one is their
-    mean.
+    """Return the loss of every iteration, a panel per cell.
 
-    ``curves``: solvers and the losses ``(images, iterations)`` of their fits; what is not finite is
-    left out. A start so high that it would flatten the rest runs off the top of its panel.
+    Thin lines are images, the thick one their mean.
+    A start so high that it would flatten the rest runs off the top of its panel.
+
+    Parameters
+    ----------
+    curves : sequence of (str, array (images, iterations))
+        Solvers and the losses of their fits; values that are not finite are left out.
+    looks : Looks
+        Markers and colours.
     """
     columns = min(COLUMNS, len(curves))
     rows = math.ceil(len(curves) / columns)
@@ -189,8 +219,9 @@ def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
 
 
 def _cut_start(panel: Axes, values: Floats) -> None:
-    """End the panel above what comes after the first tenth, where the start is more than twice as
-    high above that.
+    """Let a high start run off the top: end the panel above the values after the first tenth.
+
+    This is done only where the start is more than twice as high above those as they spread.
     """
     late = values[:, values.shape[1] // 10 :]
     if (
@@ -203,7 +234,7 @@ def _cut_start(panel: Axes, values: Floats) -> None:
 
 
 def looks_of(frame: pd.DataFrame) -> Looks:
-    """Marker and colour of every solver of a leaderboard."""
+    """Return marker and colour of every solver of a leaderboard."""
     names = sorted(frame["solver"].unique())
     return {
         name: {"marker": m, "color": c}
@@ -212,13 +243,13 @@ def looks_of(frame: pd.DataFrame) -> Looks:
 
 
 def _sized(rows: int, columns: int, names: int) -> Figure:
-    """An empty figure for that many panels and a key of that many names."""
+    """Return an empty figure for that many panels and a key of that many names."""
     height = HEIGHT * rows + KEY_HEIGHT * math.ceil(names / (2 * columns))
     return Figure(figsize=(WIDTH * columns, height), layout="constrained")
 
 
 def _key(figure: Figure, looks: Looks, free: set[str], columns: int, front: bool = False) -> None:
-    """Names below the panels; those that are ``free`` are lines."""
+    """Put names below the panels; those in ``free`` are lines."""
     handles = [
         Line2D([], [], markersize=5, label=name, **{**look, **(LINE if name in free else POINT)})
         for name, look in looks.items()
@@ -233,7 +264,7 @@ def _key(figure: Figure, looks: Looks, free: set[str], columns: int, front: bool
 
 
 def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
-    """The points of one group of comparable cells."""
+    """Draw the points of one group of comparable cells."""
     values = lines[[y, f"{y}_lo", f"{y}_hi"]].to_numpy(float)
     for name, cost, (value, lo, hi) in zip(
         lines["solver"], lines[x].to_numpy(float), values, strict=True
@@ -286,7 +317,7 @@ def _plain(panel: Axes) -> None:
 
 
 def _looks(count: int) -> list[tuple[str, str]]:
-    """That many different pairs of marker and colour; neighbours differ in both."""
+    """Return that many different pairs of marker and colour; neighbours differ in both."""
     pairs = [
         (MARKERS[(i + j) % len(MARKERS)], colour)
         for j, _ in enumerate(MARKERS)
@@ -296,6 +327,7 @@ def _looks(count: int) -> list[tuple[str, str]]:
 
 
 def title(frame: pd.DataFrame, name: str) -> str:
+    """Return the title of an axis: of a metric, or of a cost."""
     card = frame.attrs["metrics"].get(name)
     if card is None:
         return TITLES.get(name, name)
@@ -306,7 +338,7 @@ def title(frame: pd.DataFrame, name: str) -> str:
 
 
 def render(figure: Figure, kind: str, transparent: bool = False) -> bytes:
-    """The file's bytes; the same figure gives the same ones."""
+    """Return the bytes of the file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
         FigureCanvasAgg(figure)

@@ -1,9 +1,9 @@
-"""The leaderboard: every cell of a study in one line, built from the shards and the cells' plans
-alone.
+"""The leaderboard: every cell of a study in one line.
 
-The mean of a metric is taken over images, draws of an image averaged before. A set metric is one
-number for all images, reduced from the features that their rows hold. Only rows whose status is
-``ok`` count: a failed row is counted as failed and is never a zero.
+It is built from the shards and the cells' plans alone. The mean of a metric is taken over images,
+draws of an image averaged before. A set metric is one number for all images, reduced from the
+features in their rows. Only rows whose status is ``ok`` count: a failed row is counted as failed
+and is never a zero.
 """
 
 from __future__ import annotations
@@ -36,20 +36,29 @@ from posterior_bench.bench.store.atomic import write_atomic
 
 
 def build(study: Path | str) -> pd.DataFrame:
-    """One line per cell, best first within each group of comparable cells
-    (:data:`bench.analysis.tables.GROUP`).
+    """Return one line per cell, best first within each group of comparable cells.
 
-    Columns: ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo
-    m_hi``, then costs per draw (means over ok rows; ``peak_mib`` is the largest), then
-    :data:`EXTRA` and per metric ``m_n``, the number of images in the mean, and ``m_inf``, the
-    number of images whose value is infinite: they are in no mean. ``content`` and ``fingerprint``
-    are hashes of the images in use and of the prior, ``mixed`` says in what the rows of a cell
-    differ that they should agree in (:mod:`bench.analysis.provenance`). ``failed`` counts rows that are
-    there and not ok, ``missing`` planned rows that are not there. Where cells can be compared image
-    by image there is ``m_rank``, the letters of :func:`bench.analysis.letters.ranks`, and where the study
-    declares a table of a paper ``m_paper`` and ``m_paper_flag``, what is printed there.
-    ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``, what must be
-    said below a table. Raises ValueError for a folder without cells.
+    The groups are those of :data:`bench.analysis.tables.GROUP`.
+
+    Returns
+    -------
+    DataFrame
+        ``solver data mask operator prior seed images draws failed``, then per metric ``m m_lo
+        m_hi``, then costs per draw (means over ok rows; ``peak_mib`` is the largest), then
+        :data:`EXTRA`, then per metric ``m_n`` and ``m_inf``, the number of images in the mean and
+        of those whose value is infinite. ``content`` and ``fingerprint`` are hashes of the images
+        in use and of the prior; ``mixed`` says in what the rows of a cell differ that they should
+        agree in (:mod:`bench.analysis.provenance`). ``failed`` counts stored rows that are not ok,
+        ``missing`` planned rows that are not stored. ``m_rank`` holds the letters of
+        :func:`bench.analysis.letters.ranks`, where cells are compared; ``m_paper`` and
+        ``m_paper_flag`` hold the printed number, where the study declares a table of a paper.
+        ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``, which must
+        stand below a table.
+
+    Raises
+    ------
+    ValueError
+        If the folder has no cells.
     """
     found = summarise_study(study)
     cells, parts, metrics, images = found.cells, found.parts, found.metrics, found.images
@@ -89,8 +98,9 @@ def build(study: Path | str) -> pd.DataFrame:
 
 
 class Cards(dict[str, dict[str, str]]):
-    """Metrics by id. One object for all that is cut from a frame: pandas copies ``attrs`` deeply at
-    every access.
+    """Metrics by id, shared by all parts of a frame.
+
+    pandas copies ``attrs`` deeply at every access; this object is not copied.
     """
 
     def __deepcopy__(self, _memo: object) -> Cards:
@@ -98,8 +108,9 @@ class Cards(dict[str, dict[str, str]]):
 
 
 def write(study: Path | str) -> pd.DataFrame:
-    """Build and write ``leaderboard.csv .parquet .md .tex`` and ``leaderboard_long.csv``, each
-    replaced as a whole.
+    """Build and write ``leaderboard.csv .parquet .md .tex`` and ``leaderboard_long.csv``.
+
+    Each file is replaced as a whole.
     """
     frame = build(study)
     parquet = io.BytesIO()
@@ -123,16 +134,12 @@ def write(study: Path | str) -> pd.DataFrame:
 
 
 def table(frame: pd.DataFrame, width: int = 160, first: Iterable[str] = ()) -> Table:
-    """The leaderboard for a terminal of ``width`` characters; the metrics ``first`` come before the
-    others.
-    """
+    """Return the leaderboard for a terminal, the metrics ``first`` in front."""
     return tables.terminal(frame, width, first=first)
 
 
 def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:
-    """By group, then by its first headline that has a direction, best first and undefined last,
-    then by name.
-    """
+    """Sort by group, then by its first headline that has a direction, best first, then by name."""
     frame = frame.sort_values(["solver", "prior", "cell"], kind="stable")
     parts = []
     for _, lines in frame.groupby(tables.GROUP):

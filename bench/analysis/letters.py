@@ -11,10 +11,9 @@ from posterior_bench.bench.analysis.families import Family
 
 
 def ranks(family: Family, direction: str) -> list[str]:
-    """Rank letters of the solvers of a family; ``a`` has the best mean.
+    """Return the rank letters of the solvers of a family; ``a`` has the best mean.
 
-    ``direction`` is ``up`` or ``down``. Two solvers share a letter if and only if they cannot be
-    told apart.
+    ``direction`` is ``up`` or ``down``.
     """
     means = family.values.mean(axis=1)
     order = np.argsort(-means if direction == "up" else means, kind="stable")
@@ -23,15 +22,17 @@ def ranks(family: Family, direction: str) -> list[str]:
 
 
 def letters(differ: NDArray[np.bool_]) -> list[str]:
-    """Compact letter display: items ``i`` and ``j`` share a letter if and only if not ``differ[i,
-    j]``, for ``i < j``.
+    """Return a compact letter display: ``i < j`` share a letter unless ``differ[i, j]``.
 
-    Items come best first, and letters are given in their order. A letter is a group of items none
-    of which differ. There may be exponentially many such groups (Moon and Moser 1965), but no more
-    than one for each pair is needed: each pair that has none yet gets one, grown item by item as
-    long as no two differ, and groups whose pairs all have another one are dropped ("Algorithms for
-    compact letter displays", Gramm et al. 2007, calls this a clique cover). So the time is
-    polynomial, ``O(n^4)`` at most. Numbers, where letters run out.
+    Items come best first, and letters are named in their order; numbers where letters run out. A
+    letter is a group of items none of which differ. There may be exponentially many such groups
+    (Moon and Moser 1965), but one per pair suffices: each pair that has none yet gets one, grown
+    item by item as long as no two differ, and groups whose pairs all have another one are dropped.
+    So the time is polynomial, ``O(n^4)`` at most.
+
+    References
+    ----------
+    Gramm et al., "Algorithms for compact letter displays", 2007, which calls this a clique cover.
     """
     count = len(differ)
     upper = np.triu(~np.asarray(differ, dtype=bool), 1)
@@ -62,9 +63,7 @@ def letters(differ: NDArray[np.bool_]) -> list[str]:
 def _grown(
     alike: NDArray[np.bool_], covered: NDArray[np.int64], i: int, j: int
 ) -> NDArray[np.intp]:
-    """A largest group of items around ``i`` and ``j``: first what brings most new pairs, then the
-    better item.
-    """
+    """Return a largest group around ``i`` and ``j``, adding first the item with most new pairs."""
     members = np.zeros(len(alike), dtype=bool)
     members[[i, j]] = True
     while (free := np.flatnonzero(alike[members].all(axis=0) & ~members)).size:
@@ -74,7 +73,7 @@ def _grown(
 
 
 def share(a: str, b: str) -> bool:
-    """Whether two of the names that :func:`letters` gives have a letter, or a number, in common."""
+    """Return whether two names of :func:`letters` have a letter, or a number, in common."""
     if a[:1].isdigit():
         return not {*a.split(",")}.isdisjoint(b.split(","))
     return not {*a}.isdisjoint(b)

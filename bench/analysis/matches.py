@@ -24,10 +24,18 @@ LOST = ("failed", "missing")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first minus the second, judged with all pairs of their table.
+    """The first solver minus the second, judged with all pairs of their table.
 
-    ``lo`` to ``hi`` is the simultaneous 95 % interval and ``p`` the adjusted p value; the interval
-    excludes zero if and only if ``differ``. ``solvers`` name the table's.
+    Parameters
+    ----------
+    differ : bool
+        Whether the two can be told apart at 5 %.
+    p : float
+        The adjusted p value.
+    lo, hi : float
+        The simultaneous 95 % interval; it excludes zero if and only if ``differ``.
+    solvers : sequence of str
+        The solvers of the table.
     """
 
     differ: bool
@@ -39,10 +47,22 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Match:
-    """Values ``a`` and ``b`` ``(n,)`` of the same images in one line-up, and what they come to.
+    """Two solvers in one line-up.
 
-    ``verdict`` is None where the two cannot be compared, and ``why`` says why in one sentence.
-    ``left_out`` counts the images that only one of the two has a value of.
+    Parameters
+    ----------
+    lineup : str
+        Its heading.
+    a, b : array (n,)
+        Values of the same images.
+    result : paired.Comparison
+        The statistics of this pair alone.
+    verdict : Verdict | None
+        None where the two cannot be compared.
+    why : str, default ''
+        Why they cannot, in one sentence.
+    left_out : int, default 0
+        How many images have a value of only one of the two.
     """
 
     lineup: str
@@ -55,7 +75,7 @@ class Match:
 
 
 def metric_card(cells: Sequence[CellRecord], metric: str) -> Mapping[str, str]:
-    """The card of a metric that has a value per image."""
+    """Return the card of a metric that has a value per image."""
     cards = {
         name: card for cell in cells for name, card in cell.metrics.items() if name not in cell.sets
     }
@@ -72,7 +92,7 @@ def metric_card(cells: Sequence[CellRecord], metric: str) -> Mapping[str, str]:
 def demand_current_metric(
     cells: Sequence[CellRecord], metric: str, pairs: Sequence[tuple[str, str, str]]
 ) -> None:
-    """UserError where a cell's values are those of an earlier definition of the metric."""
+    """Raise UserError if a cell's values are those of an earlier definition of the metric."""
     stale = [c.name for c in cells if metric in c.stale and any(c.name in pair for pair in pairs)]
     if stale:
         raise UserError(
@@ -83,7 +103,7 @@ def demand_current_metric(
 
 
 def chosen_lines(lines: pd.DataFrame, given: Mapping[str, str]) -> pd.DataFrame:
-    """The cells that the settings leave."""
+    """Return the cells that the settings leave."""
     for key in WHERE:
         if key in given:
             values = lines[key].astype(str)
@@ -95,7 +115,7 @@ def chosen_lines(lines: pd.DataFrame, given: Mapping[str, str]) -> pd.DataFrame:
 
 
 def pairs_of_cells(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, str]]:
-    """Heading and the two cells of every line-up that has both."""
+    """Return heading and two cells of every line-up that has both solvers."""
     for key in (a, b):
         if not ((lines["label"] == key) | (lines["solver"] == key)).any():
             raise unknown("solver", key, {*lines["label"]})
@@ -120,8 +140,9 @@ def pairs_of_cells(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, 
 
 
 def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]]:
-    """A line-up parted by the content of images and prior where both solvers have a cell of the
-    same; else whole.
+    """Return the parts of a line-up with the same images and prior where both have a cell.
+
+    Else all.
     """
     found = []
     for (content, _), part in group.groupby(["content", "fingerprint"], sort=False):
@@ -131,7 +152,10 @@ def _alike(group: pd.DataFrame, a: str, b: str) -> list[tuple[str, pd.DataFrame]
 
 
 def _cell(group: pd.DataFrame, solver: str, heading: str) -> str | None:
-    """The cell of a solver in a line-up, if there is one; its label wins over its bare name."""
+    """Return the cell of a solver in a line-up, if there is one.
+
+    Its label wins over its bare name.
+    """
     found = group[group["label"] == solver]
     found = found if len(found) else group[group["solver"] == solver]
     if len(found) > 1:
@@ -159,9 +183,7 @@ def match_cells(
     families: Sequence[Compared],
     labels: pd.Series,
 ) -> Match:
-    """The comparison of two cells; ``a`` and ``b`` are their lines, whose names are those of the
-    cells.
-    """
+    """Return the comparison of two cells; ``a`` and ``b`` are their lines."""
     there = means.index.get_level_values("cell")
     first, second = (means[there == cell.name].droplevel("cell").dropna() for cell in (a, b))
     unranked = _unranked(a, b)
@@ -187,9 +209,7 @@ def match_cells(
 
 
 def _unranked(a: pd.Series, b: pd.Series) -> str:
-    """Why the leaderboard does not rank two cells against each other, in one line; nothing where it
-    does.
-    """
+    """Return why the leaderboard does not rank two cells against each other; empty if it does."""
     for line in (a, b):
         lost = [f"{line[key]} {key} row{'s' if line[key] > 1 else ''}" for key in LOST if line[key]]
         if lost:
@@ -214,7 +234,7 @@ def _unranked(a: pd.Series, b: pd.Series) -> str:
 
 
 def _too_few(a: pd.Series, b: pd.Series, n: int) -> str:
-    """Why two cells of a table are in no family."""
+    """Return why two cells of a table are in no family."""
     if n < FEWEST:
         return (
             f"Fewer than {FEWEST} images cannot say which of {a['label']} and {b['label']} is "

@@ -22,9 +22,7 @@ SMALL_SET = 50
 
 
 def rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
-    """How the letters came about, or why there are none; nothing where nothing could be
-    compared.
-    """
+    """Return how the letters came about, or why there are none."""
     notes = []
     if named.shape[1]:
         notes.append(
@@ -51,7 +49,7 @@ def rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
 
 
 def main_notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """Return what a reader must know before quoting a number."""
     commits = sorted({commit for commit in frame["commit"] if commit}) or ["unknown"]
     dirty = frame[[value is True for value in frame["dirty"]]]
     failed, missing = int(frame["failed"].sum()), int(frame["missing"].sum())
@@ -101,9 +99,7 @@ def main_notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -
 
 
 def infinite_notes(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str]:
-    """Which cells have infinite values, in one note; metrics where the same cells have them stand
-    together.
-    """
+    """Return a note on the cells that have infinite values."""
     alike: dict[str, list[str]] = {}
     for m in metrics:
         infinite, images = frame[f"{m}_inf"], frame[f"{m}_inf"] + frame[f"{m}_n"]
@@ -129,9 +125,7 @@ def infinite_notes(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str
 
 
 def preset_notes(cells: Sequence[CellRecord]) -> list[str]:
-    """Which solvers ran with a preset that was chosen for other priors; nothing of cells that do
-    not say.
-    """
+    """Return which solvers ran with a preset that was chosen for other priors."""
     foreign = [
         cell.identity
         for cell in cells
@@ -147,9 +141,7 @@ def preset_notes(cells: Sequence[CellRecord]) -> list[str]:
 
 
 def conditioning_notes(cells: Sequence[CellRecord]) -> list[str]:
-    """Which priors were told no class or prompt, or a part of one; nothing of cells that do not
-    say.
-    """
+    """Return which priors were given no class or prompt, or a part of one."""
     asked: dict[str, list[str]] = {}
     for i in (cell.identity for cell in cells if cell.identity.get("asked")):
         asked.setdefault(f"{i['prior']} on {i['data']} with {i['asked']}", []).append(
@@ -168,8 +160,9 @@ def conditioning_notes(cells: Sequence[CellRecord]) -> list[str]:
 
 
 def batch_notes(parts: Sequence[CellSummary]) -> list[str]:
-    """How many rows were computed in another batch than planned: the padded batch is part of what
-    fixes their bits.
+    """Return how many rows were computed in a smaller batch than planned.
+
+    The padded batch is part of what fixes the bits of a row.
     """
     smaller, rows = sum(part.smaller for part in parts), sum(part.ok for part in parts)
     if not smaller:
@@ -182,7 +175,7 @@ def batch_notes(parts: Sequence[CellSummary]) -> list[str]:
 
 
 def small_set_notes(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[str]:
-    """Which metrics of sets are biased, or mostly chance, because the sets are small."""
+    """Return which metrics of sets are biased, or mostly chance, because the sets are small."""
     cards = {m: card for cell in cells for m, card in cell.metrics.items()}
     limits = {m: int(card.get("small") or 0) for m, card in cards.items()}
     low = {

@@ -1,15 +1,10 @@
-"""Is one solver better than another? Statistics over pairs: two values of the same image, draws
-averaged before.
+"""Is one solver better than another? Statistics over pairs of values of the same image.
 
 Solvers differ far less on one image than images differ from each other, so the difference of every
-image is looked at, never two clouds of values. One procedure gives the verdicts, the rank letters
-and the intervals of differences, so that these cannot contradict each other: a sign-flip
-permutation test of the studentised mean difference. Where two solvers are equally good, each
-difference of an image is as likely to have the other sign, and the signs of all images are flipped
-to see what chance alone does. All pairs of a table are tested at once: an image has the same sign
-in all of them, and the largest statistic over the pairs is what every pair must exceed
-("single-step max-T": Westfall and Young, "Resampling-Based Multiple Testing", 1993).
-docs/statistics.md explains it at length.
+image is looked at. One procedure gives the verdicts, the rank letters and the intervals of
+differences, so that these cannot contradict each other: a sign-flip permutation test of the
+studentised mean difference (:mod:`bench.analysis.sign_flips`), over all pairs of a table at once
+(:mod:`bench.analysis.families`). docs/statistics.md explains it at length.
 """
 
 from __future__ import annotations
@@ -30,11 +25,14 @@ class Comparison:
     """Two solvers on the same ``n`` images; every difference is the first minus the second.
 
     ``p_flip`` (sign-flip permutation), ``p_t`` and ``p_wilcoxon`` are two-sided tests of this pair
-    alone, adjusted for nothing. ``effect_size`` is Cohen's d_z, the mean difference in standard
-    deviations of the differences (Cohen, "Statistical Power Analysis", 1988). ``lower`` and
-    ``higher`` count the images where the first has the smaller and the larger value.
-    ``detectable`` is the true difference that the t-test of this pair alone finds in 80 % of
-    studies with so many images.
+    alone, not adjusted. ``effect_size`` is Cohen's d_z, the mean difference in standard deviations
+    of the differences. ``lower`` and ``higher`` count the images where the first has the smaller
+    and the larger value. ``detectable`` is the true difference that the t-test of this pair alone
+    finds in 80 % of studies with so many images.
+
+    References
+    ----------
+    Cohen, "Statistical Power Analysis", 1988.
     """
 
     n: int
@@ -51,11 +49,17 @@ class Comparison:
 
 
 def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
-    """The values of the same images in the same order, each ``(n,)``, from two series indexed by
-    image id.
+    """Return the values of the same images in the same order, each ``(n,)``.
 
-    An image without a value (NaN) is not there. Raises ValueError if the ids differ or one comes
-    twice.
+    Parameters
+    ----------
+    a, b : Series
+        Values by image id; an image without a value (NaN) counts as absent.
+
+    Raises
+    ------
+    ValueError
+        If the ids differ, or one comes twice.
     """
     a, b = a.dropna().sort_index(), b.dropna().sort_index()
     for ids in (a.index, b.index):
@@ -76,11 +80,21 @@ def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
 
 
 def compare(a: Array, b: Array, key: str) -> Comparison:
-    """Everything about the differences of paired values ``(n,)`` of two solvers alone; ``key``
-    seeds the signs.
+    """Return the statistics of paired values ``(n,)`` of two solvers alone.
 
-    One pair of values has means and no more (NaN). Raises ValueError without pairs, or if a value
-    is not finite.
+    One pair of values has means and nothing else (NaN).
+
+    Parameters
+    ----------
+    a, b : array (n,)
+        The values.
+    key : str
+        Seeds the signs where they are random.
+
+    Raises
+    ------
+    ValueError
+        Without pairs, or if a value is not finite.
     """
     if not len(a):
         raise ValueError("no image has a value of both")
@@ -108,10 +122,9 @@ def compare(a: Array, b: Array, key: str) -> Comparison:
 
 
 def paired_t(differences: Array) -> Array:
-    """Two-sided p values of Student's paired t-test; ``differences`` ``(..., n)`` to ``(...)``. NaN
-    for one pair.
+    """Return two-sided p values of Student's paired t-test, ``(..., n)`` to ``(...)``.
 
-    Differences that are all zero have p = 1, and equal ones that are not have p = 0.
+    One pair gives NaN. Differences that are all zero give 1, and equal ones that are not give 0.
     """
     n = differences.shape[-1]
     if n < 2:
@@ -121,8 +134,9 @@ def paired_t(differences: Array) -> Array:
 
 
 def detectable_effect(n: int) -> float:
-    """The smallest d_z that the two-sided 5 % paired t-test of ``n`` pairs finds with 80 % power;
-    NaN for one pair.
+    """Return the smallest d_z that the t-test of ``n`` pairs finds with 80 % power.
+
+    The test is two-sided at 5 %; one pair gives NaN.
     """
     if n < 2:
         return np.nan
@@ -131,9 +145,7 @@ def detectable_effect(n: int) -> float:
 
 
 def _wilcoxon(differences: Array) -> float:
-    """Two-sided p of the signed-rank test; zeros are left out (Wilcoxon 1945), and nothing else
-    than zeros is p = 1.
-    """
+    """Return the two-sided p of the signed-rank test; zeros are left out, and only zeros give 1."""
     from scipy.stats import wilcoxon  # slow to import, and tables do without
 
     if len(differences) < 2:
@@ -142,7 +154,7 @@ def _wilcoxon(differences: Array) -> float:
 
 
 def ratio(mean: Array, spread: Array) -> Array:
-    """``mean / spread``, where nothing over nothing is zero."""
+    """Return ``mean / spread``, with nothing over nothing as zero."""
     mean = np.asarray(mean, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((mean == 0) & (spread == 0), 0.0, mean / spread)

@@ -1,10 +1,9 @@
-"""The table of a paper as it is printed, with what was measured beside every number:
-``paper_table.md``.
+"""The table of a paper as it is printed, with measured numbers beside it: ``paper_table.md``.
 
 A cell reads ``printed / measured (deviation)``, with the deviation of
-:func:`bench.analysis.papers.deviation`. Printed minutes are shown as seconds too, beside seconds measured on
-other hardware. What a study ran with ``scale=smoke`` stands where its stand-in belongs, so that the
-layout can be seen; no such number means anything.
+:func:`bench.analysis.papers.deviation`. Printed minutes are shown as seconds too, beside seconds
+measured on other hardware. With ``scale=smoke``, stand-ins take the place of data, mask and
+metrics, so that the layout can be seen; those numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ DRAWS = 10
 
 
 def _fit(line: Mapping[str, Any]) -> float:
-    """Seconds of a fit, of which every draw of the image has its share in the leaderboard."""
+    """Return the seconds of a fit; in the leaderboard every draw of the image has its share."""
     return float(line["draws"] * line["seconds_fit"])
 
 
@@ -69,7 +68,7 @@ _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured number; ``lo`` and ``hi`` of its interval are NaN where it has none."""
+    """A measured number and its interval ``lo`` to ``hi``, NaN where it has none."""
 
     value: float
     lo: float = float("nan")
@@ -78,8 +77,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard of a study at a scale: ``instead`` is what stood in for options, ``columns``
-    for metrics.
+    """The leaderboard of a study at a scale.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The leaderboard.
+    study : Path
+        The study folder.
+    instead : mapping
+        The stand-ins for options, by group and option.
+    columns : mapping of str to str
+        The stand-ins for metrics.
     """
 
     frame: pd.DataFrame
@@ -88,7 +97,7 @@ class Board:
     columns: Mapping[str, str]
 
     def measured(self, printed: Printed) -> Measured | None:
-        """What stands beside a printed number, if the study has it."""
+        """Return the measured number beside a printed one, if the study has it."""
         if _VERSUS in printed.method:
             return self._test(printed)
         line = self._line(printed, printed.method)
@@ -105,10 +114,9 @@ class Board:
         return Measured(*(float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi")))
 
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
-        """The only line of the leaderboard that a printed number belongs to; None where there are
-        several or none.
+        """Return the only line of the leaderboard that a printed number belongs to, if any.
 
-        The prior of a stand-in is its own, and where the paper does not state one, any will do.
+        A stand-in has its own prior; where the paper does not state one, any prior will do.
         """
         known = papers.ours()
         wanted = {
@@ -133,9 +141,7 @@ class Board:
         return frozenset(self.instead.get(group, {}).get(name, name) for name in names)
 
     def _test(self, printed: Printed) -> Measured | None:
-        """The p value of a paired test between two methods, on LPIPS averaged over the draws of an
-        image.
-        """
+        """Return the p value of a paired test between two methods, on LPIPS averaged over draws."""
         lines = [self._line(printed, method) for method in printed.method.split(_VERSUS)]
         metric = self.columns.get("lpips_vgg", "lpips_vgg")
         if printed.metric not in _TESTS or any(
@@ -156,7 +162,7 @@ class Board:
 
 
 def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
-    """``table`` of :func:`bench.analysis.papers.names` beside the leaderboard ``frame`` of ``study``."""
+    """Return a table of :func:`bench.analysis.papers.names` beside a leaderboard."""
     scale = study_settings(study).get("scale") or {}
     board = Board(frame, Path(study), scale.get("instead", {}), scale.get("columns", {}))
     beside = {printed: board.measured(printed) for printed in papers.read(table)}
@@ -173,7 +179,7 @@ def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
 
 
 def _blocks(table: str) -> dict[str, list[Printed]]:
-    """The numbers of a table by data set and prior, in the order they are printed in."""
+    """Return the numbers of a table by data set and prior, in the printed order."""
     blocks: dict[str, list[Printed]] = {}
     for printed in papers.read(table):
         blocks.setdefault(f"{printed.dataset} · {printed.prior}", []).append(printed)
@@ -183,7 +189,7 @@ def _blocks(table: str) -> dict[str, list[Printed]]:
 def _grid(
     block: list[Printed], beside: Mapping[Printed, Measured | None], methods_in_rows: bool
 ) -> list[str]:
-    """The lines of one Markdown table."""
+    """Return the lines of one Markdown table."""
     several = len({printed.metric for printed in block}) > 1
 
     def place(printed: Printed) -> tuple[str, str]:
@@ -217,7 +223,7 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
 
 
 def _seconds(printed: Printed, measured: Measured | None, flag: str) -> str:
-    """Minutes as they are printed and in seconds, and measured seconds."""
+    """Return printed minutes, the same in seconds, and measured seconds."""
     seconds = (
         "—" if measured is None or np.isnan(measured.value) else f"{significant(measured.value)} s"
     )
@@ -225,7 +231,7 @@ def _seconds(printed: Printed, measured: Measured | None, flag: str) -> str:
 
 
 def _decimals(text: str) -> int:
-    """As many as printed."""
+    """Return how many decimals are printed; 3 for a text that is no number."""
     return len(text.partition(".")[2]) if text.replace(".", "", 1).isdigit() else 3
 
 
@@ -254,9 +260,7 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
 
 
 def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
-    """Where minutes are printed: for what and on what, and what the seconds beside them were
-    measured on.
-    """
+    """Return where minutes are printed: for what, and on which hardware seconds were measured."""
     if not any(printed.metric in _MINUTES for printed in beside):
         return []
     devices = sorted(read_study(study, ["device"])["device"].dropna().unique())

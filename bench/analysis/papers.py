@@ -1,9 +1,9 @@
 """Printed numbers of the papers, to stand beside measured ones.
 
-``assets/paper/<paper>-<table>.csv`` holds our transcription of a table: the printed strings, and a
-flag with a note where a number is doubtful. ``assets/paper/names.csv`` says what a printed data
-set, prior, task, method and metric is called here; a name that is not in it has no counterpart.
-Nothing is compared unless a study declares its table with ``study.paper``.
+``assets/paper/<paper>-<table>.csv`` is our transcription of a table: the printed strings, and a
+flag with a note where a number is doubtful. ``assets/paper/names.csv`` gives our name for a printed
+data set, prior, task, method and metric; a name that is not in it has no counterpart. Numbers are
+only compared if a study declares its table with ``study.paper``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ NAMES = "names"
 class Printed:
     """A printed number; the strings are those of the paper.
 
-    ``flag`` is empty, or a word for what is wrong with the number: ``suspect``,
-    ``protocol-suspect``, ``inconsistent``, ``ocr-corrected``, ``not-reported`` and the like;
-    ``note`` explains it.
+    ``flag`` is empty, or a word for the doubt about the number: ``suspect``, ``protocol-suspect``,
+    ``inconsistent``, ``ocr-corrected``, ``not-reported`` and the like; ``note`` explains it.
     """
 
     dataset: str
@@ -45,13 +44,19 @@ class Printed:
 
 
 def names() -> list[str]:
-    """The tables there are: ``vipaint-table6`` and so on."""
+    """Return the names of the tables: ``vipaint-table6`` and so on."""
     return sorted(path.stem for path in ASSETS.glob("*.csv") if path.stem != NAMES)
 
 
 @cache
 def read(table: str) -> tuple[Printed, ...]:
-    """Every printed number of a table. Raises UserError for a table that is not there."""
+    """Return every printed number of a table.
+
+    Raises
+    ------
+    UserError
+        If there is no such table.
+    """
     if table not in names():
         raise unknown("study.paper", table, names())
     return tuple(Printed(**line) for line in _lines(table))
@@ -59,25 +64,33 @@ def read(table: str) -> tuple[Printed, ...]:
 
 @cache
 def ours() -> Mapping[tuple[str, str], frozenset[str]]:
-    """``(column, printed name)`` to the options and metric ids that are meant by it."""
+    """Return our options and metric ids by ``(column, printed name)``."""
     return {
         (line["column"], line["printed"]): frozenset(line["ours"].split()) for line in _lines(NAMES)
     }
 
 
 def declared(study: Path | str) -> str | None:
-    """The table that a study declares with ``study.paper``, or None."""
+    """Return the table that a study declares with ``study.paper``, or None."""
     table = (study_settings(study).get("study") or {}).get("paper")
     return str(table) if table else None
 
 
 def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | None:
-    """What ``table`` prints for a leaderboard line; ``line`` has ``solver data mask operator
-    prior``.
+    """Return the number that ``table`` prints for a leaderboard line, if any.
 
-    An option counts whatever its settings: ``comod low=0.3`` is ``comod``, and ``dps zeta=0.5`` is
-    ``dps``. A task is a mask or, for other problems than inpainting, an operator. The prior must be
-    the paper's too.
+    Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``.
+    A task is a mask or, for other problems than inpainting, an operator. The prior must be the
+    paper's.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    line : mapping
+        A line with ``solver data mask operator prior``.
+    metric : str
+        Id of the metric.
     """
     here = {
         key: str(line[key]).partition(" ")[0]
@@ -89,9 +102,7 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
 
 
 def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
-    """Columns ``m_paper`` and ``m_paper_flag`` as text for a leaderboard, empty where nothing is
-    printed.
-    """
+    """Return columns ``m_paper`` and ``m_paper_flag``; empty where nothing is printed."""
     columns: dict[str, list[str]] = {}
     for m in metrics:
         found = [lookup(table, line, m) for line in frame.to_dict("records")]
@@ -101,12 +112,10 @@ def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFr
 
 
 def deviation(value: float, lo: float, hi: float, printed: str) -> float:
-    """How far ``value`` lies from the printed number, as a share of that side of its interval
-    ``lo`` to ``hi``.
+    """Return the distance from the printed number, as a share of that side of the interval.
 
-    An interval may be longer on one side: the side towards the printed number counts. Between -1
-    and 1 the printed number lies within the interval. NaN where there is no printed number or no
-    interval.
+    An interval may be longer on one side; the side towards the printed number counts. Between -1
+    and 1 the printed number lies within the interval. NaN without a printed number or an interval.
     """
     if not printed:
         return math.nan
@@ -118,7 +127,7 @@ def deviation(value: float, lo: float, hi: float, printed: str) -> float:
 
 
 def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
-    """What must be said below a table that shows printed numbers, the reasons of flags included."""
+    """Return the note below a table that shows printed numbers, with the reasons of flags."""
     lines = frame.to_dict("records")
     shown = [printed for m in metrics for line in lines if (printed := lookup(table, line, m))]
     flags = dict.fromkeys(f"{p.flag}: {p.note}" for p in shown if p.flag)
@@ -131,7 +140,7 @@ def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
 
 @cache
 def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
-    """The numbers of a table under our names: metric, solver, data, mask or operator, prior."""
+    """Return the numbers of a table by our metric, solver, data, mask or operator, and prior."""
     return {key: printed for printed in read(table) if printed.value for key in _keys(printed)}
 
 

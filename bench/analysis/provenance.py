@@ -1,10 +1,10 @@
-"""What the rows of a study are of and were computed with, and where that does not go together.
+"""Check whether the rows of a cell were computed with the same software and hardware.
 
-Rows of one cell must agree in their code, version, build, device, threads and precision. Where they
-do not, tables say so and the cell is ranked nowhere: its number is a mean over two things. Two
-commits alone are no such mixture as long as the solver's source and the version are recorded and
-equal; they are noted. Rows that do not say their code, as those of versions before 0.2.0, count as
-one code of their own, and their commits stand in for it.
+Rows of one cell must agree in code, version, build, device, threads and precision. Where they do
+not, tables say so and do not rank the cell: its number is a mean over two things. Two commits alone
+are allowed if the solver's source and the version are recorded and equal; a note names them. Rows
+without a recorded code, as those of versions before 0.2.0, count as one code of their own, and
+their commits stand in for it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,21 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Origin:
-    """The different values of every column of :data:`COLUMNS` in the good rows of a cell; '' where
-    none is recorded.
+    """The software and hardware that the good rows of a cell were computed with.
+
+    Parameters
+    ----------
+    found : mapping of str to sequence of str
+        The different values of every column of :data:`COLUMNS`; '' where none is recorded.
     """
 
     found: Mapping[str, Sequence[str]]
 
     @property
     def mixed(self) -> str:
-        """In which columns rows differ that forbid a ranking, with the values; '' where there are
-        none.
+        """Return the columns in which rows differ that forbid a ranking, with the values.
+
+        '' if none.
         """
         unknown = self.found.get("code") == [""]
         columns = [*DECISIVE, *(["commit"] if unknown else [])]
@@ -46,7 +51,7 @@ class Origin:
 
     @property
     def commits(self) -> Sequence[str]:
-        """The different commits, where they are no mixture."""
+        """Return the different commits, if they do not forbid a ranking."""
         return self.found.get("commit", ()) if not self.mixed else ()
 
     def _said(self, name: str) -> str:
@@ -54,7 +59,7 @@ class Origin:
 
 
 def origin_of(ok: pd.DataFrame) -> Origin:
-    """What the rows that have a result were computed with."""
+    """Return the origin of the rows that have a result."""
     return Origin({name: _different(ok[name]) for name in COLUMNS if name in ok})
 
 
@@ -67,8 +72,9 @@ def _different(column: pd.Series) -> list[str]:
 
 
 def data_labels(frame: pd.DataFrame) -> pd.Series:
-    """The data of every line; where two contents share a name, images and seed, with the first
-    digits of its hash.
+    """Return the data of every line.
+
+    Where two contents share name, images and seed, the first digits of the hash are added.
     """
     names = frame["data"].astype(str)
     same = frame.groupby(["data", "images", "seed"], sort=False)["content"].transform("nunique") > 1
@@ -77,7 +83,7 @@ def data_labels(frame: pd.DataFrame) -> pd.Series:
 
 
 def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRecord]) -> list[str]:
-    """What must be said of the origin of rows; ``origins`` are those of ``cells``."""
+    """Return the notes on the origin of rows; ``origins`` belong to ``cells``."""
     named = dict(zip(frame["cell"], frame["solver"], strict=True))
     found = [(named[cell.name], cell, origin) for cell, origin in zip(cells, origins, strict=True)]
     mixed = [f"{name} [{cell.name[:8]}]: {o.mixed}" for name, cell, o in found if o.mixed]
@@ -118,9 +124,7 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
 
 
 def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
-    """The cells, each knowing which of its metrics an earlier version of the product computed in
-    another way.
-    """
+    """Return the cells with ``stale`` metrics: those that an earlier version computed otherwise."""
     nodes = {name: node for cell in cells for name, node in cell.nodes.items()}
     newest: dict[str, int] = {}
     for cell in cells:
@@ -132,7 +136,7 @@ def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
 
 
 def card_version(card: Mapping[str, Any]) -> int:
-    """The version of a recorded card; cards before version 0.2.0 have none, which is 1."""
+    """Return the version of a recorded card; cards before version 0.2.0 have none, which is 1."""
     return int(card.get("version") or 1)
 
 
@@ -153,7 +157,7 @@ def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
 
 @cache
 def _present(node: str) -> int:
-    """The version of a metric as this product computes it; 1 for one that cannot be built here."""
+    """Return the version of a metric as this product computes it; 1 if it cannot be built here."""
     from posterior_bench.bench.config.build import build
 
     try:

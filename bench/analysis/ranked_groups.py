@@ -19,8 +19,16 @@ from posterior_bench.bench.analysis.statistics import FEWEST, Array
 
 @dataclass(frozen=True)
 class Compared:
-    """The cells of a table that are compared by a metric; ``cells`` name the solvers of
-    ``family``.
+    """The cells of a table that are compared by a metric.
+
+    Parameters
+    ----------
+    metric : str
+        Id of the metric.
+    cells : sequence of str
+        The cells, in the order of the solvers in ``family``.
+    family : Family
+        The tests of all pairs.
     """
 
     metric: str
@@ -29,13 +37,13 @@ class Compared:
 
 
 def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) -> list[Compared]:
-    """Which cells are compared by which of ``metrics``, and how the comparison ends.
+    """Return which cells are compared by which of ``metrics``, with the tests of all pairs.
 
-    Cells are compared that agree in :data:`bench.analysis.tables.RANKED` and in their image ids, and have
-    all rows, all of them ok and computed with the same code and build (:mod:`bench.analysis.provenance`). By
-    a metric, those of them are compared that have a finite value of the same images. Rank letters
-    and ``bench compare`` both take their verdicts from here. With fewer than :data:`FEWEST` images
-    nothing is compared.
+    Cells are compared if they agree in :data:`bench.analysis.tables.RANKED` and in their image ids,
+    and have all rows, all ok and computed with the same code and build
+    (:mod:`bench.analysis.provenance`). By a metric, those with a finite value of the same images
+    are compared. Rank letters and ``bench compare`` both take their verdicts from here. With fewer
+    than :data:`FEWEST` images there are none.
     """
     means = {cell: part.droplevel("cell") for cell, part in images.groupby(level="cell")}
     sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
@@ -61,10 +69,10 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
 
 
 def _comparable(values: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """The rows of ``values`` ``(cells, images)`` that can be compared, and the images that all of
-    them have.
+    """Return the rows of ``values`` ``(cells, images)`` to compare, and the images that all have.
 
-    A cell cannot if other images than with most cells have a value (NaN), or if one is infinite.
+    A cell is left out if its values cover other images than those of most cells, or if one is
+    infinite.
     """
     covered = ~np.isnan(values)
     rows = np.flatnonzero(covered.any(axis=1) & ~np.isinf(values).any(axis=1))
@@ -75,8 +83,9 @@ def _comparable(values: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
 def rank_letters(
     frame: pd.DataFrame, images: pd.DataFrame, metrics: Mapping[str, Card]
 ) -> pd.DataFrame:
-    """Columns ``m_rank`` of those ``metrics`` that have letters somewhere; empty text where a cell
-    has none.
+    """Return columns ``m_rank`` of the ``metrics`` that have letters.
+
+    Empty text for other cells.
     """
     named = pd.DataFrame(
         "", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object
@@ -93,6 +102,6 @@ def rank_letters(
 
 
 def _usual(keys: Sequence[Hashable]) -> NDArray[np.bool_]:
-    """Which of ``keys`` are the most frequent one."""
+    """Return which of ``keys`` equal the most frequent one."""
     most = [key for key, _ in Counter(keys).most_common(1)]
     return np.array([key in most for key in keys], dtype=bool)

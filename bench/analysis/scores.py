@@ -20,7 +20,10 @@ from posterior_bench.bench.store.schema import TRUTH
 def image_scores(
     means: pd.DataFrame, cells: Sequence[CellRecord], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """Per cell ``m m_lo m_hi m_n m_inf``. Cells of one data set share their resamples of images."""
+    """Return per cell ``m m_lo m_hi m_n m_inf``.
+
+    Cells of one data set share their resamples of images.
+    """
     images = {cell: part[metrics] for cell, part in means.groupby(level="cell")}
     nothing = pd.DataFrame(columns=metrics, dtype=float)
     scores: dict[Hashable, dict[str, float]] = {cell.name: {} for cell in cells}
@@ -45,9 +48,7 @@ def image_scores(
 def set_scores(
     rows: Mapping[str, pd.DataFrame], cells: Sequence[CellRecord], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """Per cell ``m m_lo m_hi m_n m_inf`` of set metrics, on the images that left features behind in
-    its ``rows``.
-    """
+    """Return per cell ``m m_lo m_hi m_n m_inf`` of set metrics, from its features."""
     lines: list[dict[str, float]] = []
     for cell in cells if metrics else ():
         mine, line = rows[cell.name], dict[str, float]()
@@ -69,9 +70,7 @@ def set_scores(
 
 
 def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
-    """The features of a set metric; where its card names a column that others share, of the
-    original first.
-    """
+    """Return the features of a set metric, those of the original first where columns are shared."""
     column = card.get("features") or metric
     if column not in rows:
         return np.empty((0, 0))
@@ -84,8 +83,9 @@ def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
 
 
 def _features(rows: pd.DataFrame) -> Array:
-    """Features ``(n, F)`` of one vector per image, ``(n, D, F)`` of one per draw; images without
-    any are left out.
+    """Return features ``(n, F)`` of one vector per image, or ``(n, D, F)`` of one per draw.
+
+    Images without features are left out.
     """
     rows = rows[rows.iloc[:, 1].map(len) > 0]
     images = [

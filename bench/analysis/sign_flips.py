@@ -1,4 +1,8 @@
-"""The sign-flip permutation test of one pair of solvers, and the signs it flips."""
+"""The sign-flip permutation test of one pair of solvers, and the signs it flips.
+
+Where two solvers are equally good, each difference of an image is as likely to have the other sign.
+So the signs of all images are flipped, to see the differences that chance alone makes.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,10 @@ _BLOCK = 4_000_000
 
 
 def sign_blocks(n: int, key: str) -> Iterator[Array]:
-    """Blocks ``(B, n)`` of signs, +1 and -1, the first row all +1: what was observed is one of
-    them.
+    """Yield blocks ``(B, n)`` of signs, +1 and -1; the first row is all +1, as observed.
 
-    All combinations up to :data:`EXACT` images, up to the sign of the whole, which no statistic
-    sees.
+    Up to :data:`EXACT` images these are all combinations, up to the sign of the whole, which no
+    statistic sees.
     """
     size = max(1, _BLOCK // n)
     if n <= EXACT:
@@ -48,10 +51,9 @@ def _as_signs(bits: NDArray[np.integer]) -> Array:
 
 
 def sign_flip(differences: Array, key: str) -> Array:
-    """Two-sided p values of the sign-flip test of one pair alone; ``differences`` ``(..., n)`` to
-    ``(...)``.
+    """Return two-sided p values of the sign-flip test of one pair alone, ``(..., n)`` to ``(...)``.
 
-    ``n`` may be any number here, but below 6 images no p value is below 0.05.
+    ``n`` may be any number, but below 6 images no p value is below 0.05.
     """
     n = differences.shape[-1]
     flat = differences.reshape(-1, n)

@@ -7,7 +7,7 @@ few images a plain bootstrap is too sure of itself (a "95 %" interval of 8 image
 mean 86 to 88 % of the time), so tails are expanded as in Hesterberg, "What Teachers Should Know
 About the Bootstrap", The American Statistician 2015, which brings that to 92 to 94 %. Fewer than
 :data:`FEWEST` images have no interval at all: with two images such a "95 %" interval holds the true
-mean half of the time. docs/statistics.md has the coverage that was simulated.
+mean half of the time. docs/statistics.md has the simulated coverage.
 """
 
 from __future__ import annotations
@@ -37,10 +37,16 @@ _BLOCK = 2_000_000
 
 @dataclass(frozen=True)
 class Means:
-    """Per column: the mean and its interval ``lo`` to ``hi``, over the ``n`` images whose value is
-    finite.
+    """Means of columns and their 95 % intervals.
 
-    ``infinite`` counts the images whose value is infinite; they are not in the mean.
+    Parameters
+    ----------
+    mean, lo, hi : array
+        Per column, the mean and the ends of its interval.
+    n : array
+        The number of images with a finite value, which are in the mean.
+    infinite : array
+        The number of images with an infinite value, which are not.
     """
 
     mean: Array
@@ -51,20 +57,20 @@ class Means:
 
 
 def generator(key: str) -> np.random.Generator:
-    """A generator that depends on ``key`` alone, so that a table can be rebuilt."""
+    """Return a generator that depends on ``key`` alone, so that a table can be rebuilt."""
     return np.random.default_rng(
         int.from_bytes(blake2b(key.encode(), digest_size=16).digest(), "big")
     )
 
 
 def means_over_images(columns: Sequence[Array], key: str) -> Means:
-    """Means of columns, one value per image ``(images,)`` each, with their 95 % intervals.
+    """Return means of columns, one value per image ``(images,)`` each, with 95 % intervals.
 
     NaN is an image without a value (its draws failed, or the metric is undefined there): it is left
     out and not counted in ``n``, never taken as zero. An infinite value (PSNR of a perfect answer)
-    is left out too, and counted in ``infinite``, so that a table can name it; the mean of a column
-    whose values are all infinite is infinite. Fewer than :data:`FEWEST` images have no interval
-    (NaN). Columns with the same ``n`` share their resamples, seeded by ``key`` and ``n``.
+    is left out too, and counted in ``infinite``; the mean of a column whose values are all infinite
+    is infinite. Fewer than :data:`FEWEST` images have no interval (NaN). Columns with the same
+    ``n`` share their resamples, seeded by ``key`` and ``n``.
     """
     kept = [column[np.isfinite(column)] for column in columns]
     n = np.array([len(column) for column in kept], dtype=np.int64)
@@ -85,13 +91,23 @@ def means_over_images(columns: Sequence[Array], key: str) -> Means:
 def bootstrap_interval(
     sample: Array, rng: np.random.Generator, level: float = LEVEL, resamples: int = RESAMPLES
 ) -> Array:
-    """Expanded BCa interval of the mean of every column of ``sample`` ``(n, columns)``, as ``(2,
-    columns)``: lo, hi.
+    """Return the expanded BCa interval of the mean of every column, ``(2, columns)``: lo, hi.
 
     Ends are order statistics without interpolation; with 9999 resamples they are exact percentiles.
     One image has no interval (NaN); equal values have one of width zero. With fewer than
     :data:`FEWEST` images the interval holds the true mean much less often than ``level`` says, and
-    no table prints it. The sample must be finite.
+    no table prints it.
+
+    Parameters
+    ----------
+    sample : array (n, columns)
+        Finite values.
+    rng : numpy.random.Generator
+        Draws the resamples.
+    level : float, default LEVEL
+        How often the interval shall hold the true mean.
+    resamples : int, default RESAMPLES
+        How many resamples are drawn.
     """
     n, columns = sample.shape
     if n < 2:
@@ -107,13 +123,21 @@ def bootstrap_interval(
 
 
 def statistic_over_images(reduce: Reduce, features: Array, key: str) -> tuple[float, float, float]:
-    """A statistic of all images with its 95 % interval: value, lo, hi; ``features`` ``(n, ...)``,
-    one entry per image.
+    """Return a statistic of all images with its 95 % interval: value, lo, hi.
 
-    BCa over resamples of images, the acceleration by leaving each image out in turn, tails expanded
+    BCa over resamples of images, the acceleration by leaving out each image in turn, tails expanded
     as for means. A statistic that chance can only make larger is larger still in resamples; the
     interval then reaches down from the value, which it always holds. Fewer than :data:`FEWEST`
     images have no interval; resamples without a value are left out.
+
+    Parameters
+    ----------
+    reduce : callable
+        Features and weights ``(B, n)`` to values ``(B,)``.
+    features : array (n, ...)
+        One entry per image.
+    key : str
+        Seeds the resamples.
     """
     n = len(features)
     if n == 0:
@@ -141,7 +165,7 @@ def statistic_over_images(reduce: Reduce, features: Array, key: str) -> tuple[fl
 
 
 def _acceleration(without: Array) -> float:
-    """Efron 1987, eq. 6.6, from the values without each image."""
+    """Return the acceleration from the values without each image (Efron 1987, eq. 6.6)."""
     deviation = without.mean() - without if len(without) else np.zeros(1)
     spread = float(np.sum(deviation**2)) ** 1.5
     return float(np.sum(deviation**3)) / (6 * spread) if spread > 0 else 0.0
@@ -158,7 +182,7 @@ def _order_statistic(ordered: Array, probability: float) -> float:
 
 
 def _resampled_means(sample: Array, rng: np.random.Generator, resamples: int) -> Array:
-    """``(columns, resamples)``: every resample is drawn once, for all columns."""
+    """Return means ``(columns, resamples)``; every resample is drawn once, for all columns."""
     n, columns = sample.shape
     means = np.empty((columns, resamples))
     done = 0
@@ -169,7 +193,7 @@ def _resampled_means(sample: Array, rng: np.random.Generator, resamples: int) ->
 
 
 def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[Array]:
-    """How often each image is in each resample, a block of resamples at a time to bound memory."""
+    """Yield how often each image is in each resample, in blocks to bound memory."""
     size = max(1, _BLOCK // n)
     for start in range(0, resamples, size):
         rows = min(size, resamples - start)
@@ -178,14 +202,15 @@ def _counts(n: int, rng: np.random.Generator, resamples: int) -> Iterator[Array]
 
 
 def _expanded_tail(tail: float, n: int) -> float:
-    """``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``: makes up for the bootstrap's variance, too small by
-    (n - 1) / n.
+    """Return ``Phi(sqrt(n / (n - 1)) t_{n-1}(tail))``.
+
+    It makes up for the bootstrap's variance, which is too small by (n - 1) / n.
     """
     return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
 
 
 def _corrected(sample: Array, means: Array, level: float) -> Array:
-    """The two probabilities ``(2, columns)`` of the BCa ends (Efron 1987, eq. 3.9)."""
+    """Return the two probabilities ``(2, columns)`` of the BCa ends (Efron 1987, eq. 3.9)."""
     edge = 1 / (means.shape[1] + 1)
     tail = max(_expanded_tail((1 - level) / 2, len(sample)), edge)
     z = ndtri(np.array([[tail], [1 - tail]]))

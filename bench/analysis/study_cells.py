@@ -35,8 +35,9 @@ _ROUNDS = (
 
 
 def match_lines(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
-    """Pairs of lines, each line at most once; a round pairs what its columns name without doubt on
-    both sides.
+    """Return pairs of lines, each line at most once.
+
+    A round pairs the lines that its columns identify without doubt in both studies.
     """
     pairs: list[tuple[pd.Series, pd.Series]] = []
     for columns in _ROUNDS:
@@ -58,11 +59,20 @@ def match_lines(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[pd.Series, pd.Se
 
 @dataclass(frozen=True)
 class StudyCell:
-    """A cell of one of the studies: its line, its record, and what its rows were computed with and
-    measured on.
+    """A cell of one of the studies.
 
-    ``images``: the value of every metric by image, draws averaged. ``truth``: the hash of the
-    picture of every row.
+    Parameters
+    ----------
+    line : Series
+        Its line in the leaderboard.
+    record : CellRecord
+        Its ``config.yaml``.
+    origin : provenance.Origin
+        The software and hardware of its rows.
+    images : DataFrame
+        The value of every metric by image, draws averaged.
+    truth : DataFrame | None
+        The hash of the picture of every row.
     """
 
     line: pd.Series
@@ -73,15 +83,15 @@ class StudyCell:
 
     @property
     def name(self) -> str:
-        """Solver, data and mask, for people."""
+        """Return solver, data and mask, for people."""
         return " · ".join(str(self.line[key]) for key in ("label", "data", "mask"))
 
     def values(self, metric: str) -> pd.Series:
-        """The values of a metric by image."""
+        """Return the values of a metric by image."""
         return self.images[metric].dropna()
 
     def facts(self) -> dict[str, str]:
-        """Everything that a number may depend on, by name."""
+        """Return everything that a number may depend on, by name."""
         config = read_cell(self.record.folder / "config.yaml").get("config") or {}
         found = dict(_settings(config))
         found |= {
@@ -99,7 +109,7 @@ _NAMES = {
 
 
 def study_cells(study: StudySummary, folder: Path) -> dict[str, StudyCell]:
-    """Every cell of a study, by its name."""
+    """Return every cell of a study, by its name."""
     images = {cell: part.droplevel("cell") for cell, part in study.images.groupby(level="cell")}
     none = study.images.iloc[:0].droplevel("cell")  # of a cell without a row that is ok
     truths = dict(iter(read_study(folder, ["truth"]).groupby("cell")))
@@ -113,7 +123,7 @@ def study_cells(study: StudySummary, folder: Path) -> dict[str, StudyCell]:
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The settings of a cell as they took effect, presets filled in, without paths."""
+    """Yield the settings of a cell as they took effect, presets filled in, without paths."""
     for group in ("solver", "data", "mask", "operator", "prior"):
         node = config.get(group) or {}
         for key, value in {"class": node.get("_target_"), **arguments(node)}.items():
@@ -125,7 +135,7 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def changes_between(a: StudyCell, b: StudyCell) -> Iterator[str]:
-    """One text per fact that is another in B."""
+    """Yield one text per fact that is different in B."""
     one, two = a.facts(), b.facts()
     solver = str(a.line["solver"])
     for key in dict.fromkeys([*one, *two]):
@@ -135,9 +145,7 @@ def changes_between(a: StudyCell, b: StudyCell) -> Iterator[str]:
 
 
 def same_definition(metric: str, a: StudyCell, b: StudyCell) -> bool:
-    """Whether both studies computed a metric in the same way: the same version, and the same
-    network.
-    """
+    """Return whether both studies computed a metric with the same version and the same network."""
     cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
     definitions = [
         (provenance.card_version(card), str(card.get("weights") or "")) for card in cards
@@ -146,7 +154,7 @@ def same_definition(metric: str, a: StudyCell, b: StudyCell) -> bool:
 
 
 def other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:
-    """Why the rows of two cells cannot be paired; nothing where they can."""
+    """Return why the rows of two cells cannot be paired; empty if they can."""
     if a is None or b is None:
         return "it has no rows in one of the studies"
     one, two = recorded(a), recorded(b)

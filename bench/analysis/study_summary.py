@@ -12,16 +12,27 @@ import pandas as pd
 from posterior_bench.bench.analysis import provenance
 from posterior_bench.bench.analysis.cell_records import Card, CellRecord, read_cells
 from posterior_bench.bench.analysis.columns import COSTS, IDENTITY, labels
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import BULKY, FIXED, TRUTH
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """The rows of a study, reduced to what tables and comparisons need.
+    """The rows of a study, reduced.
 
-    ``lines``: a line per cell without its numbers, ``solver`` as configured and ``label`` as shown.
-    ``images``: the value of every metric that has one per image, by cell and image, draws averaged.
+    Parameters
+    ----------
+    cells : sequence of CellRecord
+        The records of its cells.
+    parts : sequence of CellSummary
+        Their reduced rows.
+    metrics : mapping
+        Title, direction and unit of every metric.
+    lines : DataFrame
+        A line per cell without its numbers, ``solver`` as configured and ``label`` as shown.
+    images : DataFrame
+        The value of every metric that has one per image, by cell and image, draws averaged.
     """
 
     cells: Sequence[CellRecord]
@@ -32,7 +43,13 @@ class StudySummary:
 
 
 def summarise_study(study: Path | str) -> StudySummary:
-    """Read every cell of a study. Raises ValueError for a folder without cells."""
+    """Read every cell of a study.
+
+    Raises
+    ------
+    ValueError
+        If the folder has no cells.
+    """
     cells = read_cells(study)
     with ThreadPoolExecutor(
         2
@@ -50,9 +67,7 @@ def summarise_study(study: Path | str) -> StudySummary:
 
 
 def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Every metric of any cell in the order of the configurations, then columns nobody
-    described.
-    """
+    """Return every metric of any cell in the order of the configurations, then other columns."""
     cards: dict[str, Card] = {}
     for cell in sorted(cells, key=lambda cell: -len(cell.metrics)):
         cards = {
@@ -78,12 +93,26 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
 
 @dataclass(frozen=True)
 class CellSummary:
-    """What the tables need of a cell's rows.
+    """The rows of a cell, reduced.
 
-    ``columns``: all that were read. ``line``: all of its line but the numbers. ``means``: of every
-    number over the draws of an image, by image. ``costs``: of the cell. ``features``: the rows of
-    set metrics, with their image ids. ``ok`` counts rows with a result, ``smaller`` those of a
-    smaller batch than planned. ``origin``: what they were computed with.
+    Parameters
+    ----------
+    columns : sequence of str
+        All columns that were read.
+    line : mapping
+        Its line in the leaderboard, without the numbers.
+    means : DataFrame
+        The mean of every number over the draws of an image, by image.
+    costs : mapping of str to float
+        The costs of the cell.
+    features : DataFrame
+        The rows of set metrics, with their image ids.
+    ok : int
+        How many rows have a result.
+    smaller : int
+        How many rows were computed in a smaller batch than planned.
+    origin : provenance.Origin
+        The software and hardware of the rows.
     """
 
     columns: Sequence[str]
@@ -109,6 +138,7 @@ _UNREAD = {*BULKY, *FIXED.names} - {
 
 
 def summarise_cell(cell: CellRecord) -> CellSummary:
+    """Read the rows of a cell and reduce them."""
     rows = RowStore(cell.folder).read(but=_UNREAD)
     ok = rows[rows["status"] == "ok"]
     scored = [name for name in rows.columns if name not in FIXED.names]
@@ -133,15 +163,13 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
 
 
 def _costs(ok: pd.DataFrame) -> dict[str, float]:
-    """Means of a cell's rows that are ok, and the largest peak of memory; ``passes`` are no column
-    of a row.
-    """
-    ok = ok.assign(passes=ok["nfe"] + ok["nge"])
+    """Return means over a cell's rows that are ok; ``peak_mib`` is the largest."""
+    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"]))
     return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
 
 def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
-    """All of a cell's line but its numbers."""
+    """Return a cell's line without its numbers."""
     there = mine["draw"].between(0, cell.draws - 1)
     if (
         strange := {*mine["image_id"].unique().to_numpy()} - cell.planned
@@ -161,7 +189,5 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
 
 
 def image_means(ok: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Means over the draws that have a value, indexed by cell and image; infinite where a draw
-    is.
-    """
+    """Return means over the draws that have a value, by cell and image; infinite if a draw is."""
     return ok.groupby(["cell", "image_id"])[[*metrics]].mean()

@@ -1,6 +1,4 @@
-"""The leaderboard as people read it: Markdown, LaTeX and the terminal, one ranking for all
-three.
-"""
+"""The leaderboard as people read it: Markdown, LaTeX and the terminal, with one ranking."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ _LATEX = {
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """GitHub Markdown: a table per group, best mean bold, second underlined, notes below."""
+    """Return GitHub Markdown: a table per group, best mean bold, second underlined, notes below."""
     marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
 
     def cell(value: str, ends: str, mark: str) -> str:
@@ -81,7 +79,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def latex(frame: pd.DataFrame) -> str:
-    """One ``tabular`` with booktabs rules, a heading per group, notes below it."""
+    """Return one ``tabular`` with booktabs rules, a heading per group, notes below it."""
     marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
 
     def cell(value: str, ends: str, mark: str) -> str:
@@ -117,13 +115,13 @@ def latex(frame: pd.DataFrame) -> str:
 
 
 def terminal(frame: pd.DataFrame, width: int, metrics: int = 4, first: Iterable[str] = ()) -> Table:
-    """Solver, what distinguishes the groups, one column per kind of metric as value and interval,
-    cost.
+    """Return a table for a terminal of ``width`` characters.
 
-    Of a metric with several columns the hole is shown, else the pasted image: what a solver had to
-    invent. The headings are the column names of the CSV; all columns are there. As many of the
-    first ``metrics`` kinds are shown as ``width`` characters hold, one at least; the metrics named
-    in ``first`` come before the others.
+    It shows the solver, the columns that distinguish the groups, one column per kind of metric with
+    interval, and costs. Of a metric with several columns, the hole is shown, else the pasted image:
+    that is what a solver had to invent. Headings are the column names of the CSV. As many kinds of
+    metric are shown as fit, at least one and at most ``metrics``; those named in ``first`` come
+    before the others.
     """
     cards = frame.attrs["metrics"]
     wanted = headlines({m: cards[m] for m in first if m in cards}, frame)
@@ -166,11 +164,10 @@ def _terminal(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
 
 
 def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) -> list[str]:
-    """One column per kind of metric, in the order of the columns: ``psnr_hole`` of psnr, psnr_hole,
-    psnr_known, ...
+    """Return one column per kind of metric: ``psnr_hole`` of psnr, psnr_hole, psnr_known, ...
 
-    A column without a value in ``frame`` stands for its kind only where all are: without masks
-    there are no holes.
+    A column without a value in ``frame`` stands for its kind only where no column has one: without
+    masks there are no holes.
     """
     kinds: dict[str, dict[str, str]] = {}
     for name in metrics:
@@ -186,8 +183,9 @@ def headlines(metrics: Mapping[str, Card], frame: pd.DataFrame | None = None) ->
 
 
 def leading(metrics: Mapping[str, Card], lines: pd.DataFrame) -> str | None:
-    """The metric that a group of lines is sorted by: its first headline that has a direction and a
-    value.
+    """Return the metric that a group of lines is sorted by.
+
+    It is the first headline that has a direction and a value.
     """
     names = headlines(metrics, lines)
     return next(
@@ -196,7 +194,7 @@ def leading(metrics: Mapping[str, Card], lines: pd.DataFrame) -> str | None:
 
 
 def rank_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of rank letters that are shown: those of the headline metrics."""
+    """Return the columns of rank letters that are shown: those of the headline metrics."""
     return [
         f"{name}_rank"
         for name in headlines(frame.attrs["metrics"], frame)
@@ -205,33 +203,31 @@ def rank_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def _beside(frame: pd.DataFrame, metric: str) -> list[str]:
-    """What is shown right of a metric: its rank letters, and what the paper prints."""
+    """Return the columns shown right of a metric: its rank letters, and the printed number."""
     rank, printed = f"{metric}_rank", f"{metric}_paper"
     has_printed = printed in frame and (frame[printed] != "").any()
     return [*([rank] if rank in rank_columns(frame) else []), *([printed] if has_printed else [])]
 
 
 def _letters(frame: pd.DataFrame, line: pd.Series, metric: str) -> str:
-    """The rank letters of a line, as wide as the widest of the column, so that values stay
-    aligned.
-    """
+    """Return the rank letters of a line, as wide as the widest of the column."""
     name = f"{metric}_rank"
     return f" {line[name]:<{frame[name].str.len().max()}}" if name in frame else ""
 
 
 def _count_names(frame: pd.DataFrame) -> list[str]:
-    """``failed``, and ``missing`` where a row is missing."""
+    """Return ``failed``, and ``missing`` if a row is missing."""
     return ["failed", *(["missing"] if frame["missing"].any() else [])]
 
 
 def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """``best``, ``second`` or nothing per line of a group; ties share a place, a line with no other
-    to rank has none.
+    """Return ``best``, ``second`` or nothing per line of a group; ties share a place.
 
-    Lines are ranked that agree in :data:`RANKED`. They tie if they share a rank letter, or without
-    letters if their means are equal. Cells with failed or missing rows are left out, because
-    dropping hard images would make a solver look better, and cells with infinite values, because
-    dropping perfect images would make it look worse. So are cells of mixed rows.
+    Lines are ranked that agree in :data:`RANKED`; a line alone has no place. Lines tie if they
+    share a rank letter, or without letters if their means are equal. Three kinds of cells are left
+    out: with failed or missing rows, because dropping hard images would make a solver look better;
+    with infinite values, because dropping perfect images would make it look worse; and with mixed
+    rows.
     """
     places = pd.Series("", index=lines.index, dtype=object)
     if direction == "none":
@@ -247,7 +243,7 @@ def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
 
 
 def _tied(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """Which lines cannot be told apart from the one with the best mean."""
+    """Return which lines cannot be told apart from the one with the best mean."""
     values = lines[metric]
     best = values == (values.max() if direction == "up" else values.min())
     rank = lines.get(f"{metric}_rank", pd.Series("", index=lines.index))
@@ -256,20 +252,21 @@ def _tied(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
 
 
 def escape_markdown(text: str) -> str:
-    """``text`` as it stands inside a table cell."""
+    """Return ``text`` as it stands inside a table cell."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def escape_latex(text: str) -> str:
-    """``text`` as it stands, with LaTeX's special characters spelt out."""
+    """Return ``text`` with LaTeX's special characters spelt out."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 def _grid(
     frame: pd.DataFrame, lines: pd.DataFrame, escape: Callable[[str], str], cell: Style
 ) -> list[list[str]]:
-    """Header and lines of a group, escaped; ``cell`` sets a value, its interval and its place in
-    the ranking.
+    """Return header and lines of a group, escaped.
+
+    ``cell`` formats a value with interval and place.
     """
     cards = _valued(frame)
     more = [name for name in ("prior", "draws") if _varies(frame, name)]
@@ -297,7 +294,7 @@ def _grid(
 
 
 def _valued(frame: pd.DataFrame) -> Mapping[str, Card]:
-    """The metrics that some cell has a value of; all of them where no cell has any."""
+    """Return the metrics that some cell has a value of; all metrics if there are none."""
     cards: Mapping[str, Card] = frame.attrs["metrics"]
     return {m: card for m, card in cards.items() if frame[m].notna().any()} or cards
 
@@ -307,7 +304,7 @@ def _last_word(column: str) -> str:
 
 
 def _said(line: pd.Series, column: str) -> str:
-    """Rank letters, or a printed value with its flag."""
+    """Return rank letters, or a printed value with its flag."""
     flag = line.get(f"{column}_flag", "")
     return f"{line[column]} ({flag})" if flag else str(line[column])
 
@@ -330,6 +327,7 @@ def _name(line: pd.Series) -> str:
 
 
 def title(card: Mapping[str, str]) -> str:
+    """Return the title of a metric with its unit and an arrow to better values."""
     unit = f" ({card['unit']})" if card["unit"] else ""
     return f"{card['title']}{unit}{_ARROW[card['direction']]}"
 
@@ -344,9 +342,9 @@ def _counts(line: pd.Series) -> list[str]:
 
 
 def interval(line: pd.Series, metric: str) -> tuple[str, str]:
-    """A value, and its interval ``[lo, hi]`` as text, where there is one.
+    """Return a value and its interval ``[lo, hi]`` as text, where there is one.
 
-    Beside the interval stands how many images have an infinite value, which is in neither.
+    Beside the interval stands the number of images with an infinite value, which is in neither.
     """
     value, lo, hi = (float(line[f"{metric}{end}"]) for end in ("", "_lo", "_hi"))
     places = decimals(value, lo, hi)
@@ -361,10 +359,9 @@ def _with_interval(line: pd.Series, metric: str) -> str:
 
 
 def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
-    """Of a value: two significant digits of half its interval, so that a digit more or less means
-    something.
+    """Return how many decimals a value gets: two significant digits of half its interval.
 
-    At least one significant digit of the value itself is shown, up to two more decimals; four
+    At least one significant digit of the value itself is shown, with up to two more decimals; four
     significant digits where there is no interval.
     """
     half = (hi - lo) / 2
@@ -375,14 +372,17 @@ def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:
 
 
 def _places(value: float, digits: int) -> int:
-    """The decimals of a number of so many significant digits."""
+    """Return the decimals of a number with so many significant digits."""
     if not math.isfinite(value) or value == 0:
         return digits
     return max(digits - 1 - math.floor(math.log10(abs(value))), 0)
 
 
 def _number(value: float, places: int) -> str:
-    """``value`` with so many decimals, as a power of ten where these are many; zero has no sign."""
+    """Return ``value`` with so many decimals, as a power of ten if these are many.
+
+    Zero has no sign.
+    """
     if math.isnan(value):
         return "—"
     if not math.isfinite(value):
@@ -392,7 +392,7 @@ def _number(value: float, places: int) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits without an exponent."""
+    """Return three significant digits without an exponent."""
     if not math.isfinite(value) or value == 0:
         return _number(value, 0)
     return f"{value:,.{max(2 - math.floor(math.log10(abs(value))), 0)}f}".replace(",", "")

@@ -188,7 +188,7 @@ def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
 
 def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
     from posterior_bench.bench.store.truth import demand_equal, recorded
 
     ids = plan.images[:images]

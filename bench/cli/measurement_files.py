@@ -26,8 +26,10 @@ from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.engine.plan import writable
-from posterior_bench.bench.engine.worker import Measurement, measure, png, shared
+from posterior_bench.bench.engine.scoring import png
 from posterior_bench.bench.external.content import mask_with_content
 from posterior_bench.bench.external.image_files import answer_names
 from posterior_bench.bench.store.atomic import write_atomic

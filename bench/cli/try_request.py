@@ -18,7 +18,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from posterior_bench.bench.config.catalog import GROUPS, defaults, option, options
 from posterior_bench.bench.config.image_folders import made_for
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.external.models import absent_model, diffusers_folder, served
+from posterior_bench.bench.external.diffusers_layout import diffusers_folder
+from posterior_bench.bench.external.models import absent_model, served
 from posterior_bench.datasets.pixels import UNREADABLE, skim
 from posterior_bench.masks.levels import colours_of, white_of
 from posterior_bench.masks.sources import stack_of

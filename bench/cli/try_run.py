@@ -40,18 +40,17 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.core import signals, terminal
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.core.errors import FAILED, Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.measurement import Measurement
+from posterior_bench.bench.engine.metric_networks import missing_weights
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import prepare
 from posterior_bench.bench.engine.scoring import Row
-from posterior_bench.bench.engine.worker import (
-    Measurement,
-    Session,
-    Worker,
-    missing_weights,
-    shared,
-)
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.external.models import served, with_served
 from posterior_bench.bench.pages.contact_sheet import solver_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
@@ -94,7 +93,7 @@ class Tried:
 
     @property
     def passes(self) -> float:
-        return self.mean("nfe") + self.mean("nge")
+        return float(total_passes(self.mean("nfe"), self.mean("nge")))
 
     @property
     def seconds(self) -> float:

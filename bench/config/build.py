@@ -8,28 +8,16 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from posterior_bench.bench.config.class_source import PACKAGE, module_of
 from posterior_bench.bench.config.plugins import in_file, packages
-from posterior_bench.bench.config.presets import choose, usual
+from posterior_bench.bench.config.presets import HARNESS_KEYS, choose, completed, effective, usual
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import Left, foreign, text_of
 
-ROOT = "posterior_bench"
-"""The package that holds ours; a ``_target_`` may leave it out."""
-
-PLACES = {
-    "bench.arena": "bench.engine.arena",
-    "bench.executors": "bench.engine.executors",
-    "bench.external": "bench.external.folder",
-    "bench.standin": "bench.config.standin",
-    "bench.torchscript": "bench.external.torchscript",
-}
-"""Where the modules lie that a ``_target_`` names in short.
-
-The names are part of the identity of a cell, so they stay when a module moves.
-"""
+ROOT = PACKAGE
+"""The package that holds ours."""
 
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
-_HARNESS_KEYS = {"_target_", "preset", "presets", "train"}
 
 
 def target(node: Mapping[str, Any]) -> Any:
@@ -49,7 +37,7 @@ def target(node: Mapping[str, Any]) -> Any:
             "admits an installed plugin"
         )
     ours = module.split(".")[0] in PACKAGES
-    imported = f"{ROOT}.{PLACES.get(module, module)}" if ours else module
+    imported = f"{ROOT}.{module_of(path)}" if ours else module
     try:
         with foreign():
             found_there = getattr(importlib.import_module(imported), name)
@@ -87,28 +75,36 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The constructor arguments of a node: what the user set, else what the preset says (of
-    ``auto``, the first).
+    """Return the constructor arguments of a node.
+
+    Of a solver with presets these are all its settings: what the user set, else what the preset
+    says (of ``auto``, the first), else the default of the class.
+
+    Raises
+    ------
+    UserError
+        If the solver has no preset of that name.
     """
-    given = {k: v for k, v in node.items() if k not in _HARNESS_KEYS and k not in skip}
     presets = node.get("presets")
     if presets is None:
-        return given
+        return {k: v for k, v in node.items() if k not in HARNESS_KEYS and k not in skip}
     preset = usual(node)
-    if preset not in presets:
+    if preset is None or preset not in presets:
         raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
-    chosen = {k: presets[preset].get(k) if v is None else v for k, v in given.items()}
-    return {k: v for k, v in chosen.items() if v is not None}
+    chosen = effective(node, preset)
+    return {k: v for k, v in chosen.items() if v is not None and k not in skip}
 
 
 def suited(
     solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The solver's node with the preset that :func:`bench.config.presets.choose` gives it for this prior
-    and data.
+    """Return the solver's node with the preset that it gets with this prior and data.
+
+    The preset is chosen by :func:`bench.config.presets.choose`, and completed with the defaults of
+    the class, so that the configuration that a cell records says the value of every setting.
     """
     choice = choose(solver, prior, data)
-    return solver if choice is None else {**solver, "preset": choice.preset}
+    return solver if choice is None else completed(solver, choice.preset)
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:

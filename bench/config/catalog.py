@@ -8,12 +8,14 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from posterior_bench.bench.config import prior_paths
+from posterior_bench.bench.config.class_source import class_node, literal
 from posterior_bench.bench.config.plugins import InFile, in_file, installed
-from posterior_bench.bench.config.presets import AUTO, choose, usual
+from posterior_bench.bench.config.presets import AUTO, HARNESS_KEYS, choose, effective, usual
 from posterior_bench.bench.config.presets import lines as preset_lines
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError, unknown
@@ -24,7 +26,7 @@ CONF = ROOT / "conf"
 GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study", "scale")
 LIST_GROUPS = ("metrics",)
 
-_HARNESS_KEYS = {"_target_", "defaults", "preset", "presets", "train", "hydra"}
+_HARNESS_KEYS = {*HARNESS_KEYS, "defaults", "hydra"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,16 @@ class Option:
 
     @property
     def summary(self) -> str:
-        """The file's first comment line; Hydra wants its own, ``# @package``, above it."""
+        """The file's first comment, joined with lines that go on with it (``#   more``).
+
+        Hydra wants its own comment, ``# @package``, above it.
+        """
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        first = next((line for line in lines if not line.startswith("# @")), "")
-        return first.lstrip("# ").strip() if first.startswith("#") else ""
+        rest = [line for line in lines if not line.startswith("# @")]
+        if not rest or not rest[0].startswith("#"):
+            return ""
+        more = takewhile(lambda line: line.startswith("#   "), rest[1:])
+        return " ".join(line.lstrip("# ").strip() for line in [rest[0], *more])
 
     @property
     def content(self) -> dict[str, Any]:
@@ -85,13 +93,16 @@ class Option:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Settings a user may override, with the value in force: the preset's where the key itself
-        is null.
+        """Settings a user may override, with the value in force.
+
+        Where the key itself is null, that is the value of the preset, else the default of the
+        class.
         """
         content = self.content
-        preset = content.get("presets", {}).get(usual(content), {})
-        keys = (k for k in content if k not in _HARNESS_KEYS)
-        return {k: preset.get(k) if content[k] is None else content[k] for k in keys}
+        preset = usual(content)
+        if preset is not None and preset in content.get("presets", {}):
+            content = effective(content, preset)
+        return {k: v for k, v in content.items() if k not in _HARNESS_KEYS}
 
 
 @dataclass(frozen=True)
@@ -302,14 +313,6 @@ def show(argument: str) -> str:
             ]
         if told := preset_lines(presets):
             lines += ["", *(f"  {line}" for line in told)]
-        if any(f"{name}_latent" in presets for name in presets):
-            lines += ["", "  On a latent prior, preset=NAME means NAME_latent where there is one."]
-        if any(f"{name}_small" in presets for name in presets):
-            lines += [
-                "",
-                "  On data of a few numbers (most arenas), preset=NAME means NAME_small where "
-                "there is one.",
-            ]
     else:
         lines += _settings(chosen)
     if "train" in chosen.content:
@@ -342,11 +345,8 @@ def _settings(chosen: Option) -> list[str]:
 def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
     keys = list(chosen.parameters)
     head = ["", *(f"{p}{' *' if p == chosen.content.get('preset') else ''}" for p in presets)]
-    own = {k: chosen.content[k] for k in keys if chosen.content[k] is not None}
-    rows = [
-        [f"{chosen.group}.{k}", *(_plain({**v, **own}.get(k)) for v in presets.values())]
-        for k in keys
-    ]
+    values = [effective(chosen.content, preset) for preset in presets]
+    rows = [[f"{chosen.group}.{k}", *(_plain(each[k]) for each in values)] for k in keys]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
         "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
@@ -369,7 +369,7 @@ def _card_lines(chosen: Option) -> list[str]:
         return []
     lines = ["", *(f"  {line}".rstrip() for line in (ast.get_docstring(node) or "").splitlines())]
     for keyword in _card_call(node):
-        value = _literal(keyword.value, tree)
+        value = literal(keyword.value, tree)
         lines.append("")
         if isinstance(value, dict):
             lines += [f"  {keyword.arg}:", *(f"    {k}: {v}" for k, v in value.items())]
@@ -380,61 +380,8 @@ def _card_lines(chosen: Option) -> list[str]:
     return lines
 
 
-def class_node(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module]:
-    """The definition of a class or function in the source of its module, and the whole of that;
-    nothing is imported.
-
-    Without a ``module``, ``name`` is ``FILE.py:CLASS``.
-    """
-    code = None if module else in_file(name)
-    tree, name = (code.tree(), code.name) if code else (_tree(module), name)
-    found = (
-        n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name
-    )
-    return next(found, None), tree
-
-
-@cache
-def _tree(module: str) -> ast.Module:
-    """The syntax tree of one of our modules or of a plugin; an empty one where there is no such
-    file.
-    """
-    package, *rest = module.split(".")
-    roots = {plugin.package: plugin.root for plugin in installed().values()}
-    source = roots.get(package, CONF.parent / package).joinpath(*rest).with_suffix(".py")
-    return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
-
-
 def _card_call(node: ast.ClassDef | ast.FunctionDef) -> list[ast.keyword]:
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and getattr(statement.target, "id", "") == "card":
             return statement.value.keywords if isinstance(statement.value, ast.Call) else []
     return []
-
-
-def _literal(node: ast.expr, tree: ast.Module) -> Any:
-    """The value of a literal, whose dicts may spread (``**NAMES``) a literal of this or an imported
-    module.
-    """
-    if isinstance(node, ast.Dict):
-        parts = zip(node.keys, node.values, strict=True)
-        items = [
-            _literal(v, tree) if k is None else {_literal(k, tree): _literal(v, tree)}
-            for k, v in parts
-        ]
-        return {k: v for item in items for k, v in item.items()}
-    if not isinstance(node, ast.Name):
-        return ast.literal_eval(node)
-    for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and any(
-            alias.name == node.id for alias in statement.names
-        ):
-            return _literal(node, _tree(statement.module or ""))
-        targets = (
-            statement.targets
-            if isinstance(statement, ast.Assign)
-            else [getattr(statement, "target", None)]
-        )
-        if any(getattr(target, "id", "") == node.id for target in targets):
-            return _literal(statement.value, tree)  # type: ignore[attr-defined]
-    raise ValueError(f"'{node.id}' is not a constant")

@@ -1,10 +1,23 @@
 """Which preset of a solver a cell gets: every preset names the priors it was chosen for.
 
-A preset of ``conf/solver/*.yaml`` holds settings, and says under four more keys what they are for:
-``for`` are the priors it was chosen for, by the names of ``conf/prior``; ``from`` says by whom
-(:data:`ORIGINS`); ``similar`` are priors for which nobody has published settings and these are the
-nearest; ``note`` is a short sentence. ``preset: auto`` asks for the preset of the cell's prior. No
-torch is imported here.
+A preset of ``conf/solver/*.yaml`` lists the settings that differ from the defaults of the solver's
+class, and no others: a default stands once, in the class. :func:`effective` gives every setting.
+Further keys say what a preset is for:
+
+``for``
+    The priors it was chosen for, by the names of ``conf/prior``.
+``from``
+    Who chose it, one of :data:`ORIGINS`.
+``similar``
+    Priors for which nobody has published settings; those of this preset are the nearest.
+``note``
+    A short sentence.
+``instead_of``, ``when``
+    The name of another preset, and the case in which this one takes its place: ``latent`` for a
+    latent prior, or the word that a YAML file of ``conf/data`` says under ``preset`` (``small``:
+    data of a few numbers).
+
+``preset: auto`` asks for the preset of the cell's prior. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -13,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posterior_bench.bench.config.class_source import class_defaults
 from posterior_bench.priors.fingerprint import read_spec, resolve
 
 Node = Mapping[str, Any]
@@ -27,7 +41,14 @@ ORIGINS = {
 """Where settings come from, best first: of several presets for one prior, ``auto`` takes the first
 in this order."""
 
-_SAID = ("for", "similar", "from", "note")
+LATENT = "latent"
+CASES = {LATENT: "on latent priors", "small": "on data of a few numbers"}
+"""What a preset says under ``when``, and how people read it; data of a plug-in may add words."""
+
+HARNESS_KEYS = frozenset({"_target_", "preset", "presets", "train"})
+"""Keys of a solver's node that are no settings of its class."""
+
+_SAID = ("for", "similar", "from", "note", "instead_of", "when")
 
 
 @dataclass(frozen=True)
@@ -68,8 +89,40 @@ class Choice:
 
 
 def settings(preset: Node) -> dict[str, Any]:
-    """What a preset sets, without what it says of itself."""
+    """Return the settings that a preset lists, without what it says of itself."""
     return {key: value for key, value in preset.items() if key not in _SAID}
+
+
+def effective(solver: Node, preset: str) -> dict[str, Any]:
+    """Return the value of every setting of a solver with one of its presets.
+
+    Parameters
+    ----------
+    solver : Mapping of str to Any
+        The solver's node: the content of its YAML file, with what the user set.
+    preset : str
+        The name of one of its presets.
+
+    Returns
+    -------
+    dict of str to Any
+        By setting, in the order of the node: what the user set, else what the preset says, else the
+        default of the class; None where none of them gives a value.
+    """
+    values = {**class_defaults(str(solver.get("_target_", ""))), **solver["presets"][preset]}
+    return {
+        key: values.get(key) if value is None else value
+        for key, value in solver.items()
+        if key not in HARNESS_KEYS
+    }
+
+
+def completed(solver: Node, preset: str) -> dict[str, Any]:
+    """Return the solver's node with a preset chosen that lists every setting nobody has set."""
+    presets, values = solver["presets"], effective(solver, preset)
+    unset = {k: v for k, v in values.items() if solver[k] is None and v is not None}
+    full = {**presets[preset], **unset}
+    return {**solver, "preset": preset, "presets": {**presets, preset: full}}
 
 
 def origins(preset: Node) -> dict[str, str]:
@@ -94,22 +147,38 @@ def for_prior(presets: Mapping[str, Node], prior: str) -> str | None:
     )
 
 
-def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
-    """The preset of a cell; None for a solver without presets, and for a name that it does not
-    have.
+def instead(presets: Mapping[str, Node], preset: str | None, case: str | None) -> str | None:
+    """Return the preset that takes the place of another one in a case; None where there is none."""
+    if preset is None or case is None:
+        return None
+    return next(
+        (
+            name
+            for name, node in presets.items()
+            if (node.get("instead_of"), node.get("when")) == (preset, case)
+        ),
+        None,
+    )
 
-    A preset that the user names wins. It may have twins for what it was not chosen for: on a latent
-    prior ``NAME`` is ``NAME_latent``, and on data whose yaml says ``preset: small`` it is
-    ``NAME_small``. ``auto`` does the same where no preset names the prior.
+
+def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
+    """Choose the preset of a cell.
+
+    A preset that the user names wins; where it was not chosen for the prior, one that is there
+    ``instead_of`` it in such a case takes its place. ``auto`` does the same where no preset names
+    the prior.
+
+    Returns
+    -------
+    Choice or None
+        None for a solver without presets, and for a name that it does not have.
     """
     presets: Mapping[str, Node] = solver.get("presets") or {}
     name, asked = prior_name(prior), usual(solver)
     chosen = for_prior(presets, name) if solver.get("preset") == AUTO else None
     if chosen is None and name not in origins(presets.get(str(asked), {})):
-        kinds = [*(["latent"] if _is_latent(prior) else []), data.get("preset")]
-        chosen = next(
-            (twin for twin in (f"{asked}_{kind}" for kind in kinds) if twin in presets), None
-        )
+        cases = [*([LATENT] if _is_latent(prior) else []), data.get("preset")]
+        chosen = next((other for case in cases if (other := instead(presets, asked, case))), None)
     preset = str(chosen or asked)
     if preset not in presets:
         return None
@@ -158,6 +227,13 @@ def lines(presets: Mapping[str, Node]) -> Sequence[str]:
 def said(preset: Node) -> str:
     """``for ffhq_adm (authors); nearest for church_ddpm; box inpainting``."""
     own, nearest = preset.get("for") or (), preset.get("similar") or ()
-    parts = [f"for {', '.join(own)} ({preset.get('from', 'tuned')})"] if own else []
+    parts = [f"instead of {preset['instead_of']} {case}"] if (case := case_of(preset)) else []
+    parts += [f"for {', '.join(own)} ({preset.get('from', 'tuned')})"] if own else []
     parts += [f"nearest published for {', '.join(nearest)}"] if nearest else []
     return "; ".join([*parts, *([str(preset["note"])] if preset.get("note") else [])])
+
+
+def case_of(preset: Node) -> str:
+    """Return where a preset takes the place of another one, in words; empty where it never does."""
+    case = preset.get("when")
+    return "" if case is None else CASES.get(case, f"on data with `preset: {case}`")

@@ -21,10 +21,10 @@ from posterior_bench.bench.config.catalog import (
     LIST_GROUPS,
     FileOption,
     Option,
-    class_node,
     option,
     options,
 )
+from posterior_bench.bench.config.class_source import class_node
 from posterior_bench.bench.core.errors import UserError
 
 TEXT, TEXTS, OTHER, UNKNOWN = "text", "texts", "other", ""

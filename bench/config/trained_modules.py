@@ -96,7 +96,7 @@ class ModulesFolder:
         import torch
         from safetensors.torch import load_file
 
-        from posterior_bench.solvers.propagation import propagation_modules
+        from posterior_bench.solvers.latentpaint.propagation import propagation_modules
 
         with torch.device("meta"):
             modules = propagation_modules(self.spec()["channels"])

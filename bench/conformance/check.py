@@ -24,7 +24,7 @@ from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check as check_overrides
 from posterior_bench.bench.config.plugins import admit
-from posterior_bench.bench.config.presets import settings, usual
+from posterior_bench.bench.config.presets import LATENT, instead, settings, usual
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.conformance.reference_pages import field_notes
 from posterior_bench.bench.conformance.small_problems import (
@@ -46,7 +46,9 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import foreign
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
-from posterior_bench.bench.engine.worker import Measurement, one_line, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.bench.external.models import with_served
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixture import MixturePrior
@@ -213,8 +215,9 @@ def _presets(code: Code) -> None:
     if presets is None:
         raise Skipped("there are no presets")
     required = [key for key, value in code.node.items() if value == "???"]
-    for name, values in presets.items():
-        values = settings(values)
+    for name, preset in presets.items():
+        _demand_place(name, preset, presets)
+        values = settings(preset)
         unknown = values.keys() - code.node.keys()
         if unknown:
             raise Broken(
@@ -225,6 +228,18 @@ def _presets(code: Code) -> None:
                 build({**code.node, **dict.fromkeys(values), "preset": name})
             except UserError as error:
                 raise Broken(f"preset {name} does not build: {error}") from error
+
+
+def _demand_place(name: str, preset: Mapping[str, Any], presets: Mapping[str, Any]) -> None:
+    """Raise Broken where a preset does not say well whose place it takes, and when."""
+    other, case = preset.get("instead_of"), preset.get("when")
+    if other is None and case is None:
+        return
+    if case is None or other not in {*presets} - {name}:
+        raise Broken(
+            f"preset {name} says instead_of: {other} and when: {case}; name another preset of the "
+            "file, and a case (latent, small)"
+        )
 
 
 # -- what a run shows ------------------------------------------------------------------------------
@@ -673,9 +688,9 @@ def _subject(
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
     node = config["solver"]
-    twin = f"{usual(node)}_latent"
-    if prior.is_latent and twin in node.get("presets", {}):
-        node = {**node, "preset": twin}
+    latent = instead(node.get("presets", {}), usual(node), LATENT)
+    if prior.is_latent and latent is not None:
+        node = {**node, "preset": latent}
     whole: Solver = build(node)
     solver = reduced(whole, keep)
     return Subject(solver, _rig(solver, prior, config["operator"], modules), whole)
@@ -701,7 +716,10 @@ def _rig(
 
 
 def _untrained_modules(prior: Prior) -> dict[str, nn.Module]:
-    from posterior_bench.solvers.propagation import propagation_channels, propagation_modules
+    from posterior_bench.solvers.latentpaint.propagation import (
+        propagation_channels,
+        propagation_modules,
+    )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

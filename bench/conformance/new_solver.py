@@ -48,10 +48,13 @@ def new_solver(name: str) -> tuple[list[Path], str]:
     if (ROOT / "pyproject.toml").is_file():
         files = {ROOT / "solvers" / f"{name}.py": "py", CONF / "solver" / f"{name}.yaml": "yaml"}
         option = name
+        # Python would find a folder of this name instead of the file.
+        folders = [ROOT / "solvers" / name]
     else:
         files = {Path(f"{name}.py"): "py"}
         option = f"{name}.py:{class_name(name)}"
-    taken = [path for path in files if path.exists()]
+        folders = []
+    taken = [path for path in (*files, *folders) if path.exists()]
     if taken:
         raise UserError(f"{taken[0]} exists already; take another name, or remove it")
     for path, kind in files.items():

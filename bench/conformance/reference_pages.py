@@ -10,12 +10,21 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.catalog import Option, options
-from posterior_bench.bench.config.presets import AUTO, ORIGINS, for_prior, origins, said, usual
+from posterior_bench.bench.config.presets import (
+    AUTO,
+    ORIGINS,
+    case_of,
+    effective,
+    for_prior,
+    origins,
+    said,
+    usual,
+)
 from posterior_bench.bench.conformance.small_problems import small_prior
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.solvers.base import lacking
@@ -29,17 +38,20 @@ NOTE = "<!-- Written from the code by `make docs`; edit the class or its yaml in
 SOLVERS = """\
 Every method, as `python -m bench solver=NAME` runs it. A preset is chosen with `solver.preset=NAME`, and a single
 setting with, for example, `solver.steps=50`; a preset in bold is the default. Most have `preset: auto`, which takes
-the one that was chosen for the prior ([presets.md](presets.md)). On a latent prior for which `NAME` was not chosen, it
-means `NAME_latent` where a solver has a preset of that name. What a method *needs* are capabilities of the operator and
-the prior; a combination that lacks one is refused before any work. A method's *version* goes up with every change of
-its numbers and is part of a cell's hash, so results of different versions never mix."""
+the one that was chosen for the prior ([presets.md](presets.md)). The lists above the tables say where a preset takes
+the place of another one: on latent priors, or on data of a few numbers, unless the named preset was chosen for the
+prior. A preset's yaml lists what differs from the defaults of the class; the tables show every value. What a method
+*needs* are capabilities of the operator and the prior; a combination that lacks one is refused before any work. A
+method's *version* goes up with every change of its numbers and is part of a cell's hash, so results of different
+versions never mix."""
 
 PRESETS = """\
 Good settings belong to a prior. Every preset of `conf/solver` names the priors it was chosen for. `preset: auto`, the
 default, takes the one of the cell's prior; `python -m bench plan` says which that is, and `python -m bench show
 solver=NAME prior=NAME` too. A preset that the user names wins. Where it was chosen for other priors, or none was chosen
-for this one, the terminal and the tables say so. A network in a folder of the user's own goes by the name in its
-`prior.json`."""
+for this one, the terminal and the tables say so. A preset with `instead_of: NAME` and `when: latent` is taken instead
+of `NAME` on latent priors for which `NAME` was not chosen; with `when: small`, on data of a few numbers. A network in a
+folder of the user's own goes by the name in its `prior.json`."""
 
 METRICS = """\
 Every number that a row can hold. The id is the column name of rows and leaderboards, and it names one exact
@@ -244,14 +256,14 @@ def _note(note: Note) -> str:
 
 def _presets(option: Option) -> str:
     content = option.content
-    presets = content.get("presets", {"value": option.parameters})
-    head = [f"**{name}**" if name == content.get("preset") else name for name in presets]
-    own = {key: content[key] for key in option.parameters if content[key] is not None}
+    presets = content.get("presets", {})
+    values = {name: effective(content, name) for name in presets} or {"value": option.parameters}
+    head = [f"**{name}**" if name == content.get("preset") else name for name in values]
     rows = [
-        [f"`{key}`", *(_value({**preset, **own}.get(key)) for preset in presets.values())]
+        [f"`{key}`", *(_value(preset[key]) for preset in values.values())]
         for key in option.parameters
     ]
-    told = {name: said(preset) for name, preset in content.get("presets", {}).items()}
+    told = {name: said(preset) for name, preset in presets.items()}
     words = (
         [_bullets(f"`{name}`: {text}" for name, text in told.items() if text)]
         if any(told.values())
@@ -312,9 +324,19 @@ def _choice_rows(option: Option) -> list[list[str]]:
             f"`{usual(option.content)}`",
             "",
             "any other",
-            "or its twin for latent priors or small data",
+            _instead(presets, usual(option.content)),
         ],
     ]
+
+
+def _instead(presets: Mapping[str, Any], name: str | None) -> str:
+    """Which presets take the place of this one, and where."""
+    found = (
+        f"`{other}` {case_of(preset)}"
+        for other, preset in presets.items()
+        if preset.get("instead_of") == name
+    )
+    return ", ".join(found)
 
 
 def families() -> dict[str, frozenset[str]]:

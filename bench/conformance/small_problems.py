@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
-from posterior_bench.bench.engine.worker import Measurement, build_operator
+from posterior_bench.bench.engine.measurement import Measurement, build_operator
 from posterior_bench.operators.base import Operator
 from posterior_bench.priors.base import Meter, Prior
 from posterior_bench.priors.latents import KL

@@ -1,15 +1,14 @@
-"""What a draw costs the network: passes, forward and backward, and the limit that ``budget=`` puts
-on them.
+"""The cost of a draw in network passes, and the limit that ``budget=`` sets.
 
-``passes`` is ``nfe + nge`` and is formed where a table is built; rows hold the two counts it is
-made of.
+``passes`` is ``nfe + nge``: forward plus backward evaluations. Rows hold the two counts; tables add
+them up with :func:`total_passes`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from posterior_bench.bench.core.errors import UserError
 
@@ -21,10 +20,21 @@ NOTE = (
 """What must be said below a table that shows passes."""
 
 
+def total_passes(nfe: Any, nge: Any) -> Any:
+    """Return forward plus backward network evaluations, of numbers or columns of rows."""
+    return nfe + nge
+
+
 @dataclass(frozen=True)
 class Budget:
-    """What ``budget=UNIT:AMOUNT`` allows a draw; ``unit`` is one of a meter's
-    (:class:`priors.base.Meter`).
+    """The limit that ``budget=UNIT:AMOUNT`` sets for a draw.
+
+    Parameters
+    ----------
+    unit : str
+        ``nfe`` or ``passes``, as in :class:`priors.base.Meter`.
+    amount : int
+        The largest count allowed.
     """
 
     unit: str
@@ -32,7 +42,13 @@ class Budget:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Raises UserError for anything but ``nfe:N`` and ``passes:N``."""
+        """Read ``nfe:N`` or ``passes:N``.
+
+        Raises
+        ------
+        UserError
+            For any other text.
+        """
         found = re.fullmatch(r"(nfe|passes):(\d+)", str(text), re.ASCII)
         if found is None or int(found[2]) == 0:
             raise UserError(

@@ -1,8 +1,8 @@
-"""Provenance: what a study was run with, so that it can be run again.
+"""The software and machine that a study ran with, so that it can be run again.
 
-It is that of the product itself, never of what surrounds it: the git checkout only where its top
-level is the folder that holds our packages, else the installed distribution, its version and the
-commit that it was built from.
+The commit is that of the product, never that of a surrounding repository. The git checkout counts
+only if its top level is the folder of our packages; else the installed distribution says its
+version and the commit it was built from.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ PACKAGES = (
 
 @cache
 def environment() -> dict[str, Any]:
-    """Versions, lock hash, origin of the code and machine, in plain types. No user name, path or
-    shell variable.
+    """Return versions, lock hash, origin of the code and machine, in plain types.
+
+    There is no user name, path or shell variable in it.
     """
     lock = ROOT / "requirements.lock"
     return {
@@ -67,7 +68,7 @@ def environment() -> dict[str, Any]:
 
 
 def version() -> str:
-    """The version of this product: of the checkout, else of the installed distribution."""
+    """Return the version of this product: of the checkout, else of the installed distribution."""
     try:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == NAME:
@@ -78,11 +79,10 @@ def version() -> str:
 
 
 def origin() -> dict[str, Any]:
-    """``commit`` and ``dirty``: whether files differ from that commit, None where that cannot be
-    known.
+    """Return ``commit`` and ``dirty`` of the code that runs.
 
-    Of a checkout whose top level is ours; else what the wheel says of its build, or the installer
-    of a repository.
+    ``dirty`` says whether files differ from that commit; None if that is unknown. The facts come
+    from a checkout whose top level is ours, else from the wheel or the installer.
     """
     top = _git("rev-parse", "--show-toplevel")
     if top is not None and Path(top).resolve() == ROOT:
@@ -98,7 +98,7 @@ def origin() -> dict[str, Any]:
 
 
 def _built() -> dict[str, Any]:
-    """What is recorded of the build of an installed distribution."""
+    """Return the recorded facts about the build of an installed distribution."""
     try:
         built = json.loads(BUILD.read_text(encoding="utf-8"))
         if isinstance(built, dict):
@@ -113,7 +113,7 @@ def _built() -> dict[str, Any]:
 
 
 def _torch() -> dict[str, Any]:
-    """Device facts, if torch is loaded; a reader of results does not load it for that."""
+    """Return facts about devices if torch is loaded; it is not loaded for that."""
     if "torch" not in sys.modules:
         return {}
     import torch
@@ -127,9 +127,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """git's answer about the checkout this code runs from; None outside a checkout or without
-    git.
-    """
+    """Return git's answer about our checkout; None outside a checkout or without git."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True

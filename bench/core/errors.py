@@ -1,4 +1,4 @@
-"""Errors a user can act on: printed as one line, exit code 2."""
+"""Errors that a user can act on: printed as one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ can start, or the machine refused; an error inside this program; SIGINT; SIGTERM
 
 
 class UserError(Exception):
-    """What was wrong, what is valid, what to do; in one line, also where it quotes what is not
-    printable.
+    """What was wrong, what is valid, what to do.
+
+    Its text is one line, and characters that cannot be printed are escaped.
     """
 
     def __str__(self) -> str:
@@ -21,16 +22,16 @@ class UserError(Exception):
 
 
 class WrongCell(UserError):
-    """A file with rows of one cell lies in the folder of another, or a cell's folder has another
-    cell's name.
+    """A file of one cell lies in the folder of another, or a cell's folder has another cell's name.
 
-    Nobody counts its rows, writes over it or sets it aside: only a person knows where it belongs.
+    Nothing counts its rows, overwrites it or sets it aside: only a person knows where it belongs.
     """
 
 
 class DeviceLost(UserError):
-    """The device of a worker answers no more; rows that were stored are whole, and another process
-    can go on.
+    """The device of a worker no longer answers.
+
+    Stored rows are intact, and another process can continue.
     """
 
 
@@ -39,13 +40,14 @@ class TimeoutExceeded(RuntimeError):
 
 
 class Inapplicable(UserError):
-    """Nothing is wrong with the parts, but they do not fit together; a study over many solvers may
-    skip the cell.
+    """The parts are valid but do not fit together.
+
+    A study over many solvers may skip the cell.
     """
 
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with the nearest valid one first."""
+    """Return the error for a name that does not exist, with the nearest valid name first."""
     names = sorted(valid)
     near = nearest(given, names)
     hint = f" Did you mean '{near}'?" if near else ""
@@ -53,11 +55,11 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> UserError:
 
 
 def nearest(given: str, names: Iterable[str]) -> str | None:
-    """The name that somebody who typed ``given`` most likely meant; None where none is like it.
+    """Return the valid name that the typed one most likely means; None if none is similar.
 
-    The fewest mistakes of typing (:func:`mistakes`), at most one in three letters; of several such
-    names one with the same first letter, then the largest share of common letters. That share alone
-    where there is no such name.
+    The name with the fewest typing mistakes (:func:`mistakes`) wins, at most one per three letters.
+    Of several such names, one with the same first letter wins, then the one with the largest share
+    of common letters. If no name is that close, the share of common letters decides alone.
     """
     names, typed = sorted(names), given.lower()
 
@@ -73,9 +75,7 @@ def nearest(given: str, names: Iterable[str]) -> str | None:
 
 
 def mistakes(a: str, b: str) -> int:
-    """How many letters must be added, left out, replaced or swapped with their neighbour to get
-    ``b`` from ``a``.
-    """
+    """Count the letters to add, drop, replace or swap with a neighbour to turn ``a`` into ``b``."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

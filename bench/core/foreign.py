@@ -1,8 +1,7 @@
-"""Code of other people: solvers, metrics, data sets. Whatever they raise becomes an ordinary error
-with a plain text.
+"""Run code of other people (solvers, metrics, data sets) so that its errors are ordinary ones.
 
-``sys.exit`` in a solver must not look like the end of a good run, and an exception whose text
-cannot be made, stored or printed must not take the row that would say so with it.
+``sys.exit`` in a solver must not look like the end of a good run. An exception whose text cannot be
+made, stored or printed must not take the row that reports it with it.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ MOST = 1000
 
 
 class Left(RuntimeError):
-    """Code raised what no ``except Exception`` holds: SystemExit, GeneratorExit, a
-    KeyboardInterrupt of its own.
+    """Code raised an exception that ``except Exception`` does not catch.
 
-    Its text is the one line that :func:`described` gives of what was raised.
+    Examples are SystemExit, GeneratorExit and a KeyboardInterrupt of its own. The text is the line
+    that :func:`described` returns for the exception.
     """
 
 
 class foreign:  # used like a function
-    """A block in which code of other people runs; it ends well, with an Exception, or because a
-    person ends it.
+    """Context manager for a block in which code of other people runs.
 
-    After a signal it never ends well: what was made while the signal came may be half done.
+    The block ends without an error, with an Exception, or because a person stops it. After a signal
+    it never ends without an error: results that were made meanwhile may be half done.
     """
 
     def __enter__(self) -> Self:
@@ -62,8 +61,9 @@ class foreign:  # used like a function
 
 
 def _of_the_launcher(error: BaseException) -> bool:
-    """Whether submitit ends its job, to queue it again: its handler of the signal before a time
-    limit raises SystemExit, in whatever code runs.
+    """Return whether submitit ends its job to queue it again, before a time limit.
+
+    Its signal handler raises SystemExit in whatever code runs.
     """
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, SystemExit) and bool(frames) and "/submitit/" in frames[-1].filename
@@ -73,7 +73,7 @@ _EXIT = os._exit
 
 
 def _refusing(owner: int) -> Callable[[int], NoReturn]:
-    """In place of ``os._exit``; a process that foreign code has forked may end as it likes."""
+    """Return a replacement for ``os._exit``; processes that foreign code forked may still exit."""
 
     def leave(status: int = 0) -> NoReturn:
         if os.getpid() != owner:
@@ -84,21 +84,19 @@ def _refusing(owner: int) -> Callable[[int], NoReturn]:
 
 
 def described(error: BaseException) -> str:
-    """Type, first line and place of an error: enough to find it, short enough for a table."""
+    """Return type, first line and place of an error, short enough for a table."""
     if isinstance(error, Left):
         return str(error)
     return named(error) + place(error)
 
 
 def named(error: BaseException) -> str:
-    """Type and first line of an error's text, printable and at most :data:`MOST` characters of
-    it.
-    """
+    """Return type and first line of an error, printable, of at most :data:`MOST` characters."""
     return shortened(printable(f"{type(error).__name__}: {text_of(error)}".splitlines()[0]))
 
 
 def text_of(error: BaseException) -> str:
-    """The start of an error's text, whatever its ``__str__`` does."""
+    """Return the start of an error's text, whatever its ``__str__`` does."""
     try:
         # the slice is a plain string, also of a subclass with methods of its own
         return str.__getitem__(str(error), slice(0, 4 * MOST))
@@ -108,7 +106,7 @@ def text_of(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """File and line where an error was raised, in brackets; nothing where that is not known."""
+    """Return file and line where an error was raised, in brackets; empty if unknown."""
     try:
         frames = traceback.extract_tb(error.__traceback__)
     except Exception:  # of a traceback that foreign code has put together
@@ -121,11 +119,13 @@ def place(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes in place of what cannot be printed or stored: NUL, lone surrogates,
-    control characters.
+    """Return ``text`` with escapes for characters that cannot be printed or stored.
+
+    Examples are NUL, lone surrogates and control characters.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:
+    """Return ``text`` cut to :data:`MOST` characters."""
     return text if len(text) <= MOST else f"{text[: MOST - 3]}..."

@@ -1,13 +1,12 @@
-"""Nothing that a solver, metric or data set changes in the process stays there: its state is put
-back afterwards.
+"""Put back the state of the process that a solver, metric or data set changes.
 
 Cells of a sweep share a process. A solver that makes float64 the default type, or turns gradients
-off, would change the numbers of every cell that comes after it. So :func:`isolated` reads a list of
-settings before foreign code runs and puts back those that differ when it has ended, however it
-ended. Every setting is one :class:`Setting`; a new one is one more line in the lists below.
+off, would change the numbers of every later cell. So :func:`isolated` reads a list of settings
+before foreign code runs, and puts back those that differ afterwards. Each piece of state is one
+:class:`Setting`, in :mod:`bench.core.number_settings` or :mod:`bench.core.process_settings`.
 
-Not covered is what no list can hold: functions of a library that are replaced, C libraries with
-state of their own.
+Two kinds of change are not covered: functions of a library that are replaced, and state inside C
+libraries.
 """
 
 from __future__ import annotations
@@ -24,15 +23,22 @@ from posterior_bench.bench.core.setting import Setting, same_value
 
 
 class NotPutBack(RuntimeError):
-    """Foreign code changed something that cannot be put back; rows made so are refused."""
+    """Foreign code changed state that cannot be put back; its rows are refused."""
 
 
 @contextmanager
 def isolated(*, numbers: bool = False) -> Iterator[None]:
-    """After the block every setting is what it was before; only those that decide ``numbers``, if
-    asked so.
+    """Put back every setting after the block.
 
-    Raises NotPutBack where that is impossible.
+    Parameters
+    ----------
+    numbers : bool, default False
+        Only the settings that decide numbers.
+
+    Raises
+    ------
+    NotPutBack
+        If a setting cannot be put back.
     """
     settings = NUMBERS if numbers else (*NUMBERS, *PROCESS)
     before = [setting.read() for setting in settings]
@@ -47,7 +53,7 @@ def isolated(*, numbers: bool = False) -> Iterator[None]:
 
 
 def _put_back(settings: Sequence[Setting], before: Sequence[Any]) -> list[str]:
-    """The names of the settings that could not be."""
+    """Return the names of the settings that could not be put back."""
     lost = []
     for setting, value in zip(settings, before, strict=True):
         try:
@@ -62,8 +68,6 @@ def _put_back(settings: Sequence[Setting], before: Sequence[Any]) -> list[str]:
 
 
 def keep_threads() -> None:
-    """Fix what can be set once in a process: afterwards torch refuses, and foreign code gets its
-    error.
-    """
+    """Fix torch's inter-op threads, which can be set once: foreign code then gets an error."""
     with suppress(RuntimeError):
         torch.set_num_interop_threads(torch.get_num_interop_threads())

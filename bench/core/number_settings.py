@@ -69,9 +69,7 @@ def _anomaly() -> tuple[bool, bool]:
 
 
 def _denormals() -> bool:
-    """Whether the processor keeps numbers below the smallest normal one; torch can set that and not
-    tell it.
-    """
+    """Return whether the processor keeps denormal numbers; torch can set that but not read it."""
     return bool(torch.full((), 1e-310, dtype=torch.float64, device="cpu").mul(1.0) != 0)
 
 
@@ -92,7 +90,7 @@ def _set_hooks(value: dict[str, dict[Any, Any]]) -> None:
 
 
 def _with_cuda(read: Callable[[], Any]) -> Callable[[], Any]:
-    """Nothing is asked of GPUs before somebody uses one: asking would start them."""
+    """Return a reader that asks nothing of GPUs before they are in use: asking would start them."""
     return lambda: read() if torch.cuda.is_initialized() else UNREADABLE
 
 
@@ -118,9 +116,7 @@ def _set_reductions(value: tuple[bool, ...]) -> None:
 
 
 def _precisions() -> tuple[Any, ...]:
-    """How exact float32 products are, by torch's older switches and by its newer names, which it
-    keeps apart.
-    """
+    """Return how exact float32 products are, by torch's older switches and by its newer names."""
     names = tuple(torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS)
     return (
         read_or_unreadable(torch.get_float32_matmul_precision),

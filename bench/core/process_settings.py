@@ -75,14 +75,12 @@ _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 def _timers() -> list[Any]:
-    """Whether each timer stands still; of one that runs before foreign code does, nothing is
-    demanded.
-    """
+    """Return for each timer whether it stands still; a running one is not compared."""
     return [UNREADABLE if signal.getitimer(kind)[0] > 0 else "still" for kind in _TIMERS]
 
 
 def _stop_timers(value: list[Any]) -> None:
-    """An alarm that foreign code has set would end the process once its handler has gone."""
+    """Stop alarms that foreign code set: they would end the process once its handler is gone."""
     for kind, before in zip(_TIMERS, value, strict=True):
         if before == "still":
             signal.setitimer(kind, 0)
@@ -125,7 +123,7 @@ def _set_collector(value: tuple[Any, ...]) -> None:
 
 
 def _in_main_thread(read: Callable[[], Any], nothing: Any) -> Callable[[], Any]:
-    """Signals can be handled in the main thread alone; elsewhere there is nothing to put back."""
+    """Return a reader for the main thread, where alone signals are handled."""
     return lambda: read() if threading.current_thread() is threading.main_thread() else nothing
 
 

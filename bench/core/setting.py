@@ -12,8 +12,16 @@ import torch
 
 @dataclass(frozen=True)
 class Setting:
-    """One piece of state: its name for people, how it is read, and how a value that was read is put
-    back.
+    """One piece of state of the process.
+
+    Parameters
+    ----------
+    name : str
+        Name for people.
+    read : callable
+        Returns the present value.
+    write : callable
+        Puts a value back that ``read`` returned.
     """
 
     name: str
@@ -27,9 +35,7 @@ afterwards."""
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Whether ``a`` is what ``b`` was: tensors and arrays too, alone or inside lists, tuples and
-    dictionaries.
-    """
+    """Return whether ``a`` equals ``b``, tensors and arrays inside containers included."""
     if b is UNREADABLE:
         return True
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
@@ -44,7 +50,7 @@ def same_value(a: Any, b: Any) -> bool:
 
 
 def attribute(owner: Any, name: str, label: str = "") -> Setting:
-    """The attribute of a module or object, compared and put back as the object that it is."""
+    """Return the setting for an attribute of a module or object, compared as an object."""
     label = label or f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"
     return Setting(
         label,
@@ -54,8 +60,9 @@ def attribute(owner: Any, name: str, label: str = "") -> Setting:
 
 
 def read_or_unreadable(read: Callable[[], Any]) -> Any:
-    """What ``read`` gives; torch refuses to answer where the older and the newer way contradict
-    each other.
+    """Return the value, or :data:`UNREADABLE` if torch refuses to answer.
+
+    It refuses where its older and its newer switches contradict each other.
     """
     try:
         return read()

@@ -1,11 +1,10 @@
-"""Being stopped: Ctrl-C, and the SIGTERM of schedulers and service managers, end a run in the same
-orderly way.
+"""Ctrl-C, and the SIGTERM of schedulers and service managers, end a run in the same orderly way.
 
-A signal raises an exception once, wherever the main thread is. Code of other people may swallow
-that (``except:``), so the signal is also remembered: nothing is stored after it, and while such
-code runs on, the exception is raised in it again every second. After :data:`PATIENCE_SECONDS` of
-that the process ends without further ado. By what is remembered a ``KeyboardInterrupt`` that some
-code raised by itself is told apart from one that a person asked for.
+A signal raises an exception once, wherever the main thread is. Code of other people may swallow it
+(``except:``). So the signal is also remembered: nothing is stored after it, and while such code
+runs on, the exception is raised in it again every second. After :data:`PATIENCE_SECONDS` the
+process ends. The memory also tells a ``KeyboardInterrupt`` that some code raised by itself from one
+that a person asked for.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ _END: Callable[[int], object] = os._exit  # foreign code sees another one, see b
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; like Ctrl-C no ``except Exception`` may keep it from ending the process."""
+    """SIGTERM came; as for Ctrl-C, no ``except Exception`` may stop it."""
 
 
 @dataclass
 class _State:
-    """``heeded``: our handlers are in place. ``number``: the first signal that came. ``depth``: of
-    foreign code.
+    """The signals of this process.
 
-    ``again``: the signal on its way is a reminder of this module's and not a new one. ``before``:
-    whose handlers ours took the place of.
+    ``heeded``: our handlers are installed. ``number``: the first signal that came. ``depth``: how
+    deep the stack is in foreign code. ``again``: the signal on its way is our own reminder.
+    ``before``: the handlers that ours replaced.
     """
 
     heeded: bool = False
@@ -61,9 +60,7 @@ process."""
 
 
 def heed_signals() -> None:
-    """Begin a command: no signal has come yet, and from now on SIGINT and SIGTERM unwind the
-    stack.
-    """
+    """Begin a command: forget earlier signals, and let SIGINT and SIGTERM unwind the stack."""
     _STATE.number, _STATE.depth = None, 0
     if threading.current_thread() is threading.main_thread():
         _STATE.before = {
@@ -73,7 +70,7 @@ def heed_signals() -> None:
 
 
 def forget() -> None:
-    """The command has ended: signals do what they did before it."""
+    """End a command: signals do again what they did before it."""
     with _ENDING:
         for number, handler in _STATE.before.items():
             signal.signal(number, handler)
@@ -81,7 +78,7 @@ def forget() -> None:
 
 
 def heed_again() -> None:
-    """Put our handlers in place, also after a library has put its own there."""
+    """Install our handlers, also where a library has installed its own."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, _stop)
@@ -91,8 +88,9 @@ def heed_again() -> None:
 
 
 def die_at_once() -> None:
-    """For a worker process, whose files are written all or nothing: SIGTERM ends it, also in the
-    middle of C code.
+    """Let SIGTERM end a worker process at once, also in C code.
+
+    Its files are written all or nothing.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -100,48 +98,46 @@ def die_at_once() -> None:
 
 
 def note(number: int) -> None:
-    """Remember a signal that the caller handles by itself."""
+    """Remember a signal that the caller handles itself."""
     if _STATE.heeded and _STATE.number is None:
         _STATE.number = number
 
 
 def came() -> bool:
-    """Whether a signal has come since the command began."""
+    """Return whether a signal has come since the command began."""
     return _STATE.number is not None
 
 
 def check() -> None:
-    """Raise what the signal raised, if one has come: nothing may be stored after it, whoever
-    swallowed it.
-    """
+    """Raise the exception of the signal that came, if one did; nothing may be stored after it."""
     if came():
         raise _interrupt()
 
 
 def is_stop(error: BaseException) -> bool:
-    """Whether an exception is there because a person or scheduler ends the process, and not by
-    itself.
+    """Return whether an exception is there because a person or scheduler ends the process.
 
-    Where our handlers are not in place nobody can tell, and every KeyboardInterrupt is taken for a
-    person's.
+    Without our handlers nobody can tell, and every KeyboardInterrupt counts as a person's.
     """
     return came() or (isinstance(error, KeyboardInterrupt) and not _STATE.heeded)
 
 
 def exit_code() -> int:
-    """143 after SIGTERM, else 130; libraries that catch the exception and raise one of their own do
-    not matter.
+    """Return 143 after SIGTERM, else 130.
+
+    Exceptions of libraries that catch ours and raise their own do not matter.
     """
     return TERMINATED if _STATE.number == signal.SIGTERM else INTERRUPTED
 
 
 def enter_foreign() -> None:
-    """From here on code runs that may swallow exceptions; see :class:`bench.core.foreign.foreign`."""
+    """Mark that code runs which may swallow exceptions; see :class:`bench.core.foreign.foreign`."""
     if threading.current_thread() is threading.main_thread():
         _STATE.depth += 1
 
 
 def leave_foreign() -> None:
+    """Mark that such code has ended."""
     if threading.current_thread() is threading.main_thread():
         _STATE.depth = max(0, _STATE.depth - 1)
 
@@ -162,9 +158,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _remind() -> None:
-    """While foreign code runs on after the signal, raise the exception in it again; end the process
-    at last.
-    """
+    """Raise the exception again in foreign code that swallowed it; end the process at last."""
     ignored, main = 0.0, threading.main_thread()
     while _STATE.number is not None and main.is_alive():
         time.sleep(AGAIN_SECONDS)

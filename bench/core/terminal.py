@@ -14,7 +14,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def span(seconds: float) -> str:
-    """A duration for people: ``48 s``, ``3 min``, ``1.6 h``."""
+    """Return a duration for people: ``48 s``, ``3 min``, ``1.6 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

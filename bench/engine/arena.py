@@ -74,7 +74,7 @@ def are_drawn(node: Mapping[str, Any]) -> bool:
     return target(node) is PriorDraws
 
 
-def build_images(node: Mapping[str, Any], prior: Prior, seed: int = 0) -> ImageSet:
+def build_images(node: Mapping[str, Any], prior: Prior | None, seed: int = 0) -> ImageSet:
     """The image set of a configuration; one that draws from the prior gets it, and the study
     seed.
     """

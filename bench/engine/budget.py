@@ -31,7 +31,8 @@ from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.core.foreign import foreign
 from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.core.streams import Key, Noise
-from posterior_bench.bench.engine.worker import Session, one_line
+from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import UNITS, BudgetExceeded, Prior, Shape
 from posterior_bench.solvers.base import Observation, Solver
 

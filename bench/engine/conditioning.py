@@ -18,7 +18,7 @@ from torch import Tensor
 from posterior_bench.bench.config.captions import texts
 from posterior_bench.bench.config.prompts import GIVE, Node, placed
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.external import text_encoders
+from posterior_bench.bench.external import prompt_cache, text_encoders
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.base import Condition, Prior
 
@@ -171,9 +171,9 @@ class Conditioning:
         if not foreign:
             return
         folder = self._folder()
-        found = text_encoders.embedded(
+        found = prompt_cache.embedded(
             [*foreign, ""],
-            self.node.get("encoder") or text_encoders.encoder_hash(self._found()),
+            self.node.get("encoder") or prompt_cache.encoder_hash(self._found()),
             folder,
         )
         rows = {prompt: _renamed(tables) for prompt, tables in found.items()}
@@ -212,7 +212,7 @@ class Conditioning:
             return node
         own = {*self.prior.class_names, ""}
         needed = any(prompt not in own for prompt in self.prompts.values())
-        encoder = {"encoder": text_encoders.encoder_hash(self._found())} if needed else {}
+        encoder = {"encoder": prompt_cache.encoder_hash(self._found())} if needed else {}
         self.node = {**placed(node), "prompts": self._digest(), **encoder}
         return self.node
 

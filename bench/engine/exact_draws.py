@@ -18,7 +18,7 @@ from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.exact import Exact
 
 if TYPE_CHECKING:
-    from posterior_bench.bench.engine.worker import Measurement
+    from posterior_bench.bench.engine.measurement import Measurement
     from posterior_bench.priors.base import Prior
 
 DRAWS = 512

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.core import signals
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
 DRY_SECONDS = 1.0
@@ -100,7 +101,7 @@ def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
             rows = plan.store.stored(name)[1]
             good = rows[rows["status"] == "ok"]
             if len(good):
-                return float((good["nfe"] + good["nge"]).mean())
+                return float(total_passes(good["nfe"], good["nge"]).mean())
     key = _key(plan)
     if key not in _KNOWN:
         _KNOWN[key] = _counted(plan)
@@ -117,7 +118,7 @@ def _counted(plan: CellPlan) -> float:
     """
     from posterior_bench.bench.core.isolation import isolated
     from posterior_bench.bench.engine.budget import Trial
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:

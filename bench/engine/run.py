@@ -44,7 +44,7 @@ from posterior_bench.priors.execution import Execution
 if TYPE_CHECKING:
     import pandas as pd
 
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
 STATUSES = ("ok", "nan", "oom", "timeout", "error")
 
@@ -148,7 +148,10 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     import torch
 
     from posterior_bench.bench.engine.budget import within_budget
-    from posterior_bench.bench.engine.worker import Session, build_operator, checked_metrics, shared
+    from posterior_bench.bench.engine.cache import shared
+    from posterior_bench.bench.engine.measurement import build_operator
+    from posterior_bench.bench.engine.metric_networks import checked_metrics
+    from posterior_bench.bench.engine.session import Session
     from posterior_bench.bench.external.content import (
         hidden_share,
         mask_with_content,
@@ -176,7 +179,9 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         raise UserError(damaged[0] + more)
     channels, height, width = session.prior.image_shape
     build_operator(config["operator"], torch.ones(1, 1, height, width, dtype=torch.bool), channels)
-    config = dict(mask_with_content(with_content(config, session.images), session.mask, session.images))
+    config = dict(
+        mask_with_content(with_content(config, session.images), session.mask, session.images)
+    )
     config["data"] = session.told.pinned(config["data"])
     if not config["quiet"]:
         for line in (said(cfg.data, config["data"], session.images), *session.images.notes()):
@@ -254,7 +259,7 @@ def _refuse_absent(cfg: DictConfig) -> None:
     absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
     if not absent:
         return
-    from posterior_bench.bench.engine.worker import missing_weights
+    from posterior_bench.bench.engine.metric_networks import missing_weights
 
     admit_of(config)
     settings = arguments(suited(config["solver"], config["prior"], config["data"]))
@@ -343,7 +348,7 @@ def _check_metrics(plan: CellPlan) -> None:
     """Refuse metrics that the cell's finished rows were not scored with: their column would be half
     empty.
     """
-    from posterior_bench.bench.engine.worker import shared
+    from posterior_bench.bench.engine.cache import shared
 
     nodes = plan.cell.config["metrics"].items()
     columns = {name: {*shared("metric", node, "cpu").columns} for name, node in nodes}

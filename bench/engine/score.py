@@ -23,11 +23,13 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
 from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
+from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import together
 from posterior_bench.bench.engine.heartbeat import beating
+from posterior_bench.bench.engine.measurement import batch_of, measure
+from posterior_bench.bench.engine.metric_networks import checked_metrics
 from posterior_bench.bench.engine.plan import Chunk
 from posterior_bench.bench.engine.scoring import Row, demand_numbers, put_values, score_rows
-from posterior_bench.bench.engine.worker import batch_of, checked_metrics, measure, shared
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import check_study, plan_text, planned_cells, read_cell

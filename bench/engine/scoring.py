@@ -4,11 +4,13 @@ stored ones.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from posterior_bench.bench.core.errors import UserError
@@ -140,3 +142,13 @@ def _put_features(
             for d in range(draws if values.ndim == 3 else 1):
                 kept = values[i] if values.ndim == 2 else values[i, d]
                 rows[first + d][column] = kept.tolist() if ok else []
+
+
+def png(pixels: Tensor) -> bytes:
+    """Return 8-bit pixels ``(C, H, W)`` as the bytes of a PNG file."""
+    array = pixels.permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(
+        buffer, "PNG", compress_level=1
+    )
+    return buffer.getvalue()

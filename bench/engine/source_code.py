@@ -1,10 +1,16 @@
 """The source a solver consists of, as a hash: rows say by it which code computed them.
 
-The files are that of the class, and those below ``solvers/`` that it imports from, directly or
-through each other; of an installed plugin also those of its own package. The bytes count, comments
-too, so that nobody has to judge which change matters. The solvers' ``version`` enters the name of a
-cell; this hash does not, so a run that is continued with other source would mix two methods in one
-line, and is refused (:meth:`bench.engine.plan.CellPlan.missing`).
+These files count:
+
+- the file of the class; if it lies in a folder of its own (a package below ``solvers/``), every
+  Python file of that folder;
+- the files below ``solvers/`` that these import from, directly or through each other, with the
+  ``__init__.py`` of their folders;
+- for a class of an installed plugin, also the files of the plugin's package that it imports from.
+
+The bytes count, comments included, so that nobody has to judge which change matters. The solver's
+``version`` enters the name of a cell; this hash does not. So a run that continues with other source
+would mix two methods in one line; it is refused (:meth:`bench.engine.plan.CellPlan.missing`).
 """
 
 from __future__ import annotations
@@ -23,8 +29,9 @@ SOLVERS = f"{ROOT}.solvers"
 
 
 def code_of(node: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits over the source files of a solver's node; they do not depend on where
-    the files lie.
+    """Return 16 hexadecimal digits over the source files of a solver's node.
+
+    They do not depend on where the files lie.
     """
     kind = target(node)
     own = Path(inspect.getfile(kind))
@@ -38,11 +45,12 @@ def code_of(node: Mapping[str, Any]) -> str:
 
 
 def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
-    """The files by their modules' names; the class's own file is called '' so that its name and
-    place do not count.
+    """Map the names of modules to their files.
+
+    The file of the class is called '', so that its name and place do not count.
     """
     found = {"": own}
-    left = list(_imported(own, module, followed))
+    left = [*_imported(own, module, followed), *_siblings(module, own)]
     while left:
         name = left.pop()
         path = _path(name)
@@ -53,9 +61,19 @@ def _files(module: str, own: Path, followed: set[str]) -> dict[str, Path]:
     return found
 
 
+def _siblings(module: str, own: Path) -> Iterator[str]:
+    """Yield the modules that share a folder of ``solvers/`` with the class: they are one method."""
+    package = module if own.name == "__init__.py" else module.rpartition(".")[0]
+    if package.startswith(f"{SOLVERS}."):
+        names = {path.stem for path in own.parent.glob("*.py")} - {"__init__"}
+        yield from (package, *(f"{package}.{name}" for name in names))
+
+
 def _imported(path: Path, module: str, followed: set[str]) -> Iterator[str]:
-    """The modules a file may import from the packages that are followed; names that are no modules
-    too.
+    """Yield the modules that a file may import from the packages that are followed.
+
+    Python runs the ``__init__.py`` of a module's packages first, so these are named too. Some of
+    the names are no modules.
     """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(_source(path))):
@@ -69,12 +87,21 @@ def _imported(path: Path, module: str, followed: set[str]) -> Iterator[str]:
             base = ".".join([*parents, *([node.module] if node.module else [])])
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         yield from (
-            name for name in names if any(f"{name}.".startswith(f"{top}.") for top in followed)
+            name
+            for imported in names
+            for name in _with_packages(imported)
+            if any(f"{name}.".startswith(f"{top}.") for top in followed)
         )
 
 
+def _with_packages(module: str) -> Iterator[str]:
+    """Yield ``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``."""
+    parts = module.split(".")
+    yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
 def _path(module: str) -> Path | None:
-    """The file of a module; None for a name that is none."""
+    """Return the file of a module, or None for a name that is no module."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, AttributeError, ValueError):
@@ -83,5 +110,5 @@ def _path(module: str) -> Path | None:
 
 
 def _source(path: Path) -> bytes:
-    """The bytes of a file, lines ended alike on every system."""
+    """Return the bytes of a file, with the same line ends on every system."""
     return path.read_bytes().replace(b"\r\n", b"\n")

@@ -26,6 +26,7 @@ import pandas as pd
 from PIL import Image
 
 from posterior_bench.bench.core import terminal
+from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine import display
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
@@ -251,7 +252,7 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     """Summary, table and the first images of a cell, read back from its shards."""
     rows = plan.store.read()
     good = rows[rows["status"] == "ok"]
-    good = good.assign(passes=good["nfe"] + good["nge"])
+    good = good.assign(passes=total_passes(good["nfe"], good["nge"]))
     costs = ("passes", "nfe", "seconds_sample")
     names = [
         *(set(plan.cell.config["metrics"]) & set(good.select_dtypes("number").columns)),

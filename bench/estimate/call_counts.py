@@ -23,7 +23,9 @@ from posterior_bench.bench.conformance.small_problems import small_prior
 from posterior_bench.bench.core.errors import TimeoutExceeded, UserError
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine.budget import Trial, weightless, with_work
-from posterior_bench.bench.engine.worker import build_operator, one_line, watch_of
+from posterior_bench.bench.engine.failures import one_line
+from posterior_bench.bench.engine.limits import watch_of
+from posterior_bench.bench.engine.measurement import build_operator
 from posterior_bench.priors.base import Meter, Prior, Shape
 from posterior_bench.priors.nets import Inpainter
 from posterior_bench.priors.process import VE, VP, Flow, Process

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.worker import shared
+from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.estimate.memory import Costs
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.priors.memory import weight_bytes

@@ -26,7 +26,7 @@ from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.core.errors import BAD_INPUT
 from posterior_bench.bench.core.terminal import out
-from posterior_bench.bench.engine.executors import cpu_workers
+from posterior_bench.bench.engine.executor import cpu_workers
 from posterior_bench.bench.estimate.machine import Machine, free_memory
 from posterior_bench.bench.estimate.problems import attempt as _attempt
 from posterior_bench.bench.estimate.problems import misfits, unreadable
@@ -386,7 +386,7 @@ def _mask(
 
 def _metrics(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Weights of the metrics and the reference values of their cards."""
-    from posterior_bench.bench.engine.worker import shared
+    from posterior_bench.bench.engine.cache import shared
 
     nodes, good = config["metrics"].items(), []
     for name, node in nodes:

@@ -43,11 +43,13 @@ from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.config.standin import StandIn
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import pieces_for, planned_workers
 from posterior_bench.bench.engine.conditioning import Conditioning
 from posterior_bench.bench.engine.plan import CellPlan, cut
 from posterior_bench.bench.engine.run import demand_possible
-from posterior_bench.bench.engine.worker import Session, png, shared
+from posterior_bench.bench.engine.scoring import png
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.estimate.call_counts import Counts, Kind, Uncounted, count, for_budget
 from posterior_bench.bench.estimate.call_times import Pace, TooMuch, measured
 from posterior_bench.bench.estimate.machine import free_memory
@@ -639,8 +641,8 @@ def _of(rows: pd.DataFrame, store: RowStore, source: str) -> Cost:
 
 def _probed(overrides: list[str]) -> Cost:
     """Two images of the cell, with all their draws, run here at full length and thrown away."""
-    from posterior_bench.bench.engine.executors import Serial
     from posterior_bench.bench.engine.run import prepare
+    from posterior_bench.bench.engine.serial import Serial
 
     with tempfile.TemporaryDirectory() as folder:
         draws = int(compose(check(overrides, study_sweep=True))[0].draws)

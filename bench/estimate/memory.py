@@ -30,16 +30,12 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
+from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.budget import weightless
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.measurement import Measurement, batch_of, build_operator
+from posterior_bench.bench.engine.metric_networks import PERCEPTUAL
 from posterior_bench.bench.engine.scoring import score_rows
-from posterior_bench.bench.engine.worker import (
-    PERCEPTUAL,
-    BatchSize,
-    Measurement,
-    batch_of,
-    build_operator,
-    shared,
-)
 from posterior_bench.bench.estimate.live_tensors import Ledger, Live
 from posterior_bench.bench.external.folder import Folder
 from posterior_bench.metrics.base import AnyMetric, DrawMetric, DrawSet, MissingWeights, ValueMetric

@@ -9,7 +9,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.engine.display import title
 from posterior_bench.bench.engine.run import prepare
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.estimate.problems import collected
 
 

@@ -205,7 +205,7 @@ def misfits(
 
 def _refusal(config: Mapping[str, Any], prior: Prior) -> tuple[str, bool] | None:
     """Why a session refuses its parts, and whether they merely do not go together."""
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
     inapplicable = False
 

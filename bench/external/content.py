@@ -1,4 +1,7 @@
-"""The content of the files that a cell reads, recorded in its configuration."""
+"""Record the content of the files that a cell reads in its configuration.
+
+The content enters the hash of the cell, the path does not: changed files make another cell.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.external.folder import Folder
-from posterior_bench.bench.external.image_files import ImageFiles, and_more
+from posterior_bench.bench.external.image_files import ImageFiles, and_more, demand_content
 from posterior_bench.bench.external.torchscript import TorchScript
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
@@ -25,12 +28,16 @@ SHARES = 200
 
 
 def with_content(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, Any]:
-    """The configuration with the content of the file its solver reads recorded beside an absolute
-    path.
+    """Return the configuration with the content of the file that its solver reads.
 
-    Every file is opened and checked first. Raises UserError for what cannot be used, and where the
-    content is not the ``sha256`` that was asked for; where the solver reads no file, nothing
-    changes.
+    Every file is opened and checked first. The path becomes absolute. Without such a file the
+    configuration stays as it is.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be used, or its content is not the ``sha256`` that the configuration asks
+        for.
     """
     try:
         solver = build(config["solver"])
@@ -56,8 +63,12 @@ def with_content(config: Mapping[str, Any], images: ImageSet) -> Mapping[str, An
 
 
 def operator_with_content(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node of an operator with the content of the file it reads, if any, beside an absolute
-    path.
+    """Return the node of an operator with the content of the file that it reads, if any.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or its content is not the ``sha256`` in the node.
     """
     if "trust_file" not in node:
         return node
@@ -73,11 +84,13 @@ def operator_with_content(node: Mapping[str, Any]) -> Mapping[str, Any]:
 def mask_with_content(
     config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet
 ) -> Mapping[str, Any]:
-    """The configuration with the content of the files that masks are read from.
+    """Return the configuration with the content of the files that masks are read from.
 
-    Raises UserError, before any work, where a mask cannot be drawn at the size of the images, where
-    one of a file is missing or unusable, and where their content is not the ``sha256`` that was
-    asked for.
+    Raises
+    ------
+    UserError
+        If a mask cannot be drawn at the size of the images, if a file is missing or unusable, or if
+        the content is not the ``sha256`` that the configuration asks for.
     """
     ids, (height, width) = images.ids[: config["data"]["images"]], images.shape[-2:]
     mask = mask.beside(images)
@@ -96,8 +109,9 @@ def mask_with_content(
 
 
 def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSet) -> str:
-    """What masks of files hide, in words that show a wrong ``white``; empty for masks that are
-    drawn.
+    """Return in words how much masks from files hide; empty for drawn masks.
+
+    The words show a wrong ``white``.
     """
     if not isinstance(mask, ReadMasks):
         return ""
@@ -114,10 +128,3 @@ def hidden_share(config: Mapping[str, Any], mask: MaskGenerator, images: ImageSe
         )
         text += "the others"
     return text
-
-
-def demand_content(wanted: str | None, found: str, path: Path) -> None:
-    if wanted not in (None, found):
-        raise UserError(
-            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
-        )

@@ -1,6 +1,4 @@
-"""``python -m bench convert``: a published checkpoint to a folder that the benchmark reads, without
-executing it.
-"""
+"""Convert a published checkpoint to a folder that the benchmark reads, without executing it."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.models import diffusers_folder
+from posterior_bench.bench.external.diffusers_layout import diffusers_folder
 from posterior_bench.priors.fingerprint import read_spec, refuse_pointer
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def convert(given: Conversion) -> Path:
 
 
 def next_command(folder: Path) -> str:
-    """What to type after a conversion: a run with this prior on somebody's photographs."""
+    """Return the command to type after a conversion: a run with this prior on photographs."""
     from posterior_bench.bench.config.catalog import options
     from posterior_bench.priors.nets import NETS, Inpainter
 
@@ -137,7 +135,7 @@ def next_command(folder: Path) -> str:
 
 
 def _guessed(source: Path) -> str:
-    """The family of a source that says it itself: a folder of diffusers."""
+    """Return the family of a source that shows it: a folder of diffusers."""
     if _diffusers(source) is not None:
         return "hub"
     if not source.exists():
@@ -161,7 +159,7 @@ def _try(converted: Converted, given: Conversion) -> None:
 
 
 def _check_hash(source: Path, wanted: str | None) -> None:
-    """Before anything is read: the file is the one that was meant."""
+    """Check that the file is the one that was meant, before anything is read from it."""
     if wanted is None:
         return
     if not source.is_file():
@@ -176,20 +174,20 @@ def _read(given: Conversion) -> Converted:
     if given.family == "hub":
         from posterior_bench.priors.convert import hub
 
-        return hub.convert(source, given.prompts, given.controlnet)
+        return hub.convert_diffusers(source, given.prompts, given.controlnet)
     if not source.is_file():
         raise UserError(f"{source} is no file; give the checkpoint to convert")
     if given.family == "edm":
         from posterior_bench.priors.convert import edm
 
-        return edm.convert(source)
+        return edm.convert_edm(source)
     if given.family == "adm":
         from posterior_bench.priors.convert import adm
 
-        return adm.convert(source, given.layout, _config(given.config))
+        return adm.convert_adm(source, given.layout, _config(given.config))
     from posterior_bench.priors.convert import compvis
 
-    return compvis.convert(
+    return compvis.convert_compvis(
         source, given.layout, _config(given.config), given.weights, given.autoencoder
     )
 
@@ -238,8 +236,24 @@ def facts(
     licence: str | None = None,
     controlnet: Path | None = None,
 ) -> dict[str, object]:
-    """What a converted prior records beside its architecture; ``origin``: what it was converted
-    from, for people.
+    """Return the facts that a converted prior records beside its architecture.
+
+    Parameters
+    ----------
+    converted : Converted
+        The prior with the files it was read from.
+    source : Path
+        The file or folder that was converted.
+    name : str
+        Name of the prior.
+    origin : str
+        What the prior was converted from, in words for people.
+    how : str
+        The options of ``bench convert``.
+    licence : str, optional
+        The licence; None = what the source states.
+    controlnet : Path, optional
+        The folder of a ControlNet that was converted too.
     """
     meta: dict[str, object] = {
         "name": name,
@@ -256,7 +270,7 @@ def facts(
 
 
 def _name(file: Path, source: Path, controlnet: Path | None) -> str:
-    """A file as it is called in the folder it came from; two folders may hold files of one name."""
+    """Return a file's name in its folder; two folders may hold files of the same name."""
     if file.is_relative_to(source) and file != source:
         return str(file.relative_to(source))
     if controlnet is not None and file.is_relative_to(controlnet):

@@ -1,9 +1,7 @@
-"""Images that another program made: found by their ids, checked when a cell is planned, and scored
-like any other.
+"""Score images that another program made.
 
-A solver never learns which image it is given, so these images are read by the harness. What a
-solver reads from files enters the hash of its cell by content, not by place: changed files are
-another cell.
+A solver never learns which image it is working on, so the harness reads these images and finds them
+by their ids. They are checked when a cell is planned.
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from typing import ClassVar, NoReturn
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.content import demand_content
-from posterior_bench.bench.external.image_files import ImageFiles, decode
+from posterior_bench.bench.external.image_files import ImageFiles, decode, demand_content
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import from_uint8
 from posterior_bench.priors.base import Prior, Shape
@@ -32,12 +30,11 @@ UNMEASURED = {"seconds_fit": float("nan"), "seconds_sample": float("nan"), "peak
 
 @dataclass(frozen=True)
 class Folder(Solver):
-    """Scores images that another program made for the measurements of ``python -m bench
-    export-masks``.
+    """Score images that another program made for the measurements of ``bench export-masks``.
 
-    Draws count from 0. Where an image id ends like an image file (``cat.jpg``), the files may be
-    named with or without that ending (``cat.png``), unless two ids would then share a name. Files
-    that belong to no image are reported.
+    Draws count from 0. If an image id ends like an image file (``cat.jpg``), the files may be named
+    with or without that ending (``cat.png``), unless two ids would then share a name. Files that
+    belong to no image are reported.
 
     Parameters
     ----------
@@ -66,6 +63,7 @@ class Folder(Solver):
     label: str | None = None
     sha256: str | None = None
 
+    @override
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> NoReturn:
         raise UserError(
             "solver=folder has no method to run: its images are found by their ids, which a solver "
@@ -74,14 +72,13 @@ class Folder(Solver):
 
 
 class NoPrior(Prior):
-    """Stands in where no prior is needed, for images ``shape`` ``(C, H, W)`` of any size; it can do
-    nothing.
-    """
+    """A stand-in where no prior is needed, for images of ``shape`` ``(C, H, W)``."""
 
     def __init__(self, shape: Shape):
         super().__init__(VE(), None, shape)
 
     @property
+    @override
     def caps(self) -> frozenset[str]:
         return frozenset()
 
@@ -89,10 +86,25 @@ class NoPrior(Prior):
 def stored_posterior(
     solver: Folder, data: ImageSet, count: int, draws: int, images: Sequence[str], device: str
 ) -> StoredPosterior:
-    """What stands for the posterior of some ``images``: those of ``solver`` for the first ``count``
-    ids of ``data``.
+    """Return what stands for the posterior of some images.
 
-    Raises UserError where they are no longer those of the plan.
+    Parameters
+    ----------
+    solver : Folder
+        Where the images are stored.
+    data : ImageSet
+        The data set; its first ``count`` ids have stored images.
+    count, draws : int
+        How many images and draws are stored.
+    images : sequence of str
+        The ids of the images to read.
+    device : str
+        Where the images are moved to.
+
+    Raises
+    ------
+    UserError
+        If the stored images are no longer those of the plan.
     """
     return StoredPosterior(
         _image_files(solver, tuple(data.ids[:count]), draws), images, data.shape, device
@@ -108,7 +120,7 @@ def _image_files(solver: Folder, ids: tuple[str, ...], draws: int) -> ImageFiles
 
 @dataclass(frozen=True)
 class StoredPosterior:
-    """Images that are there already, in place of a posterior."""
+    """Stored images in place of a posterior."""
 
     answers: ImageFiles
     images: Sequence[str]
@@ -116,6 +128,7 @@ class StoredPosterior:
     device: str
 
     def sample(self, draws: Sequence[int]) -> Samples:
+        """Return the stored images of some draws, ``(N, D, C, H, W)``."""
         pixels = [
             [decode(self.answers.read((i, d)), self.shape) for d in draws] for i in self.images
         ]

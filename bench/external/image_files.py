@@ -1,4 +1,4 @@
-"""One PNG for every image and draw, in a directory or a Parquet file."""
+"""Find one PNG for every image and draw, in a directory or a Parquet file, and read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,19 @@ COLUMNS = {"image_id": "texts", "draw": "whole numbers", "png": "bytes"}
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """One PNG for every image and draw, and the names of what belongs to none."""
+    """One PNG for every image and draw.
+
+    Parameters
+    ----------
+    where : str
+        The directory or Parquet file.
+    names : mapping of (image id, draw) to str
+        The name of each image in ``where``.
+    read : callable
+        Returns the bytes of the PNG of an (image id, draw).
+    unused : sequence of str, default ()
+        Names that belong to no image or draw.
+    """
 
     where: str
     names: Mapping[Place, str]
@@ -38,8 +50,12 @@ class ImageFiles:
 
     @classmethod
     def find(cls, path: Path, ids: tuple[str, ...], draws: int) -> ImageFiles:
-        """The images of a directory or Parquet file; UserError for those that are missing or
-        ambiguous.
+        """Find the images in a directory or Parquet file.
+
+        Raises
+        ------
+        UserError
+            If an image is missing or ambiguous.
         """
         if path.is_dir():
             return _in_directory(path, ids, draws)
@@ -48,8 +64,12 @@ class ImageFiles:
         raise UserError(f"solver.path={path}: there is no such directory or Parquet file")
 
     def check(self, shape: Shape) -> None:
-        """UserError, naming the first and counting the others, where an image is unreadable or of
-        another shape.
+        """Check that every image can be read and has the right shape.
+
+        Raises
+        ------
+        UserError
+            If one does not; the first is named and the others are counted.
         """
         problems = [
             f"{self.names[place]} {problem}"
@@ -68,7 +88,7 @@ class ImageFiles:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all images with their ids and draws, wherever they lie and however they are called."""
+        """Return a hash of all images with their ids and draws, wherever the files lie."""
         whole = sha256()
         for image, draw in sorted(self.names):
             content = sha256(self.read((image, draw))).hexdigest()
@@ -77,11 +97,14 @@ class ImageFiles:
 
 
 def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
-    """The 8-bit pixels ``(C, H, W)`` of a PNG file. RGB counts as grey where its channels are
-    equal.
+    """Return the 8-bit pixels ``(C, H, W)`` of a PNG file.
 
-    Raises ValueError, worded to follow the name of the file, for anything but an opaque 8-bit PNG
-    of that shape.
+    RGB counts as grey where its channels are equal.
+
+    Raises
+    ------
+    ValueError
+        For anything but an opaque 8-bit PNG of that shape; the text follows the name of the file.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
@@ -106,8 +129,9 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
 
 
 def answer_names(ids: Sequence[str]) -> dict[str, list[str]]:
-    """What the files of every image may be called, without ``.png``: its id, and that without an
-    image's ending.
+    """Return the names that the files of every image may have, without ``.png``.
+
+    They are the id, and the id without the ending of an image file.
     """
     short = {
         i: str(PurePosixPath(i).with_suffix("")) if i.lower().endswith(EXTENSIONS) else i
@@ -188,7 +212,13 @@ def _in_parquet(path: Path, ids: tuple[str, ...], draws: int) -> ImageFiles:
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
-    """The file, with the columns it needs; UserError where it is none, or lacks one."""
+    """Open the file and check its columns.
+
+    Raises
+    ------
+    UserError
+        If the file is no Parquet file, or a column is missing or has another type.
+    """
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError):
@@ -218,6 +248,14 @@ def _row_name(place: Place) -> str:
 
 
 def and_more(texts: Iterable[str]) -> str:
-    """The first text, and how many others there are."""
+    """Return the first text, and how many others there are."""
     first, *others = texts
     return first + (f" (and {len(others)} more)" if others else "")
+
+
+def demand_content(wanted: str | None, found: str, path: Path) -> None:
+    """Raise UserError unless the content of a file is the wanted one; None wants nothing."""
+    if wanted not in (None, found):
+        raise UserError(
+            f"the content of {path} has sha256 {found}, not {wanted}: it has changed since"
+        )

@@ -1,48 +1,50 @@
-"""``python -m bench embed-prompts``: prompts to the tables that ``convert`` puts into a Stable
-Diffusion prior.
+"""Embed prompts as the diffusers pipelines do (``bench embed-prompts``).
 
-The embeddings are those of the diffusers pipelines. Text encoders are needed here and never again;
-T5-XXL alone is larger than the network it conditions. They are read from a local folder: nothing is
-downloaded, no code of the folder is run, and weights are read from safetensors alone.
-
-Prompts of a run (:mod:`bench.config.prompts`) are embedded by the same code, each once: embeddings are
-kept in the user's cache folder by a hash of the prompt and of the files of the encoder.
+Text encoders are needed only here; T5-XXL alone is larger than the network it conditions. They are
+read from a local folder: nothing is downloaded, no code of the folder is run, and weights are read
+from safetensors only. Prompts of a run (:mod:`bench.config.prompts`) are embedded by the same code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.models import users_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 Tables = dict[str, "Tensor"]
+
 
 EXTRA = "text"
 """The extra of this package that brings transformers."""
 
+
 USAGE = "bench embed-prompts FOLDER --prompts FILE --to FILE.safetensors"
+
+
 T5_TOKENS = 256
 """How long a prompt may be for T5: the default of the pipelines of version 3."""
 
+
 CLIP = ("CLIPTokenizer", "CLIPTextModel")
+
+
 PROJECTED = ("CLIPTokenizer", "CLIPTextModelWithProjection")
+
+
 T5 = ("T5TokenizerFast", "T5EncoderModel")
 """Tokenizer and text encoder, by their names in the package transformers."""
 
+
 _AT_ONCE = 16
-_VERSION = 1
-"""Of the way prompts are embedded; another one makes kept embeddings worthless."""
 
 
 def embed_prompts(folder: Path, prompts_file: Path, target: Path) -> Path:
@@ -76,15 +78,20 @@ def embed_prompts(folder: Path, prompts_file: Path, target: Path) -> Path:
         raise UserError(f"--to {target}: the name must end in .safetensors")
     if target.exists():
         raise UserError(f"{target} is there already; choose another --to, or remove it")
-    prompts, embed = read_prompts(prompts_file), _family(folder)
-    return _write(target, embed(folder, prompts), prompts)
+    prompts, embed = read_prompts(prompts_file), family_of(folder)
+    return write_tables(target, embed(folder, prompts), prompts)
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; an empty line is the empty prompt, which is put last where there is none.
+    """Return the prompts in a file, one per line.
 
-    A label of the data is the number of a prompt, counted without the empty one. Raises UserError
-    for a file that cannot be read and for two empty lines.
+    An empty line is the empty prompt; it is added at the end if there is none. A label of the data
+    is the number of a prompt, not counting the empty one.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or has two empty lines.
     """
     try:
         prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -100,8 +107,14 @@ def read_prompts(path: Path) -> list[str]:
     return prompts if "" in prompts else [*prompts, ""]
 
 
-def _family(folder: Path) -> Callable[..., Tables]:
-    """How the pipeline in a folder embeds prompts."""
+def family_of(folder: Path) -> Callable[..., Tables]:
+    """Return the function that embeds prompts as the pipeline in a folder does.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no pipeline that is supported.
+    """
     found = {
         name: (folder / name / "config.json").is_file()
         for name in ("unet", "transformer", "text_encoder_2")
@@ -123,18 +136,17 @@ def _family(folder: Path) -> Callable[..., Tables]:
     )
 
 
-# -- as the pipelines do ---------------------------------------------------------------------------
-
-
 def stable_diffusion(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
-    """Versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
+    """Embed for versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
     (context,) = _encoded(folder, "", CLIP, prompts, lambda out: [out[0]], at_once=at_once)
     return {"context": context}
 
 
 def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
-    """Versions 3 and 3.5: the last hidden states but one of two CLIPs side by side, filled up with
-    zeros to the width of T5's, which come behind them; and the two projections. Without T5 zeros
+    """Embed for versions 3 and 3.5: two CLIPs and T5.
+
+    The last hidden states but one of the two CLIPs stand side by side, padded with zeros to the
+    width of T5's states, which follow them; ``pooled`` holds the two projections. Without T5 zeros
     stand in its place.
     """
     import torch
@@ -149,7 +161,7 @@ def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_
     if (folder / "text_encoder_3" / "config.json").is_file():
         (words,) = _encoded(folder, "_3", T5, prompts, lambda out: [out[0]], T5_TOKENS, at_once)
     else:
-        words = torch.zeros(len(prompts), T5_TOKENS, _width(folder))
+        words = torch.zeros(len(prompts), T5_TOKENS, context_width(folder))
     context = torch.cat([pad(clips, (0, words.shape[-1] - clips.shape[-1])), words], 1)
     return {"context": context, "pooled": torch.cat([projected, projected_too], -1)}
 
@@ -163,12 +175,11 @@ def _encoded(
     length: int | None = None,
     at_once: int = _AT_ONCE,
 ) -> list[Tensor]:
-    """What ``pick`` takes of a text encoder's output, for every prompt, filled up or cut to
-    ``length`` tokens.
+    """Return parts of a text encoder's output for every prompt, padded or cut to ``length`` tokens.
 
-    ``end``: of the names of the folders of the encoder and its tokenizer; ``classes``: theirs,
-    tokenizer first. Without a ``length`` it is the longest that the tokenizer knows. The encoder is
-    let go before the next one is loaded.
+    ``end`` is the ending of the folders of encoder and tokenizer, ``classes`` are the classes of
+    tokenizer and encoder, and ``pick`` takes the parts. ``length = None`` is the longest that the
+    tokenizer knows. The encoder is freed before the next one is loaded.
     """
     import torch
 
@@ -190,7 +201,7 @@ def _encoded(
 
 
 def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]:
-    """The tokenizer and the text encoder of a folder, from its files alone."""
+    """Return the tokenizer and the text encoder of a folder, from its files alone."""
     places = folder / f"tokenizer{end}", folder / f"text_encoder{end}"
     if missing := [place for place in places if not place.is_dir()]:
         raise UserError(
@@ -201,7 +212,7 @@ def _loaded(folder: Path, end: str, classes: tuple[str, str]) -> tuple[Any, Any]
 
 
 def _pretrained(place: Path, name: str, **more: Any) -> Any:
-    """What a class of transformers makes of the files of a folder; no code of the folder is run."""
+    """Load a class of transformers from the files of a folder; no code of the folder is run."""
     made = getattr(_transformers(), name)
     try:
         return made.from_pretrained(place, local_files_only=True, trust_remote_code=False, **more)
@@ -219,8 +230,8 @@ def _transformers() -> Any:
         ) from None
 
 
-def _width(folder: Path) -> int:
-    """Width of the contexts a transformer reads."""
+def context_width(folder: Path) -> int:
+    """Return the width of the contexts that a transformer reads."""
     path = folder / "transformer" / "config.json"
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["joint_attention_dim"])
@@ -230,72 +241,14 @@ def _width(folder: Path) -> int:
         ) from None
 
 
-# -- embeddings of a run, each computed once -------------------------------------------------------
-
-
-def encoder_hash(folder: Path) -> str:
-    """16 hexadecimal digits over the files of the text encoders and tokenizers in a pipeline's
-    folder.
-
-    UserError where it holds none that can be used here.
-    """
-    from posterior_bench.priors.fingerprint import sha256
-
-    family = _family(folder)
-    parts = [
-        part
-        for part in sorted(folder.iterdir())
-        if part.name.startswith(("text_encoder", "tokenizer"))
-    ]
-    files = [file for part in parts for file in sorted(part.rglob("*")) if file.is_file()]
-    content = [[file.relative_to(folder).as_posix(), sha256(file)] for file in files]
-    # without T5 the width of the transformer says how many zeros stand in its place
-    more = _width(folder) if family is stable_diffusion_3 else 0
-    return _hash(json.dumps([_VERSION, family.__name__, more, content]))
-
-
-def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
-    """The embeddings of prompts, a row each: those kept from before, and the others by the encoder
-    in ``folder``.
-
-    ``encoder`` is its :func:`encoder_hash`. Raises UserError where one is needed and is missing, or
-    is another one.
-    """
-    places = {
-        prompt: _cache() / f"{_hash(json.dumps([encoder, prompt]))}.safetensors"
-        for prompt in prompts
-    }
-    found = {
-        prompt: tables
-        for prompt, place in places.items()
-        if (tables := _kept(place, prompt)) is not None
-    }
-    missing = [prompt for prompt in places if prompt not in found]
-    if missing:
-        if folder is None or not folder.is_dir() or encoder_hash(folder) != encoder:
-            raise UserError(
-                f"the text encoder {encoder} is not in {folder}; set data.text_encoder=FOLDER to "
-                f"its place"
-            )
-        # one at a time: the last bits of an embedding must not depend on which others are computed
-        # with it
-        tables = _family(folder)(folder, missing, at_once=1)
-        for i, prompt in enumerate(missing):
-            found[prompt] = {name: table[i : i + 1].contiguous() for name, table in tables.items()}
-            with suppress(
-                OSError
-            ):  # a convenience: where nothing can be kept, it is computed again
-                _write(places[prompt], found[prompt], [prompt])
-    return found
-
-
 def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
-    """The prompts whose end no text encoder in a folder reads; none where that cannot be told
-    here.
+    """Return the prompts whose end no text encoder in a folder reads.
+
+    The list is empty if that is unknown here.
     """
     encoders = (
         [("", CLIP)]
-        if _family(folder) is stable_diffusion
+        if family_of(folder) is stable_diffusion
         else [("", CLIP), ("_2", CLIP), ("_3", T5)]
     )
     cut = list(prompts)
@@ -308,31 +261,7 @@ def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
     return cut
 
 
-def _kept(place: Path, prompt: str) -> Tables | None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(place, "pt") as file:
-            if (file.metadata() or {}).get("prompts") == json.dumps([prompt], ensure_ascii=False):
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError):
-        pass
-    return None
-
-
-def _cache() -> Path:
-    """Where embeddings are kept; nothing can be where the user has no home."""
-    return (users_cache() or Path(os.devnull)) / "prompts"
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _write(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
+def write_tables(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
     """Write to a dot-file beside the target, then rename it."""
     from safetensors.torch import save_file
 

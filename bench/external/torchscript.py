@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key, Noise
@@ -32,8 +33,9 @@ _TRIAL = Noise([Key(0, "trial", "0")], "solver")
 
 @dataclass(frozen=True)
 class TorchScript(Sampler):
-    """One pass of a network ``(image, mask) -> image``; all draws of an image are equal unless it
-    takes noise.
+    """Run a network ``(image, mask) -> image`` once per image.
+
+    All draws of an image are equal unless the network takes noise.
 
     Parameters
     ----------
@@ -49,23 +51,27 @@ class TorchScript(Sampler):
         ``separate`` calls network(image, mask), ``concatenated`` network(cat) with the channels
         of the image, then the mask.
     mask_one : str, default 'hole'
-        What the value 1 means in the float mask ``(N, 1, H, W)``, ``hole`` or ``observed``.
+        Meaning of the value 1 in the float mask ``(N, 1, H, W)``, ``hole`` or ``observed``.
     input_range : str, default 'signed'
-        Of the image, ``signed`` [-1, 1] or ``unit`` [0, 1].
+        Range of the image, ``signed`` [-1, 1] or ``unit`` [0, 1].
     fill : float, default 0.0
         Value of the image where nothing was observed, in that range.
     output_range : str, default 'signed'
         As input_range.
     multiple : int, default 1
-        Heights and widths the network can take; images are reflected at the right and bottom up
-        to the next, and cropped again.
+        Heights and widths that the network can take; images are reflected at the right and bottom
+        up to the next multiple, and cropped again.
     noise : int, default 0
-        Length of a standard normal vector ``(N, noise)`` given as last argument; 0 = none.
+        Length of a standard normal vector ``(N, noise)`` that is the last argument; 0 = none.
+
+    Raises
+    ------
+    ValueError
+        If the file is not trusted, and for unknown settings.
 
     Notes
     -----
-    Raises ValueError where the file is not trusted, and for unknown settings. A network may draw no
-    random numbers of its own, because the run could not be repeated.
+    A network may draw no random numbers of its own, because the run could not be repeated.
     """
 
     card: ClassVar[Card] = Card(
@@ -107,8 +113,12 @@ class TorchScript(Sampler):
             raise ValueError(f"multiple={self.multiple}, noise={self.noise}: give at least 1 and 0")
 
     def checked(self, shape: Shape) -> str:
-        """The sha256 of the file, after one pass over an image ``shape`` of zeros; UserError where
-        that fails.
+        """Return the sha256 of the file, after one pass over an image ``shape`` of zeros.
+
+        Raises
+        ------
+        UserError
+            If the pass fails.
         """
         content = sha256(_bytes(self.path)).hexdigest()
         mask = torch.zeros(1, 1, *shape[1:], dtype=torch.bool)
@@ -123,6 +133,7 @@ class TorchScript(Sampler):
             ) from None
         return content
 
+    @override
     @torch.no_grad()
     def draw(self, obs: Observation, prior: Prior, noise: AnyNoise) -> Tensor:
         assert obs.operator.mask is not None
@@ -140,7 +151,7 @@ class TorchScript(Sampler):
         return 2 * x - 1 if self.output_range == "unit" else x
 
     def _run(self, arguments: list[Tensor], channels: int) -> Tensor:
-        """The network's output, float32 ``(N, channels, H, W)``."""
+        """Return the network's output, float32 ``(N, channels, H, W)``."""
         n, _, height, width = arguments[0].shape
         wanted = (n, channels, height, width)
         device = arguments[0].device
@@ -161,8 +172,12 @@ class TorchScript(Sampler):
 
 @cache
 def _network(path: str, content: str | None, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a file on a device, loaded once; UserError where the file is another or no
-    TorchScript.
+    """Return the network of a file on a device, loaded once.
+
+    Raises
+    ------
+    UserError
+        If the file has changed, or is no TorchScript.
     """
     data = _bytes(path)
     found = sha256(data).hexdigest()
@@ -186,6 +201,6 @@ def _bytes(path: str) -> bytes:
 
 
 def _generators(device: torch.device) -> list[Tensor]:
-    """The states of the global generators a network could use."""
+    """Return the states of the global generators that a network could use."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states

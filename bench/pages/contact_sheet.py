@@ -1,8 +1,8 @@
-"""The contact sheet: what the solvers made of the first images, as one picture.
+"""The contact sheet: the results of the solvers on the first images, as one picture.
 
-A row is an image. Its columns are the truth, what was observed of it, then per solver some draws
-and a map of where all draws disagree. Solvers that saw the same measurements stand side by side,
-others below.
+A row is an image. Its columns are the truth, the observation, then per solver some draws and a map
+of where all draws disagree. Solvers that saw the same measurements stand side by side, others
+below.
 """
 
 from __future__ import annotations
@@ -27,24 +27,31 @@ DPI = 100
 
 
 def contact_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
-    """Write the sheet as PNG, replacing ``path`` as a whole. Raises ValueError where shapes
-    disagree.
+    """Write the sheet as PNG, replacing ``path`` as a whole.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
     """
     write_atomic(Path(path), paint(arrange(panels)))
 
 
 def solver_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
-    """Write the sheet of one image as PNG: truth and observation on the left, a row of draws per
-    solver.
+    """Write the sheet of one image as PNG.
 
-    Raises ValueError where shapes disagree, and for panels that show another measurement or several
-    images.
+    Truth and observation stand on the left, beside a row of draws per solver.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or if the panels show several images or measurements.
     """
     write_atomic(Path(path), paint(arrange_solvers(panels)))
 
 
 def paint(layout: Layout) -> bytes:
-    """PNG bytes, one canvas pixel to one image pixel."""
+    """Return the layout as PNG bytes, one canvas pixel to one image pixel."""
     canvas = np.full((layout.height, layout.width, 3), rgb8(to_rgb(PAPER)), np.uint8)
     for tile in layout.tiles:
         height, width, _ = tile.pixels.shape

@@ -1,4 +1,4 @@
-"""Whole pictures of a study as PNG files, with an index."""
+"""Write the whole pictures of a study as PNG files, with an index."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from posterior_bench.bench.store.atomic import write_atomic
 
 # whole pictures
 def extract_pictures(study: ReportData, folder: Path) -> dict[Hashable, str]:
-    """Write every stored draw, truth and observation as PNG, and ``index.csv``; their addresses by
-    picture.
+    """Write every stored draw, truth and observation as PNG, and ``index.csv``.
+
+    Returns
+    -------
+    dict
+        The address of each picture's file, relative to the report.
     """
     found: dict[Hashable, str] = {}
     index = []
@@ -72,7 +76,7 @@ def _relative(path: Path, start: Path) -> str:
 
 
 def _safe(image: str) -> str:
-    """An image id as part of a file name."""
+    """Return an image id as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", image)[:60]
 
 

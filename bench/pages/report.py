@@ -1,12 +1,10 @@
-"""The report of a study: ``report.html``, one file that opens from disk and asks nothing of a
-network.
+"""The report of a study: ``report.html``, one file that opens from disk without a network.
 
-It holds the leaderboard, pictures, figures, cards, failures and where all of it came from.
-Everything is computed from the rows, and from the data that was measured where it can still be
-read. How many pictures are embedded is bounded: of every measurement the first :data:`IMAGES`
-images with up to :data:`DRAWS` draws of every solver, fewer images where that would come to more
-than :data:`PICTURES`; and the best, the median and the worst image of every solver by up to
-:data:`METRICS` metrics.
+It holds the leaderboard, pictures, figures, cards, failures and provenance. All of it is computed
+from the rows, and from the data where it can still be read. The number of embedded pictures is
+bounded: of every measurement the first :data:`IMAGES` images with up to :data:`DRAWS` draws of
+every solver, fewer images where that would exceed :data:`PICTURES`; and the best, the median and
+the worst image of every solver by up to :data:`METRICS` metrics.
 """
 
 from __future__ import annotations
@@ -71,13 +69,25 @@ def write(
     metric: str | None = None,
     extract: Path | None = None,
 ) -> list[Path]:
-    """Write ``report.html`` and the Pareto figure ``pareto.svg`` and ``.png``; the report's path
-    comes first.
+    """Write ``report.html`` and the Pareto figure ``pareto.svg`` and ``.png``; return the paths.
 
-    ``board`` is the leaderboard, ``images`` how many of every measurement are shown (all draws
-    asked for then count for nothing), ``metric`` what costs and coverage are plotted against, and
-    ``extract`` a folder for whole pictures, which the report then links to. Raises UserError for a
-    metric without values of images.
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    board : DataFrame
+        The leaderboard.
+    images : int, optional
+        How many images of every measurement are shown; None = as many as fit.
+    metric : str, optional
+        The metric that costs and coverage are plotted against; None = the perceptual one.
+    extract : Path, optional
+        A folder for whole pictures, which the report links to.
+
+    Raises
+    ------
+    UserError
+        If the metric has no value per image.
     """
     material = ReportData.read(study, board)
     if metric is not None and metric not in material.metrics:
@@ -118,7 +128,7 @@ def write(
 
 
 def _page(**context: object) -> str:
-    """The file; every string of the context is escaped."""
+    """Return the file; every string of the context is escaped."""
     jinja = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
@@ -130,16 +140,14 @@ def _page(**context: object) -> str:
 
 
 def _name(study: Path) -> str:
-    """The study's name; that of its folder where no ``study=`` was chosen, because then every name
-    is ``default``.
-    """
+    """Return the study's name, or that of its folder if no ``study=`` was chosen."""
     settings = study_settings(study).get("study", {})
     name = str(settings.get("name") or "default")
     return study.resolve().name if name == "default" else name
 
 
 def _rule(shown: int, left_out: int) -> str:
-    """What is embedded and what is not, in words."""
+    """Return in words which pictures are embedded."""
     text = (
         f"Embedded: the first {shown} image{'s' * (shown > 1)} of every measurement with up to "
         f"{DRAWS} draws of every "

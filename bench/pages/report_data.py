@@ -1,4 +1,4 @@
-"""Everything that a report is made of: the leaderboard, rows, and cells by measurement."""
+"""The data of a report: the leaderboard, rows, and cells by measurement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PERCEPTUAL = ("lpips", "stlpips", "dists")
 
 @dataclass(frozen=True)
 class CellFile:
-    """A line of the leaderboard with what its cell's ``config.yaml`` says."""
+    """A line of the leaderboard with the ``config.yaml`` of its cell."""
 
     name: str
     label: str
@@ -39,14 +39,15 @@ class CellFile:
 
     @property
     def ids(self) -> list[str]:
-        """Every planned image in its order."""
+        """Return every planned image in its order."""
         return list(
             dict.fromkeys(str(image) for images in self.chunks.values() for image in images)
         )
 
     def pngs(self, wanted: Iterable[str]) -> dict[str, dict[int, bytes]]:
-        """Stored pictures by image and draw; only chunks that hold wanted images are read, damaged
-        ones are left.
+        """Return stored pictures by image and draw.
+
+        Only chunks that hold wanted images are read; damaged ones are skipped.
         """
         found: dict[str, dict[int, bytes]] = {image: {} for image in wanted}
         for rows in self._stored(found.keys()):
@@ -56,7 +57,7 @@ class CellFile:
         return found
 
     def traces(self, wanted: Collection[str]) -> dict[str, Trace]:
-        """How the fits of these images went, of those whose rows tell it."""
+        """Return the traces of these images' fits, where rows hold one."""
         found: dict[str, Trace] = {}
         for rows in self._stored(wanted):
             for image, data in (
@@ -67,7 +68,7 @@ class CellFile:
         return {image: found[image] for image in wanted if image in found}
 
     def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:
-        """The rows of every chunk that holds a wanted image."""
+        """Yield the rows of every chunk that holds a wanted image."""
         store, wanted = RowStore(self.folder), frozenset(wanted)
         for chunk, images in self.chunks.items():
             if not wanted.isdisjoint(images):
@@ -85,17 +86,31 @@ class Group:
 
     @property
     def scene(self) -> Scene:
+        """Return the measurement, to be read again from its sources."""
         return Scene(self.cells[0].config)
 
     @property
     def ids(self) -> list[str]:
+        """Return every planned image in its order."""
         return self.cells[0].ids
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report is made of; ``rows`` are those of images, without pictures and
-    features.
+    """The data of a report.
+
+    Parameters
+    ----------
+    folder : Path
+        The study folder.
+    board : DataFrame
+        The leaderboard.
+    rows : DataFrame
+        The rows of images, without pictures and features.
+    groups : sequence of Group
+        The cells by measurement.
+    metrics : sequence of str
+        Metrics that have a direction and a value of every image, the headlines first.
     """
 
     folder: Path
@@ -107,10 +122,12 @@ class ReportData:
 
     @property
     def cells(self) -> list[CellFile]:
+        """Return the cells of all measurements."""
         return [cell for group in self.groups for cell in group.cells]
 
     @classmethod
     def read(cls, folder: Path, board: pd.DataFrame) -> ReportData:
+        """Read the data of a study."""
         recorded = read_cells(folder)
         sets = {name for cell in recorded for name in cell.sets}
         cards = board.attrs["metrics"]
@@ -132,11 +149,11 @@ class ReportData:
         return cls(folder, board, rows, groups, [*heads, *(m for m in directed if m not in heads)])
 
     def means(self) -> pd.DataFrame:
-        """Values of images, draws averaged, by cell and image."""
+        """Return the values of images, draws averaged, by cell and image."""
         return image_means(self.rows[self.rows["status"] == "ok"], self.metrics)
 
     def main_metric(self) -> str | None:
-        """The perceptual metric, or the first one."""
+        """Return the perceptual metric, or the first one; None if there is none."""
         perceptual = [m for m in self.metrics if m.partition("_")[0] in PERCEPTUAL]
         return next(iter([*perceptual, *self.metrics]), None)
 

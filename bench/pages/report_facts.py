@@ -1,4 +1,4 @@
-"""The facts of a report: failures, cards, provenance, and commands that run a cell again."""
+"""The facts in a report: failures, cards, provenance, and commands that run a cell again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = re.compile(r" (?=[\w.]+=)")
 
 # words
 def failures(study: ReportData) -> list[dict[str, object]]:
-    """Rows that are not ok, those with the same solver, status and message together."""
+    """Return rows that are not ok, joined if solver, status and message are the same."""
     labels = {cell.name: (cell.label, group.name) for group in study.groups for cell in group.cells}
     failed = study.rows[study.rows["status"] != "ok"].fillna({"message": ""})
     return [
@@ -42,7 +42,7 @@ def failures(study: ReportData) -> list[dict[str, object]]:
 
 
 def metric_cards(cells: Sequence[CellFile]) -> list[dict[str, str]]:
-    """The cards of all metrics, empty fields left out."""
+    """Return the cards of all metrics; empty entries are left out."""
     cards: dict[str, dict[str, str]] = {}
     for cell in cells:
         for name, card in cell.cards.items():
@@ -53,8 +53,9 @@ def metric_cards(cells: Sequence[CellFile]) -> list[dict[str, str]]:
 
 
 def solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
-    """The cards of all solvers with the settings of their first cell; a solver whose code is gone
-    has settings only.
+    """Return the cards of all solvers with the settings of their first cell.
+
+    A solver whose code is gone has settings only.
     """
     cards: dict[str, dict[str, Any]] = {}
     for cell in cells:
@@ -79,7 +80,7 @@ def solver_cards(cells: Sequence[CellFile]) -> list[dict[str, Any]]:
 
 
 def provenance(study: ReportData) -> dict[str, Any]:
-    """Where the numbers came from, label by label, and the versions of packages."""
+    """Return the provenance of the numbers, label by label, and the versions of packages."""
     path = study.folder / "environment.json"
     environment = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     board = study.board
@@ -113,7 +114,7 @@ def provenance(study: ReportData) -> dict[str, Any]:
 
 
 def _sweep(study: Path) -> str:
-    """The command of a sweep, from what its launcher recorded; empty for single runs."""
+    """Return the command of a sweep, from its launcher's record; empty for single runs."""
     path = study / "launcher" / "multirun.yaml"
     if not path.exists():
         return ""
@@ -122,8 +123,9 @@ def _sweep(study: Path) -> str:
 
 
 def rerun_command(identity: Mapping[str, Any]) -> str:
-    """What runs a cell again, from its names: ``mask`` says ``comod low=0.3`` for ``mask=comod
-    mask.low=0.3``.
+    """Return the command that runs a cell again, from its names.
+
+    ``mask`` says ``comod low=0.3`` for ``mask=comod mask.low=0.3``.
     """
     words = []
     variant = _WORDS.split(str(identity.get("variant") or ""))

@@ -1,4 +1,4 @@
-"""The pictures of a report: truth, observation, draws, maps, chosen cases and fits."""
+"""The pictures of a report: truth, observation, draws, maps, selected images and fits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASES = ("best", "median", "worst")
 
 
 def images_shown(groups: Sequence[Group]) -> int:
-    """How many images of every measurement are embedded."""
+    """Return how many images of every measurement are embedded."""
     largest = max(
         sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2 for group in groups
     )
@@ -42,7 +42,7 @@ def scene_of(
     pictures: Pictures,
     full: Mapping[Hashable, str],
 ) -> dict[str, object]:
-    """What the page shows of a measurement: numbers of pictures, and the words beside them."""
+    """Return what the page shows of a measurement: numbers of pictures, and words."""
     first = group.ids[:shown]
     cases = _cases(group, study, means)
     wanted = list(
@@ -83,9 +83,7 @@ def scene_of(
 def originals_of(
     group: Group, ids: Sequence[str], study: ReportData
 ) -> tuple[dict[str, tuple[Pixels, Pixels | None]], str]:
-    """Truth and observation by image; nothing, and why, where the data cannot be read here or are
-    others now.
-    """
+    """Return truth and observation by image, and a note; nothing and the reason if unreadable."""
     mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
     try:
         return group.scene.pictures(ids, truth.recorded(mine)), ""
@@ -105,9 +103,7 @@ def _column(
     full: Mapping[Hashable, str],
     statuses: pd.Series,
 ) -> dict[str, Any]:
-    """The draws of one solver; ``maps`` and ``spread`` are what the maps of all solvers are scaled
-    by.
-    """
+    """Return the draws of one solver; all solvers' maps are scaled by ``maps`` and ``spread``."""
     own = {
         (case["image"], case["draw"])
         for lines in cases
@@ -142,15 +138,17 @@ def _column(
 
 
 def _largest(maps: Sequence[Floats]) -> float:
-    """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does not
-    darken all.
+    """Return the end of the colour scale, which all but the last 0.5 % of pixels reach.
+
+    So one pixel does not darken all others.
     """
     return float(np.quantile(np.concatenate([m.ravel() for m in maps]), 0.995)) if maps else 0.0
 
 
 def _cases(group: Group, study: ReportData, means: pd.DataFrame) -> list[dict[str, Any]]:
-    """Best, median and worst image of every solver, by metric; with the draw nearest to the image's
-    mean.
+    """Return the best, median and worst image of every solver by metric.
+
+    Each comes with the draw nearest to the image's mean.
     """
     cards = study.board.attrs["metrics"]
     ok = study.rows[study.rows["status"] == "ok"]
@@ -171,8 +169,9 @@ def _cases(group: Group, study: ReportData, means: pd.DataFrame) -> list[dict[st
 
 
 def _picked(values: pd.Series, draws: pd.DataFrame) -> list[dict[str, Any]]:
-    """The cases among ``values``, best image first; ``draws`` has the values of all draws, a row
-    per image.
+    """Return the cases among ``values``, best image first.
+
+    ``draws`` has the values of all draws, a row per image.
     """
     places = (0, (len(values) - 1) // 2, len(values) - 1)
     return [
@@ -189,15 +188,13 @@ def _picked(values: pd.Series, draws: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def typical_draw(draws: pd.Series, mean: float) -> int:
-    """The draw whose value is nearest to the mean; the first where that is infinite."""
+    """Return the draw whose value is nearest to the mean; the first if the mean is infinite."""
     away = (draws - mean).abs().fillna(0.0)
     return int(away.index[int(away.to_numpy().argmin())])
 
 
 def fits_of(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
-    """Where traces were kept: the figure of losses, and of every image the pictures its fit went
-    through.
-    """
+    """Return the figure of losses, and the pictures that each fit went through, if traces exist."""
     curves, strips = [], []
     for cell in group.cells:
         traces = cell.traces(group.ids[:shown])
@@ -215,11 +212,11 @@ def fits_of(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) 
 
 
 def _thinned(numbers: Sequence[int]) -> list[int]:
-    """At most :data:`STEPS` of them, evenly, with the first and the last."""
+    """Return at most :data:`STEPS` of the numbers, evenly, with the first and the last."""
     places = np.linspace(0, len(numbers) - 1, min(STEPS, len(numbers)))
     return [numbers[round(place)] for place in places]
 
 
 def number(value: float) -> str:
-    """Four significant digits."""
+    """Return four significant digits."""
     return "∞" if value == math.inf else f"{value:.4g}"

@@ -18,9 +18,7 @@ COVERED = 2000
 
 
 def plots_of(study: ReportData, means: pd.DataFrame, metric: str) -> list[dict[str, str]]:
-    """Per measurement: the figures of costs and of coverage as data URIs; nothing where there is
-    nothing to draw.
-    """
+    """Return per measurement the figures of costs and of coverage as data URIs; '' without data."""
     looks, plots = figures.looks_of(study.board), []
     for group in study.groups:
         lines = group.lines.copy()
@@ -33,6 +31,7 @@ def plots_of(study: ReportData, means: pd.DataFrame, metric: str) -> list[dict[s
 
 
 def svg_uri(figure: Any) -> str:
+    """Return the figure as a data URI; empty for None."""
     return (
         data_uri(figures.render(figure, "svg", transparent=True), "image/svg+xml")
         if figure is not None
@@ -43,7 +42,7 @@ def svg_uri(figure: Any) -> str:
 def _coverage(
     group: Group, study: ReportData, means: pd.DataFrame, metric: str, looks: figures.Looks
 ) -> str:
-    """The metric of every image against how much of it was hidden."""
+    """Return the figure of the metric of every image against its hidden share."""
     try:
         holes = pd.Series(group.scene.holes(group.ids[:COVERED]), dtype=float)
     except Exception:  # said once already, where the pictures of this measurement would be
@@ -66,7 +65,7 @@ def _coverage(
 
 
 def write_pareto(study: Path, board: pd.DataFrame, metric: str) -> Iterator[Path]:
-    """The figure of all measurements for a paper, as files."""
+    """Write the figure of all measurements, for a paper, and yield its files."""
     if board[metric].isna().all():
         return
     figure = figures.pareto(board, metric)

@@ -23,7 +23,7 @@ COSTS = {
 
 # tables and figures
 def leaderboard_table(study: ReportData) -> dict[str, Any]:
-    """The leaderboard: its columns, and lines of texts with the values they are sorted by."""
+    """Return the leaderboard's columns, and lines of texts with the values they are sorted by."""
     board, cards = study.board, study.board.attrs["metrics"]
     heads = tables.headlines(cards)
     order = [*heads, *(m for m in cards if m not in heads)]
@@ -72,7 +72,7 @@ def _varies(board: pd.DataFrame, name: str) -> bool:
 
 
 def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
-    """``best``, ``second`` or nothing for every line."""
+    """Return ``best``, ``second`` or nothing for every line."""
     parts = [
         tables.ranking(lines, metric, direction)
         for _, lines in board.groupby(tables.GROUP, sort=False)
@@ -94,7 +94,7 @@ def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
 
 
 def _costs(line: pd.Series) -> list[float]:
-    """Passes, forward and backward, decodings, seconds, peak memory."""
+    """Return passes, forward and backward, decodings, seconds, peak memory."""
     seconds = line["seconds_fit"] + line["seconds_sample"]
     return [
         float(v)
@@ -110,7 +110,7 @@ def _costs(line: pd.Series) -> list[float]:
 
 
 def _sortable(value: float) -> str:
-    """A number as JavaScript reads it; nothing for what is no number."""
+    """Return a number as JavaScript reads it; empty for NaN."""
     return (
         ""
         if math.isnan(value)

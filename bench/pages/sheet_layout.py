@@ -1,4 +1,4 @@
-"""Where everything goes on a contact sheet, in pixels."""
+"""The layout of a contact sheet, in pixels."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ HEADING, LINE, LABEL, CAPTION, FOOT = 30, 16, 20, 17, 40
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its upper left corner at ``x``, ``y`` in pixels from the upper left of the
-    sheet.
-    """
+    """A picture with its upper left corner at ``x``, ``y``, from the upper left of the sheet."""
 
     x: int
     y: int
@@ -73,13 +71,18 @@ class Layout:
     rules: list[tuple[int, int, int]] = field(default_factory=list)
 
     def place(self, x: int, y: int, pixels: Pixels) -> None:
+        """Put a picture on the sheet, and widen the sheet to hold it."""
         self.tiles.append(Tile(x, y, pixels))
         self.width = max(self.width, x + pixels.shape[1] + MARGIN)
 
 
 def arrange_solvers(panels: Sequence[Panel]) -> Layout:
-    """Where everything goes on the sheet of one image; what the panels share as ``group`` stands
-    above it.
+    """Arrange the sheet of one image; the text that the panels share as ``group`` stands above it.
+
+    Raises
+    ------
+    ValueError
+        If the panels show several images or measurements.
     """
     views = [PanelArrays(panel) for panel in panels]
     if (
@@ -136,8 +139,14 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
 
 
 def arrange(panels: Sequence[Panel]) -> Layout:
-    """Where everything goes. Few solvers show more draws each, many measurements fewer images
-    each.
+    """Arrange the contact sheet.
+
+    Few solvers show more draws each, many measurements fewer images each.
+
+    Raises
+    ------
+    ValueError
+        Without panels.
     """
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
@@ -153,7 +162,7 @@ def arrange(panels: Sequence[Panel]) -> Layout:
 
 
 def _sections(views: Sequence[PanelArrays]) -> Iterator[list[PanelArrays]]:
-    """Panels of the same measurements, in their order, no more than fit side by side."""
+    """Yield panels of the same measurements, in their order, as many as fit side by side."""
     groups: dict[tuple[str, bytes, bytes, bytes], list[PanelArrays]] = {}
     for view in views:
         groups.setdefault(view.measurement, []).append(view)
@@ -163,7 +172,7 @@ def _sections(views: Sequence[PanelArrays]) -> Iterator[list[PanelArrays]]:
 
 
 def _is_mapped(view: PanelArrays, solvers: int) -> bool:
-    """Whether there are draws enough to measure their spread, and room to show it beside them."""
+    """Return whether there are enough draws to measure their spread, and space to show it."""
     return view.draws.shape[1] > 2 and COLUMNS // solvers >= DRAWS
 
 
@@ -222,14 +231,14 @@ def _column(
 
 
 def _title(layout: Layout, lines: Sequence[str], x: int, bottom: int, width: int) -> None:
-    """A solver's name above its columns, and a rule that says how far they reach."""
+    """Put a solver's name above its columns, and a rule as wide as they are."""
     for i, line in enumerate(reversed(lines)):
         layout.words.append(Words(x, bottom - 4 - i * LINE, line, 9, bold=True))
     layout.rules.append((x, bottom + 2, width))
 
 
 def _arrange_foot(layout: Layout, spread: float) -> None:
-    """What the hatching and the colours mean."""
+    """Explain the hatching and the colours."""
     y, bar = layout.height + 14, 12
     swatch = np.broadcast_to(hatch(bar, 28), (bar, 28, 3))
     layout.place(MARGIN, y, swatch)
@@ -245,8 +254,10 @@ def _arrange_foot(layout: Layout, spread: float) -> None:
 
 
 def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[int, int]:
-    """Small images are enlarged by a whole factor, so that every pixel is a crisp square; large
-    ones shrunk to fit.
+    """Return the size of a tile.
+
+    Small images are enlarged by a whole factor, so that every pixel is a crisp square; large ones
+    are shrunk to fit.
     """
     room = min(max((WIDTH - 2 * MARGIN) // columns - GAP, 64), LARGEST)
     longest = max(shape)
@@ -256,8 +267,9 @@ def _tile_size(shape: Sequence[int], columns: int, tile: int = TILE) -> tuple[in
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Up to three lines that fit, long names broken at underscores; a bold letter is about 7.5
-    pixels wide.
+    """Return up to three lines that fit, long names broken at underscores.
+
+    A bold letter is about 7.5 pixels wide.
     """
     columns = max(8, int(width / 7.5))
     words = (word if len(word) <= columns else word.replace("_", "_ ") for word in text.split())

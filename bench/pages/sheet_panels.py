@@ -1,4 +1,4 @@
-"""What a cell has to show for some images."""
+"""The images that one cell shows on a contact sheet, and their check."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from posterior_bench.bench.pages.sheet_tiles import Floats
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What one cell has to show for some images; arrays or CPU tensors.
+    """The images that one cell shows; arrays or CPU tensors.
 
-    ``truth`` and ``observed`` are ``(N, C, H, W)`` in [-1, 1] with C = 1 or 3 (an observation of
-    another size is scaled, one that is no picture is left blank); ``mask`` is bool ``(N, 1, H,
-    W)``, True = observed; ``draws`` is ``(N, D, C, H, W)``, NaN where a draw failed; ``captions``
-    are a few words below the draws of each image; ``group`` says what was measured and stands once
-    above the panels that share it.
+    Parameters
+    ----------
+    title : str
+        Name of the cell's solver.
+    truth, observed : array (N, C, H, W)
+        In [-1, 1], C = 1 or 3. An observation of another size is scaled; one that is no picture is
+        left blank.
+    mask : array of bool (N, 1, H, W)
+        True = observed.
+    draws : array (N, D, C, H, W)
+        NaN where a draw failed.
+    captions : sequence of str, default ()
+        A few words below the draws of each image.
+    group : str, default ''
+        The measurement; it stands once above the panels that share it.
     """
 
     title: str
@@ -32,7 +42,13 @@ class Panel:
 
 
 class PanelArrays:
-    """A panel as arrays, checked."""
+    """A panel as arrays, checked.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree.
+    """
 
     def __init__(self, panel: Panel):
         self.panel = panel
@@ -63,20 +79,22 @@ class PanelArrays:
 
     @property
     def measurement(self) -> tuple[str, bytes, bytes, bytes]:
-        """Equal for panels that saw the same."""
+        """Return a value that is equal for panels of the same measurement."""
         return self.panel.group, self.truth.tobytes(), self.observed.tobytes(), self.mask.tobytes()
 
     @property
     def spread(self) -> Floats:
-        """Standard deviation over draws, mean over channels, ``(N, H, W)``; NaN where a draw
-        failed.
+        """Return the standard deviation over draws, mean over channels, ``(N, H, W)``.
+
+        It is NaN where a draw failed.
         """
         return self.draws.std(axis=1, ddof=1).mean(axis=1)
 
     @property
     def largest_spread(self) -> float:
-        """The end of the colour scale: all but the last 0.5 % of pixels fit, so that one pixel does
-        not darken all.
+        """Return the end of the colour scale, which all but the last 0.5 % of pixels reach.
+
+        So one pixel does not darken all others.
         """
         known = self.spread[np.isfinite(self.spread)]
         return float(np.quantile(known, 0.995)) if known.size else 0.0

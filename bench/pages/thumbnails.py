@@ -1,8 +1,7 @@
 """The pictures of a report: thumbnails, each kept once, as many as fit.
 
-A picture of at most :data:`CRISP` pixels is kept as it is, and shown with square pixels; a larger
-one is brought down to :data:`SIDE` and compressed. Where the budget ends, pictures are left out and
-counted.
+A picture of at most :data:`CRISP` pixels is kept as it is and shown with square pixels; a larger
+one is reduced to :data:`SIDE` and compressed. Beyond the budget, pictures are left out and counted.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
-from posterior_bench.bench.engine.worker import Measurement, measure, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.pages.sheet_colours import HOLE, SPREAD, STRIPE
 from posterior_bench.bench.store.truth import demand_equal
 from posterior_bench.datasets.base import ImageSet
@@ -39,8 +39,16 @@ BUDGET = 40_000_000
 
 @dataclass
 class Pictures:
-    """Thumbnails as data URIs with their size, each under a key; ``left_out`` counts those beyond
-    the ``budget``.
+    """Thumbnails as data URIs with their size, each under a key.
+
+    Parameters
+    ----------
+    budget : int, default BUDGET
+        Characters of all pictures together.
+    items : list
+        The pictures that are kept.
+    left_out : int
+        How many pictures are beyond the budget.
     """
 
     budget: int = BUDGET
@@ -50,11 +58,19 @@ class Pictures:
     _used: int = 0
 
     def add(self, key: Hashable, pixels: Pixels | None, full: str = "") -> int | None:
-        """The number of the picture ``(H, W)`` or ``(H, W, 3)``; None without pixels, and where
-        nothing more fits.
+        """Keep a picture ``(H, W)`` or ``(H, W, 3)``, and return its number.
 
-        ``full`` is where the whole picture lies, relative to the report. What is there under
+        The number is None without pixels, and if nothing more fits. A picture that is kept under
         ``key`` is not replaced.
+
+        Parameters
+        ----------
+        key : Hashable
+            The key of the picture.
+        pixels : array of uint8, optional
+            The picture.
+        full : str, default ''
+            Where the whole picture lies, relative to the report.
         """
         if pixels is None:
             return None
@@ -63,7 +79,7 @@ class Pictures:
         return self._places[key]
 
     def find(self, key: Hashable) -> int | None:
-        """The number of what is kept under ``key``."""
+        """Return the number of the picture that is kept under ``key``, if any."""
         return self._places.get(key)
 
     def _kept(self, pixels: Pixels, full: str) -> int | None:
@@ -78,7 +94,7 @@ class Pictures:
 
 
 def thumbnail(pixels: Pixels) -> tuple[bytes, str]:
-    """A picture as it is embedded, and its media type."""
+    """Return the bytes of a picture as it is embedded, and its media type."""
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     if max(image.size) <= CRISP:
@@ -91,17 +107,19 @@ def thumbnail(pixels: Pixels) -> tuple[bytes, str]:
 
 
 def data_uri(data: bytes, kind: str) -> str:
+    """Return the data as a ``data:`` address."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def stored(png: bytes) -> Pixels:
-    """The pixels of a stored draw."""
+    """Return the pixels of a stored draw."""
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def spread(draws: Sequence[Pixels]) -> Floats | None:
-    """Standard deviation over draws of every pixel, mean over channels, in [-1, 1] units; None for
-    less than two.
+    """Return the standard deviation over draws of every pixel, in [-1, 1] units.
+
+    It is the mean over channels, and None for fewer than two draws.
     """
     if len(draws) < 2:
         return None
@@ -110,7 +128,7 @@ def spread(draws: Sequence[Pixels]) -> Floats | None:
 
 
 def heat(values: Floats | None, largest: float) -> Pixels | None:
-    """A map from 0 to ``largest`` in the colours of the contact sheet."""
+    """Return a map from 0 to ``largest`` in the colours of the contact sheet."""
     if values is None:
         return None
     colours = SPREAD(np.clip(values / max(largest, 1e-9), 0, 1))[..., :3]
@@ -118,21 +136,26 @@ def heat(values: Floats | None, largest: float) -> Pixels | None:
 
 
 def ramp() -> str:
-    """The colours of :func:`heat` from left to right."""
+    """Return the colours of :func:`heat` from left to right, as a data URI."""
     colours = np.round(SPREAD(np.linspace(0, 1, 96))[None, :, :3] * 255).astype(np.uint8)
     return data_uri(*thumbnail(np.repeat(colours, 8, axis=0)))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What was measured, read again from its sources: the image set, and some of its images by
-    their ids.
+    """A measurement, read again from its sources: the image set, and images by their ids.
+
+    Parameters
+    ----------
+    config : mapping
+        The configuration of a cell.
     """
 
     config: Mapping[str, Any]
 
     @property
     def images(self) -> ImageSet:
+        """Return the image set."""
         node = self.config["data"]
         demand_trusted({**self.config, "solver": None})  # a solver is not run here
         if target(node) is PriorDraws:
@@ -145,10 +168,19 @@ class Scene:
     def pictures(
         self, ids: Sequence[str], truths: Mapping[str, str] | None = None
     ) -> dict[str, tuple[Pixels, Pixels | None]]:
-        """Truth and observation by image id. An observation that is no picture is None.
+        """Return truth and observation by image id; None for an observation that is no picture.
 
-        ``truths``: the hashes that rows hold of what they were measured on. UserError naming the
-        first other picture.
+        Parameters
+        ----------
+        ids : sequence of str
+            The images.
+        truths : mapping of str to str, optional
+            The hashes that rows hold of the images they were measured on.
+
+        Raises
+        ------
+        UserError
+            If a picture has another hash; the first one is named.
         """
         measured = measure(self.config, self.images, build(self.config["mask"]), ids)
         demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
@@ -158,7 +190,7 @@ class Scene:
         }
 
     def holes(self, ids: Sequence[str]) -> dict[str, float]:
-        """Which share of every image was hidden; empty for an operator without masks."""
+        """Return the hidden share of every image; empty for an operator without masks."""
         if not target(self.config["operator"]).takes_mask:
             return {}
         images = self.images
@@ -173,14 +205,15 @@ class Scene:
 
 
 def _channels_last(x: Any) -> Pixels:
-    """A tensor ``(1 or 3, H, W)`` in [-1, 1] as pixels."""
+    """Return a tensor ``(1 or 3, H, W)`` in [-1, 1] as pixels."""
     pixels: Pixels = to_uint8(x).cpu().numpy().transpose(1, 2, 0)
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def _observations(measured: Measurement) -> list[Pixels | None]:
-    """Observations with a hatched hole: no image is striped in this colour, so it cannot be taken
-    for content.
+    """Return observations with a hatched hole.
+
+    No image is striped in this colour, so the hole cannot be taken for content.
     """
     y, mask = measured.y, measured.operator.mask
     if y.ndim != 4 or y.shape[1] not in (1, 3):
@@ -195,8 +228,9 @@ def _observations(measured: Measurement) -> list[Pixels | None]:
 
 
 def _hatched(picture: Pixels, seen: NDArray[np.bool_]) -> Pixels:
-    """An RGB picture with stripes where nothing was seen; a small one is enlarged, so that the
-    stripes are fine.
+    """Return an RGB picture with stripes where nothing was seen.
+
+    A small picture is enlarged, so that the stripes are fine.
     """
     factor = max(1, CRISP // max(seen.shape))
     picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -12,8 +12,10 @@ _STALE_SECONDS = 3600
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a reader, or a crash, sees the old file or the new one,
-    never a part.
+    """Replace the file at ``path`` by ``data``, all or nothing.
+
+    The bytes go to a dot-file in the same folder, which is synced and renamed. The folder is synced
+    too, so that the rename survives a power loss.
     """
     part = path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{time.time_ns()}.tmp")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -30,8 +32,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """By age, or because its writer is dead; a process number says nothing about processes of
-    another host.
+    """Return whether a dot-file was left behind: its writer is dead, or it is older than an hour.
+
+    A process number says nothing about processes of another host, so only the age counts there.
     """
     try:
         age = time.time() - path.stat().st_mtime
@@ -52,6 +55,7 @@ def _is_alive(process: int) -> bool:
 
 
 def host_name() -> str:
+    """Return the name of this host, in characters that a file name may have."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 

@@ -1,9 +1,8 @@
-"""``python -m bench compact STUDY``: the many small files of finished cells merged into a few large
-ones.
+"""Merge the many small row files of finished cells into a few large ones (``bench compact``).
 
-A pack is written and renamed before the files whose rows it holds are removed. So whatever dies in
-between, every row is there once or twice, never not at all; twice, readers count it once, and the
-same command again clears up.
+A pack is written and renamed before the files whose rows it holds are removed. Whenever the process
+dies in between, every row is stored once or twice, and readers count it once. The same command
+again removes the second copy.
 """
 
 from __future__ import annotations
@@ -24,7 +23,17 @@ at once."""
 
 @dataclass(frozen=True)
 class Compacted:
-    """What one cell came to: files before and after; ``left``: why it was left as it is."""
+    """The row files of one cell, before and after.
+
+    Parameters
+    ----------
+    cell : str
+        Name of the cell.
+    before, after : int
+        How many files held its rows, before and after.
+    left : str, default ''
+        Why the cell was left as it is; empty where its files were merged.
+    """
 
     cell: str
     before: int
@@ -33,8 +42,24 @@ class Compacted:
 
 
 def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
-    """Merge the shards of every finished cell of a study. Raises UserError for a folder without
-    cells.
+    """Merge the shards of every finished cell of a study.
+
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    pack_bytes : int, default PACK_BYTES
+        Size at which a pack is closed.
+
+    Returns
+    -------
+    list of Compacted
+        One entry per cell.
+
+    Raises
+    ------
+    UserError
+        If the folder has no planned cells.
     """
     return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
 
@@ -65,9 +90,7 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
 
 
 def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator[list[str]]:
-    """Chunks that go into one pack: neighbours in the plan whose columns agree, up to so many
-    bytes.
-    """
+    """Yield the chunks of each pack: neighbours in the plan whose columns agree."""
     group: list[str] = []
     size, layout = 0, None
     for chunk in chunks:
@@ -82,8 +105,9 @@ def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator
 
 
 def _merge(store: RowStore, chunks: Sequence[str]) -> None:
-    """One pack in place of what holds these chunks now; a file that somebody has written meanwhile
-    is left alone.
+    """Write one pack in place of the files that hold these chunks now.
+
+    A file that another process has written in the meantime is left alone.
     """
     own = {path: path.stat().st_mtime_ns for path in store.shards() if path.stem in set(chunks)}
     old = [path for path in store.packs() if {*store.held(path)} & {*chunks}]

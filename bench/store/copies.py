@@ -1,4 +1,4 @@
-"""Rows that are stored twice: found by their key, and compared."""
+"""Find rows that are stored twice, and check that the two copies agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DifferentCopies(ValueError):
 
 
 def hashable(table: pa.Table) -> pa.Table:
-    """The table with features as text, so that rows can be compared."""
+    """Return the table with features as text, so that rows can be compared."""
     for i, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
             text = [None if value is None else repr(value) for value in table.column(i).to_pylist()]
@@ -28,12 +28,12 @@ def hashable(table: pa.Table) -> pa.Table:
 
 
 def key_columns(table: pa.Table) -> list[NDArray[np.int64]]:
-    """The columns of :data:`KEY` as numbers that sort as they do."""
+    """Return the columns of :data:`KEY` as numbers that sort as the columns do."""
     return [_ranked(table[name].combine_chunks()) for name in KEY[:2]] + [table["draw"].to_numpy()]
 
 
 def _ranked(texts: pa.StringArray) -> NDArray[np.int64]:
-    """The place of every text among the different ones: a cell has few images beside its rows."""
+    """Return the place of every text in the sorted list of different texts."""
     encoded = texts.dictionary_encode()
     place = np.empty(len(encoded.dictionary), dtype=np.int64)
     place[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(place))
@@ -41,7 +41,7 @@ def _ranked(texts: pa.StringArray) -> NDArray[np.int64]:
 
 
 def increasing(keys: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
-    """Whether a row has a larger key than the one before; the first has."""
+    """Return for each row whether its key is larger than that of the row before; the first is."""
     larger = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
     for key in keys[::-1]:
         larger = (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & larger)
@@ -49,8 +49,14 @@ def increasing(keys: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
 
 
 def files_with_copies(frame: pd.DataFrame, shards: Mapping[Path, pa.Table]) -> list[Path]:
-    """The shards with a row that another shard has too; ``frame`` is their rows one after the
-    other.
+    """Return the files with a row that another file has too.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The rows of ``shards``, one file after the other.
+    shards : mapping of Path to Table
+        The tables of the files.
     """
     shard_of_row = np.repeat(np.arange(len(shards)), [table.num_rows for table in shards.values()])
     paths = list(shards)

@@ -12,10 +12,24 @@ from posterior_bench.bench.store.schema import BULKY, complete, empty_table, wan
 
 
 def read_study(study: Path | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The rows of every cell of a study, sorted by cell, image id and draw; see
-    :meth:`RowStore.read`.
+    """Read the rows of every cell of a study, sorted by cell, image id and draw.
 
-    ``columns``: None = all but :data:`BULKY`. A metric that a cell was not scored by is NaN there.
+    Parameters
+    ----------
+    study : Path or str
+        The study folder.
+    columns : sequence of str, optional
+        Columns to read besides the key; None = all but :data:`BULKY`. A metric that a cell was not
+        scored by is NaN there.
+
+    Raises
+    ------
+    ValueError
+        If no row has one of the columns.
+    DifferentCopies
+        If two copies of a row differ; see :meth:`RowStore.read`.
+    WrongCell
+        If a file lies in the folder of another cell.
     """
     folders = sorted(path.parent for path in Path(study).glob("cells/*/rows"))
     frames = [RowStore(folder)._rows(columns) for folder in folders]

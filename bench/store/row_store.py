@@ -1,13 +1,10 @@
-"""The row store: one Parquet shard per chunk, so that a finished chunk is a file that is there.
+"""The rows of one cell: a Parquet file per finished chunk.
 
-A shard is built in memory, written to a dot-file of the same folder, synced and renamed. A reader
-therefore sees a whole shard or none, on a local disk and on a shared folder without locks, and a
-chunk written twice replaces itself. Every page of a shard has a checksum and its footer a seal;
-what is read is checked against them. Shards of finished chunks can be merged into a pack, which
-says which chunks it holds, and how many rows of each.
-
-A file belongs to one cell, whose name its footer holds: in the folder of another cell every reader
-refuses it.
+A shard is built in memory, written to a dot-file of the same folder, synced and renamed. So a
+reader sees a whole shard or none, on a local disk and on a shared folder without locks, and a chunk
+that is written twice replaces itself. Shards of finished chunks can be merged into a pack
+(:mod:`bench.store.compaction`). Every file names its cell; readers refuse it in the folder of
+another one.
 """
 
 from __future__ import annotations
@@ -64,11 +61,15 @@ _CHUNK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class RowStore:
-    """The rows of one cell: ``<cell folder>/rows/<chunk>.parquet``. Many processes may write at
-    once.
+    """The rows of one cell, in ``<cell folder>/rows/<chunk>.parquet``.
 
-    The folder has the name of the cell. Every method that reads raises WrongCell where a file is of
-    another one.
+    Many processes may write at once. Every method that reads raises WrongCell where a file belongs
+    to another cell.
+
+    Parameters
+    ----------
+    cell_folder : Path or str
+        The folder of the cell; it has the name of the cell.
     """
 
     def __init__(self, cell_folder: Path | str):
@@ -78,11 +79,21 @@ class RowStore:
     def write(self, chunk: str, rows: Sequence[Row]) -> None:
         """Store the rows of a chunk, all or nothing; a chunk written again replaces itself.
 
-        A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``,
-        ``draw`` and ``status`` must be there) and one number per metric id: None = not computed;
-        NaN and infinity are kept as they are. A list of numbers is stored as features; a metric has
-        the one or the other. Bytes are kept as they are. Raises ValueError for a bad chunk name, no
-        rows, a row without key or of another cell and two rows with the same key.
+        Parameters
+        ----------
+        chunk : str
+            Name of the chunk: letters, digits, ``_``, ``-`` and ``.``.
+        rows : sequence of mappings
+            A row has the keys of :data:`FIXED` (absent ones become null; ``cell``, ``image_id``,
+            ``draw`` and ``status`` are required) and one value per metric id. None = not computed;
+            NaN and infinity are kept. A list of numbers is stored as features; bytes are kept as
+            they are.
+
+        Raises
+        ------
+        ValueError
+            For a bad chunk name, no rows, a row without key or of another cell, and two rows with
+            the same key.
         """
         path = self._path(chunk)
         if chunk.startswith(PACK):
@@ -101,10 +112,21 @@ class RowStore:
         write_atomic(path, data)
 
     def extend(self, chunk: str, rows: Sequence[Row]) -> None:
-        """Add columns to a stored chunk, all or nothing; what is stored stays bit for bit.
+        """Add columns to a stored chunk, all or nothing; stored values stay bit for bit.
 
-        ``rows``: the new columns of every stored row, in the stored order. Raises ValueError for a
-        column that is there already and another number of rows, CorruptShard for a damaged shard.
+        Parameters
+        ----------
+        chunk : str
+            Name of the chunk.
+        rows : sequence of mappings
+            The new columns of every stored row, in the stored order.
+
+        Raises
+        ------
+        ValueError
+            If a column is stored already, or if the number of rows differs.
+        CorruptShard
+            If the shard is damaged.
         """
         table = self.table(chunk)
         names = sorted({name for row in rows for name in row})
@@ -126,14 +148,24 @@ class RowStore:
         )
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
-        """All columns of a chunk, and its rows as they are stored, images included. CorruptShard
-        for a damaged one.
+        """Return all columns of a chunk and its rows, images included.
+
+        Raises
+        ------
+        CorruptShard
+            If the shard is damaged.
         """
         table = self.table(chunk)
         return table.column_names, table.to_pandas()
 
     def columns_of(self, chunk: str) -> set[str]:
-        """The names of a stored chunk's columns. FileNotFoundError where it is not there."""
+        """Return the names of the columns of a stored chunk.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the chunk is not stored.
+        """
         path = self._path(chunk)
         files = (
             [path]
@@ -145,40 +177,43 @@ class RowStore:
         return {*column_names(files[0])}
 
     def columns(self) -> list[str]:
-        """The names of the columns of one stored chunk, from a footer alone; none where nothing is
-        stored.
-        """
+        """Return the names of the columns of any stored chunk; none if nothing is stored."""
         return next((column_names(path) for path in self._shards() if self._sound(path)), [])
 
     def has(self, chunk: str) -> bool:
-        """Whether the chunk is there with a sound footer; a corrupt shard is reported and set
-        aside.
-        """
+        """Return whether a chunk is stored with a sound footer; a corrupt shard is set aside."""
         path = self._path(chunk)
         return (path.exists() and bool(self._sound(path))) or any(
             chunk in self._sound(p) for p in self.packs()
         )
 
     def done(self) -> set[str]:
-        """Names of the finished chunks. Reads footers only; corrupt shards are reported and set
-        aside.
+        """Return the names of the finished chunks.
+
+        Only footers are read. Corrupt shards are reported and set aside.
         """
         return _steady(lambda: {*chain.from_iterable(_each(self._sound, self._shards()))})
 
     def shards(self) -> list[Path]:
-        """The files that hold one chunk each, sorted; packs apart."""
+        """Return the files that hold one chunk each, sorted."""
         return [path for path in self._shards() if not path.name.startswith(PACK)]
 
     def packs(self) -> list[Path]:
-        """The files that hold several chunks each, sorted."""
+        """Return the files that hold several chunks each, sorted."""
         return [path for path in self._shards() if path.name.startswith(PACK)]
 
     def held(self, pack: Path) -> list[str]:
-        """The chunks in a pack, in its order. CorruptShard for a damaged one."""
+        """Return the chunks in a pack, in its order.
+
+        Raises
+        ------
+        CorruptShard
+            If the pack is damaged.
+        """
         return chunks_in(pack, self.cell)
 
     def _sound(self, path: Path) -> list[str]:
-        """The chunks in a file; a corrupt one is reported and set aside, and holds none."""
+        """Return the chunks in a file; a corrupt file is set aside and holds none."""
         try:
             return chunks_in(path, self.cell)
         except CorruptShard as error:
@@ -186,11 +221,10 @@ class RowStore:
             return []
 
     def pack(self, chunks: Sequence[str]) -> Path:
-        """Write one file that holds these stored chunks, whose columns agree; returns it, read once
-        more and sound.
+        """Write one file that holds these stored chunks, check it, and return its path.
 
-        Nothing is removed: until the chunks' own files are, readers see every row twice and count
-        it once.
+        Nothing is removed. Until the chunks' own files are, readers see every row twice and count
+        it once. The columns of the chunks must agree.
         """
         name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
         tables = {chunk: self.table(chunk) for chunk in chunks}
@@ -201,21 +235,31 @@ class RowStore:
     def read(
         self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY
     ) -> pd.DataFrame:
-        """All rows, sorted by image id and draw: the order does not depend on how rows were cut
-        into chunks.
+        """Read all rows, sorted by image id and draw.
 
-        ``columns``: None = all but those in ``but``; the key comes always. A metric that some
-        shards lack is NaN there. Every page read is checked against its checksum; a corrupt shard
-        is reported and set aside, so its rows are missing and the next run does them again. Rows
-        stored twice come once. Raises DifferentCopies if two copies differ in anything but timings,
-        ValueError for a column that no shard has.
+        Every page is checked against its checksum. A corrupt shard is reported and set aside; its
+        rows are then missing, and the next run computes them again. A row that is stored twice
+        comes once.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Columns to read besides the key; None = all but ``but``. A metric that some shards lack
+            is NaN there.
+        but : collection of str, default BULKY
+            Columns to leave out where ``columns`` is None.
+
+        Raises
+        ------
+        DifferentCopies
+            If two copies of a row differ in anything but timings.
+        ValueError
+            If no shard has one of the columns.
         """
         return complete(self._rows(columns, but), columns, self.folder)
 
     def sweep(self) -> list[Path]:
-        """Remove what killed writers left: dot-files of dead processes of this host, and any older
-        than an hour.
-        """
+        """Remove the dot-files of dead processes of this host, and any older than an hour."""
         stale = [path for path in self.folder.glob(".*.tmp") if is_stale(path)]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -229,8 +273,10 @@ class RowStore:
         return self.folder / f"{chunk}.parquet"
 
     def _shards(self) -> list[Path]:
-        """Packs last: of two copies of a row, that in the chunk's own file is read, which may have
-        gained columns.
+        """Return all files, packs last.
+
+        Of two copies of a row, the copy in the chunk's own file is read, which may have more
+        columns.
         """
         before, found = self._listing(), self._listing()
         # one listing may miss a pack that appears and the files that vanish for it; a second one
@@ -243,8 +289,12 @@ class RowStore:
         return {path for path in self.folder.glob("*.parquet") if not path.name.startswith(".")}
 
     def table(self, chunk: str) -> pa.Table:
-        """All columns of a stored chunk, from its own file or from a pack. FileNotFoundError where
-        it is in none.
+        """Return all columns of a stored chunk, from its own file or from a pack.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the chunk is not stored.
         """
         return _steady(lambda: self._find(chunk))
 
@@ -258,7 +308,7 @@ class RowStore:
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
     def _rows(self, columns: Sequence[str] | None, but: Collection[str] = BULKY) -> pd.DataFrame:
-        """Those of ``columns`` (and of the key) that some shard has, each row once, sorted."""
+        """Read the columns that some shard has, each row once, sorted."""
         wanted = wanted_columns(columns, but)
         shards = _steady(lambda: self._load(wanted))
         table = pa.concat_tables([empty_table(wanted), *shards.values()], promote_options="default")
@@ -272,7 +322,7 @@ class RowStore:
         return frame.take(order[first]).reset_index(drop=True)
 
     def _load(self, wanted: Wanted) -> dict[Path, pa.Table]:
-        """The intact shards."""
+        """Read the intact shards."""
 
         def load(path: Path) -> pa.Table | None:
             try:
@@ -286,8 +336,7 @@ class RowStore:
         return {path: table for path, table in tables if table is not None}
 
     def _compare(self, paths: Iterable[Path]) -> None:
-        """Raise DifferentCopies unless rows stored twice agree in every column that both have,
-        images included.
+        """Raise DifferentCopies unless the copies of a row agree in every column that both have.
 
         Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks
         them.
@@ -316,15 +365,13 @@ class RowStore:
 
 
 def _each(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
-    """In threads, because on a network folder waiting for files is most of the time."""
+    """Call ``work`` on every path, in threads: on a network folder most of the time is waiting."""
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(work, paths))
 
 
 def _steady(read: Callable[[], T], tries: int = 5) -> T:
-    """What ``read`` gives; once more where a file is gone that was there, because it has just been
-    merged.
-    """
+    """Call ``read``, again if a file is gone that was there, because it has just been merged."""
     for _ in range(tries - 1):
         try:
             return read()

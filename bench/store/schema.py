@@ -75,16 +75,24 @@ Wanted = Callable[[str], bool]
 
 
 def every_column(column: str) -> bool:
+    """Want every column."""
     return True
 
 
 def wanted_columns(columns: Sequence[str] | None, but: Collection[str]) -> Wanted:
+    """Return which columns are read: ``columns`` and the key, or all but the columns ``but``."""
     names = {*KEY, *(columns or ())}
     return (lambda name: name not in but) if columns is None else (lambda name: name in names)
 
 
 def complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) -> pd.DataFrame:
-    """The key and the columns asked for, in their order; a name that no row has is a mistake."""
+    """Return the key and the columns asked for, in their order.
+
+    Raises
+    ------
+    ValueError
+        If no row has one of the columns.
+    """
     missing = sorted({*(columns or ())} - {*frame.columns})
     if missing and len(frame):
         raise ValueError(f"no row in {where} has the column {', '.join(missing)}")
@@ -94,18 +102,25 @@ def complete(frame: pd.DataFrame, columns: Sequence[str] | None, where: Path) ->
 
 
 def column_order(names: Iterable[str]) -> list[str]:
-    """Fixed columns in their order, then metrics sorted."""
+    """Return fixed columns in their order, then the others sorted."""
     given = {*names}
     return [name for name in FIXED.names if name in given] + sorted(given - {*FIXED.names})
 
 
 def empty_table(wanted: Wanted) -> pa.Table:
+    """Return a table without rows that has the wanted fixed columns."""
     fields = [field for field in FIXED if wanted(field.name)]
     return pa.schema(fields).empty_table()
 
 
 def rows_table(chunk: str, rows: Sequence[Row]) -> pa.Table:
-    """The rows as a table of the fixed columns and the metrics."""
+    """Return the rows of a chunk as a table of fixed columns and metrics.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows, if a row lacks its key or status, or if two rows have the same key.
+    """
     if not rows:
         raise ValueError(
             f"chunk '{chunk}' has no rows; a failed row is a row, with its status and message"
@@ -129,7 +144,7 @@ def rows_table(chunk: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def column_type(values: Sequence[object]) -> pa.DataType:
-    """What the values of a metric, or a trace, are stored as."""
+    """Return the type that the values of a metric, or a trace, are stored as."""
     if any(isinstance(value, bytes) for value in values):
         return pa.binary()
     return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()

@@ -1,4 +1,9 @@
-"""The files of rows: Parquet with a checksum per page and a seal in the footer."""
+"""Read and write row files: Parquet with a checksum per page and a seal in the footer.
+
+A shard holds the rows of one chunk. A pack holds those of several chunks and says which, and how
+many rows each has. The footer names the cell. The seal is a hash of what page checksums do not
+guard: the name of the file, the types of the columns, the number of rows, the chunks and the cell.
+"""
 
 from __future__ import annotations
 
@@ -42,19 +47,20 @@ class CorruptShard(ValueError):
 
 
 def encoded_size(rows: Sequence[Row], cell: str = "0" * 16) -> int:
-    """The bytes of a shard that holds these rows; nothing is written."""
+    """Return the size in bytes of a shard with these rows; nothing is written."""
     return len(encode("00000", rows_table("00000", rows), cell))
 
 
 def encode(chunk: str, table: pa.Table, cell: str) -> bytes:
+    """Return the bytes of a shard."""
     return encode_pack(chunk, {chunk: table}, cell)
 
 
 def encode_pack(name: str, tables: Mapping[str, pa.Table], cell: str) -> bytes:
-    """Parquet bytes, laid out for speed with thousands of small shards: no dictionaries, no
-    statistics, snappy.
+    """Return the bytes of a Parquet file with the rows of one or several chunks.
 
-    A row group holds a chunk, or as many small ones as it takes to read many rows at once.
+    The layout is chosen for speed with thousands of small files: no dictionaries, no statistics,
+    snappy. A row group holds one chunk, or as many small ones as are worth reading at once.
     """
     schema = next(iter(tables.values())).schema
     codecs = {column: "none" if column in BULKY else "snappy" for column in schema.names}
@@ -80,7 +86,7 @@ def encode_pack(name: str, tables: Mapping[str, pa.Table], cell: str) -> bytes:
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Neighbours together until they are large; none is split."""
+    """Yield tables of neighbouring chunks, joined until they are large; no chunk is split."""
     group: list[pa.Table] = []
     rows = size = 0
     for table in tables:
@@ -94,8 +100,7 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def seal_of(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = "") -> str:
-    """What the footer must agree with: page checksums guard the values, and this names, types,
-    length and cell.
+    """Return the hash that the footer must agree with.
 
     Files that were written before version 0.2.0 do not name their cell.
     """
@@ -111,7 +116,17 @@ def seal_of(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = ""
 
 
 def decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> pa.Table:
-    """The wanted columns of a file of a cell, or of one of its chunks, checked page by page."""
+    """Read the wanted columns of a file, or of one of its chunks, and check every page.
+
+    Raises
+    ------
+    CorruptShard
+        If the file is damaged.
+    WrongCell
+        If it holds rows of another cell.
+    FileNotFoundError
+        If ``chunk`` is not in the file.
+    """
     with _open(path) as file:
         _demand_cell(path, file, cell)
         names = [name for name in file.schema_arrow.names if wanted(name)]
@@ -131,9 +146,7 @@ def decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> p
 
 
 def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
-    """Raise WrongCell for a file of another cell; of an old one, whose footer does not say, the
-    rows do.
-    """
+    """Raise WrongCell for a file of another cell; in old files only the rows name the cell."""
     bound = (file.metadata.metadata or {}).get(_CELL, b"").decode()
     found = (
         {bound}
@@ -149,7 +162,7 @@ def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
 
 
 def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
-    """The row group that holds a chunk of a pack, the first of its rows there, and their number."""
+    """Return the row group that holds a chunk of a pack, its first row there, and its row count."""
     group, first = 0, 0
     for name, rows in _sizes(file).items():
         if name == chunk:
@@ -161,8 +174,9 @@ def _place(file: pq.ParquetFile, chunk: str) -> tuple[int, int, int]:
 
 
 def _sizes(file: pq.ParquetFile) -> dict[str, int]:
-    """The chunks of a pack and their numbers of rows; packs once had a row group for each, and
-    named them alone.
+    """Return the chunks of a pack and their row counts.
+
+    Old packs have one row group per chunk and list only the names.
     """
     chunks = json.loads((file.metadata.metadata or {})[_CHUNKS])
     if isinstance(chunks, dict):
@@ -172,9 +186,7 @@ def _sizes(file: pq.ParquetFile) -> dict[str, int]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
-    """A shard with a sound footer. Raises CorruptShard where bytes are wrong; a failing disk stays
-    an OSError.
-    """
+    """Open a shard with a sound footer; wrong bytes raise CorruptShard, a failing disk OSError."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             metadata = file.metadata.metadata or {}
@@ -195,12 +207,13 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def column_names(path: Path) -> list[str]:
+    """Return the names of the columns in a file."""
     with _open(path) as file:
         return file.schema_arrow.names
 
 
 def chunks_in(path: Path, cell: str) -> list[str]:
-    """The chunks in a file of a cell."""
+    """Return the names of the chunks in a file of a cell."""
     with _open(path) as file:
         _demand_cell(path, file, cell)
         chunks = (file.metadata.metadata or {}).get(_CHUNKS)
@@ -208,9 +221,7 @@ def chunks_in(path: Path, cell: str) -> list[str]:
 
 
 def set_aside(path: Path, error: CorruptShard) -> None:
-    """Rename, never delete: the chunk counts as missing, and what is left of it can still be looked
-    at.
-    """
+    """Rename a corrupt shard, so that its chunk counts as missing and can still be looked at."""
     _LOG.warning(
         "%s is corrupt: %s; its rows count as missing, run the study again to redo them",
         path,

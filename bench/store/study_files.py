@@ -1,6 +1,4 @@
-"""What a study folder records of itself, in YAML files: which cells it has, and its own
-configuration.
-"""
+"""Read and write the YAML files of a study folder: its configuration and its cells' plans."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ _DEEP = re.compile(rf"(?:[-?:][ \t]+){{{_DEEPEST // 2}}}|^ {{{_DEEPEST // 2}}}",
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a file, in plain types; the chunks of a plan as :func:`plan_text` writes them,
-    or as any YAML.
+    """Return the content of a file, in plain types.
+
+    The chunks of a plan are read as JSON, as :func:`plan_text` writes them, else as YAML.
     """
     text = path.read_text(encoding="utf-8")
     head, mark, chunks = text.partition(_CHUNKS)
@@ -35,10 +34,14 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_cell(path: Path) -> Any:
-    """The ``config.yaml`` of a cell's folder; WrongCell where that is a copy of another cell's
-    folder.
+    """Return the ``config.yaml`` of a cell's folder.
 
-    UserError for one that cannot be read, or is something else.
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or is no plan of a cell.
+    WrongCell
+        If the file describes another cell than its folder is named after.
     """
     recorded, name = _readable(path), path.absolute().parent.name
     lacking = [key for key in ("identity", "chunks") if not isinstance(recorded.get(key), dict)]
@@ -58,8 +61,12 @@ def read_cell(path: Path) -> Any:
 
 
 def _readable(path: Path) -> dict[str, Any]:
-    """A mapping that one of our files holds; UserError where it cannot be read or holds something
-    else.
+    """Return the mapping in one of our files; an empty one if it holds something else.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
     """
     try:
         content = read_yaml(path)
@@ -72,10 +79,9 @@ def _readable(path: Path) -> dict[str, Any]:
 
 
 def _demand_flat(text: str) -> None:
-    """YAMLError for YAML that is nested too deeply: the C loader would end the process without a
-    word.
+    """Raise YAMLError for YAML nested so deeply that the C loader would crash the process.
 
-    The events are counted, which takes long, only where the text has so many brackets, dashes or
+    Counting the events takes long, so it is done only where the text has many brackets, dashes or
     blanks in a row.
     """
     if text.count("[") + text.count("{") < _DEEPEST and not _DEEP.search(text):
@@ -96,11 +102,9 @@ def _parsed(text: str) -> Any:
 
 
 def plan_text(record: Mapping[str, Any]) -> str:
-    """A cell's ``config.yaml``: YAML, with ``chunks`` last in the part of YAML that is JSON, one
-    chunk a line.
+    """Return a cell's ``config.yaml``: YAML whose last key ``chunks`` is JSON, one chunk a line.
 
-    A plan can hold millions of image ids, which a JSON parser reads a hundred times faster than a
-    YAML parser.
+    A plan can hold millions of image ids; a JSON parser reads them a hundred times faster.
     """
     rest = {key: value for key, value in record.items() if key != "chunks"}
     chunks = ",\n".join(
@@ -110,19 +114,19 @@ def plan_text(record: Mapping[str, Any]) -> str:
 
 
 def _json(value: str | Sequence[str]) -> str:
-    """JSON that is YAML too: what YAML does not allow as it is, is escaped, and nothing else."""
+    """Return JSON that is also YAML: characters that YAML forbids are escaped, no others."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)
 
 
 def study_settings(study: Path | str) -> dict[str, Any]:
-    """The configuration of a study's latest job; empty where none is recorded."""
+    """Return the configuration of a study's latest job; empty if none is recorded."""
     path = Path(study) / "config.yaml"
     return _readable(path) if path.exists() else {}
 
 
 def check_study(folder: Path) -> None:
-    """Raise UserError for a folder that no run has made."""
+    """Raise UserError for a folder that is not a study folder."""
     if not (folder / "cells").is_dir():
         raise UserError(
             f"{folder} is not a study folder: it holds no cells/; studies lie in runs/ unless out= "
@@ -131,7 +135,13 @@ def check_study(folder: Path) -> None:
 
 
 def planned_cells(study: Path) -> list[Path]:
-    """The ``config.yaml`` of every planned cell, by name; UserError where there is none."""
+    """Return the ``config.yaml`` of every planned cell, sorted by cell.
+
+    Raises
+    ------
+    UserError
+        If the folder has none.
+    """
     configs = sorted(study.glob("cells/*/config.yaml"))
     if not configs:
         raise UserError(

@@ -1,10 +1,9 @@
-"""How a fit went, as it is stored in a row: the loss of every iteration, and pictures of the
-posterior on the way.
+"""The trace of a fit, as it is stored in a row: losses, and pictures of the posterior on the way.
 
 A trace is an ``.npz`` file in bytes, so that anything with NumPy reads it: ``loss`` float32
 ``(iterations,)``, pictures ``progress`` uint8 ``(P, H, W)`` or ``(P, H, W, 3)``, and ``after``
-int32 ``(P,)``, how many iterations there were before each. A solver may give no pictures. A trace
-belongs to an image and stands in the row of its first draw.
+int32 ``(P,)``, the number of iterations before each picture. A solver may give no pictures. A trace
+belongs to an image and is stored in the row of its first draw.
 """
 
 from __future__ import annotations
@@ -24,15 +23,27 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Trace:
-    """A stored trace: the loss, and pictures by the number of iterations before them."""
+    """The trace of one image.
+
+    Parameters
+    ----------
+    loss : array of float32
+        The loss of every iteration.
+    progress : mapping of int to array of uint8
+        Pictures, by the number of iterations before them.
+    """
 
     loss: NDArray[np.float32]
     progress: Mapping[int, NDArray[np.uint8]]
 
 
 def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
-    """The trace of a solver (:class:`solvers.base.Samples`), image by image; nothing where it left
-    none.
+    """Return the trace of each image as bytes; an empty list if the solver left no trace.
+
+    Parameters
+    ----------
+    trace : mapping of str to Tensor
+        The trace of :class:`solvers.base.Samples`.
     """
     if "loss" not in trace:
         return []
@@ -46,7 +57,13 @@ def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
 
 
 def unpacked(data: bytes) -> Trace:
-    """What :func:`packed` made of an image. Raises ValueError for anything else."""
+    """Return the trace that :func:`packed` made bytes of.
+
+    Raises
+    ------
+    ValueError
+        If ``data`` is no trace.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return Trace(

@@ -1,6 +1,6 @@
-"""Whether pictures are those that rows were measured on: rows hold a hash of them (``truth``).
+"""Check that pictures are the ones that rows were measured on, by the hash in the column ``truth``.
 
-Rows of versions before 0.2.0 hold none, and cannot be checked.
+Rows of versions before 0.2.0 hold no hash and cannot be checked.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ _AT_ONCE = 64
 
 
 def truth_hash(image: Tensor) -> str:
-    """16 hexadecimal digits over the shape and the float32 pixels of an image ``(C, H, W)``."""
+    """Return 16 hexadecimal digits that hash the float32 pixels of an image ``(C, H, W)``."""
     pixels = image.detach().float().cpu().contiguous().numpy()
     return content_hash(str(pixels.shape), pixels.tobytes())[:16]
 
 
 def recorded(rows: pd.DataFrame) -> dict[str, str]:
-    """The hashes by image id that rows with the columns ``image_id`` and ``truth`` hold; the first
-    of an image.
-    """
+    """Return the hash of every image, from rows with the columns ``image_id`` and ``truth``."""
     known = rows[["image_id", "truth"]].dropna().drop_duplicates("image_id")
     return dict(zip(known["image_id"], known["truth"], strict=True))
 
 
 def demand_same(rows: pd.DataFrame, images: ImageSet, where: str = "") -> None:
-    """UserError naming the first image of ``rows`` that is now another picture in ``images``."""
+    """Check that the images of ``rows`` are the same pictures in ``images``.
+
+    Raises
+    ------
+    UserError
+        If a picture has changed; the first one is named.
+    """
     wanted = recorded(rows)
     ids = list(wanted)
     for start in range(0, len(ids), _AT_ONCE):
@@ -48,7 +52,13 @@ def demand_same(rows: pd.DataFrame, images: ImageSet, where: str = "") -> None:
 def demand_equal(
     wanted: Mapping[str, str], found: Mapping[str, torch.Tensor], where: str = ""
 ) -> None:
-    """UserError naming the first picture ``found`` whose hash is not the one ``wanted``."""
+    """Check that each picture ``found`` has the hash ``wanted``.
+
+    Raises
+    ------
+    UserError
+        If one has another hash; the first one is named.
+    """
     other = [
         image
         for image, picture in found.items()
@@ -63,9 +73,21 @@ def demand_equal(
 
 
 def demand_paired(rows: pd.DataFrame, heading: str, *cells: tuple[str, str]) -> None:
-    """UserError naming the first image that two cells measured as different pictures.
+    """Check that two cells were measured on the same pictures.
 
-    A cell comes with its name for people.
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows with the columns ``cell``, ``image_id``, ``status`` and ``truth``.
+    heading : str
+        What the cells were run on, for the error message.
+    *cells : tuple of str
+        Two pairs of a cell and its name for people.
+
+    Raises
+    ------
+    UserError
+        If the cells measured different pictures under one id, or only one of them recorded hashes.
     """
     (first, a), (second, b) = cells
     one, two = (recorded(rows[rows["cell"] == cell]) for cell in (first, second))

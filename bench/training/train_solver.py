@@ -27,7 +27,7 @@ from posterior_bench.bench.training.train_prior import check_keys, rows_of
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.priors.base import Prior
-from posterior_bench.solvers.propagation import (
+from posterior_bench.solvers.latentpaint.propagation import (
     PropagationConfig,
     PropagationTrainer,
     hidden_validation_loss,

@@ -1,4 +1,4 @@
-"""guided-diffusion checkpoints (ADM) as a ``UNet2DModel`` (Dhariwal and Nichol 2021)."""
+"""Convert guided-diffusion checkpoints (ADM, Dhariwal and Nichol 2021) to a ``UNet2DModel``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.base import Converted, network
 from posterior_bench.priors.convert.readers import read_checkpoint
-from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.convert.unet import UNetLayout, rename_unet
 from posterior_bench.priors.convert.wrappers import weights_of
 from posterior_bench.priors.process import VP
 
@@ -61,7 +61,7 @@ _DEFAULTS: dict[str, object] = {
     "noise_schedule": "linear",
     "predict_xstart": False,
 }
-"""guided-diffusion's own defaults of the flags that matter here."""
+"""The defaults of guided-diffusion, of the flags that matter here."""
 
 _WITHOUT_EFFECT = {
     "dropout",
@@ -78,7 +78,7 @@ _MULTIPLIERS = {256: "1,1,2,2,4,4", 128: "1,1,2,3,4", 64: "1,2,3,4"}
 
 @dataclass(frozen=True)
 class _Flags:
-    """The flags of guided-diffusion, read strictly."""
+    """The flags of guided-diffusion, read strictly: a value of another type raises ValueError."""
 
     values: Mapping[str, object]
 
@@ -102,18 +102,35 @@ class _Flags:
             raise ValueError(f"the flag {key} must list whole numbers, got {text!r}") from None
 
 
-def convert(
+def convert_adm(
     path: Path, layout: str | None = None, flags: Mapping[str, object] | None = None
 ) -> Converted:
-    """The prior in a guided-diffusion checkpoint, whose ``layout`` is named or whose ``flags`` are
-    given.
+    """Convert a guided-diffusion checkpoint to a prior.
 
-    Raises what the reader raises, and ValueError for an unknown layout or flag and for another
-    network.
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+    layout : str or None, default None
+        Name of a published checkpoint in :data:`LAYOUTS`.
+    flags : Mapping[str, object] or None, default None
+        Flags of guided-diffusion, for another checkpoint. Give either ``layout`` or ``flags``.
+
+    Returns
+    -------
+    Converted
+        The prior in pixels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file cannot be read, the layout or a flag is unknown, or the tensors do not fit.
     """
     chosen = _flags(layout, flags)
     unet = adm_layout(chosen.values)
-    state = convert_unet(weights_of(read_checkpoint(path), path), unet, path)
+    state = rename_unet(weights_of(read_checkpoint(path), path), unet, path)
     settings: dict[str, object] = {"config": unet.config}
     if unet.constant_heads is not None:
         settings["heads"] = unet.constant_heads
@@ -134,22 +151,36 @@ def convert(
 def _flags(layout: str | None, flags: Mapping[str, object] | None) -> _Flags:
     if (layout is None) == (flags is None):
         raise ValueError(
-            f"an ADM checkpoint does not say its layout; give one of {', '.join(LAYOUTS)}, or its "
-            f"flags"
+            "an ADM checkpoint does not say its layout; "
+            f"give one of {', '.join(LAYOUTS)}, or its flags"
         )
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout '{layout}'; valid: {', '.join(LAYOUTS)}")
-    given = LAYOUTS[layout] if layout is not None else flags or {}
-    if unknown := given.keys() - _DEFAULTS.keys() - _WITHOUT_EFFECT:
+    values = LAYOUTS[layout] if layout is not None else flags or {}
+    if unknown := values.keys() - _DEFAULTS.keys() - _WITHOUT_EFFECT:
         raise ValueError(
             f"unknown flag {', '.join(sorted(unknown))}; valid: {', '.join(_DEFAULTS)}"
         )
-    return _Flags({**_DEFAULTS, **given})
+    return _Flags({**_DEFAULTS, **values})
 
 
 def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
-    """The U-Net that the flags of guided-diffusion describe; ValueError for a value that is none of
-    theirs.
+    """Return the U-Net that flags of guided-diffusion describe.
+
+    Parameters
+    ----------
+    flags : Mapping[str, object]
+        Flags by name; missing ones take the defaults of guided-diffusion.
+
+    Returns
+    -------
+    UNetLayout
+        The layout.
+
+    Raises
+    ------
+    ValueError
+        If a value is not valid.
     """
     known = _Flags({**_DEFAULTS, **flags})
     size = known.number("image_size")

@@ -1,5 +1,6 @@
-"""CompVis' ``AutoencoderKL`` and ``VQModel`` as diffusers' (Rombach et al. 2022; Esser et al.
-2021).
+"""Convert the ``AutoencoderKL`` and ``VQModel`` of CompVis to the classes of diffusers.
+
+Sources: Rombach et al. 2022 and Esser et al. 2021.
 """
 
 from __future__ import annotations
@@ -17,7 +18,27 @@ _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj
 
 @dataclass(frozen=True)
 class AutoencoderLayout:
-    """``kind`` ``KL`` or ``VQ``; the rest in upstream's words, with ``codes`` for ``n_embed``."""
+    """Sizes of an autoencoder, under the names of CompVis.
+
+    Parameters
+    ----------
+    kind : str
+        ``KL`` or ``VQ``.
+    in_channels, out_channels : int
+        Channels of the image.
+    resolution : int
+        Side of the training images in pixels.
+    channels : int
+        Channels of the finest level (``ch``).
+    channel_mult : Sequence[int]
+        Factors of the channels per level, finest first (``ch_mult``).
+    num_res_blocks : int
+        Residual blocks per level.
+    z_channels, embed_dim : int
+        Channels of the latent and of the codes.
+    codes : int, default 0
+        Number of codes of a VQ (``n_embed``).
+    """
 
     kind: str
     in_channels: int
@@ -32,12 +53,12 @@ class AutoencoderLayout:
 
     @property
     def factor(self) -> int:
-        """By how much a side shrinks."""
+        """Factor by which a side shrinks."""
         return int(2 ** (len(self.channel_mult) - 1))
 
     @property
     def config(self) -> dict[str, object]:
-        """Arguments of diffusers' class."""
+        """Arguments of the class of diffusers."""
         levels = len(self.channel_mult)
         config: dict[str, object] = {
             "in_channels": self.in_channels,
@@ -56,15 +77,30 @@ class AutoencoderLayout:
 
 
 def autoencoder_layout(params: Mapping[str, object], kind: str) -> AutoencoderLayout:
-    """The layout in the ``params`` of an upstream configuration; ValueError for what diffusers has
-    no class for.
+    """Read the layout from the ``params`` of an upstream configuration.
+
+    Parameters
+    ----------
+    params : Mapping[str, object]
+        ``first_stage_config.params`` of a ``config.yaml``.
+    kind : str
+        ``KL`` or ``VQ``.
+
+    Returns
+    -------
+    AutoencoderLayout
+        The layout.
+
+    Raises
+    ------
+    ValueError
+        If diffusers has no class for the autoencoder.
     """
     inner = params["ddconfig"]
     assert isinstance(inner, Mapping)
     if inner.get("attn_resolutions"):
         raise ValueError(
-            "an autoencoder with attention inside its levels is not supported; the kl-f8 and vq-f4 "
-            "are"
+            "an autoencoder with attention inside its levels is not supported; kl-f8 and vq-f4 are"
         )
     if kind == "KL" and params["embed_dim"] != inner["z_channels"]:
         raise ValueError(
@@ -85,14 +121,23 @@ def autoencoder_layout(params: Mapping[str, object], kind: str) -> AutoencoderLa
     )
 
 
-def convert_autoencoder(
+def rename_autoencoder(
     source: Mapping[str, Tensor], layout: AutoencoderLayout
 ) -> dict[str, Tensor]:
-    """The tensors of an autoencoder under diffusers' names; those of its training loss are left
-    out.
+    """Rename the tensors of an autoencoder as in diffusers, without those of its training loss.
 
-    Names the rules do not know stay as they are, so that the strict filling of the network reports
-    them.
+    Parameters
+    ----------
+    source : Mapping[str, Tensor]
+        Tensors under upstream names.
+    layout : AutoencoderLayout
+        The layout.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        Tensors under diffusers' names. Unknown names stay as they are, so that the strict check of
+        the network reports them.
     """
     last = len(layout.channel_mult) - 1
     state: dict[str, Tensor] = {}
@@ -106,9 +151,8 @@ def convert_autoencoder(
 def _renamed(name: str, last: int) -> str:
     level = lambda found: f"{found[1]}.up_blocks.{last - int(found[2])}"  # noqa: E731
     name = re.sub(r"^(encoder)\.down\.(\d+)", r"\1.down_blocks.\2", name)
-    name = re.sub(
-        r"^(decoder)\.up\.(\d+)", level, name
-    )  # upstream counts decoder levels from the finest
+    # upstream counts decoder levels from the finest
+    name = re.sub(r"^(decoder)\.up\.(\d+)", level, name)
     name = re.sub(r"(_blocks\.\d+)\.block\.", r"\1.resnets.", name)
     name = re.sub(r"\.(down|up)sample\.conv\.", r".\1samplers.0.conv.", name)
     name = re.sub(

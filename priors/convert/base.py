@@ -1,4 +1,4 @@
-"""What every converter hands back, and how its networks are filled: strictly."""
+"""The result of a conversion, and networks that are filled strictly."""
 
 from __future__ import annotations
 
@@ -18,8 +18,20 @@ from posterior_bench.priors.nets import NETS
 
 @dataclass(frozen=True)
 class Converted:
-    """A prior with the files it was made of, the licence of its weights, and facts to record with
-    it.
+    """A converted prior and facts about its source.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    files : list[Path]
+        All files that it was made of.
+    licence : str
+        Licence of the weights; empty if the source states none.
+    facts : Mapping[str, object]
+        Facts to record with the prior; empty by default.
+    class_names : list[str]
+        Name or prompt of every label; empty where they are not known.
     """
 
     prior: Prior
@@ -32,8 +44,28 @@ class Converted:
 def network(
     name: str, settings: Mapping[str, object], state: Mapping[str, Tensor], where: object
 ) -> nn.Module:
-    """The adapter ``name`` of :data:`priors.nets.NETS` with the tensors of ``state``; ValueError
-    unless all fit.
+    """Build a network adapter and fill it with tensors.
+
+    Parameters
+    ----------
+    name : str
+        The adapter in :data:`priors.nets.NETS`.
+    settings : Mapping[str, object]
+        Arguments of the adapter.
+    state : Mapping[str, Tensor]
+        Its state dict, in any dtype.
+    where : object
+        Name of the source in error messages.
+
+    Returns
+    -------
+    nn.Module
+        The network, in float32.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, extra, of another shape or not finite.
     """
     with torch.device("meta"):
         net = NETS[name](**settings)
@@ -49,8 +81,32 @@ def latent(
     scale: float | list[float],
     shift: float | list[float] = 0.0,
 ) -> Latent:
-    """An autoencoder of :data:`priors.latents.LATENTS` with the tensors of ``state``; ValueError
-    unless all fit.
+    """Build an autoencoder and fill it with tensors.
+
+    Parameters
+    ----------
+    kind : str
+        The autoencoder in :data:`priors.latents.LATENTS`.
+    config : Mapping[str, object]
+        Arguments of its class in diffusers.
+    state : Mapping[str, Tensor]
+        Its state dict under diffusers' names, in any dtype.
+    where : object
+        Name of the source in error messages.
+    scale : float or list[float]
+        Scale of the latents, one number or one per channel.
+    shift : float or list[float], default 0.0
+        Shift of the latents.
+
+    Returns
+    -------
+    Latent
+        The autoencoder, in float32.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, extra, of another shape or not finite.
     """
     with torch.device("meta"):
         made = LATENTS[kind](config, shift, scale)

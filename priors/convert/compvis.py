@@ -1,8 +1,8 @@
-"""CompVis latent diffusion checkpoints: LSUN-churches, cin256-v2, celeba256 (Rombach et al. 2022).
+"""Convert CompVis latent diffusion checkpoints: LSUN-churches, cin256-v2, celeba256.
 
-One ``model.ckpt`` holds the U-Net, its moving average, the autoencoder and the class embedding.
-What the tensors do not say is in the ``config.yaml`` upstream ships beside it; that of the
-published checkpoints is known here by name.
+One ``model.ckpt`` holds the U-Net, its moving average, the autoencoder and the class embedding
+(Rombach et al. 2022). The sizes of the networks are in the ``config.yaml`` that upstream ships
+beside it; :data:`LAYOUTS` holds those of the published checkpoints by name.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.autoencoder import (
     AutoencoderLayout,
     autoencoder_layout,
-    convert_autoencoder,
+    rename_autoencoder,
 )
 from posterior_bench.priors.convert.base import Converted, latent, network
 from posterior_bench.priors.convert.readers import read_checkpoint, tensors
-from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.convert.unet import UNetLayout, rename_unet
 from posterior_bench.priors.convert.wrappers import INSIDE, unwrapped
 from posterior_bench.priors.process import VP
 
@@ -144,13 +144,27 @@ LAYOUTS: dict[str, Node] = {
         "__is_unconditional__",
     ),
 }
-"""``model.params`` of the published checkpoints, as far as it matters here."""
+"""The parts of ``model.params`` of the published checkpoints that matter here."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a configuration says: both networks, ``classes`` (rows, width) of the class embedding,
-    process and scale.
+    """Everything that the configuration of a latent diffusion model says.
+
+    Parameters
+    ----------
+    unet : UNetLayout
+        The denoising network.
+    autoencoder : AutoencoderLayout
+        The autoencoder.
+    classes : tuple[int, int] or None
+        Rows and width of the class embedding; None for an unconditional model.
+    process : VP
+        The noise process.
+    parameterization : str
+        Output of the network.
+    scale : float or None
+        Scale of the latents; None if the checkpoint holds it.
     """
 
     unet: UNetLayout
@@ -161,53 +175,60 @@ class Layout:
     scale: float | None
 
 
-def convert(
+def convert_compvis(
     path: Path,
     layout: str | None = None,
     config: Node | None = None,
     weights: str | None = None,
     autoencoder: Path | None = None,
 ) -> Converted:
-    """The latent prior in a latent diffusion checkpoint.
+    """Convert a latent diffusion checkpoint to a latent prior.
 
-    ``layout`` names a published one; ``config`` is the content of another's ``config.yaml``.
-    ``weights``: ``ema`` or ``raw``; None takes the moving average where the file has one.
-    ``autoencoder``: a file to read the autoencoder from instead. Raises what the reader raises, and
-    ValueError for anything missing, left over or of another shape.
+    Parameters
+    ----------
+    path : Path
+        The checkpoint.
+    layout : str or None, default None
+        Name of a published checkpoint in :data:`LAYOUTS`.
+    config : Mapping[str, object] or None, default None
+        Content of a ``config.yaml``, for another checkpoint. Give either ``layout`` or ``config``.
+    weights : str or None, default None
+        ``ema`` or ``raw``; None takes the moving average where the file has one.
+    autoencoder : Path or None, default None
+        Another file to read the autoencoder from.
+
+    Returns
+    -------
+    Converted
+        The latent prior.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file does not exist.
+    ValueError
+        If a file cannot be read, or a tensor is missing, extra or of another shape.
     """
     known = compvis_layout(layout, config)
     state = _state(path)
     unet, chosen = _unet(state, weights, path)
-    context, own = _part(state, CLASSES), _part(state, AUTOENCODER)
     _check_rest(state, known, path)
-    net_state = {
-        f"unet.{name}": value for name, value in convert_unet(unet, known.unet, path).items()
-    }
-    if known.classes is None:
-        settings: dict[str, object] = {"config": known.unet.config}
-        if known.unet.constant_heads is not None:
-            settings["heads"] = known.unet.constant_heads
-        net = network("UNet2D", settings, {**net_state, **context}, path)
-    else:
-        rows, width = known.classes
-        table = context.pop("embedding.weight", torch.empty(0)).reshape(-1, 1, width)
-        settings = {"config": known.unet.config, "contexts": [rows, 1, width]}
-        net = network(
-            "UNet2DCondition", settings, {**net_state, **context, "contexts": table}, path
-        )
+    net = _network(unet, _part(state, CLASSES), known, path)
     other = _state(autoencoder) if autoencoder is not None else None
+    own = _part(state, AUTOENCODER)
     first_stage = own if other is None else _part(other, AUTOENCODER) or other
+    classes = None if known.classes is None else known.classes[0] - 1
     prior = Prior(
         known.process,
         net,
         (known.autoencoder.in_channels, *(known.unet.image_size * known.autoencoder.factor,) * 2),
         known.parameterization,
-        num_classes=0 if known.classes is None else known.classes[0] - 1,
-        null_label=None if known.classes is None else known.classes[0] - 1,
+        num_classes=classes or 0,
+        null_label=classes,
         latent=latent(
             known.autoencoder.kind,
             known.autoencoder.config,
-            convert_autoencoder(first_stage, known.autoencoder),
+            rename_autoencoder(first_stage, known.autoencoder),
             autoencoder or path,
             _scale(state, known, path),
         ),
@@ -218,9 +239,43 @@ def convert(
     )
 
 
+def _network(
+    unet: Mapping[str, Tensor], context: dict[str, Tensor], known: Layout, path: Path
+) -> nn.Module:
+    """Return the denoising network with its tensors and the table of the class embedding."""
+    net_state = {
+        f"unet.{name}": value for name, value in rename_unet(unet, known.unet, path).items()
+    }
+    if known.classes is None:
+        settings: dict[str, object] = {"config": known.unet.config}
+        if known.unet.constant_heads is not None:
+            settings["heads"] = known.unet.constant_heads
+        return network("UNet2D", settings, {**net_state, **context}, path)
+    rows, width = known.classes
+    table = context.pop("embedding.weight", torch.empty(0)).reshape(-1, 1, width)
+    settings = {"config": known.unet.config, "contexts": [rows, 1, width]}
+    return network("UNet2DCondition", settings, {**net_state, **context, "contexts": table}, path)
+
+
 def compvis_layout(name: str | None, config: Node | None) -> Layout:
-    """The layout called ``name``, or that of a ``config.yaml``; ValueError for what is not
-    supported.
+    """Return the layout with a name, or the layout in a ``config.yaml``.
+
+    Parameters
+    ----------
+    name : str or None
+        A name in :data:`LAYOUTS`.
+    config : Mapping[str, object] or None
+        Content of a ``config.yaml``.
+
+    Returns
+    -------
+    Layout
+        The layout.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one is given, or the model is not supported.
     """
     if (name is None) == (config is None):
         raise ValueError(
@@ -245,15 +300,15 @@ def _layout(params: Node) -> Layout:
     )
     if kind is None:
         raise ValueError(
-            f"the autoencoder {first['target']} is not supported; valid: AutoencoderKL, "
-            f"VQModelInterface"
+            f"the autoencoder {first['target']} is not supported; "
+            "valid: AutoencoderKL, VQModelInterface"
         )
     classes = None
     if isinstance(cond, Mapping):
         if not str(cond["target"]).endswith(".ClassEmbedder"):
             raise ValueError(
-                f"the condition {cond['target']} is not supported; convert a diffusers folder "
-                f"instead"
+                f"the condition {cond['target']} is not supported; "
+                "convert a diffusers folder instead"
             )
         inner = _node(cond, "params")
         classes = int(str(inner.get("n_classes", 1000))), int(str(inner["embed_dim"]))
@@ -297,11 +352,11 @@ def _unet_layout(params: Node) -> UNetLayout:
         )
     if bool(params.get("use_spatial_transformer")) != (params.get("context_dim") is not None):
         raise ValueError("use_spatial_transformer and context_dim belong together")
-    given = {key: params[key] for key in params.keys() & _UNET_KEYS}
-    multipliers, factors = given.pop("channel_mult"), params["attention_resolutions"]
+    settings = {key: params[key] for key in params.keys() & _UNET_KEYS}
+    multipliers, factors = settings.pop("channel_mult"), params["attention_resolutions"]
     assert isinstance(multipliers, list) and isinstance(factors, list)
     shape = {"channel_mult": tuple(multipliers), "attention_factors": frozenset(factors)}
-    return UNetLayout(**shape, **given)  # type: ignore[arg-type]
+    return UNetLayout(**shape, **settings)  # type: ignore[arg-type]
 
 
 def _node(node: Node, key: str) -> Node:
@@ -319,9 +374,8 @@ def _state(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: 'state_dict' is no dict of tensors")
-    return unwrapped(
-        tensors(state, path), path, around=()
-    )  # upstream's own prefixes say which network it is
+    # the prefixes stay, because they say to which network a tensor belongs
+    return unwrapped(tensors(state, path), path, around=())
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -333,7 +387,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _unet(
     state: Mapping[str, Tensor], weights: str | None, path: Path
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors of the U-Net, raw or averaged, and which they are."""
+    """Return the tensors of the U-Net, raw or averaged, and which of both they are."""
     if weights is not None and weights not in WEIGHTS:
         raise ValueError(f"unknown weights '{weights}'; valid: {', '.join(WEIGHTS)}")
     raw, averaged = _part(state, UNET), _part(state, EMA)
@@ -353,16 +407,14 @@ def _unet(
 
 
 def _bare(short: str) -> str:
-    """A name without dots, and without those of the wrappers in it."""
+    """Return a name without dots and without the words of wrappers."""
     for word in INSIDE:
         short = short.replace(word, "")
     return short
 
 
 def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:
-    """Nothing else but the tables of the schedule may be in the file, and they must be those of the
-    layout.
-    """
+    """Check that the file holds nothing else but the tables of the layout's noise schedule."""
     parts = (UNET, EMA, AUTOENCODER, CLASSES)
     if left := [name for name in state if "." in name and not name.startswith(parts)]:
         raise ValueError(
@@ -374,20 +426,18 @@ def _check_rest(state: Mapping[str, Tensor], known: Layout, path: Path) -> None:
         table.shape != expected.shape or not torch.allclose(table.double(), expected, atol=1e-5)
     ):
         raise ValueError(
-            f"{path} was trained with another noise schedule than this layout's; choose its own "
-            f"layout"
+            f"{path} was trained with another noise schedule than this layout's; "
+            "choose its own layout"
         )
 
 
 def _scale(state: Mapping[str, Tensor], known: Layout, path: Path) -> float:
-    """The scale of the latents: a buffer where it was measured in training, else the
-    configuration's.
-    """
+    """Return the scale of the latents: as training measured it, else as configured."""
     if "scale_factor" in state:
         return state["scale_factor"].item()
     if known.scale is None:
         raise ValueError(
-            f"{path} lacks 'scale_factor', which training measured (scale_by_std) and no config "
-            f"holds"
+            f"{path} lacks 'scale_factor', which training measured (scale_by_std) "
+            "and no config holds; give the whole checkpoint"
         )
     return known.scale

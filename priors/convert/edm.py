@@ -1,6 +1,4 @@
-"""NVlabs EDM pickles with the ``DhariwalUNet`` (ImageNet-64) as a ``UNet2DModel`` (Karras et al.
-2022).
-"""
+"""Convert NVlabs EDM pickles with the ``DhariwalUNet`` (ImageNet-64, Karras et al. 2022)."""
 
 from __future__ import annotations
 
@@ -39,19 +37,33 @@ _DEFAULTS: dict[str, object] = {
 }
 
 
-def convert(path: Path) -> Converted:
-    """The prior in an EDM pickle; raises what the reader raises, and ValueError for another
-    network.
+def convert_edm(path: Path) -> Converted:
+    """Convert an EDM pickle to a prior.
 
-    Labels are trained without a null label unless the network says ``label_dropout``, so guidance
-    is refused.
+    Parameters
+    ----------
+    path : Path
+        The pickle.
+
+    Returns
+    -------
+    Converted
+        The prior in pixels, with a ``UNet2DModel``. It has a null label, and so guidance, only if
+        the network was trained with ``label_dropout``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file cannot be read, or holds a network that is not supported.
     """
     pickled = read_nvlabs(path)
     if pickled.cls != "EDMPrecond":
         raise ValueError(f"{path} holds a {pickled.cls}; only EDMPrecond networks are supported")
     settings = _settings(path, pickled.kwargs)
     tensors = unwrapped(pickled.tensors, path, around=())  # upstream's own names begin with 'model'
-    state = {f"unet.{name}": value for name, value in convert_edm(tensors, settings, path).items()}
+    state = {f"unet.{name}": value for name, value in rename_edm(tensors, settings, path).items()}
     net = network("UNet2D", {"config": edm_config(settings)}, state, path)
     classes, size, channels = (
         int(str(settings[key])) for key in ("label_dim", "img_resolution", "img_channels")
@@ -64,27 +76,25 @@ def convert(path: Path) -> Converted:
 
 
 def _settings(path: Path, kwargs: Mapping[str, object]) -> dict[str, object]:
-    """Every argument of the network with its default; ValueError for what a ``UNet2DModel`` cannot
-    express.
-    """
+    """Return every argument of the network; check that a ``UNet2DModel`` can express it."""
     known = {*_DEFAULTS, "img_resolution", "img_channels"}
     if unknown := kwargs.keys() - known:
         raise ValueError(
-            f"{path}: the network has settings that are not known here: "
-            f"{', '.join(sorted(unknown))}"
+            f"{path}: the network has unknown settings: {', '.join(sorted(unknown))}; "
+            f"valid: {', '.join(sorted(known))}"
         )
     if missing := known - _DEFAULTS.keys() - kwargs.keys():
         raise ValueError(f"{path}: the network does not say its {', '.join(sorted(missing))}")
     settings = {**_DEFAULTS, **kwargs}
     if settings["model_type"] != "DhariwalUNet":
         raise ValueError(
-            f"{path} holds a {settings['model_type']}; only the DhariwalUNet (ImageNet-64) is "
-            f"supported"
+            f"{path} holds a {settings['model_type']}; "
+            "only the DhariwalUNet (ImageNet-64) is supported"
         )
     if any(width < 128 for width in _widths(settings)):
         raise ValueError(
-            f"{path}: levels of fewer than 128 channels have another group norm, which is not "
-            f"supported"
+            f"{path}: levels of fewer than 128 channels have another group norm, "
+            "which is not supported"
         )
     return settings
 
@@ -100,15 +110,25 @@ def _widths(settings: Mapping[str, object]) -> list[int]:
 
 
 def _resolutions(settings: Mapping[str, object]) -> list[int]:
-    """Sides of the levels, finest first."""
+    """Return the sides of the levels, finest first."""
     return [
         int(str(settings["img_resolution"])) >> level for level in range(len(_widths(settings)))
     ]
 
 
 def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
-    """Arguments of ``UNet2DModel``. The last row of the label table is the zero vector, EDM's 'no
-    label'.
+    """Return the arguments of ``UNet2DModel`` for an EDM network.
+
+    Parameters
+    ----------
+    settings : Mapping[str, object]
+        Arguments of the ``DhariwalUNet``.
+
+    Returns
+    -------
+    dict[str, object]
+        Arguments of ``UNet2DModel``. The last row of the label table is EDM's 'no label', the zero
+        vector.
     """
     attention = [side in _list(settings, "attn_resolutions") for side in _resolutions(settings)]
     classes = int(str(settings["label_dim"]))
@@ -137,14 +157,34 @@ def edm_config(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def convert_edm(
+def rename_edm(
     source: Mapping[str, Tensor], settings: Mapping[str, object], where: object
 ) -> dict[str, Tensor]:
-    """The tensors of an ``EDMPrecond`` under diffusers' names; ValueError where one is missing or
-    left over.
+    """Rename the tensors of an ``EDMPrecond`` as in diffusers.
 
-    EDM resamples at the start of a level, diffusers at the end of the one before: the same
-    sequence.
+    Parameters
+    ----------
+    source : Mapping[str, Tensor]
+        Tensors under upstream names.
+    settings : Mapping[str, object]
+        Arguments of the ``DhariwalUNet``.
+    where : object
+        Name of the file in error messages.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        Tensors under diffusers' names.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing or left over.
+
+    Notes
+    -----
+    EDM resamples at the start of a level and diffusers at the end of the level before: the sequence
+    is the same.
     """
     moving = _Moving({name.removeprefix("model."): value for name, value in source.items()}, where)
     sides, blocks = _resolutions(settings), int(str(settings["num_blocks"]))

@@ -1,10 +1,9 @@
-"""Folders in the layout of the diffusers hub, read by file: pixel DDPM, LDM, DiT, Stable Diffusion
-1.5, 2 and 3.5.
+"""Convert diffusers folders: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2 and 3.5.
 
-Of Stable Diffusion also the models for inpainting: a U-Net with nine input channels, and version 3
-with a ControlNet. No pipeline and no scheduler is built: of a scheduler only the numbers count.
-Weights in safetensors or, through the restricted reader, in ``.bin`` files. What a configuration
-may say is listed in :mod:`priors.convert.served`.
+Of Stable Diffusion the inpainting models too: a U-Net with nine input channels, and version 3 with
+a ControlNet. Files are read directly. No pipeline and no scheduler is built, and of a scheduler
+only the numbers count. Weights are safetensors or, through the restricted reader, ``.bin`` files.
+:mod:`priors.convert.diffusers_settings` lists the settings that a configuration may have.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from torch import Tensor
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.base import Converted, latent, network
-from posterior_bench.priors.convert.readers import read_checkpoint
-from posterior_bench.priors.convert.served import (
+from posterior_bench.priors.convert.diffusers_settings import (
     ANY,
     check_network,
     check_scheduler,
     defaults,
     is_default,
 )
+from posterior_bench.priors.convert.readers import read_checkpoint
 from posterior_bench.priors.convert.wrappers import unwrapped, weights_of
 from posterior_bench.priors.fingerprint import refuse_pointer
 from posterior_bench.priors.latents import Latent
@@ -44,16 +43,25 @@ DENOISERS = ("unet", "transformer", ".")
 PARAMETERIZATIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 SD_SCALE = 0.18215
-"""The scale of KL latents where a folder says none: that of kl-f8, for which it became the
-library's default."""
+"""The scale of KL latents where a folder names none: that of kl-f8, diffusers' default."""
 
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One component of a folder: its class, its configuration without remarks, its tensors, and the
-    files of all.
+    """One component of a folder.
+
+    Parameters
+    ----------
+    cls : str
+        Name of its class in diffusers.
+    config : Mapping[str, object]
+        Its configuration, without keys that begin with ``_``.
+    state : Mapping[str, Tensor]
+        Its tensors.
+    files : list[Path]
+        The configuration and the weight files.
     """
 
     cls: str
@@ -62,20 +70,40 @@ class Part:
     files: list[Path]
 
     def number(self, key: str) -> int:
+        """Return the whole number at ``key`` of the configuration; refuse other values."""
         value = self.config.get(key)
         if not isinstance(value, int):
             raise ValueError(f"{self.files[0]}: '{key}' must be a whole number, got {value!r}")
         return value
 
 
-def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None = None) -> Converted:
-    """The prior in a diffusers folder.
+def convert_diffusers(
+    folder: Path, prompts: Path | None = None, controlnet: Path | None = None
+) -> Converted:
+    """Convert a diffusers folder to a prior.
 
-    ``prompts``: for Stable Diffusion, a safetensors file with ``context`` (K, L, D), for version 3
-    also ``pooled`` (K, P), and in its metadata ``prompts``, a JSON list of the K prompts; the empty
-    one must be among them (`python -m bench embed-prompts` writes it). ``controlnet``: for version
-    3, the folder of a ControlNet for inpainting that goes with it. Raises FileNotFoundError for
-    missing files and ValueError, one line, for everything that does not fit exactly.
+    Parameters
+    ----------
+    folder : Path
+        The folder, as downloaded.
+    prompts : Path or None, default None
+        For Stable Diffusion: a safetensors file with ``context`` (K, L, D), for version 3 also
+        ``pooled`` (K, P), and in its metadata ``prompts``, a JSON list of the K prompts. The empty
+        prompt must be among them. `python -m bench embed-prompts` writes such a file.
+    controlnet : Path or None, default None
+        For Stable Diffusion 3: the folder of a matching ControlNet for inpainting.
+
+    Returns
+    -------
+    Converted
+        The prior.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a component is not supported or does not fit. The message is one line.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give a downloaded diffusers repository")
@@ -83,18 +111,18 @@ def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None =
     make = _FAMILIES.get(denoiser.cls)
     if make is None:
         raise ValueError(
-            f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; valid: "
-            f"{', '.join(_FAMILIES)}"
+            f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; "
+            f"valid: {', '.join(_FAMILIES)}"
         )
     takes_prompts = make in (_stable_diffusion, _stable_diffusion_3)
     if takes_prompts != (prompts is not None):
         what = "needs its prompts embedded beforehand" if takes_prompts else "takes no prompts"
-        raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; mind --prompts")
+        raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; see --prompts")
     if controlnet is not None:
         if make is not _stable_diffusion_3:
             raise ValueError(
-                f"{folder} holds a {denoiser.cls}, which takes no ControlNet; leave --controlnet "
-                f"out"
+                f"{folder} holds a {denoiser.cls}, which takes no ControlNet; "
+                "leave --controlnet out"
             )
         converted = _stable_diffusion_3(folder, denoiser, prompts, controlnet)
     else:
@@ -113,7 +141,7 @@ def convert(folder: Path, prompts: Path | None = None, controlnet: Path | None =
 
 
 def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
-    """google/ddpm-*-256, and CompVis/ldm-celebahq-256 where an autoencoder lies beside it."""
+    """Convert google/ddpm-*-256, or CompVis/ldm-celebahq-256, which has an autoencoder."""
     channels, size = unet.number("in_channels"), unet.number("sample_size")
     net = network("UNet2D", {"config": unet.config}, _below("unet", unet.state), folder)
     found = [name for name in ("vqvae", "vae") if (folder / name / "config.json").is_file()]
@@ -125,8 +153,7 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
         net,
         (channels, size, size) if made is None else _image(made, size),
         _parameterization(schedule, file),
-        # which label means 'none', if one does, stands nowhere: all are classes, and there is no
-        # guidance
+        # no file says whether a label means 'none': all labels are classes, without guidance
         num_classes=0
         if unet.config.get("num_class_embeds") is None
         else unet.number("num_class_embeds"),
@@ -137,16 +164,13 @@ def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
 
 
 def _learned_variance(unet: Part, schedule: Config) -> bool:
-    """Whether a variance lies behind the channels of the output; ValueError for outputs that are
-    neither.
-    """
+    """Return whether the output has a variance behind its channels; check the number of outputs."""
     inputs, outputs = unet.number("in_channels"), unet.number("out_channels")
     learned = schedule.get("variance_type") == "learned_range" and outputs == 2 * inputs
     if outputs != inputs and not learned:
         raise ValueError(
-            f"{unet.files[0]}: UNet2DModel with out_channels={outputs} is not served; valid: "
-            f"{inputs}, or {2 * inputs} "
-            "with variance_type=learned_range in the scheduler"
+            f"{unet.files[0]}: UNet2DModel with out_channels={outputs} is not supported; "
+            f"valid: {inputs}, or {2 * inputs} with variance_type=learned_range in the scheduler"
         )
     return learned
 
@@ -155,7 +179,7 @@ def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
     schedule, file = _schedule(folder)
     made, more = _autoencoder(folder, "vae")
     config = transformer.config
-    # the table of positions is in no file of theirs; a network of one layer has the same
+    # no file holds the table of positions; a network of one layer has the same table
     positions = DiT({**config, "num_layers": 1}).transformer.pos_embed.pos_embed
     state = {"pos_embed.pos_embed": positions, **transformer.state}
     classes = transformer.number("num_embeds_ada_norm")
@@ -176,9 +200,8 @@ def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Convert
     channels, inputs = unet.number("out_channels"), unet.number("in_channels")
     if inputs not in (channels, 2 * channels + 1):
         raise ValueError(
-            f"{folder} has {inputs} input channels for latents of {channels}; a model for text "
-            f"alone has {channels}, "
-            f"one for inpainting {2 * channels + 1}"
+            f"{folder} has {inputs} input channels for latents of {channels}; "
+            f"a model for text alone has {channels}, one for inpainting {2 * channels + 1}"
         )
     names, tables = _prompts(prompts, ("context",))
     schedule, file = _schedule(folder)
@@ -233,12 +256,10 @@ def _stable_diffusion_3(
 
 
 def _control(folder: Path, transformer: Part) -> Part:
-    """A ControlNet for inpainting: it reads one channel more than the transformer, and is as
-    wide.
-    """
+    """Read a ControlNet for inpainting: as wide as the transformer, with one input channel more."""
     part = _part(folder, (".", "controlnet"))
     if part.cls != "SD3ControlNetModel":
-        raise ValueError(f"{part.files[0]} is a {part.cls}; a SD3ControlNetModel is wanted")
+        raise ValueError(f"{part.files[0]} is a {part.cls}; give a SD3ControlNetModel")
     entry, channels = (
         part.state.get("pos_embed_input.proj.weight"),
         transformer.number("in_channels"),
@@ -246,17 +267,16 @@ def _control(folder: Path, transformer: Part) -> Part:
     read = 0 if entry is None or entry.ndim != 4 else entry.shape[1]
     if read != channels + 1:
         raise ValueError(
-            f"{folder} reads {read} channels and not {channels} + 1: it was not trained for "
-            f"inpainting"
+            f"{folder} reads {read} channels and not {channels} + 1: "
+            "it was not trained for inpainting"
         )
     for key in ("num_attention_heads", "attention_head_dim"):
         if part.number(key) != transformer.number(key):
             raise ValueError(
-                f"{folder} has {key} {part.number(key)}, and the transformer "
-                f"{transformer.number(key)}: it belongs to "
-                "another model"
+                f"{folder} has {key} {part.number(key)}, "
+                f"and the transformer {transformer.number(key)}: it belongs to another model"
             )
-    # published configurations leave the extra channel out, and their users pass it when they load
+    # published configurations leave the extra channel out; users pass it when they load
     return replace(part, config={**part.config, "extra_conditioning_channels": 1})
 
 
@@ -269,14 +289,12 @@ _FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
 
 
 def _labels(names: list[str]) -> tuple[int, int | None]:
-    """Number of labels, and the null label: a label chooses a prompt, and the empty one is last in
-    the table.
-    """
+    """Return the number of labels and the null label, which is the empty prompt."""
     return len(names), len(names) or None
 
 
 def _image(made: Latent, size: int) -> tuple[int, int, int]:
-    """The shape of images whose latents have this side."""
+    """Return the shape of images whose latents have this side."""
     config = made.settings["config"]
     assert isinstance(config, Mapping)
     return int(config["in_channels"]), size * made.factor, size * made.factor
@@ -286,23 +304,33 @@ def _image(made: Latent, size: int) -> tuple[int, int, int]:
 
 
 def _part(folder: Path, places: tuple[str, ...]) -> Part:
-    """The component in the first of ``places`` that has one."""
-    place, cls, config = _described(
-        folder, places
-    )  # first: it is read at once, and weights are not
+    """Read the component in the first of ``places`` that has one."""
+    # before the weights, which take longer to read
+    place, cls, config = _described(folder, places)
     files, state = _weights(place)
     return Part(cls, config, state, [place / "config.json", *files])
 
 
 def check_settings(folder: Path) -> None:
-    """ValueError where the network of a folder has a setting that is not served; weights are not
-    looked at.
+    """Check the settings of the network in a folder, without its weights.
+
+    Parameters
+    ----------
+    folder : Path
+        A diffusers folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no network.
+    ValueError
+        If a setting is not supported.
     """
     _described(folder, DENOISERS)
 
 
 def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config]:
-    """Place, class and configuration of the component in the first of ``places`` that has one."""
+    """Return place, class and configuration of the first component in ``places``."""
     place = next(
         (folder / name for name in places if (folder / name / "config.json").is_file()), None
     )
@@ -318,31 +346,26 @@ def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config
 
 
 def _config(cls: str, raw: Config, place: Path) -> Config:
-    """The arguments of the class; a setting it does not know, or that is not served, is refused
-    unless it is off.
-    """
+    """Return the arguments of the class; refuse settings that are not supported."""
     if cls not in ANY:
         return raw
-    where, known, standard = (
-        place / "config.json",
-        defaults(cls),
-        defaults(str(raw.get("_class_name"))),
-    )
-    given = {key: value for key, value in raw.items() if not key.startswith("_")}
+    where, known = place / "config.json", defaults(cls)
+    standard = defaults(str(raw.get("_class_name")))
+    settings = {key: value for key, value in raw.items() if not key.startswith("_")}
     unknown = [
-        key for key in given if key not in known and not is_default(given[key], standard.get(key))
+        key
+        for key, value in settings.items()
+        if key not in known and not is_default(value, standard.get(key))
     ]
     if unknown:
         raise ValueError(f"{where}: {cls} has no setting {', '.join(sorted(unknown))}")
-    config = {key: value for key, value in given.items() if key in known}
+    config = {key: value for key, value in settings.items() if key in known}
     check_network(cls, config, where)
     return config
 
 
 def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
-    """The weight files of a component and their tensors, under today's names and without the names
-    of wrappers.
-    """
+    """Return the weight files of a component, and its tensors under diffusers' present names."""
     found = _weight_file(place)
     files = _shards(found) if ".index." in found.name else [found]
     state: dict[str, Tensor] = {}
@@ -354,12 +377,11 @@ def _weights(place: Path) -> tuple[list[Path], dict[str, Tensor]]:
 
 
 def _weight_file(place: Path) -> Path:
-    """The file with the weights, or with the list of its shards: safetensors before ``.bin``, whole
-    before shards.
+    """Return the file with the weights, or with the list of its shards.
 
-    Variants, whose word stands before the ending (``.fp16.safetensors``,
-    ``.safetensors.index.fp16.json``), are taken where there is nothing else. ValueError where two
-    are there and neither is the more precise one.
+    Safetensors come before ``.bin``, and one file before shards. Variants, whose word stands before
+    the ending (``.fp16.safetensors``, ``.safetensors.index.fp16.json``), are taken if there is
+    nothing else. ValueError if there are several and none of them is known to be the most precise.
     """
     endings = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
     plain = next(
@@ -379,22 +401,19 @@ def _weight_file(place: Path) -> Path:
         word = next((word for word in ("fp32", "fp16", "bf16") if word in variants), None)
         if word is None and len(variants) > 1:
             raise ValueError(
-                f"{place} has the variants {', '.join(sorted(variants))}; leave the files of one "
-                f"of them"
+                f"{place} has the variants {', '.join(sorted(variants))}; "
+                "leave the files of one of them"
             )
         if variants:
             return variants[word or next(iter(variants))]
     raise FileNotFoundError(
-        f"{place} has neither {WEIGHTS}.safetensors nor {WEIGHTS}.bin, whole or in shards, and no "
-        f"variant of them; "
-        "download the folder again"
+        f"{place} has neither {WEIGHTS}.safetensors nor {WEIGHTS}.bin, "
+        "whole or in shards, and no variant of them; download the folder again"
     )
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index lists; ValueError for one outside the folder, FileNotFoundError for
-    one not there.
-    """
+    """Return the files that an index lists; each must exist, inside the folder."""
     listed = _json(index).get("weight_map")
     names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
     if not names:
@@ -406,8 +425,7 @@ def _shards(index: Path) -> list[Path]:
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise FileNotFoundError(
             f"{index} lists {missing[0]}, which is not there ({len(missing)} of {len(names)}); "
-            f"download the folder "
-            "again"
+            "download the folder again"
         )
     return [index.parent / name for name in names]
 
@@ -421,7 +439,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _today(name: str) -> str:
-    """A name of diffusers before 0.13 as it is now."""
+    """Return the present name of a tensor that diffusers before 0.13 named otherwise."""
     return re.sub(
         r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
         lambda found: f"{found[1]}.{_OLD_NAMES[found[2]]}.",
@@ -434,17 +452,17 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
-    """The autoencoder of a folder with its scale.
+    """Return the autoencoder of a folder, with its scale, and its files.
 
-    That of a ``VQModel`` is 1 whatever its file says: the library fills in, and saves, 0.18215,
-    which is wrong.
+    The scale of a ``VQModel`` is 1 whatever its file says: the library fills in, and saves,
+    0.18215, which is wrong.
     """
     part = _part(folder, (name,))
     kind = {"AutoencoderKL": "KL", "VQModel": "VQ"}.get(part.cls)
     if kind is None:
         raise ValueError(
-            f"{part.files[0]} is a {part.cls}, which is not supported; valid: AutoencoderKL, "
-            f"VQModel"
+            f"{part.files[0]} is a {part.cls}, which is not supported; "
+            "valid: AutoencoderKL, VQModel"
         )
     scale = part.config.get("scaling_factor", SD_SCALE) if kind == "KL" else 1.0
     config = {**part.config, "scaling_factor": scale}
@@ -453,10 +471,10 @@ def _autoencoder(folder: Path, name: str) -> tuple[Latent, list[Path]]:
 
 
 def _affine(part: Part, scale: object) -> tuple[float | list[float], float | list[float]]:
-    """Shift and scale of the latents: ``(h - shift) * scale``.
+    """Return shift and scale of the latents: ``(h - shift) * scale``.
 
-    With ``latents_mean`` and ``latents_std`` they are one number per channel, ``(h - mean) / std *
-    scaling_factor``.
+    With ``latents_mean`` and ``latents_std`` both are one number per channel:
+    ``(h - mean) / std * scaling_factor``.
     """
     mean, std = part.config.get("latents_mean"), part.config.get("latents_std")
     shift = part.config.get("shift_factor") or 0.0
@@ -472,8 +490,8 @@ def _affine(part: Part, scale: object) -> tuple[float | list[float], float | lis
     channels = part.number("latent_channels")
     if not (_numbers(mean, channels) and _numbers(std, channels)) or shift:
         raise ValueError(
-            f"{part.files[0]}: latents_mean={mean} with latents_std={std} and shift_factor={shift} "
-            f"is not served; "
+            f"{part.files[0]}: latents_mean={mean} "
+            f"with latents_std={std} and shift_factor={shift} is not supported; "
             f"valid: both with {channels} numbers, and no shift_factor"
         )
     assert isinstance(mean, list) and isinstance(std, list)
@@ -505,14 +523,12 @@ def _vp(schedule: Config, file: Path) -> Process:
         if schedule.get(key):
             raise ValueError(f"{file}: {key} is not supported")
     check_scheduler("vp", schedule, file)
-    kind, steps = (
-        SCHEDULES.get(str(schedule.get("beta_schedule"))),
-        int(str(schedule.get("num_train_timesteps"))),
-    )
+    kind = SCHEDULES.get(str(schedule.get("beta_schedule")))
+    steps = int(str(schedule.get("num_train_timesteps")))
     if kind is None:
         raise ValueError(
-            f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; valid: "
-            f"{', '.join(SCHEDULES)}"
+            f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; "
+            f"valid: {', '.join(SCHEDULES)}"
         )
     if kind == "cosine":
         return VP.scheduled("cosine", steps=steps)
@@ -523,7 +539,7 @@ def _vp(schedule: Config, file: Path) -> Process:
 
 def _flow(schedule: Config, file: Path) -> Process:
     if "FlowMatch" not in str(schedule.get("_class_name")) or schedule.get("use_dynamic_shifting"):
-        raise ValueError(f"{file}: a flow with a fixed shift is wanted")
+        raise ValueError(f"{file}: only a flow with a fixed shift is supported")
     if schedule.get("num_train_timesteps", 1000) != 1000:
         raise ValueError(
             f"{file}: num_train_timesteps must be 1000, the scale of the network's time"
@@ -546,7 +562,7 @@ def _parameterization(schedule: Config, file: Path) -> str:
 
 
 def _prompts(path: Path | None, wanted: tuple[str, ...]) -> tuple[list[str], dict[str, Tensor]]:
-    """The prompts but the empty one, and their tables with the row of the empty one last."""
+    """Return the prompts without the empty one, and their tables with the empty one's row last."""
     assert path is not None
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it should hold the embedded prompts")
@@ -563,8 +579,8 @@ def _prompts(path: Path | None, wanted: tuple[str, ...]) -> tuple[list[str], dic
         )
     if set(tables) != set(wanted) or any(len(table) != len(prompts) for table in tables.values()):
         raise ValueError(
-            f"{path} must hold {' and '.join(wanted)} with one row for each of {len(prompts)} "
-            f"prompts"
+            f"{path} must hold {' and '.join(wanted)} "
+            f"with one row for each of {len(prompts)} prompts"
         )
     null = prompts.index("")
     order = [*(i for i in range(len(prompts)) if i != null), null]
@@ -592,7 +608,7 @@ def _json(path: Path) -> dict[str, object]:
 
 
 def _licence(folder: Path) -> str:
-    """What the front matter of the folder's README says; empty where it says nothing."""
+    """Return the licence in the front matter of the folder's README; empty if it names none."""
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     found = re.search(r"^license(?:_name)?:\s*(\S+)\s*$", text.split("\n---", 1)[0], re.MULTILINE)

@@ -1,9 +1,9 @@
 """Reading pickled checkpoints without executing them.
 
 A pickle is a program: it imports names and calls them. The readers here resolve a fixed list of
-names, hold what they need of foreign objects in inert stand-ins, and refuse every other name before
-it is looked up. They return plain dicts and tensors. Size is not bounded: a hostile file can still
-ask for much memory, so check its sha256 first.
+names, replace foreign objects by inert stand-ins, and refuse every other name before it is looked
+up. They return plain dicts and tensors. Size is not bounded: a hostile file can still ask for much
+memory, so check its sha256 first.
 """
 
 from __future__ import annotations
@@ -43,45 +43,85 @@ FOREIGN = (
     "typing",
     "wandb",
 )
-"""Packages whose objects training checkpoints carry along; they become inert, and are never
-imported."""
+"""Packages whose objects lie in training checkpoints; they become inert and are not imported."""
 
 
 def read_checkpoint(path: Path) -> dict[str, object]:
-    """The content of a ``torch.save`` file, zip or legacy, as plain containers and CPU tensors.
+    """Read a ``torch.save`` file, zip or legacy.
 
-    Objects of the packages in :data:`FOREIGN` become inert stand-ins. Raises FileNotFoundError, and
-    ValueError in one line for a damaged file, a TorchScript or tar archive, and for any other name
-    the file wants to import.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict[str, object]
+        Its content as plain containers and CPU tensors. Objects of the packages in :data:`FOREIGN`
+        are inert stand-ins.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is damaged, is a TorchScript or tar archive, or wants to import any other name.
+        The message is one line.
     """
     with _one_line(path):
         _check_container(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # foreign objects, or an attack: our own list decides
+        except pickle.UnpicklingError:  # foreign objects, or an attack: the list here decides
             content = torch.load(
                 path, map_location="cpu", weights_only=False, pickle_module=_restricted
             )
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a dict of tensors; give the checkpoint "
-            f"itself"
+            f"{path} holds a {type(content).__name__}, not a dict of tensors; "
+            "give the checkpoint itself"
         )
     return content
 
 
 def tensors(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """``content`` as a flat dict of tensors; ValueError where anything else is in it."""
+    """Return a checkpoint as a flat dict of tensors.
+
+    Parameters
+    ----------
+    content : Mapping[str, object]
+        The content of the file.
+    path : Path
+        The file, for error messages.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors by name.
+
+    Raises
+    ------
+    ValueError
+        If the content holds anything else than tensors.
+    """
     other = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
     if other is not None:
-        raise ValueError(f"{path}: '{other}' is no tensor; a flat dict of weights is wanted here")
+        raise ValueError(f"{path}: '{other}' is no tensor; give a flat dict of weights")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
 class Pickled:
-    """A network of an NVlabs pickle: its class, the keyword arguments it was built with, and its
-    tensors by name.
+    """A network in an NVlabs pickle.
+
+    Parameters
+    ----------
+    cls : str
+        Name of its class.
+    kwargs : Mapping[str, object]
+        Keyword arguments that it was built with.
+    tensors : Mapping[str, Tensor]
+        Its tensors, under the names of its state dict.
     """
 
     cls: str
@@ -90,11 +130,30 @@ class Pickled:
 
 
 def read_nvlabs(path: Path, key: str = "ema") -> Pickled:
-    """The network under ``key`` of an NVlabs pickle (``torch_utils.persistence``).
+    """Read a network from an NVlabs pickle (``torch_utils.persistence``).
 
-    Such a file carries the source of its classes to be executed on loading; here it stays a string.
-    Raises FileNotFoundError, and ValueError in one line for a damaged file and for any name that is
-    not on the list.
+    Such a file carries the source of its classes, to be executed on loading; here it stays a
+    string.
+
+    Parameters
+    ----------
+    path : Path
+        The pickle.
+    key : str, default 'ema'
+        Key of the network in the pickled dict.
+
+    Returns
+    -------
+    Pickled
+        The network.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is damaged or wants to import a name that is not on the list. The message is one
+        line.
     """
     with _one_line(path), path.open("rb") as file:
         content = _NVlabsUnpickler(file).load()
@@ -116,7 +175,7 @@ def read_nvlabs(path: Path, key: str = "ema") -> Pickled:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Whatever a malformed file raises, in one line that names it."""
+    """Turn any exception that a malformed file raises into one line that names the file."""
     refuse_pointer(path)
     try:
         yield
@@ -128,9 +187,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _check_container(path: Path) -> None:
-    """Refuse the containers that ``torch.load`` hands to other loaders, and zip files without their
-    end.
-    """
+    """Refuse archives that ``torch.load`` hands to other loaders, and truncated zip files."""
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
@@ -158,7 +215,7 @@ def _tensor(
     stride: tuple[int, ...],
     *_: object,
 ) -> Tensor:
-    """torch's own, without the hooks and metadata a file may add; it checks the bounds."""
+    """Rebuild a tensor as torch does, without hooks and metadata of the file; check the bounds."""
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError("a tensor has no storage")
     tensor: Tensor = torch._utils._rebuild_tensor_v2(
@@ -184,9 +241,7 @@ _PLAIN: dict[tuple[str, str], object] = {
 
 
 class _Inert:
-    """Stands for an object of a training framework: takes whatever a pickle does to it, and does
-    nothing.
-    """
+    """Stand-in for an object of a training framework: accepts every operation and does nothing."""
 
     def __init__(self, *_: object, **__: object): ...
     def __new__(cls, *_: object, **__: object) -> _Inert:
@@ -199,17 +254,15 @@ class _Inert:
 
 
 class _CheckpointUnpickler(pickle.Unpickler):
-    """Resolves plain containers and tensors; ``torch.load`` adds storages to it."""
+    """Resolve plain containers and tensors; ``torch.load`` adds storages."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
         if any(module == package or module.startswith(f"{package}.") for package in FOREIGN):
             return type(name, (_Inert,), {})
-        if (module, name) == (
-            "_codecs",
-            "encode",
-        ):  # how protocol 2 writes bytes; only foreign objects use it here
+        # protocol 2 writes bytes this way; only foreign objects use it here
+        if (module, name) == ("_codecs", "encode"):
             return _Inert
         raise _refuse(module, name)
 
@@ -219,21 +272,20 @@ def _load(file: io.BufferedIOBase, **options: object) -> object:
 
 
 _restricted = SimpleNamespace(Unpickler=_CheckpointUnpickler, load=_load, __name__="restricted")
-"""What ``torch.load`` takes for a pickle module."""
+"""A pickle module for ``torch.load``."""
 
 
 # -- NVlabs pickles --------------------------------------------------------------------------------
 
 
 class _Node:
-    """Stands for any object of an NVlabs pickle: the name of its class and its attributes."""
+    """Stand-in for any object of an NVlabs pickle: the name of its class and its attributes."""
 
     cls: str
     state: dict[str, object]
 
-    def __new__(
-        cls, *_: object, **__: object
-    ) -> _Node:  # unpickling makes objects without their __init__
+    def __new__(cls, *_: object, **__: object) -> _Node:
+        # not in __init__, which unpickling does not call
         node = object.__new__(cls)
         node.cls, node.state = "", {}
         return node
@@ -245,12 +297,12 @@ class _Node:
 
 
 class _EasyDict(dict[str, object]):
-    """Stands for ``dnnlib.EasyDict``."""
+    """Stand-in for ``dnnlib.EasyDict``."""
 
 
 @dataclass
 class _Dtype:
-    """Stands for ``numpy.dtype``."""
+    """Stand-in for ``numpy.dtype``."""
 
     code: str
     align: object = False
@@ -260,7 +312,7 @@ class _Dtype:
 
 
 def _reconstruct(meta: Mapping[str, object]) -> _Node:
-    """In place of ``_reconstruct_persistent_obj``, which would execute ``meta['module_src']``."""
+    """Replace ``_reconstruct_persistent_obj``, which would execute ``meta['module_src']``."""
     node = _Node()
     node.cls = str(meta["class_name"])
     node.__setstate__(meta["state"])
@@ -268,9 +320,7 @@ def _reconstruct(meta: Mapping[str, object]) -> _Node:
 
 
 def _storage(content: bytes) -> torch.TypedStorage:
-    """In place of ``torch.storage._load_from_bytes``, which would unpickle ``content`` without any
-    restriction.
-    """
+    """Replace ``torch.storage._load_from_bytes``, which would unpickle without any restriction."""
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError("the bytes of a tensor hold something else")
@@ -278,7 +328,7 @@ def _storage(content: bytes) -> torch.TypedStorage:
 
 
 def _scalar(dtype: _Dtype, content: bytes) -> float | int | bool:
-    """In place of numpy's ``scalar``; numbers only."""
+    """Replace numpy's ``scalar``; numbers only."""
     if dtype.code not in ("f8", "f4", "i8", "i4", "b1"):
         raise pickle.UnpicklingError(f"a numpy scalar has the type '{dtype.code}'")
     value = np.frombuffer(content, np.dtype(dtype.code).newbyteorder("<"))[0].item()
@@ -307,15 +357,14 @@ class _NVlabsUnpickler(pickle.Unpickler):
             return _NVLABS[module, name]
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
-        if module.startswith(
-            "training."
-        ):  # the loss and augmentation of the training run: held, never used
+        # the loss and augmentation of the training run: kept, never used
+        if module.startswith("training."):
             return _Node
         raise _refuse(module, name)
 
 
 def _named_tensors(node: _Node, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by the names of ``state_dict``."""
+    """Yield parameters and buffers under the names of ``state_dict``."""
     for kind in ("_parameters", "_buffers"):
         for name, value in _items(node, kind):
             if isinstance(value, Tensor):

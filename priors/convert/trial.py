@@ -1,6 +1,4 @@
-"""One call of a converted prior, so that a network that cannot be called is refused before anything
-is written.
-"""
+"""One call of a converted prior, to find an unusable network before anything is written."""
 
 from __future__ import annotations
 
@@ -17,11 +15,23 @@ SMALL = 8
 
 
 def call_once(prior: Prior, where: object) -> None:
-    """Denoise and decode one small state; ValueError, one line, where that fails or gives anything
-    but finite images.
+    """Denoise and decode one small state, to check that the network can be called.
 
-    A network that fails at the small size is called at its own, and what that call raises is what
-    is said.
+    A network that fails at the small size is called at its own size, and the error of that call is
+    reported.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    where : object
+        Name of the source in error messages.
+
+    Raises
+    ------
+    ValueError
+        If the call fails, or returns a wrong shape or values that are not finite. The message is
+        one line.
     """
     full = prior.latent_shape[-2:]
     small = tuple(min(side, _side(prior)) for side in full)
@@ -33,13 +43,13 @@ def call_once(prior: Prior, where: object) -> None:
         except Exception as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise ValueError(
-                f"{where}: the network cannot be called, so nothing is written: {reason} "
-                f"({type(error).__name__})"
+                f"{where}: the network cannot be called, "
+                f"so nothing is written: {reason} ({type(error).__name__})"
             ) from None
 
 
 def _side(prior: Prior) -> int:
-    """The smallest side, not below :data:`SMALL`, that all levels of a U-Net halve evenly."""
+    """Return the smallest side, at least :data:`SMALL`, that all levels of a U-Net halve evenly."""
     settings = getattr(prior.net, "settings", {})
     config = settings.get("config", {}) if isinstance(settings, Mapping) else {}
     levels = len(config.get("block_out_channels") or [0])
@@ -61,6 +71,6 @@ def _call(prior: Prior, sides: tuple[int, ...]) -> None:
 
 def _check(what: str, found: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(found.shape) != shape:
-        raise ValueError(f"{what} gives the shape {tuple(found.shape)} where {shape} is wanted")
+        raise ValueError(f"{what} returns the shape {tuple(found.shape)}, not {shape}")
     if not found.isfinite().all():
-        raise ValueError(f"{what} gives values that are not finite")
+        raise ValueError(f"{what} returns values that are not finite")

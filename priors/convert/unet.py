@@ -1,8 +1,8 @@
 """The U-Net of guided-diffusion and of CompVis latent diffusion, as diffusers modules.
 
 Both projects number their blocks (``input_blocks.4.1``); diffusers nests them by level. The
-networks are the same functions, and so the conversion is exact (Dhariwal and Nichol 2021; Rombach
-et al. 2022).
+networks are the same functions, so the conversion is exact (Dhariwal and Nichol 2021; Rombach et
+al. 2022).
 """
 
 from __future__ import annotations
@@ -17,11 +17,34 @@ from posterior_bench.priors.convert.renaming import Renaming, split_qkv, to_line
 
 @dataclass(frozen=True)
 class UNetLayout:
-    """What the tensors of a ``UNetModel`` do not all say themselves, in upstream's words.
+    """Sizes and options of a ``UNetModel``, under upstream names.
 
-    ``attention_factors``: downsampling factors of the levels with attention. ``num_head_channels``
-    wins over ``num_heads`` where it is positive. ``context_dim``: width of the cross attention;
-    None for plain attention.
+    Parameters
+    ----------
+    image_size : int
+        Side of the input.
+    in_channels, out_channels : int
+        Channels of input and output.
+    model_channels : int
+        Channels of the finest level.
+    num_res_blocks : int
+        Residual blocks per level.
+    channel_mult : tuple[int, ...]
+        Factors of the channels per level, finest first.
+    attention_factors : frozenset[int]
+        Downsampling factors of the levels with attention.
+    num_heads : int, default 1
+        Number of heads, used if ``num_head_channels`` is not positive.
+    num_head_channels : int, default -1
+        Channels of a head.
+    use_scale_shift_norm, resblock_updown, use_new_attention_order : bool, default False
+        Options of the blocks.
+    num_classes : int or None, default None
+        Number of labels; None for an unconditional network.
+    context_dim : int or None, default None
+        Width of the cross attention; None for self-attention alone.
+    transformer_depth : int, default 1
+        Transformer layers per block.
     """
 
     image_size: int
@@ -42,26 +65,26 @@ class UNetLayout:
 
     @property
     def attention(self) -> list[bool]:
-        """Whether a level has attention, finest first."""
+        """Whether each level has attention, finest first."""
         return [2**i in self.attention_factors for i in range(len(self.channel_mult))]
 
     @property
     def widths(self) -> list[int]:
+        """Channels of each level, finest first."""
         return [self.model_channels * mult for mult in self.channel_mult]
 
     def heads(self, channels: int) -> int:
+        """Return the number of heads of an attention with this many channels."""
         return channels // self.num_head_channels if self.num_head_channels > 0 else self.num_heads
 
     @property
     def constant_heads(self) -> int | None:
-        """The number of heads where it is the same at every width."""
+        """The number of heads if it is the same at every width, else None."""
         return None if self.num_head_channels > 0 else self.num_heads
 
     @property
     def config(self) -> dict[str, object]:
-        """Arguments of ``UNet2DModel``, or of ``UNet2DConditionModel`` where there is cross
-        attention.
-        """
+        """Arguments of ``UNet2DModel``, or of ``UNet2DConditionModel`` with cross attention."""
         shared: dict[str, object] = {
             "sample_size": self.image_size,
             "in_channels": self.in_channels,
@@ -106,11 +129,29 @@ class UNetLayout:
         ]
 
 
-def convert_unet(
+def rename_unet(
     source: Mapping[str, Tensor], layout: UNetLayout, where: object
 ) -> dict[str, Tensor]:
-    """The tensors of a ``UNetModel`` under diffusers' names; ValueError where one is missing or
-    left over.
+    """Rename the tensors of a ``UNetModel`` as in diffusers.
+
+    Parameters
+    ----------
+    source : Mapping[str, Tensor]
+        Tensors under upstream names.
+    layout : UNetLayout
+        The layout.
+    where : object
+        Name of the file in error messages.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        Tensors under diffusers' names.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing or left over.
     """
     moving = _Moving(source, layout, where)
     moving.ends()

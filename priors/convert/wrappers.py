@@ -1,4 +1,4 @@
-"""Names that wrappers of a network put before the names of its tensors, taken away again."""
+"""Removing the prefixes that wrappers of a network add to the names of its tensors."""
 
 from __future__ import annotations
 
@@ -40,10 +40,26 @@ _COUNTERS = ("n_averaged",)
 def unwrapped(
     state: Mapping[str, Tensor], where: object, around: tuple[str, ...] = AROUND
 ) -> dict[str, Tensor]:
-    """``state`` under the names of the network alone.
+    """Return tensors under the names of the network alone.
 
-    Raises ValueError where two tensors would share a name, and where weights of several networks
-    lie side by side.
+    Parameters
+    ----------
+    state : Mapping[str, Tensor]
+        Tensors, perhaps under names of wrappers.
+    where : object
+        Name of the file in error messages.
+    around : tuple[str, ...], default AROUND
+        Prefixes to remove where every name begins with one and the same.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors.
+
+    Raises
+    ------
+    ValueError
+        If two tensors would share a name, or weights of several networks lie side by side.
     """
     if len(state) > 1:
         state = {name: value for name, value in state.items() if name not in _COUNTERS}
@@ -66,11 +82,24 @@ def unwrapped(
 
 
 def weights_of(content: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint for one network: its content, or the one dict of tensors in it,
-    unwrapped.
+    """Return the weights of one network in a checkpoint, unwrapped.
 
-    Raises ValueError where there is none, or where there are several (say ``model`` beside
-    ``ema``).
+    Parameters
+    ----------
+    content : Mapping[str, object]
+        The checkpoint: a flat dict of tensors, or a dict that holds one such dict.
+    path : Path
+        The file, for error messages.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors.
+
+    Raises
+    ------
+    ValueError
+        If there are no weights, or several dicts of them (say ``model`` beside ``ema``).
     """
     dicts = {
         key: value

@@ -15,7 +15,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixtures import g2, modes25
 from posterior_bench.priors.process import VE

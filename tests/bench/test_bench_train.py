@@ -213,7 +213,7 @@ def test_training_outside_the_main_thread(tmp_path):
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr(loop.console.out, "print", lines.append)
+    monkeypatch.setattr(loop.terminal.out, "print", lines.append)
     train_prior.train_prior(config(tmp_path))
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["step 2", "step 4", "step 6"]
     assert lines[-2].endswith("0 min left")

@@ -24,7 +24,8 @@ from posterior_bench.bench.conformance.small_problems import Rig, small_prior, s
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.solving import solve
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.process import Level
@@ -146,9 +147,7 @@ def a_row(
     """The solver that the budget leads to, and a real row of it."""
     config = within_budget(config, choices, session)
     real = on_flat(config, session.prior)
-    found = Worker()._solve(
-        real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None
-    )
+    found = solve(real, real.measure(real.images.ids[:1]), config["draws"], config["draws"], None)
     return real.solver, found[0]
 
 
@@ -220,7 +219,7 @@ def test_a_run_beyond_its_passes_ends_there(cell, name: str) -> None:
     with pytest.raises(
         BudgetExceeded, match=rf"passes \(forward \+ backward\); its budget is {9 * DRAWS}$"
     ):
-        Worker()._solve(real, real.measure(real.images.ids[:1]), DRAWS, DRAWS, None)
+        solve(real, real.measure(real.images.ids[:1]), DRAWS, DRAWS, None)
 
 
 @pytest.mark.parametrize("kind", ["exact", "network"])

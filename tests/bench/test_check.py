@@ -47,7 +47,7 @@ from posterior_bench.bench.conformance.small_problems import (
     small_prior,
 )
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.worker import Measurement
+from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import BudgetExceeded, Prior
 from posterior_bench.priors.mixtures import smooth
@@ -425,6 +425,9 @@ def test_an_undescribed_setting_is_named():
     [
         ({"steps": 3, "zeta": 1}, "preset odd sets zeta"),
         ({"eta": 7.0}, "eta 7.0 is outside [0, 1]"),
+        ({"instead_of": "fsat", "when": "latent"}, "preset odd says instead_of: fsat"),
+        ({"instead_of": "fast"}, "preset odd says instead_of: fast and when: None"),
+        ({"instead_of": "odd", "when": "latent"}, "preset odd says instead_of: odd"),
     ],
 )
 def test_a_preset_that_does_not_build_is_named(values, reason):

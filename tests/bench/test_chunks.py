@@ -12,11 +12,11 @@ from tests.bench.harness import assert_same_rows, planned, run
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.streams import Noise
-from posterior_bench.bench.engine import worker
+from posterior_bench.bench.engine import device
 from posterior_bench.bench.engine.exact_draws import SIGMA_FLOOR, exact_reference
 from posterior_bench.bench.engine.plan import plan_cell, slices
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.solvers import blended
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.exact import Exact
@@ -91,7 +91,7 @@ def test_a_fit_and_its_draws_are_paid_by_all_rows_of_the_padded_batch(
         now[0] += 6
         return draw(*arguments)
 
-    monkeypatch.setattr(worker, "time", clock)
+    monkeypatch.setattr(device, "time", clock)
     monkeypatch.setattr(Session, "fit", slow_fit)
     monkeypatch.setattr(blended.Blended, "draw", slow_draw)
     rows = run(command()).plan.store.read(["seconds_fit", "seconds_sample"])

@@ -63,7 +63,7 @@ def test_the_options_of_convert_are_those_that_it_parses() -> None:
 
 def test_help_and_version_load_neither_torch_nor_hydra() -> None:
     code = (
-        "import sys, contextlib\nfrom bench.__main__ import main\n"
+        "import sys, contextlib\nfrom posterior_bench.bench.__main__ import main\n"
         "for words in (['--help'], ['score', '--help'], ['--version'], ['completion', 'words', "
         "'bench solver=']):\n"
         "    with contextlib.suppress(SystemExit):\n        main(words)\n"

@@ -17,7 +17,7 @@ from posterior_bench.bench.conformance.check import SKIPPED, check_solver
 from posterior_bench.bench.conformance.reference_pages import INPAINT, families, missing, pages
 from posterior_bench.bench.conformance.small_problems import PRIORS, small_prior
 from posterior_bench.bench.core.errors import Inapplicable
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.load import load, save
 

@@ -344,7 +344,7 @@ def test_a_missing_optional_package_is_one_line(command, monkeypatch: pytest.Mon
 
 
 def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
     index = pd.read_csv(exported / "index.csv")
     config = plain(compose(command("blended"))[0])
@@ -365,7 +365,7 @@ def test_masks_and_images_are_those_of_a_run(command, exported) -> None:
 
 
 def test_noisy_measurements_are_exact_beside_the_picture(command, tmp_path) -> None:
-    from posterior_bench.bench.engine.worker import Session
+    from posterior_bench.bench.engine.session import Session
 
     noisy = [*command("blended", "operator.sigma=0.7", "seed=4", out="exported")]
     folder = export_masks(plain(compose(noisy)[0]))

@@ -20,7 +20,8 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import DeviceLost, UserError
 from posterior_bench.bench.engine.plan import CellPlan
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.solvers import blended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +135,7 @@ def test_a_chunk_that_takes_too_long_becomes_timeout_rows(command, drawing, monk
     """A clock that a test turns: every network evaluation of the second chunk takes an hour."""
     healthy = rows(work(command(out="healthy")))
     now, hours = [0.0], [0]
-    monkeypatch.setattr("posterior_bench.bench.engine.worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("posterior_bench.bench.engine.limits.time.monotonic", lambda: now[0])
     calls = iter(range(99))
 
     def act(obs, prior):

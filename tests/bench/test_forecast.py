@@ -21,6 +21,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.studies import cells
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.estimate import call_times, forecast
 from posterior_bench.bench.estimate.call_counts import SHORT, Counts, Kind, count
@@ -57,7 +58,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("plan ran a solver on a prior of its own")
 
     monkeypatch.setattr(Worker, "rows", refuse)
-    monkeypatch.setattr(Worker, "_solve", refuse)
+    monkeypatch.setattr("posterior_bench.bench.engine.worker.solve", refuse)
 
 
 # -- passes ----------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None
         name, ["solver.steps=8"]
     )
     _, _, session = cell(name, *few, kind=kind)
-    row = Worker()._solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
+    row = solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
     found = count(session.solver, Kind.of(session.prior), session.config["operator"], 60.0).of_row(
         DRAWS
     )

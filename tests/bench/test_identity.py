@@ -24,15 +24,16 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.analysis.compare import compare
 from posterior_bench.bench.cli import status
 from posterior_bench.bench.config import cell as cells
+from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import cell_of, label
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core import environment
 from posterior_bench.bench.core.errors import UserError, WrongCell
 from posterior_bench.bench.engine import score as scoring
 from posterior_bench.bench.engine import source_code
+from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.run import plain
 from posterior_bench.bench.engine.score import score
-from posterior_bench.bench.engine.worker import shared
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import Scene
 from posterior_bench.bench.store import compaction, schema, shards
@@ -225,6 +226,33 @@ def test_the_hash_of_a_solver_is_that_of_its_own_files(monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             edited(patch, *names)
             assert (source_code.code_of(node) == before) is same, names
+
+
+@pytest.mark.parametrize("folder", ["vipaint", "latentpaint"])
+def test_every_file_of_a_solvers_folder_counts(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the package's ``__init__.py``, and modules that the class does not import."""
+    node = options("solver")[{"vipaint": "vipaint2"}.get(folder, folder)].content
+    before = source_code.code_of(node)
+    paths = sorted((ROOT / "solvers" / folder).glob("*.py"))
+    assert len(paths) > 3
+    source = source_code._source
+    for path in [*paths, ROOT / "solvers" / "base.py"]:
+        with monkeypatch.context() as patch:
+            changed = path.resolve()
+            patch.setattr(
+                source_code, "_source", lambda p, c=changed: source(p) + b"#" * (p.resolve() == c)
+            )
+            assert source_code.code_of(node) != before, path.name
+    edited(monkeypatch, "walk.py", "dps.py")
+    assert source_code.code_of(node) == before
+
+
+def test_shared_pieces_count_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"_target_": name} for name in ("solvers.repaint.RePaint", "solvers.ddrm.DDRM")]
+    before = [source_code.code_of(node) for node in nodes]
+    edited(monkeypatch, "walk.py")
+    after = [source_code.code_of(node) for node in nodes]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
 
 
 def test_a_run_with_another_source_is_refused_or_done_again(

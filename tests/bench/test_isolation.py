@@ -156,7 +156,7 @@ def test_everything_is_put_back_after_an_error_too() -> None:
 def test_what_cannot_be_put_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     box = [1]
     stuck = Setting("the box", lambda: box[0], lambda value: None)
-    monkeypatch.setattr("posterior_bench.bench.core.number_settings.NUMBERS", (stuck,))
+    monkeypatch.setattr("posterior_bench.bench.core.isolation.NUMBERS", (stuck,))
     with (
         pytest.raises(NotPutBack, match="the code changed the box, which cannot be put back"),
         isolated(numbers=True),

@@ -148,7 +148,7 @@ def test_a_job_under_hydra_too(
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("posterior_bench.bench.engine.run.run_job", planted)
+    monkeypatch.setattr("posterior_bench.bench.engine.run.prepare", planted)
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     found, lines = ended(capfd, "run", *(["-m", "seed=1,2"] if sweep else []), *command())
@@ -208,7 +208,7 @@ def test_an_argument_that_is_not_text_is_refused(capfd: pytest.CaptureFixture[st
 
 def test_a_closed_descriptor_is_not_given_to_the_next_file() -> None:
     code = (
-        "import os\nfrom bench.fault import prepare_streams\nprepare_streams()\n"
+        "import os\nfrom posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
         "print('lost')\nos._exit(0 if os.open('/dev/null', os.O_RDONLY) > 2 else 1)\n"
     )
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" >&- <&-'], cwd=ROOT)

@@ -13,7 +13,9 @@ from tests.bench.harness import run
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import suited
 from posterior_bench.bench.config.catalog import show
-from posterior_bench.bench.engine.worker import Session, perceptual_distance, shared
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.metric_networks import perceptual_distance
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.latents import KL
 from posterior_bench.priors.load import save
@@ -82,10 +84,15 @@ def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
     node = {
         "preset": "fast",
         "zeta": None,
-        "presets": {"fast": {}, "fast_latent": {}, "authors": {}},
+        "presets": {
+            "fast": {},
+            "fine": {"instead_of": "fast", "when": "latent"},
+            "authors": {},
+            "fast_latent": {},
+        },
     }
     latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
-    assert suited(node, latent, {}) == {**node, "preset": "fast_latent"}
+    assert suited(node, latent, {}) == {**node, "preset": "fine"}
     assert suited(suited(node, latent, {}), latent, {}) == suited(node, latent, {})
     assert suited({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
     for other in (pixel, {"path": "/nowhere"}, {"_target_": "priors.mixtures.smooth"}):
@@ -94,10 +101,11 @@ def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
 
 
 def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
-    node = {"preset": "fast", "presets": {"fast": {}, "fast_small": {}, "authors": {}}}
+    few = {"instead_of": "fast", "when": "small"}
+    node = {"preset": "fast", "presets": {"fast": {}, "few": few, "authors": {}}}
     exact, latent = {"_target_": "priors.mixtures.g2"}, {"path": str(latent_prior)}
     for prior in (exact, latent):
-        assert suited(node, prior, {"preset": "small"})["preset"] == "fast_small"
+        assert suited(node, prior, {"preset": "small"})["preset"] == "few"
     assert suited(node, exact, {}) == node
     assert suited({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"] == "authors"
 
@@ -114,8 +122,8 @@ def test_rows_of_a_latent_cell_and_what_is_recorded(latent_command) -> None:
 
 
 def test_show_says_so() -> None:
-    assert "On a latent prior, preset=NAME means NAME_latent" in show("solver=dps")
-    assert "NAME_latent" not in show("solver=psld")
+    assert "fast_latent: instead of fast on latent priors" in show("solver=dps")
+    assert "instead of" not in show("solver=psld")
 
 
 # -- refusals --------------------------------------------------------------------------------------

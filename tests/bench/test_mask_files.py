@@ -13,7 +13,7 @@ from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.cell import cell_of
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.worker import measure
+from posterior_bench.bench.engine.measurement import measure
 from posterior_bench.bench.external.content import hidden_share, mask_with_content
 from posterior_bench.datasets.fashion import Fashion
 

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.plan import slices
-from posterior_bench.bench.engine.worker import BatchSize
 from posterior_bench.bench.estimate.architecture import without_weights
 from posterior_bench.bench.estimate.live_tensors import Ledger, Live, Unfinished
 from posterior_bench.bench.estimate.machine import DEVICES, Machine, bytes_of

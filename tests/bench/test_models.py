@@ -14,8 +14,9 @@ from tests.bench.harness import planned
 
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external import models
-from posterior_bench.bench.external.models import cache_folder, served
+from posterior_bench.bench.external import model_cache
+from posterior_bench.bench.external.model_cache import cache_folder
+from posterior_bench.bench.external.models import served
 from posterior_bench.priors.fingerprint import fingerprint
 from posterior_bench.priors.load import load
 
@@ -58,9 +59,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were really converted."""
     done: list[Path] = []
-    convert = models._convert
+    convert = model_cache._convert
     monkeypatch.setattr(
-        models, "_convert", lambda folder, target: (done.append(folder), convert(folder, target))
+        model_cache,
+        "_convert",
+        lambda folder, target: (done.append(folder), convert(folder, target)),
     )
     return done
 
@@ -125,7 +128,7 @@ def test_a_conversion_that_is_cut_off_leaves_nothing(
         raise stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "_convert", cut)
+        patch.setattr(model_cache, "_convert", cut)
         with pytest.raises(type(stop)):
             served(model)
     assert entries(cache) == []
@@ -133,7 +136,7 @@ def test_a_conversion_that_is_cut_off_leaves_nothing(
 
 
 def test_what_a_killed_process_left_goes_later(model: Path, cache: Path) -> None:
-    host = models.socket.gethostname()
+    host = model_cache.socket.gethostname()
     old, young, alive, other = (
         cache / name
         for name in (
@@ -166,7 +169,7 @@ def test_of_two_processes_at_once_one_is_kept(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one ends while this one still writes."""
-    convert, others = models._convert, list[Path]()
+    convert, others = model_cache._convert, list[Path]()
 
     def meanwhile(folder: Path, target: Path) -> None:
         if not others:
@@ -174,7 +177,7 @@ def test_of_two_processes_at_once_one_is_kept(
             others[0] = served(folder, quiet=True)
         convert(folder, target)
 
-    monkeypatch.setattr(models, "_convert", meanwhile)
+    monkeypatch.setattr(model_cache, "_convert", meanwhile)
     place = served(model, quiet=True)
     assert (
         others == [place]

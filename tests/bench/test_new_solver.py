@@ -1,4 +1,4 @@
-"""``bench new-solver``, and that the recipes of README and CONTRIBUTING run as they are pasted."""
+"""``bench new-solver``, and that the code of docs/solver.md runs as it is pasted."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_recipe_of_the_readme_runs_and_keeps_every_promise(tmp_path: Path) -> None:
-    (code,) = (block for block in blocks("README.md", "python") if "MyMethod" in block)
+def test_the_solver_of_the_page_runs_and_keeps_every_promise(tmp_path: Path) -> None:
+    (code,) = (block for block in blocks("docs/solver.md", "python") if "MyMethod" in block)
     (tmp_path / "mymethod.py").write_text(code, encoding="utf-8")
     overrides = check([f"solver={tmp_path}/mymethod.py:MyMethod"])
     config = OmegaConf.to_container(compose(overrides)[0], resolve=True)
@@ -38,9 +38,9 @@ def test_the_recipe_of_the_readme_runs_and_keeps_every_promise(tmp_path: Path) -
     assert any(result.status == "pass" for result in report.columns["exact"])
 
 
-def test_the_recipes_are_what_the_verb_writes() -> None:
-    assert new_solver.filled("py", WORDS) in blocks("README.md", "python")
-    assert new_solver.filled("yaml", WORDS) in blocks("CONTRIBUTING.md", "yaml")
+def test_the_page_shows_what_the_verb_writes() -> None:
+    assert new_solver.filled("py", WORDS) in blocks("docs/solver.md", "python")
+    assert new_solver.filled("yaml", WORDS) in blocks("docs/solver.md", "yaml")
 
 
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool = False) -> None:
@@ -73,6 +73,16 @@ def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.M
         assert build({"_target_": f"{files[0]}:NullSpace2", **settings}).steps == settings["steps"]
     with pytest.raises(UserError, match=r"null_space_2\.py exists already"):
         new_solver.new_solver(["null_space_2"])
+
+
+def test_the_name_of_a_methods_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout(tmp_path, monkeypatch)
+    (tmp_path / "solvers" / "shared").mkdir()
+    with pytest.raises(UserError, match="shared exists already"):
+        new_solver.new_solver(["shared"])
+    assert not (tmp_path / "solvers" / "shared.py").exists()
 
 
 def test_an_installed_product_gets_a_file_in_the_current_folder(

@@ -176,14 +176,17 @@ def test_adjusted_p_values_by_hand(solvers: int, n: int, seed: int) -> None:
     for (i, j), p in adjusted_by_hand(values).items():
         assert tested.p[i, j] == tested.p[j, i] == pytest.approx(p, abs=1e-12)
     # the difference of two solvers alone needs no adjustment
-    assert families.family(values[:2], "k").p[0, 1] == sign_flips.sign_flip(values[0] - values[1], "k")
+    assert families.family(values[:2], "k").p[0, 1] == sign_flips.sign_flip(
+        values[0] - values[1], "k"
+    )
 
 
 def test_p_between_the_adjusted_and_the_unadjusted_level_is_no_difference() -> None:
     """Ten solvers of chance: the smallest of 45 p values is below 5 %, and no pair differs."""
     values = np.random.default_rng(5).normal(size=(10, 12))
     alone = min(
-        float(sign_flips.sign_flip(values[i] - values[j], "k")) for i, j in combinations(range(10), 2)
+        float(sign_flips.sign_flip(values[i] - values[j], "k"))
+        for i, j in combinations(range(10), 2)
     )
     tested = families.family(values, "k")
     assert 0.05 / 45 < alone < 0.05 < tested.p.min()

@@ -8,7 +8,7 @@ import torch
 from tests.bench.harness import planned, run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.engine.worker import _tf32
+from posterior_bench.bench.engine.device import tf32
 
 SMALL = [
     "solver.steps=2",
@@ -82,7 +82,7 @@ def test_closed_form_priors_have_no_network_to_run_so(command, capsys) -> None:
 def test_tf32_ends_with_the_solver() -> None:
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
-    with pytest.raises(RuntimeError), _tf32(True):
+    with pytest.raises(RuntimeError), tf32(True):
         assert all(backend.allow_tf32 for backend in backends)
         raise RuntimeError
     assert [backend.allow_tf32 for backend in backends] == before

@@ -3,24 +3,34 @@ that it does not."""
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.harness import run
+from tests.bench.harness import planned, run
 from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.config.build import arguments, suited
-from posterior_bench.bench.config.catalog import option, options, show, show_all
-from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.build import arguments, suited, target
+from posterior_bench.bench.config.catalog import Option, option, options, show, show_all
+from posterior_bench.bench.config.cell import cell_of, variant_of
+from posterior_bench.bench.config.class_source import class_defaults
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.presets import ORIGINS, choose, origins
+from posterior_bench.bench.config.presets import (
+    ORIGINS,
+    choose,
+    completed,
+    effective,
+    origins,
+    settings,
+)
 from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
 from posterior_bench.bench.engine.run import plain, prepare
 from posterior_bench.priors.load import save
+from posterior_bench.solvers.dps import DPS
 
 PUBLISHED = sorted(
     name
@@ -165,6 +175,130 @@ def test_a_solver_that_says_nothing_keeps_its_preset() -> None:
     assert arguments(
         suited({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})
     ) == {"steps": 1}
+
+
+# -- defaults stand once, in the class -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", options("solver").values(), ids=lambda o: o.name)
+def test_defaults_read_from_the_source_are_those_of_the_class(found: Option) -> None:
+    """The source is read where torch must not be imported; the class is the truth."""
+    cls = target(found.content)
+    built = {f.name: f.default_factory() for f in fields(cls) if callable(f.default_factory)}
+    plain = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+    defaults = class_defaults(found.content["_target_"])
+    assert repr(as_lists(dict(defaults))) == repr(dict(defaults))
+    assert {k: repr(v) for k, v in defaults.items()} == {
+        k: repr(as_lists(v)) for k, v in {**plain, **built}.items()
+    }
+
+
+def as_lists(value: Any) -> Any:
+    """``value`` as YAML holds it."""
+    if isinstance(value, dict):
+        return {k: as_lists(v) for k, v in value.items()}
+    return [*map(as_lists, value)] if isinstance(value, tuple | list) else value
+
+
+SOURCE = """
+from dataclasses import dataclass, field
+from typing import ClassVar
+from posterior_bench.solvers.dps import DPS
+
+LEVELS = (1.0, 2.0)
+
+class Base:
+    steps: int = 5
+    eta: float = 0.5
+
+class Mine(Base):
+    card: ClassVar[str] = "none"
+    steps: int = 7
+    levels: tuple[float, ...] = LEVELS
+    options: dict = field(default_factory=dict)
+    zeta: float = field(default=-1.0)
+    path: str
+    computed: float = sum([1.0])
+
+class Other(DPS):
+    zeta: float = 9.0
+"""
+
+
+def test_defaults_follow_base_classes_and_constants(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SOURCE)
+    assert class_defaults(f"{tmp_path}/mine.py:Mine") == {
+        "steps": 7,
+        "eta": 0.5,
+        "levels": [1.0, 2.0],
+        "options": {},
+        "zeta": -1.0,
+    }
+    of_dps = class_defaults("solvers.dps.DPS")
+    assert class_defaults(f"{tmp_path}/mine.py:Other") == {**of_dps, "zeta": 9.0}
+    assert class_defaults("solvers.nothing.Nothing") == {}
+
+
+def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
+    node = {
+        "_target_": "solvers.dps.DPS",
+        "preset": "few",
+        "presets": {"few": {"for": ["fashion"], "steps": 3, "zeta": 9.0}},
+        "steps": None,
+        "zeta": 2.0,
+        "loss": None,
+    }
+    loss = class_defaults("solvers.dps.DPS")["loss"]
+    assert arguments(node) == {"steps": 3, "zeta": 2.0, "loss": loss}
+    assert effective(node, "few") == arguments(node)
+    # the file lists no other settings, as an older one would not: nothing is added
+    record = completed(node, "few")
+    assert record["presets"]["few"] == {**node["presets"]["few"], "loss": loss}
+    assert completed(record, "few") == record and arguments(record) == arguments(node)
+
+
+def test_a_cell_records_the_value_of_every_setting(command) -> None:
+    plan = planned(command("dps"))
+    node = plan.cell.config["solver"]
+    recorded = settings(node["presets"][node["preset"]])
+    assert {*recorded} == {f.name for f in fields(DPS)}
+    # what was recorded before presets listed differences: every preset with every setting
+    bare = option("solver", "dps").content
+    whole = {name: {**said, **effective(bare, name)} for name, said in bare["presets"].items()}
+    old = {**plan.cell.config, "solver": {**node, "presets": whole}}
+    assert variant_of(old, "dps") == plan.cell.identity["variant"]
+    assert arguments(old["solver"]) == arguments(node)
+
+
+GOLDEN = [
+    ("", "fast", "9a62941a67e55296"),
+    ("solver=dps", "fast", "a75d5a538793ad2d"),
+    ("solver=dps solver.preset=authors", "authors", "828c7e58a7967b32"),
+    ("solver=dps prior=fashion_latent data=fashion32", "fast_latent", "92ffac4a29aacfbf"),
+    ("solver=dps solver.zeta=0.5", "fast", "f62b87a888387215"),
+    ("solver=dps data=arena/g2 prior=g2", "fast_small", "5c0896b8216e4550"),
+    ("solver=vipaint4 solver.preset=vipaint_paper", "vipaint_paper", "771ff0173cc4d7d9"),
+    ("solver=latentpaint", "fast", "59197083fcf0b51d"),
+    ("solver=deepinv solver.preset=dps", "dps", "820eb7a7fe8bf7e8"),
+    ("solver=repaint", "fast", "f647440cfbc665b9"),
+    ("solver=prior", "fast", "7d9cb800bfb7e9b3"),
+    ("solver=exact data=arena/gauss8 prior=gauss8", "fast", "06eec385034a58ec"),
+]
+"""Names of cells from when every preset listed every setting.
+
+A cell's name hashes the value of every setting, so a default that moves or a preset that loses a
+line changes it, and studies on disk would be computed again. A name may only change with the
+``version`` of its solver, or with the files of its prior.
+"""
+
+
+@pytest.mark.parametrize(("typed", "preset", "name"), GOLDEN)
+def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
+    cfg, chosen = compose(check(typed.split()))
+    config = plain(cfg)
+    config["solver"] = suited(config["solver"], config["prior"], config["data"])
+    assert config["solver"]["preset"] == preset
+    assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
 
 # -- a run -----------------------------------------------------------------------------------------

@@ -11,10 +11,17 @@ from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.engine.run import run_job
+from posterior_bench.bench.engine.run import prepare
 from posterior_bench.bench.estimate import problems
 
 SMALL = ["prior=smooth", "prior.shape=[1,8,8]", "metrics=[psnr]", "draws=1", "quiet=true"]
+
+
+def planned(overrides: list[str]) -> None:
+    """Plan a cell as a job of the command line does: whatever is missing is said at once."""
+    cfg, choices = compose(overrides)
+    with problems.collected(cfg, choices):
+        prepare(cfg, choices)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -109,7 +116,7 @@ def test_a_wrong_size_does_not_hide_a_wrong_solver(photos: Path) -> None:
         "data.mode=grey",
     ]
     with pytest.raises(Inapplicable) as error:
-        run_job(*compose(check(lines)))
+        planned(check(lines))
     assert isinstance(error.value, problems.Problems) and len(error.value.lines) == 2
     assert (
         "images of (1, 4, 4)" in error.value.lines[0]
@@ -147,12 +154,8 @@ def test_a_study_folder_that_cannot_be_made_is_one_problem(photos: Path, tmp_pat
         "data.size=8",
     ]
     with pytest.raises(problems.Problems) as error:
-        run_job(
-            *compose(
-                check(
-                    [*common, "data.mode=grey", "data.images=1", f"out={tmp_path / 'full' / 'a'}"]
-                )
-            )
+        planned(
+            check([*common, "data.mode=grey", "data.images=1", f"out={tmp_path / 'full' / 'a'}"])
         )
     assert error.value.lines == [
         f"{tmp_path / 'full'} cannot be written -> choose another with out=DIR"

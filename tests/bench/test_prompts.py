@@ -25,7 +25,7 @@ from posterior_bench.bench.config.prompts import literal
 from posterior_bench.bench.conformance.small_problems import small_prior
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.conditioning import Conditioning
-from posterior_bench.bench.external import text_encoders
+from posterior_bench.bench.external import prompt_cache
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.fashion import Fashion
 from posterior_bench.priors.base import Prior
@@ -294,9 +294,9 @@ def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
 
 def test_an_encoder_is_known_by_its_files_and_not_by_its_place(transformers, tmp_path):
     one, two = pipeline(tmp_path / "one", 1), pipeline(tmp_path / "two", 1)
-    assert text_encoders.encoder_hash(one) == text_encoders.encoder_hash(two)
+    assert prompt_cache.encoder_hash(one) == prompt_cache.encoder_hash(two)
     (two / "tokenizer" / "vocab.json").write_text("{}")
-    assert text_encoders.encoder_hash(one) != text_encoders.encoder_hash(two)
+    assert prompt_cache.encoder_hash(one) != prompt_cache.encoder_hash(two)
 
 
 # -- what would not be used ------------------------------------------------------------------------

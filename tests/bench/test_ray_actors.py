@@ -15,9 +15,9 @@ import pytest
 from tests.bench.harness import planned
 
 from posterior_bench.bench.core.errors import DeviceLost, UserError
-from posterior_bench.bench.engine import executors
-from posterior_bench.bench.engine.executors import RayActors
+from posterior_bench.bench.engine import ray_actors, ray_pool
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
+from posterior_bench.bench.engine.ray_actors import RayActors
 
 
 class ActorDied(Exception):
@@ -57,10 +57,10 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], list[str]]:
     ray.wait = lambda calls, num_returns, timeout: (list(calls)[:1], list(calls)[1:])
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
-    monkeypatch.setattr(executors.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(ray_actors.time, "sleep", lambda seconds: None)
     deaths, ran = Counter(), []
     pool = (Actor(deaths, ran), Actor(deaths, ran))
-    monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: pool)
+    monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: pool)
     return deaths, ran
 
 
@@ -112,7 +112,7 @@ def test_a_worker_whose_device_is_lost_ends_its_process(monkeypatch: pytest.Monk
         raise DeviceLost("the device answers no more")
 
     monkeypatch.setattr(os, "_exit", end)
-    worker = object.__new__(executors._RayWorker)
+    worker = object.__new__(ray_pool.RayWorker)
     worker.worker = SimpleNamespace(run=lose)
     with pytest.raises(Ended):
         worker.run(None, None)
@@ -127,7 +127,7 @@ def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(
     broken.prepare = SimpleNamespace(
         remote=lambda config: Call(lambda: "no such prior; give another")
     )
-    monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: (broken,))
+    monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: (broken,))
     with pytest.raises(UserError, match="no such prior; give another"):
         finished(plan)
 
@@ -140,7 +140,7 @@ def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None
     ray, comes = sys.modules["ray"], []
     wait, ray.kill = ray.wait, ended.append
     ray.wait = lambda *refs, **more: [*map(signal.raise_signal, comes)] or wait(*refs, **more)
-    monkeypatch.setattr(executors, "_POOL", {"pool": SimpleNamespace(made=["one", "two"])})
+    monkeypatch.setattr(ray_pool, "_POOL", {"pool": SimpleNamespace(made=["one", "two"])})
     signals.heed_signals()
     try:
         running = RayActors().run(plan, plan.chunks, 1)
@@ -148,7 +148,7 @@ def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None
         comes.append(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             list(running)
-        assert signals.exit_code() == 143 and ended == ["one", "two"] and not executors._POOL
+        assert signals.exit_code() == 143 and ended == ["one", "two"] and not ray_pool._POOL
     finally:
         signals.forget()
 
@@ -156,10 +156,10 @@ def test_a_signal_ends_the_workers_at_once(command, actors, monkeypatch) -> None
 def test_a_full_disk_of_a_worker_is_no_traceback_of_ray(command, actors, monkeypatch) -> None:
     plan = planned(command())
     full = OSError(28, "No space left on device", "shard")
-    worker = object.__new__(executors._RayWorker)
+    worker = object.__new__(ray_pool.RayWorker)
     worker.worker = SimpleNamespace(run=lambda plan, chunk: (_ for _ in ()).throw(full))
     actor = Actor(*actors)
     actor.run = SimpleNamespace(remote=lambda plan, chunk: Call(lambda: worker.run(plan, chunk)))
-    monkeypatch.setattr(executors, "_actors", lambda address, workers, threads: (actor,))
+    monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: (actor,))
     with pytest.raises(OSError, match="No space left on device"):
         finished(plan)

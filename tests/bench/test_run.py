@@ -14,12 +14,13 @@ import pytest
 import torch
 from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
 
-from posterior_bench.bench.cli.finish import describe
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.plan import slices
 from posterior_bench.bench.engine.run import plain, run_job
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.worker import Worker
+from posterior_bench.bench.estimate.one_cell import describe
 from posterior_bench.solvers import blended
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,7 +28,7 @@ from posterior_bench.bench.config.catalog import show
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.exact_draws import DRAWS, exact_reference
-from posterior_bench.bench.engine.worker import Measurement
+from posterior_bench.bench.engine.measurement import Measurement
 from posterior_bench.bench.store.copies import DifferentCopies
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets.folder import Folder

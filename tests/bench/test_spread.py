@@ -12,7 +12,7 @@ from tests.bench.harness import assert_same_rows, planned, rows, run
 
 from posterior_bench.bench.cli.status import read
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine import chunking, executors
+from posterior_bench.bench.engine import chunking, executor, ray_actors, ray_pool, serial
 from posterior_bench.bench.engine.chunking import idle_words, pieces
 from posterior_bench.bench.engine.plan import cut, slices
 from posterior_bench.bench.engine.score import score
@@ -24,7 +24,7 @@ ONE = ["data.images=1", "draws=5", "batch=2", "metrics=[psnr,consistency]"]
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """A serial executor that will have three workers, as far as the plan knows."""
-    monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 3, raising=False)
+    monkeypatch.setattr(serial.Serial, "planned_workers", lambda self: 3, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_rows_of_spread_draws_are_bitwise_those_of_one_chunk(
     command, three, monkeypatch, solver: str
 ) -> None:
     spread = run(command(solver, *ONE, "trace=true", out="spread")).plan
-    monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 1, raising=False)
+    monkeypatch.setattr(serial.Serial, "planned_workers", lambda self: 1, raising=False)
     whole = run(command(solver, *ONE, "trace=true", out="whole")).plan
-    assert (len(chunking.chunks), len(whole.chunks)) == (3, 1)
+    assert (len(spread.chunks), len(whole.chunks)) == (3, 1)
     assert spread.rows() == len(rows(spread)) == 5
     assert_same_rows(spread, whole)  # counted passes, traces and all
 
@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_its_chunks_whatever_the_workers(
     sorted(first.folder.glob("rows/*.parquet"))[1].unlink()
     (cell,) = read(tmp_path / "study")
     assert (cell.rows, cell.planned) == (3, 5)
-    monkeypatch.setattr(executors.Serial, "planned_workers", lambda self: 1, raising=False)
+    monkeypatch.setattr(serial.Serial, "planned_workers", lambda self: 1, raising=False)
     again = planned(lines)
     assert [chunk.name for chunk in again.chunks] == [chunk.name for chunk in first.chunks]
     assert [list(chunk.draws(5)) for chunk in again.missing()] == [[2, 3]]
@@ -190,7 +190,7 @@ def test_spreading_is_said_and_such_metrics_are_refused_later(
 
 def test_no_more_workers_are_made_than_there_are_chunks() -> None:
     made: list[int] = []
-    pool = executors._Pool(lambda: made.append(len(made)) or len(made), 8)
+    pool = ray_pool.Pool(lambda: made.append(len(made)) or len(made), 8)
     assert len(pool) == 8 and made == []
     assert pool[:2] == [1, 2] and made == [0, 1]
     assert pool[:3] == [1, 2, 3] and pool[:100] == [*range(1, 9)] and len(made) == 8
@@ -209,7 +209,7 @@ def test_ray_knows_its_workers_before_it_starts(monkeypatch: pytest.MonkeyPatch)
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(executors, "os", SimpleNamespace(cpu_count=lambda: 9))
-    assert executors.RayActors().planned_workers() == 4
-    assert executors.RayActors(workers=3).planned_workers() == 3
-    assert executors.RayActors(address="auto").planned_workers() == 1
+    monkeypatch.setattr(executor, "os", SimpleNamespace(cpu_count=lambda: 9))
+    assert ray_actors.RayActors().planned_workers() == 4
+    assert ray_actors.RayActors(workers=3).planned_workers() == 3
+    assert ray_actors.RayActors(address="auto").planned_workers() == 1

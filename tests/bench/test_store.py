@@ -115,9 +115,7 @@ def test_rows_are_sorted_as_by_pandas_and_come_once(tmp_path: Path, seed: int) -
         ]
         rows.write(str(name), stored[-9:])
     expected = (
-        pd.DataFrame(stored)
-        .drop_duplicates(schema.KEY)
-        .sort_values(schema.KEY, ignore_index=True)
+        pd.DataFrame(stored).drop_duplicates(schema.KEY).sort_values(schema.KEY, ignore_index=True)
     )
     for column in (*schema.KEY, "psnr"):
         assert rows.read()[column].tolist() == expected[column].tolist()

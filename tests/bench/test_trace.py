@@ -19,7 +19,8 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.bench.pages import report_pictures
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
@@ -27,7 +28,7 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import packed, unpacked
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.refinement import Refinement
+from posterior_bench.solvers.vipaint.refinement import Refinement
 
 TRACED = ("trace=true", "solver.iterations=12")
 
@@ -243,7 +244,9 @@ def test_curves_are_the_losses_and_their_mean() -> None:
 
 
 def test_a_long_fit_is_thinned_evenly() -> None:
-    assert report_pictures._thinned([0, 50, 99]) == [0, 50, 99] and report_pictures._thinned([]) == []
+    assert (
+        report_pictures._thinned([0, 50, 99]) == [0, 50, 99] and report_pictures._thinned([]) == []
+    )
     assert report_pictures._thinned(range(0, 1200, 50)) == [
         0,
         100,

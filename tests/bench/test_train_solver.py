@@ -17,7 +17,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.trained_modules import ModulesFolder, load_modules
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.run import prepare
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.training import train_solver
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.base import Prior

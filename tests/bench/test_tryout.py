@@ -260,7 +260,7 @@ def test_a_solver_that_fails_leaves_its_reason_and_exit_code_1(
 ) -> None:
     file = tmp_path / "broken.py"
     file.write_text(
-        "from dataclasses import dataclass\nfrom solvers.base import Card, "
+        "from dataclasses import dataclass\nfrom posterior_bench.solvers.base import Card, "
         "Sampler\n\n\n@dataclass(frozen=True)\n"
         "class Broken(Sampler):\n    '''Fails.'''\n\n    card = Card('Broken', 'none', 'none')\n\n"
         "    def draw(self, obs, prior, noise):\n        raise RuntimeError('no idea')\n"

@@ -17,7 +17,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.presets import settings as settings_of
 from posterior_bench.bench.engine.arena import build_images
 from posterior_bench.bench.engine.run import plain, prepare
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.operators.projection import Projection
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from posterior_bench.bench.engine import executors, watchdog
+from posterior_bench.bench.engine import ray_pool, watchdog
 
 DRIVER = """
 import importlib.util, os, subprocess, sys, time
@@ -70,17 +70,18 @@ def test_a_cluster_of_this_machine_is_watched_and_listens_to_it_alone(
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     monkeypatch.setattr(watchdog, "start", started.append)
-    monkeypatch.setattr(executors, "heed_again", lambda: None)
+    monkeypatch.setattr(ray_pool, "heed_again", lambda: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    executors._stay_here("auto")
+    os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # of a test before this one
+    ray_pool.stay_here("auto")
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
-    executors._connect("auto")
+    ray_pool._connect("auto")
     assert (started, seen) == ([], {"mark": None, "address": "auto"}), (
         "somebody else's cluster outlives the run"
     )
-    executors._stay_here(None)
+    ray_pool.stay_here(None)
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
-    executors._connect(None)
+    ray_pool._connect(None)
     assert started == [seen["mark"]] and seen["address"] == "local"
     assert watchdog.VARIABLE not in os.environ, (
         "other programs that the run starts are not the cluster's"

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.engine.run import plain
-from posterior_bench.bench.engine.worker import Session, Worker
+from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.estimate.live_tensors import Live
 from posterior_bench.bench.estimate.memory import Costs, Estimate, estimate
 from posterior_bench.priors.load import verify
@@ -82,11 +83,11 @@ def compared(overrides: Sequence[str]) -> Compared:
 
 def peak(config: dict[str, object], found: Estimate) -> int:
     """Live tensor bytes, at most, while a worker solves and scores the first chunk."""
-    session, worker = Session(config, "cpu"), Worker("cpu")
+    session = Session(config, "cpu")
     images = list(session.images.ids)[: found.size.images]
     gc.collect()
     with Live() as live:
-        worker._solve(session, session.measure(images), found.draws, found.size.draws, None)
+        solve(session, session.measure(images), found.draws, found.size.draws, None)
     return live.peak
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from posterior_bench.bench.config.compose import compose  # noqa: E402
 from posterior_bench.bench.config.overrides import check  # noqa: E402
-from posterior_bench.bench.engine import executors  # noqa: E402 (the threads of torch are set before it is imported)
+from posterior_bench.bench.engine import ray_actors, ray_pool, serial  # noqa: E402 (the threads of torch are set before it is imported)
 from posterior_bench.bench.engine.plan import CellPlan, Chunk  # noqa: E402
 from posterior_bench.bench.engine.run import prepare, run_job  # noqa: E402
 
@@ -90,7 +90,7 @@ def workers(folder: Path, given: argparse.Namespace) -> None:
         ready = time.perf_counter() - start
         rest = plan.chunks[count:]
         start = time.perf_counter()
-        for _ in executors.RayActors(workers=count).run(plan, rest, 1):
+        for _ in ray_actors.RayActors(workers=count).run(plan, rest, 1):
             pass
         rate = len(rest) / (time.perf_counter() - start)
         alone = alone or rate / count
@@ -108,7 +108,7 @@ def load(plan: CellPlan, count: int) -> None:
     then."""
     import ray
 
-    actors = executors._actors(None, count, 1)
+    actors = ray_pool.actors(None, count, 1)
     ray.get([actor.prepare.remote(plan.cell.config) for actor in actors])
     ray.get(
         [actor.run.remote(plan, chunk) for actor, chunk in zip(actors, plan.chunks, strict=False)]
@@ -131,13 +131,13 @@ class Instant:
 def memory(folder: Path, given: argparse.Namespace) -> None:
     """Resident memory of the driver while it hands out chunks to four workers that answer at
     once."""
-    executors._RayWorker = Instant  # type: ignore[assignment, misc]
+    ray_pool.RayWorker = Instant  # type: ignore[assignment, misc]
     plan, calls = planned(overrides(folder, 1, "seed=2", seconds=0.0)), given.calls
     plan = replace(
         plan, chunks=[Chunk(f"{i:06d}-0000000000000000", [f"{i:06d}"]) for i in range(calls)]
     )
     start = time.perf_counter()
-    for done, _ in enumerate(executors.RayActors(workers=4).run(plan, plan.chunks, None), 1):
+    for done, _ in enumerate(ray_actors.RayActors(workers=4).run(plan, plan.chunks, None), 1):
         if done == 1000 or done % (calls // 10) == 0:
             rate = done / (time.perf_counter() - start)
             print(
@@ -190,13 +190,13 @@ def resumed(lines: list[str], since: float) -> None:
     """The study once more, until it is finished."""
     began: list[float] = []
 
-    class Watched(executors.Serial):
+    class Watched(serial.Serial):
         def run(self, plan: CellPlan, chunks: list[Chunk], threads: int | None):  # type: ignore[no-untyped-def, override]
             began.append(time.time())
             assert len(chunks) == 1
             return super().run(plan, chunks, threads)
 
-    executors.Serial = Watched  # type: ignore[misc]
+    serial.Serial = Watched  # type: ignore[misc]
     imported = time.time()
     run_job(*compose(lines))
     print(

@@ -198,7 +198,9 @@ def test_protocols_are_documented() -> None:
 def test_yaml_spells_out_every_setting(option: str) -> None:
     node = yaml.safe_load((ROOT / "conf" / "data" / f"{option}.yaml").read_text(encoding="utf-8"))
     module, _, name = node.pop("_target_").rpartition(".")
-    known = {f.name: f.default for f in fields(getattr(import_module(module), name))}
+    known = {
+        f.name: f.default for f in fields(getattr(import_module(f"posterior_bench.{module}"), name))
+    }
     for override, named in (
         pair for d in node.pop("defaults", []) if isinstance(d, dict) for pair in d.items()
     ):

@@ -25,7 +25,9 @@ def _yamls(group: str) -> dict[str, dict[str, object]]:
 def test_every_published_option_has_an_entry_and_no_entry_is_an_orphan():
     """Read from the yamls themselves: a prior below checkpoints/, data with a root that the user
     must name."""
-    known = yaml.safe_load((ROOT / "bench" / "downloads.yaml").read_text(encoding="utf-8"))
+    known = yaml.safe_load(
+        (ROOT / "bench" / "conformance" / "downloads.yaml").read_text(encoding="utf-8")
+    )
     priors = {
         name
         for name, node in _yamls("prior").items()

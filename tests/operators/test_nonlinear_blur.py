@@ -64,7 +64,7 @@ def test_capabilities_and_first_guess(file):
     [
         ({"trust_file": False}, "set operator.trust_file=true"),
         ({"sigma": -1.0}, "sigma -1.0 is not a noise level"),
-        ({"sha256": "0" * 64}, "is not the file it was"),
+        ({"sha256": "0" * 64}, "has changed: its sha256 is"),
         ({"kernel": (4,)}, "does not work on images"),
     ],
 )

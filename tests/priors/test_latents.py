@@ -65,7 +65,7 @@ def test_sides_the_factor_does_not_divide_are_refused(kl, size):
         kl.shape((3, *size))
 
 
-def test_the_latent_of_an_image_is_the_mean_of_the_libraries_gaussian_shifted_and_scaled_per_channel(
+def test_the_latent_of_an_image_is_the_librarys_mean_shifted_and_scaled_per_channel(
     kl,
 ):
     shift, scale = [0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 3.0]

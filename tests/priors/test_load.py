@@ -215,7 +215,7 @@ def test_fingerprint_needs_no_torch(written):
         ({"sha256": {}}, "'sha256' must map each weight file to its hash"),
         (
             {"sha256": {"../net.safetensors": "0"}},
-            "is no name of a safetensors file in this folder",
+            "does not name a safetensors file in this folder",
         ),
         ({"sha256": {"net.safetensors": "0" * 64}}, "is not the file prior.json was written for"),
     ],
@@ -231,7 +231,7 @@ def test_wrong_descriptions_are_refused(folder, changes, message):
     ("change", "message"),
     [
         (lambda s: s.pop("unet.conv_in.bias"), "lacks 'unet.conv_in.bias'"),
-        (lambda s: s.update(extra=torch.zeros(1)), "has no use for 'extra'"),
+        (lambda s: s.update(extra=torch.zeros(1)), "has unknown tensors 'extra'"),
         (
             lambda s: s.update({f"extra{i}": torch.zeros(1) for i in range(5)}),
             "'extra2' and 2 more",

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from posterior_bench.bench.config.class_source import class_defaults
 from posterior_bench.bench.config.presets import settings
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
@@ -244,19 +245,19 @@ def presets() -> Callable[[str], dict[str, Solver]]:
     def build(name: str) -> dict[str, Solver]:
         config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         module, _, cls = config.pop("_target_").rpartition(".")
+        solver = getattr(import_module(f"posterior_bench.{module}"), cls)
         config.pop("train", None)
-        solver, shipped, chosen = (
-            getattr(import_module(module), cls),
-            config.pop("presets"),
-            config.pop("preset"),
-        )
+        shipped, chosen = config.pop("presets"), config.pop("preset")
         shipped = {name: settings(values) for name, values in shipped.items()}
         assert chosen in ("auto", *shipped)
         assert config == dict.fromkeys(field.name for field in fields(solver)), (
             "the yaml must list every field as null"
         )
+        defaults = class_defaults(f"{module}.{cls}")
         for values in shipped.values():
-            assert values.keys() == config.keys(), "a preset must set every field"
+            assert values.keys() <= config.keys()
+            repeated = [k for k, v in values.items() if repr(v) == repr(defaults[k])]
+            assert not repeated, "a preset must list only what differs from the class"
         return {preset: solver(**values) for preset, values in shipped.items()}
 
     return build

@@ -14,7 +14,7 @@ from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.conformance.small_problems import Rig, reduced, small_prior
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.worker import Session
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.operators.base import Operator
 from posterior_bench.priors.mixtures import g2
 
@@ -64,9 +64,9 @@ def _start_session(
     monkeypatch.setattr("posterior_bench.operators.base.Stub", Stub, raising=False)
     none = {"num_classes": 0, "null_label": None, "reads_text": False}
     stub = SimpleNamespace(caps=prior, image_shape=shape, run_as=lambda execution: None, **none)
-    monkeypatch.setattr("posterior_bench.bench.engine.worker.shared", lambda *given: stub)
+    monkeypatch.setattr("posterior_bench.bench.engine.session.shared", lambda *given: stub)
     monkeypatch.setattr(
-        "posterior_bench.bench.engine.worker.build_images",
+        "posterior_bench.bench.engine.session.build_images",
         lambda *given: SimpleNamespace(shape=shape),
     )
     config = {

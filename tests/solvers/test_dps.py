@@ -285,7 +285,7 @@ def test_an_unknown_name_is_refused_with_the_valid_ones(field):
 
 def test_the_released_norm_knows_one_loss():
     with pytest.raises(
-        ValueError, match="compat=released knows loss=norm and perceptual=none alone"
+        ValueError, match="compat=released goes with loss=norm and perceptual=none only"
     ):
         DPS(perceptual="stlpips", compat="released")
 

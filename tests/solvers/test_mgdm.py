@@ -13,8 +13,7 @@ from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.mixtures import g2 as named_g2
 from posterior_bench.priors.process import VE, Level
 from posterior_bench.solvers.base import Observation
-from posterior_bench.solvers.diagonal import Diagonal
-from posterior_bench.solvers.mgdm import MGDM
+from posterior_bench.solvers.mgdm import MGDM, Diagonal
 
 SHORT = MGDM(levels=10, fit_steps=2, late_steps=3, inner_steps=4)
 

@@ -17,9 +17,9 @@ from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.copaint import CoPaint
 from posterior_bench.solvers.diffpir import DiffPIR
 from posterior_bench.solvers.exact import Exact
-from posterior_bench.solvers.intervals import Intervals
 from posterior_bench.solvers.pigdm import PiGDM
 from posterior_bench.solvers.vipaint import VIPaint
+from posterior_bench.solvers.vipaint.intervals import Intervals
 
 S = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()  # as the prior holds it, rounded to float32
 EYE = torch.eye(2, dtype=torch.float64)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from posterior_bench.priors.process import VP
 from posterior_bench.solvers import resample as module
-from posterior_bench.solvers.consistency import mean_square, minimise, resample
-from posterior_bench.solvers.resample import ReSample
+from posterior_bench.solvers.resample import ReSample, mean_square, minimise, resample
 
 TURN = torch.tensor(
     [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64

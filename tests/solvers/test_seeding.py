@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from posterior_bench.bench.core.streams import Key, Noise
-from posterior_bench.solvers.seeding import Seeded, seeds
+from posterior_bench.solvers.deepinv import Seeded, seeds
 
 
 def _noise(*images: str) -> Noise:

@@ -1,5 +1,4 @@
-"""Folders saved by the diffusers library: which settings are served, and in which files weights may
-lie."""
+"""Folders saved by the diffusers library: supported settings, and files that may hold weights."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from tests.checkpoints import (
     write_stable_diffusion_3,
 )
 
-from posterior_bench.priors.convert import adm, compvis, edm, hub, served
+from posterior_bench.priors.convert import adm, compvis, diffusers_settings, edm, hub
 from posterior_bench.priors.convert.trial import call_once
 from posterior_bench.priors.convert.wrappers import unwrapped
 from posterior_bench.priors.load import load, save
@@ -44,7 +43,7 @@ def ddpm(tmp_path: Path) -> Path:
 
 
 def eps_of(folder: Path) -> torch.Tensor:
-    prior = hub.convert(folder).prior
+    prior = hub.convert_diffusers(folder).prior
     return prior.denoise(draw(1, 3, 8, 8), prior.level(1.0))
 
 
@@ -107,9 +106,9 @@ def text_folder(**settings: object) -> Callable[[Path], Path]:
 def test_a_network_that_needs_more_is_refused_by_setting_and_value(tmp_path, write, message):
     file = prompts_file(tmp_path / "p.safetensors", [""], context=draw(1, 5, 6))
     with pytest.raises(
-        ValueError, match=r"unet/config.json: UNet2DConditionModel with .* is not served"
+        ValueError, match=r"unet/config.json: UNet2DConditionModel with .* is not supported"
     ) as refusal:
-        hub.convert(write(tmp_path / "model"), file)
+        hub.convert_diffusers(write(tmp_path / "model"), file)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -119,22 +118,22 @@ def test_a_network_that_needs_more_is_refused_by_setting_and_value(tmp_path, wri
         (
             "unet",
             {"time_embedding_type": "fourier"},
-            "UNet2DModel with time_embedding_type='fourier' is not served",
+            "UNet2DModel with time_embedding_type='fourier' is not supported",
         ),
         (
             "unet",
             {"class_embed_type": "identity"},
-            "class_embed_type='identity' is not served; valid: None",
+            "class_embed_type='identity' is not supported; valid: None",
         ),
         (
             "scheduler",
             {"_class_name": "LCMScheduler"},
-            "the scheduler LCMScheduler is not served; valid: DDPM",
+            "the scheduler LCMScheduler is not supported; valid: DDPM",
         ),
         (
             "scheduler",
             {"use_flow_sigmas": True},
-            "use_flow_sigmas=True is not served; valid: a folder without it",
+            "use_flow_sigmas=True is not supported; valid: a folder without it",
         ),
     ],
 )
@@ -142,7 +141,7 @@ def test_settings_of_a_pixel_model_and_its_scheduler(ddpm, place, changes, messa
     file = ddpm / place / ("config.json" if place == "unet" else "scheduler_config.json")
     edit(file, **changes)
     with pytest.raises(ValueError, match=message) as refusal:
-        hub.convert(ddpm)
+        hub.convert_diffusers(ddpm)
     assert str(file) in str(refusal.value)
 
 
@@ -164,25 +163,27 @@ def test_defaults_of_the_class_that_a_folder_names_are_no_settings(tmp_path):
     """DiT is saved as a Transformer2DModel, whose own defaults are not all off."""
     write_dit(tmp_path)
     edit(tmp_path / "transformer" / "config.json", attention_type="default")
-    assert hub.convert(tmp_path).prior.num_classes == 5
+    assert hub.convert_diffusers(tmp_path).prior.num_classes == 5
     edit(tmp_path / "transformer" / "config.json", attention_type="gated")
     with pytest.raises(ValueError, match="DiTTransformer2DModel has no setting attention_type"):
-        hub.convert(tmp_path)
+        hub.convert_diffusers(tmp_path)
 
 
 def test_every_setting_of_the_library_is_listed_or_refused():
-    """The lists hold names of the library alone, and what they leave out is refused at any other
-    value."""
-    for cls, names in served.ANY.items():
-        known, let = served.defaults(cls), {*names, *served.HARMLESS.get(cls, ())}
+    """The lists hold only names of the library; a setting in no list has its default value."""
+    for cls, names in diffusers_settings.ANY.items():
+        known = diffusers_settings.defaults(cls)
+        let = {*names, *diffusers_settings.HARMLESS.get(cls, ())}
         assert let <= set(known), cls
         for name in set(known) - let:
-            with pytest.raises(ValueError, match=f"{cls} with {name}='other' is not served"):
-                served.check_network(cls, {name: "other"}, "here")
-        served.check_network(cls, known, "here")
-    for kind, classes in served.SCHEDULERS.items():
+            with pytest.raises(ValueError, match=f"{cls} with {name}='other' is not supported"):
+                diffusers_settings.check_network(cls, {name: "other"}, "here")
+        diffusers_settings.check_network(cls, known, "here")
+    for kind, classes in diffusers_settings.SCHEDULERS.items():
         for cls in classes:
-            served.check_scheduler(kind, {"_class_name": cls, **served.defaults(cls)}, "here")
+            diffusers_settings.check_scheduler(
+                kind, {"_class_name": cls, **diffusers_settings.defaults(cls)}, "here"
+            )
 
 
 def test_classes_of_a_pixel_model_are_labels(tmp_path):
@@ -198,7 +199,7 @@ def test_classes_of_a_pixel_model_are_labels(tmp_path):
     )
     unet.save_pretrained(tmp_path / "unet")
     DDPMScheduler().save_pretrained(tmp_path / "scheduler")
-    prior = hub.convert(tmp_path).prior
+    prior = hub.convert_diffusers(tmp_path).prior
     assert (prior.num_classes, prior.null_label) == (4, None) and "guidance" not in prior.caps
     call_once(prior, tmp_path)
     z, level, labels = draw(2, 3, 8, 8), prior.level_at_index(300), torch.tensor([3, 1])
@@ -223,11 +224,11 @@ def test_a_learned_variance_is_named_by_the_scheduler(tmp_path):
     DDPMScheduler().save_pretrained(tmp_path / "scheduler")
     with pytest.raises(
         ValueError,
-        match="UNet2DModel with out_channels=6 is not served; valid: 3, or 6 with variance",
+        match="UNet2DModel with out_channels=6 is not supported; valid: 3, or 6 with variance",
     ):
-        hub.convert(tmp_path)
+        hub.convert_diffusers(tmp_path)
     DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path / "scheduler")
-    prior = hub.convert(tmp_path).prior
+    prior = hub.convert_diffusers(tmp_path).prior
     z, level = draw(1, 3, 8, 8), prior.level_at_index(300)
     with torch.no_grad():
         eps = unet(z, torch.tensor([300])).sample[:, :3]
@@ -253,7 +254,9 @@ def test_mean_and_deviation_of_latents_are_per_channel(tmp_path):
     )
     kl.save_pretrained(tmp_path / "vae")
     file = prompts_file(tmp_path / "p.safetensors", [""], context=draw(1, 5, 6))
-    prior = load(save(tmp_path / "kept", hub.convert(tmp_path, file).prior, META, torch.float32))
+    prior = load(
+        save(tmp_path / "kept", hub.convert_diffusers(tmp_path, file).prior, META, torch.float32)
+    )
     x = draw(1, 3, 16, 16)
     with torch.no_grad():
         hidden = kl.encode(x).latent_dist.mean
@@ -267,9 +270,9 @@ def test_mean_and_deviation_of_latents_are_per_channel(tmp_path):
         edit(tmp_path / "vae" / "config.json", **changes)
         with pytest.raises(
             ValueError,
-            match=r"vae/config.json: latents_mean=\[0.5, .* is not served; valid: both with 4",
+            match=r"vae/config.json: latents_mean=\[0.5, .* is not supported; valid: both with 4",
         ):
-            hub.convert(tmp_path, file)
+            hub.convert_diffusers(tmp_path, file)
 
 
 # -- one call --------------------------------------------------------------------------------------
@@ -289,21 +292,21 @@ def test_every_family_is_called_once_in_small(ddpm, tmp_path):
         (tmp_path / "4", one),
         (tmp_path / "9", one),
     ):
-        call_once(hub.convert(folder, prompts).prior, folder)
-    call_once(hub.convert(tmp_path / "3", three).prior, "here")
+        call_once(hub.convert_diffusers(folder, prompts).prior, folder)
+    call_once(hub.convert_diffusers(tmp_path / "3", three).prior, "here")
 
 
 def test_checkpoints_of_other_projects_are_called_once_in_small(golden, write_edm, tmp_path):
-    call_once(edm.convert(write_edm(golden.config("edm"), golden.weights("edm"))).prior, "edm")
+    call_once(edm.convert_edm(write_edm(golden.config("edm"), golden.weights("edm"))).prior, "edm")
     torch.save(golden.weights("adm"), tmp_path / "adm.pt")
-    call_once(adm.convert(tmp_path / "adm.pt", flags=FLAGS).prior, "adm")
+    call_once(adm.convert_adm(tmp_path / "adm.pt", flags=FLAGS).prior, "adm")
     torch.save(ckpt(golden, "ldm_churches_like", "kl"), tmp_path / "ldm.ckpt")
     config = upstream_config(golden, "ldm_churches_like", "kl")
-    call_once(compvis.convert(tmp_path / "ldm.ckpt", config=config).prior, "ldm")
+    call_once(compvis.convert_compvis(tmp_path / "ldm.ckpt", config=config).prior, "ldm")
 
 
 def test_a_network_that_cannot_be_called_is_refused(ddpm):
-    prior = hub.convert(ddpm).prior
+    prior = hub.convert_diffusers(ddpm).prior
     calls = []
     prior.net.register_forward_pre_hook(lambda _, given: calls.append(given[0].shape))
     call_once(prior, ddpm)
@@ -319,7 +322,7 @@ def test_a_network_that_cannot_be_called_is_refused(ddpm):
 
     for net, message in (
         (Needs(), "not iterable"),
-        (Infinite(), "the network gives values that are not finite"),
+        (Infinite(), "the network returns values that are not finite"),
     ):
         prior.net = net
         with pytest.raises(ValueError, match=message) as refusal:
@@ -331,7 +334,7 @@ def test_a_network_that_cannot_be_called_is_refused(ddpm):
 
 def test_a_large_model_is_called_in_small_and_a_fixed_one_at_its_own_size(ddpm):
     edit(ddpm / "unet" / "config.json", sample_size=512)
-    prior, sides = hub.convert(ddpm).prior, []
+    prior, sides = hub.convert_diffusers(ddpm).prior, []
     prior.net.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[-1]))
     call_once(prior, ddpm)
     assert sides == [8]
@@ -366,7 +369,7 @@ def test_every_way_in_which_the_library_saves(tmp_path, safe, shards, variant):
     assert (len(only(tmp_path)) > 2) == shards and all(
         (variant or "") in name for name in only(tmp_path)
     )
-    converted = hub.convert(tmp_path)
+    converted = hub.convert_diffusers(tmp_path)
     state = converted.prior.net.unet.state_dict()
     assert {name: value.dtype for name, value in state.items()} == dict.fromkeys(
         unet.state_dict(), torch.float32
@@ -384,16 +387,18 @@ def test_the_most_precise_of_several_files_is_taken(ddpm):
     save_file(other, unet / "diffusion_pytorch_model.fp16.safetensors")
     torch.save(other, unet / "diffusion_pytorch_model.bin")
     kernel = "unet.conv_in.weight"
-    assert torch.equal(hub.convert(ddpm).prior.net.state_dict()[kernel], state["conv_in.weight"])
+    assert torch.equal(
+        hub.convert_diffusers(ddpm).prior.net.state_dict()[kernel], state["conv_in.weight"]
+    )
     whole.unlink()
-    assert not hub.convert(ddpm).prior.net.state_dict()[kernel].any()
+    assert not hub.convert_diffusers(ddpm).prior.net.state_dict()[kernel].any()
     (unet / "diffusion_pytorch_model.bin").unlink()
     (unet / "diffusion_pytorch_model.fp16.safetensors").rename(
         unet / "diffusion_pytorch_model.a.safetensors"
     )
     save_file(state, unet / "diffusion_pytorch_model.b.safetensors")
     with pytest.raises(ValueError, match="has the variants a, b; leave the files of one of them"):
-        hub.convert(ddpm)
+        hub.convert_diffusers(ddpm)
 
 
 def test_an_index_that_does_not_fit_its_shards(tmp_path):
@@ -405,7 +410,7 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=rf"lists {shards[0]}, which is not there \(1 of {len(shards)}\)"
     ):
-        hub.convert(tmp_path)
+        hub.convert_diffusers(tmp_path)
     for listed, message in (
         ({}, "lists no files"),
         ({"conv_in.bias": "../x.bin"}, "a shard lies outside the folder"),
@@ -413,7 +418,7 @@ def test_an_index_that_does_not_fit_its_shards(tmp_path):
     ):
         index.write_text(json.dumps({"weight_map": listed}))
         with pytest.raises(ValueError, match=message):
-            hub.convert(tmp_path)
+            hub.convert_diffusers(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -429,15 +434,15 @@ def test_a_git_lfs_pointer_is_called_one(ddpm, place):
     with pytest.raises(
         ValueError, match="is a git-lfs pointer, not the file itself; run `git lfs pull` in"
     ) as refusal:
-        hub.convert(ddpm)
+        hub.convert_diffusers(ddpm)
     assert str(refusal.value).startswith(str(ddpm / place)) and "\n" not in str(refusal.value)
 
 
 def test_git_lfs_pointers_of_other_files(ddpm, tmp_path):
     (tmp_path / "model.pt").write_text(POINTER)
     with pytest.raises(ValueError, match=r"model\.pt is a git-lfs pointer"):
-        adm.convert(tmp_path / "model.pt", flags=FLAGS)
-    kept = save(tmp_path / "kept", hub.convert(ddpm).prior, META)
+        adm.convert_adm(tmp_path / "model.pt", flags=FLAGS)
+    kept = save(tmp_path / "kept", hub.convert_diffusers(ddpm).prior, META)
     (kept / "net.safetensors").write_text(POINTER)
     with pytest.raises(ValueError, match=r"net\.safetensors is a git-lfs pointer"):
         load(kept)
@@ -469,13 +474,13 @@ WRAPPERS: dict[str, Callable[[torch.nn.Module], torch.nn.Module]] = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_what_a_wrapper_writes_before_names_is_taken_away(ddpm, name):
     """The real wrappers of torch, in the file that their ``state_dict`` makes."""
-    unet = hub.convert(ddpm).prior.net.unet
+    unet = hub.convert_diffusers(ddpm).prior.net.unet
     (ddpm / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     state = WRAPPERS[name](unet).state_dict()
     assert not {*state} & {*unet.state_dict()}
     for content in (state, {"epoch": 3, "state_dict": state}):
         torch.save(content, ddpm / "unet" / "diffusion_pytorch_model.bin")
-        found = hub.convert(ddpm).prior.net.unet.state_dict()
+        found = hub.convert_diffusers(ddpm).prior.net.unet.state_dict()
         assert all(torch.equal(found[key], value) for key, value in unet.state_dict().items())
 
 
@@ -491,7 +496,7 @@ def test_a_wrapper_inside_a_name_and_around_a_checkpoint_of_adm(golden, tmp_path
 
 def _adm(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     torch.save(weights, path)
-    return adm.convert(path, flags=FLAGS).prior.net.state_dict()
+    return adm.convert_adm(path, flags=FLAGS).prior.net.state_dict()
 
 
 def test_weights_that_are_not_of_one_network_are_named(ddpm):
@@ -515,7 +520,7 @@ def test_weights_that_are_not_of_one_network_are_named(ddpm):
     ):
         torch.save(content, file)
         with pytest.raises(ValueError, match=message) as refusal:
-            hub.convert(ddpm)
+            hub.convert_diffusers(ddpm)
         assert str(file) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -532,7 +537,7 @@ def test_names_of_a_network_stay():
 
 @pytest.mark.parametrize("wrap", ["module.{}", "_orig_mod.module.{}", "_forward_module.{}"])
 def test_wrappers_in_the_pickles_of_edm(golden, write_edm, wrap):
-    expected = edm.convert(
+    expected = edm.convert_edm(
         write_edm(golden.config("edm"), golden.weights("edm"))
     ).prior.net.state_dict()
     around = {wrap.format(name): value for name, value in golden.weights("edm").items()}
@@ -542,7 +547,7 @@ def test_wrappers_in_the_pickles_of_edm(golden, write_edm, wrap):
     }
     assert not {*around} & {*inside}
     for weights in (around, inside):
-        found = edm.convert(write_edm(golden.config("edm"), weights)).prior.net.state_dict()
+        found = edm.convert_edm(write_edm(golden.config("edm"), weights)).prior.net.state_dict()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
@@ -573,7 +578,7 @@ def test_wrappers_in_checkpoints_of_latent_diffusion(golden, tmp_path, wrap, pla
 
 def _latent(path: Path, content: dict, config: dict) -> dict[str, torch.Tensor]:
     torch.save(content, path)
-    prior = compvis.convert(path, None, config).prior
+    prior = compvis.convert_compvis(path, None, config).prior
     assert prior.latent is not None
     return {
         **prior.net.state_dict(),

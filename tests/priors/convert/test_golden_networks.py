@@ -7,11 +7,10 @@ import torch
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert import adm, compvis
-from posterior_bench.priors.convert.autoencoder import autoencoder_layout, convert_autoencoder
+from posterior_bench.priors.convert.autoencoder import autoencoder_layout, rename_autoencoder
 from posterior_bench.priors.convert.base import latent, network
-from posterior_bench.priors.convert.edm import convert as convert_edm
-from posterior_bench.priors.convert.edm import edm_config
-from posterior_bench.priors.convert.unet import UNetLayout, convert_unet
+from posterior_bench.priors.convert.edm import convert_edm, edm_config
+from posterior_bench.priors.convert.unet import UNetLayout, rename_unet
 from posterior_bench.priors.latents import LATENTS
 from posterior_bench.priors.nets import NETS, UNet2D, UNet2DCondition
 from posterior_bench.priors.process import VP, Level
@@ -29,7 +28,7 @@ def _unet(golden, name: str):
     layout = _layout(golden.config(name))
     state = {
         f"unet.{key}": value
-        for key, value in convert_unet(golden.weights(name), layout, name).items()
+        for key, value in rename_unet(golden.weights(name), layout, name).items()
     }
     if layout.context_dim is None:
         heads = {} if layout.constant_heads is None else {"heads": layout.constant_heads}
@@ -77,7 +76,7 @@ def test_only_the_first_channels_of_a_learned_variance_are_the_noise(golden):
 def test_the_kl_autoencoder_is_upstreams(golden):
     layout = autoencoder_layout(golden.config("kl"), "KL")
     made = latent(
-        "KL", layout.config, convert_autoencoder(golden.weights("kl"), layout), "kl", scale=1.0
+        "KL", layout.config, rename_autoencoder(golden.weights("kl"), layout), "kl", scale=1.0
     )
     with torch.no_grad():
         mean, deviation = made.moments(golden["kl/x"])
@@ -89,7 +88,7 @@ def test_the_kl_autoencoder_is_upstreams(golden):
 def test_the_vq_autoencoder_is_upstreams(golden):
     layout = autoencoder_layout(golden.config("vq"), "VQ")
     made = latent(
-        "VQ", layout.config, convert_autoencoder(golden.weights("vq"), layout), "vq", scale=1.0
+        "VQ", layout.config, rename_autoencoder(golden.weights("vq"), layout), "vq", scale=1.0
     )
     with torch.no_grad():
         torch.testing.assert_close(made.encode(golden["vq/x"]), golden["vq/z"], **TOLERANCE)

@@ -1,6 +1,4 @@
-"""Nearest: the prior's own sample, with the observed pixels of the measurement put back at every
-step.
-"""
+"""Nearest: sample the prior, and put the observed pixels back at every step."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
@@ -31,6 +30,7 @@ class Nearest(Sampler):
 
     steps: int = 100
 
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         levels = prior.grid(self.steps)
         # Start from pure noise.

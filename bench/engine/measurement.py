@@ -1,0 +1,92 @@
+"""Measurements: the images of a chunk, their masks and what was observed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.store.truth import truth_hash
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.metrics.base import (
+    Batch,
+    from_uint8,
+    to_uint8,
+)
+from posterior_bench.operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One chunk's truth and what was observed of it, padded to the full batch."""
+
+    keys: Sequence[Key]
+    truth: Tensor
+    labels: Tensor | None
+    operator: Operator
+    y: Tensor
+
+    @property
+    def truths(self) -> list[str]:
+        """A hash of every image's pixels, by which rows say what they were measured on."""
+        return [truth_hash(image) for image in self.truth]
+
+
+def measure(
+    config: Mapping[str, Any],
+    data: ImageSet,
+    mask: MaskGenerator,
+    images: Sequence[str],
+    device: str = "cpu",
+) -> Measurement:
+    """Truth, masks and observations; they depend on the study seed, the data and the image
+    alone.
+    """
+    keys = [Key(int(config["seed"]), data.name, image) for image in images]
+    truth = data.images(images).to(device)
+    height, width = truth.shape[-2:]
+    place = {image: i for i, image in enumerate(data.ids)}
+    mask = mask.beside(data)
+    own = [mask.for_image(image, place[image]) for image in images]
+    masks = np.stack(
+        [m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)]
+    )
+    operator = build_operator(
+        config["operator"], torch.from_numpy(masks)[:, None], len(truth[0])
+    ).to(device)
+    noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
+    return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
+
+
+def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> Operator:
+    """An operator; those that take masks ``(N, 1, H, W)`` or the shape of the images get them."""
+    kind = target(node)
+    given: dict[str, Any] = {"mask": mask} if kind.takes_mask else {}
+    if kind.takes_shape:
+        given["shape"] = (channels, *mask.shape[-2:])
+    operator: Operator = build(node, **given)
+    return operator
+
+
+def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
+    """What metrics of single images see of the outputs ``x`` ``(N D, C, H, W)``."""
+    operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
+    mask = (
+        operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)
+    )
+    return Batch(
+        raw=from_uint8(to_uint8(x)),
+        pasted=from_uint8(to_uint8(operator.paste(x, y))),
+        truth=from_uint8(to_uint8(measured.truth.repeat_interleave(draws, 0))),
+        mask=mask,
+        y=y,
+        Ax=operator.A(x),
+        sigma=float(operator.sigma),
+    )

@@ -1,0 +1,85 @@
+"""The metrics of a cell, and the perceptual distance that a solver may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.metrics.base import AnyMetric, MissingWeights
+from posterior_bench.metrics.perceptual import Perceptual
+from posterior_bench.solvers.base import Distance, Solver
+
+PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
+    "stlpips": {"_target_": "metrics.stlpips.STLPIPS"},
+    "lpips_vgg": {"_target_": "metrics.lpips_metric.LPIPS", "net": "vgg"},
+    "lpips_alex": {"_target_": "metrics.lpips_metric.LPIPS", "net": "alex"},
+}
+"""Metrics that a solver's setting ``perceptual`` may name; the process loads each of them once."""
+
+
+def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the nodes of metrics with the content of their files recorded.
+
+    Raises
+    ------
+    UserError
+        If some of them cannot be computed with this installation.
+    """
+    if missing := missing_weights(nodes):
+        raise UserError("; and ".join(missing))
+    return {name: {**node, **shared("metric", node, "cpu").pinned} for name, node in nodes.items()}
+
+
+def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "none") -> list[str]:
+    """Return why metrics, and the distance ``perceptual`` of a solver, cannot be computed here.
+
+    A file that several columns need is named once.
+    """
+    reasons: dict[str, str] = {}
+    for name, node in nodes.items():
+        metric: AnyMetric = shared("metric", node, "cpu")
+        if metric.card.id != name:
+            raise UserError(
+                f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'"
+            )
+        if reason := _fault(metric):
+            reasons.setdefault(reason.partition("' needs ")[2] or reason, reason)
+    if perceptual in PERCEPTUAL and (
+        reason := _fault(shared("metric", PERCEPTUAL[perceptual], "cpu"))
+    ):
+        reasons.setdefault(
+            reason.partition("' needs ")[2] or reason, f"solver.perceptual={perceptual}: {reason}"
+        )
+    return list(reasons.values())
+
+
+def _fault(metric: AnyMetric) -> str:
+    """Return why a metric cannot be computed here; empty where it can."""
+    try:
+        metric.check()
+    except (MissingWeights, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def perceptual_distance(solver: Solver, device: str) -> Distance | None:
+    """Return the distance that a solver's setting ``perceptual`` names.
+
+    None where the setting is ``none`` or absent.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown, or its weights are missing or have another hash.
+    """
+    name = getattr(solver, "perceptual", "none")
+    if name == "none":
+        return None
+    if name not in PERCEPTUAL:
+        raise unknown("setting solver.perceptual", name, ["none", *PERCEPTUAL])
+    metric: Perceptual = shared("metric", PERCEPTUAL[name], device)
+    if reason := _fault(metric):
+        raise UserError(f"solver.perceptual={name}: {reason}")
+    return metric.between

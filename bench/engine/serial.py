@@ -1,0 +1,45 @@
+"""The executor ``serial``: every chunk in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from posterior_bench.bench.engine.executor import Counts, device_called
+from posterior_bench.bench.engine.plan import CellPlan, Chunk
+
+if TYPE_CHECKING:
+    from posterior_bench.bench.engine.worker import Worker
+
+
+class Serial:
+    """Everything in this process, on one device.
+
+    Parameters
+    ----------
+    device : str, default 'auto'
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    def __init__(self, device: str = "auto"):
+        if device not in ("auto", "cpu", "cuda") and not device.removeprefix("cuda:").isdigit():
+            raise ValueError(f"unknown device '{device}'; valid: auto, cpu, cuda, cuda:N")
+        self.device = device
+
+    def run(
+        self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
+    ) -> Iterator[tuple[Chunk, Counts]]:
+        """Yield each chunk with its number of rows per status, once it is stored."""
+        worker = _worker(device_called(self.device), threads)
+        worker.session(plan.cell.config)
+        for chunk in chunks:
+            yield chunk, worker.run(plan, chunk)
+
+
+@cache
+def _worker(device: str, threads: int | None) -> Worker:
+    # heavy: imports torch and every part of a run
+    from posterior_bench.bench.engine.worker import Worker
+
+    return Worker(device, threads)

@@ -1,0 +1,156 @@
+"""A session: the objects of one cell, loaded on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.image_folders import remedy
+from posterior_bench.bench.config.plugins import admit_of
+from posterior_bench.bench.config.trained_modules import load_modules
+from posterior_bench.bench.core.errors import (
+    Inapplicable,
+    UserError,
+)
+from posterior_bench.bench.core.streams import Noise
+from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.conditioning import Conditioning
+from posterior_bench.bench.engine.measurement import Measurement, measure
+from posterior_bench.bench.engine.metric_networks import perceptual_distance
+from posterior_bench.bench.engine.scoring import (
+    check_base,
+)
+from posterior_bench.bench.engine.source_code import code_of
+from posterior_bench.bench.external.folder import Folder, stored_posterior
+from posterior_bench.datasets.base import ImageSet
+from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.metrics.base import (
+    AnyMetric,
+    ValueMetric,
+)
+from posterior_bench.priors.base import Condition, Prior
+from posterior_bench.priors.execution import Execution
+from posterior_bench.solvers.base import Observation, Posterior, Solver
+
+
+class Session:
+    """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the
+    one it names.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        device: str,
+        prior: Prior | None = None,
+        images: ImageSet | None = None,
+    ):
+        self.config, self.device = config, device
+        self.execution = Execution.of(config)
+        admit_of(config)
+        self.mask: MaskGenerator = build(config["mask"])
+        self.solver: Solver = build(config["solver"])
+        self.prior: Prior = shared("prior", config["prior"], device) if prior is None else prior
+        self.images: ImageSet = images or build_images(
+            config["data"], self.prior, int(config["seed"])
+        )
+        self.told = Conditioning(
+            config["data"], self.images, self.prior, config["prior"].get("path")
+        )
+        nodes = config["metrics"].items()
+        self.metrics: dict[str, AnyMetric] = {
+            name: shared("metric", node, device) for name, node in nodes
+        }
+        self._run_prior()
+        self._check_fit()
+        self.modules = load_modules(config, device)
+        self.code = code_of(config["solver"])
+        self.perceptual = perceptual_distance(self.solver, device)
+
+    def _check_fit(self) -> None:
+        """Refuse data of another shape, and a solver that needs what operator and prior lack;
+        nothing is degraded.
+        """
+        if tuple(self.images.shape) != tuple(self.prior.image_shape):
+            raise Inapplicable(
+                f"data gives images of {tuple(self.images.shape)}, the prior is made for "
+                f"{self.prior.image_shape} "
+                f"(channels, height, width); "
+                f"{remedy(self.config['data'], self.images.shape, self.prior.image_shape)}"
+            )
+        has = self.prior.caps | target(self.config["operator"]).caps
+        missing = self.solver.lacks(has, float(self.config["operator"].get("sigma") or 0))
+        if "unconditional" in missing:
+            raise Inapplicable(
+                "this prior was trained for inpainting and is no prior without a mask; choose "
+                "solver=conditional, or "
+                "another prior"
+            )
+        if missing:
+            name = type(self.solver).__name__
+            raise Inapplicable(
+                f"{name} needs {', '.join(sorted(missing))}, which this prior and operator do not "
+                f"have "
+                f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
+            )
+        if self.prior.num_classes and self.prior.null_label is None and not self.told.labels_fit:
+            raise Inapplicable(
+                f"the prior must be told one of its {self.prior.num_classes} classes, and the data "
+                f"has "
+                f"{self.images.num_classes or 'none'}; choose prior= and data= that fit"
+            )
+        self.told.demand_same_classes()
+        guidances = (
+            value for name, value in vars(self.solver).items() if name.startswith("guidance")
+        )
+        if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
+            raise Inapplicable(problem)
+        self.check_metrics()
+
+    def check_metrics(self) -> None:
+        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
+        has = self.prior.caps | target(self.config["operator"]).caps
+        for name, metric in self.metrics.items():
+            lacking = ", ".join(sorted(metric.needs - has))
+            if lacking:
+                raise UserError(
+                    f"metric '{name}' compares with the exact posterior and needs {lacking}, which "
+                    f"this prior and "
+                    "operator do not have; leave it out, or choose a closed-form prior such as "
+                    "prior=g2"
+                )
+            try:
+                metric.admit(self.prior.image_shape)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            if isinstance(metric, ValueMetric):
+                check_base(metric, self.metrics)
+
+    def _run_prior(self) -> None:
+        """The prior is shared by the cells of a sweep, which may run it in different ways."""
+        try:
+            self.prior.run_as(self.execution)
+        except ValueError as error:
+            raise Inapplicable(str(error)) from None
+
+    def condition(self, measured: Measurement) -> Condition | None:
+        """What the network is told of measured images; nothing where there are no labels or prompts
+        of its own.
+        """
+        labels = None if measured.labels is None else measured.labels.to(self.device)
+        return self.told.of(labels, [key.image for key in measured.keys])
+
+    def measure(self, images: Sequence[str]) -> Measurement:
+        """Truth, masks and observations of some images; see :func:`measure`."""
+        return measure(self.config, self.images, self.mask, images, self.device)
+
+    def fit(self, obs: Observation, measured: Measurement, draws: int, noise: Noise) -> Posterior:
+        """The solver's posterior, or the images made elsewhere that stand in its place."""
+        if isinstance(self.solver, Folder):
+            ids = [key.image for key in measured.keys]
+            return stored_posterior(
+                self.solver, self.images, self.config["data"]["images"], draws, ids, self.device
+            )
+        return self.solver.fit(obs, self.prior, noise)
