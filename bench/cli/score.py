@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.report import add_trust
@@ -60,9 +61,9 @@ def run(
     from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.engine.score import score, usual_device
 
-    nodes = OmegaConf.to_container(compose(lines)[0]["metrics"], resolve=True)
+    nodes: Any = OmegaConf.to_container(compose(lines)[0]["metrics"], resolve=True)
     admit(plugins, trust_file)
-    done = score(study, nodes, usual_device())  # type: ignore[arg-type]
+    done = score(study, nodes, usual_device())
     out.print(f"{done.written} shards scored, {done.there} had these metrics")
     for row in done.unstored:
         out.print(f"no stored image, so no values: {row}", markup=False)
