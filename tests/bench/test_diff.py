@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import yaml
+from tests.bench.harness import verb
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import diff
@@ -158,20 +159,20 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     a = tmp_path / "a"
     cell(a, "dps")
     for arguments, message in (
-        ([a], "two study folders"),
+        ([a], "required: STUDY_B"),
         ([a, tmp_path], "not a study folder"),
         ([a, a, "metrics=psnr"], "unknown setting of diff 'metrics'"),
         ([a, a, "metric=ssim"], "unknown metric of both studies 'ssim'"),
         ([a, a, f"out={tmp_path}/none/x.csv"], "cannot be written"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            diff.command([*map(str, arguments)])
+            verb("diff", *arguments)
         assert "\n" not in str(caught.value)
 
 
 def test_the_table_is_written(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     cell(a, "dps"), cell(b, "dps", shift=1.0)
-    diff.command([str(a), str(b), f"out={tmp_path / 'd.csv'}"])
+    verb("diff", a, b, f"out={tmp_path / 'd.csv'}")
     table = pd.read_csv(tmp_path / "d.csv")
     assert [*table.columns] == diff.COLUMNS and len(table) == 2

@@ -20,7 +20,7 @@ from tests.bench.harness import planned, rows, run
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.cli.export_masks import export_masks
+from posterior_bench.bench.cli.measurement_files import export_masks
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
