@@ -182,7 +182,7 @@ def test_a_pack_under_another_name_is_no_pack(cell: Path) -> None:
 
 
 def test_chunk_names_cannot_be_those_of_packs(cell: Path) -> None:
-    with pytest.raises(ValueError, match="that of a pack"):
+    with pytest.raises(ValueError, match="reserved for packs"):
         RowStore(cell).write("packed-x", [row("a")])
 
 

@@ -116,7 +116,7 @@ def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     assert "takes no ControlNet; leave --controlnet out" in refusal(
         capsys, "convert", folder, "--as", "hub", "--controlnet", "x", *to
     )
-    assert "is no file" in refusal(capsys, "convert", folder, "--as", "edm", *to)
+    assert "is not a file" in refusal(capsys, "convert", folder, "--as", "edm", *to)
     assert "is no folder" in refusal(capsys, "convert", tmp_path / "none", "--as", "hub", *to)
     assert not (tmp_path / "out").exists()
 

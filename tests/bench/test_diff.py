@@ -85,7 +85,7 @@ def test_what_changed_and_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "dps: solver.steps: 10 -> 20 (1 cell)" in text
     assert "dps: source of the solver: c0de -> new (1 cell)" in text
     assert "same:" not in text and "path" not in text  # where something lies is no change
-    assert "4 means were compared: 3 are equal on every image, 1 differ surely" in text
+    assert "4 means were compared: 3 are equal on every image, 1 differ significantly" in text
     assert f"psnr: {old.mean():.4g} -> {new.mean():.4g} ({(new - old).mean():+.2g}" in text
     assert said(capsys, "compare", a, b) == text
 

@@ -178,7 +178,7 @@ RED = encoded(np.full((8, 8, 3), [255, 0, 0], np.uint8))
     ("content", "message"),
     [
         (grey("L", (8, 9)), "2_1.png has 8 x 9 pixels (width x height), the data 8 x 8"),
-        (RED, "2_1.png is coloured, the data are grey"),
+        (RED, "2_1.png is in colour, but the data are grey"),
         (grey("RGBA"), "2_1.png has the mode RGBA"),
         (grey("I;16"), "2_1.png has the mode I;16"),
         (encoded(np.zeros((8, 8), np.uint8))[:-30], "2_1.png cannot be read as a PNG file"),

@@ -292,7 +292,7 @@ def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(
                 ended.wait(30)
             except BaseException:
                 continue
-    assert codes == [143] and "did not end" in capfd.readouterr().err
+    assert codes == [143] and "did not stop" in capfd.readouterr().err
 
 
 def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(
