@@ -149,7 +149,7 @@ def test_a_job_under_hydra_too(
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("posterior_bench.bench.engine.run.prepare", planted)
+    monkeypatch.setattr("posterior_bench.bench.engine.prepare.prepare", planted)
     monkeypatch.setattr(sys, "argv", ["bench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     found, lines = ended(capfd, "run", *(["-m", "seed=1,2"] if sweep else []), *command())

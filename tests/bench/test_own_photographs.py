@@ -17,8 +17,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.image_folders import filled_in, remedy
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
-from posterior_bench.bench.engine.prepare import prepare
-from posterior_bench.bench.engine.run import _say
+from posterior_bench.bench.engine.prepare import _say, prepare
 
 PRIOR = ("prior=smooth", "prior.shape=[1,16,16]")
 REST = ("solver=blended", "metrics=[psnr]", "draws=1", "quiet=true")
