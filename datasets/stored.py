@@ -249,10 +249,9 @@ class Stored(ImageSet):
             layouts = {self.layout: layouts[self.layout]}
         if not _is_there(root):
             text = f"there is no folder '{root}'; set data.root to the {self.what}"
-            published = (
-                "" if self.kind == "folder" else " (docs/downloads.md lists where to get them)"
-            )
-            raise FileNotFoundError(text + published)
+            if self.kind != "folder":
+                text += " (docs/downloads.md says where they are published)"
+            raise FileNotFoundError(text)
         others: LeftOut = Counter()
         for layout in layouts.values():
             source = layout.find(root)

@@ -81,8 +81,8 @@ class MaskGenerator:
     ...         observed = np.ones((height, width), dtype=bool)
     ...         observed[height - round(self.share * height) :] = False
     ...         return observed
-    >>> Lower(0.25).generate(np.random.default_rng(0), 4, 2).sum()
-    np.int64(6)
+    >>> int(Lower(0.25).generate(np.random.default_rng(0), 4, 2).sum())
+    6
     """
 
     def generate(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -124,7 +124,7 @@ class Semantic(ReadMasks):
             return pixels_of(file, indexed=True)
         stack = stack_of(file, height, width)
         if stack.dtype.kind not in "iub":
-            raise ValueError(f"'{file}' holds {stack.dtype} values; give whole numbers")
+            raise ValueError(f"'{file}' holds {stack.dtype} values; label maps are whole numbers")
         return stack[index % len(stack)]
 
 

@@ -214,7 +214,7 @@ def file_of(path: Path, pair: str, image_id: str, index: int) -> Path:
     if pair == "order":
         files = _sorted_files(path, path.stat().st_mtime_ns)
         if not files:
-            raise ValueError(f"{path} holds no {' or '.join(_ENDINGS)} file and no other image")
+            raise ValueError(f"no {' or '.join(_ENDINGS)} file lies in {path}, and no other image")
         return files[index % len(files)]
     known = Path(image_id)
     names = [
@@ -391,7 +391,7 @@ def _demand_sound(path: Path) -> None:
                 )
             if info.file_size > (most := min(_LARGEST, _free_memory())):
                 raise ValueError(
-                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and at most "
+                    f"'{info.filename}' unpacks to {info.file_size / 2**30:.1f} GiB, and up to "
                     f"{most / 2**30:.1f} GiB are read; split it"
                 )
 

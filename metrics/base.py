@@ -358,6 +358,10 @@ class Metric(Measure):
     ...
     ...     def __call__(self, batch):
     ...         return (batch.raw - batch.truth).abs().flatten(1).amax(1)
+    >>> x, truth, mask = reference_images()
+    >>> batch = Batch(raw=x, pasted=x, truth=truth, mask=mask, y=x, Ax=x)
+    >>> LargestError()(batch).shape
+    torch.Size([1])
     """
 
     def __call__(self, batch: Batch) -> Tensor:

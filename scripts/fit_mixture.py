@@ -5,15 +5,16 @@
 Every component is a probabilistic principal component analyser in its maximum-likelihood form
 (Tipping and Bishop, "Mixtures of Probabilistic Principal Component Analysers", Neural Computation
 1999): the leading eigenvectors of the class covariance, and the mean of the other eigenvalues as
-the variance of all other directions, which keeps it well conditioned. It is fitted to the rows that
-trained the embedded prior; validation, tuning and test images are never touched. What is written,
-rounded to half precision, is the prior: nothing is approximated later.
+the variance of all other directions, which keeps the covariance well conditioned. It is fitted to
+the rows that trained the embedded prior; validation, tuning and test images are not used. The
+parameters are rounded to half precision, and the rounded mixture is the prior: nothing is
+approximated later.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -29,8 +30,21 @@ RANK = 96
 
 
 def component(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(d,)``, factor ``(d, RANK)`` and floor (a variance) of one class of images ``(n,
-    d)``.
+    """Fit one class.
+
+    Parameters
+    ----------
+    images : Tensor
+        float64 ``(n, d)``.
+
+    Returns
+    -------
+    mean : Tensor
+        ``(d,)``.
+    factor : Tensor
+        ``(d, RANK)``.
+    floor : Tensor
+        Variance of all other directions, a scalar.
     """
     mean = images.mean(0)
     values, vectors = torch.linalg.eigh((images - mean).T @ (images - mean) / len(images))
@@ -39,7 +53,7 @@ def component(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def main(folder: Path) -> None:
-    """Fit all classes and write ``prior.json`` and the parameters."""
+    """Fit all classes and write ``prior.json`` and the parameters to ``folder``."""
     data = Fashion("train")
     images, labels = data.images(data.ids).flatten(1).double(), data.labels(data.ids)
     classes = [images[labels == label] for label in range(data.num_classes)]
@@ -54,7 +68,15 @@ def main(folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / MIXTURE_FILE)
-    spec = {
+    text = json.dumps(specification(data, folder), indent=2) + "\n"
+    (folder / "prior.json").write_text(text, encoding="utf-8")
+    deviations = ", ".join(f"{value:.3f}" for value in floors.sqrt().tolist())
+    print(f"{folder}: standard deviation outside the {RANK} leading directions: {deviations}")
+
+
+def specification(data: Fashion, folder: Path) -> dict[str, object]:
+    """Return the content of ``prior.json``; the parameters must have been written."""
+    return {
         "format": 1,
         "name": "fashion_mixture",
         "kind": "mixture of probabilistic principal component analysers",
@@ -65,10 +87,14 @@ def main(folder: Path) -> None:
         "licence": "MIT",
         "sha256": {MIXTURE_FILE: sha256(folder / MIXTURE_FILE)},
     }
-    (folder / "prior.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
-    deviations = ", ".join(f"{value:.3f}" for value in floors.sqrt().tolist())
-    print(f"{folder}: standard deviation outside the {RANK} leading directions: {deviations}")
+
+
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="folder to write")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    main(read_arguments().folder)

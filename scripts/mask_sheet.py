@@ -1,12 +1,15 @@
-"""The picture of ``docs/masks.md``: ``python -m scripts.mask_sheet [SIDE]`` from the checkout.
+"""Draw the picture of ``docs/masks.md``.
 
-Six masks of every option that needs no files, drawn at SIDE x SIDE pixels (80 unless told) and
-shown pixel by pixel; white is observed. Writes ``docs/pictures/masks.png``. A few seconds.
+    python -m scripts.mask_sheet [SIDE]
+
+The picture shows six masks of every option that needs no files, drawn at SIDE x SIDE pixels
+(default 80) and shown pixel by pixel; white is observed. It is written to
+``docs/pictures/masks.png``. The script takes a few seconds and runs in a checkout.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 import yaml
@@ -22,7 +25,7 @@ LABEL, GAP, COLUMNS = 84, 4, 2
 
 
 def generators() -> dict[str, MaskGenerator]:
-    """Every mask that is drawn, by the name of its option."""
+    """Return every mask that is drawn, by the name of its option."""
     nodes = {
         path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
         for path in (CONF / "mask").glob("*.yaml")
@@ -31,7 +34,7 @@ def generators() -> dict[str, MaskGenerator]:
 
 
 def sheet(side: int) -> Image.Image:
-    """The options in two columns, a row each."""
+    """Draw the options in two columns, one row each, with masks of ``side`` pixels."""
     chosen = list(generators().items())
     rows = -(-len(chosen) // COLUMNS)
     step, column = side + GAP, LABEL + DRAWS * (side + GAP)
@@ -42,13 +45,18 @@ def sheet(side: int) -> Image.Image:
         draw.text((x + GAP, y + side // 2), name, fill=0)
         for k in range(DRAWS):
             mask = masks.generate(np.random.Generator(np.random.PCG64(k)), side, side)
-            image.paste(
-                Image.fromarray(mask.astype(np.uint8) * 255), (x + LABEL + k * step, y + GAP // 2)
-            )
+            tile = Image.fromarray(mask.astype(np.uint8) * 255)
+            image.paste(tile, (x + LABEL + k * step, y + GAP // 2))
     return image
 
 
+def main() -> None:
+    """Read the command line and write the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("side", nargs="?", type=int, default=80, help="side of a mask in pixels")
+    options = parser.parse_args()
+    sheet(options.side).save(ROOT / "docs" / "pictures" / "masks.png", optimize=True)
+
+
 if __name__ == "__main__":
-    sheet(int(sys.argv[1]) if len(sys.argv) > 1 else 80).save(
-        ROOT / "docs" / "pictures" / "masks.png", optimize=True
-    )
+    main()

@@ -1,13 +1,14 @@
-"""Numbers and pictures of a trained prior: ``python -m scripts.prior_report [prior.path]`` from the
-checkout.
+"""Write the page of a trained prior, with numbers and pictures.
 
-A small classifier is trained on the training split (the same one at every run on one machine). It
-says whether a sample shows the class it was asked for, and its last hidden layer is the space of a
+    python -m scripts.prior_report [prior.path]
+
+A small classifier is trained on the training split (the same one in every run on one machine). It
+tells whether a sample shows the requested class. Its last hidden layer is the feature space of a
 Fréchet distance between samples and held-out images; the distance between training and held-out
-images is the floor. Writes ``docs/priors/<name>.md`` and ``docs/priors/<name>_samples.png``; for a
-latent prior the page also says how well its autoencoder reconstructs, and
-``<name>_reconstructions.png`` shows it. Padded images are cropped to 28 x 28 before anything is
-measured. A few minutes on a CPU.
+images is the lower limit. The script writes ``docs/priors/<name>.md`` and
+``docs/priors/<name>_samples.png``. For a latent prior, the page also says how well its autoencoder
+reconstructs images, and ``<name>_reconstructions.png`` shows it. Padded images are cropped to 28 x
+28 pixels before all measurements. The script takes a few minutes on a CPU and runs in a checkout.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Row = tuple[str, ...]
 
 
 class Classifier(nn.Module):
-    """Two convolutions and two linear layers for 28 x 28 grey images."""
+    """Two convolutions and two linear layers for grey images of 28 x 28 pixels."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -53,11 +54,12 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return class scores ``(N, classes)`` of images ``(N, 1, 28, 28)``."""
         return self.head(self.body(x))
 
 
 def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0) -> Classifier:
-    """Adam with a one-cycle rate; weights and order come from ``seed``."""
+    """Train with Adam and a one-cycle rate; weights and order of images come from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Classifier(int(labels.max()) + 1)
@@ -66,9 +68,8 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0)
     blocks = len(images) // 256
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, epochs * blocks)
     for _ in range(epochs):
-        for rows in torch.randperm(len(images), generator=generator)[: blocks * 256].view(
-            blocks, 256
-        ):
+        order = torch.randperm(len(images), generator=generator)[: blocks * 256]
+        for rows in order.view(blocks, 256):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
             optimizer.step()
@@ -77,8 +78,9 @@ def train_classifier(images: Tensor, labels: Tensor, epochs: int, seed: int = 0)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of two sets of features (Heusel et al.
-    2017, Eq. 6).
+    """Return the Fréchet distance of two sets of features (Heusel et al., 2017, Eq. 6).
+
+    It is ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))``.
     """
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
@@ -89,7 +91,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def draw(prior: Prior, labels: Tensor, steps: int, batch: int = 100) -> Tensor:
-    """One sample per label, clipped to [-1, 1] as images are stored."""
+    """Draw one sample per label, clipped to [-1, 1] as images are stored."""
     parts = []
     for start in range(0, len(labels), batch):
         asked = labels[start : start + batch]
@@ -99,29 +101,32 @@ def draw(prior: Prior, labels: Tensor, steps: int, batch: int = 100) -> Tensor:
 
 
 def cropped(images: Tensor) -> Tensor:
-    """The 28 x 28 pixels in the middle."""
+    """Crop the 28 x 28 pixels in the middle."""
     margin = (images.shape[-1] - 28) // 2
     return images[..., margin : margin + 28, margin : margin + 28]
 
 
 def padding(prior: Prior) -> int:
-    """Black pixels at every border of the images a prior is made for."""
+    """Return the number of black pixels at every border of the prior's images."""
     return (prior.image_shape[-1] - 28) // 2
 
 
 def accuracy(net: Classifier, images: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images that the classifier assigns to their label."""
     return (net(images).argmax(1) == labels).double().mean().item()
 
 
 def some(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first images of a set and their labels."""
     labels = images.labels(images.ids[:count])
     assert labels is not None
     return images.images(images.ids[:count]), labels
 
 
 def alike(images: ImageSet, labels: Tensor) -> Tensor:
-    """The first images of another set with these labels, in this order, so that class shares are no
-    distance.
+    """Return the first images of another set with these labels, in this order.
+
+    With equal class fractions, a distance between the sets does not measure the classes.
     """
     _, available = some(images, len(images))
     queues = {int(k): iter((available == k).nonzero().flatten().tolist()) for k in labels.unique()}
@@ -132,8 +137,14 @@ def alike(images: ImageSet, labels: Tensor) -> Tensor:
 def measure(
     prior: Prior, config: TrainConfig, net: Classifier, count: int, steps: int
 ) -> tuple[list[Row], list[Row]]:
-    """Rows (what, samples, reference) over all classes, and by class. Samples get the labels of
-    held-out images.
+    """Measure a prior. Samples get the labels of held-out images.
+
+    Returns
+    -------
+    overall : list[Row]
+        Rows (quantity, samples, reference) over all classes.
+    by_class : list[Row]
+        Rows (class, samples, held-out images) with the fraction of recognised images.
     """
     pad = padding(prior)
     real, labels = some(Fashion("validation", pad=pad), count)
@@ -142,10 +153,7 @@ def measure(
     loss = [validation_loss(prior, z, labels, config) for z in states]
     rows = reconstruction(prior, states, (real, training), labels, net)
     samples, real, training = (cropped(x) for x in (samples, real, training))
-    features, names = (
-        [net.body(x) for x in (samples, real, training)],
-        Fashion("validation").class_names,
-    )
+    features = [net.body(x) for x in (samples, real, training)]
     distance = [frechet(features[0], features[1]), frechet(features[2], features[1])]
     right = [accuracy(net, x, labels) for x in (samples, real)]
     overall: list[Row] = [
@@ -162,13 +170,19 @@ def measure(
             f"{right[1]:.3f} (held-out images)",
         ),
     ]
+    return overall, recognised_by_class(net, samples, real, labels)
+
+
+def recognised_by_class(
+    net: Classifier, samples: Tensor, real: Tensor, labels: Tensor
+) -> list[Row]:
+    """Return the fraction of recognised samples and held-out images of every class."""
     by_class: list[Row] = []
-    for k, name in enumerate(names):
+    for k, name in enumerate(Fashion("validation").class_names):
         rows = labels == k
-        by_class.append(
-            (name, *(f"{accuracy(net, x[rows], labels[rows]):.2f}" for x in (samples, real)))
-        )
-    return overall, by_class
+        values = [accuracy(net, x[rows], labels[rows]) for x in (samples, real)]
+        by_class.append((name, *(f"{value:.2f}" for value in values)))
+    return by_class
 
 
 def reconstruction(
@@ -178,8 +192,9 @@ def reconstruction(
     labels: Tensor,
     net: Classifier,
 ) -> list[Row]:
-    """What the autoencoder of a latent prior keeps, on held-out and on training images; nothing for
-    a pixel prior.
+    """Measure the autoencoder of a latent prior on held-out and training images.
+
+    A pixel prior gives no rows.
     """
     if prior.latent is None:
         return []
@@ -210,6 +225,7 @@ def reconstruction(
 
 
 def decoded(prior: Prior, states: Tensor, batch: int = 100) -> Tensor:
+    """Decode latents in batches and clip to [-1, 1]."""
     return torch.cat([prior.decode(z).clamp(-1, 1) for z in states.split(batch)])
 
 
@@ -218,7 +234,8 @@ PAGE = """\
 
 {source}. Licence of the weights: {licence}.
 
-- {parameters:,} parameters, {parameterization} parameterisation over a {process} process, images {shape}
+- {parameters:,} parameters, {parameterization} parameterisation over a {process} process, \
+images {shape}
 - {steps} steps of {batch} images in {minutes:.0f} minutes
 {latent}- fingerprint `{fingerprint}`
 
@@ -226,10 +243,14 @@ PAGE = """\
 | --- | --- | --- |
 {rows}
 
-{count} samples of {sampler} steps of Heun's method ({evaluations} network evaluations), without guidance, clipped to
-[-1, 1], one for the label of each of the first {count} held-out images; the training images of the Fréchet distance
-have the same labels. The classifier and the space of that distance are a small network trained on the training
-images, so the distance compares with its reference and with nothing else. Made by `python -m scripts.prior_report`.
+{count} samples of {sampler} steps of Heun's method ({evaluations} network evaluations), \
+without guidance, clipped to
+[-1, 1], one for the label of each of the first {count} held-out images; the training images of \
+the Fréchet distance
+have the same labels. The classifier and the space of that distance are a small network trained \
+on the training
+images, so the distance compares with its reference and with nothing else. Made by \
+`python -m scripts.prior_report`.
 
 | class | samples recognised | held-out images recognised |
 | --- | --- | --- |
@@ -241,7 +262,8 @@ Eight samples of each class, one class a row, in the order of this table, not se
 {reconstructions}"""
 
 LATENT = """\
-- in a latent space: KL autoencoder of {:,} parameters, {:.0f} minutes of training before the denoiser
+- in a latent space: KL autoencoder of {:,} parameters, {:.0f} minutes of training before \
+the denoiser
 """
 
 RECONSTRUCTIONS = """
@@ -252,19 +274,28 @@ The first sixteen held-out images, and below them what comes back through the au
 
 
 def table(rows: Sequence[Row]) -> str:
+    """Format rows as lines of a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def latent_parts(spec: dict[str, Any]) -> dict[str, str]:
+    """Return the parts of the page on the autoencoder; they are empty for a pixel prior."""
+    autoencoder = spec["training"].get("autoencoder")
+    if autoencoder is None:
+        return {"latent": "", "reconstructions": ""}
+    return {
+        "latent": LATENT.format(autoencoder["parameters"], autoencoder["seconds"] / 60),
+        "reconstructions": RECONSTRUCTIONS.format(name=spec["name"]),
+    }
 
 
 def page(
     spec: dict[str, Any], measured: tuple[list[Row], list[Row]], mark: str, count: int, steps: int
 ) -> str:
+    """Fill in the page of a prior."""
     training = spec["training"]
-    autoencoder = training.get("autoencoder")
     return PAGE.format(
-        latent=""
-        if autoencoder is None
-        else LATENT.format(autoencoder["parameters"], autoencoder["seconds"] / 60),
-        reconstructions="" if autoencoder is None else RECONSTRUCTIONS.format(name=spec["name"]),
+        **latent_parts(spec),
         **{key: spec[key] for key in ("name", "licence", "parameterization")},
         source=spec["source"][0].upper() + spec["source"][1:],
         parameters=training["parameters"],
@@ -282,18 +313,21 @@ def page(
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "path", nargs="?", default="priors/assets/fashion", help="folder of the prior"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "priors", help="folder of the page"
-    )
-    parser.add_argument("--samples", type=int, default=1000)
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    pages = ROOT / "docs" / "priors"
+    parser.add_argument("path", nargs="?", default="priors/assets/fashion", help="prior's folder")
+    parser.add_argument("--out", type=Path, default=pages, help="folder of the page")
+    parser.add_argument("--samples", type=int, default=1000, help="number of samples")
     parser.add_argument("--steps", type=int, default=18, help="steps of Heun's method")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the classifier")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the command line, measure the prior, and write its page and pictures."""
+    options = read_arguments()
     folder = resolve(options.path)
     prior = load(folder)
     spec: dict[str, Any] = read_spec(folder)
@@ -305,9 +339,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = page(spec, measured, fingerprint(folder), options.samples, options.steps)
     (options.out / f"{spec['name']}.md").write_text(text, encoding="utf-8")
-    (options.out / f"{spec['name']}_samples.png").write_bytes(
-        sheet(sample_rows(prior, 0, steps=options.steps), 8)
-    )
+    samples = sheet(sample_rows(prior, 0, steps=options.steps), 8)
+    (options.out / f"{spec['name']}_samples.png").write_bytes(samples)
     if prior.is_latent:
         with torch.no_grad():
             shown, _ = some(Fashion("validation", pad=padding(prior)), 16)

@@ -1,10 +1,11 @@
-"""One metric of a study as Markdown, solvers against cells: ``python -m scripts.study_table STUDY
-METRIC``.
+"""Print one metric of a study as a Markdown table, solvers against cells.
 
-Lines are sorted by their mean rank over the common cells, which every solver ran in: cells that
-only some ran in are easier or harder than others. ``python -m scripts.study_table STUDY --overall``
-prints the tables of the arena instead (:mod:`bench.analysis.arena_table`): averages over common cells with
-intervals.
+    python -m scripts.study_table STUDY METRIC
+    python -m scripts.study_table STUDY --overall
+
+Lines are sorted by mean rank over the common cells, in which every solver ran: cells in which only
+some solvers ran may be easier or harder. ``--overall`` prints the tables of the arena instead
+(:mod:`bench.analysis.arena_table`): averages over common cells with intervals.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from posterior_bench.bench.analysis import arena_table, leaderboard
 
 
 def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Solvers by cells: what varies among data, mask and operator names the columns."""
+    """Arrange a leaderboard as solvers by cells.
+
+    The columns are named by those of data, mask and operator that vary.
+    """
     short = frame.assign(
         data=frame["data"].str.removeprefix("arena/"),
         mask=frame["mask"].str.split().str[0],
@@ -30,28 +34,27 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, direction: str) -> pd.DataFrame:
-    """Best first, with the column that orders the lines: a mean rank over the cells that every
-    solver ran in.
+    """Sort the best solver first, by its mean rank over the cells in which every solver ran.
+
+    The rank and the number of cells become the first columns.
     """
     common = table.dropna(axis=1)
     key, name = common.rank(ascending=direction != "up").mean(axis=1), "mean rank"
-    flat = table.set_axis(
-        [" ".join(c) if isinstance(c, tuple) else str(c) for c in table.columns], axis=1
-    )
+    names = [" ".join(c) if isinstance(c, tuple) else str(c) for c in table.columns]
+    flat = table.set_axis(names, axis=1)
     flat.insert(0, name, key)
     flat.insert(1, "cells", table.notna().sum(axis=1))
     return flat.sort_values(name)
 
 
 def markdown(table: pd.DataFrame, digits: int) -> str:
+    """Format a table as Markdown."""
     head = f"| solver | {' | '.join(table.columns)} |"
     rule = "| --- |" + " ---: |" * len(table.columns)
-    lines = [
-        f"| {name} | "
-        + " | ".join(_cell(column, value, digits) for column, value in row.items())
-        + " |"
-        for name, row in table.iterrows()
-    ]
+    lines = []
+    for name, row in table.iterrows():
+        cells = (_cell(column, value, digits) for column, value in row.items())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([head, rule, *lines])
 
 
@@ -62,7 +65,8 @@ def _cell(column: object, value: float, digits: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Read the command line and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("metric", nargs="?", default=arena_table.HEADLINE)
     parser.add_argument(
@@ -71,7 +75,7 @@ def main() -> None:
     parser.add_argument("--digits", type=int, default=3)
     options = parser.parse_args()
     if options.overall:
-        print(arena_table.markdown(options.study, options.metric), end="")
+        print(arena_table.arena_markdown(options.study, options.metric), end="")
         return
     frame = leaderboard.build(options.study)
     if options.metric not in frame.attrs["metrics"]:

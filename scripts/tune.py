@@ -1,16 +1,16 @@
-"""Tune the ``fast`` presets of the embedded prior on held-out *training* images; the test images
-are never touched.
+"""Tune the ``fast`` presets of the embedded prior on held-out *training* images.
 
     python -m scripts.tune [SOLVER ...]
 
 Every solver's grid below is a sweep on the ``tune`` split of Fashion-MNIST (rows 59000 to 59999 of
-the training images, which the prior was not trained on), with a seed of its own. The table at the
-end ranks the settings by ST-LPIPS of the pasted images, averaged over the masks; what wins goes
-into ``conf/solver/<name>.yaml`` by hand.
+the training images, which the prior was not trained on) with a seed of its own. Test images are not
+used. The tables at the end rank the settings by ST-LPIPS of the pasted images, averaged over the
+masks. The best settings are copied to ``conf/solver/<name>.yaml`` by hand.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -58,20 +58,13 @@ GRIDS = {
     "tds": [["solver.steps=20,30"]],
 }
 SHOWN = [
-    "stlpips_pasted",
-    "psnr_hole",
-    "consistency",
-    "passes",
-    "nfe",
-    "nge",
-    "seconds_fit",
-    "seconds_sample",
-    "failed",
+    *("stlpips_pasted", "psnr_hole", "consistency", "passes", "nfe", "nge"),
+    *("seconds_fit", "seconds_sample", "failed"),
 ]
 
 
 def main(solvers: list[str]) -> None:
-    """Sweep, then print one ranking per solver."""
+    """Run the sweeps, then print one ranking per solver."""
     for solver in solvers:
         for grid in GRIDS[solver]:
             command = [sys.executable, "-m", "bench", "-m", f"solver={solver}", *grid, *COMMON]
@@ -79,12 +72,22 @@ def main(solvers: list[str]) -> None:
     board = pd.read_parquet(STUDY / "leaderboard.parquet")
     board["solver"] = board["solver"].str.split().str[0]
     for solver in solvers:
-        mine = board[board["solver"] == solver]
-        ranking = (
-            mine.groupby(["data", "variant"])[SHOWN].mean().sort_values(["data", "stlpips_pasted"])
-        )
+        variants = board[board["solver"] == solver].groupby(["data", "variant"])
+        ranking = variants[SHOWN].mean().sort_values(["data", "stlpips_pasted"])
         print(f"\n{solver}\n{ranking.round(4).to_string()}")
 
 
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "solvers", nargs="*", metavar="SOLVER", help=f"default all: {', '.join(GRIDS)}"
+    )
+    options = parser.parse_args()
+    if unknown := sorted(set(options.solvers) - GRIDS.keys()):
+        parser.error(f"no grid for {', '.join(unknown)}; valid: {', '.join(GRIDS)}")
+    return options
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(GRIDS))
+    main(read_arguments().solvers or list(GRIDS))

@@ -2,21 +2,21 @@
 
     python -m scripts.tune_arena [SOLVER ...]
 
-Every solver of ``study=arena`` tries as many settings, on the same problems: priors and masks of
-the arena, but truths of another data name, and masks and noise of another seed. The settings are
-the data of this file, :data:`GRIDS`. Their rows are those of any run, in ``runs/tune_arena``:
-interrupted, it goes on where it was.
+Every solver of ``study=arena`` tries equally many settings on the same problems: priors and
+masks of the arena, but truths of another data name, and masks and noise of another seed.
+:data:`GRIDS` lists the settings. The rows are stored in ``runs/tune_arena`` like those of any run,
+so an interrupted sweep continues.
 
-A setting is judged by the energy distance to the exact posterior, in units of the posterior's own
-spread, averaged over problems. The best one that costs no more network passes than ``fast`` is
-chosen if it is better than ``fast`` by more than two standard errors; else the solver keeps
-``fast``. Two tables are printed for ``docs/tuning.md``; what was chosen goes into ``conf/solver``
-by hand.
+The objective of a setting is the energy distance to the exact posterior, relative to the spread of
+the posterior, averaged over problems. The best setting that costs no more network passes than
+``fast`` is chosen if it is better than ``fast`` by more than two standard errors; otherwise the
+solver keeps ``fast``. The script prints two tables for ``docs/tuning.md``. The chosen settings are
+copied to ``conf/solver`` by hand.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -43,24 +43,20 @@ IMAGES, DRAWS = 12, 8
 PROBLEMS = tuple(  # arena and operator: few and many pixels, one mode and several
     product(("g2", "gauss8", "gauss64", "modes2", "modes16"), ("inpainting", "projection"))
 )
-MASKS_ONLY = {
-    "blended",
-    "ddnm",
-    "ddrm",
-    "ding",
-    "pigdm",
-    "repaint",
-}  # with noise on the measurement
+# if the measurement is noisy, these solvers run with masks only
+MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}
 BASE = "fast"
 OBJECTIVE = "energy_distance_rel"
 MARGIN = 2.0  # standard errors
 
 Block = Mapping[str, list[Any]]
 
-# A block is the product of its lists. Every block of a solver names the same keys, so that no
-# setting depends on a preset `fast_small` that is there already. One setting of each solver is
-# `fast` itself. its weight does nothing with one gradient step a level, which starts where that
-# term has its minimum
+# The settings of a block are the product of its lists. All blocks of a solver name the same keys,
+# so that no setting depends on an existing preset `fast_small`. One setting of each solver is
+# `fast` itself.
+
+# CoPaint's regularisation weight is not tried: with one gradient step per level it has no effect,
+# because the step starts at the minimum of that term.
 _COPAINT: list[Block] = [{"lr": [0.01, 0.025, 0.05, 0.1, 0.2, 0.4]}]
 _REDDIFF: list[Block] = [{"lam": [0.25, 1.0, 4.0], "lr": [0.1, 0.2]}]
 GRIDS: dict[str, list[Block]] = {
@@ -133,7 +129,7 @@ GRIDS: dict[str, list[Block]] = {
 
 
 def settings(solver: str) -> list[dict[str, Any]]:
-    """What a solver tries, in the order of its grid."""
+    """Return all settings of a solver's grid, in order."""
     blocks = GRIDS[solver]
     return [
         dict(zip(block, values, strict=True))
@@ -143,36 +139,34 @@ def settings(solver: str) -> list[dict[str, Any]]:
 
 
 def shipped(solver: str) -> dict[str, Any]:
-    """The value of the grid's keys in the preset that every solver has."""
+    """Return the values of the grid's keys in the preset that every solver has."""
     preset = effective(option("solver", solver).content, BASE)
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 
 def problems(solver: str) -> list[tuple[str, str]]:
+    """Return the problems that a solver can run, as pairs of prior and operator."""
     return [p for p in PROBLEMS if p[1] == "inpainting" or solver not in MASKS_ONLY]
 
 
 def problem(solver: str, prior: str, operator: str) -> list[str]:
-    """What all settings of a solver have in common on one problem."""
+    """Return the overrides that all settings of a solver share on one problem."""
     truths = [f"data.name={NAME}", f"data.images={IMAGES}", f"draws={DRAWS}", f"seed={SEED}"]
-    # a batch of just these rows: a larger one is filled up with copies
+    # one batch holds exactly these rows; a larger one would be padded with copies
     speed = [f"batch={IMAGES * DRAWS}", "threads=1", f"metrics={OBJECTIVE}"]
     terse = ["sheet=false", "report=false", "quiet=true", f"out={STUDY / solver}"]
-    given = [
-        f"solver={solver}",
-        f"solver.preset={BASE}",
-        f"data=arena/{prior}",
-        f"operator={operator}",
-    ]
-    return [*given, *truths, *speed, *terse]
+    cell = [f"solver={solver}", f"solver.preset={BASE}"]
+    cell += [f"data=arena/{prior}", f"operator={operator}"]
+    return [*cell, *truths, *speed, *terse]
 
 
 Job = tuple[DictConfig, dict[str, object]]
 
 
 def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
-    """One job per setting: what the command line makes of ``solver.KEY=VALUE``, composed once for
-    all.
+    """Compose one job per setting, as the command line does for ``solver.KEY=VALUE``.
+
+    The configuration is composed once for all settings.
     """
     cfg, choices = compose(problem(solver, prior, operator))
     for setting in settings(solver):
@@ -183,7 +177,7 @@ def jobs(solver: str, prior: str, operator: str) -> Iterator[Job]:
 
 
 def sweep(solvers: Sequence[str]) -> None:
-    """Run what is missing, problem after problem: their exact draws are then made once."""
+    """Run the missing rows, problem by problem, so that exact draws are made once each."""
     for (prior, operator), solver in product(PROBLEMS, solvers):
         if (prior, operator) in problems(solver):
             for job in jobs(solver, prior, operator):
@@ -192,7 +186,19 @@ def sweep(solvers: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Tried:
-    """One setting: its ``objective``, images by problems; network passes of a draw; failed rows."""
+    """Result of one setting.
+
+    Parameters
+    ----------
+    setting : dict[str, Any]
+        Values of the grid's keys.
+    objective : DataFrame
+        Objective of each image (rows) on each problem (columns).
+    passes : float
+        Network passes per draw.
+    failed : int
+        Number of failed rows.
+    """
 
     setting: dict[str, Any]
     objective: pd.DataFrame
@@ -201,6 +207,7 @@ class Tried:
 
     @classmethod
     def of(cls, setting: dict[str, Any], cells: Mapping[tuple[str, str], pd.DataFrame]) -> Tried:
+        """Collect the result from the rows of each problem's cell."""
         rows = pd.concat(cells.values())
         objective = pd.DataFrame(
             {" ".join(p): cell.groupby("image_id")[OBJECTIVE].mean() for p, cell in cells.items()}
@@ -210,43 +217,44 @@ class Tried:
 
     @property
     def mean(self) -> float:
+        """Return the mean objective, or infinity if rows failed."""
         return inf if self.failed else float(self.objective.to_numpy().mean())
 
     @property
     def error(self) -> float:
+        """Return the standard error of the mean objective."""
         return standard_error(self.objective)
 
 
 def standard_error(values: pd.DataFrame) -> float:
-    """Of the mean, by images: problems share the noise that made an image, so they do not count
-    apart.
+    """Return the standard error of the mean over images.
+
+    Problems share the noise that made an image, so they are not independent and count as one.
     """
     per_image = values.mean(axis=1)
     return float(per_image.std(ddof=1) / sqrt(len(per_image)))
 
 
 def read(study: Path, solver: str) -> list[Tried]:
-    """The settings of a solver's grid, from the rows of its sweep."""
+    """Read the results of a solver's grid from the rows of its sweep."""
     keys = list(GRIDS[solver][0])
-    found: dict[tuple[str, tuple[str, str]], pd.DataFrame] = {}
+    rows_of: dict[tuple[str, tuple[str, str]], pd.DataFrame] = {}
     for record in map(read_yaml, sorted(study.glob("cells/*/config.yaml"))):
         config, names = record["config"], record["identity"]
-        given = arguments(config["solver"])
+        values = arguments(config["solver"])
         rows = RowStore(study / "cells" / record["cell"]).read()
-        asked = (names["prior"].split()[0], names["operator"].split()[0])
-        found[str({key: given[key] for key in keys}), asked] = rows
+        cell_problem = (names["prior"].split()[0], names["operator"].split()[0])
+        rows_of[str({key: values[key] for key in keys}), cell_problem] = rows
     wanted = problems(solver)
     return [
-        Tried.of(setting, {p: found[str(setting), p] for p in wanted})
+        Tried.of(setting, {p: rows_of[str(setting), p] for p in wanted})
         for setting in settings(solver)
     ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``fast`` does, the best setting that costs no more, and whether that is better for
-    sure.
-    """
+    """Result of ``fast`` and of the best setting that costs no more."""
 
     solver: str
     fast: Tried
@@ -254,46 +262,57 @@ class Choice:
 
     @property
     def gain(self) -> float:
+        """Return by how much the best setting is better than ``fast``."""
         return self.fast.mean - self.best.mean
 
     @property
     def gain_error(self) -> float:
+        """Return the standard error of the gain over images."""
         return standard_error(self.fast.objective - self.best.objective)
 
     @property
     def better(self) -> bool:
+        """Tell whether the best setting is significantly better than ``fast``."""
         return self.best is not self.fast and self.gain > MARGIN * self.gain_error
 
 
 def choose(solver: str, tried: list[Tried]) -> Choice:
+    """Choose the best setting of a solver that costs no more than ``fast``."""
     fast = next(t for t in tried if t.setting == shipped(solver))
     affordable = [t for t in tried if t.passes <= fast.passes * (1 + 1e-9)]
     return Choice(solver, fast, min(affordable, key=lambda t: t.mean))
 
 
 def summary(choices: list[Choice], counts: list[int]) -> str:
-    """One line per solver, as Markdown."""
+    """Format one line per solver, as Markdown."""
     head = (
         "| solver | tried | `fast` | best | E of `fast` | E of the best | gain | passes | preset |"
     )
     lines = [head, "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for c, count in zip(choices, counts, strict=True):
-        same = c.best is c.fast
-        varied = [k for k in c.fast.setting if same or c.fast.setting[k] != c.best.setting[k]]
-        cells = [
-            c.solver, str(count), words(c.fast.setting, varied), "the same" if same else words(c.best.setting, varied),
-            f"{c.fast.mean:.3f} ± "
-            f"{c.fast.error:.3f}", "" if same else f"{c.best.mean:.3f} ± {c.best.error:.3f}",
-            "" if same else f"{c.gain:.3f} ± {c.gain_error:.3f}",
-            f"{c.fast.passes:.0f}" if same else f"{c.fast.passes:.0f} → {c.best.passes:.0f}",
-            "**fast_small**" if c.better else "fast",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(summary_cells(c, count))} |")
     return "\n".join(lines)
 
 
+def summary_cells(c: Choice, count: int) -> list[str]:
+    """Format the line of one solver, which tried ``count`` settings."""
+    fast, best, same = c.fast, c.best, c.best is c.fast
+    keys = [k for k in fast.setting if same or fast.setting[k] != best.setting[k]]
+    return [
+        c.solver,
+        str(count),
+        words(fast.setting, keys),
+        "the same" if same else words(best.setting, keys),
+        f"{fast.mean:.3f} ± {fast.error:.3f}",
+        "" if same else f"{best.mean:.3f} ± {best.error:.3f}",
+        "" if same else f"{c.gain:.3f} ± {c.gain_error:.3f}",
+        f"{fast.passes:.0f}" if same else f"{fast.passes:.0f} → {best.passes:.0f}",
+        "**fast_small**" if c.better else "fast",
+    ]
+
+
 def details(solvers: list[str], tried: list[list[Tried]]) -> str:
-    """One line per setting, as Markdown."""
+    """Format one line per setting, as Markdown."""
     lines = [
         "| solver | setting | E | passes | failed rows |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -309,23 +328,36 @@ def details(solvers: list[str], tried: list[list[Tried]]) -> str:
 
 
 def words(setting: Mapping[str, Any], keys: Iterable[str] | None = None) -> str:
+    """Format a setting, or some keys of it, in one line."""
     return ", ".join(f"{k} {setting[k]}" for k in (setting if keys is None else keys))
 
 
 def report(solvers: Sequence[str]) -> str:
-    """Both tables, from the rows that are there."""
+    """Format both tables from the stored rows."""
     tried = [read(STUDY / solver, solver) for solver in solvers]
     choices = [choose(solver, mine) for solver, mine in zip(solvers, tried, strict=True)]
     return f"{summary(choices, [len(mine) for mine in tried])}\n\n{details(list(solvers), tried)}"
 
 
 def main(solvers: Sequence[str]) -> None:
-    """Sweep, then print both tables."""
+    """Run the sweeps, then print both tables."""
     sweep(solvers)
     for solver in solvers:
         leaderboard.write(STUDY / solver)
     print(report(solvers))
 
 
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "solvers", nargs="*", metavar="SOLVER", help=f"default all: {', '.join(GRIDS)}"
+    )
+    options = parser.parse_args()
+    if unknown := sorted(set(options.solvers) - GRIDS.keys()):
+        parser.error(f"no grid for {', '.join(unknown)}; valid: {', '.join(GRIDS)}")
+    return options
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(GRIDS))
+    main(read_arguments().solvers or list(GRIDS))

@@ -22,8 +22,13 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.row_store import RowStore
 
 HEADLINE = "energy_distance_rel"
+
+
 BESIDE = {"mean_error": "mean error", "cov_error": "covariance error", "c2st": "C2ST"}
+
+
 RESAMPLES = 2000
+
 
 Values = Mapping[tuple[str, str], pd.Series]
 """The values of a metric by image id, for every solver and cell ``(solver, cell)`` in which no row
@@ -31,7 +36,7 @@ failed."""
 
 
 @dataclass(frozen=True)
-class Overall:
+class ArenaMeans:
     """Means over cells of means over images, per solver, with 95 % intervals over images.
 
     Parameters
@@ -56,9 +61,9 @@ def common_cells(values: Values, solvers: Sequence[str]) -> list[str]:
     return [cell for cell in cells if all((solver, cell) in values for solver in solvers)]
 
 
-def overall(
+def arena_means(
     values: Values, solvers: Sequence[str], cells: Sequence[str], reference: str = "exact"
-) -> Overall:
+) -> ArenaMeans:
     """Average ``solvers`` over ``cells``.
 
     Images are resampled within each cell, alike for all solvers. Images without a value for one of
@@ -91,7 +96,7 @@ def overall(
         total - total[base] if base is not None else nothing,
         *(_ends(apart) if base is not None else (nothing, nothing)),
     ]
-    return Overall(*(pd.Series(column, index=list(solvers)) for column in columns))
+    return ArenaMeans(*(pd.Series(column, index=list(solvers)) for column in columns))
 
 
 def _ends(resampled: Array) -> tuple[Array, Array]:
@@ -99,7 +104,7 @@ def _ends(resampled: Array) -> tuple[Array, Array]:
     return lo, hi
 
 
-def markdown(study: Path | str, metric: str = HEADLINE, reference: str = "exact") -> str:
+def arena_markdown(study: Path | str, metric: str = HEADLINE, reference: str = "exact") -> str:
     """Return both tables of a study.
 
     Raises
@@ -107,7 +112,7 @@ def markdown(study: Path | str, metric: str = HEADLINE, reference: str = "exact"
     UserError
         If no cell of the study has the metric.
     """
-    values = read(study, [metric, *BESIDE])
+    values = arena_values(study, [metric, *BESIDE])
     if not values[metric]:
         raise UserError(f"no cell of {study} has '{metric}'; run it with metrics=[arena]")
     main = values[metric]
@@ -129,9 +134,9 @@ def _table(
     cells = common_cells(values[metric], solvers)
     if not cells:
         return f"{title}: there is no such cell."
-    found = overall(values[metric], solvers, cells, reference)
+    found = arena_means(values[metric], solvers, cells, reference)
     beside = {
-        head: overall(values[name], solvers, cells, reference).mean
+        head: arena_means(values[name], solvers, cells, reference).mean
         for name, head in BESIDE.items()
         if set(cells) <= set(common_cells(values[name], solvers))
     }
@@ -147,7 +152,7 @@ def _table(
     return "\n".join([f"{title} ({len(cells)}: {', '.join(cells)}):", "", *lines])
 
 
-def read(study: Path | str, metrics: Sequence[str]) -> dict[str, Values]:
+def arena_values(study: Path | str, metrics: Sequence[str]) -> dict[str, Values]:
     """Return per metric the values by image of every complete cell; draws are averaged."""
     values: dict[str, dict[tuple[str, str], pd.Series]] = {metric: {} for metric in metrics}
     cells = read_cells(study)

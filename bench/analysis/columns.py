@@ -108,7 +108,7 @@ def labels(frame: pd.DataFrame) -> pd.Series:
     return names
 
 
-def span(values: pd.Series) -> str:
+def range_text(values: pd.Series) -> str:
     """Return one number, or ``least to greatest``."""
     low, high = values.min(), values.max()
     return f"{low}" if low == high else f"{low} to {high}"

@@ -23,7 +23,7 @@ from posterior_bench.bench.analysis.matches import (
     metric_card,
     pairs_of_cells,
 )
-from posterior_bench.bench.analysis.ranked_groups import compared
+from posterior_bench.bench.analysis.ranked_groups import ranked_groups
 from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.atomic import write_atomic
@@ -36,16 +36,7 @@ def compare(
 ) -> tuple[ComparisonReport, Path]:
     """Compare two solvers of a study and write ``compare_A_B_METRIC.svg`` and ``.png`` into it.
 
-    Parameters
-    ----------
-    study : Path
-        The folder of the study.
-    a, b : str
-        The solvers, as the tables call them.
-    metric : str
-        A metric with a value per image.
-    where : mapping of str to str or None, default None
-        Values of columns (:data:`~bench.analysis.matches.WHERE`) by which cells are chosen.
+    The arguments and errors are those of :func:`compare_solvers`.
 
     Returns
     -------
@@ -103,7 +94,7 @@ def compare_solvers(
         demand_paired(rows, heading, (first, a), (second, b))
     images = found.images.reindex(columns=[metric])
     # the families are those of the leaderboard, whatever mask= and the like leave of its tables
-    families = compared(found.lines, images, [metric])
+    families = ranked_groups(found.lines, images, [metric])
     lines = found.lines.set_index("cell")
     matches = [
         match_cells(

@@ -66,9 +66,9 @@ class ComparisonReport:
         sentences.append(self._wins(result))
         if match.verdict:
             sentences.append(
-                f"With so many images the t-test of this pair alone finds a true difference of "
-                f"{result.detectable:.2g}"
-                f"{unit} in 80 % of studies; over all pairs of a table it takes more."
+                "With so many images the t-test of this pair alone finds a true difference of "
+                f"{result.detectable:.2g}{unit} in 80 % of studies; over all pairs of a table it "
+                "takes more."
             )
         return " ".join(sentences)
 
@@ -80,8 +80,8 @@ class ComparisonReport:
         result, unit = match.result, self._unit()
         found = (
             f"{self._title()} is {result.mean_a:.4g}{unit} for {self.a} and "
-            f"{result.mean_b:.4g}{unit} for {self.b}: "
-            f"a mean difference of {result.difference:+.3g}{unit}"
+            f"{result.mean_b:.4g}{unit} for {self.b}: a mean difference of "
+            f"{result.difference:+.3g}{unit}"
         )
         if match.verdict:
             found += (
@@ -90,8 +90,7 @@ class ComparisonReport:
             )
         if match.left_out:
             return (
-                f"On the {result.n} images that both have, which may be easier than the "
-                f"others: "
+                f"On the {result.n} images that both have, which may be easier than the others: "
                 f"{found}."
             )
         return f"{found}, over n = {result.n} images, draws averaged first."
@@ -104,14 +103,12 @@ class ComparisonReport:
             "Wilcoxon signed-rank test": result.p_wilcoxon,
         }
         sentences = [
-            f"Tests of this pair alone, two-sided, not adjusted: "
-            f"{', '.join(f'{name} {_p(p)}' for name, p in tests.items())}. "
-            f"Effect size d_z = {result.effect_size:+.2f}."
+            "Tests of this pair alone, two-sided, not adjusted: "
+            f"{', '.join(f'{name} {_p(p)}' for name, p in tests.items())}. Effect size d_z = "
+            f"{result.effect_size:+.2f}."
         ]
         if len({p < families.ALPHA for p in tests.values()}) > 1:
-            sentences.append(
-                "These tests disagree at 5 %: look at the plot for images that stand apart."
-            )
+            sentences.append("These tests disagree at 5 %: look at the plot for outliers.")
         return sentences
 
     def _wins(self, result: paired.Comparison) -> str:
@@ -205,8 +202,8 @@ def _procedure(verdict: Verdict) -> str:
         else "the one pair there is"
     )
     return (
-        f"Verdict, interval and p are of the sign-flip permutation test behind the rank "
-        f"letters, over {of}."
+        "Verdict, interval and p are of the sign-flip permutation test behind the rank letters, "
+        f"over {of}."
     )
 
 

@@ -56,7 +56,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Difference:
+class StudyDifference:
     """What two studies have in common, and what differs.
 
     Parameters
@@ -82,7 +82,7 @@ class Difference:
     def text(self) -> str:
         """Return all of it for a terminal, one fact per line.
 
-        Only the numbers that surely differ are listed; the others are counted.
+        Only the numbers that differ significantly are listed; the others are counted.
         """
         lines = [f"{self.pairs} cells are in both studies."]
         for side, names in zip("AB", self.alone, strict=True):
@@ -98,33 +98,32 @@ class Difference:
         if not len(table):
             return ["There are no numbers to compare."]
         equal = table["difference"].eq(0) & table["a"].eq(table["b"]) & table["lo"].eq(0)
-        surely = table[table["p"] <= ALPHA]
+        significant = table[table["p"] <= ALPHA]
         said = (
             f"{len(table)} means were compared: {int(equal.sum())} are equal on every image, "
-            f"{len(surely)} differ "
+            f"{len(significant)} differ "
         )
         lines = [
-            f"{said}surely (paired sign-flip test, adjusted over the cells of a metric, 5 %), the "
-            f"others cannot be "
-            "told apart."
+            f"{said}significantly (paired sign-flip test, adjusted over the cells of a metric, 5 "
+            "%), the others cannot be told apart."
         ]
         few = int((table["n"] < FEWEST).sum())
         if few:
             lines.append(f"{few} of them are of fewer than {FEWEST} images, which are not tested.")
         order = (
-            surely["difference"]
+            significant["difference"]
             .abs()
-            .div(surely["hi"] - surely["lo"])
+            .div(significant["hi"] - significant["lo"])
             .sort_values(ascending=False)
             .index
         )
-        lines += [_line(surely.loc[i]) for i in order[:_LISTED]]
+        lines += [_line(significant.loc[i]) for i in order[:_LISTED]]
         if len(order) > _LISTED:
             lines.append(f"  and {len(order) - _LISTED} more; out=FILE.csv writes them all")
         return lines
 
 
-def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
+def diff(a: Path, b: Path, metric: str | None = None) -> StudyDifference:
     """Compare two studies.
 
     Parameters
@@ -164,7 +163,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> Difference:
     table["p"] = table.groupby("metric")["p"].transform(_holm)
     matched = [{str(pair[side]["cell"]) for pair in pairs} for side in (0, 1)]
     alone = (_others(one.lines, matched[0]), _others(two.lines, matched[1]))
-    return Difference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
+    return StudyDifference(len(pairs), alone, dict(changes.most_common()), table, _counted(refused))
 
 
 def _others(lines: pd.DataFrame, matched: Collection[str]) -> list[str]:

@@ -28,21 +28,40 @@ from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
 GROUP = ["data", "mask", "operator"]
+
+
 Floats = NDArray[np.float64]
+
+
 Indices = NDArray[np.intp]
+
+
 Looks = Mapping[str, Mapping[str, Any]]
 """Marker and colour of every solver."""
 
+
 POINT: Mapping[str, Any] = {"linestyle": ""}
+
+
 LINE: Mapping[str, Any] = {"linestyle": "--", "marker": ""}
+
+
 FRONT: Mapping[str, Any] = {"color": "#777777", "linewidth": 1.2}
+
+
 COSTS = ("passes", "seconds")
 """What a Pareto front is drawn against."""
 
+
 COLUMNS, WIDTH, HEIGHT, KEY_HEIGHT = 3, 3.6, 2.7, 0.2
 """Panels side by side at most, the inches of one, and those of a line of the key."""
+
 
 TITLES = {
     "passes": "network passes per draw (forward + backward)",
@@ -56,7 +75,7 @@ TITLES = {
 }
 
 
-def write(study: Path, frame: pd.DataFrame) -> Path | None:
+def write_figure(study: Path, frame: pd.DataFrame) -> Path | None:
     """Draw the figure that ``study.figure`` asks for as ``figure.svg`` and ``figure.png``.
 
     Parameters
@@ -95,10 +114,10 @@ def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
         _panel(panel, lines, x, y, looks)
         panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
         if i + columns >= len(groups):
-            panel.set_xlabel(title(frame, x), fontsize=8)
+            panel.set_xlabel(axis_title(frame, x), fontsize=8)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
-    figure.supylabel(title(frame, y), fontsize=9)
+    figure.supylabel(axis_title(frame, y), fontsize=9)
     free = {name for name in looks if not (frame.loc[frame["solver"] == name, x] > 0).any()}
     _key(figure, looks, free, columns)
     return figure
@@ -138,8 +157,8 @@ def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:
                 panel.step(*steps.T, where="post", zorder=1, **FRONT)
         row[0].set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
     for panel, cost in zip(panels[-1], COSTS, strict=True):
-        panel.set_xlabel(title(frame, cost), fontsize=8)
-    figure.supylabel(title(frame, y), fontsize=9)
+        panel.set_xlabel(axis_title(frame, cost), fontsize=8)
+    figure.supylabel(axis_title(frame, y), fontsize=9)
     free = {name for name in looks if not (frame.loc[frame["solver"] == name, "passes"] > 0).any()}
     _key(figure, looks, free, len(COSTS), front=True)
     return figure
@@ -326,7 +345,7 @@ def _looks(count: int) -> list[tuple[str, str]]:
     return [pairs[i % len(pairs)] for i in range(count)]
 
 
-def title(frame: pd.DataFrame, name: str) -> str:
+def axis_title(frame: pd.DataFrame, name: str) -> str:
     """Return the title of an axis: of a metric, or of a cost."""
     card = frame.attrs["metrics"].get(name)
     if card is None:

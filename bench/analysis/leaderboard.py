@@ -77,8 +77,12 @@ def build(study: Path | str) -> pd.DataFrame:
         [*csv_columns(metrics), *EXTRA, *(f"{m}{end}" for m in metrics for end in ("_n", "_inf"))]
     ]
     named = rank_letters(frame, images, {name: metrics[name] for name in single})
-    printed = papers.declared(study)
-    beside = papers.beside(frame, metrics, printed) if printed else pd.DataFrame(index=frame.index)
+    printed = papers.declared_table(study)
+    beside = (
+        papers.printed_columns(frame, metrics, printed)
+        if printed
+        else pd.DataFrame(index=frame.index)
+    )
     frame = pd.concat([frame, named, beside], axis=1)
     notes = main_notes(frame, sum(len(c.planned) * c.draws for c in cells), metrics)
     if in_sets:
@@ -92,7 +96,7 @@ def build(study: Path | str) -> pd.DataFrame:
     notes += small_set_notes(frame, cells)
     notes += rank_notes(frame, named)
     if printed:
-        notes.append(papers.note(frame, metrics, printed))
+        notes.append(papers.paper_note(frame, metrics, printed))
     frame.attrs = {"metrics": Cards(metrics), "notes": notes}
     return frame
 
@@ -122,12 +126,12 @@ def write(study: Path | str) -> pd.DataFrame:
             frame[[*csv_columns(metrics), *tables.rank_columns(frame), *counted]]
         ),
         "leaderboard_long.csv": to_csv(long(frame)),
-        "leaderboard.md": tables.markdown(frame).encode(),
-        "leaderboard.tex": tables.latex(frame).encode(),
+        "leaderboard.md": tables.leaderboard_markdown(frame).encode(),
+        "leaderboard.tex": tables.leaderboard_latex(frame).encode(),
         "leaderboard.parquet": parquet.getvalue(),
     }
-    if printed := papers.declared(study):
-        files["paper_table.md"] = paper_table.markdown(frame, study, printed).encode()
+    if printed := papers.declared_table(study):
+        files["paper_table.md"] = paper_table.paper_markdown(frame, study, printed).encode()
     for name, data in files.items():
         write_atomic(Path(study) / name, data)
     return frame
@@ -135,7 +139,7 @@ def write(study: Path | str) -> pd.DataFrame:
 
 def table(frame: pd.DataFrame, width: int = 160, first: Iterable[str] = ()) -> Table:
     """Return the leaderboard for a terminal, the metrics ``first`` in front."""
-    return tables.terminal(frame, width, first=first)
+    return tables.terminal_table(frame, width, first=first)
 
 
 def _sorted(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from posterior_bench.bench.analysis import paired, tables
 from posterior_bench.bench.analysis.cell_records import CellRecord
-from posterior_bench.bench.analysis.ranked_groups import Compared
+from posterior_bench.bench.analysis.ranked_groups import RankedGroup
 from posterior_bench.bench.analysis.statistics import FEWEST, Array
 from posterior_bench.bench.core.errors import UserError, unknown
 
@@ -97,8 +97,7 @@ def demand_current_metric(
     if stale:
         raise UserError(
             f"an earlier version computed '{metric}' of the cell {stale[0]} in another way; run it "
-            f"again in another "
-            "out=DIR"
+            "again in another out=DIR"
         )
 
 
@@ -129,7 +128,7 @@ def pairs_of_cells(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, 
                 pairs.append((heading + more, cells[0], cells[1]))
     if not pairs:
         raise UserError(
-            f"no data, mask, operator, prior and seed have both: {_where(lines, a)}; "
+            f"the two share no data, mask, operator, prior and seed: {_where(lines, a)}; "
             f"{_where(lines, b)}"
         )
     if a == b or any(first == second for _, first, second in pairs):
@@ -180,7 +179,7 @@ def match_cells(
     heading: str,
     a: pd.Series,
     b: pd.Series,
-    families: Sequence[Compared],
+    families: Sequence[RankedGroup],
     labels: pd.Series,
 ) -> Match:
     """Return the comparison of two cells; ``a`` and ``b`` are their lines."""
@@ -192,8 +191,8 @@ def match_cells(
     if unranked:
         first, second = first[common], second[common]
     try:
-        values = paired.pair(first, second)
-        result = paired.compare(*values, heading)
+        values = paired.pair_values(first, second)
+        result = paired.compare_pair(*values, heading)
     except ValueError as error:
         raise UserError(f"{heading}: {error}" + f" ({unranked})" * bool(unranked)) from None
     family = next((f for f in families if {a.name, b.name} <= {*f.cells}), None)
@@ -215,8 +214,7 @@ def _unranked(a: pd.Series, b: pd.Series) -> str:
         if lost:
             return (
                 f"No verdict: {line['label']} has {' and '.join(lost)}, and the images that are "
-                f"left may be "
-                "easier than the others. Run the cell again with retry=true."
+                "left may be easier than the others. Run the cell again with retry=true."
             )
         if line["mixed"]:
             return (
@@ -227,8 +225,7 @@ def _unranked(a: pd.Series, b: pd.Series) -> str:
         if key not in LINEUP and a[key] != b[key]:
             return (
                 f"No verdict: {a['label']} has {key}={a[key]} and {b['label']} has {key}={b[key]}; "
-                f"only cells with "
-                f"the same {key} are compared."
+                f"only cells with the same {key} are compared."
             )
     return ""
 
@@ -238,9 +235,9 @@ def _too_few(a: pd.Series, b: pd.Series, n: int) -> str:
     if n < FEWEST:
         return (
             f"Fewer than {FEWEST} images cannot say which of {a['label']} and {b['label']} is "
-            f"better."
+            "better."
         )
     return (
-        "No verdict: most solvers of this table have values of other images, so these two are "
-        "not ranked."
+        "No verdict: most solvers of this table have values of other images, so these two are not "
+        "ranked."
     )

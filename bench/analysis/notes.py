@@ -8,7 +8,7 @@ import pandas as pd
 
 from posterior_bench.bench.analysis import tables
 from posterior_bench.bench.analysis.cell_records import Card, CellRecord
-from posterior_bench.bench.analysis.columns import span
+from posterior_bench.bench.analysis.columns import range_text
 from posterior_bench.bench.analysis.statistics import FEWEST, RESAMPLES
 from posterior_bench.bench.analysis.study_summary import CellSummary
 from posterior_bench.bench.core import cost
@@ -27,23 +27,20 @@ def rank_notes(frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
     if named.shape[1]:
         notes.append(
             "Rank: two solvers that share a letter cannot be told apart at 5 % (sign-flip "
-            "permutation test of the "
-            "paired differences of the same images, two-sided, adjusted over all pairs of a table "
-            "with the same prior "
-            "and draws: single-step max-T). No letters where rows failed or are missing, or where "
-            "a value is infinite."
+            "permutation test of the paired differences of the same images, two-sided, adjusted "
+            "over all pairs of a table with the same prior and draws: single-step max-T). No "
+            "letters where rows failed or are missing, or where a value is infinite."
         )
     elif frame.groupby(tables.RANKED).size().max() > 1 and frame["images"].min() < FEWEST:
         notes.append(
             f"No rank letters: with fewer than {FEWEST} images no solver can be called better than "
-            f"another."
+            "another."
         )
     but_draws = [name for name in tables.RANKED if name != "draws"]
     if (frame.groupby(but_draws)["draws"].nunique() > 1).any():
         notes.append(
-            f"Cells with different draws an image ({span(frame['draws'])}) are not ranked against "
-            f"each other: a mean "
-            "over more draws varies less."
+            f"Cells with different draws an image ({range_text(frame['draws'])}) are not ranked "
+            "against each other: a mean over more draws varies less."
         )
     return notes
 
@@ -57,18 +54,17 @@ def main_notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -
         [name for name in frame if name.endswith("_n") and name[:-2] in metrics]
     ].to_numpy()
     means = (
-        f"{span(frame['images'])} images x {span(frame['draws'])} draws. Means over images, "
-        f"draws averaged first"
+        f"{range_text(frame['images'])} images x {range_text(frame['draws'])} draws. Means over "
+        "images, draws averaged first"
     )
     few = (
-        f"No interval where fewer than {FEWEST} images have a value: it would hold the true "
-        f"mean "
-        f"far too rarely."
+        f"No interval where fewer than {FEWEST} images have a value: it would hold the true mean "
+        "far too rarely."
     )
     if (counts >= FEWEST).any():
         means += (
-            f", with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} "
-            f"resamples of images)"
+            f", with 95 % bootstrap CI (BCa, tails expanded for few images, {RESAMPLES} resamples "
+            "of images)"
         )
     few = few if ((counts > 0) & (counts < FEWEST)).any() else ""
     notes = [
@@ -79,15 +75,14 @@ def main_notes(frame: pd.DataFrame, planned: int, metrics: Mapping[str, Card]) -
     if len(dirty):
         notes.append(
             f"WARNING: {len(dirty)} of {len(frame)} cells ran on a dirty tree: their code is in no "
-            f"commit "
-            f"({', '.join(dict.fromkeys(dirty['solver']))})."
+            f"commit ({', '.join(dict.fromkeys(dirty['solver']))})."
         )
     notes.append(f"Rows: {planned} planned, {missing} missing, {failed} failed.")
     if failed or missing:
         notes.append(
             f"{tables.INCOMPLETE} Some rows failed or are missing. They are left out of the means, "
-            f"never counted as "
-            "zero, so the means are over other images or draws, and these cells are not ranked."
+            "never counted as zero, so the means are over other images or draws, and these cells "
+            "are not ranked."
         )
     pairs = zip(frame["solver"], frame["variant"], strict=True)
     changed = dict.fromkeys(
@@ -118,9 +113,8 @@ def infinite_notes(frame: pd.DataFrame, metrics: Mapping[str, Card]) -> list[str
         return []
     parts = "; ".join(f"{', '.join(names)}: {words}" for words, names in alike.items())
     return [
-        f"Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a "
-        f"metric that has them. "
-        f"{parts}."
+        "Infinite values, as perfect images have, are in no mean, and a cell is not ranked by a "
+        f"metric that has them. {parts}."
     ]
 
 
@@ -169,8 +163,8 @@ def batch_notes(parts: Sequence[CellSummary]) -> list[str]:
         return []
     return [
         f"Memory ran out for {smaller} of {rows} rows: they are from smaller batches (column "
-        f"padded_batch). "
-        "They agree with those of a machine with more memory within rounding, not bit for bit."
+        "padded_batch). They agree with those of a machine with more memory within rounding, not "
+        "bit for bit."
     ]
 
 
@@ -196,14 +190,13 @@ def small_set_notes(frame: pd.DataFrame, cells: Sequence[CellRecord]) -> list[st
     ]
     notes = [
         f"WARNING: {m} is {cards[m].get('caution') or 'biased upward'} at N <= {limit} images "
-        f"(here "
-        f"{span(frame[f'{m}_n'])}); compare it at equal N with the same originals only."
+        f"(here {range_text(frame[f'{m}_n'])}); compare it at equal N with the same originals only."
         for m, limit in low.items()
     ]
     if chance:
         notes.append(
-            f"WARNING: {', '.join(chance)} of {span(frame[f'{chance[0]}_n'])} images: chance moves "
-            f"distances between "
-            "so small sets by much of their value. Published ones are of thousands of images."
+            f"WARNING: {', '.join(chance)} of {range_text(frame[f'{chance[0]}_n'])} images: chance "
+            "moves distances between so small sets by much of their value. Published ones are of "
+            "thousands of images."
         )
     return notes

@@ -48,7 +48,7 @@ class Comparison:
     detectable: float
 
 
-def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
+def pair_values(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
     """Return the values of the same images in the same order, each ``(n,)``.
 
     Parameters
@@ -65,21 +65,21 @@ def pair(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
     for ids in (a.index, b.index):
         if ids.has_duplicates:
             raise ValueError(
-                f"image '{ids[ids.duplicated()][0]}' comes twice; average the draws of an image "
-                f"first"
+                f"image '{ids[ids.duplicated()][0]}' appears twice; average the draws of an image "
+                "first"
             )
     alone = a.index.symmetric_difference(b.index)
     if len(alone):
         only_a = int(alone.isin(a.index).sum())
         raise ValueError(
             f"image ids differ: {only_a} only in the first, {len(alone) - only_a} only in the "
-            f"second, for example "
-            f"'{alone[0]}'; run both on the same images (retry=true runs failed rows again)"
+            f"second, for example '{alone[0]}'; run both on the same images (retry=true runs "
+            "failed rows again)"
         )
     return a.to_numpy(float), b.to_numpy(float)
 
 
-def compare(a: Array, b: Array, key: str) -> Comparison:
+def compare_pair(a: Array, b: Array, key: str) -> Comparison:
     """Return the statistics of paired values ``(n,)`` of two solvers alone.
 
     One pair of values has means and nothing else (NaN).
@@ -97,12 +97,12 @@ def compare(a: Array, b: Array, key: str) -> Comparison:
         Without pairs, or if a value is not finite.
     """
     if not len(a):
-        raise ValueError("no image has a value of both")
+        raise ValueError("no image has a value for both solvers")
     infinite = int((~np.isfinite(a) | ~np.isfinite(b)).sum())
     if infinite:
         raise ValueError(
             f"{infinite} of {len(a)} images have an infinite value and no difference; take another "
-            f"metric"
+            "metric"
         )
     differences, n = a - b, len(a)
     spread = float(differences.std(ddof=1)) if n > 1 else np.nan

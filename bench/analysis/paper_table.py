@@ -30,6 +30,7 @@ METHODS_IN_ROWS = (
 )
 """These print a method a line; the others a data set or task a line, and methods in columns."""
 
+
 _VERSUS = " vs "
 
 
@@ -49,8 +50,10 @@ _MINUTES: dict[str, Callable[[Mapping[str, Any]], float]] = {
 }
 """The seconds that stand beside printed minutes, by what is printed."""
 
+
 _HARDWARE = "A6000"
 """What VIPaint printed its minutes for."""
+
 
 _COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "nfe": lambda line: line["nfe"],
@@ -58,6 +61,7 @@ _COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     **_MINUTES,
 }
 """Printed costs that the leaderboard has, other than as a metric."""
+
 
 _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
     # one-sided: the first is lower
@@ -151,21 +155,21 @@ class Board:
         rows = read_study(self.study, ["status", metric])
         means = rows[rows["status"] == "ok"].groupby(["cell", "image_id"])[metric].mean()
         try:
-            first, second = paired.pair(
+            first, second = paired.pair_values(
                 *(means[line["cell"]] for line in lines if line is not None)
             )
         except (KeyError, ValueError):
             return None  # failed rows: there is no pair for every image
         if len(first) < 2:
             return None
-        return Measured(_TESTS[printed.metric](paired.compare(first, second, printed.task)))
+        return Measured(_TESTS[printed.metric](paired.compare_pair(first, second, printed.task)))
 
 
-def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
-    """Return a table of :func:`bench.analysis.papers.names` beside a leaderboard."""
+def paper_markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
+    """Return a table of :func:`bench.analysis.papers.table_names` beside a leaderboard."""
     scale = study_settings(study).get("scale") or {}
     board = Board(frame, Path(study), scale.get("instead", {}), scale.get("columns", {}))
-    beside = {printed: board.measured(printed) for printed in papers.read(table)}
+    beside = {printed: board.measured(printed) for printed in papers.printed_numbers(table)}
     parts = [f"# {table}: printed / measured (deviation)"]
     for heading, block in _blocks(table).items():
         parts += [
@@ -181,7 +185,7 @@ def markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
 def _blocks(table: str) -> dict[str, list[Printed]]:
     """Return the numbers of a table by data set and prior, in the printed order."""
     blocks: dict[str, list[Printed]] = {}
-    for printed in papers.read(table):
+    for printed in papers.printed_numbers(table):
         blocks.setdefault(f"{printed.dataset} · {printed.prior}", []).append(printed)
     return blocks
 
@@ -239,12 +243,10 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
     found = sum(measured is not None for measured in beside.values())
     notes = [
         f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' "
-        f"images, masks and "
-        "weights. Measured: those of this study. Deviation: measured minus printed, as a share of "
-        "that "
-        "side of the measured 95 % interval; between -1 and 1 the printed number lies within the "
-        "interval. Where "
-        "several cells of the study could stand beside a number, none does.",
+        "images, masks and weights. Measured: those of this study. Deviation: measured minus "
+        "printed, as a share of that side of the measured 95 % interval; between -1 and 1 the "
+        "printed number lies within the interval. Where several cells of the study could stand "
+        "beside a number, none does.",
         "Costs depend on the machine; a network evaluation is a call of the network here, and not "
         "the paper's unit.",
     ]
@@ -254,7 +256,7 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
         notes.insert(
             0,
             f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare "
-            f"nothing here.",
+            "nothing here.",
         )
     return notes
 
@@ -266,8 +268,8 @@ def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
     devices = sorted(read_study(study, ["device"])["device"].dropna().unique())
     return [
         f"Minutes are printed for {DRAWS} draws of one image on {_HARDWARE} GPUs. Measured: "
-        f"seconds of a fit and "
-        f"{DRAWS} draws at the study's batch, on {', '.join(devices) or 'unknown hardware'}."
+        f"seconds of a fit and {DRAWS} draws at the study's batch, on "
+        f"{', '.join(devices) or 'unknown hardware'}."
     ]
 
 

@@ -22,6 +22,8 @@ from posterior_bench.bench.core.errors import unknown
 from posterior_bench.bench.store.study_files import study_settings
 
 ASSETS = Path(__file__).parent / "assets" / "paper"
+
+
 NAMES = "names"
 
 
@@ -43,13 +45,13 @@ class Printed:
     note: str
 
 
-def names() -> list[str]:
+def table_names() -> list[str]:
     """Return the names of the tables: ``vipaint-table6`` and so on."""
     return sorted(path.stem for path in ASSETS.glob("*.csv") if path.stem != NAMES)
 
 
 @cache
-def read(table: str) -> tuple[Printed, ...]:
+def printed_numbers(table: str) -> tuple[Printed, ...]:
     """Return every printed number of a table.
 
     Raises
@@ -57,8 +59,8 @@ def read(table: str) -> tuple[Printed, ...]:
     UserError
         If there is no such table.
     """
-    if table not in names():
-        raise unknown("study.paper", table, names())
+    if table not in table_names():
+        raise unknown("study.paper", table, table_names())
     return tuple(Printed(**line) for line in _lines(table))
 
 
@@ -70,7 +72,7 @@ def ours() -> Mapping[tuple[str, str], frozenset[str]]:
     }
 
 
-def declared(study: Path | str) -> str | None:
+def declared_table(study: Path | str) -> str | None:
     """Return the table that a study declares with ``study.paper``, or None."""
     table = (study_settings(study).get("study") or {}).get("paper")
     return str(table) if table else None
@@ -101,7 +103,7 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
     return _index(table).get(key)
 
 
-def beside(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
+def printed_columns(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
     """Return columns ``m_paper`` and ``m_paper_flag``; empty where nothing is printed."""
     columns: dict[str, list[str]] = {}
     for m in metrics:
@@ -126,14 +128,14 @@ def deviation(value: float, lo: float, hi: float, printed: str) -> float:
     return off / side if side > 0 and math.isfinite(side) else math.nan
 
 
-def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
+def paper_note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
     """Return the note below a table that shows printed numbers, with the reasons of flags."""
     lines = frame.to_dict("records")
     shown = [printed for m in metrics for line in lines if (printed := lookup(table, line, m))]
     flags = dict.fromkeys(f"{p.flag}: {p.note}" for p in shown if p.flag)
     text = (
         f"Paper: {len(shown)} numbers of {table} as printed, on the authors' images, masks and "
-        f"weights."
+        "weights."
     )
     return " ".join([text, *(f"{flag}." for flag in flags)])
 
@@ -141,7 +143,12 @@ def note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
 @cache
 def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
     """Return the numbers of a table by our metric, solver, data, mask or operator, and prior."""
-    return {key: printed for printed in read(table) if printed.value for key in _keys(printed)}
+    return {
+        key: printed
+        for printed in printed_numbers(table)
+        if printed.value
+        for key in _keys(printed)
+    }
 
 
 def _keys(printed: Printed) -> Iterator[tuple[str, ...]]:

@@ -104,8 +104,8 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
     if unnamed.any() and not unnamed.all():
         said.append(
             f"{int(unnamed.sum())} of {len(frame)} cells are of a version before 0.2.0 and do not "
-            f"record which "
-            "pictures they were measured on: they stand apart and are not ranked with the others."
+            "record which pictures they were measured on: they stand apart and are not ranked "
+            "with the others."
         )
     stale: dict[str, list[str]] = {}
     for name, cell, _ in found:
@@ -113,8 +113,7 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
             stale.setdefault(metric, []).append(name)
     said += [
         f"{metric} is left empty for {', '.join(dict.fromkeys(names))}: an earlier version "
-        f"computed it in another way; "
-        "run these cells again in another out=DIR."
+        "computed it in another way; run these cells again in another out=DIR."
         for metric, names in sorted(stale.items())
     ]
     return said

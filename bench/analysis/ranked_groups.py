@@ -18,7 +18,7 @@ from posterior_bench.bench.analysis.statistics import FEWEST, Array
 
 
 @dataclass(frozen=True)
-class Compared:
+class RankedGroup:
     """The cells of a table that are compared by a metric.
 
     Parameters
@@ -36,7 +36,9 @@ class Compared:
     family: Family
 
 
-def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) -> list[Compared]:
+def ranked_groups(
+    lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]
+) -> list[RankedGroup]:
     """Return which cells are compared by which of ``metrics``, with the tests of all pairs.
 
     Cells are compared if they agree in :data:`bench.analysis.tables.RANKED` and in their image ids,
@@ -48,7 +50,7 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
     means = {cell: part.droplevel("cell") for cell, part in images.groupby(level="cell")}
     sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
     complete = lines[sound & lines["cell"].isin([*means])]
-    found: list[Compared] = []
+    found: list[RankedGroup] = []
     for _, group in complete.groupby(tables.RANKED, sort=False):
         names = group["cell"].to_numpy()
         names = names[_usual([tuple(means[cell].index.to_numpy()) for cell in names])]
@@ -62,7 +64,7 @@ def compared(lines: pd.DataFrame, images: pd.DataFrame, metrics: Iterable[str]) 
         for parts in by_size.values():
             tested = families([values for _, _, values in parts], str(group["content"].iloc[0]))
             found += [
-                Compared(m, cells, family)
+                RankedGroup(m, cells, family)
                 for (m, cells, _), family in zip(parts, tested, strict=True)
             ]
     return found
@@ -91,7 +93,7 @@ def rank_letters(
         "", index=frame.index, columns=[f"{m}_rank" for m in metrics], dtype=object
     )
     place = dict(zip(frame["cell"], frame.index, strict=True))
-    for table in compared(
+    for table in ranked_groups(
         frame, images, [m for m, card in metrics.items() if card["direction"] != "none"]
     ):
         where = [place[cell] for cell in table.cells]

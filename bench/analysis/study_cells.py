@@ -16,7 +16,7 @@ from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.study_files import read_cell
-from posterior_bench.bench.store.truth import recorded
+from posterior_bench.bench.store.truth import truth_hashes
 
 _SIZE = ("images", "draws", "seed")
 
@@ -157,6 +157,6 @@ def other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:
     """Return why the rows of two cells cannot be paired; empty if they can."""
     if a is None or b is None:
         return "it has no rows in one of the studies"
-    one, two = recorded(a), recorded(b)
+    one, two = truth_hashes(a), truth_hashes(b)
     other = [image for image, picture in one.items() if two.get(image, picture) != picture]
     return f"{len(other)} images are other pictures under the same name" if other else ""

@@ -16,24 +16,37 @@ from posterior_bench.bench.analysis.letters import share
 GROUP = ["data", "mask", "operator", "images", "seed", "content"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
+
 RANKED = [*GROUP, "prior", "fingerprint", "draws"]
 """Cells that agree in these too are ranked against each other: name and content of the prior, and
 draws, because a mean over more draws varies less."""
 
+
 INCOMPLETE = "†"
+
+
 RANKING = (
     "Bold: best mean, underlined: second best, among cells measured on the same images with the "
-    "same prior and draws. "
-    "Where there are rank letters, solvers that share one with the best (second best) are marked "
-    "too."
+    "same prior and draws. Where there are rank letters, solvers that share one with the best "
+    "(second best) are marked too."
 )
+
 
 MOST_DECIMALS = 8
 
+
 Card = Mapping[str, str]
+
+
 Style = Callable[[str, str, str], str]
+
+
 _ARROW = {"up": " ↑", "down": " ↓", "none": ""}
+
+
 _MARKDOWN = re.compile(r"([\\|*`\[\]])")
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{c: "\\" + c for c in "&%$#_{}"},
@@ -51,7 +64,7 @@ _LATEX = {
 }
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def leaderboard_markdown(frame: pd.DataFrame) -> str:
     """Return GitHub Markdown: a table per group, best mean bold, second underlined, notes below."""
     marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
 
@@ -78,7 +91,7 @@ def markdown(frame: pd.DataFrame) -> str:
     )
 
 
-def latex(frame: pd.DataFrame) -> str:
+def leaderboard_latex(frame: pd.DataFrame) -> str:
     """Return one ``tabular`` with booktabs rules, a heading per group, notes below it."""
     marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
 
@@ -114,7 +127,9 @@ def latex(frame: pd.DataFrame) -> str:
     )
 
 
-def terminal(frame: pd.DataFrame, width: int, metrics: int = 4, first: Iterable[str] = ()) -> Table:
+def terminal_table(
+    frame: pd.DataFrame, width: int, metrics: int = 4, first: Iterable[str] = ()
+) -> Table:
     """Return a table for a terminal of ``width`` characters.
 
     It shows the solver, the columns that distinguish the groups, one column per kind of metric with
@@ -274,7 +289,7 @@ def _grid(
     scored = [
         head
         for m, card in cards.items()
-        for head in (title(card), *(_last_word(c) for c in beside[m]))
+        for head in (metric_title(card), *(_last_word(c) for c in beside[m]))
     ]
     heads = ["solver", *more, *scored, "passes", "s / draw", "failed", "missing"]
     ranks = {m: ranking(lines, m, card["direction"]) for m, card in cards.items()}
@@ -285,8 +300,8 @@ def _grid(
             text
             for m in cards
             for text in (
-                cell(*interval(line, m), ranks[m][i]),
-                *(escape(_said(line, c)) for c in beside[m]),
+                cell(*value_and_interval(line, m), ranks[m][i]),
+                *(escape(_with_flag(line, c)) for c in beside[m]),
             )
         ]
         grid.append([*names, *scores, *(escape(text) for text in (*_costs(line), *_counts(line)))])
@@ -303,7 +318,7 @@ def _last_word(column: str) -> str:
     return column.rpartition("_")[2]
 
 
-def _said(line: pd.Series, column: str) -> str:
+def _with_flag(line: pd.Series, column: str) -> str:
     """Return rank letters, or a printed value with its flag."""
     flag = line.get(f"{column}_flag", "")
     return f"{line[column]} ({flag})" if flag else str(line[column])
@@ -326,7 +341,7 @@ def _name(line: pd.Series) -> str:
     )
 
 
-def title(card: Mapping[str, str]) -> str:
+def metric_title(card: Mapping[str, str]) -> str:
     """Return the title of a metric with its unit and an arrow to better values."""
     unit = f" ({card['unit']})" if card["unit"] else ""
     return f"{card['title']}{unit}{_ARROW[card['direction']]}"
@@ -341,7 +356,7 @@ def _counts(line: pd.Series) -> list[str]:
     return [str(line["failed"]), str(line["missing"])]
 
 
-def interval(line: pd.Series, metric: str) -> tuple[str, str]:
+def value_and_interval(line: pd.Series, metric: str) -> tuple[str, str]:
     """Return a value and its interval ``[lo, hi]`` as text, where there is one.
 
     Beside the interval stands the number of images with an infinite value, which is in neither.
@@ -355,7 +370,7 @@ def interval(line: pd.Series, metric: str) -> tuple[str, str]:
 
 
 def _with_interval(line: pd.Series, metric: str) -> str:
-    return " ".join(interval(line, metric)).strip()
+    return " ".join(value_and_interval(line, metric)).strip()
 
 
 def decimals(value: float, lo: float = math.nan, hi: float = math.nan) -> int:

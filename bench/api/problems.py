@@ -34,7 +34,7 @@ class Problem:
         The true images. A solver never sees them.
     generator : MaskGenerator
         It draws the mask of every image.
-    config : Mapping[str, Any]
+    config : JobConfig
         The options of mask and operator and the seed, as the command line has them.
     """
 

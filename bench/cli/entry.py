@@ -16,7 +16,13 @@ from posterior_bench.bench.cli.last_resort import (
 )
 from posterior_bench.bench.cli.verbs import USUAL, VERBS
 from posterior_bench.bench.core.errors import BAD_INPUT, UserError
-from posterior_bench.bench.core.signals import exit_code, farewell, forget, heed_signals, is_stop
+from posterior_bench.bench.core.signals import (
+    exit_code,
+    forget,
+    heed_signals,
+    interruption_line,
+    is_stop,
+)
 
 
 def run_command(command: Callable[[], int], verb: str | None, words: Sequence[str]) -> NoReturn:
@@ -43,7 +49,7 @@ def run_command(command: Callable[[], int], verb: str | None, words: Sequence[st
     except BaseException as error:  # after a signal, whatever became of its exception
         if not is_stop(error):
             raise
-        say(farewell(verb, words).removeprefix("bench: "))
+        say(interruption_line(verb, words).removeprefix("bench: "))
         sys.exit(exit_code())
     finally:
         forget()

@@ -35,9 +35,9 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
     """
     last = outcomes[-1]
     board = leaderboard.write(last.study)
-    figure = figures.write(last.study, board)
+    figure = figures.write_figure(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
-    page = report.write(last.study, board)[0] if last.report else None
+    page = report.write_report(last.study, board)[0] if last.report else None
     if not last.quiet:
         made = {
             "rows": last.study / "cells",
@@ -112,8 +112,8 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
             )
         return skips
     board = leaderboard.write(study)
-    figures.write(study, board)
-    page = report.write(study, board)[0] if config.report else None
+    figures.write_figure(study, board)
+    page = report.write_report(study, board)[0] if config.report else None
     cells = study_status.read(study)
     if not config.quiet:
         _show(
@@ -190,14 +190,14 @@ def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
     from posterior_bench.bench.engine.cache import described
     from posterior_bench.bench.engine.session import Session
-    from posterior_bench.bench.store.truth import demand_equal, recorded
+    from posterior_bench.bench.store.truth import demand_equal, truth_hashes
 
     ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu", described(plan.cell.config.prior)).measure(ids)
     demand_equal(
-        recorded(rows),
+        truth_hashes(rows),
         dict(zip(ids, measured.truth, strict=True)),
         "contact_sheet.png is not drawn: ",
     )

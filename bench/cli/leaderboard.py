@@ -29,7 +29,7 @@ def run(study: Path) -> int:
     planned_cells(study)
     board = leaderboard.write(study)
     out.print(leaderboard.table(board, out.width))
-    for path in (study / "leaderboard.csv", figures.write(study, board)):
+    for path in (study / "leaderboard.csv", figures.write_figure(study, board)):
         if path is not None:
             out.print(f"{path}", style="dim")
     return 0

@@ -19,7 +19,7 @@ from posterior_bench.bench.config.catalog import GROUPS, defaults, option, optio
 from posterior_bench.bench.config.image_folders import made_for
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.external.diffusers_layout import diffusers_folder
-from posterior_bench.bench.external.models import absent_model, served
+from posterior_bench.bench.external.models import absent_model, local_model
 from posterior_bench.datasets.pixels import UNREADABLE, skim
 from posterior_bench.masks.levels import colours_of, white_of
 from posterior_bench.masks.sources import stack_of
@@ -320,7 +320,7 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
     if not path.exists() and len(path.parts) == 1:
         raise UserError(f"--model: there is no folder {path}; {unknown('prior', model, names)}")
     if not (path / "prior.json").is_file() and diffusers_folder(path) is None:
-        served(path)  # which says why it is none
+        local_model(path)  # which says why it is none
     return path
 
 

@@ -51,7 +51,7 @@ from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
-from posterior_bench.bench.external.models import converted_path, served
+from posterior_bench.bench.external.models import converted_path, local_model
 from posterior_bench.bench.pages.contact_sheet import solver_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.datasets.source import is_image
@@ -136,7 +136,7 @@ class _Stage:
 
     def __init__(self, request: Request, folder: Path):
         self.request, self.folder = request, folder
-        self.model = served(request.prior) if isinstance(request.prior, Path) else None
+        self.model = local_model(request.prior) if isinstance(request.prior, Path) else None
         self.shape = self._shape()
         (folder / "photos").mkdir()
         (folder / "photos" / _plain_name(request.photo)).symlink_to(request.photo.absolute())

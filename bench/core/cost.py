@@ -14,8 +14,7 @@ from posterior_bench.bench.core.errors import UserError
 
 NOTE = (
     "passes: forward + backward network evaluations per draw (nfe + nge of the CSV), a fit shared "
-    "by the draws; an "
-    "autoencoder's are not among them."
+    "by the draws; an autoencoder's are not among them."
 )
 """What must be said below a table that shows passes."""
 
@@ -53,7 +52,6 @@ class Budget:
         if found is None or int(found[2]) == 0:
             raise UserError(
                 f"budget={text}: write budget=passes:N (forward + backward) or budget=nfe:N "
-                f"(forward alone) with a "
-                "positive whole N"
+                "(forward alone) with a positive whole N"
             )
         return cls(found[1], int(found[2]))

@@ -26,9 +26,11 @@ from posterior_bench.bench.core.errors import INTERRUPTED, TERMINATED
 CONTINUED = ("run", "score", "compact")
 """Verbs that go on where they were when the same command is given again."""
 
+
 AGAIN_SECONDS, PATIENCE_SECONDS = 1.0, 15.0
 """How often the exception is raised again in code that swallows it, and how long until the process
 is ended."""
+
 
 _END: Callable[[int], object] = os._exit  # foreign code sees another one, see bench.foreign
 
@@ -54,6 +56,8 @@ class _State:
 
 
 _STATE = _State()
+
+
 _ENDING = threading.Lock()
 """No signal is raised again once the handlers of before are back in their place: they may end the
 process."""
@@ -168,8 +172,7 @@ def _remind() -> None:
         ignored += AGAIN_SECONDS
         if ignored >= PATIENCE_SECONDS:
             words = (
-                "bench: interrupted; code of a solver, metric or data set did not end, and "
-                "the "
+                "bench: interrupted; code of a solver, metric or data set did not stop, so the "
                 "process was ended\n"
             )
             os.write(2, words.encode())
@@ -181,7 +184,7 @@ def _remind() -> None:
                 signal.pthread_kill(main.ident, _STATE.number)
 
 
-def farewell(verb: str, arguments: Sequence[str]) -> str:
+def interruption_line(verb: str, arguments: Sequence[str]) -> str:
     """One line: what happened, and the command that continues."""
     if verb not in CONTINUED:
         return "bench: interrupted"

@@ -171,7 +171,7 @@ class Conditioning:
         if not foreign:
             return
         folder = self._folder()
-        found = prompt_cache.embedded(
+        found = prompt_cache.embeddings_of(
             [*foreign, ""],
             self.node.get("encoder") or prompt_cache.encoder_hash(self._found()),
             folder,

@@ -89,4 +89,4 @@ def _demand_study(config: JobConfig) -> None:
             f"psnr}}"
         )
     if config.study.get("paper") is not None:
-        papers.read(str(config.study["paper"]))
+        papers.printed_numbers(str(config.study["paper"]))

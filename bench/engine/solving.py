@@ -30,7 +30,7 @@ from posterior_bench.bench.engine.scoring import (
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.external.folder import UNMEASURED, Folder
 from posterior_bench.bench.store.schema import TRACE
-from posterior_bench.bench.store.trace import packed
+from posterior_bench.bench.store.trace import pack_traces
 from posterior_bench.metrics.base import DrawSet, to_uint8
 from posterior_bench.solvers.base import Observation
 
@@ -89,7 +89,7 @@ def solve(
         rows = [{**cost, **row} for row in scored]
     if session.config.trace and part.start == 0:
         # the trace of an image stands in the row of its first draw, as its features do
-        for row, data in zip(rows[:: len(part)], packed(sampled.trace), strict=False):
+        for row, data in zip(rows[:: len(part)], pack_traces(sampled.trace), strict=False):
             row[TRACE] = data
     return rows
 

@@ -667,7 +667,7 @@ def _printed_seconds(config: JobConfig, choices: Mapping[str, Any]) -> float:
     """
     found = {
         printed.metric: float(printed.value)
-        for printed in papers.read(PRINTED)
+        for printed in papers.printed_numbers(PRINTED)
         if choices["data"] in papers.ours().get(("dataset", printed.dataset), ())
         and choices["solver"] in papers.ours().get(("method", printed.method), ())
         and printed.value

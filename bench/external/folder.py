@@ -17,7 +17,7 @@ import torch
 from typing_extensions import override
 
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.external.image_files import ImageFiles, decode, demand_content
+from posterior_bench.bench.external.image_files import ImageFiles, decode_png, demand_content
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import from_uint8
 from posterior_bench.priors.base import Prior, Shape
@@ -66,8 +66,8 @@ class Folder(Solver):
     @override
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> NoReturn:
         raise UserError(
-            "solver=folder has no method to run: its images are found by their ids, which a solver "
-            "never sees"
+            "solver=folder has no method to run: its images are found by their ids, which a "
+            "solver never sees"
         )
 
 
@@ -130,6 +130,6 @@ class StoredPosterior:
     def sample(self, draws: Sequence[int]) -> Samples:
         """Return the stored images of some draws, ``(N, D, C, H, W)``."""
         pixels = [
-            [decode(self.answers.read((i, d)), self.shape) for d in draws] for i in self.images
+            [decode_png(self.answers.read((i, d)), self.shape) for d in draws] for i in self.images
         ]
         return Samples(from_uint8(torch.from_numpy(np.array(pixels))).to(self.device))

@@ -81,7 +81,7 @@ class ImageFiles:
 
     def _problem(self, place: Place, shape: Shape) -> str:
         try:
-            decode(self.read(place), shape)
+            decode_png(self.read(place), shape)
         except ValueError as error:
             return str(error)
         return ""
@@ -96,7 +96,7 @@ class ImageFiles:
         return whole.hexdigest()
 
 
-def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
+def decode_png(png: bytes, shape: Shape) -> NDArray[np.uint8]:
     """Return the 8-bit pixels ``(C, H, W)`` of a PNG file.
 
     RGB counts as grey where its channels are equal.
@@ -114,7 +114,7 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
     if transparent or mode not in ("1", "L", "P", "RGB"):
         raise ValueError(
             f"has the mode {mode}{' with transparency' * transparent}; give opaque 8-bit grey or "
-            f"RGB"
+            "RGB"
         )
     channels, height, width = shape
     if pixels.size != (width, height):
@@ -124,7 +124,7 @@ def decode(png: bytes, shape: Shape) -> NDArray[np.uint8]:
         )
     array = np.asarray(pixels).transpose(2, 0, 1)
     if channels == 1 and (array != array[:1]).any():
-        raise ValueError("is coloured, the data are grey")
+        raise ValueError("is in colour, but the data are grey")
     return array[:channels].copy()
 
 

@@ -58,10 +58,9 @@ def converted_once(folder: Path, quiet: bool) -> Path:
     except OSError as error:
         raise UserError(
             f"the conversion of {folder} cannot be written to {place.parent}: "
-            f"{error.strerror or error}; set "
-            "XDG_CACHE_HOME to a folder with room, or choose one yourself: `python -m bench "
-            "convert "
-            f"{shlex.quote(str(folder))} --as diffusers --to DIR`, then prior=DIR"
+            f"{error.strerror or error}; set XDG_CACHE_HOME to a folder with room, or choose one "
+            f"yourself: `python -m bench convert {shlex.quote(str(folder))} --as diffusers --to "
+            "DIR`, then prior=DIR"
         ) from None
     if not quiet:
         from posterior_bench.bench.core.terminal import err
@@ -172,7 +171,7 @@ def _runs(process: int) -> bool:
 def _convert(folder: Path, target: Path) -> None:
     import torch
 
-    from posterior_bench.bench.external.conversion import facts
+    from posterior_bench.bench.external.conversion import conversion_facts
     from posterior_bench.priors.convert import hub
     from posterior_bench.priors.convert.trial import call_once
     from posterior_bench.priors.load import save
@@ -183,7 +182,7 @@ def _convert(folder: Path, target: Path) -> None:
             prompts = _empty_prompt(folder, Path(room)) if takes_prompts(folder) else None
             converted = hub.convert_diffusers(folder, prompts)
             call_once(converted.prior, folder)
-            meta = facts(
+            meta = conversion_facts(
                 converted, folder, _name(folder), "a folder of diffusers", "--as diffusers"
             )
     except (ValueError, FileNotFoundError) as error:
@@ -212,9 +211,8 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     except UserError as error:
         where = shlex.quote(str(folder))
         raise UserError(
-            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. "
-            f"Elsewhere: `python -m "
-            f"bench embed-prompts {where} --prompts FILE --to P.safetensors`; then `python -m "
-            f"bench convert {where} "
-            "--as diffusers --prompts P.safetensors --to DIR` and prior=DIR"
+            f"{folder} takes prompts, and the empty prompt cannot be embedded here: {error}. "
+            f"Elsewhere: `python -m bench embed-prompts {where} --prompts FILE --to "
+            f"P.safetensors`; then `python -m bench convert {where} --as diffusers --prompts "
+            "P.safetensors --to DIR` and prior=DIR"
         ) from None

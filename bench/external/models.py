@@ -18,7 +18,7 @@ from posterior_bench.bench.external.model_cache import converted_once
 from posterior_bench.priors.fingerprint import resolve
 
 
-def served(path: str | Path, quiet: bool = False) -> Path:
+def local_model(path: str | Path, quiet: bool = False) -> Path:
     """Return the folder with the ``prior.json`` of the model at ``path``.
 
     A folder of diffusers is converted on first use, which one line on stderr reports unless
@@ -65,7 +65,7 @@ def converted_path(node: Mapping[str, Any], quiet: bool = False) -> dict[str, st
         known = _own(given) is not None or diffusers_folder(given) is None
     except (OSError, ValueError):
         known = True
-    return {} if known else {"path": str(served(given, quiet))}
+    return {} if known else {"path": str(local_model(given, quiet))}
 
 
 def absent_model(node: Mapping[str, Any]) -> str:

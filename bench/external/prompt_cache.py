@@ -51,7 +51,7 @@ def encoder_hash(folder: Path) -> str:
     return short_hash(json.dumps([_VERSION, family.__name__, more, content]))
 
 
-def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
+def embeddings_of(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[str, Tables]:
     """Return the embeddings of prompts, from the cache or by the encoder in ``folder``.
 
     Parameters
@@ -87,7 +87,7 @@ def embedded(prompts: Sequence[str], encoder: str, folder: Path | None) -> dict[
         if folder is None or not folder.is_dir() or encoder_hash(folder) != encoder:
             raise UserError(
                 f"the text encoder {encoder} is not in {folder}; set data.text_encoder=FOLDER to "
-                f"its place"
+                "the folder that holds it"
             )
         # one at a time: the last bits of an embedding must not depend on which others are computed
         # with it

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from posterior_bench.bench.pages.sheet_colours import PAPER, RULE
-from posterior_bench.bench.pages.sheet_layout import Layout, arrange, arrange_solvers
+from posterior_bench.bench.pages.sheet_layout import SheetLayout, arrange, arrange_solvers
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.bench.pages.sheet_tiles import rgb8
 from posterior_bench.bench.store.atomic import write_atomic
@@ -50,7 +50,7 @@ def solver_sheet(path: Path | str, panels: Sequence[Panel]) -> None:
     write_atomic(Path(path), paint(arrange_solvers(panels)))
 
 
-def paint(layout: Layout) -> bytes:
+def paint(layout: SheetLayout) -> bytes:
     """Return the layout as PNG bytes, one canvas pixel to one image pixel."""
     canvas = np.full((layout.height, layout.width, 3), rgb8(to_rgb(PAPER)), np.uint8)
     for tile in layout.tiles:

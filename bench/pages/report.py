@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from posterior_bench.bench.analysis import figures, leaderboard, tables
-from posterior_bench.bench.analysis.columns import span
+from posterior_bench.bench.analysis.columns import range_text
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.pages.extracted_files import extract_pictures
 from posterior_bench.bench.pages.report_data import ReportData
@@ -35,7 +35,7 @@ from posterior_bench.bench.pages.report_pictures import (
 )
 from posterior_bench.bench.pages.report_plots import plots_of, write_pareto
 from posterior_bench.bench.pages.report_table import leaderboard_table
-from posterior_bench.bench.pages.thumbnails import Pictures, ramp
+from posterior_bench.bench.pages.thumbnails import Thumbnails, ramp
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.study_files import study_settings
 
@@ -48,7 +48,7 @@ def report(
     metric: str | None = None,
     extract: Path | None = None,
 ) -> list[Path]:
-    """Read a study and write its report; see :func:`write`.
+    """Read a study and write its report; see :func:`write_report`.
 
     Raises
     ------
@@ -59,10 +59,10 @@ def report(
         board = leaderboard.build(study)
     except ValueError as error:
         raise UserError(str(error)) from None
-    return write(study, board, images, metric, extract)
+    return write_report(study, board, images, metric, extract)
 
 
-def write(
+def write_report(
     study: Path,
     board: pd.DataFrame,
     images: int | None = None,
@@ -94,7 +94,7 @@ def write(
         raise unknown("metric", metric, material.metrics)
     metric = metric or material.main_metric()
     full = extract_pictures(material, extract) if extract else {}
-    pictures, scenes, fits = Pictures(), [], []
+    pictures, scenes, fits = Thumbnails(), [], []
     means, looks = material.means(), figures.looks_of(board)
     shown = images or images_shown(material.groups)
     for group in material.groups:
@@ -109,8 +109,8 @@ def write(
         plots=plots,
         fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
-        images=span(board["images"]),
-        draws=span(board["draws"]),
+        images=range_text(board["images"]),
+        draws=range_text(board["draws"]),
         scenes=[group.name for group in material.groups],
         data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
         rule=_rule(shown, pictures.left_out),

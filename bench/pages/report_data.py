@@ -21,7 +21,7 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.shards import CorruptShard
 from posterior_bench.bench.store.study_files import read_cell
-from posterior_bench.bench.store.trace import Trace, unpacked
+from posterior_bench.bench.store.trace import FitTrace, unpack_trace
 
 PERCEPTUAL = ("lpips", "stlpips", "dists")
 
@@ -57,15 +57,15 @@ class CellFile:
                     found[image][int(draw)] = png
         return found
 
-    def traces(self, wanted: Collection[str]) -> dict[str, Trace]:
+    def traces(self, wanted: Collection[str]) -> dict[str, FitTrace]:
         """Return the traces of these images' fits, where rows hold one."""
-        found: dict[str, Trace] = {}
+        found: dict[str, FitTrace] = {}
         for rows in self._stored(wanted):
             for image, data in (
                 rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ()
             ):
                 if image in wanted and isinstance(data, bytes):
-                    found[image] = unpacked(data)
+                    found[image] = unpack_trace(data)
         return {image: found[image] for image in wanted if image in found}
 
     def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:

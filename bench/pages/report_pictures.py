@@ -12,7 +12,14 @@ import pandas as pd
 from posterior_bench.bench.analysis import figures
 from posterior_bench.bench.pages.report_data import CellFile, Group, ReportData
 from posterior_bench.bench.pages.report_plots import svg_uri
-from posterior_bench.bench.pages.thumbnails import Floats, Pictures, Pixels, heat, spread, stored
+from posterior_bench.bench.pages.thumbnails import (
+    Floats,
+    Pixels,
+    Thumbnails,
+    heat,
+    spread,
+    stored_pixels,
+)
 from posterior_bench.bench.store import truth
 
 IMAGES, DRAWS, PICTURES, METRICS = 8, 10, 2000, 3
@@ -39,7 +46,7 @@ def scene_of(
     study: ReportData,
     means: pd.DataFrame,
     shown: int,
-    pictures: Pictures,
+    pictures: Thumbnails,
     full: Mapping[Hashable, str],
 ) -> dict[str, object]:
     """Return what the page shows of a measurement: numbers of pictures, and words."""
@@ -86,7 +93,7 @@ def originals_of(
     """Return truth and observation by image, and a note; nothing and the reason if unreadable."""
     mine = study.rows[study.rows["cell"].isin([cell.name for cell in group.cells])]
     try:
-        return group.scene.pictures(ids, truth.recorded(mine)), ""
+        return group.scene.pictures(ids, truth.truth_hashes(mine)), ""
     except Exception as error:  # the report of rows from elsewhere must not need their data
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return (
@@ -99,7 +106,7 @@ def _column(
     cell: CellFile,
     first: Sequence[str],
     cases: Sequence[Mapping[str, Any]],
-    pictures: Pictures,
+    pictures: Thumbnails,
     full: Mapping[Hashable, str],
     statuses: pd.Series,
 ) -> dict[str, Any]:
@@ -116,12 +123,12 @@ def _column(
         if draw in pngs[image]:
             pictures.add(
                 (cell.name, image, draw),
-                stored(pngs[image][draw]),
+                stored_pixels(pngs[image][draw]),
                 full.get((cell.name, image, draw), ""),
             )
     grid, maps = [], []
     for image in first:
-        pixels = {draw: stored(png) for draw, png in pngs[image].items()}
+        pixels = {draw: stored_pixels(png) for draw, png in pngs[image].items()}
         for draw in range(min(draws, DRAWS)):
             pictures.add(
                 (cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), "")
@@ -193,7 +200,7 @@ def typical_draw(draws: pd.Series, mean: float) -> int:
     return int(away.index[int(away.to_numpy().argmin())])
 
 
-def fits_of(group: Group, shown: int, pictures: Pictures, looks: figures.Looks) -> dict[str, Any]:
+def fits_of(group: Group, shown: int, pictures: Thumbnails, looks: figures.Looks) -> dict[str, Any]:
     """Return the figure of losses, and the pictures that each fit went through, if traces exist."""
     curves, strips = [], []
     for cell in group.cells:

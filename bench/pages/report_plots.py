@@ -59,7 +59,10 @@ def _coverage(
         return ""
     return svg_uri(
         figures.scatter(
-            points, "share of the image that was hidden", figures.title(study.board, metric), looks
+            points,
+            "share of the image that was hidden",
+            figures.axis_title(study.board, metric),
+            looks,
         )
     )
 

@@ -50,7 +50,7 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
     columns = [
         {
             "id": m,
-            "title": tables.title(cards[m]),
+            "title": tables.metric_title(cards[m]),
             "more": m not in heads,
             "best": cards[m]["direction"],
         }
@@ -81,7 +81,7 @@ def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
 
 
 def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
-    text, ends = tables.interval(line, metric)
+    text, ends = tables.value_and_interval(line, metric)
     printed, flag = line.get(f"{metric}_paper", ""), line.get(f"{metric}_paper_flag", "")
     return {
         "text": text,

@@ -61,7 +61,7 @@ class Words:
 
 
 @dataclass
-class Layout:
+class SheetLayout:
     """Everything on the sheet, in pixels."""
 
     width: int = 0
@@ -76,7 +76,7 @@ class Layout:
         self.width = max(self.width, x + pixels.shape[1] + MARGIN)
 
 
-def arrange_solvers(panels: Sequence[Panel]) -> Layout:
+def arrange_solvers(panels: Sequence[Panel]) -> SheetLayout:
     """Arrange the sheet of one image; the text that the panels share as ``group`` stands above it.
 
     Raises
@@ -91,7 +91,7 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
         or len(views[0].truth) != 1
     ):
         raise ValueError("the sheet of one image needs panels of one image and one measurement")
-    first, layout = views[0], Layout(height=MARGIN)
+    first, layout = views[0], SheetLayout(height=MARGIN)
     mapped = [view.draws.shape[1] > 2 for view in views]
     spread = max(
         (view.largest_spread for view, extra in zip(views, mapped, strict=True) if extra),
@@ -138,7 +138,7 @@ def arrange_solvers(panels: Sequence[Panel]) -> Layout:
     return layout
 
 
-def arrange(panels: Sequence[Panel]) -> Layout:
+def arrange(panels: Sequence[Panel]) -> SheetLayout:
     """Arrange the contact sheet.
 
     Few solvers show more draws each, many measurements fewer images each.
@@ -151,7 +151,7 @@ def arrange(panels: Sequence[Panel]) -> Layout:
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
     sections = list(_sections([PanelArrays(panel) for panel in panels]))
-    layout = Layout(height=MARGIN)
+    layout = SheetLayout(height=MARGIN)
     mapped = [view for section in sections for view in section if _is_mapped(view, len(section))]
     spread = max((view.largest_spread for view in mapped), default=0.0)
     for number, section in enumerate(sections):
@@ -177,7 +177,7 @@ def _is_mapped(view: PanelArrays, solvers: int) -> bool:
 
 
 def _arrange_section(
-    layout: Layout, section: Sequence[PanelArrays], images: int, spread: float
+    layout: SheetLayout, section: Sequence[PanelArrays], images: int, spread: float
 ) -> None:
     first = section[0]
     images = min(images, len(first.truth))
@@ -221,7 +221,7 @@ def _arrange_section(
 
 
 def _column(
-    layout: Layout, label: str, x: int, rows: Sequence[int], tiles: Sequence[Pixels]
+    layout: SheetLayout, label: str, x: int, rows: Sequence[int], tiles: Sequence[Pixels]
 ) -> None:
     layout.words.append(
         Words(x + tiles[0].shape[1] / 2, rows[0] - 6, label, 7.5, FAINT, centred=True)
@@ -230,14 +230,14 @@ def _column(
         layout.place(x, y, tile)
 
 
-def _title(layout: Layout, lines: Sequence[str], x: int, bottom: int, width: int) -> None:
+def _title(layout: SheetLayout, lines: Sequence[str], x: int, bottom: int, width: int) -> None:
     """Put a solver's name above its columns, and a rule as wide as they are."""
     for i, line in enumerate(reversed(lines)):
         layout.words.append(Words(x, bottom - 4 - i * LINE, line, 9, bold=True))
     layout.rules.append((x, bottom + 2, width))
 
 
-def _arrange_foot(layout: Layout, spread: float) -> None:
+def _arrange_foot(layout: SheetLayout, spread: float) -> None:
     """Explain the hatching and the colours."""
     y, bar = layout.height + 14, 12
     swatch = np.broadcast_to(hatch(bar, 28), (bar, 28, 3))

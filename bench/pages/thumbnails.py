@@ -31,15 +31,20 @@ from posterior_bench.datasets.base import ImageSet
 from posterior_bench.metrics.base import to_uint8
 
 Pixels = NDArray[np.uint8]
+
+
 Floats = NDArray[np.float64]
 
+
 SIDE, CRISP, QUALITY = 256, 96, 85
+
+
 BUDGET = 40_000_000
 """Characters of all pictures together."""
 
 
 @dataclass
-class Pictures:
+class Thumbnails:
     """Thumbnails as data URIs with their size, each under a key.
 
     Parameters
@@ -112,7 +117,7 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def stored(png: bytes) -> Pixels:
+def stored_pixels(png: bytes) -> Pixels:
     """Return the pixels of a stored draw."""
     return np.asarray(Image.open(io.BytesIO(png)))
 

@@ -16,13 +16,15 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import planned_cells, read_cell
 
 PACK_BYTES = 64 * 2**20
+
+
 PACK_CHUNKS = 500
 """A pack is closed at so many bytes or chunks: what is read at once, and what a bad disk can take
 at once."""
 
 
 @dataclass(frozen=True)
-class Compacted:
+class CompactedCell:
     """The row files of one cell, before and after.
 
     Parameters
@@ -41,7 +43,7 @@ class Compacted:
     left: str = ""
 
 
-def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
+def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[CompactedCell]:
     """Merge the shards of every finished cell of a study.
 
     Parameters
@@ -64,7 +66,7 @@ def compact(study: Path, pack_bytes: int = PACK_BYTES) -> list[Compacted]:
     return [_compact_cell(path, pack_bytes) for path in planned_cells(study)]
 
 
-def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
+def _compact_cell(config: Path, pack_bytes: int) -> CompactedCell:
     plan = read_cell(config)
     store, chunks = RowStore(config.parent), plan["chunks"]
     store.sweep()
@@ -72,10 +74,10 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
     try:
         rows = store.read(["status"])
     except DifferentCopies as error:
-        return Compacted(plan["cell"], before, before, str(error))
+        return CompactedCell(plan["cell"], before, before, str(error))
     missing = chunks.keys() - store.done()
     if missing:
-        return Compacted(
+        return CompactedCell(
             plan["cell"],
             before,
             before,
@@ -86,7 +88,7 @@ def _compact_cell(config: Path, pack_bytes: int) -> Compacted:
     good = [name for name, images in chunks.items() if not failed & set(map(str, images))]
     for group in _groups(store, good, pack_bytes):
         _merge(store, group)
-    return Compacted(plan["cell"], before, len(_files(store)))
+    return CompactedCell(plan["cell"], before, len(_files(store)))
 
 
 def _groups(store: RowStore, chunks: Sequence[str], pack_bytes: int) -> Iterator[list[str]]:

@@ -48,9 +48,9 @@ from posterior_bench.bench.store.shards import (
     CorruptShard,
     chunks_in,
     column_names,
-    decode,
-    encode,
+    decode_shard,
     encode_pack,
+    encode_shard,
     set_aside,
 )
 
@@ -98,8 +98,7 @@ class RowStore:
         path = self._path(chunk)
         if chunk.startswith(PACK):
             raise ValueError(
-                f"chunk name '{chunk}' is that of a pack: begin it with something else than "
-                f"'{PACK}'"
+                f"chunk name '{chunk}' is reserved for packs: do not begin it with '{PACK}'"
             )
         strange = {str(row.get("cell")) for row in rows} - {self.cell, "None"}
         if strange:
@@ -107,7 +106,7 @@ class RowStore:
                 f"chunk '{chunk}' has rows of the cell {min(strange)}, but this folder is of "
                 f"{self.cell}"
             )
-        data = encode(chunk, rows_table(chunk, rows), self.cell)
+        data = encode_shard(chunk, rows_table(chunk, rows), self.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
 
@@ -144,7 +143,7 @@ class RowStore:
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
         write_atomic(
             self._path(chunk),
-            encode(chunk, table.select(column_order(table.column_names)), self.cell),
+            encode_shard(chunk, table.select(column_order(table.column_names)), self.cell),
         )
 
     def stored(self, chunk: str) -> tuple[list[str], pd.DataFrame]:
@@ -229,7 +228,7 @@ class RowStore:
         name = PACK + blake2b("\n".join(chunks).encode(), digest_size=8).hexdigest()
         tables = {chunk: self.table(chunk) for chunk in chunks}
         write_atomic(path := self._path(name), encode_pack(name, tables, self.cell))
-        decode(path, every_column, self.cell)
+        decode_shard(path, every_column, self.cell)
         return path
 
     def read(
@@ -301,10 +300,10 @@ class RowStore:
     def _find(self, chunk: str) -> pa.Table:
         path = self._path(chunk)
         if path.exists():
-            return decode(path, every_column, self.cell)
+            return decode_shard(path, every_column, self.cell)
         for pack in self.packs():
             if chunk in chunks_in(pack, self.cell):
-                return decode(pack, every_column, self.cell, chunk)
+                return decode_shard(pack, every_column, self.cell, chunk)
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
     def _rows(self, columns: Sequence[str] | None, but: Collection[str] = BULKY) -> pd.DataFrame:
@@ -326,7 +325,7 @@ class RowStore:
 
         def load(path: Path) -> pa.Table | None:
             try:
-                return decode(path, wanted, self.cell)
+                return decode_shard(path, wanted, self.cell)
             except CorruptShard as error:
                 set_aside(path, error)
                 return None
@@ -341,7 +340,7 @@ class RowStore:
         Metrics are added to finished rows by writing their chunk anew; the copy in a pack lacks
         them.
         """
-        tables = [decode(path, every_column, self.cell) for path in paths]
+        tables = [decode_shard(path, every_column, self.cell) for path in paths]
         frame = pa.concat_tables(
             [hashable(table) for table in tables], promote_options="default"
         ).to_pandas()
@@ -358,9 +357,8 @@ class RowStore:
             first = bad.iloc[0]
             raise DifferentCopies(
                 f"{self.folder}: image '{first['image_id']}' draw {first['draw']} is stored twice "
-                f"with different "
-                f"results ({len(bad)} such rows); find out which run is right and remove the "
-                f"other's shard"
+                f"with different results ({len(bad)} such rows); find out which run is right and "
+                "remove the other's shard"
             )
 
 

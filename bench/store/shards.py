@@ -48,10 +48,10 @@ class CorruptShard(ValueError):
 
 def encoded_size(rows: Sequence[Row], cell: str = "0" * 16) -> int:
     """Return the size in bytes of a shard with these rows; nothing is written."""
-    return len(encode("00000", rows_table("00000", rows), cell))
+    return len(encode_shard("00000", rows_table("00000", rows), cell))
 
 
-def encode(chunk: str, table: pa.Table, cell: str) -> bytes:
+def encode_shard(chunk: str, table: pa.Table, cell: str) -> bytes:
     """Return the bytes of a shard."""
     return encode_pack(chunk, {chunk: table}, cell)
 
@@ -115,7 +115,7 @@ def seal_of(name: str, rows: int, schema: pa.Schema, chunks: str, cell: str = ""
     return blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def decode(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> pa.Table:
+def decode_shard(path: Path, wanted: Wanted, cell: str, chunk: str | None = None) -> pa.Table:
     """Read the wanted columns of a file, or of one of its chunks, and check every page.
 
     Raises
@@ -156,8 +156,7 @@ def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:
     if strange := sorted(map(str, found - {cell})):
         raise WrongCell(
             f"{path} holds rows of the cell {strange[0]}, but lies in the folder of {cell}; move "
-            f"it to "
-            f"{strange[0]}/rows if it is missing there, else remove it"
+            f"it to {strange[0]}/rows if it is missing there, else remove it"
         )
 
 

@@ -22,7 +22,7 @@ Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Trace:
+class FitTrace:
     """The trace of one image.
 
     Parameters
@@ -37,7 +37,7 @@ class Trace:
     progress: Mapping[int, NDArray[np.uint8]]
 
 
-def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
+def pack_traces(trace: Mapping[str, Tensor]) -> list[bytes]:
     """Return the trace of each image as bytes; an empty list if the solver left no trace.
 
     Parameters
@@ -56,8 +56,8 @@ def packed(trace: Mapping[str, Tensor]) -> list[bytes]:
     return [_file(*image) for image in zip(losses, pixels, after, strict=True)]
 
 
-def unpacked(data: bytes) -> Trace:
-    """Return the trace that :func:`packed` made bytes of.
+def unpack_trace(data: bytes) -> FitTrace:
+    """Return the trace that :func:`pack_traces` made bytes of.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def unpacked(data: bytes) -> Trace:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return Trace(
+            return FitTrace(
                 file["loss"], dict(zip(file["after"].tolist(), file["progress"], strict=True))
             )
     except Exception as error:  # damaged bytes surface as almost any error of the reader

@@ -24,7 +24,7 @@ def truth_hash(image: Tensor) -> str:
     return content_hash(str(pixels.shape), pixels.tobytes())[:16]
 
 
-def recorded(rows: pd.DataFrame) -> dict[str, str]:
+def truth_hashes(rows: pd.DataFrame) -> dict[str, str]:
     """Return the hash of every image, from rows with the columns ``image_id`` and ``truth``."""
     known = rows[["image_id", "truth"]].dropna().drop_duplicates("image_id")
     return dict(zip(known["image_id"], known["truth"], strict=True))
@@ -38,7 +38,7 @@ def demand_same(rows: pd.DataFrame, images: ImageSet, where: str = "") -> None:
     UserError
         If a picture has changed; the first one is named.
     """
-    wanted = recorded(rows)
+    wanted = truth_hashes(rows)
     ids = list(wanted)
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
@@ -67,8 +67,8 @@ def demand_equal(
     if other:
         raise UserError(
             f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it "
-            f"has other pixels "
-            "now); put that back, or run again: other pictures are another cell"
+            "has other pixels now); restore the picture, or run again: other pictures make "
+            "another cell"
         )
 
 
@@ -90,21 +90,20 @@ def demand_paired(rows: pd.DataFrame, heading: str, *cells: tuple[str, str]) -> 
         If the cells measured different pictures under one id, or only one of them recorded hashes.
     """
     (first, a), (second, b) = cells
-    one, two = (recorded(rows[rows["cell"] == cell]) for cell in (first, second))
+    one, two = (truth_hashes(rows[rows["cell"] == cell]) for cell in (first, second))
     image = _first(i for i in one if i in two and one[i] != two[i])
     if image is not None:
         raise UserError(
             f"{heading}: {a} and {b} were measured on different pictures called '{image}', so "
-            f"nothing can be paired; "
-            "run both on the same images"
+            "nothing can be paired; run both on the same images"
         )
     measured = {*rows.loc[rows["status"] == "ok", "cell"].unique()}
     if bool(one) != bool(two) and {first, second} <= measured:
         old = b if one else a
         raise UserError(
             f"{heading}: the rows of {old} are of a version before 0.2.0 and do not record which "
-            f"pictures they were "
-            "measured on, those of the other solver do; run both with the same version"
+            "pictures they were measured on, those of the other solver do; run both with the same "
+            "version"
         )
 
 

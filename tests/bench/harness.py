@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
+import pytest
 
+from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.verbs import VERBS, run_verb
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.prepare import prepare
@@ -39,3 +43,18 @@ def assert_same_rows(a: CellPlan, b: CellPlan, but: Sequence[str] = ()) -> None:
     pd.testing.assert_frame_equal(
         rows(a).drop(columns=list(but)), rows(b).drop(columns=list(but)), check_exact=True
     )
+
+
+def verb(name: str, *words: object) -> int:
+    """The exit code of ``bench NAME WORDS`` in this process; mistakes are raised."""
+    return run_verb(name, [str(word) for word in words])
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[list[str]], int]) -> None:
+    """Put another function in the place of a verb's; it gets the words as they are."""
+
+    def add_arguments(parser: Parser) -> None:
+        parser.add_argument("words", nargs="*")
+
+    planted = replace(VERBS[name], add_arguments=add_arguments, run=lambda words: act(words))
+    monkeypatch.setitem(VERBS, name, planted)

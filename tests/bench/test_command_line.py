@@ -3,6 +3,8 @@ program yet."""
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import re
 import subprocess
 import sys
@@ -10,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from posterior_bench.bench.__main__ import VERBS, main
+from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.completion import SCRIPT, candidates
-from posterior_bench.bench.cli.verbs import EXIT_CODES, HELP
+from posterior_bench.bench.cli.verbs import EXIT_CODES, VERBS
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core import errors
 from posterior_bench.bench.core.errors import BAD_INPUT, UserError, mistakes, nearest
-from posterior_bench.bench.external.conversion import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,19 +32,29 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 # -- help ------------------------------------------------------------------------------------------
 
 
-def test_every_verb_has_a_row_in_the_table_of_help() -> None:
-    assert HELP.keys() == VERBS.keys()
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_a_verb_is_given_exactly_what_its_parser_reads(verb: str) -> None:
+    parser = VERBS[verb].parser()
+    read = {action.dest for action in parser._actions} - {"help", "version"}
+    read -= {"overrides"} if parser.settings and not parser.takes_run_settings else set()
+    read = {dest for dest in read | parser.settings.keys() if dest != argparse.SUPPRESS}
+    taken = inspect.signature(VERBS[verb].run).parameters
+    loose = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+    named = {name for name, each in taken.items() if each.kind is not each.VAR_KEYWORD}
+    assert named <= read and (loose or named == read)
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, verb, "--help")
     assert code == 0
-    assert text.startswith(f"bench {verb} ") and "\nexample\n  " in text
-    assert HELP[verb].does[1:] in text
-    assert all(option in text for option in HELP[verb].options)
+    assert text.startswith(f"usage: bench {verb} ") and "\nexample:\n  " in text
+    parser = VERBS[verb].parser()
+    assert VERBS[verb].does[1:] in text
+    assert all(option in text for option in parser.option_names)
+    assert all(f"  {key}=" in text for key in parser.settings)
     assert said(capsys, verb, "anything", "-h") == said(capsys, "help", verb) == (0, text)
-    assert f"bench {verb}" in HELP[verb].example
+    assert f"bench {verb}" in VERBS[verb].example
 
 
 def test_the_help_of_all_has_a_line_per_verb_and_setting(
@@ -56,9 +67,47 @@ def test_the_help_of_all_has_a_line_per_verb_and_setting(
     assert re.search(r"^  seed=  +\S", text, re.MULTILINE)
 
 
-def test_the_options_of_convert_are_those_that_it_parses() -> None:
-    parsed = {option for action in _parser()._actions for option in action.option_strings}
-    assert {name.split()[0] for name in HELP["convert"].options if name.startswith("--")} == parsed
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compact", "'compact': the following arguments are required: STUDY; for example: bench"),
+        ("compact a b", "'b' is one word too many"),
+        ("convert a --to b --dype fp16", "unknown option of 'convert' '--dype'. Did you mean"),
+        ("convert a --to b --dtype fp8", "invalid choice: 'fp8' (choose from"),
+        ("try a b --draws x", "invalid int value: 'x'"),
+        ("report a imagse=3", "unknown setting of report 'imagse'. Did you mean 'images'?"),
+        ("report a images=0", "images takes a whole number of at least 1"),
+        ("report a trust_file=yes", "trust_file takes true or false"),
+        ("export-masks truth=1", "truth takes true or false"),
+        ("check", "'check' needs solver=; for example: bench check solver=dps"),
+        ("compare a", "'compare' needs a=, b=, metric=; for example: bench compare"),
+        ("compare a b a=dps", "takes metric= and out= only"),
+        ("-m --cfg job", "-m and --cfg cannot be given together"),
+        ("--config-dir x", "--config-dir is not taken here"),
+        ("run --shell-completion", "bench completion bash"),
+        ("completion fish", "knows bash"),
+        ("lss", "Did you mean 'ls'?"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    error = capsys.readouterr().err
+    assert end.value.code == BAD_INPUT and error.startswith("bench: ") and error.count("\n") == 1
+    assert message in error
+
+
+def test_settings_of_the_verb_may_stand_anywhere() -> None:
+    read = VERBS["score"].parser().read(["metrics=[kid]", "runs/x", "plugins=[a,b]", "metrics.k=1"])
+    assert read == {
+        "study": Path("runs/x"),
+        "metrics": "[kid]",
+        "plugins": ["a", "b"],
+        "trust_file": False,
+        "overrides": ["metrics.k=1"],
+    }
 
 
 def test_help_and_version_load_neither_torch_nor_hydra() -> None:
@@ -178,7 +227,7 @@ def test_a_key_says_where_it_belongs(line: str, said: str) -> None:
     ],
 )
 def test_what_may_follow(line: str, there: set[str], not_there: set[str]) -> None:
-    found = {*candidates(line)}
+    found = {*candidates(line, VERBS)}
     assert there <= found and not not_there & found
 
 

@@ -102,9 +102,9 @@ def test_files_are_written_where_the_study_asks(frame: pd.DataFrame, tmp_path: P
         (tmp_path / "config.yaml").write_text(
             yaml.safe_dump({"study": {"name": "x", "figure": figure}})
         )
-        return figures.write(tmp_path, frame)
+        return figures.write_figure(tmp_path, frame)
 
-    assert figures.write(tmp_path / "nowhere", frame) is None
+    assert figures.write_figure(tmp_path / "nowhere", frame) is None
     assert asks(None) is None and asks({"x": "nfe", "y": "ssim"}) is None
     assert asks({"x": "nfe", "y": "psnr"}) == tmp_path / "figure.png"
     assert Image.open(tmp_path / "figure.png").size[0] > 600

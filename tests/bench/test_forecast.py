@@ -14,6 +14,7 @@ from tests.bench.harness import rows, run
 from tests.bench.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE, cell  # noqa: F401 - a fixture
 
 from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
@@ -287,18 +288,19 @@ def test_counting_ends_in_time_and_says_so() -> None:
 )
 def test_settings_of_plan_are_checked(wrong: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Ask.parted([wrong])
+        VERBS["plan"].parser().read([wrong])
 
 
 def test_settings_of_plan_are_told_from_those_of_a_run() -> None:
-    ask, rest = Ask.parted(
-        ["-m", "max_memory=1.5GiB", "solver=dps", "max_seconds=5", "study.name=measure"]
-    )
-    assert (ask.memory, ask.max_seconds, rest) == (
-        3 * 2**29,
-        5.0,
-        ["-m", "solver=dps", "study.name=measure"],
-    )
+    words = ["-m", "max_memory=1.5GiB", "solver=dps", "max_seconds=5", "study.name=measure"]
+    read = VERBS["plan"].parser().read(words)
+    assert (read["max_memory"], read["max_seconds"]) == (3 * 2**29, 5.0)
+    assert read["multirun"] and read["overrides"] == ["solver=dps", "study.name=measure"]
+
+
+def test_settings_of_plan_that_are_left_out_are_those_of_the_estimate() -> None:
+    read = VERBS["plan"].parser().read([])
+    assert Ask(**{key: read[key] for key in Ask.__dataclass_fields__}) == Ask()
 
 
 # -- configurations without Hydra ------------------------------------------------------------------

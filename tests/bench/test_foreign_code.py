@@ -124,7 +124,7 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
     "path",
     [
         "bench.store.atomic.write_atomic",
-        "bench.cli.export_masks.Path",
+        "bench.cli.measurement_files.Path",
         "priors.load.save",
         "bench.config.plugins.import_module",
         "os.system",
@@ -137,12 +137,12 @@ def test_targets_are_classes_of_their_module_or_what_an_option_names(path: str) 
 
 def test_a_recorded_program_runs_only_where_the_reader_says_so() -> None:
     config = {"operator": {"path": "net.pt", "trust_file": True}, "solver": None, "seed": 0}
-    plugins.admit_typed([])
+    plugins.admit([])
     with pytest.raises(
         UserError, match=r"net\.pt is a program .* add trust_file=true to this command"
     ):
         plugins.demand_trusted(config)
-    assert plugins.admit_typed(["study", "trust_file=true"]) == ["study"]
+    plugins.admit([], programs=True)
     plugins.demand_trusted(config)
     plugins.admit([])
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.harness import run
+from tests.bench.harness import plant, run
 
-import posterior_bench.bench.__main__ as entry
-from posterior_bench.bench.__main__ import VERBS, main
-from posterior_bench.bench.cli import last_resort
-from posterior_bench.bench.cli.export_masks import export_masks
-from posterior_bench.bench.cli.verbs import HELP
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli import entry, last_resort
+from posterior_bench.bench.cli.measurement_files import export_masks
+from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.hydra_settings import demand_launcher
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import parse
@@ -97,7 +96,7 @@ def test_any_error_is_one_line(
         raise error
 
     monkeypatch.setattr(last_resort, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setitem(VERBS, "status", planted)
+    plant(monkeypatch, "status", planted)
     found, lines = ended(capfd, "status", "runs/x")
     assert found == code and len(lines) == 1
     assert lines[0].startswith("bench: ") and said in lines[0] and len(lines[0]) < 1200
@@ -114,7 +113,7 @@ def test_every_verb_says_it_so(
     def full(arguments: list[str]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "study/x")
 
-    monkeypatch.setitem(VERBS, verb, full)
+    plant(monkeypatch, verb, full)
     code, lines = ended(capfd, verb)
     assert (
         code == BAD_INPUT
@@ -128,7 +127,7 @@ def test_a_traceback_that_cannot_be_written_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(last_resort, "gettempdir", lambda: "/dev/full/nowhere")
-    monkeypatch.setitem(VERBS, "status", lambda _: 1 // 0)
+    plant(monkeypatch, "status", lambda _: 1 // 0)
     code, lines = ended(capfd, "status")
     assert code == BUG and len(lines) == 1 and "could not be written either" in lines[0]
 
@@ -230,9 +229,9 @@ def test_a_run_whose_reader_goes_away_does_not_end_with_0(
 
     monkeypatch.setattr(entry, "silence", lambda: None)
     for verb in VERBS:
-        monkeypatch.setitem(VERBS, verb, gone)
+        plant(monkeypatch, verb, gone)
         code, lines = ended(capfd, verb)
-        assert (code, len(lines)) == ((0, 0) if HELP[verb].reads else (BAD_INPUT, 1)), verb
+        assert (code, len(lines)) == ((0, 0) if VERBS[verb].prints_only else (BAD_INPUT, 1)), verb
 
 
 # -- launchers -------------------------------------------------------------------------------------
@@ -338,7 +337,7 @@ def test_an_export_that_fails_leaves_nothing(
     if there:
         (tmp_path / "new").mkdir()
     monkeypatch.setattr(
-        "posterior_bench.bench.cli.export_masks._index", full
+        "posterior_bench.bench.cli.measurement_files._index", full
     )  # the last step: the pictures are written by then
     config = exportable(command, photos, f"out={tmp_path / 'new'}")
     with pytest.raises(OSError, match="No space"):
@@ -350,7 +349,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work() -> None:
-    from posterior_bench.bench.cli.export_masks import _demand_short
+    from posterior_bench.bench.cli.measurement_files import _demand_short
 
     _demand_short(["a/" * 200 + "b" * 251])
     with pytest.raises(UserError, match="is 256 bytes long and file systems take 255"):

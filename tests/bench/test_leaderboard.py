@@ -134,7 +134,7 @@ def test_tables_show_passes_and_seconds_and_say_what_passes_are(tmp_path: Path) 
         at = [cell.strip("| \\") for cell in head.split(rule)].index("passes")
         assert [cell.strip() for cell in line.split(rule)][at : at + 2] == ["110", "1.50"], name
         assert note in text and "NFE" not in text
-    shown = tables.terminal(frame, 160)
+    shown = tables.terminal_table(frame, 160)
     assert [str(column.header) for column in shown.columns][-3:] == ["passes", "s / draw", "failed"]
     assert note in str(shown.caption)
 
@@ -316,7 +316,7 @@ def test_decimals_fit_the_value_and_its_interval(
     value: float, lo: float, hi: float, text: str, ends: str
 ) -> None:
     line = pd.Series({"m": value, "m_lo": lo, "m_hi": hi, "m_n": 8, "m_inf": 0})
-    assert tables.interval(line, "m") == (text, ends)
+    assert tables.value_and_interval(line, "m") == (text, ends)
 
 
 def test_order_and_ranking_follow_the_direction(tmp_path: Path) -> None:

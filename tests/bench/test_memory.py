@@ -12,6 +12,7 @@ from tests.benchmarks.memory import LATENT, compared
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import BatchSize
@@ -235,17 +236,27 @@ def test_memory_with_its_unit(text: str, size: int) -> None:
 )
 def test_what_cannot_be_read_is_one_line(argument: str) -> None:
     with pytest.raises(UserError) as error:
-        Machine.of([argument])
+        VERBS["doctor"].parser().read([argument])
     key = argument.partition("=")[0]
     assert "\n" not in str(error.value) and key in str(error.value)
 
 
 def test_a_machine_is_told_from_the_overrides() -> None:
-    machine, rest = Machine.of(["-m", "memory=80GiB", "solver=dps", "gpus=8", "mask.memory=3"])
-    assert machine == Machine(80 * 2**30, 8) and machine.elsewhere
-    assert rest == ["-m", "solver=dps", "mask.memory=3"]
-    assert Machine.of(["device=h100"])[0] == Machine(DEVICES["h100"] * 2**30, 1, "h100")
-    assert not Machine.of(["solver=dps"])[0].elsewhere
+    words = ["-m", "memory=80GiB", "solver=dps", "gpus=8", "mask.memory=3"]
+    assert VERBS["doctor"].parser().read(words) == {
+        "multirun": True,
+        "memory": 80 * 2**30,
+        "gpus": 8,
+        "device": None,
+        "overrides": ["solver=dps", "mask.memory=3"],
+    }
+
+
+def test_a_machine_by_memory_gpus_or_name() -> None:
+    assert Machine.of(80 * 2**30, 8) == Machine(80 * 2**30, 8)
+    assert Machine.of(80 * 2**30) == Machine(80 * 2**30, 1)
+    assert Machine.of(device="h100") == Machine(DEVICES["h100"] * 2**30, 1, "h100")
+    assert Machine.of(80 * 2**30).elsewhere and not Machine.of().elsewhere
 
 
 def test_counting_leaves_nothing_behind() -> None:

@@ -16,7 +16,7 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.external import model_cache
 from posterior_bench.bench.external.model_cache import cache_folder
-from posterior_bench.bench.external.models import served
+from posterior_bench.bench.external.models import local_model
 from posterior_bench.priors.fingerprint import fingerprint
 from posterior_bench.priors.load import load
 
@@ -75,17 +75,17 @@ def entries(cache: Path) -> list[str]:
 def test_a_pipeline_is_converted_once_and_said_in_one_line(
     model: Path, cache: Path, conversions: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = served(model)
+    folder = local_model(model)
     said = capsys.readouterr().err
     assert (
         said.startswith(f"bench: converted {model} into {folder} (hash {folder.name[:8]}, ")
         and said.count("\n") == 1
     )
     assert [
-        served(model),
-        served(str(model)),
-        served(model / "model_index.json"),
-        served(model / "unet"),
+        local_model(model),
+        local_model(str(model)),
+        local_model(model / "model_index.json"),
+        local_model(model / "unet"),
     ] == [folder] * 4
     assert (conversions, capsys.readouterr().err, entries(cache)) == ([model], "", [folder.name])
     state = load(folder).net.state_dict()
@@ -93,30 +93,34 @@ def test_a_pipeline_is_converted_once_and_said_in_one_line(
         torch.equal(state[f"unet.{name}"], value)
         for name, value in load_file(model / WEIGHTS).items()
     )
-    assert served(folder) == served(folder / "prior.json") == folder and len(conversions) == 1
+    assert (
+        local_model(folder) == local_model(folder / "prior.json") == folder
+        and len(conversions) == 1
+    )
 
 
 def test_another_content_is_another_prior_and_another_place_is_not(
     model: Path, cache: Path, tmp_path: Path, conversions: list[Path]
 ) -> None:
-    first = served(model, quiet=True)
+    first = local_model(model, quiet=True)
     moved = Path(shutil.copytree(model, tmp_path / "elsewhere" / "other name"))
     assert (
-        served(moved, quiet=True) == first and "my model" not in (first / "prior.json").read_text()
+        local_model(moved, quiet=True) == first
+        and "my model" not in (first / "prior.json").read_text()
     )
     (model / "unet" / ".DS_Store").write_bytes(b"x")
     (model / "picture.png").write_bytes(b"x")
-    assert served(model, quiet=True) == first and len(conversions) == 1
+    assert local_model(model, quiet=True) == first and len(conversions) == 1
     state = load_file(model / WEIGHTS)
     save_file({**state, "conv_in.bias": state["conv_in.bias"] + 1}, model / WEIGHTS)
-    second = served(model, quiet=True)
+    second = local_model(model, quiet=True)
     assert second != first and len(conversions) == 2
     assert torch.equal(
         load(second).net.state_dict()["unet.conv_in.bias"], state["conv_in.bias"] + 1
     )
     shutil.rmtree(cache)
     before = fingerprint(second) if second.exists() else ""
-    assert not before and fingerprint(served(moved, quiet=True)) == fingerprint(first)
+    assert not before and fingerprint(local_model(moved, quiet=True)) == fingerprint(first)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), MemoryError(), UserError("refused")])
@@ -130,9 +134,9 @@ def test_a_conversion_that_is_cut_off_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(model_cache, "_convert", cut)
         with pytest.raises(type(stop)):
-            served(model)
+            local_model(model)
     assert entries(cache) == []
-    assert entries(cache) == [] and load(served(model, quiet=True)).image_shape == (3, 8, 8)
+    assert entries(cache) == [] and load(local_model(model, quiet=True)).image_shape == (3, 8, 8)
 
 
 def test_what_a_killed_process_left_goes_later(model: Path, cache: Path) -> None:
@@ -150,18 +154,18 @@ def test_what_a_killed_process_left_goes_later(model: Path, cache: Path) -> None
         part.mkdir(parents=True)
         if part != young:
             os.utime(part, (0, 0))
-    place = served(model, quiet=True)
+    place = local_model(model, quiet=True)
     assert entries(cache) == sorted(path.name for path in (young, alive, other, place))
 
 
 def test_a_damaged_conversion_is_made_again(
     model: Path, cache: Path, conversions: list[Path]
 ) -> None:
-    place = served(model, quiet=True)
+    place = local_model(model, quiet=True)
     (place / "net.safetensors").write_bytes(b"0" * 100)
-    assert served(model, quiet=True) == place and load(place).image_shape == (3, 8, 8)
+    assert local_model(model, quiet=True) == place and load(place).image_shape == (3, 8, 8)
     (place / "prior.json").unlink()
-    assert served(model, quiet=True) == place and load(place).image_shape == (3, 8, 8)
+    assert local_model(model, quiet=True) == place and load(place).image_shape == (3, 8, 8)
     assert len(conversions) == 3 and entries(cache) == [place.name]
 
 
@@ -174,11 +178,11 @@ def test_of_two_processes_at_once_one_is_kept(
     def meanwhile(folder: Path, target: Path) -> None:
         if not others:
             others.append(folder)
-            others[0] = served(folder, quiet=True)
+            others[0] = local_model(folder, quiet=True)
         convert(folder, target)
 
     monkeypatch.setattr(model_cache, "_convert", meanwhile)
-    place = served(model, quiet=True)
+    place = local_model(model, quiet=True)
     assert (
         others == [place]
         and entries(cache) == [place.name]
@@ -188,7 +192,7 @@ def test_of_two_processes_at_once_one_is_kept(
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as refused:
-        served(path)
+        local_model(path)
     return str(refused.value)
 
 
@@ -235,7 +239,7 @@ def test_a_snapshot_of_the_hub_is_found(
         (snapshot / file.relative_to(saved)).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / file.relative_to(saved)).symlink_to(file)
     assert (
-        served(tmp_path / "models--a--b", quiet=True) == served(saved, quiet=True)
+        local_model(tmp_path / "models--a--b", quiet=True) == local_model(saved, quiet=True)
         and len(conversions) == 1
     )
 

@@ -26,7 +26,7 @@ def sample(n: int, shift: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.nd
 @pytest.mark.parametrize("n", [2, 6, 13, 49, 200])
 def test_tests_agree_with_scipy(n: int) -> None:
     a, b = sample(n, seed=n)
-    result = paired.compare(a, b, "k")
+    result = paired.compare_pair(a, b, "k")
     assert result.p_t == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue, rel=1e-9)
     assert result.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue, rel=1e-9)
     assert result.effect_size == pytest.approx(np.mean(a - b) / np.std(a - b, ddof=1))
@@ -82,7 +82,7 @@ def test_six_equal_differences_are_one_of_32_outcomes() -> None:
 
 def test_swapping_the_solvers_turns_the_signs() -> None:
     a, b = sample(30)
-    one, other = paired.compare(a, b, "k"), paired.compare(b, a, "k")
+    one, other = paired.compare_pair(a, b, "k"), paired.compare_pair(b, a, "k")
     for name in ("p_flip", "p_t", "p_wilcoxon", "detectable"):
         assert getattr(one, name) == pytest.approx(getattr(other, name))
     assert (one.difference, one.effect_size) == pytest.approx(
@@ -95,33 +95,33 @@ def test_swapping_the_solvers_turns_the_signs() -> None:
 
 def test_pairs_see_what_two_clouds_hide() -> None:
     a, b = sample(40, shift=0.7)
-    result = paired.compare(a, b, "k")
+    result = paired.compare_pair(a, b, "k")
     assert max(result.p_t, result.p_flip) < 0.01 < 0.05 < scipy.stats.ttest_ind(a, b).pvalue
 
 
 def test_equal_values_one_image_and_a_constant_difference() -> None:
     a, _ = sample(8)
-    same = paired.compare(a, a, "k")
+    same = paired.compare_pair(a, a, "k")
     assert (same.p_flip, same.p_t, same.p_wilcoxon, same.effect_size) == (1, 1, 1, 0)
     both = families.family(np.stack([a, a]), "k")
     assert (both.p[0, 1], both.interval(0, 1)) == (1, (0, 0))
     assert paired.paired_t(np.full(8, 0.5)) == 0
-    one = paired.compare(np.array([2.0]), np.array([1.0]), "k")
+    one = paired.compare_pair(np.array([2.0]), np.array([1.0]), "k")
     assert (one.n, one.difference) == (1, 1.0)
     assert np.isnan([one.p_flip, one.p_t, one.p_wilcoxon, one.effect_size, one.detectable]).all()
 
 
 def test_infinite_values_and_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="1 of 3 images have an infinite value"):
-        paired.compare(np.array([1.0, np.inf, 2.0]), np.zeros(3), "k")
+        paired.compare_pair(np.array([1.0, np.inf, 2.0]), np.zeros(3), "k")
     with pytest.raises(ValueError, match="no image"):
-        paired.compare(np.zeros(0), np.zeros(0), "k")
+        paired.compare_pair(np.zeros(0), np.zeros(0), "k")
 
 
 def test_pairing_is_by_id_and_never_by_order() -> None:
     a = pd.Series({"x": 1.0, "y": 2.0, "z": np.nan})
     b = pd.Series({"y": 20.0, "x": 10.0})
-    first, second = paired.pair(a, b)
+    first, second = paired.pair_values(a, b)
     assert (first.tolist(), second.tolist()) == ([1.0, 2.0], [10.0, 20.0])
 
 
@@ -130,10 +130,10 @@ def test_other_images_are_refused_in_one_line() -> None:
     with pytest.raises(
         ValueError, match="2 only in the first, 1 only in the second, for example 'w'"
     ) as caught:
-        paired.pair(a, b)
+        paired.pair_values(a, b)
     assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(ValueError, match="'x' comes twice"):
-        paired.pair(pd.Series([1.0, 2.0], index=["x", "x"]), b)
+    with pytest.raises(ValueError, match="'x' appears twice"):
+        paired.pair_values(pd.Series([1.0, 2.0], index=["x", "x"]), b)
 
 
 def test_detectable_effect_of_published_tables() -> None:

@@ -59,7 +59,7 @@ def test_a_study_names_only_what_exists(name: str, scale: str) -> None:
     cfg, choices = compose(check(cells([f"study={name}", f"scale={scale}"])[0], study_sweep=True))
     assert choices["study"] == name and cfg.study.skip_inapplicable
     table = cfg.study.get("paper")
-    assert (table in papers.names()) == (
+    assert (table in papers.table_names()) == (
         name.partition("_")[2] not in ("fig6", "fig8", "fig9", "fig17")
     )
 
@@ -80,7 +80,7 @@ def test_every_printed_number_with_a_counterpart_has_its_cell(name: str) -> None
         there.add((cell["solver"], cell["data"], problem, prior))
     wanted = [
         (solver, data, problem, prior)
-        for p in papers.read(table)
+        for p in papers.printed_numbers(table)
         for solver in ours.get(("method", p.method), ())
         for data in ours.get(("dataset", p.dataset), ())
         for problem in ours.get(("task", p.task), ())
@@ -100,7 +100,7 @@ def test_table_6_has_the_papers_cells_and_settings() -> None:
         "imagenet256": 15,
         "lsun_church": 12,
     }
-    assert len([p for p in papers.read("vipaint-table6") if p.value]) == len(every) == 45
+    assert len([p for p in papers.printed_numbers("vipaint-table6") if p.value]) == len(every) == 45
     presets = [option("solver", c["solver"]).content["presets"][c["solver.preset"]] for c in every]
     guided = {
         (c["data"], c["solver"])
@@ -339,7 +339,7 @@ def test_minutes_and_tests_are_those_of_the_study(tmp_path: Path) -> None:
         "image, time_min (A6000)" in table
         and "10 draws of one image on A6000 GPUs. Measured: seconds of" in table
     )
-    fig10 = [p for p in papers.read("vipaint-fig10") if p.metric.endswith("_p")]
+    fig10 = [p for p in papers.printed_numbers("vipaint-fig10") if p.metric.endswith("_p")]
     moved = board.assign(mask="comod")
     shown = paper_table.Board(moved, tmp_path, {}, {})
     a, b = (

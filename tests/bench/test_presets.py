@@ -14,9 +14,9 @@ from tests.bench.test_latent_cells import META, latent_command, latent_prior  # 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.build import arguments, suited, target
-from posterior_bench.bench.config.catalog import Option, option, options, show, show_all
+from posterior_bench.bench.config.catalog import CONF, Option, option, options, show, show_all
 from posterior_bench.bench.config.cell import cell_of, variant_of
-from posterior_bench.bench.config.class_source import class_defaults
+from posterior_bench.bench.config.class_source import class_defaults, class_node, module_of
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import (
@@ -240,6 +240,22 @@ def test_defaults_follow_base_classes_and_constants(tmp_path: Path) -> None:
     assert class_defaults("solvers.nothing.Nothing") == {}
 
 
+def test_a_comment_says_where_a_class_of_bench_lies() -> None:
+    """Such a ``_target_`` names no file, because it is in the hash of cells and stays."""
+    found = [
+        (path.name, line.split("_target_: ")[1])
+        for path in CONF.rglob("*.yaml")
+        for line in path.read_text().splitlines()
+        if "_target_: bench." in line
+    ]
+    assert found
+    for name, line in found:
+        target_, _, comment = line.partition("   # ")
+        file = module_of(target_).replace(".", "/") + ".py"
+        assert comment == f"the class lies in {file}", name
+        assert class_node(*target_.rpartition(".")[::2])[0] is not None, name
+
+
 def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
     node = {
         "_target_": "solvers.dps.DPS",
@@ -313,8 +329,8 @@ def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
 
 
 def test_a_folder_goes_by_the_name_in_its_prior_json(
-    latent_command,
-    latent_prior,
+    latent_command,  # noqa: F811
+    latent_prior,  # noqa: F811
     tmp_path,
     capsys,
 ) -> None:

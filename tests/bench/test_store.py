@@ -185,14 +185,14 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     rows.write("x", [row("a", psnr=21.5), row("b", psnr=22.5)])
     path = tmp_path / "rows" / "x.parquet"
     data, everything = path.read_bytes(), lambda column: True
-    truth = shards.decode(path, everything, "c").to_pylist()
+    truth = shards.decode_shard(path, everything, "c").to_pylist()
     noticed = 0
     for position in range(0, len(data), 5):
         path.write_bytes(
             data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
         )
         try:
-            assert shards.decode(path, everything, "c").to_pylist() == truth
+            assert shards.decode_shard(path, everything, "c").to_pylist() == truth
         except CorruptShard:
             noticed += 1
     assert noticed > 0.5 * len(data) / 5, "the rest are bytes that nothing depends on"

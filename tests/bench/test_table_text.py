@@ -8,7 +8,7 @@ import pytest
 from tests.bench.test_leaderboard import all_ok, make_cell
 
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.analysis.tables import latex, markdown
+from posterior_bench.bench.analysis.tables import leaderboard_latex, leaderboard_markdown
 
 NAME = "a|b_c"
 PLACES = ("data", "mask", "operator", "solver")
@@ -45,8 +45,8 @@ def test_notes_are_escaped(tmp_path: Path) -> None:
     make_cell(tmp_path, "c1", all_ok(20.0, 0.2))
     frame = leaderboard.build(tmp_path)
     frame.attrs["notes"] = [f"{NAME} & <more> at 50 %"]
-    assert r"- a\|b_c & &lt;more> at 50 %" in markdown(frame).splitlines()
+    assert r"- a\|b_c & &lt;more> at 50 %" in leaderboard_markdown(frame).splitlines()
     assert (
         r"a\textbar{}b\_c \& \textless{}more\textgreater{} at 50 \%\par"
-        in latex(frame).splitlines()
+        in leaderboard_latex(frame).splitlines()
     )

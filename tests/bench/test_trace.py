@@ -26,7 +26,7 @@ from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.thumbnails import data_uri, thumbnail
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
-from posterior_bench.bench.store.trace import packed, unpacked
+from posterior_bench.bench.store.trace import pack_traces, unpack_trace
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.vipaint.refinement import Refinement
 
@@ -70,7 +70,7 @@ def test_it_is_what_the_solver_gives(command) -> None:
     images = direct.sample([0, 1]).trace
     assert images["after"].tolist() == [[0, 10, 11]] * 2
     for i, image in enumerate(ids):
-        trace = unpacked(stored[image])
+        trace = unpack_trace(stored[image])
         assert trace.loss.dtype == np.float32 and np.array_equal(
             trace.loss, [loss[i].item() for loss in direct.losses]
         )
@@ -92,9 +92,9 @@ def test_chunks_and_batches_do_not_matter(command) -> None:
         )
         for image, data in other.items():
             np.testing.assert_allclose(
-                unpacked(data).loss, unpacked(usual[image]).loss, rtol=1e-3, atol=1e-2
+                unpack_trace(data).loss, unpack_trace(usual[image]).loss, rtol=1e-3, atol=1e-2
             )
-            assert [*unpacked(data).progress] == [0, 10, 11]
+            assert [*unpack_trace(data).progress] == [0, 10, 11]
 
 
 def test_workers_and_order_do_not_matter(command) -> None:
@@ -136,7 +136,9 @@ def test_colours_and_what_is_not_finite_survive_the_way() -> None:
     progress[1, 0, 0, 0, 0] = torch.nan
     loss = torch.tensor([[1.0, torch.inf], [torch.nan, -2.0]], dtype=torch.float64)
     after = torch.tensor([[0, 50, 99]]).expand(2, 3)
-    first, second = map(unpacked, packed({"loss": loss, "progress": progress, "after": after}))
+    first, second = map(
+        unpack_trace, pack_traces({"loss": loss, "progress": progress, "after": after})
+    )
     assert (
         first.loss.tolist() == [1.0, float("inf")]
         and np.isnan(second.loss[0])
@@ -146,11 +148,11 @@ def test_colours_and_what_is_not_finite_survive_the_way() -> None:
     assert second.progress[50][3, 4].tolist() == [
         round((min(max(v, -1), 1) + 1) * 127.5) for v in progress[1, 1, :, 3, 4].tolist()
     ]
-    assert packed({}) == []
-    (bare,) = map(unpacked, packed({"loss": torch.ones(1, 4)}))
+    assert pack_traces({}) == []
+    (bare,) = map(unpack_trace, pack_traces({"loss": torch.ones(1, 4)}))
     assert bare.loss.tolist() == [1.0] * 4 and not bare.progress
     with pytest.raises(ValueError, match="this is no trace"):
-        unpacked(b"PK")
+        unpack_trace(b"PK")
 
 
 # -- the report ------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> tuple[Path,
             "threads=1",
         ]
         run([*overrides, "quiet=true", "sheet=false", "report=false", f"out={out}"])
-        report([str(out)])
+        report(out)
         folders.append(out)
     return folders[0], folders[1]
 
@@ -202,7 +204,7 @@ def test_the_report_shows_losses_and_pictures_where_there_are_any(pages: tuple[P
     (cell,) = pages[0].glob("cells/*")
     stored = RowStore(cell).read([TRACE]).set_index("image_id")[TRACE]
     for image in stored.index:
-        for pixels in unpacked(stored[image]).progress.values():
+        for pixels in unpack_trace(stored[image]).progress.values():
             assert data_uri(*thumbnail(pixels)) in with_trace
     assert len(with_trace) - len(without) < 100_000
 

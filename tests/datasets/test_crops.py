@@ -70,9 +70,8 @@ def test_odd_sides_are_halved_rounding_down() -> None:
 def test_bicubic_against_torch(height: int, width: int, size: int) -> None:
     """Less than a factor two is left to one bicubic step; torch's antialiased bicubic uses the same
     kernel."""
-    pixels = (
-        96 + _noise(height, width) // 4
-    )  # far enough from black and white that no pass is clipped
+    # far enough from black and white that no pass is clipped
+    pixels = 96 + _noise(height, width) // 4
     scale = size / min(height, width)
     resized = interpolate(
         torch.from_numpy(pixels).permute(2, 0, 1)[None].double(),
@@ -143,17 +142,15 @@ def _weights(old: int, new: int, kernel) -> NDArray[np.float64]:
     ("height", "width", "size"), [(40, 47, 16), (33, 17, 8), (9, 7, 16), (64, 100, 8)]
 )
 def test_one_step_of_resampling(crop, kernel, height: int, width: int, size: int) -> None:
-    pixels = (
-        96 + _noise(height, width, 1)[..., 0] // 4
-    )  # far enough from black and white that no pass is clipped
+    # far enough from black and white that no pass is clipped
+    pixels = 96 + _noise(height, width, 1)[..., 0] // 4
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = pixels[top : top + side, left : left + side].astype(float)
     weights = _weights(side, size, kernel)
     found = np.asarray(crop(Image.fromarray(pixels), size), dtype=float)
-    assert (
-        np.abs(found - weights @ square @ weights.T).max() < 1.1
-    )  # Pillow rounds after each of the two passes
+    # Pillow rounds after each of the two passes
+    assert np.abs(found - weights @ square @ weights.T).max() < 1.1
 
 
 def test_crops_are_not_interchangeable() -> None:

@@ -271,9 +271,8 @@ def test_yaml_spells_out_the_defaults(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     node = yaml.safe_load(CONF.read_text())
     assert node.pop("_target_") == "datasets.folder.Folder" and node.pop("root") == "???"
-    assert (
-        node.pop("images") is None
-    )  # bench/config/image_folders.py fills in what follows from the folder, and size and mode
+    # bench/config/image_folders.py fills in what follows from the folder, and size and mode
+    assert node.pop("images") is None
     assert Folder(str(tmp_path), **node) == Folder(str(tmp_path))
     assert node.keys() == {f.name for f in fields(Folder)} - {
         "root",

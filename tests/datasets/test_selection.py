@@ -36,9 +36,8 @@ def folder(encode: Callable[..., bytes], tmp_path: Path) -> Path:
 def test_every_image_is_of_one_part() -> None:
     validation, test = ([i for i in IDS if belongs(i, part)] for part in ("validation", "test"))
     assert sorted(validation + test) == IDS and not set(validation) & set(test)
-    assert (
-        abs(len(validation) - 500) < 4 * (5000 * 0.1 * 0.9) ** 0.5
-    )  # a tenth, within four deviations
+    # a tenth, within four deviations
+    assert abs(len(validation) - 500) < 4 * (5000 * 0.1 * 0.9) ** 0.5
     assert [i for i in IDS if belongs(i, None)] == IDS
 
 

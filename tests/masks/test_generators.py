@@ -47,9 +47,8 @@ def test_the_generator_alone_decides(masks: MaskGenerator, rng: Make) -> None:
     first, state = masks.generate(rng(11), 28, 28), np.random.get_state()[1]
     masks.generate(rng(12), 64, 64)
     assert np.array_equal(masks.generate(rng(11), 28, 28), first)
-    assert np.array_equal(
-        np.random.get_state()[1], state
-    )  # NumPy's global generator was left alone
+    # NumPy's global generator was left alone
+    assert np.array_equal(np.random.get_state()[1], state)
 
 
 @pytest.mark.parametrize(

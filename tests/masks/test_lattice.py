@@ -73,14 +73,12 @@ def test_half_is_the_left_one(rng: Make) -> None:
 def test_drop_has_the_published_shares(rng: Make) -> None:
     hidden = np.array([(~PixelDrop().generate(rng(seed), 64, 64)).mean() for seed in range(500)])
     assert hidden.min() + 1 / 4096 >= 0.3 and hidden.max() < 0.7
-    assert hidden.mean() == pytest.approx(
-        0.5, abs=4 * 0.1155 / np.sqrt(500)
-    )  # uniform: 0.4 / sqrt(12)
+    # uniform: 0.4 / sqrt(12)
+    assert hidden.mean() == pytest.approx(0.5, abs=4 * 0.1155 / np.sqrt(500))
     assert hidden.std() == pytest.approx(0.1155, abs=0.012)
     place = np.mean([PixelDrop().generate(rng(seed), 8, 8) for seed in range(2000)], axis=0)
-    assert np.abs(place - 0.5).max() < 4.5 * 0.5 / np.sqrt(
-        2000
-    )  # every pixel alike; sd of one of 64 means
+    # every pixel alike; sd of one of 64 means
+    assert np.abs(place - 0.5).max() < 4.5 * 0.5 / np.sqrt(2000)
 
 
 def test_drop_hides_whole_numbers_of_pixels(rng: Make) -> None:

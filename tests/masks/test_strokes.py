@@ -108,9 +108,8 @@ def test_strokes_follow_the_published_ranges(rng: Make, monkeypatch: pytest.Monk
         for dx, dy in [(X - x, Y - y)]
     ]
     lengths, angles = np.array(inner).T
-    assert (
-        47.5 < angles.min() < 50 and 94 < angles.max() < 96.5
-    )  # 72 degrees, at most 24 to either side
+    # 72 degrees, at most 24 to either side
+    assert 47.5 < angles.min() < 50 and 94 < angles.max() < 96.5
     assert angles.mean() == pytest.approx(72, abs=1)
     assert lengths.max() <= 2 * 4096 * math.sqrt(2) / 8 + 2
 

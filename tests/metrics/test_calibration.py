@@ -282,8 +282,10 @@ def plain_reference() -> dict[str, float]:
     chosen = np.round(np.linspace(0, 3, 16)).astype(int)
     ratios = []
     for pixel in chosen:
-        m = np.array([[max(0, min((r[pixel] + 1) / 9, (b + 1) / 10) - max(r[pixel] / 9, b / 10)) * 9 - 0.1
-                       for b in range(10)] for r in ranks])  # fmt: skip
+        low, high = (np.array([r[pixel] for r in ranks])[:, None] + k for k in (0, 1))
+        bins = np.arange(10)
+        inside = np.minimum(high / 9, (bins + 1) / 10) - np.maximum(low / 9, bins / 10)
+        m = np.maximum(inside, 0) * 9 - 0.1
         ratios.append((m.sum(0) ** 2).sum() / (m**2).sum())
     noise = uniform_points(FUNCTIONS, 6).numpy()
     lines = directions(8, 6).numpy()

@@ -40,9 +40,8 @@ def test_rounding_is_rint_after_clamping(dtype):
 
 
 def test_the_exact_tie_goes_to_the_even_level():
-    assert (
-        to_uint8(torch.zeros(2, 3)).eq(128).all()
-    )  # 127.5, the only grey tie that a float can hold
+    # 127.5, the only grey tie that a float can hold
+    assert to_uint8(torch.zeros(2, 3)).eq(128).all()
 
 
 def test_values_outside_and_not_finite_have_a_defined_level():

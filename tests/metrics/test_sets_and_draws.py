@@ -165,9 +165,8 @@ def test_kid_of_equal_distributions_is_zero_on_average(network: str, shared: flo
 def test_kid_is_higher_for_narrow_and_for_wide_draws(network: str, factor: float, d: int) -> None:
     rng = np.random.default_rng(0)
     truth, draws = rng.normal(size=(2, 30, 120, 1, d))
-    scale = SCALE[network] / (
-        1 if network == "inception" else d**0.5
-    )  # pairs about one width apart
+    # pairs about one width apart
+    scale = SCALE[network] / (1 if network == "inception" else d**0.5)
 
     def kid(factor: float) -> np.ndarray:
         sets = scale * np.concatenate([truth, factor * draws], axis=2)

@@ -115,5 +115,5 @@ def test_an_unknown_variance_is_refused(name):
 
 
 def test_a_learned_variance_is_that_of_ancestral_steps():
-    with pytest.raises(ValueError, match=r"eta=1; this is eta=0\.0"):
+    with pytest.raises(ValueError, match=r"eta=1, got eta=0\.0"):
         PriorSamples(eta=0.0, variance="learned")
