@@ -1,8 +1,7 @@
-"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the
-other.
+"""What a person sees while a study runs: plain lines, and on a terminal one line per cell.
 
-There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar
-and an ETA, which move with every pass of the network, and below it stands how many cells are to
+On a terminal a finished cell leaves a line, with the reason if rows failed. The running cell has a
+bar and an ETA, which move with every pass of the network; below it stands how many cells are to
 come and how long they may take.
 """
 
@@ -54,7 +53,7 @@ class Sweep:
     took: list[float] = field(default_factory=list)
 
     def ahead(self) -> str:
-        """What is to come after the running cell; nothing after the last."""
+        """Return in words what comes after the running cell; empty for the last cell."""
         left = self.cells - self.there - len(self.took) - 1
         if left < 1:
             return ""
@@ -196,9 +195,7 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 @dataclass
 class _Lines:
-    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then,
-    none of a short.
-    """
+    """Lines in a file or pipe while a long cell runs; a short cell prints none."""
 
     title: str
     at: Position
@@ -223,8 +220,9 @@ class _Lines:
 
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
-    """The line that a cell leaves behind; of one with failed rows, with the most frequent
-    reason.
+    """Return the line that a cell leaves behind.
+
+    If rows failed, the line gives the most frequent reason.
     """
     if not failures:
         return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
