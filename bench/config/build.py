@@ -21,8 +21,12 @@ PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "b
 
 
 def target(node: Mapping[str, Any]) -> Any:
-    """The class or function a node names; only our packages may be named, and what the setting
-    plugins admits.
+    """Return the class or function that a node names.
+
+    Raises
+    ------
+    UserError
+        If it lies outside our packages and admitted plugins, or cannot be imported.
     """
     path = str(node["_target_"]).removeprefix(f"{ROOT}.")
     found = in_file(path)
@@ -51,15 +55,16 @@ def target(node: Mapping[str, Any]) -> Any:
 
 
 def _may_be_made(found: Any, module: str, path: str) -> bool:
-    """A class of the module itself, or what a shipped option names; no helper, and nothing that the
-    module imports.
+    """Return whether a class is of the module itself, or named by a shipped option.
+
+    Helpers, and whatever the module imports, may not be made.
     """
     return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
 
 
 @cache
 def _of_options() -> frozenset[str]:
-    """Every ``_target_`` of an option that is there."""
+    """Return every ``_target_`` of an installed option."""
     from posterior_bench.bench.config.catalog import GROUPS, options
 
     contents = [option.content for group in GROUPS for option in options(group).values()]
@@ -108,8 +113,12 @@ def suited(
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
-    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the
-    user.
+    """Return the object that a node describes.
+
+    Raises
+    ------
+    UserError
+        If the constructor refuses the settings, or there are others than it has.
     """
     make = target(node)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}

@@ -16,7 +16,7 @@ register()
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
-    """The configuration and choices of one job, for verbs that do not run it."""
+    """Return configuration and choices of one job, for verbs that do not run it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         try:
             cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
@@ -29,8 +29,9 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
 
 
 def one_line(error: BaseException) -> str:
-    """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if
-    that says more.
+    """Return the first line of an error of Hydra or OmegaConf.
+
+    The cause is added if it says more.
     """
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")
