@@ -20,11 +20,13 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.core.foreign import foreign, named
+
+if TYPE_CHECKING:  # at run time it loads Hydra, which `bench --help` does without
+    from posterior_bench.bench.config.job import JobConfig, Node
 
 ENTRY_POINTS = "posterior_bench"
 """Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
