@@ -99,8 +99,9 @@ def test_a_sweep_has_commas_between_its_texts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["out=null", "seed=3", "draws=2,4", "solver.zeta=0.3,1", "out=somewhere/else", "metrics=[psnr,ssim]", "-m", "out=",
-     "solver=dps", "timeout=1e5", "data.images=1_0", 'out="1e5"', "out='a b'", "${seed}", "out=${study.name}", "~mask"],
+    ["out=null", "seed=3", "draws=2,4", "solver.zeta=0.3,1", "out=somewhere/else",
+     "metrics=[psnr,ssim]", "-m", "out=", "solver=dps", "timeout=1e5", "data.images=1_0",
+     'out="1e5"', "out='a b'", "${seed}", "out=${study.name}", "~mask"],
 )  # fmt: skip
 def test_everything_else_is_left_as_it_is(line: str) -> None:
     assert literal([line], sweep=True) == [line]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.harness import planned, run
-from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
+from tests.bench.harness import TINY, planned, run
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
@@ -325,12 +324,12 @@ def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
     """The tiny latent prior under another name in its ``prior.json``."""
     from posterior_bench.priors.load import load
 
-    return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**META, 'name': name})}"
+    return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**TINY, 'name': name})}"
 
 
 def test_a_folder_goes_by_the_name_in_its_prior_json(
-    latent_command,  # noqa: F811
-    latent_prior,  # noqa: F811
+    latent_command,
+    latent_prior,
     tmp_path,
     capsys,
 ) -> None:

@@ -73,8 +73,8 @@ def test_minutes_are_passes_times_seconds_a_pass():
 
 
 def test_the_counts_are_of_the_settings_of_today():
-    """``python -m bench.conformance.preset_passes`` counts again what has changed, and what is missing; the page says
-    'not counted'."""
+    # `python -m bench.conformance.preset_passes` counts again what is missing or has changed;
+    # until then the page says "not counted".
     wanted = {
         preset_passes.key(*each): preset_passes.settings_hash(*each[:2])
         for each in preset_passes.wanted()
