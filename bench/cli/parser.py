@@ -137,7 +137,7 @@ class Parser(argparse.ArgumentParser):
     def _take_settings(self) -> None:
         if not (self.settings or self.takes_run_settings):
             self.add_argument(
-                "overrides", nargs="*", metavar="KEY=VALUE", help="settings, see below"
+                "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="settings, see below"
             )
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:

@@ -41,17 +41,36 @@ _RUNS = 40
 """Dry runs at most; the search takes a handful."""
 
 
-def within_budget(config: JobConfig, choices: Mapping[str, Any], session: Session) -> JobConfig:
+def within_budget(
+    config: JobConfig,
+    choices: Mapping[str, Any],
+    session: Session,
+    countable: Callable[[], Session] | None = None,
+) -> JobConfig:
     """Return the configuration with the work of its solver chosen for its budget.
 
     It stays as it is if the user has set some of the work.
+
+    Parameters
+    ----------
+    config, choices
+        The configuration, and the name of the chosen option of every group.
+    session : Session
+        The solver of the cell, beside a prior that may lack its weights.
+    countable : callable, default None
+        Returns the session whose network passes are counted; None = ``session``.
 
     Raises
     ------
     Inapplicable
         If the solver has no such settings, or its least work exceeds the budget.
     """
-    return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
+    return with_work(
+        config,
+        choices,
+        session.solver,
+        lambda unit: Trial.of((countable or (lambda: session))(), unit),
+    )
 
 
 def with_work(

@@ -118,12 +118,13 @@ def _counted(plan: CellPlan) -> float:
     """
     from posterior_bench.bench.core.isolation import isolated
     from posterior_bench.bench.engine.budget import Trial
+    from posterior_bench.bench.engine.cache import described
     from posterior_bench.bench.engine.session import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:
         with isolated(numbers=True):
-            session = Session(plan.cell.config, "cpu")
+            session = Session(plan.cell.config, "cpu", described(plan.cell.config.prior))
         if "features" in session.solver.needs:
             return math.nan
         trial = Trial.of(session, "passes")

@@ -20,7 +20,7 @@ from posterior_bench.bench.conformance.small_problems import PRIORS, small_prior
 from posterior_bench.bench.core.errors import Inapplicable
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.load import load, save
+from posterior_bench.priors.load import describe, load, save
 
 META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
 PROMPTS = ["a dog", "a cat", "a crane"]
@@ -132,6 +132,17 @@ def test_labels_of_the_data_reach_the_network_where_they_fit(capsys):
 def test_the_prompts_of_a_prior_are_read_with_it(folders):
     assert load(folders / "inpainting").class_names == tuple(PROMPTS)
     assert load(folders / "latent").class_names == ()
+
+
+def test_a_prior_without_weights_still_has_its_prompts(folders):
+    """A plan compares them with those of a text encoder, before any weights are loaded."""
+    whole, bare = load(folders / "inpainting"), describe(folders / "inpainting")
+    for index in (0, -1):
+        rows = bare.prompt_rows(index)
+        assert rows.keys() == whole.prompt_rows(index).keys()
+        assert all(torch.equal(rows[k], v) for k, v in whole.prompt_rows(index).items())
+    assert [name for name, p in bare.net.named_parameters() if not p.is_meta] == ["contexts"]
+    assert bare.caps == whole.caps and bare.class_names == whole.class_names
 
 
 def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
