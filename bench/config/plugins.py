@@ -119,7 +119,7 @@ def packages() -> set[str]:
 
 
 @dataclass(frozen=True)
-class InFile:
+class FileClass:
     """``FILE.py:CLASS``, with 16 digits of the file's sha256 where it has been read before."""
 
     file: Path
@@ -154,7 +154,7 @@ class InFile:
         return getattr(_module(self.file, self.sha), self.name)
 
 
-def in_file(target: str) -> InFile | None:
+def file_class(target: str) -> FileClass | None:
     """``target`` as a class in a file; None where it is written as something else.
 
     Raises UserError for a file that does not exist, has no such class, or is not the one that was
@@ -171,14 +171,14 @@ def in_file(target: str) -> InFile | None:
         raise UserError(
             f"{file} has changed since this study was planned; use another out=, or put it back"
         )
-    found = InFile(file, match["name"], sha)
+    found = FileClass(file, match["name"], sha)
     classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
     if found.name not in classes:
         raise unknown(f"class of {file.name}", found.name, classes)
     return found
 
 
-def admitted_by(names: Iterable[str]) -> list[Plugin]:
+def plugins_of(names: Iterable[str]) -> list[Plugin]:
     """The installed plugins among ``names``; raises UserError for one that is not installed."""
     wanted = [name for name in names if not name.endswith(".py")]
     for name in wanted:

@@ -24,7 +24,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check as check_overrides
 from posterior_bench.bench.config.plugins import admit
-from posterior_bench.bench.config.presets import LATENT, instead, settings, usual
+from posterior_bench.bench.config.presets import LATENT, default_preset, replacement, settings
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.conformance.reference_pages import field_notes
 from posterior_bench.bench.conformance.small_problems import (
@@ -689,7 +689,7 @@ def _subject(
 ) -> Subject:
     """The solver on a prior, on a latent one with the preset meant for it."""
     node = config.solver
-    latent = instead(node.get("presets", {}), usual(node), LATENT)
+    latent = replacement(node.get("presets", {}), default_preset(node), LATENT)
     if prior.is_latent and latent is not None:
         node = {**node, "preset": latent}
     whole: Solver = build(node)

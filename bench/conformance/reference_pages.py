@@ -19,11 +19,11 @@ from posterior_bench.bench.config.presets import (
     AUTO,
     ORIGINS,
     case_of,
-    effective,
+    default_preset,
+    effective_settings,
     for_prior,
     origins,
-    said,
-    usual,
+    purpose,
 )
 from posterior_bench.bench.conformance.small_problems import small_prior
 from posterior_bench.bench.core.environment import ROOT
@@ -257,13 +257,15 @@ def _note(note: Note) -> str:
 def _presets(option: Option) -> str:
     content = option.content
     presets = content.get("presets", {})
-    values = {name: effective(content, name) for name in presets} or {"value": option.parameters}
+    values = {name: effective_settings(content, name) for name in presets} or {
+        "value": option.parameters
+    }
     head = [f"**{name}**" if name == content.get("preset") else name for name in values]
     rows = [
         [f"`{key}`", *(_value(preset[key]) for preset in values.values())]
         for key in option.parameters
     ]
-    told = {name: said(preset) for name, preset in presets.items()}
+    told = {name: purpose(preset) for name, preset in presets.items()}
     words = (
         [_bullets(f"`{name}`: {text}" for name, text in told.items() if text)]
         if any(told.values())
@@ -321,10 +323,10 @@ def _choice_rows(option: Option) -> list[list[str]]:
         *rows,
         [
             _choice(option),
-            f"`{usual(option.content)}`",
+            f"`{default_preset(option.content)}`",
             "",
             "any other",
-            _instead(presets, usual(option.content)),
+            _instead(presets, default_preset(option.content)),
         ],
     ]
 

@@ -11,7 +11,7 @@ import yaml
 from tests.bench.harness import run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.config.build import suited
+from posterior_bench.bench.config.build import with_preset
 from posterior_bench.bench.config.catalog import show
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.metric_networks import perceptual_distance
@@ -43,12 +43,12 @@ def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
         },
     }
     latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
-    assert suited(node, latent, {}) == {**node, "preset": "fine"}
-    assert suited(suited(node, latent, {}), latent, {}) == suited(node, latent, {})
-    assert suited({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
+    assert with_preset(node, latent, {}) == {**node, "preset": "fine"}
+    assert with_preset(with_preset(node, latent, {}), latent, {}) == with_preset(node, latent, {})
+    assert with_preset({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
     for other in (pixel, {"path": "/nowhere"}, {"_target_": "priors.mixtures.smooth"}):
-        assert suited(node, other, {}) == node
-    assert suited({"presets": {}}, latent, {}) == {"presets": {}}
+        assert with_preset(node, other, {}) == node
+    assert with_preset({"presets": {}}, latent, {}) == {"presets": {}}
 
 
 def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
@@ -56,9 +56,12 @@ def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
     node = {"preset": "fast", "presets": {"fast": {}, "few": few, "authors": {}}}
     exact, latent = {"_target_": "priors.mixtures.g2"}, {"path": str(latent_prior)}
     for prior in (exact, latent):
-        assert suited(node, prior, {"preset": "small"})["preset"] == "few"
-    assert suited(node, exact, {}) == node
-    assert suited({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"] == "authors"
+        assert with_preset(node, prior, {"preset": "small"})["preset"] == "few"
+    assert with_preset(node, exact, {}) == node
+    assert (
+        with_preset({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"]
+        == "authors"
+    )
 
 
 def test_rows_of_a_latent_cell_and_what_is_recorded(latent_command) -> None:
