@@ -9,8 +9,14 @@ from functools import cache
 from typing import Any
 
 from posterior_bench.bench.config.class_source import PACKAGE, module_of
-from posterior_bench.bench.config.plugins import in_file, packages
-from posterior_bench.bench.config.presets import HARNESS_KEYS, choose, completed, effective, usual
+from posterior_bench.bench.config.plugins import file_class, packages
+from posterior_bench.bench.config.presets import (
+    HARNESS_KEYS,
+    choose,
+    default_preset,
+    effective_settings,
+    with_all_settings,
+)
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import Left, foreign, text_of
 
@@ -29,7 +35,7 @@ def target(node: Mapping[str, Any]) -> Any:
         If it lies outside our packages and admitted plugins, or cannot be imported.
     """
     path = str(node["_target_"]).removeprefix(f"{ROOT}.")
-    found = in_file(path)
+    found = file_class(path)
     if found is not None:
         return found.load()
     module, _, name = path.rpartition(".")
@@ -93,14 +99,14 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
     presets = node.get("presets")
     if presets is None:
         return {k: v for k, v in node.items() if k not in HARNESS_KEYS and k not in skip}
-    preset = usual(node)
+    preset = default_preset(node)
     if preset is None or preset not in presets:
         raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
-    chosen = effective(node, preset)
+    chosen = effective_settings(node, preset)
     return {k: v for k, v in chosen.items() if v is not None and k not in skip}
 
 
-def suited(
+def with_preset(
     solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Return the solver's node with the preset that it gets with this prior and data.
@@ -109,7 +115,7 @@ def suited(
     the class, so that the configuration that a cell records says the value of every setting.
     """
     choice = choose(solver, prior, data)
-    return solver if choice is None else completed(solver, choice.preset)
+    return solver if choice is None else with_all_settings(solver, choice.preset)
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from posterior_bench.bench.config import prompts
-from posterior_bench.bench.config.build import arguments, suited, target
-from posterior_bench.bench.config.image_folders import PLAIN
+from posterior_bench.bench.config.build import arguments, target, with_preset
+from posterior_bench.bench.config.image_folders import UNNAMED
 from posterior_bench.bench.config.job import Group, JobConfig, Node
-from posterior_bench.bench.config.plugins import in_file
+from posterior_bench.bench.config.plugins import file_class
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.config.trained_modules import modules_identity
 from posterior_bench.bench.core import environment
@@ -75,7 +75,7 @@ def cell_of(
     """
     prior = _prior_identity(config.prior)
     content = digest([data_name, prior, config.seed] if images is None else list(images))
-    code = in_file(config.solver["_target_"])
+    code = file_class(config.solver["_target_"])
     labels: dict[str, str] = {
         group: label(group, config.nodes[group], str(choices[group])) for group in _LABELLED
     }
@@ -97,7 +97,7 @@ def cell_of(
 
 def _canonical(config: JobConfig, prior: Node, data: Node) -> Node:
     """Return everything that the numbers of a cell depend on, and nothing else."""
-    solver, code = target(config.solver), in_file(config.solver["_target_"])
+    solver, code = target(config.solver), file_class(config.solver["_target_"])
     mask, operator = config.mask, config.operator
     canonical = {
         "solver": {
@@ -159,7 +159,7 @@ def label(group: str, node: Node, name: str) -> str:
     option = options(group).get(name)
     shipped = dict(option.content) if option else {}
     if group == "data":
-        shipped.update({k: v for k, v in PLAIN.items() if k in shipped and shipped[k] is None})
+        shipped.update({k: v for k, v in UNNAMED.items() if k in shipped and shipped[k] is None})
     shown = prompts.readable(node) if group == "data" else node
     settings = _without(_without_paths(shown), "_target_", "images", "train")
     if settings.get("sha256"):
@@ -195,7 +195,7 @@ def variant_of(config: JobConfig, solver: str) -> str:
     The shipped preset is the one that the solver gets with this prior where nobody names one.
     """
     node = config.solver
-    usual = suited(shipped(node, solver), config.prior, config.data)
+    usual = with_preset(shipped_solver(node, solver), config.prior, config.data)
     words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
     settings = _without(_without_paths(node), "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
@@ -217,7 +217,7 @@ def _preset_identity(config: JobConfig) -> Node:
     }
 
 
-def shipped(node: Node, solver: str) -> Node:
+def shipped_solver(node: Node, solver: str) -> Node:
     """Return the node of a solver without settings of the user.
 
     ``solver`` is the name of the chosen option.
@@ -226,7 +226,7 @@ def shipped(node: Node, solver: str) -> Node:
 
     found = (
         option("solver", node["_target_"])
-        if in_file(node["_target_"])
+        if file_class(node["_target_"])
         else options("solver").get(solver)
     )
     return found.content if found else {}

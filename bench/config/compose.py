@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from posterior_bench.bench.config.catalog import CONF
-from posterior_bench.bench.config.interpolation import refuse_calls
+from posterior_bench.bench.config.interpolation import refuse_resolvers
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import UserError
 
@@ -22,7 +22,7 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
             cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
         except HydraException as error:
             raise UserError(one_line(error)) from error
-    refuse_calls(cfg)
+    refuse_resolvers(cfg)
     choices = dict(cfg.hydra.runtime.choices)
     bare = DictConfig({k: v for k, v in cfg.items_ex(resolve=False) if k != "hydra"})
     return bare, choices

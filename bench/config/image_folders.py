@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 USUAL = 8
 """How many images a run takes of a folder where nobody says."""
 
-PLAIN = {"size": 64, "mode": "rgb"}
+UNNAMED = {"size": 64, "mode": "rgb"}
 """What goes without saying in the name of a folder's data; other values are part of it."""
 
 Node = Mapping[str, Any]
 
 
-def filled_in(node: Node, prior: Node) -> Node:
+def missing_settings(node: Node, prior: Node) -> Node:
     """Return a value for each of ``size``, ``mode`` and ``images`` that is ``null`` in a data node.
 
     A value that cannot be known, because prior or folder are missing or wrong, is left out;
@@ -46,7 +46,7 @@ def filled_in(node: Node, prior: Node) -> Node:
     return {key: value for key, value in data.items() if value != node[key]}
 
 
-def said(asked: Node, data: Node, images: ImageSet) -> str:
+def defaults_line(asked: Node, data: Node, images: ImageSet) -> str:
     """Return one line on the settings that were filled in; empty if the user gave all."""
     parts = []
     if asked.get("images", USUAL) is None:
@@ -90,7 +90,7 @@ def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
 
 
 def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
-    shape = made_for(prior)
+    shape = image_shape_of(prior)
     if shape is None:
         return data
     channels, height, width = shape
@@ -111,7 +111,7 @@ def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
     }
 
 
-def made_for(prior: Node) -> tuple[int, int, int] | None:
+def image_shape_of(prior: Node) -> tuple[int, int, int] | None:
     """Return the shape of the prior's images, if it is known without the weights."""
     try:
         shape = (

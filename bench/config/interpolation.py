@@ -27,7 +27,7 @@ def refuse(text: str, where: str) -> None:
         raise UserError(f"{where} {reason}")
 
 
-def refuse_calls(config: Any) -> None:
+def refuse_resolvers(config: Any) -> None:
     """Do the same for every key and value of a composed configuration, before it is resolved.
 
     Hydra's own node is left out: its interpolations are ours, and a user's settings there are
@@ -38,20 +38,20 @@ def refuse_calls(config: Any) -> None:
     plain = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
     if not isinstance(plain, Mapping):
         return
-    for place, text in texts({key: value for key, value in plain.items() if key != "hydra"}):
+    for place, text in nested_texts({key: value for key, value in plain.items() if key != "hydra"}):
         refuse(text, f"the setting {place}")
 
 
-def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def nested_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text in nested values, keys included, with its place (``data.root``)."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             inner = f"{place}.{key}" if place else str(key)
             yield inner, str(key)
-            yield from texts(part, inner)
+            yield from nested_texts(part, inner)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for i, part in enumerate(value):
-            yield from texts(part, f"{place}[{i}]")
+            yield from nested_texts(part, f"{place}[{i}]")
     elif isinstance(value, str):
         yield place, str(value)
 

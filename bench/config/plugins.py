@@ -124,7 +124,7 @@ def packages() -> set[str]:
 
 
 @dataclass(frozen=True)
-class InFile:
+class FileClass:
     """``FILE.py:CLASS``, with 16 digits of the file's sha256 where it has been read before."""
 
     file: Path
@@ -164,7 +164,7 @@ class InFile:
         return getattr(_module(self.file, self.sha), self.name)
 
 
-def in_file(target: str) -> InFile | None:
+def file_class(target: str) -> FileClass | None:
     """Return ``target`` as a class in a file; None if it is written as something else.
 
     Raises
@@ -183,14 +183,14 @@ def in_file(target: str) -> InFile | None:
         raise UserError(
             f"{file} has changed since this study was planned; use another out=, or put it back"
         )
-    found = InFile(file, match["name"], sha)
+    found = FileClass(file, match["name"], sha)
     classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
     if found.name not in classes:
         raise unknown(f"class of {file.name}", found.name, classes)
     return found
 
 
-def admitted_by(names: Iterable[str]) -> list[Plugin]:
+def plugins_of(names: Iterable[str]) -> list[Plugin]:
     """Return the installed plugins among ``names``; UserError for one that is missing."""
     wanted = [name for name in names if not name.endswith(".py")]
     for name in wanted:

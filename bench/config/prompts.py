@@ -21,14 +21,14 @@ SOURCES = ("prompt", "captions", "class_prompt")
 """Settings that give prompts; at most one of them."""
 
 SETTINGS = (*SOURCES, "text_encoder")
-PINNED = ("prompts", "encoder")
+RECORDED_KEYS = ("prompts", "encoder")
 """What a plan records beside them: hashes of the prompts in use, and of the text encoder where one
 is needed."""
 
 GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
 """How prompts are given, for messages."""
 
-NOT_OF_THE_IMAGES = ("images", *SETTINGS, *PINNED)
+NOT_OF_THE_IMAGES = ("images", *SETTINGS, *RECORDED_KEYS)
 """Keys of a data node that its class does not get."""
 
 _SHOWN = 60
@@ -36,7 +36,7 @@ _QUOTED = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
 
 
-def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """Return the overrides with ``prompt=`` as ``data.prompt=``, and texts in quotes.
 
     Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
@@ -103,7 +103,7 @@ def readable(node: Node) -> dict[str, Any]:
     A prompt stays as it is, captions become the first digits of their hash, and there is no
     encoder.
     """
-    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *PINNED)}
+    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *RECORDED_KEYS)}
     for key in ("prompt", "class_prompt"):
         if node.get(key) is not None:
             text = " ".join(str(node[key]).split())

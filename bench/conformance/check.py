@@ -14,7 +14,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check as check_overrides
 from posterior_bench.bench.config.plugins import admit
-from posterior_bench.bench.config.presets import LATENT, instead, usual
+from posterior_bench.bench.config.presets import LATENT, default_preset, replacement
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.conformance.checked_solver import CheckedSolver
 from posterior_bench.bench.conformance.class_promises import CLASS_PROMISES, CheckedClass
@@ -181,7 +181,7 @@ def _checked_solver(
 ) -> CheckedSolver:
     """Build the solver for a prior; on a latent prior with its preset for latent priors."""
     node = config.solver
-    latent = instead(node.get("presets", {}), usual(node), LATENT)
+    latent = replacement(node.get("presets", {}), default_preset(node), LATENT)
     if prior.is_latent and latent is not None:
         node = {**node, "preset": latent}
     solver: Solver = build(node)

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posterior_bench.bench.config.cell import shipped
+from posterior_bench.bench.config.cell import shipped_solver
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.cost import Budget
 from posterior_bench.bench.core.errors import Inapplicable, UserError
@@ -87,7 +87,7 @@ def with_work(
     if config.budget is None:
         return config
     allowed, node = Budget.of(config.budget), config.solver
-    usual = shipped(node, str(choices["solver"]))
+    usual = shipped_solver(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
         return config

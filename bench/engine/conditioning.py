@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from posterior_bench.bench.config.captions import texts
+from posterior_bench.bench.config.captions import prompts_of
 from posterior_bench.bench.config.prompts import GIVE, Node, absolute_paths
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.external import prompt_cache, text_encoders
@@ -43,7 +43,7 @@ class Conditioning:
         self.cut: list[str] = []
         """Prompts whose end the text encoder does not read; known once :meth:`ready` was called."""
         count = int(node.get("images", 0))
-        self.prompts = texts(node, images, list(images.ids)[:count]) if count else None
+        self.prompts = prompts_of(node, images, list(images.ids)[:count]) if count else None
         if self.prompts is not None and not prior.reads_text:
             raise Inapplicable(
                 "this prior reads no prompts, so those that are given would not be used; leave "

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from posterior_bench.bench.config.build import arguments, build, suited
+from posterior_bench.bench.config.build import arguments, build, with_preset
 from posterior_bench.bench.config.cell import cell_of
-from posterior_bench.bench.config.image_folders import demand_count, said
+from posterior_bench.bench.config.image_folders import defaults_line, demand_count
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
@@ -92,7 +92,7 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     config = config.with_settings("mask", mask_content(config, session.mask, session.images))
     config = config.with_settings("data", session.told.content())
     if not config.quiet:
-        for line in (said(cfg.data, config.data, session.images), *session.images.notes()):
+        for line in (defaults_line(cfg.data, config.data, session.images), *session.images.notes()):
             _say(line)
         share = hidden_share(config, session.mask, session.images)
         _say(share and f"{config.mask.get('path')}: {share}")
@@ -186,6 +186,6 @@ def _refuse_absent(cfg: DictConfig) -> None:
     if not absent:
         return
     admit_of(config)
-    settings = arguments(suited(config.solver, config.prior, config.data))
+    settings = arguments(with_preset(config.solver, config.prior, config.data))
     absent += missing_weights(config.metrics, settings.get("perceptual", "none"))
     raise UserError("; and ".join(absent))

@@ -31,11 +31,11 @@ from rich.table import Table
 from rich.text import Text
 
 from posterior_bench.bench.analysis import papers
-from posterior_bench.bench.config.build import arguments, build, suited, target
+from posterior_bench.bench.config.build import arguments, build, target, with_preset
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.image_folders import filled_in
+from posterior_bench.bench.config.image_folders import missing_settings
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.plugins import admit_of
@@ -320,9 +320,9 @@ class Estimator:
         """The estimate for a cell."""
         admit_of(config)
         config = config.with_settings("prior", converted_path(config.prior, quiet=True))
-        config = config.with_settings("data", filled_in(config.data, config.prior))
+        config = config.with_settings("data", missing_settings(config.data, config.prior))
         demand_possible(config)
-        config = replace(config, solver=suited(config.solver, config.prior, config.data))
+        config = replace(config, solver=with_preset(config.solver, config.prior, config.data))
         names = [str(choices[group]) for group in ("solver", "data", "mask", "operator")]
         title = "  ".join(names[:3] if names[3] == "inpainting" else names)
         images, draws = config.images, config.draws

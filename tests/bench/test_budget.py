@@ -101,10 +101,12 @@ LINE_SEARCH = ("copaint", "copaint_tt")
 WITHOUT_WORK = ("exact", "folder", "torchscript")
 
 
-@pytest.fixture
-def cell():
-    """Configuration, choices and session of a cell on one of the small priors: ``cell("dps",
-    "budget=nfe:9")``."""
+@pytest.fixture(name="cell")
+def small_cell():
+    """Return a function that makes a cell on a small prior: ``cell("dps", "budget=nfe:9")``.
+
+    It returns the configuration, the choices and the session of the cell.
+    """
 
     def make(
         solver: str, *more: str, kind: str = "network"

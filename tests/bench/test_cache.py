@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from tests.bench.harness import planned, run
-from tests.bench.test_latent_cells import latent_command, latent_prior  # noqa: F401 (fixtures)
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError

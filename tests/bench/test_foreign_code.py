@@ -22,7 +22,7 @@ from tests.bench.harness import run
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config import plugins
 from posterior_bench.bench.config.build import target
-from posterior_bench.bench.config.interpolation import refuse, refuse_calls
+from posterior_bench.bench.config.interpolation import refuse, refuse_resolvers
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import BAD_INPUT, UserError
 
@@ -239,11 +239,11 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
 def test_no_configuration_file_calls_a_resolver() -> None:
     from omegaconf import OmegaConf
 
-    refuse_calls(
+    refuse_resolvers(
         OmegaConf.create({"data": {"root": "${out}"}, "hydra": {"x": "${oc.env:HOME}"}, "out": "a"})
     )
     with pytest.raises(UserError, match=r"the setting data\.list\[1\] calls a resolver"):
-        refuse_calls(OmegaConf.create({"data": {"list": ["a", "${ oc.env:HOME}"]}}))
+        refuse_resolvers(OmegaConf.create({"data": {"list": ["a", "${ oc.env:HOME}"]}}))
 
 
 def test_a_secret_stands_in_no_file_and_no_line(

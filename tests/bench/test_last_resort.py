@@ -89,9 +89,13 @@ def ended(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list
     ("error", "code", "said"), FAULTS, ids=[type(error).__name__ for error, _, _ in FAULTS]
 )
 def test_any_error_is_one_line(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     def planted(arguments: list[str]) -> int:
         raise error
 
@@ -142,9 +146,14 @@ def test_a_traceback_that_cannot_be_written_is_said(
 )
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_job_under_hydra_too(
-    error: Exception, code: int, said: str, sweep: bool, command: Command, monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    said: str,
+    sweep: bool,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
@@ -191,8 +200,8 @@ def test_a_terminal_without_the_letter_gets_its_number() -> None:
     done = bench("show mask=nosuch\u2713; exit 0", PYTHONIOENCODING="ascii")
     assert "nosuch\\u2713" in done.stderr
     code = (
-        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); print(chr(0x2713), "
-        "chr(0xD800))"
+        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); "
+        "print(chr(0x2713), chr(0xD800))"
     )
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run(
@@ -208,7 +217,8 @@ def test_an_argument_that_is_not_text_is_refused(capfd: pytest.CaptureFixture[st
 
 def test_a_closed_descriptor_is_not_given_to_the_next_file() -> None:
     code = (
-        "import os\nfrom posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
+        "import os\n"
+        "from posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
         "print('lost')\nos._exit(0 if os.open('/dev/null', os.O_RDONLY) > 2 else 1)\n"
     )
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" >&- <&-'], cwd=ROOT)
@@ -224,7 +234,7 @@ def test_a_run_whose_reader_goes_away_does_not_end_with_0(
             raise BrokenPipeError
         except BrokenPipeError:
             if rich:  # what its consoles do then
-                raise SystemExit(1)
+                raise SystemExit(1) from None
             raise
 
     monkeypatch.setattr(entry, "silence", lambda: None)

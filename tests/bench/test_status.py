@@ -113,8 +113,9 @@ def test_a_worker_is_heard_while_it_works_and_gone_after(tmp_path):
 
 
 def test_a_killed_worker_leaves_its_sign(tmp_path):
-    code = "import sys, time\nfrom pathlib import Path\nfrom posterior_bench.bench.engine.heartbeat import beating\n"
-    code += (
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from posterior_bench.bench.engine.heartbeat import beating\n"
         "with beating(Path(sys.argv[1]), '00003'):\n    print('up', flush=True)\n    time.sleep(60)"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

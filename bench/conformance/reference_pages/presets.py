@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from posterior_bench.bench.config.catalog import Option, options
-from posterior_bench.bench.config.presets import AUTO, ORIGINS, case_of, for_prior, origins, usual
+from posterior_bench.bench.config.presets import (
+    AUTO,
+    ORIGINS,
+    case_of,
+    default_preset,
+    for_prior,
+    origins,
+)
 from posterior_bench.bench.conformance.reference_pages.markdown import (
     bullets,
     choice,
@@ -79,7 +86,7 @@ def _rows(option: Option) -> list[list[str]]:
             by_choice.items(), key=lambda item: order.index(item[0][1])
         )
     ]
-    default = usual(option.content)
+    default = default_preset(option.content)
     last = [choice(option), f"`{default}`", "", "any other", _replacements(presets, default)]
     return [*rows, last]
 

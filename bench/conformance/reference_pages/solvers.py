@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.catalog import Option, options
-from posterior_bench.bench.config.presets import effective, said
+from posterior_bench.bench.config.presets import effective_settings, purpose
 from posterior_bench.bench.conformance.reference_pages.markdown import (
     bullets,
     choice,
@@ -77,13 +77,15 @@ def _presets(option: Option) -> str:
     """Return the table of an option's presets, below what the presets say of themselves."""
     content = option.content
     presets = content.get("presets", {})
-    values = {name: effective(content, name) for name in presets} or {"value": option.parameters}
+    values = {name: effective_settings(content, name) for name in presets} or {
+        "value": option.parameters
+    }
     head = [f"**{name}**" if name == content.get("preset") else name for name in values]
     rows = [
         [f"`{key}`", *(_value(preset[key]) for preset in values.values())]
         for key in option.parameters
     ]
-    texts = {name: said(preset) for name, preset in presets.items()}
+    texts = {name: purpose(preset) for name, preset in presets.items()}
     lines = [f"`{name}`: {text}" for name, text in texts.items() if text]
     notes = [bullets(lines)] if lines else []
     return "\n\n".join([*notes, table(["setting", *head], rows)])
