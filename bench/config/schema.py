@@ -1,4 +1,6 @@
-"""The settings of the top level, typed for Hydra; groups are checked against their YAML files
+"""The settings of the top level, typed for Hydra.
+
+Settings of a group are checked against the YAML files of its options instead
 (:mod:`bench.config.overrides`).
 """
 
