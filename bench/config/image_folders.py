@@ -1,6 +1,4 @@
-"""Settings of image folders that follow from the rest: how many images there are, and what the
-prior is made for.
-"""
+"""Settings of image folders that follow from the rest: size, mode and number of the images."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def missing_settings(node: Node, prior: Node) -> Node:
 
 
 def defaults_line(asked: Node, data: Node, images: ImageSet) -> str:
-    """One line for people on what was filled in; empty where everything was asked for."""
+    """Return one line on the settings that were filled in; empty if the user gave all."""
     parts = []
     if asked.get("images", USUAL) is None:
         count = data["images"]
@@ -68,7 +66,7 @@ def defaults_line(asked: Node, data: Node, images: ImageSet) -> str:
 
 
 def demand_count(wanted: int, there: int) -> None:
-    """UserError where more images are asked for than there are."""
+    """Raise UserError if more images are asked for than there are."""
     if wanted > there:
         raise UserError(
             f"data.images={wanted}, but there are only {there} images; set data.images={there} or "
@@ -77,7 +75,7 @@ def demand_count(wanted: int, there: int) -> None:
 
 
 def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
-    """Which settings of the data make images of shape ``given`` those that the prior wants."""
+    """Return the settings of the data that turn images of shape ``given`` into ``wanted``."""
     given, wanted, settings = tuple(given), tuple(wanted), list[str]()
     if "size" in data and wanted[1] == wanted[2]:
         settings += [f"data.size={wanted[1]}"] if given[1:] != wanted[1:] else []
@@ -114,7 +112,7 @@ def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
 
 
 def image_shape_of(prior: Node) -> tuple[int, int, int] | None:
-    """Channels, height and width of the prior's images, if that can be told without its weights."""
+    """Return the shape of the prior's images, if it is known without the weights."""
     try:
         shape = (
             read_spec(resolve(prior["path"])).get("shape")

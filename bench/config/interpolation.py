@@ -15,11 +15,10 @@ from posterior_bench.bench.core.errors import UserError
 
 
 def refuse(text: str, where: str) -> None:
-    """UserError where ``text`` calls a resolver, reads Hydra's own settings or cannot be read;
-    ``where`` names it.
+    """Raise UserError if ``text`` calls a resolver, reads Hydra's settings or cannot be read.
 
-    Backslashes count for nothing: an escaped call could lose its escape where a launcher writes the
-    text anew.
+    ``where`` names the setting. Backslashes count for nothing: an escaped call could lose its
+    escape where a launcher writes the text anew.
     """
     if "${" not in (bare := text.replace("\\", "")):
         return
@@ -29,11 +28,10 @@ def refuse(text: str, where: str) -> None:
 
 
 def refuse_resolvers(config: Any) -> None:
-    """The same for every key and value of a composed configuration, before anything in it is
-    resolved.
+    """Do the same for every key and value of a composed configuration, before it is resolved.
 
-    Hydra's own node is left out: its interpolations are ours, and what a user sets there is checked
-    as it is given.
+    Hydra's own node is left out: its interpolations are ours, and a user's settings there are
+    checked as they are given.
     """
     from omegaconf import OmegaConf
 
@@ -45,7 +43,7 @@ def refuse_resolvers(config: Any) -> None:
 
 
 def nested_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested values, keys included, with its place (``data.root``)."""
+    """Yield every text in nested values, keys included, with its place (``data.root``)."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             inner = f"{place}.{key}" if place else str(key)
@@ -59,7 +57,7 @@ def nested_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _reason(text: str) -> str:
-    """Why a text with an interpolation is refused; empty for plain references to other settings."""
+    """Return why a text is refused; empty for plain references to other settings."""
     from omegaconf.errors import OmegaConfBaseException
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
     from omegaconf.grammar_parser import parse
@@ -92,7 +90,7 @@ def _reason(text: str) -> str:
 
 
 def _nodes(tree: Any) -> Iterator[Any]:
-    """A parse tree's nodes, without recursion: a text can nest as deep as it likes."""
+    """Yield a parse tree's nodes without recursion: a text can nest as deep as it likes."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

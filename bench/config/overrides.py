@@ -86,8 +86,9 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     """The overrides as Hydra reads them. UserError for what cannot be read, and for what would run
     foreign code.
 
-    Foreign code: resolvers (:mod:`bench.config.interpolation`), settings of Hydra's own that name what it
-    imports (:mod:`bench.config.hydra_settings`), and keys that make a configuration call something.
+    Foreign code: resolvers (:mod:`bench.config.interpolation`), settings of Hydra's own that name
+    what it imports (:mod:`bench.config.hydra_settings`), and keys that make a configuration call
+    something.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException

@@ -1,7 +1,6 @@
 """The settings of the top level, typed for Hydra.
 
-Settings of a group are checked against the YAML files of its options instead
-(:mod:`bench.config.overrides`).
+Groups are checked against their YAML files (:mod:`bench.config.overrides`).
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _key(kind: Kind, node: Mapping[str, Any], device: str) -> _Key:
 
 
 def _weights(node: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a prior's files: other files at the same place are another prior."""
+    """Return the fingerprint of a prior: other files at the same place are another prior."""
     try:
         return fingerprint(node["path"]) if "path" in node else ""
     except (OSError, ValueError):

@@ -100,9 +100,7 @@ class Session:
         return load_modules(self.config, self.device)
 
     def _check_fit(self) -> None:
-        """Refuse data of another shape, and a solver that needs what operator and prior lack;
-        nothing is degraded.
-        """
+        """Refuse data of another shape, and a solver that needs what operator and prior lack."""
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for "
@@ -159,25 +157,23 @@ class Session:
                 check_base(metric, self.metrics)
 
     def _run_prior(self) -> None:
-        """The prior is shared by the cells of a sweep, which may run it in different ways."""
+        """Set how the network is run; cells of a sweep share the prior and may differ in that."""
         try:
             self.prior.run_as(self.execution)
         except ValueError as error:
             raise Inapplicable(str(error)) from None
 
     def condition(self, measured: Measurement) -> Condition | None:
-        """What the network is told of measured images; nothing where there are no labels or prompts
-        of its own.
-        """
+        """Return the condition of measured images; None for the null condition of the network."""
         labels = None if measured.labels is None else measured.labels.to(self.device)
         return self.told.of(labels, [key.image for key in measured.keys])
 
     def measure(self, images: Sequence[str]) -> Measurement:
-        """Truth, masks and observations of some images; see :func:`measure`."""
+        """Return truth, masks and observations of some images; see :func:`measure`."""
         return measure(self.config, self.images, self.mask, images, self.device)
 
     def fit(self, obs: Observation, measured: Measurement, draws: int, noise: Noise) -> Posterior:
-        """The solver's posterior, or the images made elsewhere that stand in its place."""
+        """Return the solver's posterior, or images made elsewhere that stand in its place."""
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
             return stored_posterior(

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.conformance.small_problems import small_prior
+from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.bench.core.errors import TimeoutExceeded, UserError
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine.budget import Trial, weightless, with_work

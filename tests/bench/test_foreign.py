@@ -216,12 +216,13 @@ def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> 
 
 
 def test_a_check_of_a_solver_that_exits_is_no_good_end(monkeypatch) -> None:
-    from posterior_bench.bench.conformance.check import FAIL, Promise, _examine
+    from posterior_bench.bench.conformance.promise import Promise, examine_one
+    from posterior_bench.bench.conformance.results import FAIL
 
     def leaves(subject: object) -> None:
         sys.exit(0)
 
-    result = _examine(Promise("stays", "it stays", leaves), None)
+    result = examine_one(Promise("stays", "it stays", leaves), None)
     assert (result.status, result.name) == (
         FAIL,
         "stays",

@@ -136,14 +136,14 @@ def test_targets_are_classes_of_their_module_or_what_an_option_names(path: str) 
 
 
 def test_a_recorded_program_runs_only_where_the_reader_says_so() -> None:
-    config = {"operator": {"path": "net.pt", "trust_file": True}, "solver": None, "seed": 0}
+    nodes = [{"path": "net.pt", "trust_file": True}, {"path": "other.pt"}]
     plugins.admit([])
     with pytest.raises(
         UserError, match=r"net\.pt is a program .* add trust_file=true to this command"
     ):
-        plugins.demand_trusted(config)
+        plugins.demand_trusted(nodes)
     plugins.admit([], programs=True)
-    plugins.demand_trusted(config)
+    plugins.demand_trusted(nodes)
     plugins.admit([])
 
 

@@ -26,7 +26,8 @@ from posterior_bench.bench.config.presets import (
     settings,
     with_all_settings,
 )
-from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
+from posterior_bench.bench.conformance.reference_pages.presets import auto_solvers, presets_by_prior
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import PUBLISHED_PRIORS
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.priors.load import save
@@ -96,23 +97,22 @@ def test_a_prior_gets_the_settings_that_are_printed_for_it(
 
 
 def test_every_solver_has_a_documented_choice_for_every_published_prior() -> None:
-    assert sorted(name for _, names in PRIORS for name in names) == PUBLISHED
+    assert sorted(name for names in PUBLISHED_PRIORS.values() for name in names) == PUBLISHED
     without = {
         (o.name, prior)
-        for o in automatic()
-        for prior, name in choices(o).items()
+        for o in auto_solvers()
+        for prior, name in presets_by_prior(o).items()
         if name is None
         or origins(o.content["presets"][name])[prior] not in ("paper", "authors", "similar")
     }
-    # features of a transformer are not read, and exact needs a closed form: `choices` leaves out
-    # what does not run
+    # `presets_by_prior` leaves out priors with which a solver cannot run
     assert without == set()
     assert (
-        len(automatic()) == len(options("solver")) - 2
+        len(auto_solvers()) == len(options("solver")) - 2
     )  # solver=folder and solver=torchscript need no prior
 
 
-@pytest.mark.parametrize("found", automatic(), ids=lambda o: o.name)
+@pytest.mark.parametrize("found", auto_solvers(), ids=lambda o: o.name)
 def test_presets_name_priors_that_exist(found) -> None:
     for name, preset in found.content["presets"].items():
         assert {*origins(preset)} <= {*options("prior")}, name

@@ -22,7 +22,7 @@ from posterior_bench.bench.analysis.leaderboard import build
 from posterior_bench.bench.config import captions
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.prompts import quote_prompts
-from posterior_bench.bench.conformance.small_problems import small_prior
+from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.conditioning import Conditioning
 from posterior_bench.bench.external import prompt_cache
