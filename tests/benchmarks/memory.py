@@ -4,9 +4,10 @@ tests/benchmarks/memory.py``.
 For pairs of solver and prior, a few steps each, prints what networks, states and scores of one
 chunk take at most, weights apart, as ``doctor`` estimates it without weights or data, as it was
 measured, and their ratio. Measured is the peak of live tensor bytes on the CPU
-(:class:`bench.estimate.live_tensors.Live`): every storage that an operation makes, for as long as it lives, counted
-below autograd. That is not the memory of the process: what a kernel takes for itself within one
-operation, the allocator's reserve, Python and libraries are not in it. Asserts nothing.
+(:class:`bench.estimate.live_tensors.Live`): every storage that an operation makes, for as long as
+it lives, counted below autograd. That is not the memory of the process: what a kernel takes for
+itself within one operation, the allocator's reserve, Python and libraries are not in it. Asserts
+nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.estimate.live_tensors import Live
-from posterior_bench.bench.estimate.memory import Costs, Estimate, estimate
+from posterior_bench.bench.estimate.memory import Estimate, estimate
+from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.priors.load import verify
 
 LATENT = ("prior=fashion_latent", "data=fashion32")
@@ -73,7 +75,7 @@ def compared(overrides: Sequence[str]) -> Compared:
     """One pair; the estimate never sees the prior that is measured, nor the data."""
     config = job_of(compose(check([*ROWS, *overrides]))[0])
     start = time.monotonic()
-    found = estimate(config, Costs(verify(config.prior["path"])))
+    found = estimate(config, NetworkMemory(verify(config.prior["path"])))
     middle = time.monotonic()
     measured = peak(config, found)
     return Compared(
