@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -406,7 +406,7 @@ def _inception(device: torch.device) -> torch.nn.Module:
     return network.to(device).eval()
 
 
-@cache
+@lru_cache(maxsize=4)  # no more, as they take memory of a GPU
 def _script(path: str, content: str, device: torch.device) -> torch.jit.ScriptModule:
     """Load a TorchScript file once; RuntimeError if it has changed or is no TorchScript."""
     data = _bytes(path)

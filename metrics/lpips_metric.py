@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -131,7 +131,7 @@ def _weight_file(metric: str, net: str) -> Path:
     return folder / backbone.file
 
 
-@cache
+@lru_cache(maxsize=4)  # no more, as they take memory of a GPU
 def _network(net: str, path: Path, device: torch.device) -> nn.Module:
     verify(path, BACKBONES[net].sha256, f"download {BACKBONES[net].url} again")
     return _assemble(net, torch.load(path, map_location="cpu", weights_only=True)).to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -162,7 +162,7 @@ def _weight_file() -> Path:
     return path
 
 
-@cache
+@lru_cache(maxsize=4)  # no more, as they take memory of a GPU
 def _weights(path: Path, device: torch.device) -> Mapping[str, Tensor]:
     verify(path, SHA256, REMEDY)
     weights = torch.load(path, map_location="cpu", weights_only=True)

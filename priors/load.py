@@ -31,7 +31,7 @@ from posterior_bench.priors.fingerprint import (
     weight_hashes,
 )
 from posterior_bench.priors.latents import GRADIENTS, LATENTS, VQ, Latent
-from posterior_bench.priors.nets import NETS, SD3Inpainting
+from posterior_bench.priors.nets import NETS, Contexts, SD3Inpainting
 from posterior_bench.priors.process import PROCESSES, Process
 
 FORMAT = 1
@@ -172,6 +172,44 @@ def load(
     for name, module in modules.items():
         _assign(folder / name, module)
         module.eval().requires_grad_(False)
+    _configure(prior, vq_gradient, control_scale)
+    return prior
+
+
+def describe(
+    path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None
+) -> Prior:
+    """Load everything of a prior but its weights.
+
+    Parameters
+    ----------
+    path, vq_gradient, control_scale
+        As for :func:`load`.
+
+    Returns
+    -------
+    Prior
+        The prior on the meta device, as :func:`verify` returns it. The embeddings of its prompts,
+        if it has any, are read: they say what the network is told.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`verify`, and if a setting does not apply to the prior.
+    """
+    prior = verify(path)
+    _configure(prior, vq_gradient, control_scale)
+    if isinstance(net := prior.net, Contexts) and prior.reads_text:
+        with safe_open(resolve(path) / WEIGHTS, "pt") as file:
+            for name in ("contexts", "pooled"):
+                if getattr(net, name) is not None:
+                    table = file.get_tensor(name).float()
+                    setattr(net, name, nn.Parameter(table, requires_grad=False))
+    return prior
+
+
+def _configure(prior: Prior, vq_gradient: str | None, control_scale: float | None) -> None:
+    """Apply the settings of :func:`load` that are not in ``prior.json``."""
     if vq_gradient is not None:
         _set_gradient(prior.latent, vq_gradient)
     if control_scale is not None:
@@ -180,7 +218,6 @@ def load(
                 "control_scale is a setting of ControlNets, and this prior has none; leave it out"
             )
         prior.net.control_scale = float(control_scale)
-    return prior
 
 
 def verify(path: str | Path) -> Prior:

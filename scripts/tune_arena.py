@@ -31,7 +31,7 @@ from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.presets import effective
+from posterior_bench.bench.config.presets import effective_settings
 from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.engine.run import run_job
 from posterior_bench.bench.store.row_store import RowStore
@@ -140,7 +140,7 @@ def settings(solver: str) -> list[dict[str, Any]]:
 
 def shipped(solver: str) -> dict[str, Any]:
     """Return the values of the grid's keys in the preset that every solver has."""
-    preset = effective(option("solver", solver).content, BASE)
+    preset = effective_settings(option("solver", solver).content, BASE)
     return {key: preset[key] for key in GRIDS[solver][0]}
 
 

@@ -143,7 +143,7 @@ class CoPaint(Sampler):
     @torch.enable_grad()
     def _optimise(
         self, z_t: Tensor, t: Level, lr: float, w: float, obs: Observation, prior: Prior
-    ) -> list[Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Return the optimised state and its prediction."""
 
         def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,4 +167,4 @@ class CoPaint(Sampler):
                 if self.line_search == 0 or not worse.any():
                     break
                 length = torch.where(worse.view(-1, 1, 1, 1), factor * length, length)
-        return [z.detach(), x0.detach()]
+        return z.detach(), x0.detach()

@@ -48,12 +48,14 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 SlurmdTimeout=5
 KillWait=2
-NodeName=n1 NodeHostname={host} NodeAddr={addresses[n1]} Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr={addresses[n2]} Port={ports[2]} CPUs=2 RealMemory=8000 State=UNKNOWN
+NodeName=DEFAULT NodeHostname={host} CPUs=2 RealMemory=8000 State=UNKNOWN
+NodeName=n1 NodeAddr={addresses[n1]} Port={ports[1]}
+NodeName=n2 NodeAddr={addresses[n2]} Port={ports[2]}
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
 _ENTER = """\
-hostname "$0" && mount --bind "$1" /etc/hosts && mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && shift || exit
+hostname "$0" && mount --bind "$1" /etc/hosts || exit
+mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && shift || exit
 "$@" & wait $!
 """
 """What becomes of a shell in namespaces of its own: a host's first process, which also sees to

@@ -36,16 +36,7 @@ def compare(
 ) -> tuple[ComparisonReport, Path]:
     """Compare two solvers of a study and write ``compare_A_B_METRIC.svg`` and ``.png`` into it.
 
-    Parameters
-    ----------
-    study : Path
-        The folder of the study.
-    a, b : str
-        The solvers, as the tables call them.
-    metric : str
-        A metric with a value per image.
-    where : mapping of str to str or None, default None
-        Values of columns (:data:`~bench.analysis.matches.WHERE`) by which cells are chosen.
+    The arguments and errors are those of :func:`compare_solvers`.
 
     Returns
     -------

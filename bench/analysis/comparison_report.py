@@ -108,9 +108,7 @@ class ComparisonReport:
             f"{result.effect_size:+.2f}."
         ]
         if len({p < families.ALPHA for p in tests.values()}) > 1:
-            sentences.append(
-                "These tests disagree at 5 %: look at the plot for images that stand apart."
-            )
+            sentences.append("These tests disagree at 5 %: look at the plot for outliers.")
         return sentences
 
     def _wins(self, result: paired.Comparison) -> str:

@@ -82,7 +82,7 @@ class StudyDifference:
     def text(self) -> str:
         """Return all of it for a terminal, one fact per line.
 
-        Only the numbers that surely differ are listed; the others are counted.
+        Only the numbers that differ significantly are listed; the others are counted.
         """
         lines = [f"{self.pairs} cells are in both studies."]
         for side, names in zip("AB", self.alone, strict=True):
@@ -98,27 +98,26 @@ class StudyDifference:
         if not len(table):
             return ["There are no numbers to compare."]
         equal = table["difference"].eq(0) & table["a"].eq(table["b"]) & table["lo"].eq(0)
-        surely = table[table["p"] <= ALPHA]
+        significant = table[table["p"] <= ALPHA]
         said = (
             f"{len(table)} means were compared: {int(equal.sum())} are equal on every image, "
-            f"{len(surely)} differ "
+            f"{len(significant)} differ "
         )
         lines = [
-            f"{said}surely (paired sign-flip test, adjusted over the cells of a metric, 5 %), the "
-            f"others cannot be "
-            "told apart."
+            f"{said}significantly (paired sign-flip test, adjusted over the cells of a metric, 5 "
+            "%), the others cannot be told apart."
         ]
         few = int((table["n"] < FEWEST).sum())
         if few:
             lines.append(f"{few} of them are of fewer than {FEWEST} images, which are not tested.")
         order = (
-            surely["difference"]
+            significant["difference"]
             .abs()
-            .div(surely["hi"] - surely["lo"])
+            .div(significant["hi"] - significant["lo"])
             .sort_values(ascending=False)
             .index
         )
-        lines += [_line(surely.loc[i]) for i in order[:_LISTED]]
+        lines += [_line(significant.loc[i]) for i in order[:_LISTED]]
         if len(order) > _LISTED:
             lines.append(f"  and {len(order) - _LISTED} more; out=FILE.csv writes them all")
         return lines

@@ -128,7 +128,7 @@ def pairs_of_cells(lines: pd.DataFrame, a: str, b: str) -> list[tuple[str, str, 
                 pairs.append((heading + more, cells[0], cells[1]))
     if not pairs:
         raise UserError(
-            f"no data, mask, operator, prior and seed have both: {_where(lines, a)}; "
+            f"the two share no data, mask, operator, prior and seed: {_where(lines, a)}; "
             f"{_where(lines, b)}"
         )
     if a == b or any(first == second for _, first, second in pairs):

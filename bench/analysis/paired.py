@@ -65,7 +65,7 @@ def pair_values(a: pd.Series, b: pd.Series) -> tuple[Array, Array]:
     for ids in (a.index, b.index):
         if ids.has_duplicates:
             raise ValueError(
-                f"image '{ids[ids.duplicated()][0]}' comes twice; average the draws of an image "
+                f"image '{ids[ids.duplicated()][0]}' appears twice; average the draws of an image "
                 "first"
             )
     alone = a.index.symmetric_difference(b.index)
@@ -97,7 +97,7 @@ def compare_pair(a: Array, b: Array, key: str) -> Comparison:
         Without pairs, or if a value is not finite.
     """
     if not len(a):
-        raise ValueError("no image has a value of both")
+        raise ValueError("no image has a value for both solvers")
     infinite = int((~np.isfinite(a) | ~np.isfinite(b)).sum())
     if infinite:
         raise ValueError(

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.prior_paths import named
-from posterior_bench.bench.config.text_settings import literal
+from posterior_bench.bench.config.prior_paths import with_prior_names
+from posterior_bench.bench.config.text_settings import quote_texts
 from posterior_bench.bench.core.errors import unknown
 
 
@@ -34,7 +34,7 @@ def configured(options: Mapping[str, str], settings: Mapping[str, Any]) -> DictC
     UserError
         If an option or a setting is unknown; the message lists the valid names.
     """
-    lines = literal(named([f"{group}={name}" for group, name in options.items()]))
+    lines = quote_texts(with_prior_names([f"{group}={name}" for group, name in options.items()]))
     config, _ = compose(check(lines))
     for name, value in settings.items():
         put(config, name, value)

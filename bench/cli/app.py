@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from posterior_bench.bench.cli.last_resort import last_resort
 from posterior_bench.bench.config.catalog import CONF
 from posterior_bench.bench.config.compose import one_line
-from posterior_bench.bench.config.interpolation import refuse_calls
+from posterior_bench.bench.config.interpolation import refuse_resolvers
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 
@@ -37,7 +37,7 @@ class Launched(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        refuse_calls(config)
+        refuse_resolvers(config)
         SWEEPS.append(config)
 
 
@@ -63,7 +63,7 @@ def job(cfg: DictConfig) -> None:
     from posterior_bench.bench.estimate.problems import collected
 
     try:
-        refuse_calls(cfg)
+        refuse_resolvers(cfg)
         with collected(cfg, choices):
             study, plan = prepare(cfg, choices)
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN

@@ -29,7 +29,8 @@ def run(solver: str, overrides: Sequence[str]) -> int:
         Settings of a run. ``prior=`` checks on that prior instead of the small ones.
     """
     # this loads torch, which help and mistakes do not need
-    from posterior_bench.bench.conformance.check import reports, summary, table
+    from posterior_bench.bench.conformance.check import reports
+    from posterior_bench.bench.conformance.report_table import summary, table
     from posterior_bench.bench.core.terminal import out
 
     done = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from posterior_bench.bench.cli import diff
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.config.prior_paths import PREFIX, named
+from posterior_bench.bench.config.prior_paths import PREFIX, with_prior_names
 from posterior_bench.bench.core.errors import UserError
 
 NEEDED = ("a", "b", "metric")
@@ -74,7 +74,7 @@ def run(
     if out is not None:
         raise UserError("out= goes with two studies: bench compare STUDY_A STUDY_B out=FILE.csv")
     if "prior" in chosen:
-        chosen["prior"] = named([f"{PREFIX}{chosen['prior']}"])[0].removeprefix(PREFIX)
+        chosen["prior"] = with_prior_names([f"{PREFIX}{chosen['prior']}"])[0].removeprefix(PREFIX)
     # pandas and matplotlib take seconds to load, and help does not need them
     from posterior_bench.bench.analysis.compare import compare
     from posterior_bench.bench.core import terminal

@@ -188,13 +188,14 @@ def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
 
 def _panel(plan: CellPlan, images: int) -> Panel:
     """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
+    from posterior_bench.bench.engine.cache import described
     from posterior_bench.bench.engine.session import Session
     from posterior_bench.bench.store.truth import demand_equal, truth_hashes
 
     ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
-    measured = Session(plan.cell.config, "cpu").measure(ids)
+    measured = Session(plan.cell.config, "cpu", described(plan.cell.config.prior)).measure(ids)
     demand_equal(
         truth_hashes(rows),
         dict(zip(ids, measured.truth, strict=True)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.conformance.new_solver import new_solver
-from posterior_bench.bench.core.terminal import out
 
 
 def add_arguments(parser: Parser) -> None:
@@ -20,6 +19,9 @@ def add_arguments(parser: Parser) -> None:
 
 def run(name: str) -> int:
     """Write the files of a new solver and print what to do next."""
+    # rich takes a tenth of a second to load, and help does not need it
+    from posterior_bench.bench.core.terminal import out
+
     files, option = new_solver(name)
     for path in files:
         out.print(f"{path}", style="dim")

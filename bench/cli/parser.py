@@ -137,7 +137,7 @@ class Parser(argparse.ArgumentParser):
     def _take_settings(self) -> None:
         if not (self.settings or self.takes_run_settings):
             self.add_argument(
-                "overrides", nargs="*", metavar="KEY=VALUE", help="settings, see below"
+                "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="settings, see below"
             )
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
@@ -161,15 +161,15 @@ class Parser(argparse.ArgumentParser):
         SystemExit
             After the help or the version.
         """
-        if self.settings:  # a setting may stand before the words that argparse counts
-            words = sorted(words, key=lambda word: _KEY.match(word) is not None)
-        found, unread = self.parse_known_intermixed_args(list(words))
+        # where the verb has settings of its own, a word KEY=VALUE is none of the words it counts
+        apart = [word for word in words if self.settings and _KEY.match(word)]
+        found, unread = self.parse_known_intermixed_args([w for w in words if w not in apart])
         if unread:
             raise self._unread(unread[0])
         values = vars(found)
         if not (self.settings or self.takes_run_settings):
             return values
-        rest, settings = self._split(values.pop("overrides"))
+        rest, settings = self._split([*values.pop("overrides"), *apart])
         if self.takes_run_settings:
             settings["overrides"] = rest
         elif rest:

@@ -164,9 +164,8 @@ def _launch(
     if app.OUTCOMES:
         good = finish(app.OUTCOMES, display.SWEEP.cells)
     else:
-        admit_of(
-            unchecked(app.SWEEPS[-1])
-        )  # the jobs ran elsewhere, but the user has named them here
+        # the jobs ran elsewhere, but the user has named them here
+        admit_of(unchecked(app.SWEEPS[-1]))
         good = finish_elsewhere(app.SWEEPS[-1], every)
     trackers.finish()
     return 0 if good else FAILED

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.config import prompts
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.prior_paths import named
+from posterior_bench.bench.config.prior_paths import with_prior_names
 from posterior_bench.bench.config.studies import cells, expand
-from posterior_bench.bench.config.text_settings import literal, sweeps
+from posterior_bench.bench.config.text_settings import quote_texts, sweeps
 
 SWEEP_FLAG = "-m"
 
@@ -26,9 +26,9 @@ def typed_words(overrides: Sequence[str], multirun: bool) -> list[str]:
 
 def ready(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     """Return the settings with texts in quotes and a name for every folder of a prior."""
-    lines = named(overrides)
+    lines = with_prior_names(overrides)
     several = multirun or sweeps(lines)
-    return literal(prompts.literal(lines, several), several)
+    return quote_texts(prompts.quote_prompts(lines, several), several)
 
 
 def checked_cells(overrides: Sequence[str], multirun: bool) -> list[list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.config.catalog import show_all
-from posterior_bench.bench.config.prior_paths import named
+from posterior_bench.bench.config.prior_paths import with_prior_names
 
 
 def add_arguments(parser: Parser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(choices: Sequence[str]) -> int:
     """Print settings, presets and card of every choice."""
-    print(show_all(named(choices)))
+    print(show_all(with_prior_names(choices)))
     return 0
 
 

@@ -27,7 +27,7 @@ def run(overrides: Sequence[str]) -> int:
     config = job_of(compose(checked)[0])
     of_solver = any(line.startswith("solver=") for line in overrides)
     train = train_solver if of_solver else train_prior
-    train(config, quiet=bool(config.quiet))
+    train(config, quiet=config.quiet)
     return 0
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from posterior_bench.bench.config.catalog import GROUPS, defaults, option, options
-from posterior_bench.bench.config.image_folders import made_for
+from posterior_bench.bench.config.image_folders import image_shape_of
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.external.diffusers_layout import diffusers_folder
 from posterior_bench.bench.external.models import absent_model, local_model
@@ -357,7 +357,7 @@ def _shape(path: str) -> tuple[int, int, int] | None:
     """Channels, height and width of a prior's images; None where they are not known without loading
     it.
     """
-    return made_for({"path": path}) if path else None
+    return image_shape_of({"path": path}) if path else None
 
 
 def group_of(line: str) -> str:

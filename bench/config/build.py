@@ -9,8 +9,14 @@ from functools import cache
 from typing import Any
 
 from posterior_bench.bench.config.class_source import PACKAGE, module_of
-from posterior_bench.bench.config.plugins import in_file, packages
-from posterior_bench.bench.config.presets import HARNESS_KEYS, choose, completed, effective, usual
+from posterior_bench.bench.config.plugins import file_class, packages
+from posterior_bench.bench.config.presets import (
+    HARNESS_KEYS,
+    choose,
+    default_preset,
+    effective_settings,
+    with_all_settings,
+)
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import Left, foreign, text_of
 
@@ -21,11 +27,15 @@ PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "b
 
 
 def target(node: Mapping[str, Any]) -> Any:
-    """The class or function a node names; only our packages may be named, and what the setting
-    plugins admits.
+    """Return the class or function that a node names.
+
+    Raises
+    ------
+    UserError
+        If it lies outside our packages and admitted plugins, or cannot be imported.
     """
     path = str(node["_target_"]).removeprefix(f"{ROOT}.")
-    found = in_file(path)
+    found = file_class(path)
     if found is not None:
         return found.load()
     module, _, name = path.rpartition(".")
@@ -51,15 +61,16 @@ def target(node: Mapping[str, Any]) -> Any:
 
 
 def _may_be_made(found: Any, module: str, path: str) -> bool:
-    """A class of the module itself, or what a shipped option names; no helper, and nothing that the
-    module imports.
+    """Return whether a class is of the module itself, or named by a shipped option.
+
+    Helpers, and whatever the module imports, may not be made.
     """
     return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
 
 
 @cache
 def _of_options() -> frozenset[str]:
-    """Every ``_target_`` of an option that is there."""
+    """Return every ``_target_`` of an installed option."""
     from posterior_bench.bench.config.catalog import GROUPS, options
 
     contents = [option.content for group in GROUPS for option in options(group).values()]
@@ -88,14 +99,14 @@ def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, 
     presets = node.get("presets")
     if presets is None:
         return {k: v for k, v in node.items() if k not in HARNESS_KEYS and k not in skip}
-    preset = usual(node)
+    preset = default_preset(node)
     if preset is None or preset not in presets:
         raise UserError(f"unknown preset '{preset}'. Valid: {', '.join(presets)}")
-    chosen = effective(node, preset)
+    chosen = effective_settings(node, preset)
     return {k: v for k, v in chosen.items() if v is not None and k not in skip}
 
 
-def suited(
+def with_preset(
     solver: Mapping[str, Any], prior: Mapping[str, Any], data: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Return the solver's node with the preset that it gets with this prior and data.
@@ -104,12 +115,16 @@ def suited(
     the class, so that the configuration that a cell records says the value of every setting.
     """
     choice = choose(solver, prior, data)
-    return solver if choice is None else completed(solver, choice.preset)
+    return solver if choice is None else with_all_settings(solver, choice.preset)
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
-    """The object a node describes. A constructor's ValueError or TypeError becomes one line for the
-    user.
+    """Return the object that a node describes.
+
+    Raises
+    ------
+    UserError
+        If the constructor refuses the settings, or there are others than it has.
     """
     make = target(node)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}

@@ -25,7 +25,7 @@ _WANTED = (
 )
 
 
-def texts(node: Node, images: ImageSet, ids: Sequence[str]) -> dict[str, str] | None:
+def prompts_of(node: Node, images: ImageSet, ids: Sequence[str]) -> dict[str, str] | None:
     """The prompt of every image, as the settings of a data node give it; None where they give none.
 
     Raises UserError, one line, where an image would get none.
@@ -34,7 +34,7 @@ def texts(node: Node, images: ImageSet, ids: Sequence[str]) -> dict[str, str] | 
     if key is None:
         return None
     if key == "captions":
-        return of_images(Path(node["captions"]).expanduser(), images, ids)
+        return captions_of(Path(node["captions"]).expanduser(), images, ids)
     if key == "prompt":
         return dict.fromkeys(ids, _clean(node["prompt"]))
     return _by_class(node["class_prompt"], images, ids)
@@ -57,7 +57,7 @@ def _by_class(template: str, images: ImageSet, ids: Sequence[str]) -> dict[str, 
     }
 
 
-def of_images(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, str]:
+def captions_of(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, str]:
     """The captions of ``ids`` in a file.
 
     Names are matched as a person reads them: however accents are encoded, with or without the
@@ -103,16 +103,16 @@ def _matcher(images: ImageSet) -> Callable[[str], list[str]]:
     any.
     """
     whole, bare = (
-        _index(images.known, seen),
-        _index(images.known, lambda name: _without_ending(seen(name))),
+        _index(images.known, normal_name),
+        _index(images.known, lambda name: _without_ending(normal_name(name))),
     )
     id_of: Callable[[str], str] = getattr(images, "id_of", lambda name: name)
 
     def match(name: str) -> list[str]:
-        exact = seen(name)
+        exact = normal_name(name)
         guesses = (
             whole.get(exact),
-            whole.get(seen(id_of(exact))),
+            whole.get(normal_name(id_of(exact))),
             whole.get(_without_ending(exact)),
         )
         return next(filter(None, (*guesses, bare.get(exact), bare.get(_without_ending(exact)))), [])
@@ -127,7 +127,7 @@ def _index(ids: Iterable[str], read: Callable[[str], str]) -> dict[str, list[str
     return found
 
 
-def seen(name: str) -> str:
+def normal_name(name: str) -> str:
     """A name as a person sees it: composed accents, ``/`` between folders, no blanks around it."""
     return unicodedata.normalize("NFC", name).strip().replace("\\", "/").removeprefix("./")
 

@@ -14,9 +14,15 @@ from typing import Any
 
 from posterior_bench.bench.config import prior_paths
 from posterior_bench.bench.config.class_source import class_node, literal
-from posterior_bench.bench.config.plugins import InFile, in_file, installed
-from posterior_bench.bench.config.presets import AUTO, HARNESS_KEYS, choose, effective, usual
-from posterior_bench.bench.config.presets import lines as preset_lines
+from posterior_bench.bench.config.plugins import FileClass, file_class, installed
+from posterior_bench.bench.config.presets import (
+    AUTO,
+    HARNESS_KEYS,
+    choose,
+    default_preset,
+    effective_settings,
+    purposes,
+)
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.store.study_files import read_yaml
@@ -99,9 +105,9 @@ class Option:
         class.
         """
         content = self.content
-        preset = usual(content)
+        preset = default_preset(content)
         if preset is not None and preset in content.get("presets", {}):
-            content = effective(content, preset)
+            content = effective_settings(content, preset)
         return {k: v for k, v in content.items() if k not in _HARNESS_KEYS}
 
 
@@ -131,8 +137,8 @@ class FileOption(_Unlisted):
     """
 
     @property
-    def code(self) -> InFile:
-        found = in_file(self.name)
+    def code(self) -> FileClass:
+        found = file_class(self.name)
         assert found is not None
         return found
 
@@ -226,7 +232,7 @@ def option(group: str, name: str) -> Option:
     """One option, the solver in a file or the prior in a folder; raises UserError with the valid
     names.
     """
-    if group == "solver" and (found := in_file(name)):
+    if group == "solver" and (found := file_class(name)):
         return FileOption(group, name, found.file)
     if group == "prior" and (folder := prior_paths.folder(name)):
         return FolderOption(group, name, folder)
@@ -311,7 +317,7 @@ def show(argument: str) -> str:
                 "",
                 "  preset = auto: the one chosen for the prior; where none was, the first.",
             ]
-        if told := preset_lines(presets):
+        if told := purposes(presets):
             lines += ["", *(f"  {line}" for line in told)]
     else:
         lines += _settings(chosen)
@@ -345,7 +351,7 @@ def _settings(chosen: Option) -> list[str]:
 def _preset_table(chosen: Option, presets: dict[str, dict[str, Any]]) -> list[str]:
     keys = list(chosen.parameters)
     head = ["", *(f"{p}{' *' if p == chosen.content.get('preset') else ''}" for p in presets)]
-    values = [effective(chosen.content, preset) for preset in presets]
+    values = [effective_settings(chosen.content, preset) for preset in presets]
     rows = [[f"{chosen.group}.{k}", *(_plain(each[k]) for each in values)] for k in keys]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
@@ -363,7 +369,7 @@ def _plain(value: Any) -> str:
 def _card_lines(chosen: Option) -> list[str]:
     """Docstring and card of the class, read from its source without importing it."""
     target = str(chosen.content.get("_target_", ""))
-    module, name = ("", target) if in_file(target) else target.rpartition(".")[::2]
+    module, name = ("", target) if file_class(target) else target.rpartition(".")[::2]
     node, tree = class_node(module, name)
     if node is None:
         return []

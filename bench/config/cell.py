@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from posterior_bench.bench.config import prompts
-from posterior_bench.bench.config.build import arguments, suited, target
-from posterior_bench.bench.config.image_folders import PLAIN
+from posterior_bench.bench.config.build import arguments, target, with_preset
+from posterior_bench.bench.config.image_folders import UNNAMED
 from posterior_bench.bench.config.job import Group, JobConfig, Node
-from posterior_bench.bench.config.plugins import in_file
+from posterior_bench.bench.config.plugins import file_class
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.config.trained_modules import modules_identity
+from posterior_bench.bench.core import environment
 from posterior_bench.bench.core.errors import UserError
 
 _FILE = ("trust_file", "label", "sha256")
@@ -43,10 +44,12 @@ class Cell:
 
     @property
     def draws(self) -> int:
+        """How many draws each image has."""
         return self.config.draws
 
     @property
     def images(self) -> int:
+        """How many images are used."""
         return self.config.images
 
 
@@ -56,47 +59,23 @@ def cell_of(
     data_name: str,
     images: Sequence[str] | None,
 ) -> Cell:
-    """The cell of a resolved configuration.
+    """Return the cell of a configuration.
 
-    ``choices`` are the option names Hydra recorded per group; ``data_name`` is the image set's own
-    id, which for a folder of files hashes their names; ``images`` are the hashes of the images in
-    use (``ImageSet.content``), in the order of their ids, or None where they are drawn from the
-    prior.
+    Parameters
+    ----------
+    config : JobConfig
+        The validated configuration.
+    choices : Mapping
+        The name of the chosen option of every group, as Hydra recorded it.
+    data_name : str
+        The id of the image set, which for a folder of files hashes their names.
+    images : sequence of str or None
+        The hashes of the images in use (``ImageSet.content``) in the order of their ids; None if
+        they are drawn from the prior.
     """
-    from posterior_bench.bench.core.environment import version
-
-    solver, code = target(config.solver), in_file(config.solver["_target_"])
-    settings = {
-        **_content(_without(arguments(config.solver), "modules")),
-        **modules_identity(config),
-    }
     prior = _prior_identity(config.prior)
     content = digest([data_name, prior, config.seed] if images is None else list(images))
-    canonical = {
-        "solver": {
-            "class": code.identity if code else config.solver["_target_"],
-            "version": solver.version,
-            **settings,
-        },
-        "prior": prior,
-        "data": {
-            "name": data_name,
-            "content": content,
-            **_without_paths(prompts.identity(config.data)),
-        },
-        "mask": {"class": config.mask["_target_"], **_content(arguments(config.mask))},
-        "operator": {
-            "class": config.operator["_target_"],
-            **_content(arguments(config.operator)),
-        },
-        "seed": config.seed,
-        "draws": config.draws,
-        "budget": config.budget,
-    }
-    if changed := config.execution.changed:
-        canonical["execution"] = (
-            changed  # only then: a cell with the defaults keeps the name it always had
-        )
+    code = file_class(config.solver["_target_"])
     labels: dict[str, str] = {
         group: label(group, config.nodes[group], str(choices[group])) for group in _LABELLED
     }
@@ -109,20 +88,46 @@ def cell_of(
         "variant": variant_of(config, choices["solver"]),
         "content": content,
         "fingerprint": digest(prior),
-        "version": version(),
+        "version": environment.version(),
         **_preset_identity(config),
     }
-    return Cell(digest(canonical), identity, config)
+    name = digest(_canonical(config, prior, {"name": data_name, "content": content}))
+    return Cell(name, identity, config)
+
+
+def _canonical(config: JobConfig, prior: Node, data: Node) -> Node:
+    """Return everything that the numbers of a cell depend on, and nothing else."""
+    solver, code = target(config.solver), file_class(config.solver["_target_"])
+    mask, operator = config.mask, config.operator
+    canonical = {
+        "solver": {
+            "class": code.identity if code else config.solver["_target_"],
+            "version": solver.version,
+            **_content(_without(arguments(config.solver), "modules")),
+            **modules_identity(config),
+        },
+        "prior": prior,
+        "data": {**data, **_without_paths(prompts.identity(config.data))},
+        "mask": {"class": mask["_target_"], **_content(arguments(mask))},
+        "operator": {"class": operator["_target_"], **_content(arguments(operator))},
+        "seed": config.seed,
+        "draws": config.draws,
+        "budget": config.budget,
+    }
+    if changed := config.execution.changed:
+        # only then: a cell with the defaults keeps the name it always had
+        canonical["execution"] = changed
+    return canonical
 
 
 def digest(value: Any) -> str:
-    """16 hexadecimal digits of the canonical JSON of ``value``."""
+    """Return 16 hexadecimal digits of the canonical JSON of ``value``."""
     text = json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _whole(value: Any) -> Any:
-    """``value`` with 2.0 written as 2: one number, one hash."""
+    """Write 2.0 as 2 in ``value``: one number, one hash."""
     if isinstance(value, Mapping):
         return {k: _whole(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -131,8 +136,9 @@ def _whole(value: Any) -> Any:
 
 
 def is_path(name: str, value: Any) -> bool:
-    """Whether a setting says where something lies: that enters no hash and no table, what lies
-    there does.
+    """Return whether a setting is a path.
+
+    The path enters no hash and no table; the content of its file does.
     """
     return (value is None or isinstance(value, str)) and (
         name in _PATHS or name.endswith(_PATH_ENDS)
@@ -140,7 +146,9 @@ def is_path(name: str, value: Any) -> bool:
 
 
 def label(group: str, node: Node, name: str) -> str:
-    """An option's name and the settings that differ from the shipped ones: ``comod low=0.3``.
+    """Return the name of an option and its settings that differ from the shipped ones.
+
+    For example ``comod low=0.3``.
 
     A prior from files has the name in its ``prior.json``, and where it is not the one shipped under
     that name the first digits of its fingerprint. Another class than the option's is named, and a
@@ -151,7 +159,7 @@ def label(group: str, node: Node, name: str) -> str:
     option = options(group).get(name)
     shipped = dict(option.content) if option else {}
     if group == "data":
-        shipped.update({k: v for k, v in PLAIN.items() if k in shipped and shipped[k] is None})
+        shipped.update({k: v for k, v in UNNAMED.items() if k in shipped and shipped[k] is None})
     shown = prompts.readable(node) if group == "data" else node
     settings = _without(_without_paths(shown), "_target_", "images", "train")
     if settings.get("sha256"):
@@ -165,9 +173,7 @@ def label(group: str, node: Node, name: str) -> str:
 
 
 def _names_of(path: str) -> list[str]:
-    """What a prior from files is called: the name it records, and its fingerprint unless the
-    product ships it.
-    """
+    """Return the recorded name of a prior, and its fingerprint unless the product ships it."""
     from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve
 
     folder = resolve(path)
@@ -182,13 +188,14 @@ def _names_of(path: str) -> list[str]:
 
 
 def variant_of(config: JobConfig, solver: str) -> str:
-    """What distinguishes this solver setting from the shipped one, for people: ``authors zeta=0.5
-    budget=nfe:100``.
+    """Return in words how the settings of a solver differ from the shipped ones.
+
+    For example ``authors zeta=0.5 budget=nfe:100``.
 
     The shipped preset is the one that the solver gets with this prior where nobody names one.
     """
     node = config.solver
-    usual = suited(shipped(node, solver), config.prior, config.data)
+    usual = with_preset(shipped_solver(node, solver), config.prior, config.data)
     words = [str(node["preset"])] if node.get("preset") != usual.get("preset") else []
     settings = _without(_without_paths(node), "_target_", "preset", "presets", "train", *_FILE)
     words += [f"{k}={v}" for k, v in settings.items() if v is not None and v != usual.get(k)]
@@ -199,9 +206,7 @@ def variant_of(config: JobConfig, solver: str) -> str:
 
 
 def _preset_identity(config: JobConfig) -> Node:
-    """For people: the preset, what it was chosen for, and by whom for this prior; empty where its
-    yaml does not say.
-    """
+    """Return the preset, the priors it was chosen for, and by whom; empty if its YAML is silent."""
     choice = choose(config.solver, config.prior, config.data)
     if choice is None or not choice.priors:
         return {}
@@ -212,22 +217,23 @@ def _preset_identity(config: JobConfig) -> Node:
     }
 
 
-def shipped(node: Node, solver: str) -> Node:
-    """The node of a solver as it is without anybody's settings; ``solver`` is the name of the
-    option chosen.
+def shipped_solver(node: Node, solver: str) -> Node:
+    """Return the node of a solver without settings of the user.
+
+    ``solver`` is the name of the chosen option.
     """
     from posterior_bench.bench.config.catalog import option, options
 
     found = (
         option("solver", node["_target_"])
-        if in_file(node["_target_"])
+        if file_class(node["_target_"])
         else options("solver").get(solver)
     )
     return found.content if found else {}
 
 
 def _prior_identity(node: Node) -> Node:
-    """The content of a prior's files, or the parameters of a closed-form one; never a path."""
+    """Return the content of a prior's files, or the settings of a closed-form prior."""
     from posterior_bench.priors.fingerprint import fingerprint
 
     if "path" in node:
@@ -242,9 +248,7 @@ def _prior_identity(node: Node) -> Node:
 
 
 def _content(settings: Node) -> Node:
-    """Settings of a solver, mask, operator or prior, with the content of a file in place of where
-    it lies.
-    """
+    """Return settings with the content of a file in place of its path."""
     if settings.get("sha256"):
         return _without(_without_paths(settings), "trust_file")
     paths = {k: v for k, v in settings.items() if is_path(k, v)}
@@ -253,9 +257,7 @@ def _content(settings: Node) -> Node:
 
 
 def _content_at(name: str, path: Path) -> str:
-    """A hash of a file, or of all files in a folder with their names there; '' for what is not
-    there.
-    """
+    """Return a hash of a file, or of the names and content of a folder; '' if it is missing."""
     from posterior_bench.priors.fingerprint import sha256
 
     path = path.expanduser()

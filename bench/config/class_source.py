@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from posterior_bench.bench.config.plugins import in_file, installed
+from posterior_bench.bench.config.plugins import file_class, installed
 from posterior_bench.bench.core.environment import ROOT
 
 PACKAGE = "posterior_bench"
@@ -53,7 +53,7 @@ def class_node(module: str, name: str) -> tuple[Definition | None, ast.Module]:
     tuple
         The definition, None where there is none, and the module that holds it.
     """
-    code = None if module else in_file(name)
+    code = None if module else file_class(name)
     if code:
         return _find(code.tree(), code.name)
     path = f"{module}.{name}".removeprefix(f"{PACKAGE}.")
@@ -80,7 +80,7 @@ def class_defaults(target: str) -> Mapping[str, Any]:
         Default by setting, as a YAML file would hold it (lists, no tuples). A setting without a
         default is left out, and so is one whose default is no constant.
     """
-    if in_file(target):
+    if file_class(target):
         return _defaults(*class_node("", target))
     return _defaults_in_module(*target.rpartition(".")[::2])
 

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from posterior_bench.bench.config.catalog import CONF
-from posterior_bench.bench.config.interpolation import refuse_calls
+from posterior_bench.bench.config.interpolation import refuse_resolvers
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import UserError
 
@@ -16,21 +16,22 @@ register()
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
-    """The configuration and choices of one job, for verbs that do not run it."""
+    """Return configuration and choices of one job, for verbs that do not run it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         try:
             cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
         except HydraException as error:
             raise UserError(one_line(error)) from error
-    refuse_calls(cfg)
+    refuse_resolvers(cfg)
     choices = dict(cfg.hydra.runtime.choices)
     bare = DictConfig({k: v for k, v in cfg.items_ex(resolve=False) if k != "hydra"})
     return bare, choices
 
 
 def one_line(error: BaseException) -> str:
-    """What Hydra or OmegaConf says, without the lines that follow; with what it was caused by, if
-    that says more.
+    """Return the first line of an error of Hydra or OmegaConf.
+
+    The cause is added if it says more.
     """
     said = next(iter(str(error).splitlines()), "") or type(error).__name__
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")

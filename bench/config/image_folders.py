@@ -1,6 +1,4 @@
-"""Settings of image folders that follow from the rest: how many images there are, and what the
-prior is made for.
-"""
+"""Settings of image folders that follow from the rest: size, mode and number of the images."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 USUAL = 8
 """How many images a run takes of a folder where nobody says."""
 
-PLAIN = {"size": 64, "mode": "rgb"}
+UNNAMED = {"size": 64, "mode": "rgb"}
 """What goes without saying in the name of a folder's data; other values are part of it."""
 
 Node = Mapping[str, Any]
 
 
-def filled_in(node: Node, prior: Node) -> Node:
+def missing_settings(node: Node, prior: Node) -> Node:
     """Return a value for each of ``size``, ``mode`` and ``images`` that is ``null`` in a data node.
 
     A value that cannot be known, because prior or folder are missing or wrong, is left out;
@@ -48,8 +46,8 @@ def filled_in(node: Node, prior: Node) -> Node:
     return {key: value for key, value in data.items() if value != node[key]}
 
 
-def said(asked: Node, data: Node, images: ImageSet) -> str:
-    """One line for people on what was filled in; empty where everything was asked for."""
+def defaults_line(asked: Node, data: Node, images: ImageSet) -> str:
+    """Return one line on the settings that were filled in; empty if the user gave all."""
     parts = []
     if asked.get("images", USUAL) is None:
         count = data["images"]
@@ -68,7 +66,7 @@ def said(asked: Node, data: Node, images: ImageSet) -> str:
 
 
 def demand_count(wanted: int, there: int) -> None:
-    """UserError where more images are asked for than there are."""
+    """Raise UserError if more images are asked for than there are."""
     if wanted > there:
         raise UserError(
             f"data.images={wanted}, but there are only {there} images; set data.images={there} or "
@@ -77,7 +75,7 @@ def demand_count(wanted: int, there: int) -> None:
 
 
 def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
-    """Which settings of the data make images of shape ``given`` those that the prior wants."""
+    """Return the settings of the data that turn images of shape ``given`` into ``wanted``."""
     given, wanted, settings = tuple(given), tuple(wanted), list[str]()
     if "size" in data and wanted[1] == wanted[2]:
         settings += [f"data.size={wanted[1]}"] if given[1:] != wanted[1:] else []
@@ -92,7 +90,7 @@ def remedy(data: Node, given: Sequence[int], wanted: Sequence[int]) -> str:
 
 
 def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
-    shape = made_for(prior)
+    shape = image_shape_of(prior)
     if shape is None:
         return data
     channels, height, width = shape
@@ -113,8 +111,8 @@ def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
     }
 
 
-def made_for(prior: Node) -> tuple[int, int, int] | None:
-    """Channels, height and width of the prior's images, if that can be told without its weights."""
+def image_shape_of(prior: Node) -> tuple[int, int, int] | None:
+    """Return the shape of the prior's images, if it is known without the weights."""
     try:
         shape = (
             read_spec(resolve(prior["path"])).get("shape")

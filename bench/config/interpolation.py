@@ -15,11 +15,10 @@ from posterior_bench.bench.core.errors import UserError
 
 
 def refuse(text: str, where: str) -> None:
-    """UserError where ``text`` calls a resolver, reads Hydra's own settings or cannot be read;
-    ``where`` names it.
+    """Raise UserError if ``text`` calls a resolver, reads Hydra's settings or cannot be read.
 
-    Backslashes count for nothing: an escaped call could lose its escape where a launcher writes the
-    text anew.
+    ``where`` names the setting. Backslashes count for nothing: an escaped call could lose its
+    escape where a launcher writes the text anew.
     """
     if "${" not in (bare := text.replace("\\", "")):
         return
@@ -28,38 +27,37 @@ def refuse(text: str, where: str) -> None:
         raise UserError(f"{where} {reason}")
 
 
-def refuse_calls(config: Any) -> None:
-    """The same for every key and value of a composed configuration, before anything in it is
-    resolved.
+def refuse_resolvers(config: Any) -> None:
+    """Do the same for every key and value of a composed configuration, before it is resolved.
 
-    Hydra's own node is left out: its interpolations are ours, and what a user sets there is checked
-    as it is given.
+    Hydra's own node is left out: its interpolations are ours, and a user's settings there are
+    checked as they are given.
     """
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
     if not isinstance(plain, Mapping):
         return
-    for place, text in texts({key: value for key, value in plain.items() if key != "hydra"}):
+    for place, text in nested_texts({key: value for key, value in plain.items() if key != "hydra"}):
         refuse(text, f"the setting {place}")
 
 
-def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested values, keys included, with its place (``data.root``)."""
+def nested_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested values, keys included, with its place (``data.root``)."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             inner = f"{place}.{key}" if place else str(key)
             yield inner, str(key)
-            yield from texts(part, inner)
+            yield from nested_texts(part, inner)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for i, part in enumerate(value):
-            yield from texts(part, f"{place}[{i}]")
+            yield from nested_texts(part, f"{place}[{i}]")
     elif isinstance(value, str):
         yield place, str(value)
 
 
 def _reason(text: str) -> str:
-    """Why a text with an interpolation is refused; empty for plain references to other settings."""
+    """Return why a text is refused; empty for plain references to other settings."""
     from omegaconf.errors import OmegaConfBaseException
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
     from omegaconf.grammar_parser import parse
@@ -92,7 +90,7 @@ def _reason(text: str) -> str:
 
 
 def _nodes(tree: Any) -> Iterator[Any]:
-    """A parse tree's nodes, without recursion: a text can nest as deep as it likes."""
+    """Yield a parse tree's nodes without recursion: a text can nest as deep as it likes."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

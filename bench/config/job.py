@@ -1,8 +1,8 @@
 """The configuration of one job after validation: every setting is a typed field, and none changes.
 
-The groups (``solver``, ``data``, ...) stay mappings. The class that their ``_target_`` names decides
-which keys they have, and checks them when it is built; a type of ours around them would know no
-more. They are annotated as ``Mapping``, so mypy refuses a write.
+The groups (``solver``, ``data``, ...) stay mappings. The class that their ``_target_`` names says
+which keys they have, and checks them when it is built; a type around them would know no more. They
+are annotated as ``Mapping``, so mypy refuses a write.
 """
 
 from __future__ import annotations
@@ -104,5 +104,5 @@ class JobConfig:
 
     @property
     def execution(self) -> Execution:
-        """How networks are run; ValueError for an unknown precision or kind of checkpointing."""
+        """How networks are run; ValueError for an unknown value of these settings."""
         return Execution(self.precision, self.channels_last, self.compile, self.checkpointing)

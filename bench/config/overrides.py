@@ -20,10 +20,10 @@ from posterior_bench.bench.config.catalog import (
     option,
     options,
 )
-from posterior_bench.bench.config.plugins import admitted_by
+from posterior_bench.bench.config.plugins import plugins_of
 from posterior_bench.bench.config.presets import AUTO
-from posterior_bench.bench.config.prior_paths import named
-from posterior_bench.bench.config.text_settings import literal, quoted, sweeps
+from posterior_bench.bench.config.prior_paths import with_prior_names
+from posterior_bench.bench.config.text_settings import quote, quote_texts, sweeps
 from posterior_bench.bench.core.errors import UserError, nearest, unknown
 
 
@@ -39,7 +39,7 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     overrides follow the given ones where plugins need them.
     """
     commas = sweep or sweeps(overrides)
-    overrides = literal(prompts.literal(named(overrides), commas), commas)
+    overrides = quote_texts(prompts.quote_prompts(with_prior_names(overrides), commas), commas)
     parsed = parse(overrides)
     several = next((item for item in parsed if item.is_sweep_override()), None)
     swept = _study_sweep(parsed)
@@ -86,8 +86,9 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     """The overrides as Hydra reads them. UserError for what cannot be read, and for what would run
     foreign code.
 
-    Foreign code: resolvers (:mod:`bench.config.interpolation`), settings of Hydra's own that name what it
-    imports (:mod:`bench.config.hydra_settings`), and keys that make a configuration call something.
+    Foreign code: resolvers (:mod:`bench.config.interpolation`), settings of Hydra's own that name
+    what it imports (:mod:`bench.config.hydra_settings`), and keys that make a configuration call
+    something.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
@@ -100,7 +101,7 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         line = str(getattr(error, "override", "") or "an override")
         raise UserError(f"cannot read '{line}': {_why(error)}{_quoting(line)}") from None
     for item in parsed:
-        for _, text in interpolation.texts(hydra_settings.values(item)):
+        for _, text in interpolation.nested_texts(hydra_settings.values(item)):
             interpolation.refuse(text, f"'{item.input_line}'")
         hydra_settings.refuse_calls(item)
         if hydra_settings.is_hydras(item):
@@ -122,8 +123,7 @@ def _quoting(line: str) -> str:
     if not sign or not value:
         return ""
     return (
-        f"; if that is a text, give it in quotes of its own: "
-        f"{shlex.quote(f'{key}={quoted(value)}')}"
+        f"; if that is a text, give it in quotes of its own: {shlex.quote(f'{key}={quote(value)}')}"
     )
 
 
@@ -134,14 +134,14 @@ def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) 
     files = [found for name in solvers if isinstance(found := option("solver", name), FileOption)]
     for found in files:
         name = _stored(found)
-        for written in (quoted(found.name), found.name):
+        for written in (quote(found.name), found.name):
             lines = [
                 line.replace(written, name) if line.startswith("solver=") else line
                 for line in lines
             ]
-    folders = [quoted(f"file://{plugin.conf}") for plugin in admitted_by(plugins)]
-    named = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
-    more = [f"++plugins=[{','.join(map(quoted, named))}]"] if files else []
+    folders = [quote(f"file://{plugin.conf}") for plugin in plugins_of(plugins)]
+    admitted = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
+    more = [f"++plugins=[{','.join(map(quote, admitted))}]"] if files else []
     return [*lines, *more, *([f"hydra.searchpath=[{','.join(folders)}]"] if folders else [])]
 
 

@@ -20,11 +20,13 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.core.foreign import foreign, named
+
+if TYPE_CHECKING:  # at run time it loads Hydra, which `bench --help` does without
+    from posterior_bench.bench.config.job import JobConfig, Node
 
 ENTRY_POINTS = "posterior_bench"
 """Entry-point group: ``name = "package"``, a package with a ``conf`` folder laid out as ours."""
@@ -34,9 +36,7 @@ _FILE = re.compile(r"(?P<file>[^@]+\.py):(?P<name>[A-Za-z_]\w*)(?:@(?P<sha>[0-9a
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed package: its name here, the package that its options may import from, and its
-    folders.
-    """
+    """An installed package: its name here, the package that it may import from, and its folder."""
 
     name: str
     package: str
@@ -44,13 +44,18 @@ class Plugin:
 
     @property
     def conf(self) -> Path:
+        """The folder with its options."""
         return self.root / "conf"
 
 
 @cache
 def installed() -> dict[str, Plugin]:
-    """The installed plugins by name. Raises UserError for one whose package or ``conf`` folder is
-    not there.
+    """Return the installed plugins by name.
+
+    Raises
+    ------
+    UserError
+        If the package of a plugin, or its ``conf`` folder, is missing.
     """
     found: dict[str, Plugin] = {}
     for entry in entry_points(group=ENTRY_POINTS):
@@ -74,10 +79,10 @@ _PROGRAMS: list[bool] = [False]
 
 
 def admit(names: Iterable[str], programs: bool = False) -> None:
-    """Let configurations of this process import from these plugins and files, and from no others.
+    """Let configurations of this process import from these plugins and files, and no others.
 
-    ``programs``: whether ``trust_file=true`` in a configuration counts; what a study folder says of
-    it does not.
+    ``programs`` says whether ``trust_file=true`` in a configuration counts; what a study folder
+    says of it does not.
     """
     names = list(names)
     _PROGRAMS[:] = [programs]
@@ -111,7 +116,7 @@ def demand_trusted(nodes: Iterable[Node]) -> None:
 
 
 def packages() -> set[str]:
-    """The packages of the admitted plugins."""
+    """Return the packages of the admitted plugins."""
     return {installed()[name].package for name in _ADMITTED if not name.endswith(".py")}
 
 
@@ -119,7 +124,7 @@ def packages() -> set[str]:
 
 
 @dataclass(frozen=True)
-class InFile:
+class FileClass:
     """``FILE.py:CLASS``, with 16 digits of the file's sha256 where it has been read before."""
 
     file: Path
@@ -128,23 +133,28 @@ class InFile:
 
     @property
     def target(self) -> str:
-        """What a ``_target_`` says: the file may move under a running study, but not change."""
+        """The ``_target_``: the file may move under a running study, but not change."""
         return f"{self.file}:{self.name}@{self.sha}"
 
     @property
     def identity(self) -> str:
-        """The content, wherever the file lies."""
+        """The name of the class and the hash of the file, wherever the file lies."""
         return f"{self.name}@{self.sha}"
 
     def tree(self) -> ast.Module:
+        """Return the syntax tree of the file; UserError if it is no Python."""
         try:
             return ast.parse(self.file.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError) as error:
             raise UserError(f"{self.file} is not Python that can be read: {error}") from None
 
     def load(self) -> Any:
-        """The class. Raises UserError unless the file is admitted and runs, has it, and is what it
-        was before.
+        """Return the class.
+
+        Raises
+        ------
+        UserError
+            If the file is not admitted, fails, or lacks the class.
         """
         if str(self.file) not in _ADMITTED:
             raise UserError(
@@ -154,11 +164,13 @@ class InFile:
         return getattr(_module(self.file, self.sha), self.name)
 
 
-def in_file(target: str) -> InFile | None:
-    """``target`` as a class in a file; None where it is written as something else.
+def file_class(target: str) -> FileClass | None:
+    """Return ``target`` as a class in a file; None if it is written as something else.
 
-    Raises UserError for a file that does not exist, has no such class, or is not the one that was
-    planned with.
+    Raises
+    ------
+    UserError
+        If the file does not exist, has no such class, or has changed since the plan.
     """
     match = _FILE.fullmatch(target)
     if match is None:
@@ -171,15 +183,15 @@ def in_file(target: str) -> InFile | None:
         raise UserError(
             f"{file} has changed since this study was planned; use another out=, or put it back"
         )
-    found = InFile(file, match["name"], sha)
+    found = FileClass(file, match["name"], sha)
     classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
     if found.name not in classes:
         raise unknown(f"class of {file.name}", found.name, classes)
     return found
 
 
-def admitted_by(names: Iterable[str]) -> list[Plugin]:
-    """The installed plugins among ``names``; raises UserError for one that is not installed."""
+def plugins_of(names: Iterable[str]) -> list[Plugin]:
+    """Return the installed plugins among ``names``; UserError for one that is missing."""
     wanted = [name for name in names if not name.endswith(".py")]
     for name in wanted:
         if name not in installed():
@@ -189,7 +201,7 @@ def admitted_by(names: Iterable[str]) -> list[Plugin]:
 
 @cache
 def _module(file: Path, sha: str) -> Any:
-    """The module of a file, run once for each of its contents."""
+    """Run the module of a file, once for each of its contents."""
     import sys
 
     name = f"{file.stem}_{sha}"

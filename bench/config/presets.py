@@ -93,7 +93,7 @@ def settings(preset: Node) -> dict[str, Any]:
     return {key: value for key, value in preset.items() if key not in _SAID}
 
 
-def effective(solver: Node, preset: str) -> dict[str, Any]:
+def effective_settings(solver: Node, preset: str) -> dict[str, Any]:
     """Return the value of every setting of a solver with one of its presets.
 
     Parameters
@@ -117,9 +117,9 @@ def effective(solver: Node, preset: str) -> dict[str, Any]:
     }
 
 
-def completed(solver: Node, preset: str) -> dict[str, Any]:
+def with_all_settings(solver: Node, preset: str) -> dict[str, Any]:
     """Return the solver's node with a preset chosen that lists every setting nobody has set."""
-    presets, values = solver["presets"], effective(solver, preset)
+    presets, values = solver["presets"], effective_settings(solver, preset)
     unset = {k: v for k, v in values.items() if solver[k] is None and v is not None}
     full = {**presets[preset], **unset}
     return {**solver, "preset": preset, "presets": {**presets, preset: full}}
@@ -131,7 +131,7 @@ def origins(preset: Node) -> dict[str, str]:
     return {**{str(name): "similar" for name in preset.get("similar") or ()}, **own}
 
 
-def usual(solver: Node) -> str | None:
+def default_preset(solver: Node) -> str | None:
     """The preset that runs where none names the prior: the one the yaml asks for, of ``auto`` the
     first.
     """
@@ -147,7 +147,7 @@ def for_prior(presets: Mapping[str, Node], prior: str) -> str | None:
     )
 
 
-def instead(presets: Mapping[str, Node], preset: str | None, case: str | None) -> str | None:
+def replacement(presets: Mapping[str, Node], preset: str | None, case: str | None) -> str | None:
     """Return the preset that takes the place of another one in a case; None where there is none."""
     if preset is None or case is None:
         return None
@@ -174,11 +174,13 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
         None for a solver without presets, and for a name that it does not have.
     """
     presets: Mapping[str, Node] = solver.get("presets") or {}
-    name, asked = prior_name(prior), usual(solver)
+    name, asked = prior_name(prior), default_preset(solver)
     chosen = for_prior(presets, name) if solver.get("preset") == AUTO else None
     if chosen is None and name not in origins(presets.get(str(asked), {})):
         cases = [*([LATENT] if _is_latent(prior) else []), data.get("preset")]
-        chosen = next((other for case in cases if (other := instead(presets, asked, case))), None)
+        chosen = next(
+            (other for case in cases if (other := replacement(presets, asked, case))), None
+        )
     preset = str(chosen or asked)
     if preset not in presets:
         return None
@@ -219,12 +221,12 @@ def _spec(prior: Node) -> Mapping[str, Any]:
         return {}  # whoever loads the prior says what is wrong with it
 
 
-def lines(presets: Mapping[str, Node]) -> Sequence[str]:
+def purposes(presets: Mapping[str, Node]) -> Sequence[str]:
     """What every preset was chosen for, a line each; for people."""
-    return [f"{name}: {line}" for name, preset in presets.items() if (line := said(preset))]
+    return [f"{name}: {line}" for name, preset in presets.items() if (line := purpose(preset))]
 
 
-def said(preset: Node) -> str:
+def purpose(preset: Node) -> str:
     """``for ffhq_adm (authors); nearest for church_ddpm; box inpainting``."""
     own, nearest = preset.get("for") or (), preset.get("similar") or ()
     parts = [f"instead of {preset['instead_of']} {case}"] if (case := case_of(preset)) else []

@@ -24,7 +24,7 @@ _PATHS: dict[str, Path] = {}
 """The folders that this process was given, by the names under which Hydra knows them."""
 
 
-def named(overrides: Sequence[str]) -> list[str]:
+def with_prior_names(overrides: Sequence[str]) -> list[str]:
     """The overrides with a name that Hydra finds for every path that ``prior=`` gives; the others
     as they are.
 

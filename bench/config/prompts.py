@@ -1,5 +1,4 @@
-"""Settings that say what a text-conditional prior is told of every image; they stand beside those
-of the data set.
+"""Settings that say what a text-conditional prior is told of every image, beside the data set.
 
 ``data.prompt`` (short ``prompt=``) is one text for all images, ``data.captions`` a file with a text
 for each, and ``data.class_prompt`` a template for the name of each image's class.
@@ -22,14 +21,14 @@ SOURCES = ("prompt", "captions", "class_prompt")
 """Settings that give prompts; at most one of them."""
 
 SETTINGS = (*SOURCES, "text_encoder")
-PINNED = ("prompts", "encoder")
+RECORDED_KEYS = ("prompts", "encoder")
 """What a plan records beside them: hashes of the prompts in use, and of the text encoder where one
 is needed."""
 
 GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
 """How prompts are given, for messages."""
 
-NOT_OF_THE_IMAGES = ("images", *SETTINGS, *PINNED)
+NOT_OF_THE_IMAGES = ("images", *SETTINGS, *RECORDED_KEYS)
 """Keys of a data node that its class does not get."""
 
 _SHOWN = 60
@@ -37,8 +36,8 @@ _QUOTED = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
 
 
-def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """The overrides with ``prompt=`` as ``data.prompt=``, and texts of these settings in quotes.
+def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+    """Return the overrides with ``prompt=`` as ``data.prompt=``, and texts in quotes.
 
     Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
     ``sweep`` (``-m``) a comma does part two values; a prompt with a comma is put in quotes there,
@@ -59,7 +58,7 @@ def _literal(override: str, sweep: bool) -> str:
 
 
 def _in_quotes(text: str) -> str:
-    """A text as Hydra's grammar quotes it; ``null`` stays, and one that is in quotes already."""
+    """Quote a text as Hydra's grammar does; ``null`` and quoted texts stay."""
     if text == "null" or _QUOTED.fullmatch(text):
         return text
     text = text.replace("${", "\\${")  # a text refers to no other setting
@@ -68,8 +67,12 @@ def _in_quotes(text: str) -> str:
 
 
 def source(node: Node) -> str | None:
-    """The setting of a data node that gives prompts, if any; UserError for several, and for what is
-    no text.
+    """Return the setting of a data node that gives prompts, if any.
+
+    Raises
+    ------
+    UserError
+        If several settings give prompts, or a value is no text.
     """
     for key in SETTINGS:
         value = node.get(key)
@@ -90,17 +93,17 @@ def source(node: Node) -> str | None:
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """A data node as the hash of a cell wants it: the same prompts are the same, wherever they were
-    given.
-    """
+    """Return a data node as the hash of a cell takes it: the same prompts are equal."""
     return {key: value for key, value in node.items() if key not in SETTINGS}
 
 
 def readable(node: Node) -> dict[str, Any]:
-    """A data node for the tables: a prompt as it is, captions by the first digits of their hash,
-    and no encoder.
+    """Return a data node for the tables.
+
+    A prompt stays as it is, captions become the first digits of their hash, and there is no
+    encoder.
     """
-    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *PINNED)}
+    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *RECORDED_KEYS)}
     for key in ("prompt", "class_prompt"):
         if node.get(key) is not None:
             text = " ".join(str(node[key]).split())

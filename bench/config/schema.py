@@ -1,5 +1,6 @@
-"""The settings of the top level, typed for Hydra; groups are checked against their YAML files
-(:mod:`bench.config.overrides`).
+"""The settings of the top level, typed for Hydra.
+
+Groups are checked against their YAML files (:mod:`bench.config.overrides`).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _SENTENCES = ("prompt", "prompts", "caption", "captions")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
-def literal(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+def quote_texts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """The overrides with quotes around every text that Hydra would read as something else; the
     others as they are.
 
@@ -89,7 +89,7 @@ def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
     return found.pop() if len(found) == 1 else OTHER
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """The text as Hydra reads it back letter by letter: as it is where that is so, else in
     quotes.
     """
@@ -135,7 +135,7 @@ def _piece(text: str) -> str:
         and isinstance(_reads(stripped), str)
     ):
         return stripped
-    return quoted(text)
+    return quote(text)
 
 
 def _reads(text: str) -> Any:

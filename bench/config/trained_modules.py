@@ -1,5 +1,4 @@
-"""Modules trained for a solver on one prior: where they lie, what identifies them, and how they are
-read and written.
+"""Modules trained for a solver on one prior: their folder, their identity, reading and writing.
 
 The setting ``modules`` of a solver names a folder with one folder per prior, which holds
 ``modules.json`` and ``modules.safetensors``. The first records the fingerprint of the prior that
@@ -39,8 +38,9 @@ class ModulesFolder:
 
     @classmethod
     def of(cls, config: JobConfig) -> ModulesFolder | None:
-        """The folder a configuration names; None where its solver asks for none, or its prior is no
-        file.
+        """Return the folder that a configuration names.
+
+        None if its solver asks for no modules, or its prior does not lie in files.
         """
         setting, prior = arguments(config.solver).get("modules"), config.prior.get("path")
         if setting is None or prior is None:
@@ -54,12 +54,16 @@ class ModulesFolder:
 
     @property
     def how(self) -> str:
-        """What makes this folder."""
+        """The command that makes this folder."""
         return f"make them with `python -m bench train solver={self.solver} prior={self.prior}`"
 
     def spec(self) -> dict[str, Any]:
-        """``modules.json``, checked. Raises UserError for missing files and those of another prior
-        or content.
+        """Read and check ``modules.json``.
+
+        Raises
+        ------
+        UserError
+            If files are missing, changed, or made for another prior.
         """
         path, weights = self.path / SPEC, self.path / WEIGHTS
         missing = next((file for file in (path, weights) if not file.is_file()), None)
@@ -91,8 +95,12 @@ class ModulesFolder:
         return spec
 
     def load(self) -> nn.ModuleDict:
-        """The modules, frozen, on the CPU; UserError like :meth:`spec`, and where weights and
-        description differ.
+        """Load the modules, frozen, on the CPU.
+
+        Raises
+        ------
+        UserError
+            As :meth:`spec`, and if weights and description differ.
         """
         import torch
         from safetensors.torch import load_file
@@ -112,9 +120,7 @@ class ModulesFolder:
     def save(
         self, modules: nn.ModuleDict, channels: Mapping[str, int], training: Mapping[str, Any]
     ) -> None:
-        """Write the modules; the description last, so that an interrupted save never looks
-        whole.
-        """
+        """Write the modules; the description last, so that half a save never looks whole."""
         from safetensors.torch import save as to_bytes
 
         self.path.mkdir(parents=True, exist_ok=True)
@@ -135,12 +141,12 @@ class ModulesFolder:
 
 
 def load_modules(config: JobConfig, device: str) -> dict[str, nn.Module] | None:
-    """The modules a cell's solver gets, on a device; None where it asks for none."""
+    """Return the modules of a cell's solver on a device; None if it asks for none."""
     folder = ModulesFolder.of(config)
     return None if folder is None else dict(folder.load().to(device).items())
 
 
 def modules_identity(config: JobConfig) -> dict[str, str]:
-    """What a cell's hash knows of its solver's modules: their content instead of their place."""
+    """Return the content of a solver's modules, which enters the hash of a cell."""
     folder = ModulesFolder.of(config)
     return {} if folder is None else {"modules": folder.spec()["sha256"]}

@@ -48,7 +48,7 @@ def isolated(*, numbers: bool = False) -> Iterator[None]:
         lost = _put_back(settings, before)
     if lost:
         raise NotPutBack(
-            f"the code changed {', '.join(lost)}, which cannot be put back; leave that alone"
+            f"the code changed {', '.join(lost)}, which cannot be put back; do not change it"
         )
 
 

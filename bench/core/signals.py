@@ -172,8 +172,7 @@ def _remind() -> None:
         ignored += AGAIN_SECONDS
         if ignored >= PATIENCE_SECONDS:
             words = (
-                "bench: interrupted; code of a solver, metric or data set did not end, and "
-                "the "
+                "bench: interrupted; code of a solver, metric or data set did not stop, so the "
                 "process was ended\n"
             )
             os.write(2, words.encode())

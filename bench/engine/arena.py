@@ -61,6 +61,7 @@ class PriorDraws(ImageSet):
         self.ids = tuple(f"draw-{i:05d}" for i in range(IMAGES))
 
     def images(self, ids: Sequence[str]) -> Tensor:
+        """Return the images ``(N, C, H, W)`` with these ids."""
         return torch.cat([self._image(image) for image in ids])
 
     def _image(self, image: str) -> Tensor:
@@ -75,8 +76,9 @@ def are_drawn(node: Mapping[str, Any]) -> bool:
 
 
 def build_images(node: Mapping[str, Any], prior: Prior | None, seed: int = 0) -> ImageSet:
-    """The image set of a configuration; one that draws from the prior gets it, and the study
-    seed.
+    """Return the image set of a data node.
+
+    Images that are drawn from the prior get it, and the study seed.
     """
     more: dict[str, Any] = {"prior": prior, "seed": seed} if are_drawn(node) else {}
     images: ImageSet = build(node, skip=NOT_OF_THE_IMAGES, **more)

@@ -1,15 +1,16 @@
-"""An equal budget for every solver, which chooses, before anything is run, how much work a solver
-does.
+"""Choose how much work a solver does, so that every solver has an equal budget.
 
 ``budget=nfe:N`` allows a draw N forward passes of the network, ``budget=passes:N`` N forward and
 backward passes together; its share of the fit is included. The settings that a solver's class calls
 its work (:attr:`solvers.base.Solver.work`) are multiplied by one factor, the largest that stays
-within it. Passes are counted in dry runs on the cell's own prior and the measurement of its first
-image, where everything that takes time (network, autoencoder, perceptual distance) is replaced by
+within the budget.
+
+Passes are counted in dry runs on the cell's own prior and the measurement of its first image.
+Everything that takes time (network, autoencoder, perceptual distance) is replaced there by
 functions of single pixels. Solvers that need the ``features`` of a network run on the network
-itself. Where the number of calls hangs on what the network says, as in the line search of CoPaint,
-a dry run comes only near it, and the solver's ``margin`` of the budget is left free. The limit that
-the worker sets to every run stays, in the unit of the budget.
+itself. If the number of calls depends on the output of the network, as in the line search of
+CoPaint, a dry run only estimates it, and the solver's ``margin`` of the budget is left free. The
+worker still limits every run, in the unit of the budget.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posterior_bench.bench.config.cell import shipped
+from posterior_bench.bench.config.cell import shipped_solver
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.cost import Budget
 from posterior_bench.bench.core.errors import Inapplicable, UserError
@@ -41,17 +42,36 @@ _RUNS = 40
 """Dry runs at most; the search takes a handful."""
 
 
-def within_budget(config: JobConfig, choices: Mapping[str, Any], session: Session) -> JobConfig:
+def within_budget(
+    config: JobConfig,
+    choices: Mapping[str, Any],
+    session: Session,
+    countable: Callable[[], Session] | None = None,
+) -> JobConfig:
     """Return the configuration with the work of its solver chosen for its budget.
 
     It stays as it is if the user has set some of the work.
+
+    Parameters
+    ----------
+    config, choices
+        The configuration, and the name of the chosen option of every group.
+    session : Session
+        The solver of the cell, beside a prior that may lack its weights.
+    countable : callable, default None
+        Returns the session whose network passes are counted; None = ``session``.
 
     Raises
     ------
     Inapplicable
         If the solver has no such settings, or its least work exceeds the budget.
     """
-    return with_work(config, choices, session.solver, lambda unit: Trial.of(session, unit))
+    return with_work(
+        config,
+        choices,
+        session.solver,
+        lambda unit: Trial.of((countable or (lambda: session))(), unit),
+    )
 
 
 def with_work(
@@ -67,7 +87,7 @@ def with_work(
     if config.budget is None:
         return config
     allowed, node = Budget.of(config.budget), config.solver
-    usual = shipped(node, str(choices["solver"]))
+    usual = shipped_solver(node, str(choices["solver"]))
     given = {key for key, value in node.items() if value is not None and value != usual.get(key)}
     if given & solver.workload.keys():
         return config
@@ -94,7 +114,7 @@ def with_work(
 
 
 def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
-    """The solver with the most work that stays within the limit; None where there is none."""
+    """Return the solver with the most work within the limit; None if there is none."""
     size = max(solver.workload.values())
 
     def count(k: int) -> float:
@@ -107,8 +127,9 @@ def _most(solver: Solver, trial: Trial, limit: int) -> Solver | None:
 
 
 def _sized(solver: Solver, k: int) -> Solver | None:
-    """The solver whose largest work setting is ``k``; None where that is 0 or its constructor
-    refuses.
+    """Return the solver whose largest work setting is ``k``.
+
+    None if ``k`` is 0 or the constructor refuses it.
     """
     try:
         return solver.scaled(k / max(solver.workload.values())) if k else None
@@ -123,11 +144,11 @@ def _least(solver: Solver) -> Solver:
 
 
 def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
-    """The largest ``k`` with ``count(k) <= limit``, 0 if there is none; ``usual`` where more ``k``
-    counts no more.
+    """Return the largest ``k`` with ``count(k) <= limit``, 0 if there is none.
 
-    By secants, halving the interval after those that lead too far. It ends early where a count came
-    out as the two before it foretold and foretells that the next is too much.
+    ``usual`` is returned if a larger ``k`` counts no more. The search follows secants, and halves
+    the interval after a step that leads too far. It ends early where a count is what the two counts
+    before it predicted, and predicts that the next count is too large.
     """
     good, cost, bad, slope, k = 0, 0.0, math.inf, math.nan, max(1, min(usual, limit) // 8)
     for _ in range(_RUNS):
@@ -155,10 +176,9 @@ def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a solver is counted on: one image's measurement, and a prior that costs nothing
-    meanwhile.
+    """The image and the prior on which a solver's passes are counted.
 
-    ``unit``: what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
+    ``unit`` says what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
     """
 
     prior: Prior
@@ -169,7 +189,7 @@ class Trial:
 
     @classmethod
     def of(cls, session: Session, unit: str) -> Self:
-        """The first image of the session's cell."""
+        """Return a trial on the first image of a session's cell."""
         measured = session.measure(session.images.ids[:1])
         perceptual = None if session.perceptual is None else _apart
         cond = session.condition(measured)
@@ -177,10 +197,14 @@ class Trial:
         return cls(session.prior, obs, list(measured.keys), session.config.draws, unit)
 
     def cost(self, solver: Solver, limit: float = math.inf) -> float:
-        """What one draw takes, with its share of the fit; infinite, and ended there, above
-        ``limit``.
+        """Return what one draw takes, its share of the fit included.
 
-        Raises UserError where the solver fails.
+        Above ``limit`` the dry run ends, and the cost is infinite.
+
+        Raises
+        ------
+        UserError
+            If the solver fails.
         """
         noise = Noise(self.keys, "solver", str(self.obs.y.device))
         whole, most = "features" in solver.needs, limit * self.draws
@@ -203,11 +227,11 @@ class Trial:
 
 @contextmanager
 def weightless(prior: Prior, whole: bool) -> Iterator[None]:
-    """Within the block the prior counts and behaves as ever, but runs no network, or a ``whole``
-    one, and no decoder.
+    """Let a prior count and behave as ever in the block, but run no network and no decoder.
 
-    Its prediction is that of pixels from two narrow Gaussians: smooth, bounded, and right at every
-    noise level. A prior in closed form stays what it is.
+    With ``whole`` the network is run. The prediction in its place is that of pixels from two narrow
+    Gaussians: smooth, bounded, and right at every noise level. A prior in closed form stays as it
+    is.
     """
     with ExitStack() as stack:
         if prior.latent is not None:
@@ -240,7 +264,7 @@ def _predicted(
 
 
 def _resized(x: Tensor, shape: Shape) -> Tensor:
-    """The mean of all channels, in every channel of the other shape."""
+    """Put the mean of all channels into every channel of the other shape."""
     return F.interpolate(x.mean(1, keepdim=True), size=shape[1:]).expand(-1, shape[0], -1, -1)
 
 

@@ -1,30 +1,104 @@
-"""Priors and metric networks that the cells of one process share."""
+"""Priors and metric networks that the cells of one process share.
+
+A sweep over solvers loads its prior once. A sweep over priors keeps the prior of the present cell
+alone, beside a few small objects: :func:`forget_others` is called before a cell loads its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, Literal
 
-from posterior_bench.bench.config.build import build
+from torch import nn
+
+from posterior_bench.bench.config.build import arguments, build, target
+from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.foreign import text_of
+from posterior_bench.priors.base import Prior
 from posterior_bench.priors.fingerprint import fingerprint
+from posterior_bench.priors.load import describe, load
+
+Kind = Literal["prior", "metric", "description"]
+_Key = tuple[Kind, str, str, str]
+
+SPARE_BYTES, SPARE_OBJECTS = 256 * 2**20, 64
+"""The most that is kept for later cells, of objects that the present cell does not need."""
+
+_KEPT: dict[_Key, Any] = {}
+"""Everything that is loaded; the object used last stands last."""
 
 
-@cache
-def _shared(kind: str, key: str, device: str, weights: str) -> Any:
-    return build(json.loads(key)).to(device)
+def shared(kind: Kind, node: Mapping[str, Any], device: str) -> Any:
+    """Return a prior or a metric, loaded once per process and device."""
+    key = _key(kind, node, device)
+    found = _KEPT.pop(key, None)
+    if found is None:
+        found = _describe(node) if kind == "description" else build(json.loads(key[1])).to(device)
+    _KEPT[key] = found
+    return found
 
 
-def shared(kind: str, node: Mapping[str, Any], device: str) -> Any:
-    """A prior or metric, loaded once per process and device."""
-    key = json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True)
-    return _shared(kind, key, device, _weights(node) if kind == "prior" else "")
+def described(node: Mapping[str, Any]) -> Prior:
+    """Return a prior without its weights, if they lie in files; a prior in closed form whole.
+
+    It has shapes, classes, capabilities and the table of prompts, which is all that a plan needs.
+    No memory is taken for the weights, and the worker loads them once, on its own device.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, damaged or changed.
+    """
+    prior: Prior = shared("description" if target(node) is load else "prior", node, "cpu")
+    return prior
+
+
+def forget_others(needed: Iterable[tuple[Kind, Mapping[str, Any]]], device: str) -> None:
+    """Forget the objects on a device that a cell does not need.
+
+    Of these objects, the ones used last are kept for later cells, up to :data:`SPARE_BYTES` and
+    :data:`SPARE_OBJECTS`.
+
+    Parameters
+    ----------
+    needed : iterable of (kind, node)
+        What the cell is about to ask :func:`shared` for.
+    device : str
+        The device of the cell; objects on other devices stay.
+    """
+    keep = {_key(kind, node, device) for kind, node in needed}
+    spare = [key for key in reversed(_KEPT) if key[2] == device and key not in keep]
+    size = 0
+    for place, key in enumerate(spare):
+        size += size_of(_KEPT[key])
+        if size > SPARE_BYTES or place >= SPARE_OBJECTS:
+            del _KEPT[key]
+
+
+def size_of(loaded: object) -> int:
+    """Return the bytes of all weights in a prior or metric."""
+    parts = [part for part in [loaded, *vars(loaded).values()] if isinstance(part, nn.Module)]
+    tensors = chain.from_iterable(chain(part.parameters(), part.buffers()) for part in parts)
+    return sum({id(t): 0 if t.is_meta else t.nbytes for t in tensors}.values())
+
+
+def _key(kind: Kind, node: Mapping[str, Any], device: str) -> _Key:
+    text = json.dumps({k: v for k, v in node.items() if k != "train"}, sort_keys=True)
+    return kind, text, device, "" if kind == "metric" else _weights(node)
 
 
 def _weights(node: Mapping[str, Any]) -> str:
-    """The fingerprint of a prior's files: other files at the same place are another prior."""
+    """Return the fingerprint of a prior: other files at the same place are another prior."""
     try:
         return fingerprint(node["path"]) if "path" in node else ""
     except (OSError, ValueError):
-        return ""  # whoever loads it says what is wrong
+        return ""  # whatever loads it says what is wrong
+
+
+def _describe(node: Mapping[str, Any]) -> Prior:
+    try:
+        return describe(**arguments(node))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{node['_target_']}: {text_of(error)}") from error

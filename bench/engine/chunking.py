@@ -1,5 +1,4 @@
-"""How the rows of a cell are spread over workers: into how many chunks the draws of an image are
-cut.
+"""Spread the rows of a cell over workers: cut the draws of an image into chunks.
 
 The rule, for ``W`` workers. A cell whose draws fit into one network batch (``draws <= batch``) is
 left as it is: a smaller batch would give rows with other last digits. Otherwise the draws of an
@@ -38,18 +37,16 @@ measurement."""
 
 
 def planned_workers(executor: object) -> int:
-    """How many workers an executor will have, as far as can be known before it starts; one that
-    does not say has 1.
-    """
+    """Return how many workers an executor will have; 1 if it does not say."""
     count = getattr(executor, "planned_workers", None)
     return 1 if count is None else int(count())
 
 
 def pieces(chunks: int, draws: int, batch: int, workers: int, fits: bool) -> int:
-    """Into how many chunks the draws of an image are cut, of a cell with ``chunks`` if they are
-    not.
+    """Return into how many chunks the draws of an image are cut.
 
-    ``fits``: the solver fits something once per image, and would once per piece.
+    ``chunks`` is how many chunks the cell has without cuts. ``fits`` says whether the solver fits
+    something once per image: it would do so once per piece.
     """
     if draws <= batch or workers <= 1:
         return 1
@@ -85,7 +82,7 @@ def pieces_for(
 
 
 def together(metrics: Mapping[str, object]) -> list[str]:
-    """The metrics that need all draws of an image in one chunk."""
+    """Return the metrics that need all draws of an image in one chunk."""
     from posterior_bench.metrics.base import Metric
 
     return [name for name, metric in metrics.items() if not isinstance(metric, Metric)]

@@ -1,5 +1,4 @@
-"""What the network of a cell is told of every image beside the measurement: a class, a prompt, or
-nothing.
+"""What the network of a cell is told of every image: a class, a prompt, or nothing.
 
 Prompts are read and checked when a cell is planned. Embeddings that the prior does not have are
 computed before the run, once for each prompt (:mod:`bench.external.text_encoders`).
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from posterior_bench.bench.config.captions import texts
+from posterior_bench.bench.config.captions import prompts_of
 from posterior_bench.bench.config.prompts import GIVE, Node, absolute_paths
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.external import prompt_cache, text_encoders
@@ -44,7 +43,7 @@ class Conditioning:
         self.cut: list[str] = []
         """Prompts whose end the text encoder does not read; known once :meth:`ready` was called."""
         count = int(node.get("images", 0))
-        self.prompts = texts(node, images, list(images.ids)[:count]) if count else None
+        self.prompts = prompts_of(node, images, list(images.ids)[:count]) if count else None
         if self.prompts is not None and not prior.reads_text:
             raise Inapplicable(
                 "this prior reads no prompts, so those that are given would not be used; leave "
@@ -76,24 +75,24 @@ class Conditioning:
 
     @property
     def labels_fit(self) -> bool:
-        """Whether a label of the data means one of the prior's: a class of both, or the number of a
-        prompt.
+        """Whether labels of the data are labels of the prior.
+
+        They are classes of both, or numbers of the prior's prompts.
         """
         return self.prompts is None and self.images.num_classes == self.prior.num_classes
 
     @property
     def guidable(self) -> bool:
-        """Whether the network is told something that it can do without, which is what guidance
-        needs.
-        """
+        """Whether the network is told something that it can also do without, as guidance needs."""
         if self.prompts is not None:
             return any(self.prompts.values())
         return self.labels_fit and self.prior.null_label is not None
 
     @property
     def unasked(self) -> str:
-        """With what the network is asked in place of a class or prompt; empty where it is told one,
-        or reads none.
+        """The input that stands in for a class or prompt, in words.
+
+        Empty if the network is told a class or prompt, or reads none.
         """
         told = (self.labels_fit and bool(self.images.num_classes)) or (
             self.prompts is not None and self.guidable
@@ -123,8 +122,9 @@ class Conditioning:
         return f"no prompt is given (set {GIVE})" + (own if known else "")
 
     def guidance_problem(self) -> str:
-        """Why this cell can have no guidance other than 1, with what mends it; empty where it
-        can.
+        """Return why guidance other than 1 is impossible in this cell.
+
+        The text says how to change that; it is empty where guidance is possible.
         """
         if self.guidable:
             return ""
@@ -146,8 +146,9 @@ class Conditioning:
     # -- the condition -----------------------------------------------------------------------------
 
     def of(self, labels: Tensor | None, ids: Sequence[str]) -> Condition | None:
-        """What the network is told of the images ``ids`` with these labels; None for its null
-        condition.
+        """Return the condition for images ``ids`` with these labels.
+
+        None stands for the null condition of the network.
         """
         if self.prompts is None:
             return self.prior.condition(None if labels is None or not self.labels_fit else labels)
@@ -156,8 +157,12 @@ class Conditioning:
         return self.prior.prompted([self._rows[prompt] for prompt in prompts])
 
     def ready(self, prompts: Sequence[str] | None = None) -> None:
-        """Embed these prompts, or all of the cell. Raises UserError where that cannot be done
-        here.
+        """Embed some prompts, or all prompts of the cell.
+
+        Raises
+        ------
+        UserError
+            If the text encoder is missing or belongs to another model.
         """
         asked = list(
             dict.fromkeys([*(self.prompts or {}).values()] if prompts is None else prompts)
@@ -220,9 +225,7 @@ class Conditioning:
 
     @property
     def recorded(self) -> dict[str, str]:
-        """What the tables say: with what the network was asked in place of a class or prompt, and
-        what was cut.
-        """
+        """Entries of the cell's identity: the stand-in for a class or prompt, and cut prompts."""
         asked = {"asked": self.unasked} if self.unasked else {}
         return {**asked, **({"cut": f"{len(self.cut)} prompts"} if self.cut else {})}
 
@@ -242,9 +245,7 @@ class Conditioning:
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
     def _folder(self) -> Path | None:
-        """Where the text encoder lies: the folder that is named, or that of the prior where it is
-        in there.
-        """
+        """Return the folder of the text encoder: the named one, else that of the prior."""
         if named := self.node.get("text_encoder"):
             return Path(named).expanduser()
         beside = self._path is not None and (self._path / "text_encoder" / "config.json").is_file()
@@ -263,7 +264,8 @@ class Conditioning:
 
 
 def _renamed(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file of prompts calls one prompt's rows ``context``, a network its table of them
-    ``contexts``.
+    """Rename the tables of a prompt from their names in a file to those in a network.
+
+    A file calls the rows of one prompt ``context``, a network its whole table ``contexts``.
     """
     return {"contexts" if name == "context" else name: table for name, table in tables.items()}

@@ -1,8 +1,7 @@
-"""What a person sees while a study runs: plain lines, and on a terminal the cells one below the
-other.
+"""What a person sees while a study runs: plain lines, and on a terminal one line per cell.
 
-There a cell that ended leaves a line, with the reason where rows failed; the running one has a bar
-and an ETA, which move with every pass of the network, and below it stands how many cells are to
+On a terminal a finished cell leaves a line, with the reason if rows failed. The running cell has a
+bar and an ETA, which move with every pass of the network; below it stands how many cells are to
 come and how long they may take.
 """
 
@@ -21,6 +20,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -53,7 +53,7 @@ class Sweep:
     took: list[float] = field(default_factory=list)
 
     def ahead(self) -> str:
-        """What is to come after the running cell; nothing after the last."""
+        """Return in words what comes after the running cell; empty for the last cell."""
         left = self.cells - self.there - len(self.took) - 1
         if left < 1:
             return ""
@@ -76,54 +76,111 @@ def title(plan: CellPlan) -> str:
     return "  ".join(words)
 
 
+class _Failures:
+    """Counts rows by status, and names the statuses that are no success."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def add(self, counts: Mapping[str, int]) -> str:
+        """Count the rows of a chunk; return all failures so far, such as ``2 oom  1 nan``."""
+        for status, n in counts.items():
+            self.seen[status] = self.seen.get(status, 0) + n
+        return str(self)
+
+    def __str__(self) -> str:
+        return "  ".join(f"{n} {status}" for status, n in self.seen.items() if status != "ok")
+
+
 @contextmanager
 def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[Advance]:
-    """Shows rows, and passes of the network within a chunk, as they are done; failures are said at
-    once.
+    """Show how far a cell is while the block runs.
+
+    Rows are shown as they are done, as well as passes of the network within a chunk; failures are
+    named at once.
+
+    Yields
+    ------
+    callable
+        To be called with every stored chunk and its number of rows per status.
     """
-    rows, total = plan.rows(chunks), plan.rows()
-    seen: dict[str, int] = {}
-    start = time.monotonic()
-
-    def note(counts: Mapping[str, int]) -> str:
-        for status, n in counts.items():
-            seen[status] = seen.get(status, 0) + n
-        return "  ".join(f"{n} {status}" for status, n in seen.items() if status != "ok")
-
     if quiet:
         yield lambda chunk, counts: None
-        return
-    if not rows:
-        SWEEP.there += 1
-        done = _ended(plan, f"all {total} rows are there", "")
-        terminal.out.print(
-            done if terminal.out.is_terminal else f"{title(plan)}: all {total} rows are there"
-        )
+    elif not plan.rows(chunks):
+        _say_complete(plan)
         yield lambda chunk, counts: None
-        return
+    else:
+        with (_bar if terminal.out.is_terminal else _lines)(plan, chunks) as advance:
+            yield advance
+
+
+def _say_complete(plan: CellPlan) -> None:
+    """Print that a cell had all its rows before."""
+    SWEEP.there += 1
+    words = f"all {plan.rows()} rows are there"
+    shown = terminal.out.is_terminal
+    terminal.out.print(_ended(plan, words, "") if shown else f"{title(plan)}: {words}")
+
+
+@contextmanager
+def _lines(plan: CellPlan, chunks: Sequence[Chunk]) -> Iterator[Advance]:
+    """Print lines now and then, for a file or a pipe."""
+    # it brings a dry run of the solver, and with it torch
     from posterior_bench.bench.engine.progress import position
 
+    rows, failures, start = plan.rows(chunks), _Failures(), time.monotonic()
     at = position(plan, chunks)
-    if not terminal.out.is_terminal:
-        lines = _Lines(title(plan), at, rows, start)
+    lines = _Lines(title(plan), at, rows, start)
 
-        def hear(chunk: str, passes: int) -> None:
-            at.hear(chunk, passes)
-            lines.show()
+    def hear(chunk: str, passes: int) -> None:
+        at.hear(chunk, passes)
+        lines.show()
 
-        def count(chunk: Chunk, counts: Mapping[str, int]) -> None:
-            note(counts)
-            at.ended(chunk, "ok" in counts)
-            lines.show()
+    def count(chunk: Chunk, counts: Mapping[str, int]) -> None:
+        failures.add(counts)
+        at.ended(chunk, "ok" in counts)
+        lines.show()
 
-        with pulse.listening(hear):
-            yield count
-        failures = note({})
-        terminal.out.print(
-            f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip()
+    with pulse.listening(hear):
+        yield count
+    terminal.out.print(
+        f"{title(plan)}: {rows} rows in {time.monotonic() - start:.0f} s  {failures}".rstrip()
+    )
+
+
+@contextmanager
+def _bar(plan: CellPlan, chunks: Sequence[Chunk]) -> Iterator[Advance]:
+    """Show a bar on a terminal, with an ETA and the cells that are to come."""
+    # it brings a dry run of the solver, and with it torch
+    from posterior_bench.bench.engine.progress import position
+
+    rows, total, failures, start = plan.rows(chunks), plan.rows(), _Failures(), time.monotonic()
+    at = position(plan, chunks)
+    bar = Progress(*_columns(), console=terminal.out)
+    with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=terminal.out, transient=True):
+        task = bar.add_task(
+            escape(title(plan)), total=total, completed=total - rows, failures="", passes=""
         )
-        return
-    columns = (
+
+        def move(chunk: str, passes: int) -> None:
+            at.hear(chunk, passes)
+            shown = f"  {at.passes} passes" if at.passes else ""
+            bar.update(task, completed=total - rows + at.done, passes=shown)
+
+        def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
+            at.ended(chunk, "ok" in counts)
+            named = failures.add(counts)
+            bar.update(task, completed=total - rows + at.done, failures=named, passes="")
+
+        with pulse.listening(move):
+            yield advance
+    seconds = time.monotonic() - start
+    SWEEP.took.append(seconds)
+    terminal.out.print(_ended(plan, f"{rows} rows in {span(seconds)}", str(failures)))
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -134,36 +191,11 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
         Eta(),
         TextColumn("[red]{task.fields[failures]}"),
     )
-    bar = Progress(*columns, console=terminal.out)
-    with Live(Group(bar, Text(SWEEP.ahead(), "dim")), console=terminal.out, transient=True):
-        task = bar.add_task(
-            escape(title(plan)), total=total, completed=total - rows, failures="", passes=""
-        )
-
-        def move(chunk: str, passes: int) -> None:
-            at.hear(chunk, passes)
-            bar.update(
-                task,
-                completed=total - rows + at.done,
-                passes=f"  {at.passes} passes" if at.passes else "",
-            )
-
-        def advance(chunk: Chunk, counts: Mapping[str, int]) -> None:
-            at.ended(chunk, "ok" in counts)
-            bar.update(task, completed=total - rows + at.done, failures=note(counts), passes="")
-
-        with pulse.listening(move):
-            yield advance
-    seconds = time.monotonic() - start
-    SWEEP.took.append(seconds)
-    terminal.out.print(_ended(plan, f"{rows} rows in {span(seconds)}", note({})))
 
 
 @dataclass
 class _Lines:
-    """Lines in a file or pipe, for those who look at it while a long cell runs: one now and then,
-    none of a short.
-    """
+    """Lines in a file or pipe while a long cell runs; a short cell prints none."""
 
     title: str
     at: Position
@@ -188,8 +220,9 @@ class _Lines:
 
 
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
-    """The line that a cell leaves behind; of one with failed rows, with the most frequent
-    reason.
+    """Return the line that a cell leaves behind.
+
+    If rows failed, the line gives the most frequent reason.
     """
     if not failures:
         return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))

@@ -1,5 +1,6 @@
-"""The circuit breaker: a cell whose first rows all fail alike is stopped, so that one mistake is
-not many rows.
+"""The circuit breaker: a cell whose first rows all fail alike is stopped.
+
+One mistake then does not become many rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Breaker:
         self._failed: list[Chunk] | None = []
 
     def after(self, chunk: Chunk, counts: Mapping[str, int]) -> str:
-        """What all rows so far failed with, once that is enough to stop the cell; else nothing."""
+        """Return the message of all rows so far, if the cell must be stopped; else nothing."""
         if self._failed is None:
             return ""
         if self.good & counts.keys():
@@ -44,7 +45,7 @@ class Breaker:
         return ""
 
     def before(self, missing: Sequence[Chunk]) -> str:
-        """The same, of what an earlier run has stored: all chunks but those ``missing``."""
+        """Return the same for the chunks that an earlier run has stored, all but ``missing``."""
         left = {chunk.name for chunk in missing}
         for chunk in (chunk for chunk in self.plan.chunks if chunk.name not in left):
             statuses = self.plan.store.stored(chunk.name)[1]["status"]

@@ -1,5 +1,6 @@
-"""Exact posterior draws for the metrics that compare with them: made once per measurement, shared
-by all solvers.
+"""Exact posterior draws for the metrics that compare with them.
+
+They are made once per measurement and shared by all solvers.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ _CACHE: dict[str, Reference] = {}
 
 @dataclass(frozen=True)
 class Reference:
-    """``x`` ``(N, R, C, H, W)`` float32 on the CPU, the posterior's ``mode_weights`` ``(N, K)``,
-    and ``assign``.
+    """Exact draws of a measurement.
+
+    ``x`` ``(N, R, C, H, W)`` float32 on the CPU, the ``mode_weights`` ``(N, K)`` of the posterior,
+    and ``assign``, which returns the mode of an image.
     """
 
     x: Tensor
@@ -42,11 +45,10 @@ class Reference:
 
 
 def exact_reference(config: JobConfig, prior: Prior, measured: Measurement) -> Reference:
-    """Independent exact draws for a measurement; they use the stream ``metric``, so no solver has
-    seen them.
+    """Return independent exact draws for a measurement.
 
-    They are kept for the next cell that measures the same, which in a sweep over solvers is the
-    next but a few.
+    They use the stream ``metric``, which no solver has seen. They are kept for the next cells that
+    measure the same, as in a sweep over solvers.
     """
     problem = [config.data, config.mask, config.operator, config.prior, config.seed]
     key = digest(

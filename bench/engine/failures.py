@@ -12,7 +12,7 @@ from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.priors.base import BudgetExceeded
 
 FAR = 8.0
-"""Larger values are no images in [-1, 1] with some noise; 0..255 and 0..65535 are usual mistakes."""
+"""Larger values are no images in [-1, 1] with noise; 0..255 and 0..65535 are usual mistakes."""
 
 
 def failed_rows(

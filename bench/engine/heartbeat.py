@@ -1,6 +1,4 @@
-"""Signs of life beside the rows, so that anyone who sees the study folder knows which chunk is
-being worked on.
-"""
+"""Signs of life beside the rows, which say which chunk is being computed."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ STALLED_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Beat:
-    """A worker's last sign: where it runs, its chunk, seconds since it took that and since it was
-    last heard.
+    """The last sign of a worker.
 
-    ``passes``: those of the network that the chunk has taken so far.
+    It holds where the worker runs, its chunk, the seconds since it took that chunk and since its
+    last sign, and the ``passes`` of the network that the chunk has taken so far.
     """
 
     worker: str
@@ -39,15 +37,15 @@ class Beat:
 
     @property
     def fresh(self) -> bool:
+        """Whether the worker is still alive, by the age of its last sign."""
         return self.silent < STALLED_SECONDS
 
 
 @contextmanager
 def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
-    """Keep a sign in ``<cell folder>/alive`` while the block runs: one small file per worker
-    process.
+    """Keep a sign in ``<cell folder>/alive`` while the block runs, one small file per process.
 
-    It is a courtesy to people who look: where it cannot be written, work goes on without.
+    The sign only serves people who look: if it cannot be written, work goes on without it.
     """
     path = cell_folder / "alive" / f"{socket.gethostname().replace('/', '-')}.{os.getpid()}.json"
     stop, since = threading.Event(), time.time()
@@ -79,8 +77,9 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
 
 
 def beats(cell_folder: Path) -> list[Beat]:
-    """The signs in a cell's folder, by worker; a file that vanishes or is half written is passed
-    over.
+    """Return the signs in a cell's folder, by worker.
+
+    A file that vanishes or is half written is skipped.
     """
     found, now = [], time.time()
     for path in sorted((cell_folder / "alive").glob("*.json")):

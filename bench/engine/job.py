@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from posterior_bench.bench.analysis import papers
-from posterior_bench.bench.config.build import suited
-from posterior_bench.bench.config.image_folders import filled_in
+from posterior_bench.bench.config.build import with_preset
+from posterior_bench.bench.config.image_folders import missing_settings
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.core.cost import Budget
@@ -41,11 +41,13 @@ def job_of(cfg: DictConfig) -> JobConfig:
     config = config.with_settings("prior", converted_path(config.prior, quiet=config.quiet))
     admit_of(config)
     _demand_known(config)
-    config = config.with_settings("data", filled_in(config.data, config.prior))
+    config = config.with_settings("data", missing_settings(config.data, config.prior))
     demand_possible(config)
     _demand_study(config)
     commit = environment()["commit"] + ("+dirty" if environment()["dirty"] else "")
-    return replace(config, solver=suited(config.solver, config.prior, config.data), commit=commit)
+    return replace(
+        config, solver=with_preset(config.solver, config.prior, config.data), commit=commit
+    )
 
 
 def unchecked(cfg: DictConfig) -> JobConfig:

@@ -47,8 +47,9 @@ def measure(
     images: Sequence[str],
     device: str = "cpu",
 ) -> Measurement:
-    """Truth, masks and observations; they depend on the study seed, the data and the image
-    alone.
+    """Return truth, masks and observations of some images.
+
+    They depend on the study seed, the data and the image alone.
     """
     keys = [Key(config.seed, data.name, image) for image in images]
     truth = data.images(images).to(device)
@@ -67,7 +68,10 @@ def measure(
 
 
 def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> Operator:
-    """An operator; those that take masks ``(N, 1, H, W)`` or the shape of the images get them."""
+    """Build an operator.
+
+    An operator that takes masks ``(N, 1, H, W)`` or the shape of the images gets them.
+    """
     kind = target(node)
     given: dict[str, Any] = {"mask": mask} if kind.takes_mask else {}
     if kind.takes_shape:
@@ -77,7 +81,7 @@ def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> 
 
 
 def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
-    """What metrics of single images see of the outputs ``x`` ``(N D, C, H, W)``."""
+    """Return the outputs ``x`` ``(N D, C, H, W)`` as metrics of single images take them."""
     operator, y = measured.operator.repeat(draws), measured.y.repeat_interleave(draws, 0)
     mask = (
         operator.mask if operator.mask is not None else torch.ones_like(x[:, :1], dtype=torch.bool)

@@ -26,18 +26,17 @@ _PART = re.compile(r"-d(\d+)-(\d+)$")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A fixed slice of a cell's rows: some images, each with all its draws, or with those its name
-    says.
+    """A fixed slice of a cell's rows: some images, with all their draws or a range of them.
 
-    One chunk is one shard. ``00000-1f3a...`` holds all draws, ``00000-1f3a...-d13-25`` those from
-    13 to 25.
+    One chunk is one shard. ``00000-1f3a...`` holds all draws, ``00000-1f3a...-d13-25`` the draws
+    from 13 to 25.
     """
 
     name: str
     images: Sequence[str]
 
     def draws(self, every: int) -> range:
-        """The draws of each image in this chunk, of a cell that has ``every`` so many."""
+        """Return the draws of each image in this chunk, in a cell with ``every`` draws."""
         part = _PART.search(self.name)
         return range(int(part[1]), int(part[2]) + 1) if part else range(every)
 
@@ -46,7 +45,7 @@ class Chunk:
         return len(self.images) * len(self.draws(every))
 
     def keys(self, every: int) -> list[tuple[str, int]]:
-        """The image and the draw of every row, in a cell with so many draws."""
+        """Return image and draw of every row, in a cell with ``every`` draws."""
         return [(image, draw) for image in self.images for draw in self.draws(every)]
 
 
@@ -72,6 +71,7 @@ class CellPlan:
 
     @property
     def store(self) -> RowStore:
+        """The stored rows of the cell."""
         return RowStore(self.folder)
 
     @property
@@ -86,13 +86,22 @@ class CellPlan:
         )
 
     def missing(self, retry: bool = False) -> list[Chunk]:
-        """Chunks without a valid shard; with ``retry`` also those holding rows that are not ok, or
-        of other code.
+        """Return the chunks without a valid shard.
 
-        Rows of other code are those whose hash of the solver's source (:func:`bench.engine.source_code.code_of`)
-        is not today's; rows without one, of versions before 0.2.0, count as other code too. Raises
-        UserError without ``retry`` where there are such rows and others are missing: they would
-        stand in one line of the tables.
+        Rows of other code are rows whose hash of the solver's source
+        (:func:`bench.engine.source_code.code_of`) is not today's; rows without a hash, of versions
+        before 0.2.0, count as other code too.
+
+        Parameters
+        ----------
+        retry : bool, default False
+            Return also chunks that hold rows which are not ok, or of other code.
+
+        Raises
+        ------
+        UserError
+            Without ``retry``, if some rows are of other code and others are missing: they would
+            stand in one line of the tables.
         """
         self.store.sweep()
         done = self.store.done()
@@ -146,11 +155,10 @@ def slices(
 
 
 def cut(draws: int, batch: int, pieces: int) -> list[range]:
-    """The draws of an image in so many pieces of whole network batches; evenly, where there are
-    more pieces than these.
+    """Cut the draws of an image into so many pieces of whole network batches.
 
-    Ten draws in batches of four are 4 + 4 + 2, so two pieces are 8 + 2; four pieces are 3 + 2 + 3 +
-    2.
+    If there are more pieces than batches, the draws are cut evenly. Ten draws in batches of four
+    are 4 + 4 + 2, so two pieces are 8 + 2; four pieces are 3 + 2 + 3 + 2.
     """
     unit = batch if pieces <= -(-draws // batch) else 1
     units = -(-draws // unit)
@@ -167,12 +175,28 @@ def plan_cell(
     write: bool = True,
     pieces: int = 1,
 ) -> CellPlan:
-    """The plan of a cell, recorded in its folder the first time (unless ``write`` is False).
+    """Return the plan of a cell, and record it in its folder the first time.
 
     A cell keeps the chunks it was first planned with: a later ``batch=``, or another number of
     workers, cannot cut its rows anew, so duplicates cannot exist. Two processes that plan the same
-    cell write the same file. ``pieces``: into how many chunks the draws of an image are cut
-    (:mod:`bench.engine.chunking`).
+    cell write the same file.
+
+    Parameters
+    ----------
+    cell : Cell
+        The cell.
+    study : Path
+        The study folder.
+    ids : sequence of str
+        The ids of all images in the set.
+    metrics : Mapping
+        The cards of the metrics by column.
+    provenance : Mapping
+        Version and commit of the code.
+    write : bool, default True
+        Record the plan.
+    pieces : int, default 1
+        Into how many chunks the draws of an image are cut (:mod:`bench.engine.chunking`).
     """
     demand_count(cell.images, len(ids))
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
@@ -198,7 +222,7 @@ def plan_cell(
 
 
 def writable(folder: Path) -> None:
-    """Create the study folder, or say in one line why that cannot be."""
+    """Create the study folder; raise UserError if that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from posterior_bench.bench.config.build import arguments, build, suited
+from posterior_bench.bench.config.build import arguments, build, with_preset
 from posterior_bench.bench.config.cell import cell_of
-from posterior_bench.bench.config.image_folders import demand_count, said
+from posterior_bench.bench.config.image_folders import defaults_line, demand_count
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
@@ -22,7 +22,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.engine.arena import are_drawn
 from posterior_bench.bench.engine.budget import within_budget
-from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.cache import described, shared
 from posterior_bench.bench.engine.chunking import (
     pieces_for,
     planned_workers,
@@ -77,11 +77,12 @@ def prepare(
 def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
     config = job_of(cfg)
     config = config.with_settings("operator", operator_content(config.operator))
-    workers = planned_workers(build(config.executor))
+    executor = build(config.executor)
+    workers = planned_workers(executor)
     study = Path(study_folder(config.out, config.study["name"]))
     config = replace(config, metrics=checked_metrics(config.metrics))
     try:
-        session = Session(config, "cpu")
+        session = Session(config, "cpu", described(config.prior))
     except ImportError as error:  # of an optional package
         raise UserError(str(error)) from None
     _demand_images(session)
@@ -91,11 +92,11 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     config = config.with_settings("mask", mask_content(config, session.mask, session.images))
     config = config.with_settings("data", session.told.content())
     if not config.quiet:
-        for line in (said(cfg.data, config.data, session.images), *session.images.notes()):
+        for line in (defaults_line(cfg.data, config.data, session.images), *session.images.notes()):
             _say(line)
         share = hidden_share(config, session.mask, session.images)
         _say(share and f"{config.mask.get('path')}: {share}")
-    config = within_budget(config, choices, session)
+    config = within_budget(config, choices, session, lambda: _countable(session, executor))
     cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
         writable(study)
@@ -114,6 +115,18 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
     if not config.quiet:
         say_once(spread_words(plan, together(session.metrics), workers))
     return study, plan
+
+
+def _countable(session: Session, executor: object) -> Session:
+    """Return a session on which the network passes of its solver can be counted.
+
+    A solver that needs the features of a network runs on the network itself. It is loaded where the
+    executor of this process will use it, so that it is loaded once.
+    """
+    if "features" not in session.solver.needs:
+        return session
+    here = getattr(executor, "device_here", None)
+    return Session(session.config, "cpu" if here is None else here())
 
 
 def _demand_images(session: Session) -> None:
@@ -173,6 +186,6 @@ def _refuse_absent(cfg: DictConfig) -> None:
     if not absent:
         return
     admit_of(config)
-    settings = arguments(suited(config.solver, config.prior, config.data))
+    settings = arguments(with_preset(config.solver, config.prior, config.data))
     absent += missing_weights(config.metrics, settings.get("perceptual", "none"))
     raise UserError("; and ".join(absent))

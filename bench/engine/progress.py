@@ -1,9 +1,9 @@
-"""How far a cell is between two stored chunks: passes of the network so far, of those that a chunk
-will take.
+"""How far a cell is between two stored chunks, by the passes of the network in running chunks.
 
-What a row takes is known from the cell's stored rows, from an earlier cell of this process with the
-same solver, or from a dry run of one draw (:class:`bench.engine.budget.Trial`), which runs no network and
-is given up after a second. Where nothing of that has an answer, the first chunk that ends has.
+The passes of a row are known from the cell's stored rows, from an earlier cell of this process with
+the same solver, or from a dry run of one draw (:class:`bench.engine.budget.Trial`), which runs no
+network and is given up after a second. If none of these has an answer, the first chunk that ends
+has one.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Position:
     running: dict[str, int] = field(default_factory=dict)
 
     def hear(self, chunk: str, passes: int) -> None:
-        """A worker's sign from within a chunk."""
+        """Take the passes that a worker reports from within a chunk."""
         if chunk in self.chunks:
             self.running[chunk] = passes
 
     def ended(self, chunk: Chunk, ok: bool) -> None:
-        """A chunk is stored; a good one tells what a row takes, if nobody knew."""
+        """Count a stored chunk; a good chunk says what a row takes, if that was unknown."""
         passes = self.running.pop(chunk.name, 0)
         self.chunks.pop(chunk.name, None)
         self.rows += chunk.rows(self.plan.cell.draws)
@@ -76,12 +76,12 @@ class Position:
 
     @property
     def passes(self) -> int:
-        """Those of the chunks at hand."""
+        """Passes of the chunks that are running."""
         return sum(self.running.values())
 
 
 def position(plan: CellPlan, chunks: Sequence[Chunk]) -> Position:
-    """The beginning of a run of these chunks."""
+    """Return the position before any of these chunks has run."""
     missing = {chunk.name: chunk for chunk in chunks}
     stored = [chunk.name for chunk in plan.chunks if chunk.name not in missing]
     return Position(plan, missing, _cost(plan, stored[:_LOOKED_AT]))
@@ -93,8 +93,9 @@ def _key(plan: CellPlan) -> str:
 
 
 def _cost(plan: CellPlan, stored: Sequence[str]) -> float:
-    """Passes of a row, by the first source that has an answer, a few of the ``stored`` chunks
-    first; else NaN.
+    """Return the passes of a row, by the first source that has an answer; else NaN.
+
+    The first source are a few of the ``stored`` chunks.
     """
     for name in stored:
         with contextlib.suppress(OSError, ValueError):  # a shard that is damaged, or gone
@@ -113,17 +114,19 @@ class _Enough(RuntimeError):
 
 
 def _counted(plan: CellPlan) -> float:
-    """By a dry run on the first image; NaN where the solver needs the whole network, fails, or
-    takes too long.
+    """Count the passes of a row by a dry run on the first image.
+
+    NaN if the solver needs the whole network, fails, or takes too long.
     """
     from posterior_bench.bench.core.isolation import isolated
     from posterior_bench.bench.engine.budget import Trial
+    from posterior_bench.bench.engine.cache import described
     from posterior_bench.bench.engine.session import Session
 
     end = time.monotonic() + DRY_SECONDS
     try:
         with isolated(numbers=True):
-            session = Session(plan.cell.config, "cpu")
+            session = Session(plan.cell.config, "cpu", described(plan.cell.config.prior))
         if "features" in session.solver.needs:
             return math.nan
         trial = Trial.of(session, "passes")

@@ -1,8 +1,8 @@
-"""How far the chunk at hand is, in passes of the network, told by the worker and heard by whoever
-shows progress.
+"""How far the running chunk is, in passes of the network.
 
 The worker says when a chunk begins and which meter counts its passes; the meter calls :func:`beat`
-before every network evaluation. Nothing here is handed to a solver.
+before every network evaluation. Listeners, such as a progress bar, are told. A solver gets nothing
+of this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Counting(Protocol):
     """What is asked of a meter (:class:`priors.base.Meter`)."""
 
     @property
-    def passes(self) -> int: ...
+    def passes(self) -> int:
+        """Passes of the network so far."""
 
 
 Listener = Callable[[str, int], None]
@@ -30,8 +31,9 @@ Listener = Callable[[str, int], None]
 
 @dataclass
 class _Pulse:
-    """The chunk at hand: ``done`` passes of its parts that ended, and the ``meter`` of the one that
-    runs.
+    """The running chunk.
+
+    ``done`` counts the passes of its parts that ended, ``meter`` those of the part that runs.
     """
 
     chunk: str = ""
@@ -49,15 +51,13 @@ _PULSE = _Pulse()
 
 
 def begin(chunk: str) -> None:
-    """A chunk begins; it has taken no passes."""
+    """Begin a chunk, which has taken no passes."""
     _PULSE.chunk, _PULSE.done, _PULSE.meter = chunk, 0, None
 
 
 @contextmanager
 def following(meter: Counting) -> Iterator[None]:
-    """Within the block ``meter`` counts for the chunk at hand; its count stays part of the
-    chunk's.
-    """
+    """Let ``meter`` count for the running chunk in the block; the chunk keeps its count."""
     _PULSE.meter = meter
     try:
         yield

@@ -1,6 +1,4 @@
-"""The way of the data: configuration, cell, plan, execution, leaderboard. One direction, each step
-one call.
-"""
+"""Execute the plan of a cell, and reduce the study to its tables."""
 
 from __future__ import annotations
 
@@ -36,11 +34,10 @@ _REDUCED: dict[Path, tuple[float, float]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one job of a run or sweep came to; ``stopped``: the message of the rows that made it
-    give up early.
+    """The result of one job of a run or sweep.
 
-    ``noted``: what the good rows say that a reader should know, such as values far from images, and
-    how many do.
+    ``stopped`` is the message of the rows for which the job gave up early. ``noted`` is what good
+    rows say that a reader should know, such as values far from images, and how many rows say it.
     """
 
     study: Path
@@ -61,15 +58,17 @@ class Outcome:
 
 
 def run_job(cfg: DictConfig, choices: Mapping[str, Any], sweep: bool = False) -> Outcome:
-    """Plan, execute and reduce one cell; of many in a ``sweep``, reduce now and then (the last is
-    for the caller).
+    """Plan, execute and reduce one cell.
+
+    In a ``sweep`` tables are rebuilt now and then; the caller rebuilds them at the end.
     """
     return execute(cfg, *prepare(cfg, choices), sweep)
 
 
 def execute(cfg: DictConfig, study: Path, plan: CellPlan, sweep: bool = False) -> Outcome:
-    """Run the chunks of a plan that are missing, and reduce; of many cells in a ``sweep``, now and
-    then.
+    """Run the missing chunks of a plan, and reduce.
+
+    In a ``sweep`` tables are rebuilt now and then.
     """
     config = plan.cell.config
     choice = choose(config.solver, config.prior, config.data)
@@ -124,8 +123,9 @@ def _first(notes: pd.Series) -> tuple[str, int]:
 
 
 def _reduce(study: Path, lately: bool) -> None:
-    """Rebuild the tables; unless, with ``lately``, that would take this process more than a
-    thirtieth of its time.
+    """Rebuild the tables.
+
+    With ``lately``, this is left out if it would take more than a thirtieth of the process's time.
     """
     from posterior_bench.bench.analysis import leaderboard
 
@@ -138,8 +138,9 @@ def _reduce(study: Path, lately: bool) -> None:
 
 
 def _check_metrics(plan: CellPlan) -> None:
-    """Refuse metrics that the cell's finished rows were not scored with: their column would be half
-    empty.
+    """Refuse metrics that the finished rows were not scored with.
+
+    Their column would be half empty.
     """
     from posterior_bench.bench.engine.cache import shared
 
@@ -161,7 +162,7 @@ def _check_metrics(plan: CellPlan) -> None:
 
 
 def _record(study: Path, cfg: DictConfig) -> None:
-    """The study's configuration (of its latest job) and environment."""
+    """Write the study's configuration, of its latest job, and the environment."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     write_atomic(
         study / "config.yaml",

@@ -1,6 +1,4 @@
-"""``python -m bench score STUDY metrics=[...]``: metrics for finished rows, from stored images,
-without sampling.
-"""
+"""Add metrics to finished rows from stored images, without sampling (``bench score``)."""
 
 from __future__ import annotations
 
@@ -44,10 +42,10 @@ Nodes = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring a study came to: shards with new columns, shards that had them, and rows without
-    an image.
+    """The result of scoring a study.
 
-    ``unchecked``: cells whose rows do not say which pictures they were measured on.
+    It counts shards with new columns and shards that had them, and lists rows without an image and
+    ``unchecked`` cells, whose rows do not say which pictures they were measured on.
     """
 
     written: int
@@ -57,8 +55,9 @@ class Scored:
 
 
 class StoredCell:
-    """A cell of a study as its folder describes it: enough to measure its images again and to read
-    its rows.
+    """A cell of a study as its folder describes it.
+
+    That is enough to measure its images again and to read its rows.
     """
 
     def __init__(self, folder: Path, device: str):
@@ -114,8 +113,12 @@ class StoredCell:
                 )
 
     def demand_originals(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> bool:
-        """UserError naming the first image that is not the one its rows were measured on; whether
-        rows say that.
+        """Return whether the rows of a chunk say on which images they were measured.
+
+        Raises
+        ------
+        UserError
+            Naming the first image that is not the one its rows were measured on.
         """
         columns = self.store.columns_of(chunk.name)
         if all({*metric.columns} <= columns for metric in metrics.values()):
@@ -137,7 +140,7 @@ class StoredCell:
         if cards:
             self.record["metrics"] = {**known, **cards}
             config = self.record["config"]
-            config["metrics"] = {**config["metrics"], **{name: nodes[name] for name in cards}}
+            config.metrics = {**config.metrics, **{name: nodes[name] for name in cards}}
             write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property
@@ -150,8 +153,9 @@ class StoredCell:
 
     @torch.no_grad()
     def score(self, chunk: Chunk, metrics: Mapping[str, AnyMetric]) -> tuple[bool, list[str]]:
-        """Add the columns that a shard lacks: whether there were any, and its good rows that have
-        no image.
+        """Add the columns that a shard lacks.
+
+        Returns whether there were any, and its good rows that have no image.
         """
         names, frame = self.store.stored(chunk.name)
         lacking = {name: m for name, m in metrics.items() if {*m.columns} - {*names}}

@@ -1,6 +1,4 @@
-"""From images to the columns of rows: what a worker does with new images, and ``bench score`` with
-stored ones.
-"""
+"""From images to the columns of rows, for a worker and for ``bench score``."""
 
 from __future__ import annotations
 
@@ -31,11 +29,21 @@ Row = dict[str, Any]
 def score_rows(
     metrics: Mapping[str, AnyMetric], batch: Batch, drawn: DrawSet, finite: Tensor
 ) -> list[Row]:
-    """The columns of every row, image by image and draw by draw.
+    """Return the columns of every row, image by image and draw by draw.
 
-    ``batch`` holds ``N D`` images and ``drawn`` the same ``N`` images with ``D`` draws each. A row
-    that is not ``finite`` (bool ``(N D,)``) has no values, and its image none that need all its
-    draws: those of the draws that are left would be those of another, luckier method.
+    If one draw of an image is not finite, metrics of all its draws are NaN: dropping failed draws
+    would favour methods that fail often.
+
+    Parameters
+    ----------
+    metrics : Mapping
+        The metrics by column.
+    batch : Batch
+        ``N D`` images.
+    drawn : DrawSet
+        The same ``N`` images with ``D`` draws each.
+    finite : Tensor
+        Bool ``(N D,)``; a row that is not finite has no values.
     """
     complete = finite.view(len(drawn.x), -1).all(1)
     rows: list[Row] = [{} for _ in finite]
@@ -50,8 +58,9 @@ def score_rows(
 
 
 def demand_numbers(rows: Sequence[Row]) -> None:
-    """TypeError where a metric gave something else than real numbers: it could not be stored, or
-    not as what it is.
+    """Raise TypeError if a metric gave something else than real numbers.
+
+    It could not be stored, or not without a change.
     """
     for row in rows:
         for name, value in row.items():
@@ -63,9 +72,7 @@ def demand_numbers(rows: Sequence[Row]) -> None:
 
 
 def put_draws(rows: list[Row], name: str, values: Tensor, complete: Tensor) -> None:
-    """One value per image ``(N,)`` into every row of the image; NaN where it is not
-    ``complete``.
-    """
+    """Put one value per image ``(N,)`` into all its rows; NaN if it is not ``complete``."""
     draws = len(rows) // len(complete)
     for i, (value, ok) in enumerate(zip(values.tolist(), complete.tolist(), strict=True)):
         for row in rows[i * draws : (i + 1) * draws]:
@@ -75,7 +82,7 @@ def put_draws(rows: list[Row], name: str, values: Tensor, complete: Tensor) -> N
 def values_of(
     metrics: Mapping[str, AnyMetric], rows: Sequence[Row], draws: int
 ) -> dict[str, Tensor]:
-    """What :func:`put_values` needs of rows that have been scored already: ``(N, D)`` by id."""
+    """Return the values ``(N, D)`` of scored rows that :func:`put_values` needs, by column."""
     wanted = {metric.of for metric in metrics.values() if isinstance(metric, ValueMetric)}
     return {
         of: torch.tensor([row[of] for row in rows], dtype=torch.float64).view(-1, draws)
@@ -84,8 +91,9 @@ def values_of(
 
 
 def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
-    """UserError where the metric whose values it takes is absent, not one of single images, or
-    points elsewhere.
+    """Raise UserError if the metric whose values another metric takes does not fit.
+
+    It may be absent, no metric of single images, or of another direction or version.
     """
     base = metrics.get(metric.of)
     if not isinstance(base, Metric):
@@ -109,8 +117,9 @@ def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
 def put_values(
     rows: list[Row], metrics: Mapping[str, AnyMetric], stored: Mapping[str, Tensor]
 ) -> None:
-    """What metrics of other metrics' values add; ``stored``: these values ``(N, D)`` by id, NaN
-    where there is none.
+    """Add the metrics that are computed from the values of other metrics.
+
+    ``stored`` holds these values ``(N, D)`` by column, NaN where there is none.
     """
     for name, metric in metrics.items():
         if isinstance(metric, ValueMetric):
@@ -121,8 +130,9 @@ def put_values(
 def _put_features(
     rows: list[Row], metrics: Mapping[str, AnyMetric], drawn: DrawSet, complete: Tensor
 ) -> None:
-    """Features of set metrics; those of an image, and of its original, stand in the row of its
-    first draw.
+    """Add the features of set metrics.
+
+    The features of an image and its original stand in the row of the first draw.
     """
     draws = len(rows) // len(complete)
     done: set[tuple[str, ...]] = set()

@@ -27,11 +27,15 @@ class Serial:
             raise ValueError(f"unknown device '{device}'; valid: auto, cpu, cuda, cuda:N")
         self.device = device
 
+    def device_here(self) -> str:
+        """Return the device of this process that chunks run on."""
+        return device_called(self.device)
+
     def run(
         self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
     ) -> Iterator[tuple[Chunk, Counts]]:
         """Yield each chunk with its number of rows per status, once it is stored."""
-        worker = _worker(device_called(self.device), threads)
+        worker = _worker(self.device_here(), threads)
         worker.session(plan.cell.config)
         for chunk in chunks:
             yield chunk, worker.run(plan, chunk)

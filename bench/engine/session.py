@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from torch import nn
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.image_folders import remedy
-from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.config.plugins import admit_of
-from posterior_bench.bench.config.trained_modules import load_modules
+from posterior_bench.bench.config.trained_modules import load_modules, modules_identity
 from posterior_bench.bench.core.errors import (
     Inapplicable,
     UserError,
 )
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.arena import build_images
-from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.cache import Kind, forget_others, shared
 from posterior_bench.bench.engine.conditioning import Conditioning
 from posterior_bench.bench.engine.measurement import Measurement, measure
-from posterior_bench.bench.engine.metric_networks import perceptual_distance
+from posterior_bench.bench.engine.metric_networks import PERCEPTUAL, perceptual_distance
 from posterior_bench.bench.engine.scoring import (
     check_base,
 )
@@ -35,8 +38,26 @@ from posterior_bench.solvers.base import Observation, Posterior, Solver
 
 
 class Session:
-    """The objects of one cell, built from its plain configuration; a ``prior`` stands in for the
-    one it names.
+    """The objects of one cell on one device.
+
+    Parameters
+    ----------
+    config : JobConfig
+        The configuration of the cell.
+    device : str
+        Where prior and metrics are loaded.
+    prior : Prior, default None
+        Used in place of the prior that the configuration names, such as a description without
+        weights (:func:`bench.engine.cache.described`).
+    images : ImageSet, default None
+        Used in place of the images that the configuration names.
+
+    Raises
+    ------
+    Inapplicable
+        If solver, prior, operator and data do not fit together; nothing is degraded silently.
+    UserError
+        If something cannot be loaded.
     """
 
     def __init__(
@@ -51,6 +72,7 @@ class Session:
         admit_of(config)
         self.mask: MaskGenerator = build(config.mask)
         self.solver: Solver = build(config.solver)
+        forget_others(self._needed(), device)
         self.prior: Prior = shared("prior", config.prior, device) if prior is None else prior
         self.images: ImageSet = images or build_images(config.data, self.prior, config.seed)
         self.told = Conditioning(config.data, self.images, self.prior, config.prior.get("path"))
@@ -60,14 +82,25 @@ class Session:
         }
         self._run_prior()
         self._check_fit()
-        self.modules = load_modules(config, device)
+        modules_identity(config)  # refuses modules that are missing, or made for another prior
         self.code = code_of(config.solver)
         self.perceptual = perceptual_distance(self.solver, device)
 
+    def _needed(self) -> list[tuple[Kind, Node]]:
+        """Return the nodes of everything that this session shares with other cells."""
+        config, distance = self.config, getattr(self.solver, "perceptual", "none")
+        priors: list[tuple[Kind, Node]] = [("prior", config.prior), ("description", config.prior)]
+        metrics = [*config.metrics.values()]
+        metrics += [PERCEPTUAL[distance]] if distance in PERCEPTUAL else []
+        return [*priors, *(("metric", node) for node in metrics)]
+
+    @cached_property
+    def modules(self) -> Mapping[str, nn.Module] | None:
+        """The trained modules of the solver, loaded when they are first used."""
+        return load_modules(self.config, self.device)
+
     def _check_fit(self) -> None:
-        """Refuse data of another shape, and a solver that needs what operator and prior lack;
-        nothing is degraded.
-        """
+        """Refuse data of another shape, and a solver that needs what operator and prior lack."""
         if tuple(self.images.shape) != tuple(self.prior.image_shape):
             raise Inapplicable(
                 f"data gives images of {tuple(self.images.shape)}, the prior is made for "
@@ -124,25 +157,23 @@ class Session:
                 check_base(metric, self.metrics)
 
     def _run_prior(self) -> None:
-        """The prior is shared by the cells of a sweep, which may run it in different ways."""
+        """Set how the network is run; cells of a sweep share the prior and may differ in that."""
         try:
             self.prior.run_as(self.execution)
         except ValueError as error:
             raise Inapplicable(str(error)) from None
 
     def condition(self, measured: Measurement) -> Condition | None:
-        """What the network is told of measured images; nothing where there are no labels or prompts
-        of its own.
-        """
+        """Return the condition of measured images; None for the null condition of the network."""
         labels = None if measured.labels is None else measured.labels.to(self.device)
         return self.told.of(labels, [key.image for key in measured.keys])
 
     def measure(self, images: Sequence[str]) -> Measurement:
-        """Truth, masks and observations of some images; see :func:`measure`."""
+        """Return truth, masks and observations of some images; see :func:`measure`."""
         return measure(self.config, self.images, self.mask, images, self.device)
 
     def fit(self, obs: Observation, measured: Measurement, draws: int, noise: Noise) -> Posterior:
-        """The solver's posterior, or the images made elsewhere that stand in its place."""
+        """Return the solver's posterior, or images made elsewhere that stand in its place."""
         if isinstance(self.solver, Folder):
             ids = [key.image for key in measured.keys]
             return stored_posterior(

@@ -1,8 +1,7 @@
-"""Experiment trackers: a run of Weights & Biases or TensorBoard for every cell, beside the rows and
-never instead.
+"""Experiment trackers: a run of Weights & Biases or TensorBoard for every cell, beside the rows.
 
-Whatever a tracker does happens in one thread that the run never waits for: a slow one falls behind,
-a failing or absent one is named once and left alone for the rest of the process. At the end of the
+A tracker works in one thread that the run never waits for: a slow tracker falls behind, a failing
+or absent tracker is named once and left alone for the rest of the process. At the end of the
 process it has a few seconds to finish. Files lie in ``trackers/`` of the study. Weights & Biases
 writes offline, without account and network, unless WANDB_MODE says else; ``wandb sync`` sends such
 a run later.
@@ -39,18 +38,19 @@ Counts = Mapping[str, int]
 
 
 class Sink(Protocol):
-    """One run of a tracker, that of a cell; its constructor takes folder, name and
-    configuration.
-    """
+    """One run of a tracker, for one cell; made from a folder, a name and a configuration."""
 
-    def log(self, values: Mapping[str, float], step: int) -> None: ...
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values at a step."""
 
     def images(self, name: str, images: Mapping[str, bytes]) -> None:
         """PNG files by caption."""
 
-    def table(self, name: str, frame: pd.DataFrame) -> None: ...
+    def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Record a table."""
 
-    def close(self, summary: Mapping[str, float]) -> None: ...
+    def close(self, summary: Mapping[str, float]) -> None:
+        """End the run with these values."""
 
 
 class WandB:
@@ -75,9 +75,11 @@ class WandB:
         )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values at a step."""
         self._run.log(dict(values), step=step)
 
     def images(self, name: str, images: Mapping[str, bytes]) -> None:
+        """Record PNG files by caption."""
         shown = [
             self._wandb.Image(Image.open(io.BytesIO(png)), caption=caption)
             for caption, png in images.items()
@@ -85,9 +87,11 @@ class WandB:
         self._run.log({name: shown})
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Record a table."""
         self._run.log({name: self._wandb.Table(dataframe=frame)})
 
     def close(self, summary: Mapping[str, float]) -> None:
+        """End the run with these values."""
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0)
 
@@ -104,19 +108,23 @@ class TensorBoard:
         )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record values at a step."""
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
 
     def images(self, name: str, images: Mapping[str, bytes]) -> None:
+        """Record PNG files by caption."""
         for caption, png in images.items():
             pixels = np.atleast_3d(np.asarray(Image.open(io.BytesIO(png))))
             self._writer.add_image(f"{name}/{caption}", pixels, dataformats="HWC")
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
+        """Record a table."""
         lines = [frame.columns, ["---"] * frame.shape[1], *frame.map(str).to_numpy()]
         self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def close(self, summary: Mapping[str, float]) -> None:
+        """End the run with these values."""
         for key, value in summary.items():
             self._writer.add_scalar(f"summary/{key}", value)
         self._writer.close()
@@ -129,8 +137,9 @@ SINKS: dict[str, Callable[[Path, str, Mapping[str, Any]], Sink]] = {
 
 
 class _Background:
-    """Does tasks in order in a thread of its own, until one fails; then it says so once and drops
-    the others.
+    """Does tasks in order in a thread of its own, until one fails.
+
+    The failure is named once, and further tasks are dropped.
     """
 
     def __init__(self, name: str):
@@ -168,9 +177,7 @@ _RUNNING: dict[str, _Background] = {}
 
 
 def finish(seconds: float = LAST_SECONDS) -> None:
-    """Let every tracker end what it has begun, within so many seconds; a later cell starts it
-    anew.
-    """
+    """Let every tracker end its work within so many seconds; a later cell starts it anew."""
     end = time.monotonic() + seconds
     for name in list(_RUNNING):
         _RUNNING.pop(name).finish(max(0.0, end - time.monotonic()))
@@ -183,11 +190,10 @@ atexit.register(finish)
 def tracking(
     plan: CellPlan, chunks: Sequence[Chunk], logger: str | None
 ) -> Iterator[Callable[[Chunk, Counts], None]]:
-    """Yields what is to be called with every stored chunk; the end of the block is the end of the
-    cell's run.
+    """Yield a function that is to be called with every stored chunk.
 
-    Nothing in here raises or waits for the tracker; without ``logger``, or without chunks to run,
-    nothing happens.
+    The end of the block is the end of the cell's run. Nothing in here raises or waits for the
+    tracker; without ``logger``, or without chunks to run, nothing happens.
     """
     if logger is None or not chunks:
         yield lambda chunk, counts: None
@@ -229,7 +235,7 @@ def _name(plan: CellPlan) -> str:
 
 
 def _config(plan: CellPlan) -> dict[str, Any]:
-    """What the cell is, and the configuration it was made from."""
+    """Return the identity of the cell and its configuration."""
     return {
         **plan.cell.identity,
         "cell": plan.cell.name,

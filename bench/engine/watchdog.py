@@ -1,5 +1,6 @@
-"""Ends what a killed process leaves behind: ``python watchdog.py MARK`` waits for its parent to
-die.
+"""End the processes that a killed process leaves behind.
+
+``python watchdog.py MARK PARENT`` waits until its parent has died.
 
 A Ray cluster that was started for a run must not outlive it. Ray sees to that where the run ends by
 itself; after ``kill -9`` some of its processes live on for minutes. All of them were started with
@@ -23,9 +24,7 @@ killed."""
 
 
 def start(mark: str) -> None:
-    """Watch over this process, from another one that Ctrl-C and the end of a terminal do not
-    reach.
-    """
+    """Watch over this process from another one that Ctrl-C and the end of a terminal spare."""
     if Path("/proc/self/environ").exists():
         command = [sys.executable, "-S", "-E", os.path.abspath(__file__), mark, str(os.getpid())]
         nothing = subprocess.DEVNULL
@@ -35,7 +34,7 @@ def start(mark: str) -> None:
 
 
 def marked(mark: str) -> list[int]:
-    """The processes with this mark, but for this one."""
+    """Return the processes with this mark, but for this one."""
     wanted = f"{VARIABLE}={mark}".encode()
     found = []
     for folder in Path("/proc").iterdir():

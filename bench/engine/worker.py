@@ -56,11 +56,13 @@ class Worker:
         """
         key = digest(config.record())
         if self._session is None or self._session[0] != key:
+            self._session = None  # the weights of the last cell need not stay beside the next ones
             try:
                 # constructors and imports may extend sys.path, but must not change the numbers of
                 # another cell
                 with isolated(numbers=True), foreign():
                     session = Session(config, self.device)
+                    _ = session.modules  # loaded now: a fault ends the run and fills no rows
             except UserError:
                 raise
             except Exception as error:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.conformance.small_problems import small_prior
+from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.bench.core.errors import TimeoutExceeded, UserError
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine.budget import Trial, weightless, with_work
@@ -244,7 +244,7 @@ def mean_square(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _on_a_line(
     solver: Solver, kind: PriorKind, operator: Mapping[str, Any], end: float
 ) -> CallCounts | None:
-    """Return the calls that short runs predict; None where they lie on no line, or steps are few."""
+    """Return the calls that short runs predict; None if they are on no line, or steps are few."""
     steps = solver.workload["steps"]
     if steps <= 2 * sum(SHORT) or solver.growth:
         return None

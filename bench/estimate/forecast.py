@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from posterior_bench.bench.config.build import arguments, build, suited
+from posterior_bench.bench.config.build import arguments, build, with_preset
 from posterior_bench.bench.config.cell import digest
-from posterior_bench.bench.config.image_folders import filled_in
+from posterior_bench.bench.config.image_folders import missing_settings
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.core.errors import Inapplicable, UserError
@@ -238,6 +238,6 @@ def _completed(config: JobConfig) -> JobConfig:
     """
     admit_of(config)
     config = config.with_settings("prior", converted_path(config.prior, quiet=True))
-    config = config.with_settings("data", filled_in(config.data, config.prior))
+    config = config.with_settings("data", missing_settings(config.data, config.prior))
     demand_possible(config)
-    return replace(config, solver=suited(config.solver, config.prior, config.data))
+    return replace(config, solver=with_preset(config.solver, config.prior, config.data))

@@ -100,7 +100,7 @@ class Ledger(Live):
         self.peak = max(self.peak, self.now + size)
 
     def lease(self, size: int) -> tuple[Tensor, Callable[[], bool]]:
-        """Return a tensor 1.0 that counts as ``size`` bytes, and a function: is it alive?
+        """Return a tensor 1.0 that counts as ``size`` bytes, and a function: whether it lives.
 
         A product with it keeps it alive as long as autograd keeps what a gradient through a network
         needs.

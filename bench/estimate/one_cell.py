@@ -9,6 +9,7 @@ from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.core.terminal import out
+from posterior_bench.bench.engine.cache import described
 from posterior_bench.bench.engine.display import title
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
@@ -84,7 +85,7 @@ def describe(overrides: list[str]) -> str:
     cfg, choices = compose(overrides)
     with collected(cfg, choices):
         study, plan = prepare(cfg, choices, write=False)
-    session = Session(plan.cell.config, "cpu")
+    session = Session(plan.cell.config, "cpu", described(plan.cell.config.prior))
     missing = plan.missing()
     rows, todo = plan.rows(), plan.rows(missing)
     return "\n".join(

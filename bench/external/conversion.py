@@ -140,9 +140,7 @@ def _guessed(source: Path) -> str:
         return "hub"
     if not source.exists():
         raise UserError(f"{source} does not exist; give the checkpoint, or the folder, to convert")
-    raise UserError(
-        f"{source} does not say of what kind it is; give --as edm, --as adm or --as compvis"
-    )
+    raise UserError(f"{source} is of unknown kind; give --as edm, --as adm or --as compvis")
 
 
 def _diffusers(source: Path) -> Path | None:
@@ -163,7 +161,7 @@ def _check_hash(source: Path, wanted: str | None) -> None:
     if wanted is None:
         return
     if not source.is_file():
-        raise UserError(f"--sha256 is the hash of one file, and {source} is none")
+        raise UserError(f"--sha256 is the hash of one file, and {source} is not a file")
     _refuse_pointer(source)
     if (found := _hash(source)) != wanted.lower():
         raise UserError(f"{source} has the sha256 {found}, not {wanted}; download it again")
@@ -176,7 +174,7 @@ def _read(given: Conversion) -> Converted:
 
         return hub.convert_diffusers(source, given.prompts, given.controlnet)
     if not source.is_file():
-        raise UserError(f"{source} is no file; give the checkpoint to convert")
+        raise UserError(f"{source} is not a file; give the checkpoint to convert")
     if given.family == "edm":
         from posterior_bench.priors.convert import edm
 

@@ -124,7 +124,7 @@ def decode_png(png: bytes, shape: Shape) -> NDArray[np.uint8]:
         )
     array = np.asarray(pixels).transpose(2, 0, 1)
     if channels == 1 and (array != array[:1]).any():
-        raise ValueError("is coloured, the data are grey")
+        raise ValueError("is in colour, but the data are grey")
     return array[:channels].copy()
 
 

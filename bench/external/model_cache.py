@@ -211,7 +211,7 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     except UserError as error:
         where = shlex.quote(str(folder))
         raise UserError(
-            f"{folder} is told prompts, and the empty one cannot be embedded here: {error}. "
+            f"{folder} takes prompts, and the empty prompt cannot be embedded here: {error}. "
             f"Elsewhere: `python -m bench embed-prompts {where} --prompts FILE --to "
             f"P.safetensors`; then `python -m bench convert {where} --as diffusers --prompts "
             "P.safetensors --to DIR` and prior=DIR"

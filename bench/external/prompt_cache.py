@@ -87,7 +87,7 @@ def embeddings_of(prompts: Sequence[str], encoder: str, folder: Path | None) -> 
         if folder is None or not folder.is_dir() or encoder_hash(folder) != encoder:
             raise UserError(
                 f"the text encoder {encoder} is not in {folder}; set data.text_encoder=FOLDER to "
-                "its place"
+                "the folder that holds it"
             )
         # one at a time: the last bits of an embedding must not depend on which others are computed
         # with it

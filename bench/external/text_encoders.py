@@ -131,8 +131,8 @@ def family_of(folder: Path) -> Callable[..., Tables]:
     if found["unet"] and not found["text_encoder_2"]:
         return stable_diffusion
     raise UserError(
-        f"{folder} holds another pipeline than Stable Diffusion 1.5, 2, 3 or 3.5, which are "
-        "supported"
+        f"{folder} holds a pipeline that is not supported; supported: Stable Diffusion 1.5, 2, 3 "
+        "and 3.5"
     )
 
 

@@ -110,7 +110,10 @@ class TorchScript(Sampler):
                     f"unknown {name} '{getattr(self, name)}'; valid: {', '.join(valid)}"
                 )
         if self.multiple < 1 or self.noise < 0:
-            raise ValueError(f"multiple={self.multiple}, noise={self.noise}: give at least 1 and 0")
+            raise ValueError(
+                f"multiple={self.multiple}, noise={self.noise}: multiple must be at "
+                "least 1, noise at least 0"
+            )
 
     def checked(self, shape: Shape) -> str:
         """Return the sha256 of the file, after one pass over an image ``shape`` of zeros.
@@ -165,7 +168,9 @@ class TorchScript(Sampler):
             )
         if not isinstance(x, Tensor) or x.shape != wanted:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"the network returned {found}, not {wanted}; wrap it so that it does")
+            raise ValueError(
+                f"the network returned {found}, not {wanted}; wrap the network so that it does"
+            )
         return x.float()
 
 

@@ -98,8 +98,7 @@ class RowStore:
         path = self._path(chunk)
         if chunk.startswith(PACK):
             raise ValueError(
-                f"chunk name '{chunk}' is that of a pack: begin it with something else than "
-                f"'{PACK}'"
+                f"chunk name '{chunk}' is reserved for packs: do not begin it with '{PACK}'"
             )
         strange = {str(row.get("cell")) for row in rows} - {self.cell, "None"}
         if strange:

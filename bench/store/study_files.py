@@ -47,8 +47,8 @@ def read_cell(path: Path) -> Any:
     lacking = [key for key in ("identity", "chunks") if not isinstance(recorded.get(key), dict)]
     if lacking:
         raise UserError(
-            f"{path} is no plan of a cell: it does not say its {' and '.join(lacking)}; restore "
-            f"the file, or move {path.parent} out of the study"
+            f"{path} is no plan of a cell: it lacks its {' and '.join(lacking)}; restore the file, "
+            f"or move {path.parent} out of the study"
         )
     if str(recorded.get("cell", name)) != name:
         raise WrongCell(
@@ -129,7 +129,7 @@ def check_study(folder: Path) -> None:
     if not (folder / "cells").is_dir():
         raise UserError(
             f"{folder} is not a study folder: it holds no cells/; studies lie in runs/ unless out= "
-            "said else"
+            "says otherwise"
         )
 
 
@@ -145,6 +145,6 @@ def planned_cells(study: Path) -> list[Path]:
     if not configs:
         raise UserError(
             f"{study} is not a study folder with planned cells; studies lie in runs/ unless out= "
-            "said else"
+            "says otherwise"
         )
     return configs

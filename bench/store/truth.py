@@ -67,7 +67,8 @@ def demand_equal(
     if other:
         raise UserError(
             f"{where}the image '{other[0]}' is not the picture that its rows were measured on (it "
-            "has other pixels now); put that back, or run again: other pictures are another cell"
+            "has other pixels now); restore the picture, or run again: other pictures make "
+            "another cell"
         )
 
 

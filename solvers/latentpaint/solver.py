@@ -101,8 +101,8 @@ class LatentPaint(Sampler):
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         if (self.modules is None) != (obs.modules is None):
             raise ValueError(
-                "the setting 'modules' and the modules of the observation go together: give both "
-                "or neither"
+                "the setting 'modules' and the modules of the observation go together: "
+                "give both or neither"
             )
         assert obs.operator.mask is not None
         process, shape = prior.process, prior.latent_shape

@@ -97,8 +97,8 @@ class Released(Chain):
     ):
         if "top_param" in switches and levels[0].sigma >= 1:
             raise ValueError(
-                "compat top_param needs a prior with sigma below 1 (VP or flow); leave it out for "
-                "VE"
+                "compat top_param needs a prior with sigma below 1 (VP or flow); "
+                "leave it out for VE"
             )
         super().__init__(process, levels, eta, intervals)
         self.switches = switches

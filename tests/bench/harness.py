@@ -23,6 +23,9 @@ FAST = {
     "vipaint2": ["solver.iterations=3", "solver.refine_steps=4"],
 }
 
+TINY: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
+"""What ``prior.json`` says of the untrained latent prior."""
+
 
 def run(overrides: Sequence[str]) -> Outcome:
     """What ``python -m bench`` does, in this process."""

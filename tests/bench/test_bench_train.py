@@ -184,14 +184,15 @@ def test_wrong_settings_are_refused(tmp_path):
         UserError, match=r"prior\.train does not know learning_rate; its keys are .*lr"
     ):
         train_prior.Job.of(config(tmp_path, learning_rate=1))
-    lacking = config(tmp_path)
-    del lacking["prior"]["train"]["lr"]
+    whole = config(tmp_path)
+    block = {key: value for key, value in whole.prior["train"].items() if key != "lr"}
+    lacking = whole.with_settings("prior", {"train": block})
     with pytest.raises(UserError, match=r"prior\.train lacks lr"):
         train_prior.Job.of(lacking)
     with pytest.raises(UserError, match="unknown class 'Unet'; valid: UNet2D"):
         train_prior.train_prior(config(tmp_path, net={"class": "Unet"}), quiet=True)
     with pytest.raises(UserError, match="nothing to train"):
-        train_prior.Job.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())})
+        train_prior.Job.of(JobConfig.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())}))
 
 
 def test_initial_weights_follow_the_seed_alone(tmp_path):
@@ -238,7 +239,8 @@ def test_sheet_places_images_row_by_row():
 
 @pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
 def test_shipped_training_settings_are_complete(name):
-    job = train_prior.Job.of({"prior": yaml.safe_load((CONF / f"{name}.yaml").read_text())})
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    job = train_prior.Job.of(JobConfig.of({"prior": node}))
     assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == (
         "priors",
         "assets",

@@ -21,7 +21,9 @@ from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.conformance.small_problems import Rig, small_prior, snapshot
+from posterior_bench.bench.conformance.side_effects import snapshot
+from posterior_bench.bench.conformance.small_priors import small_prior
+from posterior_bench.bench.conformance.small_problem import SmallProblem
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
 from posterior_bench.bench.engine.job import job_of
@@ -99,10 +101,12 @@ LINE_SEARCH = ("copaint", "copaint_tt")
 WITHOUT_WORK = ("exact", "folder", "torchscript")
 
 
-@pytest.fixture
-def cell():
-    """Configuration, choices and session of a cell on one of the small priors: ``cell("dps",
-    "budget=nfe:9")``."""
+@pytest.fixture(name="cell")
+def small_cell():
+    """Return a function that makes a cell on a small prior: ``cell("dps", "budget=nfe:9")``.
+
+    It returns the configuration, the choices and the session of the cell.
+    """
 
     def make(
         solver: str, *more: str, kind: str = "network"
@@ -256,9 +260,11 @@ def test_draws_share_the_fit(cell, draws: int, budget: int) -> None:
 
 
 def trial(kind: str, draws: int = DRAWS) -> Trial:
-    rig = Rig(small_prior(kind), {"_target_": "operators.inpainting.Inpainting", "sigma": 0.0})
-    measured = rig.measure((0,))
-    return Trial(rig.prior, rig.observe(measured), list(measured.keys), draws)
+    problem = SmallProblem(
+        small_prior(kind), {"_target_": "operators.inpainting.Inpainting", "sigma": 0.0}
+    )
+    measured = problem.measure((0,))
+    return Trial(problem.prior, problem.observe(measured), list(measured.keys), draws)
 
 
 @pytest.mark.parametrize("kind", ["exact", "network", "latent"])

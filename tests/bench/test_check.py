@@ -23,29 +23,20 @@ from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.conformance.check import (
-    FAIL,
-    PASS,
-    RUNNING,
-    SKIPPED,
-    STATIC,
-    WARNING,
-    Code,
-    Result,
-    Subject,
-    check_solver,
-    examine,
-    summary,
+from posterior_bench.bench.conformance.check import check_solver
+from posterior_bench.bench.conformance.checked_solver import CheckedSolver
+from posterior_bench.bench.conformance.class_promises import CLASS_PROMISES, CheckedClass
+from posterior_bench.bench.conformance.promise import examine
+from posterior_bench.bench.conformance.report_table import summary
+from posterior_bench.bench.conformance.results import FAIL, PASS, SKIPPED, WARNING, Result
+from posterior_bench.bench.conformance.run_promises import RUN_PROMISES
+from posterior_bench.bench.conformance.side_effects import (
+    GlobalRandomnessError,
+    forbid_global_randomness,
+    global_generator_states,
 )
-from posterior_bench.bench.conformance.small_problems import (
-    PRIORS,
-    GlobalRandomness,
-    Rig,
-    global_generators,
-    poisoned,
-    reduced,
-    small_prior,
-)
+from posterior_bench.bench.conformance.small_priors import PRIORS, small_prior
+from posterior_bench.bench.conformance.small_problem import SmallProblem, with_few_steps
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.measurement import Measurement
@@ -112,7 +103,10 @@ def after(act: Callable[[Observation, Prior], object]) -> Honest:
 
 def results(solver: Solver, prior: str = "exact") -> dict[str, Result]:
     return {
-        r.name: r for r in examine(RUNNING, Subject(solver, Rig(small_prior(prior), INPAINTING)))
+        r.name: r
+        for r in examine(
+            RUN_PROMISES, CheckedSolver(solver, SmallProblem(small_prior(prior), INPAINTING))
+        )
     }
 
 
@@ -126,7 +120,7 @@ def test_an_honest_solver_keeps_every_promise(prior):
     # there may be no GPU, and what a network's images should look like is not known
     elsewhere = ("gpu",) if prior == "exact" else ("gpu", "agrees")
     assert [r for r in found.values() if r.status != PASS and r.name not in elsewhere] == []
-    assert list(found) == [promise.name for promise in RUNNING]
+    assert list(found) == [promise.name for promise in RUN_PROMISES]
 
 
 # -- one broken solver for every promise -----------------------------------------------------------
@@ -277,7 +271,7 @@ def test_a_broken_solver_fails_the_promise_it_breaks_and_no_other(case):
     found = results(solver)
     assert failed(found) == [promise], found
     for name, result in found.items():
-        rests_on = next(p.after for p in RUNNING if p.name == name)
+        rests_on = next(p.after for p in RUN_PROMISES if p.name == name)
         if promise in rests_on:
             assert (result.status, result.reason) == (SKIPPED, f"rests on {promise}")
 
@@ -311,8 +305,8 @@ def _weight_changed(obs: Observation, prior: Prior) -> None:
 )
 def test_what_a_solver_leaves_behind_is_named(act, what):
     solver = after(act)
-    rig = Rig(PRIORS["network"](), INPAINTING)  # one of its own, to be spoilt
-    found = {r.name: r for r in examine(RUNNING, Subject(solver, rig))}
+    problem = SmallProblem(PRIORS["network"](), INPAINTING)  # one of its own, to be spoilt
+    found = {r.name: r for r in examine(RUN_PROMISES, CheckedSolver(solver, problem))}
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
     assert failed(found) == ["prior"]
     assert found["prior"].reason == f"the run left changed: {what}"
@@ -365,15 +359,22 @@ def test_a_solver_without_noise_is_called_deterministic_and_one_without_network_
 
 
 def static(cls: Any, **node: Any) -> dict[str, Result]:
-    return {r.name: r for r in examine(STATIC, Code(cls, {"_target_": "solvers.x.X", **node}))}
+    return {
+        r.name: r
+        for r in examine(CLASS_PROMISES, CheckedClass(cls, {"_target_": "solvers.x.X", **node}))
+    }
 
 
 def test_an_honest_class_keeps_the_static_promises():
     presets = {"fast": {"steps": 2}, "slow": {"steps": 9}}
     found = static(
-        Honest, _target_="bench.conformance.check.Code", preset="fast", presets=presets, steps=None
+        Honest,
+        _target_="bench.conformance.class_promises.CheckedClass",
+        preset="fast",
+        presets=presets,
+        steps=None,
     )
-    assert failed(found) == ["presets"]  # check.Code takes no steps
+    assert failed(found) == ["presets"]  # CheckedClass takes no steps
     found = static(Honest)
     assert [found[name].status for name in ("card", "settings", "presets")] == [
         PASS,
@@ -434,7 +435,7 @@ def test_an_undescribed_setting_is_named():
 def test_a_preset_that_does_not_build_is_named(values, reason):
     node = options("solver")["ddnm"].content
     node = {**node, "presets": {**node["presets"], "odd": values}}
-    found = {r.name: r for r in examine(STATIC, Code(DDNM, node))}
+    found = {r.name: r for r in examine(CLASS_PROMISES, CheckedClass(DDNM, node))}
     assert failed(found) == ["presets"]
     assert reason in found["presets"].reason
 
@@ -512,10 +513,10 @@ def test_every_shipped_solver_keeps_its_promises(name):
 @pytest.mark.parametrize("name", taking(smooth((1, 4, 4)).caps))
 def test_every_solver_of_images_runs_with_the_other_processes(name, process):
     try:
-        solver = reduced(build(config_of(name)["solver"]))
+        solver = with_few_steps(build(config_of(name).solver))
     except ImportError as error:
         pytest.skip(str(error))
-    x = Subject(solver, Rig(smooth((1, 4, 4), process), INPAINTING)).samples
+    x = CheckedSolver(solver, SmallProblem(smooth((1, 4, 4), process), INPAINTING)).samples
     assert x.shape == (4, 2, 1, 4, 4) and x.isfinite().all()
 
 
@@ -618,9 +619,9 @@ def test_a_class_that_cannot_be_imported_is_a_failure():
 
 
 def test_steps_are_cut_but_for_those_the_user_gives():
-    assert reduced(DDNM(steps=50)) == DDNM(steps=4)
-    assert reduced(DDNM(steps=50), keep=frozenset({"steps"})) == DDNM(steps=50)
-    assert reduced(DDNM(steps=2)) == DDNM(steps=2)
+    assert with_few_steps(DDNM(steps=50)) == DDNM(steps=4)
+    assert with_few_steps(DDNM(steps=50), keep=frozenset({"steps"})) == DDNM(steps=50)
+    assert with_few_steps(DDNM(steps=2)) == DDNM(steps=2)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -631,7 +632,7 @@ def test_the_command_prints_a_line_for_every_promise_and_ends_with_zero(capsys):
         main(["check", "solver=ddnm", "prior=smooth", "prior.shape=[1,4,4]"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    assert all(promise.name in text for promise in (*STATIC, *RUNNING))
+    assert all(promise.name in text for promise in (*CLASS_PROMISES, *RUN_PROMISES))
     assert "every promise that could be checked here is kept" in text
 
 
@@ -673,10 +674,10 @@ def test_bad_input_ends_with_two_and_one_line(arguments, capsys):
     ],
 )
 def test_global_generators_raise_inside_the_block_and_are_untouched_after_it(draw):
-    before = global_generators()
-    with poisoned(), pytest.raises(GlobalRandomness):
+    before = global_generator_states()
+    with forbid_global_randomness(), pytest.raises(GlobalRandomnessError):
         draw()
-    assert global_generators() == before
+    assert global_generator_states() == before
     with suppress(TypeError):  # outside it draws again
         draw()
 
@@ -684,7 +685,7 @@ def test_global_generators_raise_inside_the_block_and_are_untouched_after_it(dra
 def test_generators_of_ones_own_work_inside_the_block():
     generator = torch.Generator().manual_seed(0)
     expected = torch.randn(3, generator=torch.Generator().manual_seed(0))
-    with poisoned():
+    with forbid_global_randomness():
         assert torch.equal(torch.randn(3, generator=generator), expected)
         np.random.default_rng(0).normal()
         random.Random(0).random()

@@ -99,6 +99,11 @@ def test_a_wrong_command_line_is_one_line(
     assert message in error
 
 
+def test_a_setting_is_not_taken_for_a_word_that_may_be_left_out() -> None:
+    read = VERBS["compare"].parser().read(["runs/x", "a=dps", "b=repaint", "metric=psnr"])
+    assert (read["other"], read["a"], read["b"], read["metric"]) == (None, "dps", "repaint", "psnr")
+
+
 def test_settings_of_the_verb_may_stand_anywhere() -> None:
     read = VERBS["score"].parser().read(["metrics=[kid]", "runs/x", "plugins=[a,b]", "metrics.k=1"])
     assert read == {

@@ -11,14 +11,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from tests.bench.harness import planned, rows, run
 from tests.bench.test_store import row
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.cli import status
+from posterior_bench.bench.cli import study_status as status
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.score import _plain, score
+from posterior_bench.bench.engine.score import score
 from posterior_bench.bench.store import atomic, row_store, shards
 from posterior_bench.bench.store import compaction as compacting
 from posterior_bench.bench.store.compaction import compact
@@ -181,7 +182,7 @@ def test_a_pack_under_another_name_is_no_pack(cell: Path) -> None:
 
 
 def test_chunk_names_cannot_be_those_of_packs(cell: Path) -> None:
-    with pytest.raises(ValueError, match="that of a pack"):
+    with pytest.raises(ValueError, match="reserved for packs"):
         RowStore(cell).write("packed-x", [row("a")])
 
 
@@ -216,7 +217,7 @@ def test_a_compacted_study_is_finished_retried_and_scored(
     compact(study)
     assert len(files(plan.folder)) == 1 and planned(command()).missing() == []
     assert run(command("blended", "retry=true")).good and len(files(plan.folder)) == 1
-    nodes = _plain(compose(["metrics=[ssim]"])[0])
+    nodes = OmegaConf.to_container(compose(["metrics=[ssim]"])[0]["metrics"], resolve=True)
     score(study, nodes)
     scored = rows(plan)
     assert scored[whole.columns].equals(whole) and scored["ssim"].notna().all()

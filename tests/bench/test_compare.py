@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 import yaml
 from PIL import Image
+from tests.bench.harness import verb
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import (
@@ -22,6 +23,7 @@ from posterior_bench.bench.analysis import (
     papers,
     sign_flips,
 )
+from posterior_bench.bench.analysis.comparison_report import ComparisonReport
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.store.row_store import RowStore
 
@@ -81,6 +83,13 @@ def cell(
     return lpips
 
 
+def compared(study: Path, *settings: str) -> tuple[ComparisonReport, Path]:
+    """The report and its plot."""
+    where = dict(setting.split("=", 1) for setting in settings)
+    names = [where.pop(key) for key in ("a", "b", "metric")]
+    return compare.compare(study, *names, where)
+
+
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """What the command prints; it must end well."""
     with pytest.raises(SystemExit) as stop:
@@ -92,7 +101,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def refused(study: Path, *arguments: str) -> str:
     with pytest.raises(UserError) as caught:
-        compare.compare([str(study), *arguments])
+        verb("compare", study, *arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -120,7 +129,7 @@ def test_a_paragraph_says_who_is_better(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_plot_has_a_point_for_every_image(tmp_path: Path) -> None:
     a, b = cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02)
-    report, path = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=lpips_vgg"])
+    report, path = compared(tmp_path, "a=vipaint2", "b=dps", "metric=lpips_vgg")
     assert path == tmp_path / "compare_vipaint2_dps_lpips_vgg.png"
     assert Image.open(path).width > 400 and path.with_suffix(".svg").read_text().startswith("<?xml")
     (panel,) = report.figure().axes
@@ -139,10 +148,10 @@ def test_a_paragraph_and_a_panel_for_every_lineup(tmp_path: Path) -> None:
         for solver, shift in (("a1", 0.0), ("b1", 0.02)):
             cell(tmp_path, f"{solver}{mask}", shift, solver=solver, mask=mask)
     cell(tmp_path, "alone", 0.0, solver="a1", mask="palette")
-    report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg"])
+    report, _ = compared(tmp_path, "a=a1", "b=b1", "metric=lpips_vgg")
     assert [match.lineup.split(" · ")[1] for match in report.matches] == ["comod", "rotated"]
     assert report.text().count("the one pair there is") == 2 and len(report.figure().axes) == 2
-    report, _ = compare.compare([str(tmp_path), "a=a1", "b=b1", "metric=lpips_vgg", "mask=rotated"])
+    report, _ = compared(tmp_path, "a=a1", "b=b1", "metric=lpips_vgg", "mask=rotated")
     assert len(report.matches) == 1 and "comod" not in report.text()
 
 
@@ -153,13 +162,11 @@ def test_few_images_and_equal_solvers_get_no_verdict(tmp_path: Path) -> None:
             cell(tmp_path / name, "dps", 0.5, images=images),
         )
     arguments = ["a=vipaint2", "b=dps", "metric=lpips_vgg"]
-    few, enough = (
-        compare.compare([str(tmp_path / name), *arguments])[0].text() for name in ("few", "enough")
-    )
+    few, enough = (compared(tmp_path / name, *arguments)[0].text() for name in ("few", "enough"))
     assert "Fewer than 6 images cannot say" in few and "vipaint2 is better than dps" in enough
     assert "interval" not in few and "p = " not in few and "simultaneous 95 % interval [-" in enough
     cell(tmp_path / "same", "vipaint2", 0.0), cell(tmp_path / "same", "dps", 0.0)
-    assert "cannot be told apart" in compare.compare([str(tmp_path / "same"), *arguments])[0].text()
+    assert "cannot be told apart" in compared(tmp_path / "same", *arguments)[0].text()
 
 
 def test_what_does_not_exist_is_one_line_with_what_does(tmp_path: Path) -> None:
@@ -176,8 +183,8 @@ def test_what_does_not_exist_is_one_line_with_what_does(tmp_path: Path) -> None:
     assert "needs metric=" in refused(tmp_path, *both)
     assert "are the same" in refused(tmp_path, "a=dps", "b=dps", "metric=psnr")
     assert "not a study folder" in refused(tmp_path / "none", *both, "metric=psnr")
-    with pytest.raises(UserError, match="a study folder first"):
-        compare.compare(["a=vipaint2", "b=dps", "metric=psnr"])
+    with pytest.raises(UserError, match="required: STUDY"):
+        verb("compare", "a=vipaint2", "b=dps", "metric=psnr")
 
 
 def test_no_common_lineup_says_what_each_has(tmp_path: Path) -> None:
@@ -208,21 +215,21 @@ def test_failed_and_missing_rows_are_treated_as_by_the_leaderboard(
     """No verdict and no letters, although every image has a value of both."""
     for name, shift in (("vipaint2", 0.0), ("dps", 0.5), ("repaint", 0.2)):
         cell(tmp_path, name, shift)
-    arguments = [str(tmp_path), "metric=psnr"]
-    assert "is better" in compare.compare([*arguments, "a=vipaint2", "b=dps"])[0].text()
+    arguments = [tmp_path, "metric=psnr"]
+    assert "is better" in compared(*arguments, "a=vipaint2", "b=dps")[0].text()
     break_rows(tmp_path, "dps", ["004"], how)
-    text = compare.compare([*arguments, "a=vipaint2", "b=dps"])[0].text()
+    text = compared(*arguments, "a=vipaint2", "b=dps")[0].text()
     assert f"No verdict: {words}" in text and "retry=true" in text
     assert "is better than" not in text and "interval" not in text and "p = " not in text
     assert "20 images" in text, "the numbers of the images that both have are there"
     letters = leaderboard.build(tmp_path).set_index("solver")["psnr_rank"]
     assert letters.to_dict() == {"vipaint2": "a", "repaint": "b", "dps": ""}
-    assert "is better" in compare.compare([*arguments, "a=vipaint2", "b=repaint"])[0].text()
+    assert "is better" in compared(*arguments, "a=vipaint2", "b=repaint")[0].text()
 
 
 def test_images_that_failed_whole_leave_the_common_ones(tmp_path: Path) -> None:
     a, b = cell(tmp_path, "vipaint2", 0.0), cell(tmp_path, "dps", 0.02, failed=3)
-    report, _ = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=lpips_vgg"])
+    report, _ = compared(tmp_path, "a=vipaint2", "b=dps", "metric=lpips_vgg")
     text = report.text()
     assert "No verdict: dps has 6 failed rows" in text and "On the 17 images that both have" in text
     assert f"is {a[3:].mean():.4g} for vipaint2 and {b[3:].mean():.4g} for dps" in text
@@ -250,7 +257,7 @@ def test_different_draws_get_no_verdict(tmp_path: Path) -> None:
     store.write(
         "one", [row for row in store.read().dropna(axis=1).to_dict("records") if row["draw"] == 0]
     )
-    text = compare.compare([str(tmp_path), "a=vipaint2", "b=dps", "metric=psnr"])[0].text()
+    text = compared(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")[0].text()
     assert (
         "No verdict: vipaint2 has draws=2 and dps has draws=1" in text
         and "is better than" not in text
@@ -270,7 +277,7 @@ def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path)
     }
     (a, b), p = min(alone.items(), key=lambda item: item[1])
     assert 0.05 / 66 < p < 0.05
-    report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
+    report, _ = compared(tmp_path, f"a={a}", f"b={b}", "metric=lpips_vgg")
     verdict = report.matches[0].verdict
     assert verdict is not None and verdict.p > 0.05 and verdict.lo < 0 < verdict.hi
     assert (
@@ -284,10 +291,7 @@ def test_the_verdict_is_that_of_the_letters_and_counts_all_pairs(tmp_path: Path)
     for name in values:
         if name not in (a, b):
             (tmp_path / "cells" / name / "config.yaml").unlink()
-    assert (
-        "is better than"
-        in compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])[0].text()
-    )
+    assert "is better than" in compared(tmp_path, f"a={a}", f"b={b}", "metric=lpips_vgg")[0].text()
 
 
 def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
@@ -296,7 +300,7 @@ def test_every_pair_of_a_table_agrees_with_its_letters(tmp_path: Path) -> None:
     for a in board.index:
         for b in board.index:
             if a < b:
-                report, _ = compare.compare([str(tmp_path), f"a={a}", f"b={b}", "metric=lpips_vgg"])
+                report, _ = compared(tmp_path, f"a={a}", f"b={b}", "metric=lpips_vgg")
                 verdict = report.matches[0].verdict
                 assert verdict is not None and verdict.differ != letters.share(board[a], board[b])
                 assert (
@@ -313,9 +317,7 @@ def test_variants_are_named_by_their_label(tmp_path: Path) -> None:
     cell(tmp_path, "two", 0.03, solver="dps", variant="zeta=0.7")
     message = refused(tmp_path, "a=vipaint2", "b=dps", "metric=psnr")
     assert "2 cells match 'dps'" in message and "'dps zeta=0.5' (20 images x 2 draws)" in message
-    report, path = compare.compare(
-        [str(tmp_path), "a=dps zeta=0.7", "b=dps zeta=0.5", "metric=psnr"]
-    )
+    report, path = compared(tmp_path, "a=dps zeta=0.7", "b=dps zeta=0.5", "metric=psnr")
     assert len(report.matches) == 1 and path.exists()
 
 

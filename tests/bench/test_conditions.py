@@ -14,13 +14,19 @@ from tests.bench.harness import planned, rows, run
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.conformance.check import SKIPPED, check_solver
-from posterior_bench.bench.conformance.reference_pages import INPAINT, families, missing, pages
-from posterior_bench.bench.conformance.small_problems import PRIORS, small_prior
+from posterior_bench.bench.conformance.check import check_solver
+from posterior_bench.bench.conformance.reference_pages.pages import pages
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import (
+    INPAINT,
+    capabilities_by_kind,
+    missing_capabilities,
+)
+from posterior_bench.bench.conformance.results import SKIPPED
+from posterior_bench.bench.conformance.small_priors import PRIORS, small_prior
 from posterior_bench.bench.core.errors import Inapplicable
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.load import load, save
+from posterior_bench.priors.load import describe, load, save
 
 META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
 PROMPTS = ["a dog", "a cat", "a crane"]
@@ -134,12 +140,26 @@ def test_the_prompts_of_a_prior_are_read_with_it(folders):
     assert load(folders / "latent").class_names == ()
 
 
+def test_a_prior_without_weights_still_has_its_prompts(folders):
+    """A plan compares them with those of a text encoder, before any weights are loaded."""
+    whole, bare = load(folders / "inpainting"), describe(folders / "inpainting")
+    for index in (0, -1):
+        rows = bare.prompt_rows(index)
+        assert rows.keys() == whole.prompt_rows(index).keys()
+        assert all(torch.equal(rows[k], v) for k, v in whole.prompt_rows(index).items())
+    assert [name for name, p in bare.net.named_parameters() if not p.is_meta] == ["contexts"]
+    assert bare.caps == whole.caps and bare.class_names == whole.class_names
+
+
 def test_check_and_docs_know_a_solver_that_no_embedded_prior_can_run():
     option, operator = options("solver")["conditional"], options("operator")["inpainting"]
-    assert {family: missing(option, operator, family) for family in families()} == {
-        family: frozenset() if family == INPAINT else {"inpaint"} for family in families()
+    assert {
+        family: missing_capabilities(option, operator, family) for family in capabilities_by_kind()
+    } == {
+        family: frozenset() if family == INPAINT else {"inpaint"}
+        for family in capabilities_by_kind()
     }
-    assert missing(options("solver")["dps"], operator, INPAINT) == {"unconditional"}
+    assert missing_capabilities(options("solver")["dps"], operator, INPAINT) == {"unconditional"}
     assert "`solver=conditional`" in pages()["docs/applicability.md"]
     config = JobConfig.of({"solver": option.content, "operator": operator.content})
     report = check_solver("conditional", config, priors=["inpainting"])

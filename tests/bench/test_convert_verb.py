@@ -7,11 +7,13 @@ import json
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.catalog import option, options, show
 from posterior_bench.priors.load import load
 
@@ -114,7 +116,7 @@ def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     assert "takes no ControlNet; leave --controlnet out" in refusal(
         capsys, "convert", folder, "--as", "hub", "--controlnet", "x", *to
     )
-    assert "is no file" in refusal(capsys, "convert", folder, "--as", "edm", *to)
+    assert "is not a file" in refusal(capsys, "convert", folder, "--as", "edm", *to)
     assert "is no folder" in refusal(capsys, "convert", tmp_path / "none", "--as", "hub", *to)
     assert not (tmp_path / "out").exists()
 
@@ -277,10 +279,11 @@ def test_a_published_prior_says_how_to_convert_it(name, tmp_path, monkeypatch):
     assert content["path"] == f"checkpoints/{name}"
     command = option("prior", name).summary.split("`")[1].split()
     assert command[:2] == ["bench", "convert"] and " ".join(command) in show(f"prior={name}")
-    from posterior_bench.bench.external.conversion import _OPTIONS, _parser
+    from posterior_bench.bench.external.conversion import _OPTIONS, SYNONYMS
 
-    given = _parser().parse_args(command[2:])
-    assert str(given.to) == content["path"]
+    given = SimpleNamespace(**VERBS["convert"].parser().read(command[2:]))
+    given.family = SYNONYMS.get(given.family, given.family)
+    assert str(given.target) == content["path"]
     assert all(
         getattr(given, key) is None or given.family in families
         for key, families in _OPTIONS.items()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import yaml
+from tests.bench.harness import verb
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import diff
@@ -84,7 +85,7 @@ def test_what_changed_and_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "dps: solver.steps: 10 -> 20 (1 cell)" in text
     assert "dps: source of the solver: c0de -> new (1 cell)" in text
     assert "same:" not in text and "path" not in text  # where something lies is no change
-    assert "4 means were compared: 3 are equal on every image, 1 differ surely" in text
+    assert "4 means were compared: 3 are equal on every image, 1 differ significantly" in text
     assert f"psnr: {old.mean():.4g} -> {new.mean():.4g} ({(new - old).mean():+.2g}" in text
     assert said(capsys, "compare", a, b) == text
 
@@ -158,20 +159,20 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     a = tmp_path / "a"
     cell(a, "dps")
     for arguments, message in (
-        ([a], "two study folders"),
+        ([a], "required: STUDY_B"),
         ([a, tmp_path], "not a study folder"),
         ([a, a, "metrics=psnr"], "unknown setting of diff 'metrics'"),
         ([a, a, "metric=ssim"], "unknown metric of both studies 'ssim'"),
         ([a, a, f"out={tmp_path}/none/x.csv"], "cannot be written"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            diff.command([*map(str, arguments)])
+            verb("diff", *arguments)
         assert "\n" not in str(caught.value)
 
 
 def test_the_table_is_written(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     cell(a, "dps"), cell(b, "dps", shift=1.0)
-    diff.command([str(a), str(b), f"out={tmp_path / 'd.csv'}"])
+    verb("diff", a, b, f"out={tmp_path / 'd.csv'}")
     table = pd.read_csv(tmp_path / "d.csv")
     assert [*table.columns] == diff.COLUMNS and len(table) == 2

@@ -20,7 +20,7 @@ from tests.bench.harness import planned, rows, run
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.cli.export_masks import export_masks
+from posterior_bench.bench.cli.measurement_files import export_masks
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
@@ -178,7 +178,7 @@ RED = encoded(np.full((8, 8, 3), [255, 0, 0], np.uint8))
     ("content", "message"),
     [
         (grey("L", (8, 9)), "2_1.png has 8 x 9 pixels (width x height), the data 8 x 8"),
-        (RED, "2_1.png is coloured, the data are grey"),
+        (RED, "2_1.png is in colour, but the data are grey"),
         (grey("RGBA"), "2_1.png has the mode RGBA"),
         (grey("I;16"), "2_1.png has the mode I;16"),
         (encoded(np.zeros((8, 8), np.uint8))[:-30], "2_1.png cannot be read as a PNG file"),

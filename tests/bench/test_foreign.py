@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tests.bench.harness import planned, rows, run
+from tests.bench.harness import planned, plant, rows, run
 
 from posterior_bench.bench.core import signals
 from posterior_bench.bench.core.errors import UserError
@@ -216,12 +216,13 @@ def test_a_file_that_exits_when_it_is_imported_is_refused(command, tmp_path) -> 
 
 
 def test_a_check_of_a_solver_that_exits_is_no_good_end(monkeypatch) -> None:
-    from posterior_bench.bench.conformance.check import FAIL, Promise, _examine
+    from posterior_bench.bench.conformance.promise import Promise, examine_one
+    from posterior_bench.bench.conformance.results import FAIL
 
     def leaves(subject: object) -> None:
         sys.exit(0)
 
-    result = _examine(Promise("stays", "it stays", leaves), None)
+    result = examine_one(Promise("stays", "it stays", leaves), None)
     assert (result.status, result.name) == (
         FAIL,
         "stays",
@@ -292,7 +293,7 @@ def test_a_loop_that_never_ends_is_ended_with_the_code_of_the_signal(
                 ended.wait(30)
             except BaseException:
                 continue
-    assert codes == [143] and "did not end" in capfd.readouterr().err
+    assert codes == [143] and "did not stop" in capfd.readouterr().err
 
 
 def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(
@@ -319,13 +320,13 @@ def test_a_command_after_a_signal_ends_with_its_code_whatever_was_made_of_it(
 
     before = signal.getsignal(signal.SIGTERM)
     for how in ("good", "exit", "error", "user"):
-        monkeypatch.setitem(bench.VERBS, "ls", verb(how))
+        plant(monkeypatch, "ls", verb(how))
         with pytest.raises(SystemExit) as end:
             bench.main(["ls"])
         assert end.value.code == 143, how
         assert capsys.readouterr().err.splitlines()[-1] == "bench: interrupted"
     assert signal.getsignal(signal.SIGTERM) is before
-    monkeypatch.setitem(bench.VERBS, "ls", lambda arguments: 0)
+    plant(monkeypatch, "ls", lambda arguments: 0)
     with pytest.raises(SystemExit) as end:
         bench.main(["ls"])
     assert end.value.code == 0

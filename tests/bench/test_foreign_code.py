@@ -22,7 +22,7 @@ from tests.bench.harness import run
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config import plugins
 from posterior_bench.bench.config.build import target
-from posterior_bench.bench.config.interpolation import refuse, refuse_calls
+from posterior_bench.bench.config.interpolation import refuse, refuse_resolvers
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import BAD_INPUT, UserError
 
@@ -124,7 +124,7 @@ def test_a_helper_of_ours_is_no_class_for_a_configuration(
     "path",
     [
         "bench.store.atomic.write_atomic",
-        "bench.cli.export_masks.Path",
+        "bench.cli.measurement_files.Path",
         "priors.load.save",
         "bench.config.plugins.import_module",
         "os.system",
@@ -136,14 +136,14 @@ def test_targets_are_classes_of_their_module_or_what_an_option_names(path: str) 
 
 
 def test_a_recorded_program_runs_only_where_the_reader_says_so() -> None:
-    config = {"operator": {"path": "net.pt", "trust_file": True}, "solver": None, "seed": 0}
-    plugins.admit_typed([])
+    nodes = [{"path": "net.pt", "trust_file": True}, {"path": "other.pt"}]
+    plugins.admit([])
     with pytest.raises(
         UserError, match=r"net\.pt is a program .* add trust_file=true to this command"
     ):
-        plugins.demand_trusted(config)
-    assert plugins.admit_typed(["study", "trust_file=true"]) == ["study"]
-    plugins.demand_trusted(config)
+        plugins.demand_trusted(nodes)
+    plugins.admit([], programs=True)
+    plugins.demand_trusted(nodes)
     plugins.admit([])
 
 
@@ -239,11 +239,11 @@ def test_what_omegaconf_would_resolve_through_a_resolver_is_refused(text: str) -
 def test_no_configuration_file_calls_a_resolver() -> None:
     from omegaconf import OmegaConf
 
-    refuse_calls(
+    refuse_resolvers(
         OmegaConf.create({"data": {"root": "${out}"}, "hydra": {"x": "${oc.env:HOME}"}, "out": "a"})
     )
     with pytest.raises(UserError, match=r"the setting data\.list\[1\] calls a resolver"):
-        refuse_calls(OmegaConf.create({"data": {"list": ["a", "${ oc.env:HOME}"]}}))
+        refuse_resolvers(OmegaConf.create({"data": {"list": ["a", "${ oc.env:HOME}"]}}))
 
 
 def test_a_secret_stands_in_no_file_and_no_line(

@@ -22,7 +22,7 @@ from tests.bench.harness import planned, run
 
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.analysis.compare import compare
-from posterior_bench.bench.cli import status
+from posterior_bench.bench.cli import study_status as status
 from posterior_bench.bench.config import cell as cells
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import cell_of, label
@@ -147,18 +147,18 @@ def test_the_report_shows_no_other_pictures(command, roots, tmp_path: Path) -> N
     )
     folder_of(tmp_path / "A", 5, names=("1.png",))
     assert scene.pictures(["0.png"], truths).keys() == {"0.png"}
-    page = report([str(outcome.study)])[0].read_text()
+    page = report(outcome.study)[0].read_text()
     assert "The originals cannot be read here" in page and "1.png\\u0027 is not the picture" in page
 
 
 def test_compare_pairs_no_different_pictures(command, roots, tmp_path: Path) -> None:
     study = run(command("blended", *FEW, roots[0])).study
     run(command("dps", *FEW, roots[1]))
-    arguments = [str(study), "a=blended", "b=dps", "metric=psnr"]
+    arguments = (study, "blended", "dps", "psnr")
     with pytest.raises(UserError, match=r"measured on different pictures called '0\.png'"):
-        compare(arguments)
+        compare(*arguments)
     run(command("dps", *FEW, roots[0]))  # now dps has both, and blended A alone
-    assert len(compare(arguments)[0].matches) == 1
+    assert len(compare(*arguments)[0].matches) == 1
 
 
 def test_a_file_is_hashed_again_where_it_may_have_changed(
@@ -399,9 +399,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "rows": read_study,
     "status": status.read,
     "compact": compaction.compact,
-    "report": lambda study: report([str(study)]),
+    "report": lambda study: report(study),
     "score": lambda study: score(study, metric_nodes("metrics=[seam]")),
-    "compare": lambda study: compare([str(study), "a=blended", "b=dps", "metric=psnr"]),
+    "compare": lambda study: compare(study, "blended", "dps", "psnr"),
 }
 
 
@@ -585,7 +585,7 @@ def test_no_table_or_report_has_a_private_path(command, tmp_path: Path, photos: 
         command("blended", *FEW, f"data.id_list={tmp_path / 'ids.txt'}", "report=true")
     ).study
     leaderboard.write(study)
-    report([str(study)])
+    report(study)
     for path in study.glob("*"):
         if path.is_file() and path.name != "config.yaml":
             data = path.read_bytes()
@@ -694,7 +694,7 @@ def test_a_metric_of_an_earlier_version_is_left_empty(tmp_path: Path) -> None:
     notes = [note for note in frame.attrs["notes"] if "psnr is left empty for old" in note]
     assert len(notes) == 1
     with pytest.raises(UserError, match="an earlier version computed 'psnr'"):
-        compare([str(tmp_path), "a=old", "b=new", "metric=psnr"])
+        compare(tmp_path, "old", "new", "psnr")
 
 
 @pytest.mark.parametrize("sigma, kept", [(0.0, True), (0.05, False)])

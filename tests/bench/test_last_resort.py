@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.harness import run
+from tests.bench.harness import plant, run
 
-import posterior_bench.bench.__main__ as entry
-from posterior_bench.bench.__main__ import VERBS, main
-from posterior_bench.bench.cli import last_resort
-from posterior_bench.bench.cli.export_masks import export_masks
-from posterior_bench.bench.cli.verbs import HELP
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli import entry, last_resort
+from posterior_bench.bench.cli.measurement_files import export_masks
+from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.hydra_settings import demand_launcher
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import parse
@@ -90,14 +89,18 @@ def ended(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list
     ("error", "code", "said"), FAULTS, ids=[type(error).__name__ for error, _, _ in FAULTS]
 )
 def test_any_error_is_one_line(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     def planted(arguments: list[str]) -> int:
         raise error
 
     monkeypatch.setattr(last_resort, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setitem(VERBS, "status", planted)
+    plant(monkeypatch, "status", planted)
     found, lines = ended(capfd, "status", "runs/x")
     assert found == code and len(lines) == 1
     assert lines[0].startswith("bench: ") and said in lines[0] and len(lines[0]) < 1200
@@ -114,7 +117,7 @@ def test_every_verb_says_it_so(
     def full(arguments: list[str]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "study/x")
 
-    monkeypatch.setitem(VERBS, verb, full)
+    plant(monkeypatch, verb, full)
     code, lines = ended(capfd, verb)
     assert (
         code == BAD_INPUT
@@ -128,7 +131,7 @@ def test_a_traceback_that_cannot_be_written_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(last_resort, "gettempdir", lambda: "/dev/full/nowhere")
-    monkeypatch.setitem(VERBS, "status", lambda _: 1 // 0)
+    plant(monkeypatch, "status", lambda _: 1 // 0)
     code, lines = ended(capfd, "status")
     assert code == BUG and len(lines) == 1 and "could not be written either" in lines[0]
 
@@ -143,9 +146,14 @@ def test_a_traceback_that_cannot_be_written_is_said(
 )
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_job_under_hydra_too(
-    error: Exception, code: int, said: str, sweep: bool, command: Command, monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    said: str,
+    sweep: bool,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     def planted(*_: Any, **__: Any) -> None:
         raise error
 
@@ -192,8 +200,8 @@ def test_a_terminal_without_the_letter_gets_its_number() -> None:
     done = bench("show mask=nosuch\u2713; exit 0", PYTHONIOENCODING="ascii")
     assert "nosuch\\u2713" in done.stderr
     code = (
-        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); print(chr(0x2713), "
-        "chr(0xD800))"
+        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); "
+        "print(chr(0x2713), chr(0xD800))"
     )
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run(
@@ -209,7 +217,8 @@ def test_an_argument_that_is_not_text_is_refused(capfd: pytest.CaptureFixture[st
 
 def test_a_closed_descriptor_is_not_given_to_the_next_file() -> None:
     code = (
-        "import os\nfrom posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
+        "import os\n"
+        "from posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
         "print('lost')\nos._exit(0 if os.open('/dev/null', os.O_RDONLY) > 2 else 1)\n"
     )
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" >&- <&-'], cwd=ROOT)
@@ -225,14 +234,14 @@ def test_a_run_whose_reader_goes_away_does_not_end_with_0(
             raise BrokenPipeError
         except BrokenPipeError:
             if rich:  # what its consoles do then
-                raise SystemExit(1)
+                raise SystemExit(1) from None
             raise
 
     monkeypatch.setattr(entry, "silence", lambda: None)
     for verb in VERBS:
-        monkeypatch.setitem(VERBS, verb, gone)
+        plant(monkeypatch, verb, gone)
         code, lines = ended(capfd, verb)
-        assert (code, len(lines)) == ((0, 0) if HELP[verb].reads else (BAD_INPUT, 1)), verb
+        assert (code, len(lines)) == ((0, 0) if VERBS[verb].prints_only else (BAD_INPUT, 1)), verb
 
 
 # -- launchers -------------------------------------------------------------------------------------
@@ -338,7 +347,7 @@ def test_an_export_that_fails_leaves_nothing(
     if there:
         (tmp_path / "new").mkdir()
     monkeypatch.setattr(
-        "posterior_bench.bench.cli.export_masks._index", full
+        "posterior_bench.bench.cli.measurement_files._index", full
     )  # the last step: the pictures are written by then
     config = exportable(command, photos, f"out={tmp_path / 'new'}")
     with pytest.raises(OSError, match="No space"):
@@ -350,7 +359,7 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work() -> None:
-    from posterior_bench.bench.cli.export_masks import _demand_short
+    from posterior_bench.bench.cli.measurement_files import _demand_short
 
     _demand_short(["a/" * 200 + "b" * 251])
     with pytest.raises(UserError, match="is 256 bytes long and file systems take 255"):

@@ -11,61 +11,12 @@ import yaml
 from tests.bench.harness import run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.config.build import suited
+from posterior_bench.bench.config.build import with_preset
 from posterior_bench.bench.config.catalog import show
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.metric_networks import perceptual_distance
 from posterior_bench.bench.engine.session import Session
-from posterior_bench.priors.base import Prior
-from posterior_bench.priors.latents import KL
-from posterior_bench.priors.load import save
-from posterior_bench.priors.nets import UNet2D
-from posterior_bench.priors.process import VP
 from posterior_bench.solvers.dps import DPS
-
-META: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test", "licence": "MIT"}
-
-
-@pytest.fixture(scope="session")
-def latent_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained latent prior over 8 x 8 images."""
-    block = {"block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
-    unet = {**block, "sample_size": 4, "in_channels": 2, "out_channels": 2}
-    unet |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
-    coder = {
-        **block,
-        "block_out_channels": [4, 4],
-        "in_channels": 1,
-        "out_channels": 1,
-        "latent_channels": 2,
-    }
-    coder |= {
-        "down_block_types": ["DownEncoderBlock2D"] * 2,
-        "up_block_types": ["UpDecoderBlock2D"] * 2,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net, latent = UNet2D(unet, 1), KL(coder)
-    prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (1, 8, 8), "v", latent=latent)
-    return save(tmp_path_factory.mktemp("priors") / "tiny", prior, META)
-
-
-@pytest.fixture
-def latent_command(command, latent_prior: Path):
-    """``latent_command("dps", "draws=1")``: the small cell of ``command`` on the latent prior."""
-
-    def make(solver: str, *more: str) -> list[str]:
-        kept = [o for o in command() if not o.startswith(("prior", "solver"))]
-        return [
-            f"solver={solver}",
-            "solver.steps=4",
-            "prior=fashion_latent",
-            f"prior.path={latent_prior}",
-            *kept,
-            *more,
-        ]
-
-    return make
 
 
 def refusal(capsys: pytest.CaptureFixture[str], overrides: list[str]) -> str:
@@ -92,12 +43,12 @@ def test_a_latent_prior_gets_the_latent_preset(latent_prior: Path) -> None:
         },
     }
     latent, pixel = {"path": str(latent_prior)}, {"path": "priors/assets/fashion"}
-    assert suited(node, latent, {}) == {**node, "preset": "fine"}
-    assert suited(suited(node, latent, {}), latent, {}) == suited(node, latent, {})
-    assert suited({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
+    assert with_preset(node, latent, {}) == {**node, "preset": "fine"}
+    assert with_preset(with_preset(node, latent, {}), latent, {}) == with_preset(node, latent, {})
+    assert with_preset({**node, "preset": "authors"}, latent, {})["preset"] == "authors"
     for other in (pixel, {"path": "/nowhere"}, {"_target_": "priors.mixtures.smooth"}):
-        assert suited(node, other, {}) == node
-    assert suited({"presets": {}}, latent, {}) == {"presets": {}}
+        assert with_preset(node, other, {}) == node
+    assert with_preset({"presets": {}}, latent, {}) == {"presets": {}}
 
 
 def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
@@ -105,9 +56,12 @@ def test_small_data_get_the_small_preset(latent_prior: Path) -> None:
     node = {"preset": "fast", "presets": {"fast": {}, "few": few, "authors": {}}}
     exact, latent = {"_target_": "priors.mixtures.g2"}, {"path": str(latent_prior)}
     for prior in (exact, latent):
-        assert suited(node, prior, {"preset": "small"})["preset"] == "few"
-    assert suited(node, exact, {}) == node
-    assert suited({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"] == "authors"
+        assert with_preset(node, prior, {"preset": "small"})["preset"] == "few"
+    assert with_preset(node, exact, {}) == node
+    assert (
+        with_preset({**node, "preset": "authors"}, exact, {"preset": "small"})["preset"]
+        == "authors"
+    )
 
 
 def test_rows_of_a_latent_cell_and_what_is_recorded(latent_command) -> None:

@@ -219,8 +219,11 @@ def test_infinite_values_are_counted_and_named(tmp_path: Path) -> None:
     frame = leaderboard.write(tmp_path)
     lines = {line["solver"]: line for line in read(tmp_path / "leaderboard.csv")}
     assert {name: (line["psnr"], line["psnr_inf"]) for name, line in lines.items()} == {
-        "always": ("inf", "2"), "once": ("20.0", "1"), "usual": ("19.0", "0"), "worse": ("18.0", "0")
-    }  # fmt: skip
+        "always": ("inf", "2"),
+        "once": ("20.0", "1"),
+        "usual": ("19.0", "0"),
+        "worse": ("18.0", "0"),
+    }
     assert "lpips_vgg_inf" not in lines["once"], "a column without infinities needs no count"
     long = {
         (line["solver"], line["metric"]): line["n_infinite"]

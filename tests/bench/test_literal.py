@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.text_settings import OTHER, TEXT, TEXTS, kind_of, literal, quoted
+from posterior_bench.bench.config.text_settings import (
+    OTHER,
+    TEXT,
+    TEXTS,
+    kind_of,
+    quote,
+    quote_texts,
+)
 from posterior_bench.bench.core.errors import UserError
 
 ODD = [
@@ -64,7 +71,7 @@ def read(line: str) -> object:
 @pytest.mark.parametrize("text", ODD)
 @pytest.mark.parametrize("key", ["out", "study.name", "data.root", "prior.path", "++mask.path"])
 def test_hydra_reads_what_was_typed(text: str, key: str) -> None:
-    (line,) = literal([f"{key}={text}"])
+    (line,) = quote_texts([f"{key}={text}"])
     assert str(read(line)) == text
 
 
@@ -78,32 +85,33 @@ def test_it_reaches_the_configuration(text: str) -> None:
 
 @given(st.text().filter(lambda text: "${" not in text.replace("\\", "")))
 def test_any_text_survives(text: str) -> None:
-    assert str(read(f"x={quoted(text)}")) == text
+    assert str(read(f"x={quote(text)}")) == text
 
 
 @given(st.text(max_size=20).filter(lambda text: "${" not in text.replace("\\", "")))
 def test_twice_is_once(text: str) -> None:
-    once = literal([f"out={text}"])
-    assert literal(once) == once
+    once = quote_texts([f"out={text}"])
+    assert quote_texts(once) == once
 
 
 def test_a_sweep_has_commas_between_its_texts(tmp_path: Path) -> None:
-    (line,) = literal(["out=2024_01,1e5,'a,b',(2)"], sweep=True)
+    (line,) = quote_texts(["out=2024_01,1e5,'a,b',(2)"], sweep=True)
     assert [str(value) for value in read(line)] == ["2024_01", "1e5", "a,b", "(2)"]  # type: ignore[union-attr]
-    (line,) = literal(["study.name=choice(007,1e5)"], sweep=True)
+    (line,) = quote_texts(["study.name=choice(007,1e5)"], sweep=True)
     assert [str(value) for value in read(line)] == ["007", "1e5"]  # type: ignore[union-attr]
     there = tmp_path / "a,b"
     there.mkdir()
-    assert read(literal([f"data.root={there}"], sweep=True)[0]) == str(there)
+    assert read(quote_texts([f"data.root={there}"], sweep=True)[0]) == str(there)
 
 
 @pytest.mark.parametrize(
     "line",
-    ["out=null", "seed=3", "draws=2,4", "solver.zeta=0.3,1", "out=somewhere/else", "metrics=[psnr,ssim]", "-m", "out=",
-     "solver=dps", "timeout=1e5", "data.images=1_0", 'out="1e5"', "out='a b'", "${seed}", "out=${study.name}", "~mask"],
+    ["out=null", "seed=3", "draws=2,4", "solver.zeta=0.3,1", "out=somewhere/else",
+     "metrics=[psnr,ssim]", "-m", "out=", "solver=dps", "timeout=1e5", "data.images=1_0",
+     'out="1e5"', "out='a b'", "${seed}", "out=${study.name}", "~mask"],
 )  # fmt: skip
 def test_everything_else_is_left_as_it_is(line: str) -> None:
-    assert literal([line], sweep=True) == [line]
+    assert quote_texts([line], sweep=True) == [line]
 
 
 @pytest.mark.parametrize(
@@ -135,13 +143,13 @@ def test_the_schema_says_what_is_text(key: str, kind: str) -> None:
 
 
 def test_a_comma_in_a_word_to_choose_is_a_sweep_and_in_a_path_a_letter() -> None:
-    assert read(literal(["out=a,b"])[0]) == "a,b"
+    assert read(quote_texts(["out=a,b"])[0]) == "a,b"
     with pytest.raises(UserError, match="is a sweep: add -m"):
         check(["budget=nfe:10,nfe:20"])
 
 
 def test_statuses_that_read_as_numbers_stay_words() -> None:
-    assert read(literal(["accept=[nan,oom]"])[0]) == ["nan", "oom"]
+    assert read(quote_texts(["accept=[nan,oom]"])[0]) == ["nan", "oom"]
 
 
 def test_a_solver_in_a_file_with_an_odd_name(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.bench.harness import verb
 
 from posterior_bench.bench.config.build import arguments, build
 from posterior_bench.bench.config.compose import compose
@@ -56,7 +57,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool
 
 def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout(tmp_path, monkeypatch)
-    files, option = new_solver.new_solver(["null_space_2"])
+    files, option = new_solver.new_solver("null_space_2")
     assert option == "null_space_2" and [path.name for path in files] == [
         "null_space_2.py",
         "null_space_2.yaml",
@@ -72,7 +73,7 @@ def test_a_checkout_gets_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pytest.M
         settings = arguments({**node, "preset": preset})
         assert build({"_target_": f"{files[0]}:NullSpace2", **settings}).steps == settings["steps"]
     with pytest.raises(UserError, match=r"null_space_2\.py exists already"):
-        new_solver.new_solver(["null_space_2"])
+        new_solver.new_solver("null_space_2")
 
 
 def test_the_name_of_a_methods_folder_is_taken(
@@ -81,7 +82,7 @@ def test_the_name_of_a_methods_folder_is_taken(
     checkout(tmp_path, monkeypatch)
     (tmp_path / "solvers" / "shared").mkdir()
     with pytest.raises(UserError, match="shared exists already"):
-        new_solver.new_solver(["shared"])
+        new_solver.new_solver("shared")
     assert not (tmp_path / "solvers" / "shared.py").exists()
 
 
@@ -89,7 +90,7 @@ def test_an_installed_product_gets_a_file_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout(tmp_path, monkeypatch, installed=True)
-    files, option = new_solver.new_solver(["mine"])
+    files, option = new_solver.new_solver("mine")
     assert files == [Path("mine.py")] and option == "mine.py:Mine" and Path("mine.py").is_file()
     assert list((tmp_path / "solvers").iterdir()) == []
 
@@ -102,5 +103,5 @@ def test_a_name_that_cannot_be_is_one_line(
 ) -> None:
     checkout(tmp_path, monkeypatch)
     with pytest.raises(UserError) as caught:
-        new_solver.new_solver(given)
+        verb("new-solver", *given)
     assert "\n" not in str(caught.value) and list((tmp_path / "solvers").iterdir()) == []

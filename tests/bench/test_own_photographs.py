@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.cell import label
 from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.image_folders import filled_in, remedy
+from posterior_bench.bench.config.image_folders import missing_settings, remedy
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.prepare import _say, prepare
@@ -152,8 +152,8 @@ def test_without_a_folder_nothing_is_searched(
         "size": 8,
         "mode": "grey",
     }
-    assert filled_in(node, {})["images"] == 8
-    assert filled_in({**node, "root": "."}, {})["images"] == 1
+    assert missing_settings(node, {})["images"] == 8
+    assert missing_settings({**node, "root": "."}, {})["images"] == 1
 
 
 def test_the_remedy_names_only_what_is_a_setting() -> None:
@@ -175,7 +175,7 @@ def test_a_prior_from_files_says_its_size_without_its_weights(photos: Path, tmp_
 
     def filled(text: str) -> Any:
         (folder / "prior.json").write_text(text)
-        data = {**node, **filled_in(node, {"path": str(folder)})}
+        data = {**node, **missing_settings(node, {"path": str(folder)})}
         return data["size"], data["mode"]
 
     assert filled(json.dumps({"shape": [3, 96, 96]})) == (96, "rgb")

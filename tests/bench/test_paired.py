@@ -132,7 +132,7 @@ def test_other_images_are_refused_in_one_line() -> None:
     ) as caught:
         paired.pair_values(a, b)
     assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(ValueError, match="'x' comes twice"):
+    with pytest.raises(ValueError, match="'x' appears twice"):
         paired.pair_values(pd.Series([1.0, 2.0], index=["x", "x"]), b)
 
 

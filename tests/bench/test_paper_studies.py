@@ -217,8 +217,10 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     assert bench(*study) == 0
     board = pd.read_csv(tmp_path / "leaderboard.csv")
     assert sorted(zip(board["data"], board["operator"].str.partition(" ")[0], strict=True)) == [
-        ("fashion", "gaussian_blur"), ("fashion32", "gaussian_blur"), ("fashion32", "super_resolution")
-    ]  # fmt: skip
+        ("fashion", "gaussian_blur"),
+        ("fashion32", "gaussian_blur"),
+        ("fashion32", "super_resolution"),
+    ]
     table = (tmp_path / "paper_table.md").read_text()
     head = "| super_resolution_x4, lpips | super_resolution_x4, psnr_db |"
     assert head in table and table.count("| DPS |") == 2

@@ -128,7 +128,7 @@ def test_a_configuration_alone_imports_no_file(file):
 
 def test_a_file_may_not_change_under_a_study(file):
     plugins.admit([str(file)])
-    planned = plugins.in_file(f"{file}:Nearest").target
+    planned = plugins.file_class(f"{file}:Nearest").target
     file.write_text(file.read_text() + "\n# changed\n")
     with pytest.raises(UserError, match="has changed since this study was planned"):
         target({"_target_": planned})

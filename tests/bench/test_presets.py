@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.harness import planned, run
-from tests.bench.test_latent_cells import META, latent_command, latent_prior  # noqa: F401 (fixtures)
+from tests.bench.harness import TINY, planned, run
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.config.build import arguments, suited, target
+from posterior_bench.bench.config.build import arguments, target, with_preset
 from posterior_bench.bench.config.catalog import CONF, Option, option, options, show, show_all
 from posterior_bench.bench.config.cell import cell_of, variant_of
 from posterior_bench.bench.config.class_source import class_defaults, class_node, module_of
@@ -22,12 +21,13 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import (
     ORIGINS,
     choose,
-    completed,
-    effective,
+    effective_settings,
     origins,
     settings,
+    with_all_settings,
 )
-from posterior_bench.bench.conformance.reference_pages import PRIORS, automatic, choices
+from posterior_bench.bench.conformance.reference_pages.presets import auto_solvers, presets_by_prior
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import PUBLISHED_PRIORS
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.priors.load import save
@@ -42,7 +42,7 @@ PUBLISHED = sorted(
 
 def resolved(solver: str, prior: str, **given: Any) -> dict[str, Any]:
     node = {**option("solver", solver).content, **given}
-    return arguments(suited(node, option("prior", prior).content, {}))
+    return arguments(with_preset(node, option("prior", prior).content, {}))
 
 
 # what the paper prints (VIPaint, appendices E and F), by hand: the yamls are the code under test
@@ -97,23 +97,22 @@ def test_a_prior_gets_the_settings_that_are_printed_for_it(
 
 
 def test_every_solver_has_a_documented_choice_for_every_published_prior() -> None:
-    assert sorted(name for _, names in PRIORS for name in names) == PUBLISHED
+    assert sorted(name for names in PUBLISHED_PRIORS.values() for name in names) == PUBLISHED
     without = {
         (o.name, prior)
-        for o in automatic()
-        for prior, name in choices(o).items()
+        for o in auto_solvers()
+        for prior, name in presets_by_prior(o).items()
         if name is None
         or origins(o.content["presets"][name])[prior] not in ("paper", "authors", "similar")
     }
-    # features of a transformer are not read, and exact needs a closed form: `choices` leaves out
-    # what does not run
+    # `presets_by_prior` leaves out priors with which a solver cannot run
     assert without == set()
     assert (
-        len(automatic()) == len(options("solver")) - 2
+        len(auto_solvers()) == len(options("solver")) - 2
     )  # solver=folder and solver=torchscript need no prior
 
 
-@pytest.mark.parametrize("found", automatic(), ids=lambda o: o.name)
+@pytest.mark.parametrize("found", auto_solvers(), ids=lambda o: o.name)
 def test_presets_name_priors_that_exist(found) -> None:
     for name, preset in found.content["presets"].items():
         assert {*origins(preset)} <= {*options("prior")}, name
@@ -174,7 +173,7 @@ def test_a_solver_that_says_nothing_keeps_its_preset() -> None:
         and choice.text == "fast"
     )
     assert arguments(
-        suited({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})
+        with_preset({**node, "preset": "auto"}, option("prior", "ffhq_adm").content, {})
     ) == {"steps": 1}
 
 
@@ -267,11 +266,11 @@ def test_a_setting_is_the_users_else_the_presets_else_the_classs() -> None:
     }
     loss = class_defaults("solvers.dps.DPS")["loss"]
     assert arguments(node) == {"steps": 3, "zeta": 2.0, "loss": loss}
-    assert effective(node, "few") == arguments(node)
+    assert effective_settings(node, "few") == arguments(node)
     # the file lists no other settings, as an older one would not: nothing is added
-    record = completed(node, "few")
+    record = with_all_settings(node, "few")
     assert record["presets"]["few"] == {**node["presets"]["few"], "loss": loss}
-    assert completed(record, "few") == record and arguments(record) == arguments(node)
+    assert with_all_settings(record, "few") == record and arguments(record) == arguments(node)
 
 
 def test_a_cell_records_the_value_of_every_setting(command) -> None:
@@ -281,7 +280,9 @@ def test_a_cell_records_the_value_of_every_setting(command) -> None:
     assert {*recorded} == {f.name for f in fields(DPS)}
     # what was recorded before presets listed differences: every preset with every setting
     bare = option("solver", "dps").content
-    whole = {name: {**said, **effective(bare, name)} for name, said in bare["presets"].items()}
+    whole = {
+        name: {**said, **effective_settings(bare, name)} for name, said in bare["presets"].items()
+    }
     old = plan.cell.config.with_settings("solver", {"presets": whole})
     assert variant_of(old, "dps") == plan.cell.identity["variant"]
     assert arguments(old.solver) == arguments(node)
@@ -313,7 +314,7 @@ line changes it, and studies on disk would be computed again. A name may only ch
 def test_cells_keep_their_names(typed: str, preset: str, name: str) -> None:
     cfg, chosen = compose(check(typed.split()))
     config = job_of(cfg)
-    config = replace(config, solver=suited(config.solver, config.prior, config.data))
+    config = replace(config, solver=with_preset(config.solver, config.prior, config.data))
     assert config.solver["preset"] == preset
     assert cell_of(config, chosen, "data", ("1", "2")).name == name
 
@@ -325,12 +326,12 @@ def named(latent_prior: Path, tmp_path: Path, name: str) -> str:
     """The tiny latent prior under another name in its ``prior.json``."""
     from posterior_bench.priors.load import load
 
-    return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**META, 'name': name})}"
+    return f"prior.path={save(tmp_path / 'folder', load(latent_prior), {**TINY, 'name': name})}"
 
 
 def test_a_folder_goes_by_the_name_in_its_prior_json(
-    latent_command,  # noqa: F811
-    latent_prior,  # noqa: F811
+    latent_command,
+    latent_prior,
     tmp_path,
     capsys,
 ) -> None:

@@ -12,7 +12,7 @@ from tests.bench.harness import planned
 from posterior_bench.bench.config.catalog import option, show
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.prior_paths import named
+from posterior_bench.bench.config.prior_paths import with_prior_names
 from posterior_bench.bench.core.errors import UserError
 
 FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
@@ -51,8 +51,11 @@ def test_a_name_stays_a_name_beside_a_folder_of_that_name(
 ) -> None:
     (tmp_path / "fashion").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert named(["prior=fashion", "data.root=a/b"]) == ["prior=fashion", "data.root=a/b"]
-    assert named(["prior=fashion,g2"]) == ["prior=fashion,g2"]
+    assert with_prior_names(["prior=fashion", "data.root=a/b"]) == [
+        "prior=fashion",
+        "data.root=a/b",
+    ]
+    assert with_prior_names(["prior=fashion,g2"]) == ["prior=fashion,g2"]
 
 
 def test_paths_can_be_swept_beside_names(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_settings_of_the_loader_are_known_and_others_are_refused(tmp_path: Path)
     )
     with pytest.raises(UserError, match="Did you mean 'vq_gradient'"):
         check([f"prior={tmp_path}", "prior.vq_gradent=hard"])
-    (line,) = named([f"prior={tmp_path}"])
+    (line,) = with_prior_names([f"prior={tmp_path}"])
     assert (
         f"The model in {tmp_path}" in show(line)
         and not option("prior", line.removeprefix("prior=")).brings

@@ -21,8 +21,8 @@ from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis.leaderboard import build
 from posterior_bench.bench.config import captions
 from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.config.prompts import literal
-from posterior_bench.bench.conformance.small_problems import small_prior
+from posterior_bench.bench.config.prompts import quote_prompts
+from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.conditioning import Conditioning
 from posterior_bench.bench.external import prompt_cache
@@ -115,7 +115,7 @@ def test_captions_go_to_the_image_that_a_person_means(tmp_path, content):
     file.write_bytes(content)
     for spelt in (ACCENT, DECOMPOSED):
         images = Named("a/1.png", spelt, "b.png")
-        found = captions.texts({"captions": str(file)}, images, images.ids[:2])
+        found = captions.prompts_of({"captions": str(file)}, images, images.ids[:2])
         assert found == {"a/1.png": "a dog", spelt: "a car, at night"}
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_captions_that_does_not_fit_is_refused_with_its_line(tmp_path,
     file, images = tmp_path / "captions.csv", Named("1.png", "2.png", "3.png")
     file.write_bytes(content)
     with pytest.raises(UserError) as refusal:
-        captions.of_images(file, images, images.ids)
+        captions.captions_of(file, images, images.ids)
     assert said in str(refusal.value) and str(file) in str(refusal.value)
 
 
@@ -159,23 +159,23 @@ def test_a_name_that_may_mean_two_images_is_refused(tmp_path):
     file = tmp_path / "captions.csv"
     file.write_text("id,text\n1,a dog\n")
     with pytest.raises(UserError, match=r"'1' may mean '1\.jpg' or '1\.png'; write the whole name"):
-        captions.of_images(file, Named("1.jpg", "1.png"), ["1.jpg"])
+        captions.captions_of(file, Named("1.jpg", "1.png"), ["1.jpg"])
     with pytest.raises(UserError, match="cannot be read: No such file"):
-        captions.of_images(tmp_path / "none.csv", Named("1.jpg"), ["1.jpg"])
+        captions.captions_of(tmp_path / "none.csv", Named("1.jpg"), ["1.jpg"])
 
 
 def test_class_names_fill_a_template():
     """Labels of the first test images of Fashion-MNIST as its authors publish them: 9 2 1 1 6."""
     images = Fashion()
-    found = captions.texts({"class_prompt": "a photo of a {}"}, images, images.ids[:5])
+    found = captions.prompts_of({"class_prompt": "a photo of a {}"}, images, images.ids[:5])
     named = ["Ankle boot", "Pullover", "Trouser", "Trouser", "Shirt"]
     assert list(found.values()) == [f"a photo of a {name}" for name in named]
     with pytest.raises(UserError, match=r"put \{\} where the name of the class belongs"):
-        captions.texts({"class_prompt": "a photo"}, images, images.ids[:1])
+        captions.prompts_of({"class_prompt": "a photo"}, images, images.ids[:1])
     with pytest.raises(UserError, match=r"this data has no labels; give data\.captions=FILE"):
-        captions.texts({"class_prompt": "a {}"}, Named("1.png"), ["1.png"])
+        captions.prompts_of({"class_prompt": "a {}"}, Named("1.png"), ["1.png"])
     with pytest.raises(UserError, match=r"data\.prompt and data\.class_prompt are both set"):
-        captions.texts({"class_prompt": "a {}", "prompt": "a"}, images, images.ids[:1])
+        captions.prompts_of({"class_prompt": "a {}", "prompt": "a"}, images, images.ids[:1])
 
 
 @pytest.mark.parametrize(
@@ -195,22 +195,22 @@ def test_class_names_fill_a_template():
 def test_a_prompt_is_the_text_that_was_typed(typed, text):
     """As Hydra's own parser reads it."""
     for key in ("prompt", "data.prompt"):
-        (line,) = literal([f"{key}={typed}"])
+        (line,) = quote_prompts([f"{key}={typed}"])
         (parsed,) = OverridesParser.create().parse_overrides([line])
         assert parsed.key_or_group == "data.prompt"
         assert parsed.value() is None if text is None else str(parsed.value()) == text
-        assert not parsed.is_sweep_override() and literal([line]) == [line]
+        assert not parsed.is_sweep_override() and quote_prompts([line]) == [line]
 
 
 def test_in_a_sweep_commas_part_prompts_unless_they_are_in_quotes():
-    (line,) = literal(["prompt=a dog's ball,'x, y',2024"], sweep=True)
+    (line,) = quote_prompts(["prompt=a dog's ball,'x, y',2024"], sweep=True)
     (parsed,) = OverridesParser.create().parse_overrides([line])
     assert [value.text.replace("\\'", "'") for value in parsed.value().list] == [
         "a dog's ball",
         "x, y",
         "2024",
     ]
-    assert literal(["seed=1,2", "promptly=3"], sweep=True) == ["seed=1,2", "promptly=3"]
+    assert quote_prompts(["seed=1,2", "promptly=3"], sweep=True) == ["seed=1,2", "promptly=3"]
 
 
 # -- what the network is told ----------------------------------------------------------------------

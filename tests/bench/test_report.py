@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from tests.bench.harness import verb
 
 from posterior_bench.bench.analysis import figures, leaderboard
 from posterior_bench.bench.core.errors import UserError
@@ -129,7 +130,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_cell(folder, root, f"{place:016x}", solver, mask, level, place)
             place += 1
     (folder / "config.yaml").write_text(yaml.safe_dump({"study": {"name": "a <i>study</i>"}}))
-    report([str(folder)])
+    report(folder)
     return folder
 
 
@@ -347,7 +348,7 @@ def test_failures_are_said_once_with_their_number(study: Path) -> None:
 
 def test_whole_pictures_on_demand(study: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(study, tmp_path / "study")
-    report([str(copy), "images=1", f"extract={tmp_path / 'full'}"])
+    report(copy, images=1, extract=tmp_path / "full")
     with (tmp_path / "full" / "index.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     # 6 cells of 7 images and 2 draws, two of them with a failed image, and truth and observation of
@@ -373,14 +374,14 @@ def test_originals_that_are_gone_are_missing_and_said(study: Path, tmp_path: Pat
         recorded = yaml.safe_load(path.read_text())
         recorded["config"]["data"]["root"] = "/nowhere"
         path.write_text(yaml.safe_dump(recorded, sort_keys=False))
-    report([str(copy)])
+    report(copy)
     assert "The originals cannot be read here" in (copy / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
     "given, said",
     [
-        ([], "takes a study folder first"),
+        ([], "required: STUDY"),
         (["{study}", "image=3"], "Did you mean 'images'"),
         (["{study}", "images=0"], "whole number of at least 1"),
         (["{study}", "metric=lpips"], "unknown metric 'lpips'"),
@@ -389,7 +390,7 @@ def test_originals_that_are_gone_are_missing_and_said(study: Path, tmp_path: Pat
 )
 def test_bad_settings_are_one_line(study: Path, given: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        report([text.format(study=study) for text in given])
+        verb("report", *(text.format(study=study) for text in given))
 
 
 def test_pictures_end_with_the_budget_and_are_counted() -> None:

@@ -234,7 +234,9 @@ def test_more_draws_than_a_batch_holds(command) -> None:
 
 
 def test_other_problems_have_other_names(command) -> None:
-    identity = lambda *more: planned(command("blended", *more)).cell
+    def identity(*more):
+        return planned(command("blended", *more)).cell
+
     plain_cell, noisy = identity(), identity("operator.sigma=0.1")
     assert noisy.identity["operator"] == "inpainting sigma=0.1" and noisy.name != plain_cell.name
     assert identity("operator.sigma=0").name == plain_cell.name

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from tests.bench.harness import rows, run
+from tests.bench.harness import rows, run, verb
 
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.score import StoredCell, command, score
+from posterior_bench.bench.engine.score import StoredCell, score
 from posterior_bench.bench.store import schema
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.metrics import features
@@ -146,13 +146,13 @@ def test_what_cannot_be_added_is_refused_before_any_work(command) -> None:
 
 def test_the_verb_names_its_mistakes(tmp_path: Path) -> None:
     for arguments, message in (
-        (["runs/x"], "takes a study folder and metrics"),
+        (["runs/x"], "needs metrics="),
         ([str(tmp_path), "metrics=[psnr]"], "is not a study folder"),
         ([str(tmp_path), "metrics=[psnr]", "draws=2"], "not draws=2"),
         ([str(tmp_path), "metrics=[kiddo]"], "unknown metrics 'kiddo'"),
     ):
         with pytest.raises(UserError, match=message):
-            command(arguments)
+            verb("score", *arguments)
 
 
 def test_a_torchscript_network_of_the_users_own(command, tmp_path: Path) -> None:
@@ -165,14 +165,9 @@ def test_a_torchscript_network_of_the_users_own(command, tmp_path: Path) -> None
     outcome = run(command("blended", "metrics=[psnr]"))
     untrusted = ["metrics=[kid_torchscript]", f"metrics.kid_torchscript.path={file}"]
     with pytest.raises(UserError, match=r"is a program.*metrics\.kid_torchscript\.trust_file=true"):
-        score_verb([str(outcome.study), *untrusted])
-    assert (
-        score_verb([str(outcome.study), *untrusted, "metrics.kid_torchscript.trust_file=true"]) == 0
-    )
+        verb("score", outcome.study, *untrusted)
+    assert verb("score", outcome.study, *untrusted, "metrics.kid_torchscript.trust_file=true") == 0
     cell = StoredCell(outcome.plan.folder, "cpu")
     assert len(cell.config.metrics["kid_torchscript"]["sha256"]) == 64
     file.unlink()
     assert leaderboard.build(outcome.study).loc[0, "kid_torchscript"] < np.inf
-
-
-score_verb = command

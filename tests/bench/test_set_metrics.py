@@ -247,7 +247,9 @@ def test_the_interval_of_a_mean_is_that_of_the_interval_of_means() -> None:
 
 
 def test_an_interval_holds_its_value_though_chance_can_only_add() -> None:
-    uneven = lambda f, w: np.abs(w @ f / w.sum(1, keepdims=True)).max(1)
+    def uneven(f, w):
+        return np.abs(w @ f / w.sum(1, keepdims=True)).max(1)
+
     for seed in range(20):
         value, lo, hi = statistic_over_images(
             uneven, np.random.default_rng(seed).normal(size=(12, 8)), "key"

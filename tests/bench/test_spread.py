@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.bench.harness import assert_same_rows, planned, rows, run
 
-from posterior_bench.bench.cli.status import read
+from posterior_bench.bench.cli.study_status import read
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine import chunking, executor, ray_actors, ray_pool, serial
 from posterior_bench.bench.engine.chunking import idle_words, pieces

@@ -110,7 +110,10 @@ def test_fewer_than_six_images_claim_no_interval(n: int) -> None:
         [*values.T, np.append(values[:, 0], np.nan), np.append(values[:, 0], np.inf)], "k"
     )
     assert np.isfinite(means.mean).all() and means.n.tolist() == [n] * 4
-    reduce = lambda f, w: w @ f[:, 0] / w.sum(1)
+
+    def reduce(f, w):
+        return w @ f[:, 0] / w.sum(1)
+
     value, *ends = statistic_over_images(reduce, values, "k")
     assert value == pytest.approx(values[:, 0].mean())
     assert np.isnan([*means.lo, *means.hi, *ends]).all() == (n < 6)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.bench.harness import verb
 
-from posterior_bench.bench.cli.status import rate, read, show, summary
+from posterior_bench.bench.cli.study_status import rate, read, summary
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.heartbeat import STALLED_SECONDS, beating, beats
 from posterior_bench.bench.store.row_store import RowStore
@@ -94,7 +95,7 @@ def test_a_dead_study_says_how_to_go_on(tmp_path):
 
 def test_failures_have_their_reason(tmp_path, capsys):
     cell(tmp_path, "a", done=2, status="nan")
-    assert show([str(tmp_path)]) == 1
+    assert verb("status", tmp_path) == 1
     text = capsys.readouterr().out
     assert "12  nan: boom" in text and "12 of 24 rows, 12 failed" in text
 
@@ -112,8 +113,9 @@ def test_a_worker_is_heard_while_it_works_and_gone_after(tmp_path):
 
 
 def test_a_killed_worker_leaves_its_sign(tmp_path):
-    code = "import sys, time\nfrom pathlib import Path\nfrom posterior_bench.bench.engine.heartbeat import beating\n"
-    code += (
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from posterior_bench.bench.engine.heartbeat import beating\n"
         "with beating(Path(sys.argv[1]), '00003'):\n    print('up', flush=True)\n    time.sleep(60)"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

@@ -290,7 +290,10 @@ rows, number = RowStore(sys.argv[1]), int(sys.argv[2])
 while True:
     images = [f"{number}-{i}" for i in range(4)]
     rows.write(f"{number:06d}", [
-        {"cell": "c", "image_id": i, "draw": 0, "status": "ok", "png": i.encode() * 3000, "psnr": float(number)}
+        {
+            "cell": "c", "image_id": i, "draw": 0, "status": "ok",
+            "png": i.encode() * 3000, "psnr": float(number),
+        }
         for i in images
     ])
     print(number, flush=True)

@@ -186,7 +186,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> tuple[Path,
             "threads=1",
         ]
         run([*overrides, "quiet=true", "sheet=false", "report=false", f"out={out}"])
-        report([str(out)])
+        report(out)
         folders.append(out)
     return folders[0], folders[1]
 

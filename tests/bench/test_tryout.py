@@ -13,7 +13,7 @@ from tests.bench.test_sheet import places
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.finish import _pixels
-from posterior_bench.bench.cli.try_photo import read
+from posterior_bench.bench.cli.try_request import make_request
 from posterior_bench.bench.pages.sheet_colours import HOLE, STRIPE
 
 HATCH = np.array([tuple(bytes.fromhex(colour[1:])) for colour in (HOLE, STRIPE)])
@@ -123,10 +123,10 @@ def test_the_picture_never_replaces_what_is_there(
     photo: Path, mask: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "would replace" in refusal(capsys, photo, mask, "--out", mask)
-    assert read([str(photo), str(mask)]).out == Path("try_beach.png")
+    assert make_request(photo, str(mask)).out == Path("try_beach.png")
     Path("try_beach.png").touch()
     Path("try_beach_2.png").touch()
-    assert read([str(photo), str(mask)]).out == Path("try_beach_3.png")
+    assert make_request(photo, str(mask)).out == Path("try_beach_3.png")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_embedded_prior_follows_the_size_of_the_mask(
     pixels[: side // 2] = 255
     drawn = photo.with_name("drawn.png")
     Image.fromarray(pixels).save(drawn)
-    assert read([str(square), str(drawn)]).prior == prior
+    assert make_request(square, str(drawn)).prior == prior
 
 
 def test_it_has_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:

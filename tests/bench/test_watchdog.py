@@ -20,8 +20,11 @@ spec = importlib.util.spec_from_file_location("watchdog", sys.argv[1])
 watchdog = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(watchdog)
 watchdog.start("mine")
-own = subprocess.Popen(["sleep", "300"], env={**os.environ, watchdog.VARIABLE: "mine"}, start_new_session=True)
-other = subprocess.Popen(["sleep", "300"], env={**os.environ, watchdog.VARIABLE: "mine2"}, start_new_session=True)
+def sleeper(mark):
+    env = {**os.environ, watchdog.VARIABLE: mark}
+    return subprocess.Popen(["sleep", "300"], env=env, start_new_session=True)
+
+own, other = sleeper("mine"), sleeper("mine2")
 print(own.pid, other.pid, flush=True)
 time.sleep(300)
 """

@@ -1,8 +1,9 @@
-"""How often printed intervals are right and tests are wrong: python tests/benchmarks/coverage.py
-[REPEATS]
+"""Measure how often printed intervals hold the truth and how often tests are wrong.
 
-Studies are simulated whose truth is known, from 2 to 100 images, and the functions that the tables
-use are asked. Prints the Markdown tables of docs/statistics.md; asserts nothing. Takes a few
+    python tests/benchmarks/coverage.py [REPEATS]
+
+It simulates studies of 2 to 100 images whose truth is known, and calls the functions that the
+tables use. It prints the Markdown tables of docs/statistics.md and asserts nothing. It takes a few
 minutes.
 """
 
@@ -18,10 +19,10 @@ from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for a script that is run in a checkout, before its imports
 
-from posterior_bench.bench.analysis import families, paired, sign_flips
-from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval
+from posterior_bench.bench.analysis import families, paired, sign_flips  # noqa: E402
+from posterior_bench.bench.analysis.statistics import FEWEST, Array, bootstrap_interval  # noqa: E402
 
 SEED, REPEATS = 11, 2000
 IMAGES = (2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 100)
@@ -130,10 +131,11 @@ def main(repeats: int) -> None:
           f"{np.sqrt(0.05 * 0.95 / repeats):.3f}.\n")  # fmt: skip
     print("Share of 95 % intervals of a mean that hold the true mean\n")
     heads = [f"{name}, {kind}" for name in VALUES for kind in ("bootstrap", "t")]
-    table(["images", *heads], [
-        [n, *(share for draw in VALUES.values() for share in interval_coverage(draw, n, repeats, rng))]
+    lines = [
+        [n, *(p for draw in VALUES.values() for p in interval_coverage(draw, n, repeats, rng))]
         for n in IMAGES
-    ])  # fmt: skip
+    ]
+    table(["images", *heads], lines)
     for power in (False, True):
         there = (
             "a difference that the t-test finds in 80 % of normal studies"
@@ -158,9 +160,11 @@ def main(repeats: int) -> None:
         for name in VALUES
         for what in ("false verdict", "all intervals", "10 t-tests")
     ]
-    table(["images", *heads], [
-        [n, *(share for draw in VALUES.values() for share in of_tables(draw, n, repeats, rng))] for n in OF_TABLE
-    ])  # fmt: skip
+    lines = [
+        [n, *(p for draw in VALUES.values() for p in of_tables(draw, n, repeats, rng))]
+        for n in OF_TABLE
+    ]
+    table(["images", *heads], lines)
 
 
 if __name__ == "__main__":

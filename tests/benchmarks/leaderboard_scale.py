@@ -1,5 +1,6 @@
-"""How long the tables of a study take, and how much memory: python
-tests/benchmarks/leaderboard_scale.py [ROWS ...]
+"""Measure how long the tables of a study take, and how much memory.
+
+    python tests/benchmarks/leaderboard_scale.py [ROWS ...]
 
 A study of 20 solvers on 5 masks with 10 draws an image and random scores is written, merged as by
 ``bench compact`` (``--loose``: a file per chunk instead), and its tables are built by a process of
@@ -21,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for a script that is run in a checkout, before its imports
 
-from posterior_bench.bench.analysis import leaderboard
-from posterior_bench.bench.store import schema, shards, study_files
-from posterior_bench.bench.store.compaction import PACK_CHUNKS
+from posterior_bench.bench.analysis import leaderboard  # noqa: E402
+from posterior_bench.bench.store import schema, shards, study_files  # noqa: E402
+from posterior_bench.bench.store.compaction import PACK_CHUNKS  # noqa: E402
 
 SOLVERS, MASKS, DRAWS = 20, 5, 10
 METRICS = {

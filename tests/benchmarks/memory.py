@@ -1,13 +1,13 @@
-"""The memory that ``doctor`` estimates beside the memory that runs take: ``python
-tests/benchmarks/memory.py``.
+"""Compare the memory that ``doctor`` estimates with the memory that runs take.
 
-For pairs of solver and prior, a few steps each, prints what networks, states and scores of one
-chunk take at most, weights apart, as ``doctor`` estimates it without weights or data, as it was
-measured, and their ratio. Measured is the peak of live tensor bytes on the CPU
+    python tests/benchmarks/memory.py
+
+For pairs of solver and prior, with a few steps each, it prints the most memory that networks,
+states and scores of one chunk take, without the weights: as ``doctor`` estimates it without weights
+or data, as it was measured, and their ratio. Measured is the peak of live tensor bytes on the CPU
 (:class:`bench.estimate.live_tensors.Live`): every storage that an operation makes, for as long as
-it lives, counted below autograd. That is not the memory of the process: what a kernel takes for
-itself within one operation, the allocator's reserve, Python and libraries are not in it. Asserts
-nothing.
+it lives, counted below autograd. That is not the memory of the process: temporary memory of a
+kernel, the reserve of the allocator, Python and libraries are left out. It asserts nothing.
 """
 
 from __future__ import annotations

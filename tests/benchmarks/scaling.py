@@ -1,5 +1,6 @@
-"""How the harness itself scales, with a solver that only sleeps: python tests/benchmarks/scaling.py
-[part ...]
+"""Measure how the harness itself scales, with a solver that only sleeps.
+
+    python tests/benchmarks/scaling.py [part ...]
 
 Parts: ``workers`` (efficiency from 1 to 8 Ray workers for chunks of one second), ``memory`` (of the
 driver, over many chunks), ``planning`` (of ten million rows), ``resume`` (of a study with ten
@@ -22,20 +23,20 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for a script that is run in a checkout, before its imports
 
-from posterior_bench.bench.config.compose import compose
-from posterior_bench.bench.config.overrides import check
-from posterior_bench.bench.engine import ray_actors, ray_pool, serial
-from posterior_bench.bench.engine.plan import CellPlan, Chunk
-from posterior_bench.bench.engine.prepare import prepare
-from posterior_bench.bench.engine.run import run_job
+from posterior_bench.bench.config.compose import compose  # noqa: E402
+from posterior_bench.bench.config.overrides import check  # noqa: E402
+from posterior_bench.bench.engine import ray_actors, ray_pool, serial  # noqa: E402
+from posterior_bench.bench.engine.plan import CellPlan, Chunk  # noqa: E402
+from posterior_bench.bench.engine.prepare import prepare  # noqa: E402
+from posterior_bench.bench.engine.run import run_job  # noqa: E402
 
 SLEEPER = '''\
 import time
 from dataclasses import dataclass
 
-from posterior_bench.solvers.base import Card, Sampler
+from posterior_bench.solvers.base import Card, Sampler  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,20 @@ import pytest
 
 from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.catalog import options
-from posterior_bench.bench.conformance.reference_pages import (
+from posterior_bench.bench.conformance.reference_pages.applicability import (
     CAPABILITIES,
     DIFFERENCES,
+    OPERATORS,
+)
+from posterior_bench.bench.conformance.reference_pages.pages import pages
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import (
     FLOW,
     LATENT,
-    OPERATORS,
     VE,
     VP,
-    asked,
-    families,
-    missing,
-    pages,
+    capabilities_by_kind,
+    missing_capabilities,
+    operator_needs,
 )
 
 LINEAR_INVERSE = {"linear", "pinv"}
@@ -57,10 +59,12 @@ def test_the_table_is_that_of_the_literature_but_for_the_differences_it_lists() 
     for choices, (operator, *marks) in LITERATURE.items():
         for choice in choices:
             option = solvers[choice]
-            runs = {family: not missing(option, inpainting, family) for family in columns}
+            runs = {
+                family: not missing_capabilities(option, inpainting, family) for family in columns
+            }
             theirs = {family: RUNS[mark] for family, mark in zip(columns, marks, strict=True)}
             found |= {(choice, family) for family in columns if runs[family] != theirs[family]}
-            found |= {(choice, OPERATORS)} if asked(option) != operator else set()
+            found |= {(choice, OPERATORS)} if operator_needs(option) != operator else set()
     assert found == {
         (choice, column) for d in DIFFERENCES for choice in d.solvers for column in d.columns
     }
@@ -71,7 +75,7 @@ def test_the_page_gives_every_difference_and_its_reason() -> None:
     for difference in DIFFERENCES:
         assert difference.reason in page
         assert set(difference.solvers) <= options("solver").keys()
-        assert set(difference.columns) <= {OPERATORS, *families()}
+        assert set(difference.columns) <= {OPERATORS, *capabilities_by_kind()}
 
 
 @pytest.mark.parametrize("name", options("solver"))

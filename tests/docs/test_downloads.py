@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from posterior_bench.bench.config.catalog import CONF, option, options
-from posterior_bench.bench.conformance import downloads, preset_passes
+from posterior_bench.bench.conformance.reference_pages import downloads, preset_passes, prior_kinds
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.datasets.celebahq import CelebAHQ
 from posterior_bench.priors.fingerprint import resolve
@@ -25,9 +25,7 @@ def _yamls(group: str) -> dict[str, dict[str, object]]:
 def test_every_published_option_has_an_entry_and_no_entry_is_an_orphan():
     """Read from the yamls themselves: a prior below checkpoints/, data with a root that the user
     must name."""
-    known = yaml.safe_load(
-        (ROOT / "bench" / "conformance" / "downloads.yaml").read_text(encoding="utf-8")
-    )
+    known = yaml.safe_load(downloads.FILE.read_text(encoding="utf-8"))
     priors = {
         name
         for name, node in _yamls("prior").items()
@@ -73,8 +71,7 @@ def test_minutes_are_passes_times_seconds_a_pass():
 
 
 def test_the_counts_are_of_the_settings_of_today():
-    """``python -m bench.conformance.preset_passes`` counts again what has changed, and what is missing; the page says
-    'not counted'."""
+    """The module ``preset_passes`` counts again; until then the page says 'not counted'."""
     wanted = {
         preset_passes.key(*each): preset_passes.settings_hash(*each[:2])
         for each in preset_passes.wanted()
@@ -87,11 +84,11 @@ def test_the_counts_are_of_the_settings_of_today():
     ("name", "preset", "kind", "fit", "draw"),
     [
         # one network call a step, 1000 steps
-        ("blended", "authors", preset_passes.VP, {}, {"nfe": 1000}),
+        ("blended", "authors", prior_kinds.VP, {}, {"nfe": 1000}),
         # one call and its gradient a step, 1000 steps
-        ("dps", "authors", preset_passes.VP, {}, {"nfe": 1000, "nge": 1000}),
+        ("dps", "authors", prior_kinds.VP, {}, {"nfe": 1000, "nge": 1000}),
         # 20 steps
-        ("ddrm", "authors", preset_passes.VP, {}, {"nfe": 20}),
+        ("ddrm", "authors", prior_kinds.VP, {}, {"nfe": 20}),
     ],
 )
 def test_counts_are_those_of_the_papers(name, preset, kind, fit, draw):

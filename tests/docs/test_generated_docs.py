@@ -9,7 +9,8 @@ import pytest
 
 from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.catalog import options
-from posterior_bench.bench.conformance.reference_pages import field_notes, pages
+from posterior_bench.bench.conformance.reference_pages.markdown import field_notes
+from posterior_bench.bench.conformance.reference_pages.pages import pages
 from posterior_bench.bench.core.environment import ROOT
 
 

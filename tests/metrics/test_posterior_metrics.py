@@ -317,7 +317,10 @@ def loops(draws: Draws) -> dict[str, float]:
     product = np.trace(np.cov(x.T) @ np.cov(z.T))
     exact_square = trace_of_square(z)
     weights, shares = draws.mode_weights.numpy(), draws.responsibilities.numpy()
-    pair = lambda a, b: cdist(a, b).mean()
+
+    def pair(a, b):
+        return cdist(a, b).mean()
+
     wide = [
         np.repeat(v, 24 // len(v), axis=0) @ directions(PROJECTIONS, 6).numpy().T for v in (x, z)
     ]

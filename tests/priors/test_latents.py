@@ -72,7 +72,10 @@ def test_the_latent_of_an_image_is_the_librarys_mean_shifted_and_scaled_per_chan
     moved = _seeded(KL, TINY, shift=shift, scale=scale)
     x = _normal(2, 3, 16, 16)
     law = kl.autoencoder.encode(x).latent_dist
-    column = lambda values: torch.tensor(values).view(1, 4, 1, 1)
+
+    def column(values):
+        return torch.tensor(values).view(1, 4, 1, 1)
+
     torch.testing.assert_close(moved.encode(x), (law.mode() - column(shift)) * column(scale))
     xi = _normal(2, 4, 8, 8, seed=2)
     drawn = law.mode() + law.logvar.mul(0.5).exp() * xi

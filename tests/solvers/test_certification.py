@@ -13,7 +13,8 @@ import torch
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.conformance.small_problems import Rig, reduced, small_prior
+from posterior_bench.bench.conformance.small_priors import small_prior
+from posterior_bench.bench.conformance.small_problem import SmallProblem, with_few_steps
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.operators.base import Operator
@@ -75,7 +76,7 @@ def _start_session(
         "solver": options("solver")[name].content,
         "metrics": {},
     }
-    config["operator"] = {"_target_": "operators.base.Stub"}
+    config.operator = {"_target_": "operators.base.Stub"}
     Session(JobConfig.of(config), "cpu")
 
 
@@ -124,11 +125,11 @@ def _touched(name: str, space: str) -> tuple[set[str], list[torch.Tensor]]:
     """Which counters of backward passes a run moves, and the tensors it could have left gradients
     in."""
     prior = small_prior(space)
-    rig = Rig(prior, INPAINTING)
-    measured = rig.measure((0, 1))
-    obs = rig.observe(measured)
+    problem = SmallProblem(prior, INPAINTING)
+    measured = problem.measure((0, 1))
+    obs = problem.observe(measured)
     with prior.metered() as meter:
-        reduced(_solver(name)).fit(obs, prior, rig.noise(measured)).sample([0])
+        with_few_steps(_solver(name)).fit(obs, prior, problem.noise(measured)).sample([0])
     leaves = [
         obs.y,
         *(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from posterior_bench.bench.config.catalog import options
-from posterior_bench.bench.conformance.small_problems import Rig, small_prior
+from posterior_bench.bench.conformance.small_priors import small_prior
+from posterior_bench.bench.conformance.small_problem import SmallProblem
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.nets import Inpainter
@@ -33,9 +34,9 @@ class Velocity(Inpainter):
 
 def test_ddim_steps_written_out():
     prior = small_prior("inpainting")
-    rig = Rig(prior, INPAINTING)
-    measured = rig.measure((0, 1), ("box", "nothing"))
-    obs, noise, same = rig.observe(measured), rig.noise(measured), rig.noise(measured)
+    problem = SmallProblem(prior, INPAINTING)
+    measured = problem.measure((0, 1), ("box", "nothing"))
+    obs, noise, same = problem.observe(measured), problem.noise(measured), problem.noise(measured)
     x = Conditional(steps=4, grid="index", guidance=2.0).draw(obs, prior, noise)
 
     # the released order: encode with a draw, start, then predict and step

@@ -93,14 +93,17 @@ def test_langevin_alone_has_the_law_of_its_recursion(compat, g2, observe, basis_
     lr, steps, sigma, tau, y, start = 0.02, 300, 1.5, 0.5, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, compat=compat)
     x0 = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
-    run = lambda rows, noise: solver._inner(
-        x0.expand(rows, -1, -1, -1),
-        Level(1.0, sigma),
-        lr,
-        observe((True, False), y, rows),
-        g2("ve"),
-        noise,
-    )
+
+    def run(rows, noise):
+        return solver._inner(
+            x0.expand(rows, -1, -1, -1),
+            Level(1.0, sigma),
+            lr,
+            observe((True, False), y, rows),
+            g2("ve"),
+            noise,
+        )
+
     mean, covariance = basis_law(run)
     data = (2 if compat == "released" else 1) / tau**2
     for i, (precision, centre) in enumerate(
@@ -122,14 +125,17 @@ def test_langevin_with_small_steps_reproduces_the_gaussian(g2, observe, basis_la
     order of lr."""
     sigma, tau = 0.7, 0.5
     solver = DAPS(inner_steps=500, tau=tau)
-    run = lambda rows, noise: solver._inner(
-        torch.zeros(rows, 1, 1, 2).double(),
-        Level(1.0, sigma),
-        0.005,
-        observe((True, False), rows=rows),
-        g2("ve"),
-        noise,
-    )
+
+    def run(rows, noise):
+        return solver._inner(
+            torch.zeros(rows, 1, 1, 2).double(),
+            Level(1.0, sigma),
+            0.005,
+            observe((True, False), rows=rows),
+            g2("ve"),
+            noise,
+        )
+
     mean, covariance = basis_law(run)
     precision = tau**-2 + sigma**-2
     assert mean.tolist() == pytest.approx([tau**-2 / precision, 0], abs=1e-3)
@@ -239,14 +245,17 @@ def test_the_dynamics_with_momentum_have_the_law_of_their_recursion(g2, observe,
     lr, steps, sigma, tau, mu, y, start = 0.03, 40, 1.5, 0.5, 0.7, 1.0, -0.4
     solver = DAPS(inner_steps=steps, tau=tau, momentum=mu)
     centre = torch.full((1, 1, 1, 2), start, dtype=torch.float64)
-    run = lambda rows, noise: solver._inner(
-        centre.expand(rows, -1, -1, -1),
-        Level(1.0, sigma),
-        lr,
-        observe((True, False), y, rows),
-        g2("ve"),
-        noise,
-    )
+
+    def run(rows, noise):
+        return solver._inner(
+            centre.expand(rows, -1, -1, -1),
+            Level(1.0, sigma),
+            lr,
+            observe((True, False), y, rows),
+            g2("ve"),
+            noise,
+        )
+
     mean, covariance = basis_law(run)
     for i, (precision, centre_of_it) in enumerate(
         [

@@ -85,7 +85,10 @@ def test_plus_goes_to_the_noise_free_method_with_the_noise(g2, observe, double_n
     clean, tiny = (
         DDNM(30, 1.0).draw(_noisy(obs, s), g2("ve"), double_noise(3)) for s in (0.0, 1e-6)
     )
-    x1 = lambda x: x[..., 1]
+
+    def x1(x):
+        return x[..., 1]
+
     torch.testing.assert_close(x1(tiny), x1(clean), atol=1e-5, rtol=0)
 
 
@@ -147,9 +150,12 @@ def test_released_travel_restarts_from_the_uncorrected_prediction(g2, observe, d
     prior, noise, obs = g2("ve"), double_noise(1), observe((True, False), 0.4)
     top, low, clean = prior.grid(2)
     draws = [noise.normal((1, 1, 2)) for _ in range(5)]
-    step = lambda x0, z, t, s, xi: (
-        s.alpha * obs.operator.paste(x0, obs.y) + s.sigma * (0.6 * xi + 0.8 * (z - x0) / t.sigma)
-    )
+
+    def step(x0, z, t, s, xi):
+        return s.alpha * obs.operator.paste(x0, obs.y) + s.sigma * (
+            0.6 * xi + 0.8 * (z - x0) / t.sigma
+        )
+
     first = prior.denoise(top.sigma * draws[0], top)
     second = first + top.sigma * draws[2]
     third = prior.denoise(second, top)

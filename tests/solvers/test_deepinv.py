@@ -124,7 +124,10 @@ def test_shipped_presets_are_complete(deepinv, presets):
 def test_ddrm_of_deepinv_has_the_mean_of_ours_and_less_spread(deepinv, g2, observe):
     """It divides its noise by sqrt(2), so draws of the hidden pixel spread by 1/sqrt(2) of ours."""
     rows = 400
-    noise = lambda: SeededNoise([Key(0, "data", str(i)) for i in range(rows)], "solver")
+
+    def noise():
+        return SeededNoise([Key(0, "data", str(i)) for i in range(rows)], "solver")
+
     obs = observe((True, False), 1.0, rows=rows)
     theirs = Deepinv("DDRM", 100).draw(obs, g2("ve"), noise())[..., 1]
     ours = DDRM(100, clip=False).draw(obs, g2("ve"), noise())[..., 1]

@@ -43,7 +43,10 @@ def test_steps_follow_the_equations(kind, delayed, observe, double_noise):
     """Pixel by pixel, the product of two Gaussians by its precisions, for measurement noise 0.3."""
     prior, noise, y, sigma_y = named_g2(kind), double_noise(1), 0.7, 0.3
     levels = prior.grid(8, "flow")[:7]
-    tensor = lambda z: torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2)
+
+    def tensor(z):
+        return torch.tensor(z, dtype=torch.float64).view(1, 1, 1, 2)
+
     z = (levels[0].sigma * noise.normal((1, 1, 2))).flatten().tolist()
     for t, s in pairwise(levels):
         x0 = prior.denoise(tensor(z), t).flatten().tolist()
@@ -74,7 +77,10 @@ def test_nothing_observed_is_bridge_sampling(schedule, delayed, law):
     covariance."""
     prior = named_g2("flow")
     levels = prior.grid(20, "flow")[:19]
-    gain = lambda lam, t: t.alpha * lam / (t.alpha**2 * lam + t.sigma**2)
+
+    def gain(lam, t):
+        return t.alpha * lam / (t.alpha**2 * lam + t.sigma**2)
+
     expected = []
     for lam in (1.9, 0.1):
         var = levels[0].sigma ** 2

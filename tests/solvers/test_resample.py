@@ -121,7 +121,10 @@ def test_patience_ends_a_row_that_gets_worse():
 
 def test_weight_decay_is_adamws():
     start = _double(2.0)
-    flat = lambda u: 0 * u.flatten(1).sum(1) + 1
+
+    def flat(u):
+        return 0 * u.flatten(1).sum(1) + 1
+
     assert minimise(flat, start, 0.1, 3, 0.0, decay=0.01).item() == pytest.approx(
         2 * (1 - 0.1 * 0.01) ** 3
     )
@@ -170,7 +173,10 @@ def test_the_released_schedule_and_its_calls(latent_g2, observe, double_noise, m
     """500 steps: consistency with 330, 320, ..., 10 steps left, in pixels down to 170; 665 network
     calls."""
     levels, seen = latent_g2("vp").grid(500), []
-    spy = lambda z, target, s, c, xi: seen.append((s, c)) or resample(z, target, s, c, xi)
+
+    def spy(z, target, s, c, xi):
+        return seen.append((s, c)) or resample(z, target, s, c, xi)
+
     monkeypatch.setattr(module, "resample", spy)
     prior = latent_g2("vp", TURN)
     solver = ReSample(pixel_iterations=2, latent_iterations=3, tolerance=1e-30)

@@ -538,7 +538,10 @@ class TestHub:
 
         x, mask = observed()
         hole, width = (~mask).float(), x.shape[-1]
-        one_draw = lambda: torch.Generator().manual_seed(5)
+
+        def one_draw():
+            return torch.Generator().manual_seed(5)
+
         noise = torch.randn(2, 4, 8, 8, generator=one_draw())
 
         write_stable_diffusion(tmp_path / "one", channels=9)

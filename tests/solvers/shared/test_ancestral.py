@@ -93,7 +93,10 @@ SOLVERS = {
 def test_solvers_use_it_where_they_are_told_to_and_there_is_one(name, double_noise):
     mask = torch.tensor([[True, False], [False, True]]).expand(4, 1, 2, 2)
     obs = Observation(torch.where(mask, 0.5, 0.0).double(), Inpainting(mask))
-    draw = lambda variance, prior: SOLVERS[name](variance).draw(obs, prior, double_noise(4))
+
+    def draw(variance, prior):
+        return SOLVERS[name](variance).draw(obs, prior, double_noise(4))
+
     fixed = draw("fixed", learned(1.0))
     torch.testing.assert_close(
         draw("learned", learned(-1.0)), fixed, atol=1e-6, rtol=1e-6

@@ -1,0 +1,122 @@
+"""The page ``docs/applicability.md``: which solver runs with which operator and prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.catalog import Option, options
+from posterior_bench.bench.conformance.reference_pages.markdown import (
+    bullets,
+    choice,
+    codes,
+    table,
+)
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import (
+    FLOW,
+    LATENT,
+    capabilities_by_kind,
+    missing_capabilities,
+    operator_needs,
+)
+
+INTRODUCTION = """\
+The tables say which solver runs with which prior and operator. They are computed from the
+capabilities that a solver *needs* and that prior and operator *have* (`Solver.needs`, `Prior.caps`,
+`Operator.caps`). A cell that lacks a capability is refused before any work, with the names shown
+here. The product never replaces a method by a weaker one without saying so. Single settings may
+need more, for example noisy measurements (`Solver.lacks`). `python -m bench check solver=NAME` runs
+a solver on a small prior of every kind."""
+
+CAPABILITIES = {
+    "exact": "the posterior is known in closed form, as for Gaussian mixtures",
+    "features": "the network is a U-Net with named places for hooks; transformers have other "
+    "places",
+    "grad": "the denoiser can be differentiated; every prior of this product can",
+    "inpaint": "the network was trained to fill holes; mask and measurement are its inputs",
+    "latent": "an autoencoder lies between the state and the image",
+    "linear": "`A` is linear",
+    "mask": "the operator keeps or drops pixels",
+    "pinv": "the operator has a pseudo-inverse",
+    "pixel": "the state is the image itself, so a measured pixel is an entry of the state",
+    "projection": "`At A` is a projection",
+    "prox": "the proximal step of the data term has a closed form",
+    "unconditional": "the prior can be called without a mask and a measurement; every prior "
+    "without `inpaint` can, and every method that does not need `inpaint` does so",
+}
+"""The meaning of every capability that a solver may need; a test finds missing entries."""
+
+OPERATORS = "operators it takes"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference between the tables of the page and the literature.
+
+    Parameters
+    ----------
+    solvers : tuple of str
+        The solvers that it concerns.
+    columns : tuple of str
+        The columns that it concerns: kinds of priors, or :data:`OPERATORS`.
+    reason : str
+        The reason, in full sentences.
+    """
+
+    solvers: tuple[str, ...]
+    columns: tuple[str, ...]
+    reason: str
+
+
+DIFFERENCES = (
+    Difference(
+        ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
+        (LATENT, FLOW),
+        "Some ports use these methods on latents: with a mask of latent cells, and with the "
+        "encoding of a filled image as the measurement. Cells at the border of the hole then leak "
+        "hidden pixels or lose observed ones. That is another method under the same name, so it is "
+        "refused here. LatentPaint runs there, because a latent mask is part of the method.",
+    ),
+    Difference(
+        ("mmps",),
+        (LATENT, FLOW),
+        "On latents, every step of its conjugate gradients would go through the Jacobian of the "
+        "decoder and back. The solver here solves for the measured pixels only.",
+    ),
+    Difference(
+        ("ddrm",),
+        (OPERATORS,),
+        "The method takes any linear operator with a known singular value decomposition. The "
+        "solver here takes masks, whose spectral space is the image itself.",
+    ),
+    Difference(
+        ("pigdm",),
+        (OPERATORS,),
+        "The method takes any linear operator for which a linear system can be solved. The solver "
+        "here takes projections, for which the solution is a division.",
+    ),
+)
+
+
+def sections() -> list[str]:
+    """Return the sections of the page: a table per operator, the meanings, the differences."""
+    parts: list[str] = []
+    for operator in options("operator").values():
+        rows = [_row(option, operator) for option in options("solver").values()]
+        head = ["choice", OPERATORS, *capabilities_by_kind()]
+        parts += [f"## {choice(operator)}", operator.summary, table(head, rows)]
+    needs = (target(option.content).needs for option in options("solver").values())
+    names = sorted(frozenset({"unconditional"}).union(*needs))
+    meanings = (f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in names)
+    parts += ["## What the needs mean", bullets(meanings)]
+    differences = (
+        f"{codes(d.solvers)}, {' and '.join(d.columns)}: {d.reason}" for d in DIFFERENCES
+    )
+    return [*parts, "## Where this differs from the literature", bullets(differences)]
+
+
+def _row(option: Option, operator: Option) -> list[str]:
+    """Return the row of a solver in the table of an operator."""
+    missing = (missing_capabilities(option, operator, kind) for kind in capabilities_by_kind())
+    cells = (f"no {codes(names)}" if names else "yes" for names in missing)
+    return [choice(option), codes(operator_needs(option)) or "any", *cells]

@@ -1,0 +1,201 @@
+"""The page ``docs/downloads.md``: published priors and data sets, and estimated minutes an image.
+
+Facts are in ``downloads.yaml`` beside this module, counts of network passes in ``passes.json``,
+names and presets in ``conf``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posterior_bench.bench.config.catalog import Option, options
+from posterior_bench.bench.conformance.reference_pages import preset_passes
+from posterior_bench.bench.conformance.reference_pages.markdown import choice, table
+from posterior_bench.bench.conformance.reference_pages.presets import (
+    auto_solvers,
+    presets_by_prior,
+)
+from posterior_bench.bench.conformance.reference_pages.prior_kinds import kind_of
+from posterior_bench.bench.store.study_files import read_yaml
+from posterior_bench.priors.fingerprint import CHECKPOINTS
+
+FILE = Path(__file__).with_name("downloads.yaml")
+
+INTRODUCTION = """\
+This product downloads nothing. This page lists every prior and data set of `conf/` that is
+published elsewhere: fetch the files, then convert a prior with the command of its row.
+`python -m bench doctor` checks before a run that everything it needs is there. *Not recorded* and
+*not measured* are meant literally: no published file has been read here yet, so no sha256 is known.
+`convert --sha256 HASH` refuses every file but the one with this hash."""
+
+PRIORS = """\
+Unless the row says otherwise, the size of a download follows from the number of parameters in
+float32. *Memory* is the peak that `bench convert` took with a file of the same layout and size and
+random weights. *Disk* is the size of the converted prior in float32; `--dtype fp16` halves it."""
+
+DATA = """\
+Data sets are read in the layouts of [data.md](data.md); nothing is converted or copied."""
+
+ESTIMATE = """\
+**An estimate, not a measurement: nothing here was timed on a GPU.** Minutes are passes times
+seconds a pass.
+
+Passes are counted for one image, one mask and the preset that `preset: auto` takes for the prior:
+the solver runs in full length on a small prior without its network
+(`python -m posterior_bench.bench.conformance.reference_pages.preset_passes`). Seconds a pass are
+the operations of one forward pass of the network, also counted, over half of the float32 peak that
+the maker of the card states ({rates} x 10^12 a second).
+A backward pass takes as long as a forward pass, and calls of the autoencoder are added in the same
+way.
+
+The estimate holds for batches that fill the card and for convolutions that reach half of its peak.
+One image at a time takes longer, because starting each kernel then takes longer than computing it.
+`precision=tf32` or `bf16` takes less. Loading, metrics and perceptual losses are left out. Minutes
+are for one image with one draw. All draws of an image share the part of *fit*; each draw takes the
+rest."""
+
+
+def facts() -> dict[str, Any]:
+    """Read ``downloads.yaml``: ``priors``, ``data`` and ``gpus``."""
+    content: dict[str, Any] = read_yaml(FILE)
+    return content
+
+
+def published(group: str) -> list[Option]:
+    """Return the options of ``prior`` or ``data`` whose files somebody else publishes."""
+    members = options(group).values()
+    if group == "prior":
+        return [o for o in members if str(o.content.get("path", "")).startswith(f"{CHECKPOINTS}/")]
+    # data=folder is a folder of the user, which nobody publishes
+    return [o for o in members if o.content.get("root") == "???" and o.name != "folder"]
+
+
+def sections() -> list[str]:
+    """Return the sections of the page."""
+    known = facts()
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in known["gpus"].items())
+    files = ["choice", "published", "files"]
+    return [
+        "## Priors",
+        PRIORS,
+        table(
+            [*files, "download, GB", "sha256", "memory, GB", "disk, GB", "command"],
+            [_prior(option, known["priors"][option.name]) for option in published("prior")],
+        ),
+        "## Data sets",
+        DATA,
+        table(
+            [*files, "images", "download, GB", "sha256"],
+            [_data(option, known["data"][option.name]) for option in published("data")],
+        ),
+        "## Minutes an image",
+        ESTIMATE.format(rates=rates),
+        *_minutes(known),
+    ]
+
+
+def _prior(option: Option, entry: Mapping[str, Any]) -> list[str]:
+    sizes = entry["parameters"]
+    disk = f"{4 * sum(sizes.values()) / 1000:.1f}" if sizes else "not measured"
+    memory = entry["convert_gb"] or "not measured"
+    return [choice(option), *_where(entry), *_download(entry), str(memory), disk, _command(option)]
+
+
+def _data(option: Option, entry: Mapping[str, Any]) -> list[str]:
+    return [choice(option), *_where(entry), f"{entry['images']}", *_download(entry)]
+
+
+def _where(entry: Mapping[str, Any]) -> tuple[str, str]:
+    files = str(entry["files"])
+    return str(entry["published"]), files if " " in files else f"`{files}`"
+
+
+def _download(entry: Mapping[str, Any]) -> tuple[str, str]:
+    note = f" ({entry['note']})" if entry.get("note") else ""
+    return str(entry["gb"] or "not recorded"), str(entry["sha256"] or "not recorded") + note
+
+
+def _command(option: Option) -> str:
+    """Return the command that converts a prior, from the summary of its YAML file."""
+    match = re.search(r"`bench (convert [^`]*)`", option.summary)
+    return f"`python -m bench {match[1]}`" if match else ""
+
+
+# -- minutes ---------------------------------------------------------------------------------------
+
+
+def _minutes(known: Mapping[str, Any]) -> list[str]:
+    """Return a table for each prior whose operations are counted, and the names of the others."""
+    counts, parts, uncounted = preset_passes.read(), [], []
+    head = ["solver", "preset", "passes, fit", "passes, draw", *known["gpus"]]
+    for option in published("prior"):
+        work = known["priors"][option.name]["gflop"]
+        if work is None:
+            uncounted.append(option)
+            continue
+        rows = list(_rows(option.name, work, counts, known["gpus"]))
+        parts += [f"### {choice(option)}", _work(work), table(head, rows)]
+    names = " and ".join(map(choice, uncounted))
+    return [
+        *parts,
+        f"Not counted, because the size of the network depends on the version you take: {names}.",
+    ]
+
+
+def _work(work: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{name} {value:g}" for name, value in work.items())
+    return f"10^9 operations of one call: {parts}."
+
+
+def _rows(
+    prior: str, work: Mapping[str, float], counts: Mapping[str, Any], gpus: Mapping[str, float]
+) -> Iterable[list[str]]:
+    """Yield the row of every solver that has a preset for the prior."""
+    for option in auto_solvers():
+        preset = presets_by_prior(option).get(prior)
+        if preset is None:
+            continue
+        entry = counts.get(preset_passes.key(option, preset, kind_of(prior)), {})
+        cells = _estimate(entry, work, gpus)
+        yield [choice(option), f"`{preset}`", *cells]
+
+
+def _estimate(
+    entry: Mapping[str, Any], work: Mapping[str, float], gpus: Mapping[str, float]
+) -> list[str]:
+    """Return the passes of a fit and a draw, and the minutes on every GPU."""
+    if "draw" not in entry:
+        return ["not counted"] * 2 + ["not measured"] * len(gpus)
+    passes = [sum(entry[part].get(name, 0) for name in ("nfe", "nge")) for part in ("fit", "draw")]
+    total = operations([entry["fit"], entry["draw"]], work)
+    minutes = [_significant(total / (60e3 * rate)) for rate in gpus.values()]
+    return [*(f"{number:g}" for number in passes), *minutes]
+
+
+def operations(counted: Sequence[Mapping[str, float]], work: Mapping[str, float]) -> float:
+    """Return the 10^9 operations of counted calls.
+
+    Parameters
+    ----------
+    counted : Sequence of Mapping of str to float
+        Numbers of calls by the names of a meter, such as ``nfe``; a mapping for each part of a run.
+    work : Mapping of str to float
+        10^9 operations of one call of ``network``, ``decoder`` and ``encoder``.
+
+    Returns
+    -------
+    float
+        The sum; a backward call takes as many operations as its forward call.
+    """
+    of = {"nfe": "network", "nge": "network", "decode": "decoder", "decode_grad": "decoder"}
+    of |= {"encode": "encoder", "encode_grad": "encoder"}
+    return sum(
+        number * work.get(of[name], 0.0) for part in counted for name, number in part.items()
+    )
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
