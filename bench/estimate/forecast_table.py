@@ -71,7 +71,8 @@ def _sum(run: Sequence[CellEstimate]) -> str:
     )
     words = (
         f"Estimate: {len(run)} cells, {sum(cell.rows for cell in run)} rows, {nfe} network "
-        f"evaluations, {passes} passes (forward + backward), {hours} hours, {size} MiB on disk"
+        f"evaluations, {passes} passes (forward + backward), {hours} hours for the solvers alone, "
+        f"{size} MiB on disk"
     )
     left_out = [
         f"without the {name} of {count} cells"
@@ -132,9 +133,9 @@ def _on_workers(run: Sequence[CellEstimate]) -> str:
     workers = max((cell.workers for cell in run), default=1)
     several = f" The run has {workers} workers." if workers > 1 else ""
     return (
-        "Hours are the time of the solvers on one worker like this one. Not counted: metrics, "
-        "loading, and the time of every chunk for its measurement and file. With small networks "
-        f"these take longer than the solvers.{several}"
+        "Hours are the time of the solvers on one worker like this one. Metrics, loading, and the "
+        "measurement and file of every chunk come on top; with small networks they can take "
+        f"several times as long.{several}"
     )
 
 
