@@ -25,6 +25,7 @@ from posterior_bench.bench.analysis.statistics import (
     statistic_over_images,
 )
 from posterior_bench.bench.config.catalog import show
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.exact_draws import DRAWS, exact_reference
@@ -201,8 +202,9 @@ def measurement(y: Sequence[float], seed: int = 0) -> Measurement:
     return Measurement(keys, truth, None, Inpainting(mask), torch.where(mask, truth, 0.0))
 
 
-def config(seed: int = 0) -> dict[str, object]:
-    return {**dict.fromkeys(("data", "mask", "operator", "prior"), "same"), "seed": seed}
+def config(seed: int = 0) -> JobConfig:
+    groups = dict.fromkeys(("data", "mask", "operator", "prior"), {"_target_": "same"})
+    return JobConfig.of({**groups, "seed": seed})
 
 
 def test_the_reference_is_the_posterior_of_two_modes_by_bayes() -> None:
