@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -37,6 +36,7 @@ from posterior_bench.metrics.base import MissingWeights
 from posterior_bench.metrics.lpips_metric import LPIPS, empty
 from posterior_bench.metrics.perceptual import Perceptual, as_rgb
 from posterior_bench.priors.base import Prior
+from posterior_bench.priors.replaced import replaced
 from posterior_bench.solvers.base import Noise, Observation, Solver
 
 _FEW = 4
@@ -144,21 +144,21 @@ def charged_prior(memory: NetworkMemory, ledger: Ledger, whole: bool) -> Iterato
             stack.enter_context(memory.fake_network())
             grid = prior.grid  # levels are numbers, which fake tensors do not have
             stack.enter_context(
-                patch.object(prior, "grid", lambda *a, **k: in_own_thread(lambda: grid(*a, **k)))
+                replaced(prior, grid=lambda *a, **k: in_own_thread(lambda: grid(*a, **k)))
             )
         elif prior.net is not None:
-            small = charged("net", memory, ledger, memory.network, prior._raw)
-            stack.enter_context(patch.object(prior, "_raw", small))
-            to_x0 = prior._to_x0
+            small = charged("net", memory, ledger, memory.network, prior.run_network)
+            stack.enter_context(replaced(prior, run_network=small))
+            to_x0 = prior.x0_of_output
             # a dry run predicts from the state alone: a tie to the output makes autograd keep what
             # it keeps for a network
             stack.enter_context(
-                patch.object(prior, "_to_x0", lambda out, *rest: to_x0(out, *rest) + 0 * out)
+                replaced(prior, x0_of_output=lambda out, *rest: to_x0(out, *rest) + 0 * out)
             )
         if (latent := prior.latent) is not None:
             for name, call in (("encode", memory.encode), ("decode", memory.decode)):
                 small = charged(name, memory, ledger, call, getattr(latent, name))
-                stack.enter_context(patch.object(latent, name, small))
+                stack.enter_context(replaced(latent, **{name: small}))
         yield
 
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch.func import functional_call
 from posterior_bench.bench.estimate.live_tensors import Live
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.nets import Inpainter
+from posterior_bench.priors.replaced import replaced
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class NetworkMemory:
     def network(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Call the network on fake tensors, in the precision of the run."""
         with self.fake_network():
-            return Prior._raw(self.prior, x, t, values)
+            return Prior.run_network(self.prior, x, t, values)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Call the encoder on fake tensors."""
@@ -140,7 +140,7 @@ class NetworkMemory:
             inputs = (x, t, values)
             return functional_call(net, self._weights["net"], inputs, tie_weights=False)
 
-        return patch.object(self.prior, "_compiled", call)
+        return replaced(self.prior, network_call=call)
 
     def _autoencoder(self, name: str, *inputs: Tensor | None) -> Tensor:
         latent = self.prior.latent

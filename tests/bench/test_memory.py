@@ -266,7 +266,7 @@ def test_counting_leaves_nothing_behind() -> None:
     costs = NetworkMemory(prior)
     costs.check()
     mode = weakref.ref(costs.mode)
-    assert "_raw" not in vars(prior) and prior._compiled is None
+    assert "run_network" not in vars(prior) and prior.network_call is None
     del costs
     gc.collect()
     assert mode() is None and all(p.is_meta for p in prior.net.parameters())  # type: ignore[union-attr]
