@@ -70,31 +70,31 @@ class CheckedSolver:
 
         The arguments are those of :meth:`SmallProblem.measure`.
         """
-        measured = self.problem.measure(images, masks, other_truth)
-        return self.solve(measured, self.problem.noise(measured))
+        measurement = self.problem.measure(images, masks, other_truth)
+        return self.solve(measurement, self.problem.noise(measurement))
 
-    def solve(self, measured: Measurement, noise: Noise) -> Tensor:
+    def solve(self, measurement: Measurement, noise: Noise) -> Tensor:
         """Return samples ``(N, D, C, H, W)`` of a measurement.
 
         As in a run, the truth is in the frames of the callers, where a solver could find it.
         """
         with restore_torch_settings():
-            return self._solve(measured, noise)
+            return self._solve(measurement, noise)
 
-    def _solve(self, measured: Measurement, noise: Noise) -> Tensor:
-        obs = self.problem.observe(measured)
+    def _solve(self, measurement: Measurement, noise: Noise) -> Tensor:
+        obs = self.problem.observe(measurement)
         return self.solver.fit(obs, self.problem.prior, noise).sample(DRAWS).x
 
     @cached_property
     def standard_run(self) -> StandardRun:
         """The run with which other runs are compared; it is made once."""
         problem, prior = self.problem, self.problem.prior
-        measured = problem.measure()
+        measurement = problem.measure()
         with restore_torch_settings():
-            before, state = _contents(measured, problem.observe(measured)), snapshot(prior)
+            before, state = _contents(measurement, problem.observe(measurement)), snapshot(prior)
             with prior.metered() as meter, count_network_rows(prior) as rows:
-                x = self._solve(measured, problem.noise(measured))
-            after = _contents(measured, problem.observe(measured))
+                x = self._solve(measurement, problem.noise(measurement))
+            after = _contents(measurement, problem.observe(measurement))
             return StandardRun(
                 x, (before, after), (state, snapshot(prior)), meter.counts(), rows.nfe
             )
@@ -111,12 +111,12 @@ class CheckedSolver:
         return self.standard_run.x
 
 
-def _contents(measured: Measurement, obs: Observation) -> dict[str, object]:
+def _contents(measurement: Measurement, obs: Observation) -> dict[str, object]:
     """Return the bits of every tensor that the solver may see of a measurement."""
     cond = {} if obs.cond is None else obs.cond.values
     tensors = {
-        "y": measured.y,
-        "mask": measured.operator.mask,
+        "y": measurement.y,
+        "mask": measurement.operator.mask,
         **{f"condition {k}": v for k, v in cond.items()},
     }
     return {name: bits(value) for name, value in tensors.items() if value is not None}

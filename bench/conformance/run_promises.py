@@ -55,10 +55,10 @@ def _finite(checked: CheckedSolver) -> None:
 
 
 def _randomness(checked: CheckedSolver) -> None:
-    measured = checked.problem.measure()
+    measurement = checked.problem.measure()
     before = global_generator_states()
     with forbid_global_randomness():
-        checked.solve(measured, checked.problem.noise(measured))
+        checked.solve(measurement, checked.problem.noise(measurement))
     names = ("torch", "NumPy", "Python")
     for name, old, new in zip(names, before, global_generator_states(), strict=True):
         if old != new:
@@ -97,10 +97,10 @@ def _batch(checked: CheckedSolver) -> None:
 
 
 def _draws(checked: CheckedSolver) -> None:
-    problem, measured = checked.problem, checked.problem.measure()
+    problem, measurement = checked.problem, checked.problem.measure()
     with restore_torch_settings():
         posterior = checked.solver.fit(
-            problem.observe(measured), problem.prior, problem.noise(measured)
+            problem.observe(measurement), problem.prior, problem.noise(measurement)
         )
         # a block of draws is filled up by repetition, as the worker does
         together, alone = posterior.sample([0, 1, 2]).x, posterior.sample([2, 2, 2]).x
@@ -121,10 +121,10 @@ def _noise(checked: CheckedSolver) -> None:
 
 
 def _nan(checked: CheckedSolver) -> None:
-    measured = checked.problem.measure()
+    measurement = checked.problem.measure()
     # the measurement of row 1 is NaN; so is the noise of row 3, and with it state and prediction
-    measured.y[1] = torch.where(measured.y[1] != 0, torch.nan, measured.y[1])
-    x = checked.solve(measured, RecordingNoise(checked.problem.noise(measured), range(3, 4)))
+    measurement.y[1] = torch.where(measurement.y[1] != 0, torch.nan, measurement.y[1])
+    x = checked.solve(measurement, RecordingNoise(checked.problem.noise(measurement), range(3, 4)))
     demand_same_bits(x[[0, 2]], checked.samples[[0, 2]], "images beside others that are NaN")
 
 
@@ -174,9 +174,9 @@ def _masks(checked: CheckedSolver) -> None:
 
 
 def _needs(checked: CheckedSolver) -> None:
-    problem, measured = checked.problem, checked.problem.measure()
+    problem, measurement = checked.problem, checked.problem.measure()
     needs = checked.solver.lacks(frozenset(), problem.sigma)
-    bare = dataclasses.replace(measured, operator=restrict_operator(measured.operator, needs))
+    bare = dataclasses.replace(measurement, operator=restrict_operator(measurement.operator, needs))
     try:
         x = checked.solve(bare, problem.noise(bare))
     except Exception as error:

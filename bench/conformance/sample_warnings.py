@@ -25,8 +25,8 @@ ninth.
 
 def warn_of_unused_y(checked: CheckedSolver) -> None:
     """Raise Doubtful if another measurement gives the same samples."""
-    measured = checked.problem.measure()
-    other = dataclasses.replace(measured, y=-measured.y)
+    measurement = checked.problem.measure()
+    other = dataclasses.replace(measurement, y=-measurement.y)
     if same_bits(checked.solve(other, checked.problem.noise(other)), checked.samples):
         raise Doubtful("another measurement gives the same samples: the measurement is not used")
 
@@ -41,16 +41,16 @@ def warn_of_samples(checked: CheckedSolver) -> None:
     if not isinstance(prior, MixturePrior):
         raise Skipped("what the samples should look like is known on priors in closed form alone")
     images, other_images = (_images_of(prior, problem, draw) for draw in (0, 1))
-    measured = problem.measure(truth=images)
+    measurement = problem.measure(truth=images)
     full = dataclasses.replace(checked, solver=checked.full_length or checked.solver)
-    x = full.solve(measured, problem.noise(measured)).flatten(0, 1)
+    x = full.solve(measurement, problem.noise(measurement)).flatten(0, 1)
     largest, expected = x.abs().max().item(), images.abs().max().item()
     if largest > _RANGE_FACTOR * max(expected, 1.0):
         raise Doubtful(
             f"samples reach {largest:.3g}, images of this prior {expected:.2g}: return them in "
             "[-1, 1]"
         )
-    residual, blind = (_residual(measured, samples) for samples in (x, other_images))
+    residual, blind = (_residual(measurement, samples) for samples in (x, other_images))
     if residual > _RESIDUAL_SHARE * blind:
         raise Doubtful(
             f"the residual on what was observed is {residual:.2g}, that of images drawn without "
@@ -66,8 +66,8 @@ def _images_of(prior: MixturePrior, problem: SmallProblem, draw: int) -> Tensor:
     return prior.sample(noise.uniform(()), noise.normal(prior.image_shape))
 
 
-def _residual(measured: Measurement, images: Tensor) -> float:
+def _residual(measurement: Measurement, images: Tensor) -> float:
     """Return the mean square of ``A(images) - y``, images ``(N * draws, C, H, W)``."""
-    times = len(images) // len(measured.y)
-    operator, y = measured.operator.repeat(times), measured.y.repeat_interleave(times, 0)
+    times = len(images) // len(measurement.y)
+    operator, y = measurement.operator.repeat(times), measurement.y.repeat_interleave(times, 0)
     return float((operator.A(images) - y).square().mean())

@@ -107,16 +107,20 @@ class SmallProblem:
         """The noise level of the operator, in [-1, 1] units."""
         return float(self.operator.get("sigma") or 0)
 
-    def observe(self, measured: Measurement) -> Observation:
+    def observe(self, measurement: Measurement) -> Observation:
         """Return what the solver may see of a measurement."""
-        cond = self.prior.condition(measured.labels)
+        cond = self.prior.condition(measurement.labels)
         return Observation(
-            measured.y, measured.operator, cond, perceptual=self.perceptual, modules=self.modules
+            measurement.y,
+            measurement.operator,
+            cond,
+            perceptual=self.perceptual,
+            modules=self.modules,
         )
 
-    def noise(self, measured: Measurement) -> Noise:
+    def noise(self, measurement: Measurement) -> Noise:
         """Return the noise that a run would hand to the solver."""
-        return Noise(measured.keys, "solver", self.device)
+        return Noise(measurement.keys, "solver", self.device)
 
 
 def _mask(key: Key, kind: str, height: int, width: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

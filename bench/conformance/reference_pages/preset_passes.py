@@ -113,9 +113,9 @@ def _run(option: Option, preset: str, kind: str) -> tuple[Mapping[str, int], Map
     problem = SmallProblem(
         _prior(kind), options("operator")["inpainting"].content, perceptual=distance
     )
-    prior, measured = problem.prior, problem.measure([0])
+    prior, measurement = problem.prior, problem.measure([0])
     with weightless(prior, "features" in solver.needs), prior.metered() as meter:
-        posterior = solver.fit(problem.observe(measured), prior, problem.noise(measured))
+        posterior = solver.fit(problem.observe(measurement), prior, problem.noise(measurement))
         fit = meter.counts()
         posterior.sample([0])
         return fit, meter.counts()
