@@ -1,4 +1,4 @@
-"""The configuration behind a call of the Python API: the options and settings of the command line."""
+"""The configuration of a call of the Python API: options and settings of the command line."""
 
 from __future__ import annotations
 

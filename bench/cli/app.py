@@ -1,9 +1,13 @@
-"""The Hydra application. Its module stays light: torch is imported inside the job."""
+"""The Hydra application: it runs the jobs of a command and notes their outcomes.
+
+The module loads neither torch nor pandas, so that a job can print its first line at once.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
@@ -13,13 +17,18 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import override
 
-from posterior_bench.bench.cli.last_resort import last_resort
+from posterior_bench.bench.cli.announce import first_line
+from posterior_bench.bench.cli.error_line import error_line
 from posterior_bench.bench.config.catalog import CONF
 from posterior_bench.bench.config.compose import one_line
 from posterior_bench.bench.config.interpolation import refuse_resolvers
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.core.terminal import out
+from posterior_bench.bench.engine.display import SWEEP
+from posterior_bench.bench.estimate.problems import collected
 
 if TYPE_CHECKING:
     from posterior_bench.bench.engine.run import Outcome
@@ -31,74 +40,69 @@ SWEEPS: list[DictConfig] = []
 """The configuration, without the swept values, of every sweep that this process launched."""
 
 
-class Launched(Callback):
-    """Remembers a sweep. Its end is not asked for: Hydra does not tell it where a job has
-    failed.
+class SweepRecorder(Callback):
+    """Note every sweep when it starts.
+
+    Hydra does not tell a callback that a sweep has ended if one of its jobs failed.
     """
 
+    @override
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_resolvers(config)
         SWEEPS.append(config)
 
 
-class Refused(UserError, CompactHydraException):
-    """A job that a launcher ran elsewhere could not be run; Hydra prints its line, without a
-    traceback.
-    """
+class JobRefusal(UserError, CompactHydraException):
+    """Tell the launcher in one line why a job could not run; Hydra prints no traceback for it."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
-    """One cell: a run, or one job of a sweep."""
-    from posterior_bench.bench.cli.announce import first_line
-    from posterior_bench.bench.core.terminal import out
-    from posterior_bench.bench.engine.display import SWEEP
-
+    """Run one cell: a single run, or one job of a sweep."""
     choices = HydraConfig.get().runtime.choices
     if not (SWEEP.begun or cfg.quiet):
         out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
     SWEEP.begun = True
+    try:
+        _run_cell(cfg, choices)
+    except Inapplicable as error:
+        if not cfg.study.get("skip_inapplicable"):
+            _refuse(error)
+        cell = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
+        print(f"bench: skipped {cell}: {error}", file=sys.stderr)
+        SWEEP.cells -= 1
+    except Exception as error:
+        # A UserError, a full disk or a read-only folder. A solver that fails gets error rows.
+        _refuse(error)
+
+
+def _run_cell(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    # These load torch and pandas, which takes seconds: the first line is printed before.
     from posterior_bench.bench.engine.prepare import prepare
     from posterior_bench.bench.engine.run import execute
-    from posterior_bench.bench.estimate.problems import collected
 
-    try:
-        refuse_resolvers(cfg)
-        with collected(cfg, choices):
-            study, plan = prepare(cfg, choices)
-        sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        OUTCOMES.append(execute(cfg, study, plan, sweep))
-    except UserError as error:
-        if isinstance(error, Inapplicable) and cfg.study.get("skip_inapplicable"):
-            words = "  ".join(
-                str(choices[group]) for group in ("solver", "data", "mask", "operator")
-            )
-            print(f"bench: skipped {words}: {error}", file=sys.stderr)
-            SWEEP.cells -= 1
-            return
-        _refuse(error)
-    except (
-        Exception
-    ) as error:  # a full disk, a folder that has become read-only; failures of solvers are rows
-        _refuse(error)
+    refuse_resolvers(cfg)
+    with collected(cfg, choices):
+        study, plan = prepare(cfg, choices)
+    sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    OUTCOMES.append(execute(cfg, study, plan, sweep))
 
 
 def _refuse(error: Exception) -> NoReturn:
-    """End the job. What a launcher runs elsewhere tells its launcher one line, and this process
-    handles the error.
+    """End the job with an error.
+
+    A job in another process tells its launcher one line. In this process :func:`launch` raises the
+    error again.
     """
-    if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
-        # a job that exits leaves no result, and who launched it would wait for one
-        raise Refused(
-            str(error) if isinstance(error, UserError) else last_resort(error)[0]
-        ) from None
-    raise _Ended(error)
+    if HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+        raise _JobError(error)
+    # A job that exits leaves no result, and its launcher would wait for one: raise an Exception.
+    text = str(error) if isinstance(error, UserError) else error_line(error)[0]
+    raise JobRefusal(text) from None
 
 
-class _Ended(BaseException):
-    """Carries an error past Hydra, which catches every Exception and prints more than one line
-    about it.
-    """
+class _JobError(BaseException):
+    """Carry an error past Hydra, which catches every Exception and prints several lines."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -106,14 +110,20 @@ class _Ended(BaseException):
 
 
 def launch() -> None:
-    """Let Hydra read ``sys.argv`` and run its jobs. Raises UserError for what Hydra refuses, else
-    what a job raised.
+    """Let Hydra read ``sys.argv`` and run its jobs.
+
+    Raises
+    ------
+    UserError
+        If Hydra refuses the settings, or a launcher cannot run the jobs.
+    Exception
+        Any error of a job.
     """
     before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
         job()
-    except _Ended as end:
+    except _JobError as end:
         raise end.error from None
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error, UserError):

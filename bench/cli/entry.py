@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from posterior_bench.bench.cli.last_resort import (
+from posterior_bench.bench.cli.error_line import error_line
+from posterior_bench.bench.cli.standard_streams import (
     flush,
-    last_resort,
     prepare_streams,
     refuse_broken_text,
     say,
@@ -88,6 +88,6 @@ def _failed(error: BaseException, verb: str) -> int:
             "continues"
         )
         return BAD_INPUT
-    line, code = last_resort(error)
+    line, code = error_line(error)
     say(line)
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,28 +9,45 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from PIL import Image
 
 from posterior_bench.bench.analysis import figures, leaderboard
 from posterior_bench.bench.cli import study_status
+from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine import display
+from posterior_bench.bench.engine.cache import described
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import Outcome
+from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.pages import report
 from posterior_bench.bench.pages.contact_sheet import contact_sheet
 from posterior_bench.bench.pages.sheet_panels import Panel
 from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.truth import demand_equal, truth_hashes
 
 SHEET_CELLS, SHEET_IMAGES = 24, 8
-"""At most on one contact sheet; the sheet itself shows fewer images of more cells."""
+"""Most cells and images on one contact sheet; it shows fewer images if there are many cells."""
+
+_CELL_GROUPS = ("solver", "data", "mask", "operator", "prior", "seed", "draws", "budget")
+_NO_CELL_SETTINGS = ("data.root", "data.images", "solver.preset")
 
 
 def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
-    """Print and draw what the jobs of this process came to; True if every row of at least so many
-    ``cells`` is good.
+    """Print and draw the results of the jobs of this process.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        One per job, in the order in which they ran.
+    cells : int, default 0
+        Number of cells of the command.
+
+    Returns
+    -------
+    bool
+        Whether all ``cells`` ran and every row is ok or accepted.
     """
     last = outcomes[-1]
     board = leaderboard.write(last.study)
@@ -39,70 +55,77 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write_report(last.study, board)[0] if last.report else None
     if not last.quiet:
-        made = {
+        paths = {
+            "leaderboard": last.study / "leaderboard.csv",
             "rows": last.study / "cells",
             "contact sheet": sheet,
             "figure": figure,
             "report": page,
         }
-        _show(board, {"leaderboard": last.study / "leaderboard.csv", **made})
-    for outcome in (o for o in outcomes if o.noted[1]):
+        _print_results(board, paths)
+    _print_problems(outcomes)
+    missing = max(0, cells - len(outcomes))
+    if missing:
+        terminal.err.print(
+            f"bench: {missing} of {cells} cells did not run; give the same command again"
+        )
+    return not missing and all(outcome.good for outcome in outcomes)
+
+
+def _print_problems(outcomes: Sequence[Outcome]) -> None:
+    """Print a line for every cell whose rows carry a note, then one for every cell that failed."""
+    for outcome in outcomes:
         note, count = outcome.noted
-        terminal.err.print(
-            f"bench: {display.title(outcome.plan)}: {count} rows, {note}", markup=False
-        )
-    bad = [o for o in outcomes if not o.good]
-    for outcome in bad:
-        terminal.err.print(f"bench: {display.title(outcome.plan)}: {_failures(outcome)}")
-    if len(outcomes) < cells:
-        terminal.err.print(
-            f"bench: {cells - len(outcomes)} of {cells} cells did not run; give the same command "
-            f"again"
-        )
-    return not bad and len(outcomes) >= cells
+        if count:
+            line = f"bench: {display.title(outcome.plan)}: {count} rows, {note}"
+            terminal.err.print(line, markup=False)
+    for outcome in outcomes:
+        if not outcome.good:
+            terminal.err.print(f"bench: {display.title(outcome.plan)}: {_failures(outcome)}")
 
 
 def finish_elsewhere(config: DictConfig, cells: Sequence[Sequence[str]] = ()) -> bool:
-    """The same for a sweep whose jobs a launcher ran in other processes: what its study folders
-    say.
+    """Print and draw the results of a sweep whose jobs ran in other processes.
 
-    ``cells``: the overrides of every cell that was asked for.
+    Parameters
+    ----------
+    config : DictConfig
+        The configuration of the sweep, without the swept values.
+    cells : sequence of sequence of str, default ()
+        The overrides of every cell of the command.
+
+    Returns
+    -------
+    bool
+        Whether all cells ran and every row is ok or accepted, as far as the study folders tell.
     """
     distinct = {
-        (_folder(config, lines), tuple(filter(_names_a_cell, lines))) for lines in cells or [[]]
+        (_study_of_cell(config, lines), tuple(filter(_changes_cell, lines)))
+        for lines in cells or [[]]
     }
     folders = Counter(folder for folder, _ in distinct)
     return all([_finish_study(config, study, planned) for study, planned in folders.items()])
 
 
-def _names_a_cell(override: str) -> bool:
-    """Whether cells that differ in this override alone are two cells, for sure."""
+def _changes_cell(override: str) -> bool:
+    """Tell whether two values of this setting always make two cells."""
     key = override.lstrip("+").partition("=")[0]
-    return key.partition(".")[0] in (
-        "solver",
-        "data",
-        "mask",
-        "operator",
-        "prior",
-        "seed",
-        "draws",
-        "budget",
-    ) and (key not in ("data.root", "data.images", "solver.preset"))
+    return key.partition(".")[0] in _CELL_GROUPS and key not in _NO_CELL_SETTINGS
 
 
-def _folder(config: DictConfig, overrides: Sequence[str]) -> Path:
-    """The study folder of a cell of a sweep: its name and place may be swept too."""
-    given = {
-        key.lstrip("+"): value for key, _, value in (line.partition("=") for line in overrides)
-    }
-    out, name = given.get("out", config.out), given.get("study.name", config.study.name)
+def _study_of_cell(config: DictConfig, overrides: Sequence[str]) -> Path:
+    """Return the study folder of a cell of a sweep: its name and place may be swept too."""
+    pairs = (line.partition("=") for line in overrides)
+    values = {key.lstrip("+"): value for key, _, value in pairs}
+    out, name = values.get("out", config.out), values.get("study.name", config.study.name)
     return Path(study_folder(None if out in (None, "null") else str(out).strip("'\""), str(name)))
 
 
 def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
-    """One folder of such a sweep.
+    """Print and draw the results of one study folder; True if all its rows are good.
 
-    Cells that do not apply leave no trace in it, so those of a study that skips are not counted.
+    With ``study.skip_inapplicable`` the number of cells is not checked: a cell that does not apply
+    leaves no trace in the folder.
     """
     skips = bool(config.study.get("skip_inapplicable"))
     if not (study / "cells").is_dir():
@@ -116,37 +139,31 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
     page = report.write_report(study, board)[0] if config.report else None
     cells = study_status.read(study)
     if not config.quiet:
-        _show(
-            board,
-            {
-                "leaderboard": study / "leaderboard.csv",
-                "status": study_status.summary(cells),
-                "report": page,
-            },
-        )
-    known = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
-    bad = [cell for cell in cells if cell.rows < cell.planned]
+        status = study_status.summary(cells)
+        leaders = study / "leaderboard.csv"
+        _print_results(board, {"leaderboard": leaders, "status": status, "report": page})
     if len(cells) < planned and not skips:
-        words = (
-            f"{planned - len(cells)} of {planned} cells of {study} were not run; give the "
-            f"same "
-            f"command again"
+        terminal.err.print(
+            f"bench: {planned - len(cells)} of {planned} cells of {study} were not run; give the "
+            "same command again",
+            markup=False,
         )
-        terminal.err.print(f"bench: {words}", markup=False)
         return False
-    for cell in bad:
+    incomplete = [cell for cell in cells if cell.rows < cell.planned]
+    for cell in incomplete:
         terminal.err.print(
             f"bench: {cell.title}: rows are missing; give the same command again to continue"
         )
-    if not known.all():
+    good = read_study(study, ["status"])["status"].isin(["ok", *config.accept])
+    if not good.all():
         terminal.err.print(
-            f"bench: {(~known).sum()} of {len(known)} rows failed (retry=true runs them again)"
+            f"bench: {(~good).sum()} of {len(good)} rows failed (retry=true runs them again)"
         )
-    return not bad and bool(known.all())
+    return not incomplete and bool(good.all())
 
 
-def _show(board: pd.DataFrame, lines: Mapping[str, object]) -> None:
-    """The table, and below it what was made and where; nothing for what was not."""
+def _print_results(board: pd.DataFrame, lines: Mapping[str, object]) -> None:
+    """Print the table, and below it a line for every entry that is not None."""
     terminal.out.print(leaderboard.table(board, terminal.out.width))
     for label, text in lines.items():
         if text is not None:
@@ -154,27 +171,28 @@ def _show(board: pd.DataFrame, lines: Mapping[str, object]) -> None:
 
 
 def _failures(outcome: Outcome) -> str:
-    """How many rows failed, with the first message, and what to do."""
+    """Say how many rows failed, why the first one did, and what to do."""
     rows = outcome.plan.store.read(["status", "message"])
     if outcome.stopped:
         return (
             f"stopped after {len(rows)} rows, because the first ones all failed alike: "
-            f"{outcome.stopped} (retry=true "
-            "runs them again and goes on once one succeeds, accept=[STATUS] goes on regardless)"
+            f"{outcome.stopped} (retry=true runs them again and goes on once one succeeds, "
+            "accept=[STATUS] goes on regardless)"
         )
     failed = rows[~rows["status"].isin(["ok", *outcome.accept])]
     if failed.empty:
         return "rows are missing; give the same command again to continue"
     counts = ", ".join(f"{n} {status}" for status, n in failed["status"].value_counts().items())
     return (
-        f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} (retry=true runs "
-        f"them again)"
+        f"{counts} of {len(rows)} rows; first: {failed['message'].iloc[0]} "
+        "(retry=true runs them again)"
     )
 
 
 def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
-    """The contact sheet of the cells of this run; None, and a line that says why, where pictures
-    have changed since.
+    """Draw the contact sheet of the cells of this run.
+
+    If a picture has changed since the run, print a line that says so, and return None.
     """
     path = outcomes[-1].study / "contact_sheet.png"
     try:
@@ -187,11 +205,10 @@ def _sheet(outcomes: Sequence[Outcome]) -> Path | None:
 
 
 def _panel(plan: CellPlan, images: int) -> Panel:
-    """Truth, observation and stored draws of a cell's first images; a draw that failed is NaN."""
-    from posterior_bench.bench.engine.cache import described
-    from posterior_bench.bench.engine.session import Session
-    from posterior_bench.bench.store.truth import demand_equal, truth_hashes
+    """Return truth, observation and stored draws of a cell's first images.
 
+    A draw that failed is NaN.
+    """
     ids = plan.images[:images]
     rows = plan.store.read(["png", "truth"])
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
@@ -205,16 +222,11 @@ def _panel(plan: CellPlan, images: int) -> Panel:
     for i, image in enumerate(ids):
         for d in range(plan.cell.draws):
             if (image, d) in pngs.index:
-                draws[i, d] = _pixels(pngs[image, d])
-    known = measured.operator.mask
-    mask = np.ones(measured.truth[:, :1].shape, dtype=bool) if known is None else known.numpy()
+                draws[i, d] = stored_image(pngs[image, d])
+    observed = measured.operator.mask
+    everything = np.ones(measured.truth[:, :1].shape, dtype=bool)
+    mask = everything if observed is None else observed.numpy()
     identity = plan.cell.identity
     name = " ".join(filter(None, (str(identity["solver"]), str(identity["variant"]))))
     group = " · ".join(str(identity[k]) for k in ("data", "mask", "operator"))
     return Panel(name, measured.truth, measured.y, mask, draws, group=group)
-
-
-def _pixels(png: bytes) -> np.ndarray:
-    """A stored PNG as float ``(C, H, W)`` in [-1, 1]."""
-    array = np.atleast_3d(np.asarray(Image.open(io.BytesIO(png)))).astype(np.float32)
-    return array.transpose(2, 0, 1) / 127.5 - 1

@@ -1,8 +1,8 @@
 """The measurements of a run as files, for methods that run elsewhere.
 
-Masks and noise come from the streams of a run with the same seed, data, mask and operator, so what
-another program makes of these files can be scored beside it with ``solver=folder``. The truth is
-left out unless it is asked for.
+Masks and noise come from the random streams of a run with the same seed, data, mask and operator.
+So ``solver=folder`` can score the images that another program made of these files beside the images
+of that run. The whole images are written only on request.
 """
 
 from __future__ import annotations
@@ -58,12 +58,52 @@ LEGEND = {
 
 
 def export_masks(config: JobConfig, truth: bool = False) -> Path:
-    """Write masks, observed images and ``index.json`` / ``index.csv`` to the folder ``out``, which
-    is returned.
+    """Write masks, observed images, ``index.json`` and ``index.csv``.
 
-    Raises UserError without ``out``, where it holds files already, and for operators that keep no
-    pixels.
+    Parameters
+    ----------
+    config : JobConfig
+        A run with these measurements; ``config.out`` is the folder for the files.
+    truth : bool, default False
+        Whether to write the whole images too.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If ``config.out`` is None or holds files already, if the operator has no mask, or if a file
+        name would be too long.
     """
+    folder = _demand_empty_folder(config)
+    data = _build_images(config)
+    count = config.images
+    demand_count(count, len(data))
+    names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
+    mask = build(config.mask)
+    mask_content(config, mask, data)
+    _demand_short_names(names.values())
+    with _complete_folder(folder) as part:
+        entries: list[dict[str, object]] = []
+        for start in range(0, count, BATCH):
+            measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
+            for i, files in enumerate(_image_files(measured, truth)):
+                entries.append(
+                    _write_image(part, names[measured.keys[i].image], files, measured, i)
+                )
+        _write_index(part, config, data.name, data.shape, entries)
+    if not config.quiet:
+        terminal.out.print(
+            f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}"
+        )
+    return folder
+
+
+def _demand_empty_folder(config: JobConfig) -> Path:
+    """Return the folder for the files; UserError if it is unset or not empty, or without a mask."""
     if config.out is None:
         raise UserError("'export-masks' needs a folder for its files: give out=DIR")
     if "mask" not in target(config.operator).caps:
@@ -73,43 +113,26 @@ def export_masks(config: JobConfig, truth: bool = False) -> Path:
     folder = Path(config.out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; choose another out=DIR, or remove it")
-    data = _images(config)
-    count = config.images
-    demand_count(count, len(data))
-    names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
-    mask = build(config.mask)
-    mask_content(config, mask, data)
-    _demand_short(names.values())
-    with _whole(folder) as part:
-        entries: list[dict[str, object]] = []
-        for start in range(0, count, BATCH):
-            measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
-            for i, files in enumerate(_files(measured, truth)):
-                entries.append(_write(part, names[measured.keys[i].image], files, measured, i))
-        _index(part, config, data.name, data.shape, entries)
-    if not config.quiet:
-        terminal.out.print(
-            f"{count} masks and observed images in {folder}; what is what: {folder / 'index.json'}"
-        )
     return folder
 
 
-def _demand_short(names: Iterable[str]) -> None:
-    """UserError for an image whose files would have a longer name than file systems take."""
+def _demand_short_names(names: Iterable[str]) -> None:
+    """Raise UserError if a file name would be longer than file systems allow."""
     for name in names:
         longest = PurePosixPath(name).name + ".npy"
         if len(longest.encode()) > LONGEST:
             raise UserError(
                 f"the files of the image {name} would be called {longest}, which is "
-                f"{len(longest.encode())} bytes long "
-                f"and file systems take {LONGEST}; give the image a shorter name"
+                f"{len(longest.encode())} bytes long and file systems take {LONGEST}; give the "
+                "image a shorter name"
             )
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to. A new one gets its name at the end, one that is there is emptied again
-    on an error.
+def _complete_folder(folder: Path) -> Iterator[Path]:
+    """Provide a folder to write to, which is complete or empty in the end.
+
+    A new folder gets its name after the last file. An existing folder is emptied on an error.
     """
     folder = folder.resolve()
     new = not folder.exists()
@@ -126,16 +149,16 @@ def _whole(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _images(config: JobConfig) -> ImageSet:
-    """The image set; a prior is loaded only for one that draws from it."""
+def _build_images(config: JobConfig) -> ImageSet:
+    """Return the image set; only ``PriorDraws`` loads a prior."""
     if target(config.data) is PriorDraws:
         return build_images(config.data, shared("prior", config.prior, "cpu"), config.seed)
     images: ImageSet = build(config.data, skip=NOT_OF_THE_IMAGES)
     return images
 
 
-def _files(measured: Measurement, truth: bool) -> Iterator[dict[str, bytes]]:
-    """The files of every image of a batch, by column of the index."""
+def _image_files(measured: Measurement, truth: bool) -> Iterator[dict[str, bytes]]:
+    """Yield the files of every image of a batch, by column of the index."""
     operator, y = measured.operator, measured.y
     assert operator.mask is not None
     for i, mask in enumerate(operator.mask):
@@ -147,17 +170,17 @@ def _files(measured: Measurement, truth: bool) -> Iterator[dict[str, bytes]]:
         yield files
 
 
-def _write(
+def _write_image(
     folder: Path, name: str, files: Mapping[str, bytes], measured: Measurement, i: int
 ) -> dict[str, object]:
-    """Write the files of image ``i`` of a batch; returns its line of the index."""
+    """Write the files of image ``i`` of a batch, and return its line of the index."""
     key, mask = measured.keys[i], measured.operator.mask
     assert mask is not None
     line: dict[str, object] = {"image_id": key.image, "answer": f"{name}.png"}
     for column, content in files.items():
         path = folder / column / f"{name}{'.npy' if column == 'measurement' else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)  # the folder gets its name when it is whole
+        path.write_bytes(content)  # need not be atomic: the folder gets its name when complete
         line[column] = path.relative_to(folder).as_posix()
     seeds = {f"{stream}_seed": key.seed(stream) for stream in ("mask", "noise")}
     if measured.labels is not None:
@@ -165,16 +188,14 @@ def _write(
     return {**line, "observed_share": round(mask[i].double().mean().item(), 6), **seeds}
 
 
-def _index(
+def _write_index(
     folder: Path,
     config: JobConfig,
     name: str,
     shape: tuple[int, ...],
     entries: list[dict[str, object]],
 ) -> None:
-    """``index.json`` with the settings and a legend, and its lines alone as ``index.csv``; written
-    last.
-    """
+    """Write ``index.json`` with settings and a legend, and its lines alone as ``index.csv``."""
     settings = {
         "format": 1,
         "seed": config.seed,

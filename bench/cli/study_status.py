@@ -1,4 +1,4 @@
-"""How far a study is, read from its folder alone, while it runs or after it died."""
+"""How far a study is, read from its folder alone, while it runs or after it has stopped."""
 
 from __future__ import annotations
 
@@ -19,15 +19,25 @@ from posterior_bench.bench.store.study_files import planned_cells, read_cell
 
 STATES = ("running", "stalled", "waiting", "done")
 _WINDOW_SECONDS = 900.0
-"""The rate is that of the last quarter of an hour of work: cells of one study differ in cost."""
+"""The rate is measured over this time before the latest shard: cells of a study differ in cost."""
 
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell: what it is called, how many of its rows are stored, which failed and why, who works
-    on it.
+    """The state of one cell.
 
-    ``stored`` holds the times at which shards were written and the number of rows of each.
+    Parameters
+    ----------
+    title : str
+        Solver, data, mask and operator.
+    planned, rows, failed : int
+        Number of rows that are planned, stored, and stored with another status than ok.
+    reason : str
+        Status and message of the most frequent failure; empty if no row failed.
+    workers : sequence of Beat
+        The latest signs of life of the workers that have begun, but not ended, a chunk.
+    stored : sequence of (float, int)
+        Of every shard, the time at which it was written and its number of rows.
     """
 
     title: str
@@ -40,8 +50,10 @@ class CellStatus:
 
     @property
     def state(self) -> str:
-        """``done``: all rows are stored. ``running`` and ``stalled``: by its workers' signs.
-        ``waiting``: the rest.
+        """One of :data:`STATES`.
+
+        ``done``: all rows are stored. ``running``: a worker has given a sign of life recently.
+        ``stalled``: its workers are silent. ``waiting``: it has no worker.
         """
         if self.rows >= self.planned:
             return "done"
@@ -51,40 +63,43 @@ class CellStatus:
 
 
 def read(study: Path) -> list[CellStatus]:
-    """The planned cells of a study, by title. Raises UserError where there is none."""
-    return sorted((_cell(path) for path in planned_cells(study)), key=lambda cell: cell.title)
+    """Return the planned cells of a study, sorted by title.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no planned cell.
+    """
+    return sorted((_read_cell(path) for path in planned_cells(study)), key=lambda cell: cell.title)
 
 
-def _cell(path: Path) -> CellStatus:
+def _read_cell(path: Path) -> CellStatus:
     plan = read_cell(path)
     identity, chunks = plan["identity"], plan["chunks"]
     draws = int(identity["draws"])
     store = RowStore(path.parent)
     frame = store.read(["status", "message"])
     failed = frame[frame["status"] != "ok"]
-    reason = (
-        "" if failed.empty else str((failed["status"] + ": " + failed["message"]).mode().iloc[0])
-    )
+    reason = ""
+    if not failed.empty:
+        reason = str((failed["status"] + ": " + failed["message"]).mode().iloc[0])
+    keys = ("solver", "variant", "data", "mask", "operator")
     return CellStatus(
-        title="  ".join(
-            str(identity[k])
-            for k in ("solver", "variant", "data", "mask", "operator")
-            if identity[k]
-        ),
+        title="  ".join(str(identity[key]) for key in keys if identity[key]),
         planned=count_rows(chunks, draws),
         rows=len(frame),
         failed=len(failed),
         reason=reason,
         workers=beats(path.parent),
-        # when the chunks of a pack were finished is no longer known
+        # the times at which the chunks of a compacted file were written are lost
         stored=[
-            (_written(file), Chunk(file.stem, chunks.get(file.stem, ())).rows(draws))
+            (_time_written(file), Chunk(file.stem, chunks.get(file.stem, ())).rows(draws))
             for file in store.shards()
         ],
     )
 
 
-def _written(path: Path) -> float:
+def _time_written(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -92,11 +107,10 @@ def _written(path: Path) -> float:
 
 
 def rate(cells: Sequence[CellStatus]) -> float:
-    """Rows per second while there was work: over the last :data:`_WINDOW_SECONDS` before the latest
-    shard.
+    """Return the rows per second in the last quarter of an hour before the latest shard.
 
-    The first shard of the window only starts the clock: when its own work began is not known. 0
-    with fewer than two.
+    The first shard of that time only starts the clock, because it is unknown when its work began.
+    With fewer than two shards the rate is 0.
     """
     stored = sorted(pair for cell in cells for pair in cell.stored)
     if len(stored) < 2:
@@ -108,7 +122,7 @@ def rate(cells: Sequence[CellStatus]) -> float:
 
 
 def report(cells: Sequence[CellStatus]) -> Group:
-    """A line per cell and a summary."""
+    """Return a table with a line per cell, and the summary below it."""
     table = Table(box=None, pad_edge=False)
     for name in ("cell", "state", "rows", "failed", "worker"):
         table.add_column(name, justify="right" if name in ("rows", "failed") else "left")
@@ -130,7 +144,7 @@ def _worker(beat: Beat) -> str:
 
 
 def summary(cells: Sequence[CellStatus]) -> str:
-    """Cells by state, rows, rate, time left."""
+    """Say how many cells are in which state, how many rows are stored, and how long it takes."""
     states = [cell.state for cell in cells]
     planned, rows = sum(cell.planned for cell in cells), sum(cell.rows for cell in cells)
     words = [

@@ -16,7 +16,7 @@ import pytest
 from tests.bench.harness import plant, run
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.cli import entry, last_resort
+from posterior_bench.bench.cli import entry, error_line
 from posterior_bench.bench.cli.measurement_files import export_masks
 from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.hydra_settings import demand_launcher
@@ -99,13 +99,15 @@ def test_any_error_is_one_line(
     def planted(arguments: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr(last_resort, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(error_line, "gettempdir", lambda: str(tmp_path))
     plant(monkeypatch, "status", planted)
     found, lines = ended(capfd, "status", "runs/x")
     assert found == code and len(lines) == 1
     assert lines[0].startswith("bench: ") and said in lines[0] and len(lines[0]) < 1200
     kept = re.search(r"traceback: (\S+)\)", lines[0])
-    assert (kept is None) == (last_resort._number(error) in last_resort._ADVICE or "ulimit" in said)
+    assert (kept is None) == (
+        error_line._machine_error(error) in error_line._ADVICE or "ulimit" in said
+    )
     if kept:
         assert "in planted" in Path(kept[1]).read_text()
 
@@ -130,7 +132,7 @@ def test_every_verb_says_it_so(
 def test_a_traceback_that_cannot_be_written_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(last_resort, "gettempdir", lambda: "/dev/full/nowhere")
+    monkeypatch.setattr(error_line, "gettempdir", lambda: "/dev/full/nowhere")
     plant(monkeypatch, "status", lambda _: 1 // 0)
     code, lines = ended(capfd, "status")
     assert code == BUG and len(lines) == 1 and "could not be written either" in lines[0]
@@ -200,7 +202,7 @@ def test_a_terminal_without_the_letter_gets_its_number() -> None:
     done = bench("show mask=nosuch\u2713; exit 0", PYTHONIOENCODING="ascii")
     assert "nosuch\\u2713" in done.stderr
     code = (
-        "from posterior_bench.bench.cli.last_resort import prepare_streams as p; p(); "
+        "from posterior_bench.bench.cli.standard_streams import prepare_streams as p; p(); "
         "print(chr(0x2713), chr(0xD800))"
     )
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
@@ -218,7 +220,8 @@ def test_an_argument_that_is_not_text_is_refused(capfd: pytest.CaptureFixture[st
 def test_a_closed_descriptor_is_not_given_to_the_next_file() -> None:
     code = (
         "import os\n"
-        "from posterior_bench.bench.cli.last_resort import prepare_streams\nprepare_streams()\n"
+        "from posterior_bench.bench.cli.standard_streams import prepare_streams\n"
+        "prepare_streams()\n"
         "print('lost')\nos._exit(0 if os.open('/dev/null', os.O_RDONLY) > 2 else 1)\n"
     )
     done = subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{code}" >&- <&-'], cwd=ROOT)
@@ -347,7 +350,7 @@ def test_an_export_that_fails_leaves_nothing(
     if there:
         (tmp_path / "new").mkdir()
     monkeypatch.setattr(
-        "posterior_bench.bench.cli.measurement_files._index", full
+        "posterior_bench.bench.cli.measurement_files._write_index", full
     )  # the last step: the pictures are written by then
     config = exportable(command, photos, f"out={tmp_path / 'new'}")
     with pytest.raises(OSError, match="No space"):
@@ -359,8 +362,8 @@ def test_an_export_that_fails_leaves_nothing(
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work() -> None:
-    from posterior_bench.bench.cli.measurement_files import _demand_short
+    from posterior_bench.bench.cli.measurement_files import _demand_short_names
 
-    _demand_short(["a/" * 200 + "b" * 251])
+    _demand_short_names(["a/" * 200 + "b" * 251])
     with pytest.raises(UserError, match="is 256 bytes long and file systems take 255"):
-        _demand_short(["é" * 126])
+        _demand_short_names(["é" * 126])

@@ -12,7 +12,7 @@ from tests.bench.harness import run as run_study
 from tests.bench.test_sheet import places
 
 from posterior_bench.bench.__main__ import main
-from posterior_bench.bench.cli.finish import _pixels
+from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.cli.try_request import make_request
 from posterior_bench.bench.pages.sheet_colours import HOLE, STRIPE
 
@@ -217,7 +217,7 @@ def test_numbers_and_pictures_are_those_of_a_run(
         expected = [*rows[["psnr_hole", "ssim_hole", "consistency"]].mean(), passes]
         shown = [float(word) for word in line.split()[1:-1]]
         assert shown == pytest.approx(expected, rel=0.006), "three digits are shown"
-        left = [place[1] for png in rows["png"] for place in places(sheet, _pixels(png), 28)]
+        left = [place[1] for png in rows["png"] for place in places(sheet, stored_image(png), 28)]
         assert len(left) == 2 and left[0] < left[1], "each draw once, the first on the left"
 
 
