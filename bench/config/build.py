@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from posterior_bench.bench.config.catalog import GROUPS, options
 from posterior_bench.bench.config.class_source import PACKAGE, module_of
 from posterior_bench.bench.config.plugins import file_class, packages
 from posterior_bench.bench.config.presets import (
@@ -72,9 +73,6 @@ def _may_be_built(thing: Any, module: str, path: str) -> bool:
 @cache
 def _option_targets() -> frozenset[str]:
     """Return every ``_target_`` that an option names."""
-    # only here, or this module and the catalog would import each other
-    from posterior_bench.bench.config.catalog import GROUPS, options
-
     contents = [option.content for group in GROUPS for option in options(group).values()]
     return frozenset(value for content in contents for value in _targets(content))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from posterior_bench.bench.config import prompts
 from posterior_bench.bench.config.build import arguments, target, with_preset
+from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.image_folders import UNNAMED
 from posterior_bench.bench.config.job import Group, JobConfig, Node
 from posterior_bench.bench.config.plugins import file_class
@@ -18,12 +19,13 @@ from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.config.trained_modules import modules_identity
 from posterior_bench.bench.core import environment
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve, sha256
 
 _FILE = ("trust_file", "label", "sha256")
-"""Settings of a solver that say what its file holds and how it is called, beside the path."""
+"""Settings of a solver that describe its file, beside the path."""
 
 _LABELLED: tuple[Group, ...] = ("data", "mask", "operator", "prior")
-"""Groups of which people read the option and its changed settings."""
+"""Groups whose option and changed settings tables print."""
 
 _PATHS = {"root", "path", "id_list", "devkit", "modules", "file", "folder"}
 _PATH_ENDS = ("_path", "_file", "_dir", "_folder", "_root", "_list")
@@ -33,9 +35,16 @@ _PATH_ENDS = ("_path", "_file", "_dir", "_folder", "_root", "_list")
 class Cell:
     """The resolved configuration of one leaderboard line, in plain types that travel to any worker.
 
-    ``name`` hashes what the numbers depend on and nothing else: not the metrics, the executor or
-    where files lie. ``identity`` is what people read of it, with ``content``, a hash of the images
-    in use, and ``fingerprint``, one of the prior: cells are comparable only where these agree.
+    Parameters
+    ----------
+    name : str
+        A hash of everything that the numbers depend on, and of nothing else: neither the metrics,
+        nor the executor, nor the place of files.
+    identity : Mapping of str to Any
+        What tables print of the cell. ``content`` is a hash of the images in use and
+        ``fingerprint`` one of the prior: cells are comparable only if these agree.
+    config : JobConfig
+        The configuration.
     """
 
     name: str
@@ -150,14 +159,12 @@ def label(group: str, node: Node, name: str) -> str:
 
     For example ``comod low=0.3``.
 
-    A prior from files has the name in its ``prior.json``, and where it is not the one shipped under
-    that name the first digits of its fingerprint. Another class than the option's is named, and a
-    file by the first digits of its hash.
+    A prior from files has the name in its ``prior.json``; if it is not the prior that is shipped
+    under this name, the first digits of its fingerprint follow. A class that is not the option's is
+    named. A file is named by the first digits of its hash.
     """
-    from posterior_bench.bench.config.catalog import options
-
-    option = options(group).get(name)
-    shipped = dict(option.content) if option else {}
+    chosen = options(group).get(name)
+    shipped = dict(chosen.content) if chosen else {}
     if group == "data":
         shipped.update({k: v for k, v in UNNAMED.items() if k in shipped and shipped[k] is None})
     shown = prompts.readable(node) if group == "data" else node
@@ -174,8 +181,6 @@ def label(group: str, node: Node, name: str) -> str:
 
 def _names_of(path: str) -> list[str]:
     """Return the recorded name of a prior, and its fingerprint unless the product ships it."""
-    from posterior_bench.priors.fingerprint import ROOT, fingerprint, read_spec, resolve
-
     folder = resolve(path)
     name = " ".join(str(read_spec(folder).get("name") or "unnamed").split())
     own, shipped = fingerprint(folder), ROOT / "priors" / "assets" / name
@@ -192,7 +197,7 @@ def variant_of(config: JobConfig, solver: str) -> str:
 
     For example ``authors zeta=0.5 budget=nfe:100``.
 
-    The shipped preset is the one that the solver gets with this prior where nobody names one.
+    The shipped preset is the one that the solver gets with this prior if the user names none.
     """
     node = config.solver
     usual = with_preset(shipped_solver(node, solver), config.prior, config.data)
@@ -222,20 +227,14 @@ def shipped_solver(node: Node, solver: str) -> Node:
 
     ``solver`` is the name of the chosen option.
     """
-    from posterior_bench.bench.config.catalog import option, options
-
-    found = (
-        option("solver", node["_target_"])
-        if file_class(node["_target_"])
-        else options("solver").get(solver)
-    )
-    return found.content if found else {}
+    if file_class(node["_target_"]):
+        return option("solver", node["_target_"]).content
+    shipped = options("solver").get(solver)
+    return shipped.content if shipped else {}
 
 
 def _prior_identity(node: Node) -> Node:
     """Return the content of a prior's files, or the settings of a closed-form prior."""
-    from posterior_bench.priors.fingerprint import fingerprint
-
     if "path" in node:
         try:
             return {
@@ -252,14 +251,12 @@ def _content(settings: Node) -> Node:
     if settings.get("sha256"):
         return _without(_without_paths(settings), "trust_file")
     paths = {k: v for k, v in settings.items() if is_path(k, v)}
-    found = {k: _content_at(k, Path(v)) for k, v in paths.items() if v is not None}
-    return {**_without(settings, *paths), **found}
+    hashes = {k: _content_at(k, Path(v)) for k, v in paths.items() if v is not None}
+    return {**_without(settings, *paths), **hashes}
 
 
 def _content_at(name: str, path: Path) -> str:
     """Return a hash of a file, or of the names and content of a folder; '' if it is missing."""
-    from posterior_bench.priors.fingerprint import sha256
-
     path = path.expanduser()
     try:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -150,11 +150,11 @@ def _find(tree: ast.Module, name: str) -> tuple[Definition | None, ast.Module]:
     for statement in tree.body:
         if isinstance(statement, Definition) and statement.name == name:
             return statement, tree
-    origin = _origin(tree, name)
+    origin = origin_of(tree, name)
     return _find(_tree(origin), name) if origin else (None, tree)
 
 
-def _origin(tree: ast.Module, name: str) -> str:
+def origin_of(tree: ast.Module, name: str) -> str:
     """Return the module that a name is imported from; empty if it is not imported."""
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom) and any(
@@ -183,7 +183,7 @@ def literal(node: ast.expr, tree: ast.Module) -> Any:
         return {k: v for item in items for k, v in item.items()}
     if not isinstance(node, ast.Name):
         return ast.literal_eval(node)
-    if origin := _origin(tree, node.id):
+    if origin := origin_of(tree, node.id):
         return literal(node, _tree(origin))
     for statement in tree.body:
         targets = (

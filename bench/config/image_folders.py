@@ -69,8 +69,8 @@ def demand_count(wanted: int, there: int) -> None:
     """Raise UserError if more images are asked for than there are."""
     if wanted > there:
         raise UserError(
-            f"data.images={wanted}, but there are only {there} images; set data.images={there} or "
-            f"less"
+            f"data.images={wanted}, but there are only {there} images; "
+            f"set data.images={there} or less"
         )
 
 
@@ -96,9 +96,8 @@ def _as_the_prior(data: dict[str, Any], prior: Node) -> dict[str, Any]:
     channels, height, width = shape
     if data["size"] is None and height != width:
         raise UserError(
-            f"the prior is made for images of {width} x {height} pixels (width x height), and a "
-            f"folder gives squares; "
-            "choose another prior"
+            f"the prior is made for images of {width} x {height} pixels (width x height), "
+            "and a folder gives squares; choose another prior"
         )
     if data.get("mode", "") is None and channels not in (1, 3):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Interpolations in what a user gives, read by OmegaConf's own grammar.
+"""Check the interpolations in a user's settings, read by OmegaConf's own grammar.
 
 A reference to another setting (``${seed}``) is fine. A call of a resolver (``${oc.env:NAME}``) is
 not: settings are recorded as they were resolved, and the environment holds secrets. A text search
@@ -17,8 +17,8 @@ from posterior_bench.bench.core.errors import UserError
 def refuse(text: str, where: str) -> None:
     """Raise UserError if ``text`` calls a resolver, reads Hydra's settings or cannot be read.
 
-    ``where`` names the setting. Backslashes count for nothing: an escaped call could lose its
-    escape where a launcher writes the text anew.
+    ``where`` names the setting. Backslashes are ignored: a call could lose its escape when a
+    launcher writes the text again.
     """
     if "${" not in (bare := text.replace("\\", "")):
         return
@@ -28,11 +28,12 @@ def refuse(text: str, where: str) -> None:
 
 
 def refuse_resolvers(config: Any) -> None:
-    """Do the same for every key and value of a composed configuration, before it is resolved.
+    """Check every key and value of a composed configuration, before it is resolved.
 
     Hydra's own node is left out: its interpolations are ours, and a user's settings there are
     checked as they are given.
     """
+    # only here: OmegaConf loads slowly, and overrides are checked without it
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
@@ -58,6 +59,7 @@ def nested_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 def _reason(text: str) -> str:
     """Return why a text is refused; empty for plain references to other settings."""
+    # only here: most settings have no interpolation
     from omegaconf.errors import OmegaConfBaseException
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
     from omegaconf.grammar_parser import parse
@@ -73,8 +75,7 @@ def _reason(text: str) -> str:
     if any(isinstance(node, Grammar.InterpolationResolverContext) for node in nodes):
         return (
             "calls a resolver, which can read the environment, and settings are recorded as they "
-            "were resolved; let "
-            "the shell put the value in"
+            "were resolved; let the shell put the value in"
         )
     references = [node for node in nodes if isinstance(node, Grammar.InterpolationNodeContext)]
     if any("${" in node.getText()[2:] for node in references):

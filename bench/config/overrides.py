@@ -1,4 +1,4 @@
-"""Checks command-line overrides against the YAML files before Hydra composes anything.
+"""Check command-line overrides against the YAML files before Hydra composes anything.
 
 Hydra refuses unknown keys of a dataclass, but ``+key=`` opens it, and its messages run over many
 lines. Here every mistake is one line with the valid choices, raised before torch is imported.
@@ -28,48 +28,41 @@ from posterior_bench.bench.core.errors import UserError, nearest, unknown
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
-    """The overrides as Hydra is to get them; UserError on an unknown group, option, key or a wrong
-    value.
-
-    ``sweep`` says whether several values are allowed (``-m``), ``study_sweep`` whether a study with
-    sweep parameters of its own is.
+    """Check overrides and return them as Hydra is to get them.
 
     Settings of an option get a ``++``: in a sweep Hydra also composes them onto the *default*
-    option, which may not have them. A solver in a file is given a name that Hydra finds, and more
-    overrides follow the given ones where plugins need them.
+    option, which may not have them. A solver in a file gets a name that Hydra finds, and more
+    overrides follow those of the user if plugins need them.
+
+    Parameters
+    ----------
+    overrides : Sequence of str
+        The words of the command line.
+    sweep : bool, default False
+        Whether an override may have several values (``-m``).
+    study_sweep : bool, default False
+        Whether a study with sweep parameters of its own may be chosen.
+
+    Raises
+    ------
+    UserError
+        For an unknown group, option or key, and for a wrong value.
     """
     commas = sweep or sweeps(overrides)
     overrides = quote_texts(prompts.quote_prompts(with_prior_names(overrides), commas), commas)
     parsed = parse(overrides)
-    several = next((item for item in parsed if item.is_sweep_override()), None)
     swept = _study_sweep(parsed)
-    parts = _has_parts(parsed)
-    if parts and not study_sweep:
-        raise UserError(
-            "this study is many cells, and one is wanted here: leave study= away and name the cell "
-            "itself"
-        )
-    if several is not None and not sweep and not ((swept or parts) and study_sweep):
-        raise UserError(
-            f"'{several.input_line}' is a sweep: add -m to run every value, or give one"
-        )
-    asked = {item.key_or_group for item in parsed}
+    _check_sweeps(parsed, swept, sweep, study_sweep)
     plugins = next(
         (_as_names(item.value()) for item in parsed if item.key_or_group == "plugins"), []
     )
-    left = [item.key_or_group for item in swept if item.key_or_group not in asked]
-    if left and not study_sweep:
-        raise UserError(
-            f"this study sweeps {', '.join(left)}, and one cell is wanted here: give one value of "
-            f"each"
-        )
-    # what is on the command line wins over what a study sweeps
-    given = {
+    # the command line comes last: it wins over the sweep of a study
+    by_group = {
         item.key_or_group: _check_options(item, plugins)
         for item in [*swept, *parsed]
         if item.key_or_group in GROUPS
     }
-    chosen = _chosen(given)
+    chosen = _chosen(by_group)
     settings = [
         item
         for item in parsed
@@ -79,17 +72,46 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
         _check_key(item, chosen)
     nested = {item.input_line for item in settings if "." in item.key_or_group}
     lines = [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
-    return _with_plugins(lines, given.get("solver", []), plugins)
+    return _with_plugins(lines, by_group.get("solver", []), plugins)
+
+
+def _check_sweeps(
+    parsed: Sequence[Any], swept: Sequence[Any], sweep: bool, study_sweep: bool
+) -> None:
+    """Refuse several values, on the command line or of a study, where one cell is wanted."""
+    several = next((item for item in parsed if item.is_sweep_override()), None)
+    parts = _has_parts(parsed)
+    if parts and not study_sweep:
+        raise UserError(
+            "this study expands to several cells, but this command runs exactly one: drop study= "
+            "and choose the cell by solver=, data=, mask= and prior="
+        )
+    if several is not None and not sweep and not ((swept or parts) and study_sweep):
+        raise UserError(
+            f"'{several.input_line}' is a sweep: add -m to run every value, or give one"
+        )
+    keys = {item.key_or_group for item in parsed}
+    unset = [item.key_or_group for item in swept if item.key_or_group not in keys]
+    if unset and not study_sweep:
+        raise UserError(
+            f"this study sweeps {', '.join(unset)}, but this command runs exactly one cell: "
+            "give one value of each"
+        )
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
-    """The overrides as Hydra reads them. UserError for what cannot be read, and for what would run
-    foreign code.
+    """Parse overrides with Hydra, and refuse those that would run foreign code.
 
     Foreign code: resolvers (:mod:`bench.config.interpolation`), settings of Hydra's own that name
-    what it imports (:mod:`bench.config.hydra_settings`), and keys that make a configuration call
+    classes to import (:mod:`bench.config.hydra_settings`), and keys that make a configuration call
     something.
+
+    Raises
+    ------
+    UserError
+        If an override cannot be read, or would run foreign code.
     """
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
@@ -110,92 +132,89 @@ def parse(overrides: Sequence[str]) -> list[Any]:
 
 
 def _why(error: Exception) -> str:
-    return (
-        "it is nested too deeply"
-        if isinstance(error, RecursionError)
-        else str(error).splitlines()[0]
-    )
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error).splitlines()[0]
 
 
 def _quoting(line: str) -> str:
-    """How a shell hands on a value in quotes of Hydra's; nothing for a line that is no setting."""
+    """Return advice to quote a value for Hydra; nothing for a line that is no setting."""
     key, sign, value = line.partition("=")
     if not sign or not value:
         return ""
-    return (
-        f"; if that is a text, give it in quotes of its own: {shlex.quote(f'{key}={quote(value)}')}"
-    )
+    quoted = shlex.quote(f"{key}={quote(value)}")
+    return f"; if that is a text, give it in quotes of its own: {quoted}"
 
 
 def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) -> list[str]:
-    """The lines with names for solvers in files; behind them what lets Hydra find, and a run
-    import, the rest.
+    """Return the overrides with names for solvers in files.
+
+    After them come the overrides that let Hydra find the options of plugins, and a run import
+    plugins and files.
     """
-    files = [found for name in solvers if isinstance(found := option("solver", name), FileOption)]
-    for found in files:
-        name = _stored(found)
-        for written in (quote(found.name), found.name):
+    files = [code for name in solvers if isinstance(code := option("solver", name), FileOption)]
+    for file in files:
+        name = _stored(file)
+        for text in (quote(file.name), file.name):
             lines = [
-                line.replace(written, name) if line.startswith("solver=") else line
-                for line in lines
+                line.replace(text, name) if line.startswith("solver=") else line for line in lines
             ]
     folders = [quote(f"file://{plugin.conf}") for plugin in plugins_of(plugins)]
-    admitted = dict.fromkeys([*plugins, *(str(found.code.file) for found in files)])
-    more = [f"++plugins=[{','.join(map(quote, admitted))}]"] if files else []
+    sources = dict.fromkeys([*plugins, *(str(file.code.file) for file in files)])
+    more = [f"++plugins=[{','.join(map(quote, sources))}]"] if files else []
     return [*lines, *more, *([f"hydra.searchpath=[{','.join(folders)}]"] if folders else [])]
 
 
-def _stored(found: FileOption) -> str:
-    """Make a solver in a file known to Hydra, on this machine and where a launcher sends a job;
-    returns its name.
-    """
+def _stored(file: FileOption) -> str:
+    """Make a solver in a file known to Hydra, also in the jobs of a launcher; return its name."""
+    # only here: Hydra loads slowly
     from hydra.core.config_store import ConfigStore
 
-    name = f"{found.code.name}_{found.code.sha}"
-    ConfigStore.instance().store(group="solver", name=name, node=found.content)
+    name = f"{file.code.name}_{file.code.sha}"
+    ConfigStore.instance().store(group="solver", name=name, node=file.content)
     return name
 
 
 def _study_sweep(parsed: Sequence[Any]) -> list[Any]:
-    """The sweep parameters of the chosen study, as overrides."""
-    asked = [
+    """Return the sweep parameters of the chosen study, as overrides."""
+    studies = [
         name for item in parsed if item.key_or_group == "study" for name in _check_options(item, ())
     ]
-    sweeps = {name: option("study", name).sweep for name in asked}
-    if len(asked) > 1 and (_has_parts(parsed) or any(sweeps.values())):
+    sweeps = {name: option("study", name).sweep for name in studies}
+    if len(studies) > 1 and (_has_parts(parsed) or any(sweeps.values())):
         raise UserError(
-            f"study={','.join(asked)}: a study with a sweep of its own runs alone; give one"
+            f"study={','.join(studies)}: a study with a sweep of its own runs alone; give one"
         )
     lines = [f"{key}={value}" for sweep in sweeps.values() for key, value in sweep.items()]
     return parse(lines)
 
 
 def _has_parts(parsed: Sequence[Any]) -> bool:
-    """Whether a chosen study runs several sweeps (:mod:`bench.config.studies`)."""
-    asked = [
+    """Return whether a chosen study runs several sweeps (:mod:`bench.config.studies`)."""
+    studies = [
         name for item in parsed if item.key_or_group == "study" for name in _as_names(item.value())
     ]
-    return any(name in options("study") and option("study", name).parts for name in asked)
+    return any(name in options("study") and option("study", name).parts for name in studies)
 
 
-def _chosen(given: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The options of every group that some job will have, with those that a chosen option brings
-    along.
+def _chosen(by_user: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the options of every group that some job will have.
+
+    They include the options that come with a chosen option.
     """
     chosen = {group: _as_names(value) for group, value in defaults().items()}
     for group in ("data", "study"):
         brought: dict[str, list[str]] = {}
-        for name in given.get(group, chosen[group]):
+        for name in by_user.get(group, chosen[group]):
             for other, value in option(group, name).brings.items():
                 brought.setdefault(other, []).extend(_as_names(value))
         chosen.update(brought)
-    return {**chosen, **given}
+    return {**chosen, **by_user}
 
 
 def _values(item: Any, plugins: Sequence[str] = ()) -> list[Any]:
-    """The plain values of an override: one, or each of a sweep; a glob, the options of the group
-    that it names.
-    """
+    """Return the values of an override: its own, each of a sweep, or the matches of a glob."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.types import ChoiceSweep, Glob, Sweep
 
     value = item.value()
@@ -218,16 +237,16 @@ def _check_options(item: Any, plugins: Sequence[str]) -> list[str]:
     for value in _values(item, plugins):
         if isinstance(value, list) and group not in LIST_GROUPS:
             raise UserError(
-                f"'{item.input_line}': {group} takes one name; a comma list without brackets "
-                f"sweeps (-m)"
+                f"'{item.input_line}': {group} takes one name; "
+                "a comma list without brackets sweeps (-m)"
             )
         names += _as_names(value)
     for name in names:
         origin = option(group, name).plugin
         if origin and origin not in plugins:
             raise UserError(
-                f"{group}={name} comes with the plugin {origin}: plugins=[{origin}] lets this run "
-                f"import it"
+                f"{group}={name} comes with the plugin {origin}: "
+                f"plugins=[{origin}] lets this run import it"
             )
     if not names:
         raise UserError(f"'{item.input_line}' names no {group}. Valid: {', '.join(options(group))}")
@@ -235,6 +254,7 @@ def _check_options(item: Any, plugins: Sequence[str]) -> list[str]:
 
 
 def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
+    """Check a setting: of the top level, of a metric, or of every chosen option of a group."""
     key = item.key_or_group
     if item.is_delete():
         raise UserError(
@@ -243,73 +263,72 @@ def _check_key(item: Any, chosen: dict[str, list[str]]) -> None:
     group, _, rest = key.partition(".")
     if not rest:
         _check_top(key, item)
-        return
-    if group not in GROUPS:
+    elif group not in GROUPS:
         raise unknown("group", group, GROUPS)
-    if group in LIST_GROUPS:
-        if rest in {key for name in chosen[group] for key in _column_settings(name)}:
-            return
+    elif group in LIST_GROUPS:
+        _check_metric(item, rest, chosen[group])
+    elif rest.split(".")[0] == "presets":
         raise UserError(
-            f"'{item.input_line}': choose metrics with "
-            f"metrics=[{','.join(sorted(options(group))[:3])},...]"
+            f"'{item.input_line}': presets are fixed; "
+            f"set {group}.{key.rpartition('.')[2]}=VALUE itself"
         )
-    if rest.split(".")[0] == "presets":
+    else:
+        for name in chosen[group]:
+            _check_setting(item, group, name, rest)
+
+
+def _check_metric(item: Any, key: str, metrics: Sequence[str]) -> None:
+    if key not in {setting for name in metrics for setting in _column_settings(name)}:
+        example = ",".join(sorted(options("metrics"))[:3])
+        raise UserError(f"'{item.input_line}': choose metrics with metrics=[{example},...]")
+
+
+def _check_setting(item: Any, group: str, name: str, key: str) -> None:
+    """Check that an option has a setting, and that the values fit it."""
+    chosen = option(group, name)
+    content = chosen.content
+    valid = {**chosen.parameters, **({"preset": None} if "presets" in content else {})}
+    valid |= dict.fromkeys(prompts.SETTINGS) if group == "data" else {}
+    in_a_block = "." in key and isinstance(content.get(key.split(".")[0]), dict)
+    if key not in valid and not in_a_block:
         raise UserError(
-            f"'{item.input_line}': presets are fixed; set {group}.{key.rpartition('.')[2]}=VALUE "
-            f"itself"
+            f"{unknown(f'key of {group}={name}', key, valid)}{_elsewhere(group, key, name)}"
         )
-    for name in chosen[group]:
-        content = option(group, name)
-        valid = {**content.parameters, **({"preset": None} if "presets" in content.content else {})}
-        valid |= dict.fromkeys(prompts.SETTINGS) if group == "data" else {}
-        if rest not in valid and not (
-            isinstance(content.content.get(rest.split(".")[0]), dict) and "." in rest
-        ):
-            raise UserError(
-                f"{unknown(f'key of {group}={name}', rest, valid)}{_elsewhere(group, rest, name)}"
-            )
-        for value in _values(item):
-            _check_value(item, name, rest, value, content.content, valid.get(rest))
+    for value in _values(item):
+        _check_value(item, name, key, value, content, valid.get(key))
 
 
 def _elsewhere(group: str, key: str, name: str) -> str:
-    """Which other options of the group have such a setting: ``executor.workers`` is one of
-    ``executor=ray``.
+    """Return advice on the other options of the group that have such a setting.
+
+    For example ``executor.workers`` is a setting of ``executor=ray``.
     """
     others = [
-        other
-        for other, found in options(group).items()
-        if other != name and key in found.parameters
+        other for other, each in options(group).items() if other != name and key in each.parameters
     ]
     if not others:
         return ""
-    named = ", ".join(f"{group}={other}" for other in others[:4]) + (
-        ", ..." if len(others) > 4 else ""
-    )
-    return (
-        f". '{key}' is a setting of {named}: choose "
-        f"{'that' if len(others) == 1 else 'one of them'} too"
-    )
+    some = ", ".join(f"{group}={other}" for other in others[:4])
+    some += ", ..." if len(others) > 4 else ""
+    which = "that" if len(others) == 1 else "one of them"
+    return f". '{key}' is a setting of {some}: choose {which} too"
 
 
 def _in_groups(key: str) -> str:
-    """Which groups have options with such a setting: ``workers`` is ``executor.workers``."""
-    found = [
-        g
-        for g in GROUPS
-        if g not in LIST_GROUPS and any(key in o.parameters for o in options(g).values())
+    """Return advice on the groups with such a setting: ``workers`` is ``executor.workers``."""
+    groups = [
+        group
+        for group in GROUPS
+        if group not in LIST_GROUPS and any(key in o.parameters for o in options(group).values())
     ]
-    return (
-        f". A setting of an option is written {' or '.join(f'{g}.{key}=VALUE' for g in found)}"
-        if found
-        else ""
-    )
+    if not groups:
+        return ""
+    written = " or ".join(f"{group}.{key}=VALUE" for group in groups)
+    return f". A setting of an option is written {written}"
 
 
 def _column_settings(name: str) -> list[str]:
-    """Settings of the columns of a metric that name a file of the user's own:
-    ``kid_torchscript.path``.
-    """
+    """Return the settings of a metric that name the user's own file: ``kid_torchscript.path``."""
     nodes = option("metrics", name).parameters.items()
     return [
         f"{column}.{key}"
@@ -321,55 +340,52 @@ def _column_settings(name: str) -> list[str]:
 
 
 def _check_top(key: str, item: Any) -> None:
+    """Check a setting of the top level against its type in the schema."""
+    # only here: the schema needs Hydra, which loads slowly
     from posterior_bench.bench.config.schema import Config
 
-    fields = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in GROUPS}
+    fields = {f.name: str(f.type) for f in dataclasses.fields(Config) if f.name not in GROUPS}
     if key not in fields:
-        there = nearest(key, [*fields, *GROUPS])
+        similar = nearest(key, [*fields, *GROUPS])
         raise UserError(
-            f"{unknown('key', key, [*fields, *GROUPS])}{'' if there else _in_groups(key)}"
+            f"{unknown('key', key, [*fields, *GROUPS])}{'' if similar else _in_groups(key)}"
         )
     if item.is_add():
         raise UserError(f"'{item.input_line}': {key} exists already; write {key}=VALUE")
     for value in _values(item):
-        numeric = str(fields[key]).startswith("int")
-        if (
-            numeric
-            and value is not None
-            and (isinstance(value, bool) or not isinstance(value, int))
-        ):
-            raise UserError(f"{key}={value}: {key} takes a whole number")
-        if str(fields[key]).startswith("float") and (isinstance(value, bool | str | list | dict)):
-            raise UserError(f"{key}={value}: {key} takes a number")
-        if value is None and "None" not in str(fields[key]):
-            raise UserError(f"{key}=null: {key} needs a value")
-        if str(fields[key]) == "bool" and not isinstance(value, bool):
-            raise UserError(f"{key}={value}: {key} takes true or false")
-        if str(fields[key]).startswith("list") and not isinstance(value, list):
-            raise UserError(f"{key}={value}: {key} takes a list, for example {key}=[{value}]")
-        if key in ("draws", "batch", "threads") and value is not None and value < 1:
-            raise UserError(f"{key}={value}: {key} must be at least 1")
+        problem = _misfit(key, value, fields[key])
+        if problem:
+            raise UserError(f"{key}={'null' if value is None else value}: {key} {problem}")
+
+
+def _misfit(key: str, value: Any, annotation: str) -> str:
+    """Return why a value does not fit the annotation of a setting; empty if it does."""
+    if value is None:
+        return "" if "None" in annotation else "needs a value"
+    if annotation.startswith("int") and type(value) is not int:
+        return "takes a whole number"
+    if annotation.startswith("float") and isinstance(value, bool | str | list | dict):
+        return "takes a number"
+    if annotation == "bool" and not isinstance(value, bool):
+        return "takes true or false"
+    if annotation.startswith("list") and not isinstance(value, list):
+        return f"takes a list, for example {key}=[{value}]"
+    if key in ("draws", "batch", "threads") and value < 1:
+        return "must be at least 1"
+    return ""
 
 
 def _check_value(
     item: Any, name: str, key: str, value: Any, content: dict[str, Any], example: Any
 ) -> None:
+    """Check a value of an option's setting by the type of the value in its YAML file."""
     if key == "preset":
         if value not in (AUTO, *content["presets"]):
             raise unknown(f"preset of {name}", str(value), [AUTO, *content["presets"]])
         return
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    if (
-        example is None
-        or value is None
-        or type(example) not in kinds
-        or (isinstance(value, str) and "${" in value)
-    ):
+    kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+    if type(example) not in kinds or value is None or (isinstance(value, str) and "${" in value):
         return
     fits = isinstance(value, type(example)) and isinstance(value, bool) == isinstance(example, bool)
-    if (
-        not fits
-        and not (isinstance(example, float) and type(value) is int)
-        and not isinstance(example, str)
-    ):
+    if not fits and not (isinstance(example, float) and type(value) is int):
         raise UserError(f"{item.input_line}: {key} takes {kinds[type(example)]} (now {example})")

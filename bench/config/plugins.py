@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -57,25 +58,27 @@ def installed() -> dict[str, Plugin]:
     UserError
         If the package of a plugin, or its ``conf`` folder, is missing.
     """
-    found: dict[str, Plugin] = {}
+    plugins: dict[str, Plugin] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         spec = importlib.util.find_spec(entry.value) if entry.value.isidentifier() else None
         folders = list(spec.submodule_search_locations or ()) if spec else []
         plugin = Plugin(entry.name, entry.value, Path(folders[0])) if folders else None
         if plugin is None or not plugin.conf.is_dir():
             raise UserError(
-                f"plugin '{entry.name}' names '{entry.value}', which is no installed package with "
-                f"a conf/"
+                f"plugin '{entry.name}' names '{entry.value}', "
+                "which is no installed package with a conf/"
             )
-        found[entry.name] = plugin
-    return found
+        plugins[entry.name] = plugin
+    return plugins
 
 
 # -- what a run may import -------------------------------------------------------------------------
 
 _ADMITTED: set[str] = set()
+"""Names of plugins and paths of files that this process may import."""
+
 _PROGRAMS: list[bool] = [False]
-"""Whether files that are programs (TorchScript) may be run where a configuration says so."""
+"""Whether a file that is a program (TorchScript) may run if a configuration says so."""
 
 
 def admit(names: Iterable[str], programs: bool = False) -> None:
@@ -96,7 +99,10 @@ def admit(names: Iterable[str], programs: bool = False) -> None:
 
 
 def admit_of(config: JobConfig) -> None:
-    """Admit what a configuration names, of a user who has typed it; never of a study folder."""
+    """Let this process import what the configuration on a command line names.
+
+    Never call it with the configuration of a study folder.
+    """
     programs = any(node.get("trust_file") is True for node in config.nodes.values())
     admit(config.plugins or (), programs)
 
@@ -110,8 +116,7 @@ def demand_trusted(nodes: Iterable[Node]) -> None:
         if node.get("trust_file") and not _PROGRAMS[0]:
             raise UserError(
                 f"the study says that {node.get('path')} is a program to be run; if you trust "
-                f"whoever made it, add "
-                "trust_file=true to this command"
+                "whoever made it, add trust_file=true to this command"
             )
 
 
@@ -158,8 +163,8 @@ class FileClass:
         """
         if str(self.file) not in _ADMITTED:
             raise UserError(
-                f"{self.file} is outside our packages; plugins=[{self.file}] lets this run import "
-                f"it"
+                f"{self.file} is outside our packages; "
+                f"plugins=[{self.file}] lets this run import it"
             )
         return getattr(_module(self.file, self.sha), self.name)
 
@@ -183,11 +188,11 @@ def file_class(target: str) -> FileClass | None:
         raise UserError(
             f"{file} has changed since this study was planned; use another out=, or put it back"
         )
-    found = FileClass(file, match["name"], sha)
-    classes = [node.name for node in found.tree().body if isinstance(node, ast.ClassDef)]
-    if found.name not in classes:
-        raise unknown(f"class of {file.name}", found.name, classes)
-    return found
+    code = FileClass(file, match["name"], sha)
+    classes = [node.name for node in code.tree().body if isinstance(node, ast.ClassDef)]
+    if code.name not in classes:
+        raise unknown(f"class of {file.name}", code.name, classes)
+    return code
 
 
 def plugins_of(names: Iterable[str]) -> list[Plugin]:
@@ -202,8 +207,6 @@ def plugins_of(names: Iterable[str]) -> list[Plugin]:
 @cache
 def _module(file: Path, sha: str) -> Any:
     """Run the module of a file, once for each of its contents."""
-    import sys
-
     name = f"{file.stem}_{sha}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None

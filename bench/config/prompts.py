@@ -1,4 +1,4 @@
-"""Settings that say what a text-conditional prior is told of every image, beside the data set.
+"""The settings of prompts: the text that a text-conditional prior gets for every image.
 
 ``data.prompt`` (short ``prompt=``) is one text for all images, ``data.captions`` a file with a text
 for each, and ``data.class_prompt`` a template for the name of each image's class.
@@ -22,8 +22,7 @@ SOURCES = ("prompt", "captions", "class_prompt")
 
 SETTINGS = (*SOURCES, "text_encoder")
 RECORDED_KEYS = ("prompts", "encoder")
-"""What a plan records beside them: hashes of the prompts in use, and of the text encoder where one
-is needed."""
+"""Keys that a plan adds: hashes of the prompts in use, and of the text encoder if it is needed."""
 
 GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
 """How prompts are given, for messages."""
@@ -40,13 +39,13 @@ def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
     """Return the overrides with ``prompt=`` as ``data.prompt=``, and texts in quotes.
 
     Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
-    ``sweep`` (``-m``) a comma does part two values; a prompt with a comma is put in quotes there,
+    ``sweep`` (``-m``) a comma separates two values; a prompt with a comma must then be in quotes,
     inside those of the shell.
     """
-    return [_literal(override, sweep) for override in overrides]
+    return [_quote_line(override, sweep) for override in overrides]
 
 
-def _literal(override: str, sweep: bool) -> str:
+def _quote_line(override: str, sweep: bool) -> str:
     match = re.match(rf"\+*(?:prompt|data\.({'|'.join(SETTINGS)}))=", override)
     if match is None:
         return override
@@ -80,16 +79,16 @@ def source(node: Node) -> str | None:
             raise UserError(
                 f"data.{key}={value}: data.{key} takes a text; in a yaml, put it in quotes"
             )
-    given = [key for key in SOURCES if node.get(key) is not None]
-    if len(given) > 1:
+    sources = [key for key in SOURCES if node.get(key) is not None]
+    if len(sources) > 1:
         raise UserError(
-            f"{' and '.join(f'data.{key}' for key in given)} are both set; give one of them"
+            f"{' and '.join(f'data.{key}' for key in sources)} are both set; give one of them"
         )
-    if not given and node.get("text_encoder") is not None:
+    if not sources and node.get("text_encoder") is not None:
         raise UserError(
             f"data.text_encoder is set, but there are no prompts; give {GIVE}, or leave it out"
         )
-    return given[0] if given else None
+    return sources[0] if sources else None
 
 
 def identity(node: Node) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Studies of several sweeps: the tables of a paper are rarely the product of a few lists.
+"""Expand a study into its sweeps: the tables of a paper are rarely the product of a few lists.
 
-A part of a study (``study.parts``) is one product of lists, that is one sweep of Hydra's; the parts
-run one after another into one folder. What the command line says of a group *narrows* the parts
-(``data=imagenet64``), so that a setting of one data set, such as ``data.root``, can be given for
-the parts it is meant for; what it says of a setting or of the metrics replaces what the parts say.
-``scale=smoke`` puts what is embedded in the place of what a part names.
+A part of a study (``study.parts``) is one product of lists, that is one sweep of Hydra; the parts
+run one after another into one folder. An option on the command line (``data=imagenet64``) *narrows*
+the parts to those that have it, so that a setting of one data set, such as ``data.root``, can be
+given for its parts. A setting on the command line, or ``metrics=``, replaces that of the parts.
+``scale=smoke`` puts embedded options in the place of the options of a part.
 """
 
 from __future__ import annotations
@@ -24,88 +24,99 @@ _COMPOSED = ("study", "scale")
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every sweep of a run, the given ones included; those alone where the study
-    has no parts.
+    """Return the overrides of every sweep of a run, with those of the command line.
 
-    Raises UserError where the command line leaves no part.
+    A study without parts is one sweep.
+
+    Raises
+    ------
+    UserError
+        If the command line leaves no part of the study.
     """
-    given = {
-        key: value for key, _, value in (line.lstrip("+").partition("=") for line in overrides)
-    }
-    chosen = {group: given.get(group) for group in _COMPOSED}
+    typed = _by_key(overrides)
+    chosen = {group: typed.get(group) for group in _COMPOSED}
     if "," in f"{chosen['study']}{chosen['scale']}":
-        return [list(overrides)]  # told apart by the check of overrides
-    study, scale = (
-        option("study", chosen["study"] or "default"),
-        option("scale", chosen["scale"] or "full").content,
-    )
+        return [list(overrides)]  # the check of overrides refuses it
+    study = option("study", chosen["study"] or "default")
+    scale = option("scale", chosen["scale"] or "full").content
     settings = dict(scale.get("settings", {}))
-    if settings and "out" not in given:
-        settings["study.name"] = (
-            f"{study.content['name']}_{scale['name']}"  # never among the numbers that count
-        )
+    if settings and "out" not in typed:
+        # a folder of its own: rows of a small run must not stand among the numbers that count
+        settings["study.name"] = f"{study.content['name']}_{scale['name']}"
     if not study.parts:
-        return [[*overrides, *_lines({k: v for k, v in settings.items() if k not in given})]]
-    names = {group: given[group].split(",") for group in _NARROWING if group in given}
-    for group, asked in names.items():
-        _refuse_strangers(study, group, asked)
+        return [[*overrides, *_lines({k: v for k, v in settings.items() if k not in typed})]]
+    names = {group: typed[group].split(",") for group in _NARROWING if group in typed}
     rest = [line for line in overrides if line.partition("=")[0] not in names]
-    parts = [narrowed for part in study.parts if (narrowed := _narrow(part, names)) is not None]
-    if not parts:
-        raise UserError(
-            f"no part of study={study.name} has {' '.join(f'{g}={given[g]}' for g in names)} "
-            f"together"
-        )
-    scaled = [{**_scaled(part, scale), **settings} for part in parts]
+    sweeps = [{**_scaled(part, scale), **settings} for part in _narrowed(study, names)]
     return [
-        [*rest, *_lines({k: v for k, v in part.items() if k not in given or k in names})]
-        for part in scaled
+        [*rest, *_lines({k: v for k, v in sweep.items() if k not in typed or k in names})]
+        for sweep in sweeps
     ]
 
 
+def _by_key(overrides: Sequence[str]) -> dict[str, str]:
+    pairs = (line.lstrip("+").partition("=") for line in overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def _narrowed(study: Option, names: Mapping[str, Sequence[str]]) -> list[Part]:
+    """Return the parts of a study that have the options of ``names``, with only those options."""
+    for group, chosen in names.items():
+        _refuse_strangers(study, group, chosen)
+    parts = [narrowed for part in study.parts if (narrowed := _narrow(part, names)) is not None]
+    if not parts:
+        words = " ".join(f"{group}={','.join(chosen)}" for group, chosen in names.items())
+        raise UserError(f"no part of study={study.name} has {words} together")
+    return parts
+
+
 def cells(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every cell of a run, each once and in order: all sweeps of :func:`expand`
-    written out.
-    """
+    """Return the overrides of every cell of a run, each once and in order."""
     every = [cell for sweep in expand(overrides) for cell in _product(sweep)]
     return [list(cell) for cell in dict.fromkeys(map(tuple, every))]
 
 
 def refuse_unset(sweeps: Sequence[Sequence[str]]) -> None:
-    """UserError, before any sweep runs, where one of them names an option with a setting that
-    nobody gave.
+    """Refuse, before any sweep runs, an option with a setting that has no value.
+
+    Raises
+    ------
+    UserError
+        For ``data.root`` of a folder, for example, if no override gives it.
     """
     for sweep in sweeps:
-        given = {
-            key: value for key, _, value in (line.lstrip("+").partition("=") for line in sweep)
-        }
+        typed = _by_key(sweep)
         for group in ("data", "mask", "prior"):
-            for name in _names(given.get(group)):
-                content = option(group, name).content if name in options(group) else {}
-                for key in (f"{group}.{key}" for key, value in content.items() if value == "???"):
-                    if key not in given:
-                        raise UserError(
-                            f"{key} is not set for {group}={name}: give it, or narrow the study to "
-                            f"others"
-                        )
+            for name in _names(typed.get(group)):
+                _refuse_unset_option(group, name, typed)
 
 
-def _refuse_strangers(study: Option, group: str, asked: Sequence[str]) -> None:
-    there = dict.fromkeys(name for part in study.parts for name in _names(part.get(group)))
-    for name in asked:
-        if name not in there:
-            asked_for = (group == "prior" and folder(name)) or name
+def _refuse_unset_option(group: str, name: str, typed: Mapping[str, str]) -> None:
+    content = option(group, name).content if name in options(group) else {}
+    for key, value in content.items():
+        if value == "???" and f"{group}.{key}" not in typed:
             raise UserError(
-                f"study={study.name} has no {group}={asked_for} to narrow it to. Valid: "
-                f"{', '.join(there)}"
+                f"{group}.{key} is not set for {group}={name}: "
+                "give it, or narrow the study to others"
+            )
+
+
+def _refuse_strangers(study: Option, group: str, names: Sequence[str]) -> None:
+    valid = dict.fromkeys(name for part in study.parts for name in _names(part.get(group)))
+    for name in names:
+        if name not in valid:
+            typed = (group == "prior" and folder(name)) or name
+            raise UserError(
+                f"study={study.name} has no {group}={typed} to narrow it to. Valid: "
+                f"{', '.join(valid)}"
             )
 
 
 def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:
-    """The part with only those options that are in ``names``; None if a group is left with none."""
+    """Return the part with only the options in ``names``; None if a group has none of them."""
     kept = {
-        group: [name for name in _names(part.get(group)) if name in asked]
-        for group, asked in names.items()
+        group: [name for name in _names(part.get(group)) if name in chosen]
+        for group, chosen in names.items()
     }
     if not all(kept.values()):
         return None
@@ -113,15 +124,15 @@ def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:
 
 
 def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
-    """The part with what stands in for its options, without settings of its own; as it is where
-    nothing does.
+    """Return the part with the options of a scale in place of its own, and without its settings.
+
+    A scale that replaces no option returns the part as it is.
     """
     instead: Mapping[str, Mapping[str, str]] = scale.get("instead", {})
     if not instead:
         return part
     groups = {key: value for key, value in part.items() if key in GROUPS and key != "prior"}
-    replaced = {key: _replaced(value, instead.get(key, {})) for key, value in groups.items()}
-    return replaced
+    return {key: _replaced(value, instead.get(key, {})) for key, value in groups.items()}
 
 
 def _replaced(value: Any, instead: Mapping[str, str]) -> Any:
@@ -148,33 +159,28 @@ def _text(value: Any) -> str:
 
 
 def _product(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """One list of overrides per value of every sweep, those of the study's own sweep included."""
+    """Yield the overrides of every cell of a sweep, with the study's own sweep."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    given = {item.key_or_group: item for item in parsed}
+    typed = {item.key_or_group for item in parsed}
     studies = [item.value() for item in parsed if item.key_or_group == "study"]
-    sweep = (
-        option("study", str(studies[-1])).sweep if studies and isinstance(studies[-1], str) else {}
-    )
-    own = [f"{key}={value}" for key, value in sweep.items() if key not in given]
+    named = bool(studies) and isinstance(studies[-1], str)
+    sweep = option("study", str(studies[-1])).sweep if named else {}
+    own = [f"{key}={value}" for key, value in sweep.items() if key not in typed]
     items = [*parsed, *OverridesParser.create().parse_overrides(own)]
     yield from (list(lines) for lines in product(*map(_choices, items)))
 
 
 def _choices(item: Any) -> list[str]:
-    """Every single override that a swept one stands for; itself if it is none."""
+    """Return the single overrides that a sweep stands for; any other override as it is."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.types import Glob
 
-    value = item.value()
-    if (
-        isinstance(value, Glob)
-        and item.key_or_group in GROUPS
-        and item.key_or_group not in LIST_GROUPS
-    ):
-        return [
-            f"{item.key_or_group}={name}" for name in value.filter(list(options(item.key_or_group)))
-        ]
+    key, value = item.key_or_group, item.value()
+    if isinstance(value, Glob) and key in GROUPS and key not in LIST_GROUPS:
+        return [f"{key}={name}" for name in value.filter(list(options(key)))]
     if item.is_sweep_override():
-        return [f"{item.key_or_group}={choice}" for choice in item.sweep_string_iterator()]
+        return [f"{key}={choice}" for choice in item.sweep_string_iterator()]
     return [item.input_line]

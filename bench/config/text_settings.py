@@ -1,9 +1,9 @@
-"""Settings that are text keep the characters that were typed.
+"""Quote the settings that are text, so that they keep the characters of the command line.
 
 Hydra reads ``out=2024_01_15`` as the number 20240115, ``out=1e5`` as 100000.0, and cannot read a
-path with brackets, ``#`` or an apostrophe. Which settings are text is known: from the fields of the
-top level, and from the annotations of the class that an option names. Such values are put in quotes
-here, before Hydra parses anything.
+path with brackets, ``#`` or an apostrophe. The fields of the top level, and the annotations of the
+class that an option names, say which settings are text. Their values are put in quotes here, before
+Hydra parses anything.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from posterior_bench.bench.config.catalog import (
     option,
     options,
 )
-from posterior_bench.bench.config.class_source import class_node
+from posterior_bench.bench.config.class_source import class_node, origin_of
 from posterior_bench.bench.core.errors import UserError
 
 TEXT, TEXTS, OTHER, UNKNOWN = "text", "texts", "other", ""
-"""Kinds of settings: a text, a list of texts, something else, and one of which nothing says what it
-is."""
+"""Kinds of settings: a text, a list of texts, another type, and a type that is not known."""
 
 _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _CHOICE = re.compile(r"choice\((?P<values>.*)\)", re.DOTALL)
@@ -40,33 +39,37 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def quote_texts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """The overrides with quotes around every text that Hydra would read as something else; the
-    others as they are.
+    """Return the overrides with quotes around every text that Hydra would read as another type.
 
-    ``sweep``: commas separate the values of a sweep. Without it they belong to the text (``out``,
-    ``data.root``); in words to choose (``budget``) they separate values in any case, and the check
-    of overrides asks for ``-m``. ``null`` stays null, and what is in quotes already stays as it is.
-    Doing it twice changes nothing.
+    ``null`` stays null, and a text in quotes stays as it is. A second call changes nothing.
+
+    Parameters
+    ----------
+    overrides : Sequence of str
+        The words of the command line.
+    sweep : bool, default False
+        Whether commas separate the values of a sweep. Otherwise they belong to the text (``out``,
+        ``data.root``). In a setting whose values are a few words (``budget``) they separate values
+        in any case, and the check of overrides asks for ``-m``.
     """
     chosen = _chosen(overrides)
     return [_line(line, chosen, sweep) for line in overrides]
 
 
 def sweeps(arguments: Sequence[str]) -> bool:
-    """Whether a command line runs several jobs: ``-m``, or a study with a sweep of its own."""
+    """Return whether a command line runs several jobs: ``-m``, or a study with a sweep."""
     studies = [line.partition("=")[2] for line in arguments if line.startswith("study=")]
     known = [option("study", name) for name in studies if name in options("study")]
-    return (
-        any(study.sweep or study.parts for study in known)
-        or "-m" in arguments
-        or "--multirun" in arguments
-    )
+    several = any(study.sweep or study.parts for study in known)
+    return several or "-m" in arguments or "--multirun" in arguments
 
 
 def may_hold_commas(key: str) -> bool:
-    """Whether a comma may be one of the letters of a text: of a path, a name or a sentence, not of
-    a word to choose.
+    """Return whether a comma may belong to the text of a setting.
+
+    It may in a path, a name or a sentence, but not in a setting whose values are a few words.
     """
+    # only here: the module of the cell imports much that a command line does not need
     from posterior_bench.bench.config.cell import is_path
 
     name = key.rpartition(".")[2]
@@ -75,8 +78,10 @@ def may_hold_commas(key: str) -> bool:
 
 
 def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
-    """What kind of setting a key is; of a group, for the ``chosen`` options that have it, else for
-    all that have it.
+    """Return the kind of a setting.
+
+    In a group it is the kind in the ``chosen`` options that have the setting, else in all options
+    that have it; :data:`OTHER` if they differ.
     """
     group, _, rest = key.partition(".")
     if not rest:
@@ -84,62 +89,59 @@ def kind_of(key: str, chosen: Mapping[str, Sequence[str]]) -> str:
     if group not in GROUPS:
         return OTHER
     names = [name for name in chosen.get(group, ()) if name in options(group) or ".py:" in name]
-    found = {_kind(option(group, name), rest) for name in names} - {UNKNOWN}
-    found = found or {_kind(each, rest) for each in options(group).values()} - {UNKNOWN}
-    return found.pop() if len(found) == 1 else OTHER
+    kinds = {_kind(option(group, name), rest) for name in names} - {UNKNOWN}
+    kinds = kinds or {_kind(each, rest) for each in options(group).values()} - {UNKNOWN}
+    return kinds.pop() if len(kinds) == 1 else OTHER
 
 
 def quote(text: str) -> str:
-    """The text as Hydra reads it back letter by letter: as it is where that is so, else in
-    quotes.
-    """
+    """Return a text in quotes, unless Hydra reads it letter by letter without them."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if _reads(text) == text:
         return text
-    quote = Quote.double if "'" in text and '"' not in text else Quote.single
-    return str(QuotedString(text, quote).with_quotes())
+    mark = Quote.double if "'" in text and '"' not in text else Quote.single
+    return str(QuotedString(text, mark).with_quotes())
 
 
 def _line(line: str, chosen: Mapping[str, Sequence[str]], sweep: bool) -> str:
+    """Return one override with its texts in quotes."""
     match = _OVERRIDE.fullmatch(line)
     if match is None or match["value"] == "null":
         return line
     key, value = match["key"], match["value"]
     kind = TEXT if key == "solver" and ".py:" in value else kind_of(key, chosen)
-    if kind == TEXTS and value.startswith("[") and value.endswith("]"):
-        return (
-            f"{match['plus']}{key}=[{','.join(map(_piece, _split(value[1:-1])))}]"
-            if value != "[]"
-            else line
-        )
+    if kind == TEXTS and value.startswith("[") and value.endswith("]") and value != "[]":
+        return f"{match['plus']}{key}=[{_pieces(value[1:-1])}]"
     if kind != TEXT:
         return line
     if may_hold_commas(key) and (not sweep or ("," in value and Path(value).expanduser().exists())):
         return f"{match['plus']}{key}={_piece(value)}"
     choice = _CHOICE.fullmatch(value)
     if choice:
-        return f"{match['plus']}{key}=choice({','.join(map(_piece, _split(choice['values'])))})"
-    return f"{match['plus']}{key}={','.join(map(_piece, _split(value)))}"
+        return f"{match['plus']}{key}=choice({_pieces(choice['values'])})"
+    return f"{match['plus']}{key}={_pieces(value)}"
+
+
+def _pieces(values: str) -> str:
+    return ",".join(map(_piece, _split(values)))
 
 
 def _piece(text: str) -> str:
-    """One value; in quotes, or with an interpolation, it is left for Hydra to read."""
+    """Quote one value, unless it is in quotes or has an interpolation, which Hydra reads."""
     stripped = text.strip()
     if "${" in text or stripped == "null":
         return text
-    if (
-        len(stripped) > 1
-        and stripped[0] == stripped[-1]
-        and stripped[0] in "'\""
-        and isinstance(_reads(stripped), str)
-    ):
+    ends = stripped[:1] + stripped[-1:]
+    if len(stripped) > 1 and ends in ("''", '""') and isinstance(_reads(stripped), str):
         return stripped
     return quote(text)
 
 
 def _reads(text: str) -> Any:
-    """What Hydra makes of a value; None of one that it cannot read, and of a sweep."""
+    """Return the value that Hydra reads; None if it cannot read it, or reads a sweep."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -151,8 +153,9 @@ def _reads(text: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas outside quotes and brackets; where brackets do not pair, outside
-    quotes.
+    """Split a text at the commas outside quotes and brackets.
+
+    If its brackets do not pair, the commas in brackets count too.
     """
     try:
         return _parts(text, _BRACKETS)
@@ -165,9 +168,8 @@ def _parts(text: str, brackets: Mapping[str, str]) -> list[str]:
     for i, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote and text[i - 1] != "\\" else quote
-        elif (
-            letter in "'\"" and not part.strip()
-        ):  # only at the start of a part; else it is an apostrophe
+        # a quote stands at the start of a part; elsewhere it is an apostrophe
+        elif letter in "'\"" and not part.strip():
             quote = letter
         elif letter in brackets:
             waiting.append(brackets[letter])
@@ -189,6 +191,8 @@ def _parts(text: str, brackets: Mapping[str, str]) -> list[str]:
 
 @cache
 def _top() -> dict[str, str]:
+    """Return the kind of every setting of the top level."""
+    # only here: the schema needs Hydra, which loads slowly
     from posterior_bench.bench.config.schema import Config
 
     return {
@@ -199,16 +203,15 @@ def _top() -> dict[str, str]:
 
 
 def _kind(chosen: Option, key: str) -> str:
-    """The kind of a setting of one option; unknown where the option has no such setting."""
+    """Return the kind of a setting of one option; unknown if the option has no such setting."""
     parameters = chosen.parameters
     if chosen.group in LIST_GROUPS:
         column, _, key = key.partition(".")
         parameters = parameters.get(column) or {}
     if key == "preset" or key not in parameters:
         return TEXT if key == "preset" and "presets" in chosen.content else UNKNOWN
-    said = _annotations(chosen).get(key, UNKNOWN)
-    if said:
-        return said
+    if kind := _annotations(chosen).get(key, UNKNOWN):
+        return kind
     value = parameters[key]
     if value is None or value == "???":
         return UNKNOWN
@@ -216,17 +219,18 @@ def _kind(chosen: Option, key: str) -> str:
 
 
 def _annotations(chosen: Option) -> dict[str, str]:
-    """The kinds of the settings of the class or function that an option names, read without
-    importing it.
+    """Return the kinds of settings by the annotations of the class or function of an option.
+
+    They are read without importing it.
     """
     if isinstance(chosen, FileOption):
-        return _of_class("", chosen.code.target)
+        return _class_kinds("", chosen.code.target)
     path = chosen.content.get("_target_")
-    return _of_class(*str(path).rpartition(".")[::2]) if path else {}
+    return _class_kinds(*str(path).rpartition(".")[::2]) if path else {}
 
 
 @cache
-def _of_class(module: str, name: str) -> dict[str, str]:
+def _class_kinds(module: str, name: str) -> dict[str, str]:
     try:
         node, tree = class_node(module, name)
     except UserError:  # a base that is neither in the file nor imported by it
@@ -234,43 +238,30 @@ def _of_class(module: str, name: str) -> dict[str, str]:
     if node is None:
         return {}
     if isinstance(node, ast.FunctionDef):
-        return _of_function(node)
-    found: dict[str, str] = {}
+        return _function_kinds(node)
+    kinds: dict[str, str] = {}
     for base in node.bases:
         if isinstance(base, ast.Name):
-            origin = _origin(tree, base.id) or module
-            found |= _of_class(
-                origin, base.id if origin else f"{name.rpartition(':')[0]}:{base.id}"
-            )
+            origin = origin_of(tree, base.id) or module
+            in_file = f"{name.rpartition(':')[0]}:{base.id}"
+            kinds |= _class_kinds(origin, base.id if origin else in_file)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            found[statement.target.id] = _annotated(ast.unparse(statement.annotation))
+            kinds[statement.target.id] = _annotated(ast.unparse(statement.annotation))
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            found |= _of_function(statement)
-    return found
+            kinds |= _function_kinds(statement)
+    return kinds
 
 
-def _of_function(node: ast.FunctionDef) -> dict[str, str]:
+def _function_kinds(node: ast.FunctionDef) -> dict[str, str]:
     arguments: Iterable[ast.arg] = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     return {
         a.arg: _annotated(ast.unparse(a.annotation)) for a in arguments if a.annotation is not None
     }
 
 
-def _origin(tree: ast.Module, name: str) -> str:
-    """The module that a name is imported from; empty where it is not imported."""
-    for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and any(
-            alias.name == name for alias in statement.names
-        ):
-            return statement.module or ""
-    return ""
-
-
 def _annotated(annotation: str) -> str:
-    """The kind that an annotation says; unknown for names of other types, such as an alias of some
-    words.
-    """
+    """Return the kind of an annotation; unknown for other types, such as an alias of words."""
     parts = {part.strip() for part in annotation.split("|")} - {"None"}
     if parts and parts <= {"str", "Path"}:
         return TEXT
@@ -282,10 +273,10 @@ def _annotated(annotation: str) -> str:
 
 
 def _chosen(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The options that the command line names, by group."""
-    named: dict[str, list[str]] = {}
+    """Return the options that the command line chooses, by group."""
+    chosen: dict[str, list[str]] = {}
     for line in overrides:
         key, _, value = line.partition("=")
         if key in GROUPS:
-            named[key] = [name.strip(" '\"[]") for name in value.split(",")]
-    return named
+            chosen[key] = [name.strip(" '\"[]") for name in value.split(",")]
+    return chosen

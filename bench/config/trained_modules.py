@@ -46,11 +46,11 @@ class ModulesFolder:
         if setting is None or prior is None:
             return None
         try:
-            found = fingerprint(prior)
+            of_prior = fingerprint(prior)
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
         root, name = Path(setting).expanduser(), Path(prior).name
-        return cls(config.solver["_target_"].split(".")[-2], name, ROOT / root / name, found)
+        return cls(config.solver["_target_"].split(".")[-2], name, ROOT / root / name, of_prior)
 
     @property
     def how(self) -> str:
@@ -85,8 +85,7 @@ class ModulesFolder:
         if trained != self.fingerprint:
             raise UserError(
                 f"the modules in {self.path} were trained for a prior with fingerprint {trained}, "
-                f"this one has "
-                f"{self.fingerprint}; {self.how}"
+                f"this one has {self.fingerprint}; {self.how}"
             )
         if sha256(weights) != recorded:
             raise UserError(
@@ -102,6 +101,7 @@ class ModulesFolder:
         UserError
             As :meth:`spec`, and if weights and description differ.
         """
+        # only here: a plan reads no weights and does without torch
         import torch
         from safetensors.torch import load_file
 
@@ -121,6 +121,7 @@ class ModulesFolder:
         self, modules: nn.ModuleDict, channels: Mapping[str, int], training: Mapping[str, Any]
     ) -> None:
         """Write the modules; the description last, so that half a save never looks whole."""
+        # only here: it imports torch
         from safetensors.torch import save as to_bytes
 
         self.path.mkdir(parents=True, exist_ok=True)

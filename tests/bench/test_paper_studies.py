@@ -148,7 +148,7 @@ def test_what_is_missing_or_many_is_said_before_any_work() -> None:
         refuse_unset(expand(["study=vipaint_table6"]))
     refuse_unset(expand(["study=vipaint_table6", "data.root=/images"]))
     refuse_unset(expand(["study=vipaint_table6", "scale=smoke"]))
-    with pytest.raises(UserError, match="many cells, and one is wanted here"):
+    with pytest.raises(UserError, match="several cells, but this command runs exactly one"):
         check(["study=vipaint_table6"])
     with pytest.raises(UserError, match="runs alone"):
         check(["study=vipaint_table6,arena"], study_sweep=True)
