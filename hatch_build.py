@@ -1,5 +1,6 @@
-"""Write into every wheel which commit it was built from; a checkout is asked, and no repository
-around it.
+"""Write into every wheel the commit that it was built from.
+
+Only a checkout of this repository knows the commit: a repository around it is not asked.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CommitHook(BuildHookInterface):
-    """Adds ``bench/build.json`` with ``commit`` and ``dirty``, where the folder is the top of a git
-    checkout.
+    """Add ``bench/build.json`` with the keys ``commit`` and ``dirty`` to a wheel.
+
+    The file is written if the folder is the top of a git checkout, and removed after the build.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Write the file before a build; an editable install gets none."""
         root = Path(self.root).resolve()
         top = self._git("rev-parse", "--show-toplevel")
         path = root / "bench" / "build.json"
@@ -32,6 +35,7 @@ class CommitHook(BuildHookInterface):
             build_data["artifacts"].append("bench/build.json")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the file after a build."""
         written = getattr(self, "_written", None)
         if written is not None:
             written.unlink(missing_ok=True)

@@ -282,7 +282,7 @@ class Prior:
         self.device = torch.device("cpu")
         self.meter = Meter()
         self.execution = Execution()
-        self._compiled: Callable[..., Tensor] | None = None
+        self.network_call: Callable[..., Tensor] | None = None
         for module in (net, latent):
             if module is not None:
                 module.eval().requires_grad_(False)
@@ -369,7 +369,7 @@ class Prior:
             )
         layout = torch.channels_last if execution.channels_last else torch.contiguous_format
         self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know no layout alone
-        self._compiled = torch.compile(self.net, dynamic=False) if execution.compile else None
+        self.network_call = torch.compile(self.net, dynamic=False) if execution.compile else None
         self.execution = execution
         return self
 
@@ -707,7 +707,7 @@ class Prior:
         values = self._condition_values(cond, z)
         if guidance == 1.0:
             self.meter.add("nfe", len(z))
-            out = given = self._kept(self._raw, scaled, t, values)
+            out = given = self._kept(self.run_network, scaled, t, values)
         else:
             if cond is None or cond.null is None:
                 raise ValueError(
@@ -717,16 +717,16 @@ class Prior:
             self.meter.add("nfe", 2 * len(z))
             both = {k: torch.cat([v, cond.null[k].to(v)]) for k, v in values.items()}
             given, null = self._kept(
-                self._raw, torch.cat([scaled, scaled]), torch.cat([t, t]), both
+                self.run_network, torch.cat([scaled, scaled]), torch.cat([t, t]), both
             ).chunk(2)
             out = null + guidance * (given - null)
-        x0 = self._to_x0(out[:, :channels], z, alpha, sigma)
+        x0 = self.x0_of_output(out[:, :channels], z, alpha, sigma)
         return self._counted(x0, "nge", backwards), given[:, z.shape[1] :]
 
-    def _raw(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    def run_network(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Run the network as :attr:`execution` says; keep the dtype of ``x``."""
         assert self.net is not None
-        net = self.net if self._compiled is None else self._compiled
+        net = self.net if self.network_call is None else self.network_call
         if self.execution.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         low = self.execution.precision == "bf16"
@@ -754,7 +754,7 @@ class Prior:
             return z
         return z * (1 / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()).to(z.dtype)
 
-    def _to_x0(self, out: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def x0_of_output(self, out: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Compute ``x0 = a z + b out``: every parameterization is affine in the output."""
         kind = self.parameterization
         if kind == "x0":

@@ -198,8 +198,8 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     Returns
     -------
     DataFrame
-        One row per image and draw, with the index ``image_id`` and ``draw`` and a column for each
-        metric. Images are rounded to 8 bits first, as the command line does.
+        One row per image and draw, with the index ``image_id`` and ``draw``. A metric has a column
+        for the whole image and others for its parts, such as ``psnr_hole`` and ``psnr_pasted``. Images are rounded to 8 bits first, as the command line does.
 
     Raises
     ------
@@ -211,8 +211,8 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     >>> import posterior_bench as pb
     >>> problem = pb.observe(pb.load_images("fashion"), mask="rotated", seed=0)
     >>> result = pb.solve("ddnm", problem, pb.load_prior("fashion"), settings={"solver.steps": 5})
-    >>> list(pb.score(result).columns)
-    ['psnr', 'ssim']
+    >>> list(pb.score(result, ["psnr"]).columns)[:3]
+    ['psnr', 'psnr_hole', 'psnr_known']
     """
     config = configuration({"metrics": f"[{','.join(metrics)}]"}, {}).metrics
     nodes = checked_metrics(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]

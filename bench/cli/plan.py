@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.run_settings import add_sweep, checked_cells, typed_words
 from posterior_bench.bench.cli.verb import Verb
+from posterior_bench.bench.estimate.machine import bytes_of
 
 MEASURES = ("calls", "none", "rows")
-_BYTES = {"GiB": 2**30, "GB": 1e9, "MiB": 2**20, "MB": 1e6}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
         "SIZE",
         "memory of weights and activations, such as 8GiB; a network that takes more is not loaded "
         "(default: half of the free memory)",
-        size,
+        bytes_of,
     )
     parser.add_run_settings()
 
@@ -73,14 +72,6 @@ def seconds(text: str) -> float:
     return number
 
 
-def size(text: str) -> float:
-    """Return a size in bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|GB|MiB|MB)", text)
-    if found is None or float(found[1]) == 0:
-        raise ValueError("takes a size such as 8GiB or 500MiB")
-    return float(found[1]) * _BYTES[found[2]]
-
-
 def study_with_cells(text: str) -> str:
     """Return the path of a study folder."""
     if not Path(text, "cells").is_dir():
@@ -95,7 +86,7 @@ def run(
     seconds_pass: float | None,
     timings: str | None,
     max_seconds: float,
-    max_memory: float | None,
+    max_memory: int | None,
 ) -> int:
     """Print the plan: one cell in full, or a line for every cell of a sweep or study.
 
@@ -106,22 +97,25 @@ def run(
     multirun : bool
         Whether commas separate values to sweep over.
     measure, seconds_pass, timings, max_seconds, max_memory
-        Settings of the estimate; see :class:`~bench.estimate.forecast.Ask`.
+        Settings of the estimate; see :class:`~bench.estimate.plan_settings.PlanSettings`.
     """
-    from posterior_bench.bench.estimate.problems import asked
+    from posterior_bench.bench.estimate.problems import remember_typed
 
-    asked(typed_words(overrides, multirun))
+    remember_typed(typed_words(overrides, multirun))
     singles = checked_cells(overrides, multirun)
     # these load torch: a mistake in the settings is answered before
     from posterior_bench.bench.config.overrides import check
     from posterior_bench.bench.core.terminal import out
-    from posterior_bench.bench.estimate.forecast import Ask, forecast, print_single
+    from posterior_bench.bench.estimate.forecast import estimate_cells
+    from posterior_bench.bench.estimate.forecast_table import forecast_table
+    from posterior_bench.bench.estimate.one_cell import print_one_cell
+    from posterior_bench.bench.estimate.plan_settings import PlanSettings
 
-    ask = Ask(measure, seconds_pass, timings, max_seconds, max_memory)
+    settings = PlanSettings(measure, seconds_pass, timings, max_seconds, max_memory)
     if len(singles) > 1:
-        out.print(forecast(singles, ask))
+        out.print(forecast_table(estimate_cells(singles, settings), settings))
     else:
-        print_single(check(singles[0], study_sweep=True), singles[0], ask)
+        print_one_cell(check(singles[0], study_sweep=True), singles[0], settings)
     return 0
 
 

@@ -106,10 +106,10 @@ def run(
     int
         0 if every row is ok or accepted, else 1.
     """
-    from posterior_bench.bench.estimate.problems import asked
+    from posterior_bench.bench.estimate.problems import remember_typed
 
     flags = _hydra_flags(multirun, cfg, resolve, package, info, single, hydra_help)
-    asked(typed_words(overrides, multirun))
+    remember_typed(typed_words(overrides, multirun))
     lines = ready(overrides, multirun)
     hydra_settings.demand_launcher(parse(lines))
     sweeps = expand(lines)

@@ -1,4 +1,4 @@
-"""From configuration nodes to objects of our own packages, and of no others."""
+"""Build the objects that configuration nodes describe, from our own packages and no others."""
 
 from __future__ import annotations
 
@@ -27,50 +27,52 @@ PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "b
 
 
 def target(node: Mapping[str, Any]) -> Any:
-    """Return the class or function that a node names.
+    """Import the class or function that a node names under ``_target_``.
 
     Raises
     ------
     UserError
-        If it lies outside our packages and admitted plugins, or cannot be imported.
+        If the name lies outside our packages and outside what the setting ``plugins`` allows, if it
+        cannot be imported, or if it is a helper of ours that no option names.
     """
     path = str(node["_target_"]).removeprefix(f"{ROOT}.")
-    found = file_class(path)
-    if found is not None:
-        return found.load()
+    in_file = file_class(path)
+    if in_file is not None:
+        return in_file.load()
     module, _, name = path.rpartition(".")
     valid = [*PACKAGES, *sorted(packages())]
     if module.split(".")[0] not in valid or not name.isidentifier():
         raise UserError(
             f"_target_ '{path}' is outside the packages a configuration may name: "
-            f"{', '.join(valid)}; plugins=[NAME] "
-            "admits an installed plugin"
+            f"{', '.join(valid)}; plugins=[NAME] admits an installed plugin"
         )
     ours = module.split(".")[0] in PACKAGES
     imported = f"{ROOT}.{module_of(path)}" if ours else module
     try:
         with foreign():
-            found_there = getattr(importlib.import_module(imported), name)
+            thing = getattr(importlib.import_module(imported), name)
     except (ImportError, AttributeError, Left) as error:
         raise UserError(f"_target_ '{path}' cannot be imported: {text_of(error)}") from None
-    if ours and not _may_be_made(found_there, imported, path):
+    if ours and not _may_be_built(thing, imported, path):
         raise UserError(
             f"_target_ '{path}' is neither a class of that module nor what an option of ours names"
         )
-    return found_there
+    return thing
 
 
-def _may_be_made(found: Any, module: str, path: str) -> bool:
-    """Return whether a class is of the module itself, or named by a shipped option.
+def _may_be_built(thing: Any, module: str, path: str) -> bool:
+    """Return whether a configuration may name this object of one of our modules.
 
-    Helpers, and whatever the module imports, may not be made.
+    It may name a class that the module defines, and every ``_target_`` of an option; no helper
+    function, and nothing that the module imports.
     """
-    return (isinstance(found, type) and found.__module__ == module) or path in _of_options()
+    return (isinstance(thing, type) and thing.__module__ == module) or path in _option_targets()
 
 
 @cache
-def _of_options() -> frozenset[str]:
-    """Return every ``_target_`` of an installed option."""
+def _option_targets() -> frozenset[str]:
+    """Return every ``_target_`` that an option names."""
+    # only here, or this module and the catalog would import each other
     from posterior_bench.bench.config.catalog import GROUPS, options
 
     contents = [option.content for group in GROUPS for option in options(group).values()]
@@ -119,12 +121,21 @@ def with_preset(
 
 
 def build(node: Mapping[str, Any], skip: tuple[str, ...] = (), **more: Any) -> Any:
-    """Return the object that a node describes.
+    """Build the object that a node describes.
+
+    Parameters
+    ----------
+    node : Mapping of str to Any
+        ``_target_`` names the class, the other keys are its settings.
+    skip : tuple of str, default ()
+        Keys that the constructor does not get.
+    **more : Any
+        Further arguments of the constructor.
 
     Raises
     ------
     UserError
-        If the constructor refuses the settings, or there are others than it has.
+        If the class cannot be named or imported, has no such setting, or refuses a value.
     """
     make = target(node)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(node, skip).items()}

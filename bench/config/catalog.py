@@ -1,5 +1,6 @@
-"""What can be chosen, read from the YAML files alone: no torch, no Hydra, an answer in a fraction
-of a second.
+"""List the options that can be chosen, read from the YAML files alone.
+
+Neither torch nor Hydra is imported, so that the answer takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from posterior_bench.bench.config import prior_paths
 from posterior_bench.bench.config.class_source import class_node, literal
@@ -46,9 +49,9 @@ class Option:
 
     @property
     def summary(self) -> str:
-        """The file's first comment, joined with lines that go on with it (``#   more``).
+        """The first comment of the file, with the lines that continue it (``#   more``).
 
-        Hydra wants its own comment, ``# @package``, above it.
+        Hydra's own comment, ``# @package``, stands above it.
         """
         lines = self.path.read_text(encoding="utf-8").splitlines()
         rest = [line for line in lines if not line.startswith("# @")]
@@ -59,32 +62,36 @@ class Option:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the file says of its own group; one with ``@package _global_`` may set other groups
-        too.
+        """The settings of the option's own group.
+
+        A file with ``@package _global_`` may set other groups too; those are left out.
         """
         own = _load(self.path).get(self.group)
         return own if isinstance(own, dict) else _load(self.path)
 
     @property
     def sweep(self) -> dict[str, str]:
-        """Sweep parameters of a study that runs many jobs: ``{"mask": "rotated,comod"}``; none of
-        any other option.
+        """The sweep parameters of a study of many jobs: ``{"mask": "rotated,comod"}``.
+
+        Empty for every other option.
         """
         hydra = _load(self.path).get("hydra", {})
         return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The sweeps of a study that runs several, what they share included; none of any other
-        option.
+        """The sweeps of a study of several sweeps, each with the settings that they share.
+
+        Empty for every other option.
         """
         shared = self.content.get("each", {})
         return [{**shared, **part} for part in self.content.get("parts", [])]
 
     @property
     def brings(self) -> dict[str, Any]:
-        """Options of other groups that this one chooses unless the user does: ``{"prior":
-        "fashion"}``.
+        """The options of other groups that come with this one: ``{"prior": "fashion"}``.
+
+        The command line may choose others.
         """
         entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
         moved = {
@@ -99,10 +106,9 @@ class Option:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Settings a user may override, with the value in force.
+        """The settings that a user may override, with their values.
 
-        Where the key itself is null, that is the value of the preset, else the default of the
-        class.
+        A value that is null in the file is that of the preset, else the default of the class.
         """
         content = self.content
         preset = default_preset(content)
@@ -113,50 +119,52 @@ class Option:
 
 @dataclass(frozen=True)
 class _Unlisted(Option):
-    """An option that the command line makes up, without a YAML file: it sweeps nothing and brings
-    nothing along.
-    """
+    """An option without a YAML file: it has no sweeps, and no options of other groups."""
 
     @property
+    @override
     def sweep(self) -> dict[str, str]:
         return {}
 
     @property
+    @override
     def parts(self) -> list[dict[str, Any]]:
         return []
 
     @property
+    @override
     def brings(self) -> dict[str, Any]:
         return {}
 
 
 @dataclass(frozen=True)
 class FileOption(_Unlisted):
-    """A solver in a file, ``FILE.py:CLASS``: its settings are the fields of the class, read without
-    running it.
+    """A solver in a file, ``FILE.py:CLASS``.
+
+    Its settings are the fields of the class, read without running the file.
     """
 
     @property
     def code(self) -> FileClass:
-        found = file_class(self.name)
-        assert found is not None
-        return found
+        """The file and the class."""
+        code = file_class(self.name)
+        assert code is not None
+        return code
 
     @property
+    @override
     def summary(self) -> str:
         return (ast.get_docstring(self._class) or "").partition("\n")[0]
 
     @property
+    @override
     def content(self) -> dict[str, Any]:
-        fields = [
-            s
-            for s in self._class.body
-            if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
-        ]
         settings = {
-            ast.unparse(s.target): _default(s)
-            for s in fields
-            if not ast.unparse(s.annotation).startswith("ClassVar")
+            s.target.id: _default(s)
+            for s in self._class.body
+            if isinstance(s, ast.AnnAssign)
+            and isinstance(s.target, ast.Name)
+            and not ast.unparse(s.annotation).startswith("ClassVar")
         }
         return {"_target_": self.code.target, **settings}
 
@@ -173,22 +181,23 @@ class FolderOption(_Unlisted):
     """A prior in a folder, ``prior=PATH``; ``path`` is that folder."""
 
     @property
+    @override
     def summary(self) -> str:
         return f"The model in {self.path}"
 
     @property
+    @override
     def content(self) -> dict[str, Any]:
         return prior_paths.content(self.path)
 
     @property
+    @override
     def parameters(self) -> dict[str, Any]:
         return {**super().parameters, **dict.fromkeys(prior_paths.SETTINGS)}
 
 
 def _default(field: ast.AnnAssign) -> Any:
-    """The default of a field; ``???``, which has to be given, where there is none or it is no plain
-    value.
-    """
+    """Return the default of a field; ``???``, "must be set", if it has none or no constant one."""
     try:
         value = ast.literal_eval(field.value) if field.value is not None else "???"
     except ValueError:
@@ -202,23 +211,32 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:
-    """The options of a group by name; sub-folders give names such as ``arena/g2``.
+    """Return the options of a group by name; sub-folders give names such as ``arena/g2``.
 
-    ``plugins``: the installed packages to count in, None = all. Raises UserError where one brings a
-    name that exists.
+    Parameters
+    ----------
+    group : str
+        One of :data:`GROUPS`.
+    plugins : iterable of str, default None
+        The plugins whose options count too; None means all that are installed.
+
+    Raises
+    ------
+    UserError
+        If a plugin has an option whose name exists already.
     """
-    found = dict(_options(group, CONF / group, ""))
+    every = dict(_options(group, CONF / group, ""))
     for plugin in installed().values():
         if plugins is not None and plugin.name not in plugins:
             continue
         more = _options(group, plugin.conf / group, plugin.name)
-        if taken := sorted(found.keys() & more.keys()):
+        if taken := sorted(every.keys() & more.keys()):
             raise UserError(
-                f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; rename "
-                f"it there"
+                f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; "
+                "rename it there"
             )
-        found |= more
-    return found
+        every |= more
+    return every
 
 
 @cache
@@ -229,26 +247,28 @@ def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
 
 
 def option(group: str, name: str) -> Option:
-    """One option, the solver in a file or the prior in a folder; raises UserError with the valid
-    names.
+    """Return one option: of a YAML file, a solver in a file, or a prior in a folder.
+
+    Raises
+    ------
+    UserError
+        If there is no such option, with the valid names.
     """
-    if group == "solver" and (found := file_class(name)):
-        return FileOption(group, name, found.file)
+    if group == "solver" and (code := file_class(name)):
+        return FileOption(group, name, code.file)
     if group == "prior" and (folder := prior_paths.folder(name)):
         return FolderOption(group, name, folder)
     try:
         return options(group)[name]
     except KeyError:
         error = unknown(group, name, options(group))
-        raise (
-            UserError(f"{error}. The folder of a model is given as prior=PATH")
-            if group == "prior"
-            else error
-        ) from None
+        if group == "prior":
+            error = UserError(f"{error}. The folder of a model is given as prior=PATH")
+        raise error from None
 
 
 def defaults() -> dict[str, Any]:
-    """The chosen option of every group in ``conf/config.yaml``."""
+    """Return the option of every group that ``conf/config.yaml`` chooses."""
     chosen: dict[str, Any] = {}
     for entry in _load(CONF / "config.yaml")["defaults"]:
         if isinstance(entry, dict):
@@ -259,16 +279,22 @@ def defaults() -> dict[str, Any]:
 
 
 def listing(group: str | None = None) -> str:
-    """What ``bench ls`` prints."""
+    """Return the text of ``bench ls``.
+
+    Raises
+    ------
+    UserError
+        If there is no such group.
+    """
     if group is not None and group not in GROUPS:
         raise unknown("group", group, GROUPS)
     chosen = defaults()
     lines: list[str] = []
     for name in GROUPS if group is None else (group,):
-        found = options(name).values()
-        width = max((len(o.name) for o in found), default=0)
+        every = options(name).values()
+        width = max((len(o.name) for o in every), default=0)
         lines.append(f"{name}=")
-        for o in found:
+        for o in every:
             mark = "*" if o.name == chosen[name] or o.name in _as_list(chosen[name]) else " "
             origin = f" (plugins=[{o.plugin}])" if o.plugin else ""
             lines.append(f"  {mark} {o.name:<{width}}  {o.summary}{origin}".rstrip())
@@ -281,24 +307,29 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def show_all(arguments: Sequence[str]) -> str:
-    """What ``bench show`` prints; of a solver beside a prior also the preset that it gets there."""
+    """Return the text of ``bench show``, with the preset that a solver gets beside a prior."""
     named = dict(argument.partition("=")[::2] for argument in arguments)
     shown = [show(argument) for argument in arguments]
     if {"solver", "prior"} <= named.keys():
         choice = choose(
             option("solver", named["solver"]).content, option("prior", named["prior"]).content, {}
         )
-        shown += (
-            [f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"]
-            if choice
-            else []
-        )
+        if choice:
+            shown.append(
+                f"solver={named['solver']} with prior={named['prior']}: preset {choice.text}"
+            )
     return "\n\n".join(shown)
 
 
 def show(argument: str) -> str:
-    """What ``bench show group=name`` prints: summary, parameters by preset, and the card of the
-    class.
+    """Return the text of ``bench show group=name``.
+
+    It has the summary, the parameters by preset, and the docstring and card of the class.
+
+    Raises
+    ------
+    UserError
+        If the argument names no option.
     """
     group, _, name = argument.partition("=")
     if not name:
@@ -309,26 +340,26 @@ def show(argument: str) -> str:
         raise unknown("group", group, GROUPS)
     chosen = option(group, name)
     lines = [f"{group}={name}", f"  {chosen.summary}", ""]
-    presets: dict[str, dict[str, Any]] = chosen.content.get("presets", {})
-    if presets:
-        lines += _preset_table(chosen, presets)
-        if chosen.content.get("preset") == AUTO:
-            lines += [
-                "",
-                "  preset = auto: the one chosen for the prior; where none was, the first.",
-            ]
-        if told := purposes(presets):
-            lines += ["", *(f"  {line}" for line in told)]
-    else:
-        lines += _settings(chosen)
+    lines += _presets(chosen) if chosen.content.get("presets") else _settings(chosen)
     if "train" in chosen.content:
         lines.append(f"  {group}.train.({'|'.join(chosen.content['train'])})")
     lines += _card_lines(chosen)
     return "\n".join(lines)
 
 
+def _presets(chosen: Option) -> list[str]:
+    """Return the table of the presets of a solver, and what each of them was chosen for."""
+    presets: dict[str, dict[str, Any]] = chosen.content["presets"]
+    lines = _preset_table(chosen, presets)
+    if chosen.content.get("preset") == AUTO:
+        lines += ["", "  preset = auto: the one chosen for the prior; where none was, the first."]
+    if told := purposes(presets):
+        lines += ["", *(f"  {line}" for line in told)]
+    return lines
+
+
 def _settings(chosen: Option) -> list[str]:
-    """One line per setting; per column for a metric; a block of settings by its name only."""
+    """Return a line per setting; per column for a metric; a block of settings by its name only."""
     if chosen.group in LIST_GROUPS:
         columns = chosen.parameters.items()
         bundle = [f"  metrics={name}" for name in chosen.content.get("defaults", [])]
@@ -367,7 +398,7 @@ def _plain(value: Any) -> str:
 
 
 def _card_lines(chosen: Option) -> list[str]:
-    """Docstring and card of the class, read from its source without importing it."""
+    """Return docstring and card of the class, read from its source without importing it."""
     target = str(chosen.content.get("_target_", ""))
     module, name = ("", target) if file_class(target) else target.rpartition(".")[::2]
     node, tree = class_node(module, name)

@@ -77,8 +77,8 @@ def class_defaults(target: str) -> Mapping[str, Any]:
     Returns
     -------
     Mapping of str to Any
-        Default by setting, as a YAML file would hold it (lists, no tuples). A setting without a
-        default is left out, and so is one whose default is no constant.
+        Default by setting, as a YAML file would hold it (lists, no tuples). A setting is left out
+        if it has no default, or one that is no constant.
     """
     if file_class(target):
         return _defaults(*class_node("", target))
@@ -93,11 +93,11 @@ def _defaults_in_module(module: str, name: str) -> Mapping[str, Any]:
 def _defaults(node: Definition | None, tree: ast.Module) -> dict[str, Any]:
     if not isinstance(node, ast.ClassDef):
         return {}
-    found: dict[str, Any] = {}
+    inherited: dict[str, Any] = {}
     for base in reversed(node.bases):
         if isinstance(base, ast.Name):
-            found |= _defaults(*_find(tree, base.id))
-    return {**found, **dict(_own_defaults(node, tree))}
+            inherited |= _defaults(*_find(tree, base.id))
+    return {**inherited, **dict(_own_defaults(node, tree))}
 
 
 def _own_defaults(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[str, Any]]:
@@ -115,7 +115,7 @@ def _own_defaults(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[str, A
 
 
 def _default(node: ast.expr, tree: ast.Module) -> Any:
-    """The value of a default; raises ValueError for an expression that is no constant."""
+    """Return the value of a default; ValueError for an expression that is no constant."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) in ("field", "dataclasses.field"):
         for keyword in node.keywords:
             if keyword.arg == "default":
@@ -127,7 +127,7 @@ def _default(node: ast.expr, tree: ast.Module) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with lists in place of tuples."""
+    """Return ``value`` with lists in place of tuples."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    """The syntax tree of one of our modules or of a plugin; an empty one where there is no file."""
+    """Return the syntax tree of one of our modules or of a plugin's; empty if there is no file."""
     module = module.removeprefix(f"{PACKAGE}.")
     package, *rest = module.split(".")
     roots = {plugin.package: plugin.root for plugin in installed().values()}
@@ -146,7 +146,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _find(tree: ast.Module, name: str) -> tuple[Definition | None, ast.Module]:
-    """The definition of a name in a module, or in the one that it is imported from."""
+    """Return the definition of a name in a module, or in the module it is imported from."""
     for statement in tree.body:
         if isinstance(statement, Definition) and statement.name == name:
             return statement, tree
@@ -155,7 +155,7 @@ def _find(tree: ast.Module, name: str) -> tuple[Definition | None, ast.Module]:
 
 
 def _origin(tree: ast.Module, name: str) -> str:
-    """The module that a name is imported from; empty where it is not imported."""
+    """Return the module that a name is imported from; empty if it is not imported."""
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom) and any(
             alias.name == name for alias in statement.names

@@ -1,4 +1,4 @@
-"""The configuration of one job, composed by Hydra."""
+"""Compose the configuration of one job with Hydra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,23 @@ register()
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
-    """Return configuration and choices of one job, for verbs that do not run it."""
+    """Compose the configuration of one job, for verbs that do not run it.
+
+    Parameters
+    ----------
+    overrides : list of str
+        The overrides as :func:`bench.config.overrides.check` returns them.
+
+    Returns
+    -------
+    tuple of DictConfig and dict
+        The configuration without Hydra's own node, and the name of the chosen option by group.
+
+    Raises
+    ------
+    UserError
+        If Hydra cannot compose them, or a value calls a resolver.
+    """
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         try:
             cfg = hydra_compose(config_name="config", overrides=overrides, return_hydra_config=True)
@@ -29,10 +45,7 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, object]]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error of Hydra or OmegaConf.
-
-    The cause is added if it says more.
-    """
-    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    """Return the first line of an error, and that of its cause if it says more."""
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
     cause = next(iter(str(error.__cause__ or "").splitlines()), "")
-    return said if not cause or cause in said else f"{said}: {cause}"
+    return text if not cause or cause in text else f"{text}: {cause}"

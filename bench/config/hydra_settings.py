@@ -1,8 +1,8 @@
-"""What the command line may say to Hydra itself: how jobs are launched, and little else.
+"""Check the settings of Hydra itself that the command line may give: how jobs are launched.
 
 Hydra's own node names classes that it imports and calls (callbacks, launchers, log handlers) and
 folders that it reads configurations from. None of that may come from a command line: code from
-outside our packages runs where ``plugins=`` names it, and nowhere else.
+outside our packages runs only if ``plugins=`` names it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALLOWED = {
     "hydra.verbose": "true, or a list of loggers: messages of libraries on the terminal",
     "hydra.job.name": "the name that Hydra gives to its jobs",
 }
-"""Keys of Hydra's that the command line may set."""
+"""Settings of Hydra that the command line may give, with their meaning."""
 
 _INSTEAD = {
     "hydra.run": "files of a run go to the study folder: use out=DIR",
@@ -37,13 +37,17 @@ _CALLS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
 def is_hydras(item: Any) -> bool:
-    """Whether an override is about Hydra's own node or one of its groups."""
+    """Return whether an override sets something in Hydra's own node or groups."""
     return str(item.key_or_group).replace("/", ".").partition(".")[0] == "hydra"
 
 
 def check(item: Any) -> None:
-    """UserError for an override of Hydra's that is not in :data:`ALLOWED`, however it is
-    written.
+    """Refuse an override of Hydra's own settings that is not in :data:`ALLOWED`.
+
+    Raises
+    ------
+    UserError
+        However the override is written, with the settings that are allowed.
     """
     key, line = str(item.key_or_group), item.input_line
     if item.is_delete() or item.is_add():
@@ -58,17 +62,20 @@ def check(item: Any) -> None:
             (text for start, text in _INSTEAD.items() if f"{key}.".startswith(f"{start}.")), ""
         )
         raise UserError(
-            f"'{line}': this setting of Hydra's is not taken "
-            f"here{f'; {advice}' if advice else ''}. Taken: "
-            f"{', '.join(ALLOWED)}"
+            f"'{line}': this setting of Hydra's is not taken here"
+            f"{f'; {advice}' if advice else ''}. Taken: {', '.join(ALLOWED)}"
         )
     if key == "hydra/launcher" and (item.is_sweep_override() or not isinstance(item.value(), str)):
         raise UserError(f"'{line}': hydra/launcher takes one name")
 
 
 def refuse_calls(item: Any) -> None:
-    """UserError for an override that places an option elsewhere (``@``) or names something to be
-    called.
+    """Refuse an override that makes Hydra call something, or that moves an option (``@``).
+
+    Raises
+    ------
+    UserError
+        If it sets a key such as ``_target_``, at any depth.
     """
     if item.package is not None:
         raise UserError(
@@ -76,18 +83,24 @@ def refuse_calls(item: Any) -> None:
         )
     if item.value_type is None:
         return
-    named = {*str(item.key_or_group).split("."), *_keys(values(item))}
-    found = next((key for key in _CALLS if key in named), None)
-    if found:
+    keys = {*str(item.key_or_group).split("."), *_keys(values(item))}
+    call = next((key for key in _CALLS if key in keys), None)
+    if call:
         raise UserError(
-            f"'{item.input_line}': {found} cannot be set on the command line; a solver of your own "
-            f"is "
-            "solver=FILE.py:CLASS, a package with options of its own is plugins=[NAME]"
+            f"'{item.input_line}': {call} cannot be set on the command line; a solver of your own "
+            "is solver=FILE.py:CLASS, a package with options of its own is plugins=[NAME]"
         )
 
 
 def demand_launcher(items: Sequence[Any]) -> None:
-    """UserError where a chosen launcher does not exist, or cannot work on this machine."""
+    """Check the chosen launchers.
+
+    Raises
+    ------
+    UserError
+        If a launcher does not exist, or cannot work on this machine.
+    """
+    # only here: Hydra loads slowly, and most commands choose no launcher
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
@@ -106,19 +119,19 @@ def demand_launcher(items: Sequence[Any]) -> None:
             continue
         if "submitit_slurm" not in known:
             raise UserError(
-                f"hydra/launcher={name} needs the extra 'slurm': pip install "
-                f"'posterior-bench[slurm]'"
+                f"hydra/launcher={name} needs the extra 'slurm': "
+                "pip install 'posterior-bench[slurm]'"
             )
         if shutil.which("srun") is None:
             raise UserError(
                 f"hydra/launcher={name} needs Slurm, and there is no srun on this machine; give "
-                f"the command on a login "
-                "node of the cluster, or leave the launcher out"
+                "the command on a login node of the cluster, or leave the launcher out"
             )
 
 
 def values(item: Any) -> Any:
-    """The value of an override; of a sweep or a glob, all of the texts and values in it."""
+    """Return the value of an override; of a sweep or a glob, every text and value in it."""
+    # only here: Hydra loads slowly
     from hydra.core.override_parser.types import (
         ChoiceSweep,
         Glob,
@@ -138,7 +151,7 @@ def values(item: Any) -> Any:
 
 
 def _keys(value: Any) -> set[str]:
-    """The keys of nested dicts."""
+    """Return the keys of nested dicts."""
     if isinstance(value, Mapping):
         return {str(key) for key in value} | set[str]().union(*map(_keys, value.values()))
     return set[str]().union(*map(_keys, value)) if isinstance(value, list | tuple) else set()

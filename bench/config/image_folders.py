@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from posterior_bench.datasets.base import ImageSet
 
 USUAL = 8
-"""How many images a run takes of a folder where nobody says."""
+"""How many images of a folder a run uses if ``data.images`` is not set."""
 
 UNNAMED = {"size": 64, "mode": "rgb"}
-"""What goes without saying in the name of a folder's data; other values are part of it."""
+"""Values that the name of a folder's data leaves out; other values are part of the name."""
 
 Node = Mapping[str, Any]
 
@@ -25,8 +25,8 @@ Node = Mapping[str, Any]
 def missing_settings(node: Node, prior: Node) -> Node:
     """Return a value for each of ``size``, ``mode`` and ``images`` that is ``null`` in a data node.
 
-    A value that cannot be known, because prior or folder are missing or wrong, is left out;
-    whatever reads those says what is wrong.
+    A value is left out if it cannot be known, because the prior or the folder is missing or wrong.
+    The code that reads those later says what is wrong.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def defaults_line(asked: Node, data: Node, images: ImageSet) -> str:
         parts[0] += " (data.images)"
     if None in (asked.get("size", 0), asked.get("mode", "")):
         parts.append(
-            f"{images.shape[2]} x {images.shape[1]} pixels, {_colour(images.shape[0])}, as the "
-            f"prior's"
+            f"{images.shape[2]} x {images.shape[1]} pixels, {_colour(images.shape[0])}, "
+            "as the prior's"
         )
     return f"{asked.get('root')}: {', '.join(parts)}" if parts else ""
 

@@ -1,8 +1,8 @@
 """The configuration of one job after validation: every setting is a typed field, and none changes.
 
-The groups (``solver``, ``data``, ...) stay mappings. The class that their ``_target_`` names says
-which keys they have, and checks them when it is built; a type around them would know no more. They
-are annotated as ``Mapping``, so mypy refuses a write.
+The groups (``solver``, ``data``, ...) stay mappings. The class that their ``_target_`` names
+decides which keys they have, and checks them when it is built; a type of ours around them would
+know no more. They are annotated as ``Mapping``, so mypy refuses a write.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class JobConfig:
     def of(cls, record: Mapping[str, Any]) -> JobConfig:
         """Read a configuration in plain types, as a study records it.
 
-        A study of an earlier version lacks newer settings, which then have their defaults; what is
-        no setting any more is left out.
+        A study of an earlier version lacks newer settings, which then have their defaults. A key
+        that is no longer a setting is left out.
         """
         known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in record.items() if key in known}
-        return cls(**{**defaults(), **given})
+        settings = {key: value for key, value in record.items() if key in known}
+        return cls(**{**defaults(), **settings})
 
     def record(self) -> dict[str, Any]:
         """Return the configuration in plain types, as a study records it."""
@@ -104,5 +104,11 @@ class JobConfig:
 
     @property
     def execution(self) -> Execution:
-        """How networks are run; ValueError for an unknown value of these settings."""
+        """How networks are run.
+
+        Raises
+        ------
+        ValueError
+            If the precision or the kind of checkpointing is unknown.
+        """
         return Execution(self.precision, self.channels_last, self.compile, self.checkpointing)

@@ -1,4 +1,4 @@
-"""Which preset of a solver a cell gets: every preset names the priors it was chosen for.
+"""Choose the preset that a solver gets in a cell: every preset names the priors it is for.
 
 A preset of ``conf/solver/*.yaml`` lists the settings that differ from the defaults of the solver's
 class, and no others: a default stands once, in the class. :func:`effective` gives every setting.
@@ -53,12 +53,23 @@ _SAID = ("for", "similar", "from", "note", "instead_of", "when")
 
 @dataclass(frozen=True)
 class Choice:
-    """A preset as a cell gets it.
+    """The preset of one cell, and why it has this one.
 
-    ``origin``: how it came to the cell's ``prior``, one of :data:`ORIGINS`; empty where it does not
-    name that prior. ``priors``: those it was chosen for; none in the yaml of a solver that says
-    nothing of that. ``prior`` is empty for a network that no yaml knows, and ``instead`` is the
-    preset chosen for it, if there is one.
+    Parameters
+    ----------
+    preset : str
+        Its name.
+    prior : str
+        The name of the prior of the cell; empty if neither an option nor ``prior.json`` names it.
+    priors : tuple of str
+        The priors that the preset was chosen for; empty if its YAML file does not say.
+    origin : str
+        Who chose it for the cell's prior, one of :data:`ORIGINS`; empty if it does not name that
+        prior.
+    note : str
+        What its YAML file says about it.
+    instead : str or None
+        The preset that was chosen for the cell's prior, if there is one.
     """
 
     preset: str
@@ -126,24 +137,25 @@ def with_all_settings(solver: Node, preset: str) -> dict[str, Any]:
 
 
 def origins(preset: Node) -> dict[str, str]:
-    """The priors a preset names, with how it came to each of them."""
+    """Return the priors that a preset names, with its origin for each of them."""
     own = {str(name): str(preset.get("from", "tuned")) for name in preset.get("for") or ()}
     return {**{str(name): "similar" for name in preset.get("similar") or ()}, **own}
 
 
 def default_preset(solver: Node) -> str | None:
-    """The preset that runs where none names the prior: the one the yaml asks for, of ``auto`` the
-    first.
+    """Return the preset for a prior that no preset names.
+
+    It is the one that the node asks for, the first one for ``auto``.
     """
     asked = solver.get("preset")
     return next(iter(solver["presets"])) if asked == AUTO and solver.get("presets") else asked
 
 
 def for_prior(presets: Mapping[str, Node], prior: str) -> str | None:
-    """The preset chosen for a prior; None where none names it."""
-    found = {name: origins(preset).get(prior) for name, preset in presets.items()}
+    """Return the preset that was chosen for a prior; None if no preset names it."""
+    by_name = {name: origins(preset).get(prior) for name, preset in presets.items()}
     return next(
-        (name for origin in ORIGINS for name, given in found.items() if given == origin), None
+        (name for best in ORIGINS for name, origin in by_name.items() if origin == best), None
     )
 
 
@@ -191,21 +203,18 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
 
 
 def prior_name(node: Node) -> str:
-    """The name of a prior: that of the option, or of the ``prior.json`` in a folder that the user
-    named; else empty.
-    """
+    """Return the name of a prior: of its option, or in its ``prior.json``; empty if unknown."""
+    # the catalog imports this module
     from posterior_bench.bench.config.catalog import options
 
     shipped = {name: option.content for name, option in options("prior").items()}
     if "path" in node:
-        named = next(
-            (name for name, given in shipped.items() if given.get("path") == node["path"]), None
-        )
-        return named or str(_spec(node).get("name", ""))
+        same_path = (name for name, own in shipped.items() if own.get("path") == node["path"])
+        return next(same_path, None) or str(_spec(node).get("name", ""))
     same = [
         name
-        for name, given in shipped.items()
-        if all(given.get(k) == node.get(k) for k in ("_target_", "shape"))
+        for name, own in shipped.items()
+        if all(own.get(k) == node.get(k) for k in ("_target_", "shape"))
     ]
     return same[0] if same else ""
 
@@ -222,12 +231,15 @@ def _spec(prior: Node) -> Mapping[str, Any]:
 
 
 def purposes(presets: Mapping[str, Node]) -> Sequence[str]:
-    """What every preset was chosen for, a line each; for people."""
+    """Return a line per preset on what it was chosen for."""
     return [f"{name}: {line}" for name, preset in presets.items() if (line := purpose(preset))]
 
 
 def purpose(preset: Node) -> str:
-    """``for ffhq_adm (authors); nearest for church_ddpm; box inpainting``."""
+    """Return what a preset is for, in words.
+
+    For example ``for ffhq_adm (authors); nearest for church_ddpm; box inpainting``.
+    """
     own, nearest = preset.get("for") or (), preset.get("similar") or ()
     parts = [f"instead of {preset['instead_of']} {case}"] if (case := case_of(preset)) else []
     parts += [f"for {', '.join(own)} ({preset.get('from', 'tuned')})"] if own else []
@@ -236,6 +248,6 @@ def purpose(preset: Node) -> str:
 
 
 def case_of(preset: Node) -> str:
-    """Return where a preset takes the place of another one, in words; empty where it never does."""
+    """Return in which case a preset takes the place of another, in words; empty if in none."""
     case = preset.get("when")
     return "" if case is None else CASES.get(case, f"on data with `preset: {case}`")

@@ -1,5 +1,6 @@
-"""``prior=PATH``: a folder in the place of a prior's name. No torch is imported here, and nothing
-is read but names.
+"""``prior=PATH``: a folder in the place of a prior's name.
+
+No torch is imported here, and no file is read.
 """
 
 from __future__ import annotations
@@ -18,37 +19,41 @@ LOADER = "priors.load.load"
 
 PREFIX = "prior="
 SETTINGS = ("vq_gradient", "control_scale")
-"""Settings of the loader that a prior in a folder may have beside its path."""
+"""Settings of the loader beside the path of the folder."""
 
 _PATHS: dict[str, Path] = {}
-"""The folders that this process was given, by the names under which Hydra knows them."""
+"""The folders on the command line, by the names under which Hydra knows them."""
 
 
 def with_prior_names(overrides: Sequence[str]) -> list[str]:
-    """The overrides with a name that Hydra finds for every path that ``prior=`` gives; the others
-    as they are.
+    """Return the overrides with a name that Hydra finds for every path after ``prior=``.
 
-    A path has a separator in it, or is the name of a file or folder that is there. Doing it twice
-    changes nothing. Raises UserError where ``prior.path=`` says again where the prior lies.
+    A text is a path if it has a separator in it, or names an existing file or folder. A second call
+    changes nothing.
+
+    Raises
+    ------
+    UserError
+        If ``prior.path=`` is set too.
     """
     lines = [_line(line) for line in overrides]
-    again = next((line for line in overrides if re.match(r"\+*prior\.path=", line)), None)
-    given = next((old for old, new in zip(overrides, lines, strict=True) if old != new), None)
-    given = given or next((line for line in overrides if line.removeprefix(PREFIX) in _PATHS), None)
-    if again is not None and given is not None:
+    setting = next((line for line in overrides if re.match(r"\+*prior\.path=", line)), None)
+    option = next((old for old, new in zip(overrides, lines, strict=True) if old != new), None)
+    option = option or next((old for old in overrides if old.removeprefix(PREFIX) in _PATHS), None)
+    if setting is not None and option is not None:
         raise UserError(
-            f"{given} and {again.lstrip('+')} both say where the prior lies; give one of them"
+            f"{option} and {setting.lstrip('+')} both say where the prior lies; give one of them"
         )
     return lines
 
 
 def folder(name: str) -> Path | None:
-    """The folder for which :func:`named` put this name; None of any other name."""
+    """Return the folder that :func:`with_prior_names` gave this name; None of another name."""
     return _PATHS.get(name)
 
 
 def content(path: Path) -> dict[str, Any]:
-    """What an option of a prior in a folder says."""
+    """Return the node of a prior in a folder."""
     return {"_target_": LOADER, "path": str(path)}
 
 
@@ -59,13 +64,14 @@ def _line(line: str) -> str:
 
 
 def _parts(value: str) -> list[str]:
-    """The values between commas, which a path that is there may have in its name."""
+    """Split a value at its commas, unless the whole value is an existing path."""
     whole = _unquoted(value)
     return [value] if _exists(whole) else value.split(",")
 
 
 def _name(text: str) -> str:
-    """The name for a path; a text that is none stays as it is."""
+    """Return the name for a path; any other text as it is."""
+    # the catalog imports this module
     from posterior_bench.bench.config.catalog import options
 
     path = _unquoted(text)
@@ -89,16 +95,13 @@ def _is_path(text: str) -> bool:
 def _exists(text: str) -> bool:
     try:
         return bool(text) and Path(text).expanduser().exists()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # a name that is too long; a byte that no name has; no home
+    # a name that is too long; a byte that no name may have; no home folder
+    except (OSError, ValueError, RuntimeError):
         return False
 
 
 def _unquoted(text: str) -> str:
-    """A value without quotes of Hydra's grammar around it."""
+    """Remove the quotes of Hydra's grammar around a value."""
     stripped = text.strip()
     quote = stripped[:1]
     if len(stripped) < 2 or quote not in ("'", '"') or stripped[-1] != quote:
@@ -107,13 +110,13 @@ def _unquoted(text: str) -> str:
 
 
 def _stored(text: str) -> str:
-    """Make a folder known to Hydra, here and where a launcher sends a job; returns its name."""
+    """Make a folder known to Hydra, here and where a launcher sends a job; return its name."""
+    # only here: Hydra loads slowly, and most commands give no path
     from hydra.core.config_store import ConfigStore
 
     path = Path(text).expanduser()
-    path = (
-        path.absolute() if _exists(text) else path
-    )  # shipped priors are found by a relative path from everywhere
+    # not every path: shipped priors are found by a relative path from everywhere
+    path = path.absolute() if _exists(text) else path
     stem = re.sub(r"[^A-Za-z0-9]+", "_", path.resolve().name).strip("_")[:40]
     stem = stem if stem[:1].isalpha() else f"model_{stem}".rstrip("_")
     name = f"{stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"

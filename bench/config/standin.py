@@ -1,4 +1,4 @@
-"""What stands in the place of missing images, while the rest of a configuration is looked at."""
+"""An empty image set that takes the place of missing images while the rest is checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from posterior_bench.datasets.base import ImageSet
 
 @dataclass
 class StandIn(ImageSet):
-    """No images, in the shape and with the classes that a prior wants."""
+    """Hold no images, but have the shape and the number of classes that a prior needs.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width.
+    classes : int, default 0
+        How many classes the images have.
+    """
 
     shape: tuple[int, int, int]
     classes: int = 0

@@ -1,4 +1,4 @@
-"""``bench new-solver NAME``: the files of a new solver, from a template that runs and is tested."""
+"""``bench new-solver NAME``: write the files of a new solver from a template that runs."""
 
 from __future__ import annotations
 
@@ -63,12 +63,25 @@ def new_solver(name: str) -> tuple[list[Path], str]:
 
 
 def class_name(name: str) -> str:
-    """``my_method`` as ``MyMethod``."""
+    """Return the name of the class: ``MyMethod`` for ``my_method``."""
     return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
 
 
 def filled(kind: str, words: dict[str, str]) -> str:
-    """The template of a file, ``py`` or ``yaml``, with other names in the place of its own."""
+    """Fill in the template of a file.
+
+    Parameters
+    ----------
+    kind : str
+        ``py`` or ``yaml``.
+    words : dict of str to str
+        Words of the template, and the words that take their place.
+
+    Returns
+    -------
+    str
+        The text of the file.
+    """
     text = (TEMPLATE / f"solver.{kind}.txt").read_text(encoding="utf-8")
     for word, other in words.items():
         text = text.replace(word, other)

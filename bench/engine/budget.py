@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +35,7 @@ from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine.failures import one_line
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.priors.base import UNITS, BudgetExceeded, Prior, Shape
+from posterior_bench.priors.replaced import replaced
 from posterior_bench.solvers.base import Observation, Solver
 
 _RUNS = 40
@@ -237,17 +237,19 @@ def weightless(prior: Prior, whole: bool) -> Iterator[None]:
         if prior.latent is not None:
             image, latent = prior.image_shape, prior.latent_shape
             stack.enter_context(
-                patch.object(prior.latent, "encode", lambda x, noise=None: _resized(x, latent))
+                replaced(
+                    prior.latent,
+                    encode=lambda x, noise=None: _resized(x, latent),
+                    decode=lambda z: _resized(z, image),
+                )
             )
-            stack.enter_context(patch.object(prior.latent, "decode", lambda z: _resized(z, image)))
         if prior.net is not None and not whole:
             times = 2 if prior.learned_var else 1
             stack.enter_context(
-                patch.object(prior, "_raw", lambda x, t, values: torch.cat([x] * times, 1))
-            )
-            stack.enter_context(
-                patch.object(
-                    prior, "_to_x0", lambda out, z, alpha, sigma: _predicted(z, alpha, sigma)
+                replaced(
+                    prior,
+                    run_network=lambda x, t, values: torch.cat([x] * times, 1),
+                    x0_of_output=lambda out, z, alpha, sigma: _predicted(z, alpha, sigma),
                 )
             )
         yield

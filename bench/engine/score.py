@@ -139,8 +139,8 @@ class StoredCell:
         cards = {name: asdict(metric.card) for name, metric in metrics.items() if name not in known}
         if cards:
             self.record["metrics"] = {**known, **cards}
-            config = self.record["config"]
-            config.metrics = {**config.metrics, **{name: nodes[name] for name in cards}}
+            stored = self.record["config"]
+            stored["metrics"] = {**stored["metrics"], **{name: nodes[name] for name in cards}}
             write_atomic(self.folder / "config.yaml", plan_text(self.record).encode())
 
     @property

@@ -1,6 +1,4 @@
-"""The networks of a prior whose weights are not here, without values: enough to count what they
-will take.
-"""
+"""The networks of a prior whose weights are not here, without values, to count their memory."""
 
 from __future__ import annotations
 
@@ -20,11 +18,19 @@ from posterior_bench.priors.process import VP
 
 
 def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
-    """The prior that a ``prior.json`` describes, or else the layout that its ``bench convert``
-    command names.
+    """Return the prior that its ``prior.json`` or the layout of its ``convert`` command describes.
 
-    ``summary``: the first line of the prior's YAML file. None where neither says what the network
-    is.
+    Parameters
+    ----------
+    node : Mapping
+        The node of the prior.
+    summary : str
+        The first line of the prior's YAML file, which names the ``convert`` command.
+
+    Returns
+    -------
+    Prior or None
+        A prior on the meta device; None if nothing describes its networks.
     """
     try:
         spec = read_spec(resolve(node["path"]))
@@ -35,7 +41,7 @@ def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
 
 
 def _of_layout(summary: str) -> Prior | None:
-    """The prior that ``--as adm`` or ``--as compvis`` with a named layout converts to."""
+    """Return the prior to which ``--as adm`` or ``--as compvis`` converts with a named layout."""
     found = re.search(r"--as (adm|compvis) --layout (\w+)", summary)
     if found is None:
         return None
@@ -48,7 +54,7 @@ def _adm(layout: str) -> Prior:
     with torch.device("meta"):
         net = UNet2D(unet.config, heads=unet.constant_heads)
     learned = unet.out_channels > unet.in_channels
-    # its noise schedule has no say in its memory
+    # any noise schedule will do: its memory is the same
     process = VP.scheduled("linear", 1e-4, 0.02)
     return Prior(process, net, shape, "eps", num_classes=unet.num_classes or 0, learned_var=learned)
 

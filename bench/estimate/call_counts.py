@@ -1,12 +1,12 @@
 """How often a solver calls the network, counted in seconds and without the network.
 
 The solver runs once on one small random image. Its prior is a stand-in of the same kind (process,
-latents, inpainting) whose network costs nothing (:func:`bench.engine.budget.weightless`). How many calls a
-solver makes depends on its settings alone, whatever the size of the images; only those with a line
-search (CoPaint) make a few more or less on real images.
+latents, inpainting) whose network costs nothing (:func:`bench.engine.budget.weightless`). The
+number of calls depends only on the solver's settings, not on the size of the images; solvers with
+a line search (CoPaint) make a few calls more or fewer on real images.
 
-Of a solver of this product with many steps, and no other setting of that kind, a few shorter runs
-are counted. Where all of them lie exactly on a line, so does the long one, and it is left out.
+A solver of this product with many steps, and with no other setting for its work, is counted in
+four short runs. If all four lie exactly on a line, the long run lies on it too and is not made.
 """
 
 from __future__ import annotations
@@ -32,11 +32,27 @@ from posterior_bench.priors.nets import Inpainter
 from posterior_bench.priors.process import VE, VP, Flow, Process
 from posterior_bench.solvers.base import Observation, Solver
 
+SHORT = (12, 25, 47, 90)
+"""Steps of the short runs. They have no common period, so work that a solver does every few steps
+leaves the line."""
+
+
+class CannotCount(Exception):
+    """The calls of a solver cannot be counted; the message says why."""
+
 
 @dataclass(frozen=True)
-class Kind:
-    """What the number of calls may depend on of a prior; ``shape`` is that of its images, None
-    where it is unknown.
+class PriorKind:
+    """The properties of a prior on which the number of calls may depend.
+
+    Parameters
+    ----------
+    process : Process
+        The diffusion process.
+    latent, inpaint, learned_var, exact : bool, default False
+        Whether it has latents, a network for inpainting, learned variances, a closed form.
+    shape : (int, int, int) or None, default None
+        The shape of its images; None where it is unknown.
     """
 
     process: Process
@@ -47,17 +63,21 @@ class Kind:
     shape: Shape | None = None
 
     @classmethod
-    def of(cls, prior: Prior) -> Kind:
-        """The kind of a prior, which may lie on the meta device."""
+    def of(cls, prior: Prior) -> PriorKind:
+        """Return the kind of a prior, which may lie on the meta device."""
         inpaint, exact = isinstance(prior.net, Inpainter), prior.net is None
         return cls(
             prior.process, prior.is_latent, inpaint, prior.learned_var, exact, prior.image_shape
         )
 
     @classmethod
-    def described(cls, text: str) -> Kind:
-        """What the first line of a prior's YAML file lets expect, of a prior whose files are not
-        here.
+    def described(cls, text: str) -> PriorKind:
+        """Guess the kind of a prior whose files are not here.
+
+        Parameters
+        ----------
+        text : str
+            The first line of the prior's YAML file.
         """
         words = text.partition("`")[0]
         latent = any(word in words for word in ("latent", "Stable Diffusion", "DiT"))
@@ -67,7 +87,7 @@ class Kind:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Kinds with one key have the same counts."""
+        """A key; kinds with equal keys have equal counts."""
         process = self.process
         spec = (
             process.spec
@@ -77,8 +97,14 @@ class Kind:
         return (str(spec), self.latent, self.inpaint, self.learned_var, self.exact)
 
     def stand_in(self, needs: frozenset[str] = frozenset(), real_size: bool = False) -> Prior:
-        """A small prior of this kind, with what a solver needs; of the real size where an operator
-        wants that.
+        """Return a small prior of this kind.
+
+        Parameters
+        ----------
+        needs : frozenset of str, default frozenset()
+            What the solver needs; see :attr:`solvers.base.Solver.needs`.
+        real_size : bool, default False
+            Whether images have the real shape, for operators that accept no other.
         """
         if "exact" in needs:
             return copy(small_prior("exact"))
@@ -95,12 +121,17 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Calls for one image: of its ``fit``, which its draws share, and of one ``draw``; names are a
-    meter's.
+class CallCounts:
+    """The calls that a solver makes for one image, by the names of a meter.
 
-    ``fit_seconds`` and ``draw_seconds``: what the solver itself took for that on this machine, its
-    network apart.
+    Parameters
+    ----------
+    fit : Mapping of str to float
+        Calls of the fit, which all draws of the image share.
+    draw : Mapping of str to float
+        Calls of one draw.
+    fit_seconds, draw_seconds : float
+        Seconds that the solver itself took for them on this machine, without a network.
     """
 
     fit: Mapping[str, float]
@@ -109,54 +140,89 @@ class Counts:
     draw_seconds: float
 
     def of_row(self, draws: int) -> dict[str, float]:
-        """The calls of one row, with its share of the fit."""
+        """Return the calls of one row, with its share of the fit."""
         return {name: self.fit[name] / draws + count for name, count in self.draw.items()}
 
-
-SHORT = (12, 25, 47, 90)
-"""Steps of the shorter runs; with no common period, so that what happens every few steps leaves the
-line."""
-
-
-class Uncounted(Exception):
-    """The calls of a solver cannot be counted; the message says why."""
+    def overhead(self, draws: int) -> float:
+        """Return the seconds of the solver itself for one row, with its share of the fit."""
+        return self.fit_seconds / draws + self.draw_seconds
 
 
-def count(solver: Solver, kind: Kind, operator: Mapping[str, Any], seconds: float) -> Counts:
-    """The calls of a solver; raises Uncounted where it fails, and after so many seconds."""
+def count_calls(
+    solver: Solver, kind: PriorKind, operator: Mapping[str, Any], seconds: float
+) -> CallCounts:
+    """Count the calls of a solver.
+
+    Parameters
+    ----------
+    solver : Solver
+        The solver with its settings.
+    kind : PriorKind
+        The kind of the prior.
+    operator : Mapping
+        The node of the operator.
+    seconds : float
+        How long this may take.
+
+    Raises
+    ------
+    CannotCount
+        If the solver fails, or time is up.
+    """
     end = time.monotonic() + seconds
     try:
-        solver = _ready(solver)
+        solver = _without_modules(solver)
         if list(solver.workload) == ["steps"] and type(solver).__module__.startswith(
             "posterior_bench.solvers."
         ):
-            found = _on_a_line(solver, kind, operator, end)
-            if found is not None:
-                return found
-        return _count(solver, kind, operator, end, real_size=False)
+            counts = _on_a_line(solver, kind, operator, end)
+            if counts is not None:
+                return counts
+        return _counted_run(solver, kind, operator, end, real_size=False)
     except TimeoutExceeded:
-        raise Uncounted(
+        raise CannotCount(
             f"counting its passes takes more than {seconds:.0f} s; max_seconds=N allows more"
         ) from None
     except Exception as first:
         try:
-            return _count(_ready(solver), kind, operator, end, real_size=True)
+            return _counted_run(_without_modules(solver), kind, operator, end, real_size=True)
         except Exception:
-            raise Uncounted(
+            raise CannotCount(
                 f"its passes cannot be counted on small images: {one_line(first)}"
             ) from None
 
 
-def _ready(solver: Solver) -> Any:
-    """The solver without modules, which were trained for one prior and call no network."""
+def _without_modules(solver: Solver) -> Any:
+    """Return the solver without modules, which were trained for one prior and call no network."""
     without: Any = replace(solver, modules=None) if getattr(solver, "modules", None) else solver  # type: ignore[type-var]
     return without
 
 
-def trial(
-    solver: Solver, kind: Kind, operator: Mapping[str, Any], draws: int, unit: str, real_size: bool
+def small_trial(
+    solver: Solver,
+    kind: PriorKind,
+    operator: Mapping[str, Any],
+    draws: int,
+    unit: str,
+    real_size: bool,
 ) -> Trial:
-    """A small image of the operator, behind half a mask, and the stand-in."""
+    """Return a trial on one small image, whose left half the mask shows, and the stand-in prior.
+
+    Parameters
+    ----------
+    solver : Solver
+        Says what it needs of the prior.
+    kind : PriorKind
+        The kind of the prior.
+    operator : Mapping
+        The node of the operator.
+    draws : int
+        Draws of the image.
+    unit : str
+        The unit of the counts: ``nfe`` or ``passes``.
+    real_size : bool
+        Whether the image has the real shape.
+    """
     prior = kind.stand_in(solver.needs, real_size)
     channels, height, width = prior.image_shape
     mask = torch.zeros(1, 1, height, width, dtype=torch.bool)
@@ -165,21 +231,20 @@ def trial(
     keys = [Key(0, "plan", "0")]
     truth = 0.4 * Noise(keys, "truth").normal(prior.image_shape)
     y = built.observe(truth, Noise(keys, "noise").normal(built.A(truth).shape[1:]))
-    distance = None if getattr(solver, "perceptual", "none") == "none" else _distance
+    distance = None if getattr(solver, "perceptual", "none") == "none" else mean_square
     cond = prior.condition(torch.zeros(1, dtype=torch.long))
     return Trial(prior, Observation(y, built, cond, distance), keys, draws, unit)
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def mean_square(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return a distance per image that costs nothing, in place of a perceptual one."""
     return (a - b).square().flatten(1).mean(1)
 
 
 def _on_a_line(
-    solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float
-) -> Counts | None:
-    """The calls as those of shorter runs foretell them; None where they do not, and for few
-    steps.
-    """
+    solver: Solver, kind: PriorKind, operator: Mapping[str, Any], end: float
+) -> CallCounts | None:
+    """Return the calls that short runs predict; None if they are on no line, or steps are few."""
     steps = solver.workload["steps"]
     if steps <= 2 * sum(SHORT) or solver.growth:
         return None
@@ -188,64 +253,79 @@ def _on_a_line(
         return replace(solver, steps=steps)  # type: ignore[type-var]  # every solver is a dataclass
 
     try:
-        runs = [_count(shortened(few), kind, operator, end, real_size=False) for few in SHORT]
+        runs = [_counted_run(shortened(few), kind, operator, end, real_size=False) for few in SHORT]
     except ValueError:
-        return None  # so few steps do not go with its other settings
-
-    def foretold(values: list[float], exact: bool = True) -> float:
-        slope = (values[-1] - values[0]) / (SHORT[-1] - SHORT[0])
-        line = [values[0] + slope * (few - SHORT[0]) for few in SHORT]
-        if exact and line != values:
-            raise ArithmeticError
-        return values[0] + slope * (steps - SHORT[0])
-
+        return None  # its other settings do not allow so few steps
     try:
-        fit = {name: foretold([run.fit[name] for run in runs]) for name in runs[0].fit}
-        draw = {name: foretold([run.draw[name] for run in runs]) for name in runs[0].draw}
+        fit = {name: _predicted([run.fit[name] for run in runs], steps) for name in runs[0].fit}
+        draw = {name: _predicted([run.draw[name] for run in runs], steps) for name in runs[0].draw}
     except ArithmeticError:
         return None
     seconds = (
-        foretold([getattr(run, name) for run in runs], False)
+        _predicted([getattr(run, name) for run in runs], steps, exact=False)
         for name in ("fit_seconds", "draw_seconds")
     )
-    return Counts(fit, draw, *(max(value, 0.0) for value in seconds))
+    return CallCounts(fit, draw, *(max(value, 0.0) for value in seconds))
 
 
-def _count(
-    solver: Solver, kind: Kind, operator: Mapping[str, Any], end: float, real_size: bool
-) -> Counts:
-    tried = trial(solver, kind, operator, 1, "nfe", real_size)
-    prior, noise = tried.prior, Noise(tried.keys, "solver")
+def _predicted(values: list[float], steps: int, exact: bool = True) -> float:
+    """Return the value at ``steps`` on the line through the first and last value of short runs.
+
+    Raises
+    ------
+    ArithmeticError
+        If it must be ``exact`` and another value is off the line.
+    """
+    slope = (values[-1] - values[0]) / (SHORT[-1] - SHORT[0])
+    line = [values[0] + slope * (few - SHORT[0]) for few in SHORT]
+    if exact and line != values:
+        raise ArithmeticError
+    return values[0] + slope * (steps - SHORT[0])
+
+
+def _counted_run(
+    solver: Solver, kind: PriorKind, operator: Mapping[str, Any], end: float, real_size: bool
+) -> CallCounts:
+    """Return the calls of one run on a small image."""
+    trial = small_trial(solver, kind, operator, 1, "nfe", real_size)
+    prior, noise = trial.prior, Noise(trial.keys, "solver")
     with (
         weightless(prior, "features" in solver.needs),
         prior.metered(watch=watch_of(end - time.monotonic())) as meter,
     ):
         start = time.perf_counter()
-        posterior = solver.fit(tried.obs, prior, noise)
+        posterior = solver.fit(trial.obs, prior, noise)
         fitted, middle = meter.counts(), time.perf_counter()
         posterior.sample([0])
         end = time.perf_counter()
     drawn = {name: value - fitted[name] for name, value in meter.counts().items()}
-    return Counts(fitted, drawn, middle - start, end - middle)
+    return CallCounts(fitted, drawn, middle - start, end - middle)
 
 
 def for_budget(
-    config: JobConfig, choices: Mapping[str, Any], solver: Solver, kind: Kind
+    config: JobConfig, choices: Mapping[str, Any], solver: Solver, kind: PriorKind
 ) -> JobConfig:
-    """The configuration with the solver's work chosen for its budget, as a run chooses it, on the
-    stand-in.
+    """Return the configuration with the solver's work chosen for its budget.
 
-    Raises Inapplicable like :func:`bench.engine.budget.within_budget`, and Uncounted.
+    It is chosen as a run chooses it (:func:`bench.engine.budget.within_budget`), but on the
+    stand-in prior.
+
+    Raises
+    ------
+    Inapplicable
+        If no work of the solver stays within the budget.
+    CannotCount
+        If the solver fails while its calls are counted.
     """
     if config.budget is None:
         return config
 
-    def small(unit: str) -> Trial:
-        return trial(solver, kind, config.operator, config.draws, unit, real_size=False)
+    def trial(unit: str) -> Trial:
+        return small_trial(solver, kind, config.operator, config.draws, unit, real_size=False)
 
     try:
-        return with_work(config, choices, solver, small)
+        return with_work(config, choices, solver, trial)
     except UserError as error:
         if type(error) is not UserError:
             raise
-        raise Uncounted(str(error)) from None
+        raise CannotCount(str(error)) from None

@@ -1,9 +1,8 @@
-"""Bytes of tensors that are alive, counted while code runs: storages are seen when an operation
-makes them, and leave.
+"""The bytes of live tensors, counted while code runs.
 
-Views share a storage and count once. What a kernel takes for itself and gives back before it ends
-is not seen, nor is what an allocator rounds up or keeps in reserve. Two runs give the same numbers,
-which those of a process do not.
+A storage counts from the operation that makes it until it is freed. Views share a storage and count
+once. Memory that a kernel frees before it ends is not counted, nor is memory that an allocator
+rounds up or keeps in reserve. Unlike the memory of a process, two runs give the same numbers.
 """
 
 from __future__ import annotations
@@ -26,12 +25,16 @@ class Unfinished(RuntimeError):
 
 
 class Live(TorchDispatchMode):
-    """Within the block, ``now`` is what the tensors made there take in bytes, and ``peak`` the most
-    it has been.
+    """Counts the bytes of the tensors that live within a block.
 
-    ``outside`` is what tensors take that operations read and that were made before the block, such
-    as weights; the most at one time is ``outside_peak``. ``seconds`` of the processor end the block
-    with :class:`Unfinished`.
+    ``now`` are the bytes of tensors made within the block, and ``peak`` is the most they have been.
+    ``outside`` are the bytes of tensors that operations read and that were made before the block,
+    such as weights; ``outside_peak`` is the most they have been.
+
+    Parameters
+    ----------
+    seconds : float, default inf
+        Processor time after which the block ends with :class:`Unfinished`.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
@@ -58,8 +61,9 @@ class Live(TorchDispatchMode):
         self.peak = self.now
 
     def _see(self, tensor: Tensor, made_here: bool) -> None:
-        """Count a storage that was not seen before; an input's is not that of the operation's
-        result.
+        """Count the storage of a tensor if it is new.
+
+        ``made_here`` says whether the tensor is the result of an operation, not its input.
         """
         try:
             storage = tensor.untyped_storage()
@@ -89,20 +93,17 @@ class Live(TorchDispatchMode):
 
 
 class Ledger(Live):
-    """Counts, beside the tensors that are there, bytes that would be there if a network were really
-    run.
-    """
+    """Counts live tensors, and the bytes that a network would take if it really ran."""
 
     def spike(self, size: int) -> None:
-        """So many bytes more for a moment."""
+        """Add bytes that live for a moment only."""
         self.peak = max(self.peak, self.now + size)
 
     def lease(self, size: int) -> tuple[Tensor, Callable[[], bool]]:
-        """A one that counts as so many bytes for as long as it is alive, and a function that says
-        whether it is.
+        """Return a tensor 1.0 that counts as ``size`` bytes, and a function: whether it lives.
 
-        Who multiplies by it keeps it exactly as long as autograd keeps what it needs of a network
-        for a gradient.
+        A product with it keeps it alive as long as autograd keeps what a gradient through a network
+        needs.
         """
         one = torch.ones(())
         key = one.untyped_storage()._cdata

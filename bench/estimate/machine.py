@@ -1,6 +1,4 @@
-"""The machine that a run is meant for, where ``doctor`` is asked on another one: ``memory=80GiB
-gpus=8``.
-"""
+"""The machine that will run a cell, which may be another one than this: ``memory=80GiB gpus=8``."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.core.errors import unknown
 
 DEVICES = {
     "a10": 24,
@@ -30,15 +28,23 @@ DEVICES = {
     "v100_16": 16,
     "v100_32": 32,
 }
-"""GiB of GPUs by name, as their maker gives them; a driver keeps a little of it."""
+"""GiB of GPUs by name, as their makers state them; a driver keeps a little of it."""
 
-UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """``memory`` in bytes of each GPU, or of the machine where there are no ``gpus``; None: those
-    of this machine.
+    """A machine; without ``memory`` and ``gpus`` it is this one.
+
+    Parameters
+    ----------
+    memory : int or None, default None
+        Bytes of each GPU, or of the machine where there are no GPUs.
+    gpus : int or None, default None
+        The number of GPUs.
+    device : str or None, default None
+        The name of the GPU.
     """
 
     memory: int | None = None
@@ -52,7 +58,7 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What its memory belongs to, for people."""
+        """The owner of the memory, in words: a CPU, one GPU, or each of several GPUs."""
         if self.gpus == 0:
             return "a CPU"
         words = self.device or "GPU"
@@ -80,31 +86,45 @@ class Machine:
         return cls(memory, gpus, device)
 
 
-def free_memory() -> int:
-    """Bytes of this machine's memory that are free; all there are where it does not say."""
+def free_memory(device: str = "cpu") -> int:
+    """Return the free bytes of a device of this machine.
+
+    Parameters
+    ----------
+    device : str, default 'cpu'
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+    if device != "cpu":
+        # heavy: the parser of the command line imports this module
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
-        found = re.search(
+        available = re.search(
             r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8")
         )
     except OSError:
-        found = None
-    return (
-        int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    )
+        available = None
+    if available:
+        return int(available[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def bytes_of(memory: str) -> int:
-    """``80GiB`` in bytes; UserError, one line, for anything else than a number with its unit."""
-    found = re.fullmatch(
-        r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.IGNORECASE | re.ASCII
+def bytes_of(text: str) -> int:
+    """Return a size such as ``80GiB`` in bytes.
+
+    Raises
+    ------
+    ValueError
+        If the text is no number above 0 with a unit; with the end of the sentence "KEY ...".
+    """
+    size = re.fullmatch(
+        r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", text.strip(), re.IGNORECASE | re.ASCII
     )
-    units = {name.lower(): size for name, size in UNITS.items()}
-    if found is None or found[2].lower() not in units or float(found[1]) == 0:
-        raise UserError(
-            f"memory={memory}: give a number above 0 with its unit ({', '.join(UNITS)}): "
-            f"memory=80GiB"
-        )
-    return int(float(found[1]) * units[found[2].lower()])
+    units = {name.lower(): factor for name, factor in _UNITS.items()}
+    if size is None or size[2].lower() not in units or float(size[1]) == 0:
+        raise ValueError(f"takes a size such as 8GiB, above 0; units: {', '.join(_UNITS)}")
+    return int(float(size[1]) * units[size[2].lower()])
 
 
 def gpu_count(text: str) -> int:
@@ -112,13 +132,11 @@ def gpu_count(text: str) -> int:
 
     Raises
     ------
-    UserError
-        If the text is no whole number.
+    ValueError
+        If the text is no whole number; with the end of the sentence "KEY ...".
     """
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
-        raise UserError(
-            f"gpus={text}: give a whole number, such as gpus=8; gpus=0 for a machine without one"
-        )
+        raise ValueError("takes a whole number, such as 8; 0 for a machine without a GPU")
     return int(text)
 
 

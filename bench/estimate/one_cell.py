@@ -1,19 +1,87 @@
-"""What ``bench plan`` prints of one configuration."""
+"""The text that ``bench plan`` prints of a single cell."""
 
 from __future__ import annotations
+
+import math
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import choose
+from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.core.terminal import out
 from posterior_bench.bench.engine.cache import described
 from posterior_bench.bench.engine.display import title
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.estimate.forecast import Estimator, estimate_cells
+from posterior_bench.bench.estimate.forecast_table import forecast_lines, forecast_table
+from posterior_bench.bench.estimate.plan_settings import PlanSettings
 from posterior_bench.bench.estimate.problems import collected
+from posterior_bench.bench.estimate.requested_cells import compose_cells
+from posterior_bench.bench.estimate.row_cost import NOT_APPLICABLE, CellEstimate
+
+
+def print_one_cell(checked: list[str], overrides: list[str], settings: PlanSettings) -> None:
+    """Print the plan of one cell and its cost.
+
+    Parameters
+    ----------
+    checked : list of str
+        Settings of the cell as Hydra gets them.
+    overrides : list of str
+        The same settings as they were typed.
+    settings : PlanSettings
+        Settings of the estimate.
+
+    Raises
+    ------
+    UserError
+        If the cell cannot run here. Where only its prior or images are absent, the cost is printed
+        before.
+    """
+    try:
+        text = describe(checked)
+    except Inapplicable:
+        raise
+    except UserError:
+        if cells := _without_files(overrides, settings):
+            out.print(forecast_table(cells, settings))
+        raise
+    out.print(text, markup=False, highlight=False)
+    (cell,) = estimate_cells([overrides], settings)
+    out.print("\n".join(forecast_lines(cell, settings)), markup=False, highlight=False)
+
+
+def _without_files(overrides: list[str], settings: PlanSettings) -> list[CellEstimate]:
+    """Return the estimate of a cell whose prior or images are absent.
+
+    It is empty if a run would refuse the cell for another reason.
+    """
+    estimator = Estimator(settings)
+    try:
+        cell = next(iter(compose_cells([overrides])))
+        if not estimator.lacks_files(cell):
+            return []
+        estimate = estimator.estimate(cell)
+    except UserError:
+        return []
+    known = not math.isnan(estimate.cost.passes) and estimate.cost.source != NOT_APPLICABLE
+    return [estimate] if known else []
 
 
 def describe(overrides: list[str]) -> str:
-    """What ``bench plan`` prints for one configuration."""
+    """Return the plan of one cell: its name, folder, rows, batch and metrics.
+
+    Parameters
+    ----------
+    overrides : list of str
+        Settings of the cell as Hydra gets them.
+
+    Raises
+    ------
+    UserError
+        If the cell cannot run here.
+    """
     cfg, choices = compose(overrides)
     with collected(cfg, choices):
         study, plan = prepare(cfg, choices, write=False)
@@ -25,9 +93,8 @@ def describe(overrides: list[str]) -> str:
             f"cell     {plan.cell.name}  {title(plan)}",
             f"folder   {plan.folder}",
             f"rows     {rows} in {len(plan.chunks)} chunks; {todo} rows in {len(missing)} chunks "
-            f"still missing",
-            f"batch    {plan.padded} images x {plan.cell.draws} draws, every chunk filled up to "
-            f"that",
+            "still missing",
+            f"batch    {plan.padded} images x {plan.cell.draws} draws; smaller chunks are padded",
             f"metrics  {', '.join(plan.cell.config.metrics)}",
             *_preset(plan.cell.config),
             *_condition(session),
@@ -37,13 +104,13 @@ def describe(overrides: list[str]) -> str:
 
 
 def _preset(config: JobConfig) -> list[str]:
-    """Which preset the solver has here, and why; nothing of a solver without presets."""
+    """Return which preset the solver has here, and why; nothing of a solver without presets."""
     choice = choose(config.solver, config.prior, config.data)
     return [f"preset   {choice.text}"] if choice else []
 
 
 def _condition(session: Session) -> list[str]:
-    """A line on prompts, or where the prior could be told a class or a prompt and is told none."""
+    """Return a line on prompts, or on a prior that takes a class or prompt and gets none."""
     told = session.told
     if told.unasked:
         return [f"prior    asked with {told.unasked}: {told.why_unasked}"]

@@ -1,44 +1,45 @@
-"""All problems of a command at once, each with the setting that mends it: where a run is refused,
-what doctor finds.
+"""All problems of a command at once, each with the setting that repairs it.
 
-The checks are those of :mod:`bench.estimate.doctor`. A run makes them only after it was refused, so that a
-good one waits for none of them.
+The checks are those of :mod:`bench.estimate.doctor`. A run makes them only after it was refused,
+so a run that can start does not wait for them.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.external.models import converted_path
 
 if TYPE_CHECKING:
-    from posterior_bench.bench.estimate.doctor import Finding
-    from posterior_bench.datasets.base import ImageSet
-    from posterior_bench.priors.base import Prior
+    from posterior_bench.bench.estimate.finding import Finding
 
-ASKED: list[str] = []
-"""The settings that this process was given, as they were typed."""
+TYPED: list[str] = []
+"""The words after the verb, as they were typed."""
 
 _FOLDER = "study folder"
 _JOINED = "; and "
 """Between several things that a run lacks."""
 
 _NO_REFUSAL = ("memory", "disk", "device")
-"""Checks by which doctor warns, and for which no run is refused."""
+"""Checks of doctor for which no run is refused."""
 
 
 class Problems(UserError):
-    """What a run lacks: one line where that is one thing, else a heading and a line for each."""
+    """Everything that a run lacks: one line, or a heading and a line for each problem.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        The problems.
+    """
 
     def __init__(self, lines: Sequence[str]):
         super().__init__("; ".join(lines))
@@ -54,24 +55,35 @@ class Problems(UserError):
 
 
 class InapplicableProblems(Problems, Inapplicable):
-    """The same, where the parts that were named do not fit together."""
+    """Problems of a run whose parts do not fit together."""
 
 
-def asked(arguments: Sequence[str]) -> None:
-    """Remember what was typed after the verb."""
-    ASKED[:] = arguments
+def remember_typed(words: Sequence[str]) -> None:
+    """Remember the words after the verb, for the command that a refusal prints."""
+    TYPED[:] = words
 
 
 def doctor_command() -> str:
-    """The command that looks at everything a run of these settings needs."""
-    settings = [word for word in ASKED if not word.startswith("-") or word in ("-m", "--multirun")]
+    """Return the command that checks everything that a run of these settings needs."""
+    settings = [word for word in TYPED if not word.startswith("-") or word in ("-m", "--multirun")]
     return shlex.join(["python", "-m", "bench", "doctor", *settings])
 
 
 @contextmanager
 def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
-    """Where what is done here is refused for something that ``doctor`` finds too, name all that it
-    finds.
+    """Name all problems that ``doctor`` finds where the block is refused for one of them.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The composed configuration.
+    choices : Mapping
+        The name of the chosen option of every group.
+
+    Raises
+    ------
+    Problems
+        If the block raises UserError and ``doctor`` finds something missing.
     """
     try:
         yield
@@ -85,10 +97,9 @@ def collected(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> list[str]:
-    """The findings, that on the prior first, with what the error says beside them; none where
-    nothing is found.
+    """Return a line for each finding, the prior first, and for each part of the error beside them.
 
-    What several columns of metrics need is said once.
+    There are none where nothing is found. A need that several metrics share is one line.
     """
     found = sorted(
         _missing(cfg, choices), key=lambda finding: not finding.check.startswith("prior ")
@@ -100,8 +111,7 @@ def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> lis
         part for part in text.split(_JOINED) if not any(_says(finding, part) for finding in found)
     ]
     lines = [_line(finding, text) for finding in found]
-    # an error that none of the findings names comes first, and of several those that are left come
-    # last
+    # an error that no finding names comes first; the rest of an error with several parts comes last
     ordered = [*lines, *own] if _JOINED in text else [*own, *lines]
     return list(
         {line.partition("' needs ")[2] or line: line for line in reversed(ordered)}.values()
@@ -109,6 +119,7 @@ def _lines(cfg: DictConfig, choices: Mapping[str, Any], error: UserError) -> lis
 
 
 def _says(finding: Finding, text: str) -> bool:
+    """Return whether a finding is about the same problem as a part of an error."""
     return (
         finding.found in text
         or text in finding.found
@@ -117,120 +128,22 @@ def _says(finding: Finding, text: str) -> bool:
 
 
 def _line(finding: Finding, text: str) -> str:
-    """What was found and what mends it; the error of the run where it says more of the same."""
+    """Return a finding and its remedy, or the error of the run where it says more."""
     if finding.found != text and finding.found in text and _JOINED not in text:
         return text
     return f"{finding.found} -> {finding.remedy}" if finding.remedy else finding.found
 
 
 def _missing(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
-    from posterior_bench.bench.estimate.doctor import findings
+    """Yield the findings for which a run is refused."""
+    # heavy: imports most of the product, and only a refused run needs it
+    from posterior_bench.bench.estimate.doctor import refusals
 
     try:
-        for finding in findings(deepcopy(cfg), choices):
+        for finding in refusals(deepcopy(cfg), choices):
             if finding.state == "missing" and finding.check not in _NO_REFUSAL:
-                # here there is one option of a group, and it need not be named
-                yield replace(
-                    finding, found=re.sub(r" is not set for \S+$", " is not set", finding.found)
-                )
+                # a run has one option of each group, so its name says nothing
+                found = re.sub(r" is not set for \S+$", " is not set", finding.found)
+                yield replace(finding, found=found)
     except (UserError, ValueError, OSError):
-        return  # of the settings themselves: the run's own error says it
-
-
-def attempt(make: Callable[[], Any]) -> tuple[Any, str]:
-    """What ``make`` gives, or the one line that says why it does not; whatever foreign code raises
-    is a finding.
-    """
-    try:
-        return make(), ""
-    except Exception as error:
-        line = next(iter(str(error).splitlines()), "")
-        expected = isinstance(error, UserError | ValueError | OSError | ImportError | RuntimeError)
-        return None, line if line and expected else f"{type(error).__name__}: {line}"
-
-
-def unreadable(cfg: DictConfig) -> Iterator[str]:
-    """Why the model cannot be converted; ``cfg`` is then left with no prior, so that the rest can
-    be looked at.
-    """
-    node: Any = OmegaConf.to_container(cfg.prior, resolve=True, throw_on_missing=False)
-    try:
-        converted_path(node, quiet=bool(cfg.quiet))
-    except UserError as error:
-        from posterior_bench.bench.config.catalog import option
-
-        OmegaConf.update(cfg, "prior", option("prior", "none").content, merge=False)
-        yield str(error)
-
-
-# -- whether parts go together, also while some of them are missing --------------------------------
-
-
-class Misfit(NamedTuple):
-    """Why a run of some parts is refused, and what mends it. ``inapplicable``: each part is right
-    by itself.
-    """
-
-    found: str
-    remedy: str
-    inapplicable: bool
-
-
-def misfits(config: JobConfig, prior: Prior, images: ImageSet | None, masks: bool) -> list[Misfit]:
-    """Why solver, prior, operator, data and metrics do not go together; nothing where they do.
-
-    Without ``images`` or ``masks`` others stand in for them; where the size of the images is wrong,
-    the rest is looked at too.
-    """
-    from posterior_bench.bench.config.catalog import option
-
-    measured = config if masks else replace(config, mask=option("mask", "half").content)
-    stand_in = {
-        "_target_": "bench.standin.StandIn",
-        "shape": list(prior.image_shape),
-        "classes": prior.num_classes,
-        "images": 1,
-        "prompt": config.data.get("prompt"),
-    }
-    tries = [] if images is None else [measured]
-    if images is None or tuple(images.shape) != tuple(prior.image_shape):
-        tries.append(replace(measured, data=stand_in))
-    found = list(dict.fromkeys(filter(None, (_refusal(each, prior) for each in tries))))
-    return [
-        Misfit(line, _fitting(config, prior) if "choose another solver" in line else "", kind)
-        for line, kind in found
-    ]
-
-
-def _refusal(config: JobConfig, prior: Prior) -> tuple[str, bool] | None:
-    """Why a session refuses its parts, and whether they merely do not go together."""
-    from posterior_bench.bench.engine.session import Session
-
-    inapplicable = False
-
-    def start() -> None:
-        nonlocal inapplicable
-        try:
-            Session(config, prior.device.type, prior)
-        except Inapplicable:
-            inapplicable = True
-            raise
-
-    problem = attempt(start)[1]
-    return (problem, inapplicable) if problem else None
-
-
-def _fitting(config: JobConfig, prior: Prior) -> str:
-    """The solvers whose needs this prior and operator have."""
-    from posterior_bench.bench.config.build import target
-    from posterior_bench.bench.config.catalog import options
-    from posterior_bench.solvers.base import lacking
-
-    has = prior.caps | target(config.operator).caps
-    nodes = {name: option.content for name, option in options("solver", plugins=()).items()}
-    fitting = [
-        name
-        for name, node in nodes.items()
-        if not node.get("path") and not lacking(target(node).needs, has)
-    ]
-    return f"a solver that fits: {', '.join(fitting)}" if fitting else ""
+        return  # a setting itself is wrong: the error of the run says it

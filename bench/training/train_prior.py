@@ -1,38 +1,34 @@
-"""``python -m bench train prior=NAME``: trains a prior, continues where it stopped, and exports it.
+"""``python -m bench train prior=NAME``: train a prior and export it.
 
-The run folder (``out``, else ``runs/train/<name>``) holds what :mod:`bench.training.loop` keeps and at
-the end ``samples.png``; a latent prior's autoencoder is trained first, in ``autoencoder/`` below
-it, and ends with ``reconstructions.png``. The prior itself goes to ``prior.path``.
+The run folder is ``out``, or else ``runs/train/<name>``. It holds the files of
+:mod:`bench.training.loop` and at the end ``samples.png``. The autoencoder of a latent prior is
+trained first, in the folder ``autoencoder/`` inside the run folder, and ends with
+``reconstructions.png``. The prior itself is written to ``prior.path``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.store.atomic import write_atomic
-from posterior_bench.bench.training.loop import Training
+from posterior_bench.bench.training.inputs import check_keys, image_splits, images_and_labels
+from posterior_bench.bench.training.loop import TrainingRun
+from posterior_bench.bench.training.pictures import samples_by_class, sheet
 from posterior_bench.datasets.base import ImageSet
-from posterior_bench.metrics.base import to_uint8
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.fingerprint import ROOT
 from posterior_bench.priors.latents import KL
 from posterior_bench.priors.load import save, untrained, untrained_latent
-from posterior_bench.priors.sample import sample
 from posterior_bench.priors.train import (
     AutoencoderConfig,
     AutoencoderTrainer,
@@ -47,11 +43,26 @@ _TRAINER = {field.name for field in dataclasses.fields(TrainConfig)}
 _AUTOENCODER = {field.name for field in dataclasses.fields(AutoencoderConfig)}
 _ARCHITECTURE = {"net", "process", "parameterization", "sigma_data"}
 _RUN = {"data", "validation_images", "checkpoint_every", "source", "licence"}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, read from the ``train`` block of a prior's YAML file."""
+class PriorTraining:
+    """The training of a prior, as the ``train`` block of its YAML file describes it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the prior.
+    target : Path
+        Folder of the exported prior.
+    folder : Path
+        Folder of the run.
+    block : Mapping of str to Any
+        The ``train`` block.
+    config : TrainConfig
+        Settings of the trainer.
+    """
 
     name: str
     target: Path
@@ -60,9 +71,13 @@ class Job:
     config: TrainConfig
 
     @classmethod
-    def of(cls, config: JobConfig) -> Job:
-        """Raises UserError where the prior has no ``train`` block, or one with missing or unknown
-        keys.
+    def of(cls, config: JobConfig) -> PriorTraining:
+        """Read the training of a configured prior.
+
+        Raises
+        ------
+        UserError
+            If the prior has no ``train`` block, or if a key of it is missing or unknown.
         """
         node = config.prior
         if "train" not in node or "path" not in node:
@@ -85,21 +100,22 @@ class Job:
 
     @property
     def is_latent(self) -> bool:
+        """Whether an autoencoder is trained first."""
         return "autoencoder" in self.block
 
     @property
     def autoencoder(self) -> AutoencoderConfig:
-        """The settings of a latent prior's first stage."""
+        """The settings of the trainer of the autoencoder."""
         return AutoencoderConfig(**{key: self.block["autoencoder"][key] for key in _AUTOENCODER})
 
-    def stage(self, name: str, folder: Path, settings: Mapping[str, Any]) -> Training:
-        """One loop of this job; ``settings`` are what its checkpoint belongs to."""
-        return Training(
+    def stage(self, name: str, folder: Path, settings: Mapping[str, Any]) -> TrainingRun:
+        """Return the run that trains one network; a checkpoint is valid for its ``settings``."""
+        return TrainingRun(
             name, folder, int(settings["steps"]), int(self.block["checkpoint_every"]), settings
         )
 
     def latent(self) -> KL:
-        """A fresh autoencoder, a function of its ``seed`` alone."""
+        """Return an untrained autoencoder; its weights depend on its ``seed`` alone."""
         spec = {"class": "KL", "config": self.block["autoencoder"]["config"]}
         latent = _seeded(
             self.autoencoder.seed, lambda: untrained_latent(spec, "prior.train.autoencoder")
@@ -108,8 +124,9 @@ class Job:
         return latent
 
     def prior(self, images: ImageSet, latent: KL | None = None) -> Prior:
-        """Fresh weights, a function of ``seed`` alone; one label more than the classes stands for
-        'none'.
+        """Return an untrained prior; its weights depend on ``seed`` alone.
+
+        With label dropout, one label more than the classes stands for "no class".
         """
         classes = images.num_classes
         null = classes if classes and self.config.label_dropout > 0 else None
@@ -123,26 +140,8 @@ class Job:
         return _seeded(self.config.seed, lambda: untrained(spec, "prior.train", latent=latent))
 
 
-def check_keys(
-    where: str,
-    block: Mapping[str, Any],
-    required: set[str],
-    optional: frozenset[str] | set[str] = frozenset(),
-) -> None:
-    """Refuse a block of settings that lacks a key or has one too many; UserError with the valid
-    ones.
-    """
-    for problem, keys in (
-        ("lacks", required - block.keys()),
-        ("does not know", block.keys() - required - optional),
-    ):
-        if keys:
-            valid = ", ".join(sorted(required | optional))
-            raise UserError(f"{where} {problem} {', '.join(sorted(keys))}; its keys are {valid}")
-
-
-def _seeded(seed: int, make: Any) -> Any:
-    """What ``make()`` builds with torch's generator at ``seed``, which is put back afterwards."""
+def _seeded(seed: int, make: Callable[[], _T]) -> _T:
+    """Return ``make()`` with torch's generator at ``seed``; the generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -152,32 +151,50 @@ def _seeded(seed: int, make: Any) -> Any:
 
 
 def train_prior(config: JobConfig, quiet: bool = False) -> Path:
-    """Train the prior of a resolved configuration to its last step; returns the folder of the
-    exported prior.
+    """Train the prior of a configuration and export it.
 
-    A run that was stopped continues from its last checkpoint and gives the weights an unbroken run
-    gives, bit for bit on one machine. The first Ctrl-C (or SIGTERM) ends after the step at hand,
-    saves and raises KeyboardInterrupt. Raises UserError for settings that are wrong or are not
-    those of the checkpoint.
+    Parameters
+    ----------
+    config : JobConfig
+        The configuration; the ``train`` block of its prior has the settings.
+    quiet : bool, default False
+        Print nothing.
+
+    Returns
+    -------
+    Path
+        Folder of the exported prior.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the first Ctrl-C or SIGTERM: the step is completed and a checkpoint is saved.
+    UserError
+        If a setting is wrong or differs from the setting of the checkpoint.
+
+    Notes
+    -----
+    A run that was stopped continues from its last checkpoint. On one machine it ends with the same
+    bits as a run without interruption.
     """
-    job = Job.of(config)
+    job = PriorTraining.of(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    data, validation = _image_sets(job.block["data"])
+    data, validation = image_splits(job.block["data"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = rows_of(data)
-    held_out, held_out_labels = rows_of(validation, job.block["validation_images"])
+    images, labels = images_and_labels(data)
+    held_out, held_out_labels = images_and_labels(validation, job.block["validation_images"])
     facts: dict[str, object] = {}
     latent = None
     if job.is_latent:
         latent, facts["autoencoder"] = _train_autoencoder(job, images, held_out, device, quiet)
-        # shift and scale come from the training images, so validation states are encoded after
+        # standardise sets shift and scale from the training images, so it must come first
         images, held_out = standardise(latent, images), encode_all(latent, held_out)
     trainer = DenoiserTrainer(job.prior(data, latent).to(device), images, labels, job.config)
     settings = {**asdict(job.config), **{key: job.block[key] for key in sorted(_ARCHITECTURE)}}
     stage = job.stage(job.name, job.folder, settings)
     elapsed = stage.run(trainer, lambda: trainer.validation_loss(held_out, held_out_labels), quiet)
-    rows = sample_rows(trainer.averaged, job.config.seed)
+    rows = samples_by_class(trainer.averaged, job.config.seed)
     write_atomic(job.folder / "samples.png", sheet(rows, columns=8))
     loss = trainer.validation_loss(held_out, held_out_labels)
     folder = save(job.target, trainer.averaged, _facts(job, data, trainer, elapsed, loss, facts))
@@ -190,11 +207,9 @@ def train_prior(config: JobConfig, quiet: bool = False) -> Path:
 
 
 def _train_autoencoder(
-    job: Job, images: Tensor, held_out: Tensor, device: str, quiet: bool
+    job: PriorTraining, images: Tensor, held_out: Tensor, device: str, quiet: bool
 ) -> tuple[KL, dict[str, object]]:
-    """The first stage of a latent prior: the trained autoencoder and what ``prior.json`` says about
-    it.
-    """
+    """Train the autoencoder of a latent prior; return it with its facts for ``prior.json``."""
     trainer = AutoencoderTrainer(job.latent().to(device), images, job.autoencoder)
     settings = {**asdict(job.autoencoder), "config": job.block["autoencoder"]["config"]}
     stage = job.stage(f"{job.name}, autoencoder", job.folder / "autoencoder", settings)
@@ -218,28 +233,15 @@ def _train_autoencoder(
     return latent, {**facts, "settings": asdict(job.autoencoder)}
 
 
-def _image_sets(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation split of the data a prior is trained on."""
-    return build(node, split="train"), build(node, split="validation")
-
-
-def rows_of(images: ImageSet, count: int | None = None) -> tuple[Tensor, Tensor | None]:
-    ids = images.ids[:count]
-    return images.images(ids), images.labels(ids)
-
-
-# -- what is kept ----------------------------------------------------------------------------------
-
-
 def _facts(
-    job: Job,
+    job: PriorTraining,
     images: ImageSet,
     trainer: DenoiserTrainer,
     elapsed: float,
     loss: float,
     more: Mapping[str, object],
 ) -> dict[str, object]:
-    """What ``prior.json`` says about this prior besides its architecture."""
+    """Return the facts of a prior for ``prior.json``, without its architecture."""
     training = {
         "data": images.name,
         "images": len(images),
@@ -258,40 +260,3 @@ def _facts(
     }
     names = getattr(images, "class_names", None)
     return {**facts, "class_names": list(names)} if names else facts
-
-
-def sample_rows(prior: Prior, seed: int, per_class: int = 8, steps: int = 18) -> Tensor:
-    """``per_class`` samples of every class, class by class; ``8 * per_class`` without classes.
-    Heun's method.
-    """
-    classes = prior.num_classes or 8
-    noise = Noise(
-        [Key(seed, "samples", str(i)) for i in range(classes * per_class)], "solver", prior.device
-    )
-    labels = torch.arange(classes, device=prior.device).repeat_interleave(per_class)
-    return sample(prior, prior.grid(steps, "karras"), noise, prior.condition(labels))
-
-
-def sheet(images: Tensor, columns: int, scale: int = 2, gap: int = 2) -> bytes:
-    """Images ``(N, C, H, W)`` in [-1, 1] side by side, as PNG, each pixel ``scale`` times, on
-    white.
-    """
-    pixels = (
-        to_uint8(images)
-        .cpu()
-        .repeat_interleave(scale, 2)
-        .repeat_interleave(scale, 3)
-        .permute(0, 2, 3, 1)
-        .numpy()
-    )
-    count, height, width, channels = pixels.shape
-    rows = -(-count // columns)
-    canvas = np.full(
-        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8
-    )
-    for i, tile in enumerate(pixels):
-        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = tile
-    buffer = io.BytesIO()
-    Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

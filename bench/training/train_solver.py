@@ -1,8 +1,8 @@
-"""``python -m bench train solver=NAME prior=NAME``: trains a solver's modules on a frozen prior.
+"""``python -m bench train solver=NAME prior=NAME``: train modules of a solver on a frozen prior.
 
-The run folder (``out``, else ``runs/train/<solver>-<prior>``) holds what :mod:`bench.training.loop`
-keeps. The modules go below the folder that the solver's setting ``modules`` names. Images and split
-are those the prior was trained on.
+The run folder is ``out``, or else ``runs/train/<solver>-<prior>``. It holds the files of
+:mod:`bench.training.loop`. The modules are written below the folder that the solver's setting
+``modules`` names. They are trained on the training split of the prior's data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from posterior_bench.bench.config.trained_modules import ModulesFolder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key
-from posterior_bench.bench.training.loop import Training
-from posterior_bench.bench.training.train_prior import check_keys, rows_of
+from posterior_bench.bench.training.inputs import check_keys, image_splits, images_and_labels
+from posterior_bench.bench.training.loop import TrainingRun
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.priors.base import Prior
@@ -41,9 +41,21 @@ _RUN = {"masks", "mask_count", "validation_images", "checkpoint_every"}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, read from the ``train`` block of a solver's YAML file and the data of a
-    prior's.
+class ModulesTraining:
+    """The training of modules, as the ``train`` block of a solver's YAML file describes it.
+
+    Parameters
+    ----------
+    target : ModulesFolder
+        Folder of the trained modules.
+    folder : Path
+        Folder of the run.
+    data : Mapping of str to Any
+        Configuration of the data set on which the prior was trained.
+    block : Mapping of str to Any
+        The ``train`` block.
+    config : PropagationConfig
+        Settings of the trainer.
     """
 
     target: ModulesFolder
@@ -53,16 +65,20 @@ class Job:
     config: PropagationConfig
 
     @classmethod
-    def of(cls, config: JobConfig) -> Job:
-        """Raises UserError where solver or prior have no ``train`` block, or the solver's has wrong
-        keys.
+    def of(cls, config: JobConfig) -> ModulesTraining:
+        """Read the training of a configured solver.
+
+        Raises
+        ------
+        UserError
+            If solver or prior have no ``train`` block, or if a key of the solver's block is missing
+            or unknown.
         """
         block = config.solver.get("train")
         if block is None:
             raise UserError(
                 "this solver has nothing to train: its YAML file holds no 'train' block; try "
-                "solver=latentpaint, "
-                "or leave solver= out to train the prior"
+                "solver=latentpaint, or leave solver= out to train the prior"
             )
         data = config.prior.get("train", {}).get("data")
         target = None if data is None else ModulesFolder.of(config)
@@ -82,82 +98,113 @@ class Job:
 
 
 def train_solver(config: JobConfig, quiet: bool = False) -> Path:
-    """Train the modules of a resolved configuration to the last step; returns their folder.
+    """Train the modules of a configured solver.
 
-    Interruption and resume are those of :meth:`bench.training.loop.Training.run`, bit for bit on one
-    machine. Raises UserError for settings that are wrong or are not those of the checkpoint.
+    Parameters
+    ----------
+    config : JobConfig
+        The configuration; the ``train`` blocks of its solver and its prior have the settings.
+    quiet : bool, default False
+        Print nothing.
+
+    Returns
+    -------
+    Path
+        Folder of the modules.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the first Ctrl-C or SIGTERM: the step is completed and a checkpoint is saved.
+    UserError
+        If a setting is wrong or differs from the setting of the checkpoint.
+
+    Notes
+    -----
+    A run that was stopped continues as that of :func:`bench.training.train_prior.train_prior` does.
     """
-    job = Job.of(config)
+    job = ModulesTraining.of(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     prior: Prior = build(config.prior).to("cuda" if torch.cuda.is_available() else "cpu")
     _check_prior(prior, job)
-    data, held_out = _image_sets(job.data)
+    data, held_out = image_splits(job.data)
     channels = propagation_channels(prior)
+    modules = _untrained(channels, job.config.seed).to(prior.device)
     trainer = PropagationTrainer(
-        prior,
-        _fresh(channels, job.config.seed).to(prior.device),
-        *rows_of(data),
-        _masks(job, data),
-        job.config,
+        prior, modules, *images_and_labels(data), _masks(job, data), job.config
     )
-    count = int(job.block["validation_images"])
-    images, labels = rows_of(held_out, count)
-    masks = _masks(job, held_out, count)
-    settings = {**job.block, "prior": job.target.fingerprint}
-    name = f"{job.target.solver} for {job.target.prior}"
-    training = Training(
-        name, job.folder, job.config.steps, int(job.block["checkpoint_every"]), settings
-    )
-    elapsed = training.run(trainer, lambda: trainer.validation_loss(images, labels, masks), quiet)
-    loss = trainer.validation_loss(images, labels, masks)
-    untrained = hidden_validation_loss(prior, {}, images, labels, masks, job.config)
-    facts = {
-        "data": data.name,
-        "images": len(data),
+    validation = _validation_rows(job, held_out)
+    run = _run(job)
+    elapsed = run.run(trainer, lambda: trainer.validation_loss(*validation), quiet)
+    loss = trainer.validation_loss(*validation)
+    without = hidden_validation_loss(prior, {}, *validation, job.config)
+    losses = {
         "validation_loss": round(loss, 6),
-        "validation_loss_untrained": round(untrained, 6),
-        "parameters": sum(p.numel() for p in trainer.average.parameters()),
-        "seconds": round(elapsed),
-        "settings": {
-            **asdict(job.config),
-            "masks": job.block["masks"],
-            "mask_count": job.block["mask_count"],
-        },
+        "validation_loss_untrained": round(without, 6),
     }
-    job.target.save(trainer.average, channels, facts)
+    job.target.save(trainer.average, channels, _facts(job, data, trainer, elapsed, losses))
     if not quiet:
         terminal.out.print(
-            f"{name}: validation loss {loss:.4f}, {untrained:.4f} without modules; modules in "
-            f"{job.target.path}, "
-            f"log in {job.folder}"
+            f"{run.name}: validation loss {loss:.4f}, {without:.4f} without modules; modules in "
+            f"{job.target.path}, log in {job.folder}"
         )
     return job.target.path
 
 
-def _check_prior(prior: Prior, job: Job) -> None:
+def _run(job: ModulesTraining) -> TrainingRun:
+    """Return the run; a checkpoint is valid for the ``train`` block and the prior's weights."""
+    settings = {**job.block, "prior": job.target.fingerprint}
+    name, every = f"{job.target.solver} for {job.target.prior}", int(job.block["checkpoint_every"])
+    return TrainingRun(name, job.folder, job.config.steps, every, settings)
+
+
+def _validation_rows(
+    job: ModulesTraining, images: ImageSet
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return images, labels and masks of the validation."""
+    count = int(job.block["validation_images"])
+    return *images_and_labels(images, count), _masks(job, images, count)
+
+
+def _facts(
+    job: ModulesTraining,
+    data: ImageSet,
+    trainer: PropagationTrainer,
+    elapsed: float,
+    losses: Mapping[str, float],
+) -> dict[str, object]:
+    """Return the facts of the modules for ``modules.json``."""
+    masks = {key: job.block[key] for key in ("masks", "mask_count")}
+    return {
+        "data": data.name,
+        "images": len(data),
+        **losses,
+        "parameters": sum(p.numel() for p in trainer.average.parameters()),
+        "seconds": round(elapsed),
+        "settings": {**asdict(job.config), **masks},
+    }
+
+
+def _check_prior(prior: Prior, job: ModulesTraining) -> None:
     if "features" not in prior.caps:
         raise UserError(
             f"{job.target.solver} needs features, which this prior does not have; choose another "
-            f"prior"
+            "prior"
         )
 
 
-def _fresh(channels: Mapping[str, int], seed: int) -> torch.nn.ModuleDict:
-    """Untrained modules, a function of ``seed`` alone."""
+def _untrained(channels: Mapping[str, int], seed: int) -> torch.nn.ModuleDict:
+    """Return untrained modules; their weights depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return propagation_modules(channels)
 
 
-def _image_sets(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation split of the data the prior was trained on."""
-    return build(node, split="train"), build(node, split="validation")
+def _masks(job: ModulesTraining, images: ImageSet, count: int | None = None) -> Tensor:
+    """Draw masks ``(K, 1, H, W)`` of every family in turn.
 
-
-def _masks(job: Job, images: ImageSet, count: int | None = None) -> Tensor:
-    """Masks ``(K, 1, H, W)`` of every family in turn; the name of the split keeps those of two
-    splits apart.
+    The name of the split is part of the seed, so two splits have different masks.
     """
     families: Sequence[MaskGenerator] = [build(node) for node in job.block["masks"]]
     count = int(job.block["mask_count"]) if count is None else count

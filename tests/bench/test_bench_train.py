@@ -19,6 +19,7 @@ from PIL import Image
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.training import loop, train_prior
+from posterior_bench.bench.training.pictures import sheet
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.load import load
 from posterior_bench.priors.train import TrainConfig, Trainer
@@ -54,7 +55,7 @@ class Patches(ImageSet):
 @pytest.fixture(autouse=True)
 def patches(monkeypatch):
     monkeypatch.setattr(
-        train_prior, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
+        train_prior, "image_splits", lambda node: (Patches("train"), Patches("validation"))
     )
 
 
@@ -183,20 +184,22 @@ def test_wrong_settings_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"prior\.train does not know learning_rate; its keys are .*lr"
     ):
-        train_prior.Job.of(config(tmp_path, learning_rate=1))
+        train_prior.PriorTraining.of(config(tmp_path, learning_rate=1))
     whole = config(tmp_path)
     block = {key: value for key, value in whole.prior["train"].items() if key != "lr"}
     lacking = whole.with_settings("prior", {"train": block})
     with pytest.raises(UserError, match=r"prior\.train lacks lr"):
-        train_prior.Job.of(lacking)
+        train_prior.PriorTraining.of(lacking)
     with pytest.raises(UserError, match="unknown class 'Unet'; valid: UNet2D"):
         train_prior.train_prior(config(tmp_path, net={"class": "Unet"}), quiet=True)
     with pytest.raises(UserError, match="nothing to train"):
-        train_prior.Job.of(JobConfig.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())}))
+        train_prior.PriorTraining.of(
+            JobConfig.of({"prior": yaml.safe_load((CONF / "g2.yaml").read_text())})
+        )
 
 
 def test_initial_weights_follow_the_seed_alone(tmp_path):
-    job, other = (train_prior.Job.of(config(tmp_path, seed=seed)) for seed in (0, 1))
+    job, other = (train_prior.PriorTraining.of(config(tmp_path, seed=seed)) for seed in (0, 1))
     state = torch.get_rng_state()
     first, again, different = (
         j.prior(Patches("train")).net.state_dict() for j in (job, job, other)
@@ -224,13 +227,11 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
 
 def test_sheet_places_images_row_by_row():
     values = torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 4, 5)
-    pixels = np.asarray(
-        Image.open(io.BytesIO(train_prior.sheet(values, columns=2, scale=1, gap=1)))
-    )
+    pixels = np.asarray(Image.open(io.BytesIO(sheet(values, columns=2, scale=1, gap=1))))
     assert pixels.shape == (2 * 5 + 1, 2 * 6 + 1)
     assert [pixels[1, 1], pixels[1, 7], pixels[6, 1], pixels[6, 7]] == [0, 128, 255, 255]
     colour = torch.zeros(1, 3, 4, 5)
-    assert np.asarray(Image.open(io.BytesIO(train_prior.sheet(colour, columns=1)))).shape == (
+    assert np.asarray(Image.open(io.BytesIO(sheet(colour, columns=1)))).shape == (
         12,
         14,
         3,
@@ -240,7 +241,7 @@ def test_sheet_places_images_row_by_row():
 @pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
 def test_shipped_training_settings_are_complete(name):
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    job = train_prior.Job.of(JobConfig.of({"prior": node}))
+    job = train_prior.PriorTraining.of(JobConfig.of({"prior": node}))
     assert isinstance(job.config, TrainConfig) and job.target.parts[-3:] == (
         "priors",
         "assets",
@@ -335,9 +336,11 @@ def test_wrong_settings_of_an_autoencoder_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"prior\.train\.autoencoder does not know gan; its keys are .*kl"
     ):
-        train_prior.Job.of(config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}}))
+        train_prior.PriorTraining.of(
+            config(tmp_path, **{**LATENT, "autoencoder": {**AUTOENCODER, "gan": 1}})
+        )
     with pytest.raises(UserError, match=r"prior\.train\.autoencoder lacks kl"):
-        train_prior.Job.of(
+        train_prior.PriorTraining.of(
             config(
                 tmp_path,
                 **{**LATENT, "autoencoder": {k: v for k, v in AUTOENCODER.items() if k != "kl"}},

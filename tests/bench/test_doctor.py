@@ -12,8 +12,10 @@ import torch
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.estimate import doctor as module
-from posterior_bench.bench.estimate.doctor import Finding, examine
-from posterior_bench.bench.estimate.memory import Costs
+from posterior_bench.bench.estimate.checks import memory
+from posterior_bench.bench.estimate.doctor import examine
+from posterior_bench.bench.estimate.finding import Finding
+from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.adm import LAYOUTS, adm_layout
 from posterior_bench.priors.convert.compvis import compvis_layout
@@ -46,15 +48,13 @@ def counted() -> None:
 @pytest.fixture(autouse=True)
 def _without_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "counted" not in request.fixturenames:
-        monkeypatch.setattr(module, "_networks", lambda *about: None)
+        monkeypatch.setattr(module, "prior_networks", lambda *about: None)
 
 
 def kept(prior: Prior) -> int:
     """What one call of the network keeps for a gradient of one row."""
-    costs, number = Costs(prior), torch.float32
-    return costs._counted(
-        costs.network, [((1, *prior.latent_shape), number), ((1,), number), {}]
-    ).kept
+    costs, number = NetworkMemory(prior), torch.float32
+    return costs.count(costs.network, [((1, *prior.latent_shape), number), ((1,), number), {}]).kept
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_missing_weights_of_a_metric_name_the_file(monkeypatch, tmp_path) -> Non
 
 def test_memory_and_disk_are_compared_with_what_is_free(counted, monkeypatch) -> None:
     assert by_check()["memory"].state == by_check()["disk"].state == "ok"
-    monkeypatch.setattr(module, "_free_memory", lambda config: ("cuda", 2**20))
+    monkeypatch.setattr(memory, "free_here", lambda config: ("cuda", 2**20))
     assert by_check()["memory"].state == "missing" and "batch=" in by_check()["memory"].remedy
     # 8 images of 4 draws, 28 x 28 bytes each and 2 KiB around them
     needed = 8 * 4 * (28 * 28 + 2048)
@@ -222,7 +222,7 @@ def test_a_study_is_examined_once_for_what_its_cells_share(
     counted, monkeypatch, tmp_path, capsys
 ) -> None:
     calls: list[str] = []
-    for name in ("_prior", "_images", "_mask", "_metrics", "_fit"):
+    for name in ("check_prior", "check_images", "check_mask", "check_metrics", "check_fit"):
         whole = getattr(module, name)
 
         def counted(*about: object, whole=whole, name=name) -> object:
@@ -234,15 +234,17 @@ def test_a_study_is_examined_once_for_what_its_cells_share(
     cells = [
         [CHEAP, "draws=2", "data.images=4", f"solver={solver}", *rest] for solver, *rest in CELLS
     ]
-    monkeypatch.setattr(module, "_jobs", lambda arguments: cells)
+    monkeypatch.setattr(
+        "posterior_bench.bench.cli.doctor.checked_cells", lambda overrides, multirun: cells
+    )
     assert code(f"out={tmp_path}", "memory=80GiB") == 0
     # 2 priors, 2 data sets, 3 pairs of masks and data, one metric, 4 pairs of solver and prior
     assert {name: calls.count(name) for name in calls} == {
-        "_prior": 2,
-        "_images": 2,
-        "_mask": 3,
-        "_metrics": 1,
-        "_fit": 4,
+        "check_prior": 2,
+        "check_images": 2,
+        "check_mask": 3,
+        "check_metrics": 1,
+        "check_fit": 4,
     }
     printed = capsys.readouterr().out
     # the most of each prior: psld takes a gradient through the encoder, beside those that dps takes
@@ -256,7 +258,7 @@ def test_every_cell_of_a_study_is_examined(monkeypatch, tmp_path) -> None:
     not here."""
     seen: list[list[str]] = []
     monkeypatch.setattr(
-        module.Visit, "cell", lambda self, overrides: seen.append(list(overrides)) or []
+        module.Checks, "cell", lambda self, overrides: seen.append(list(overrides)) or []
     )
     assert code("study=vipaint_table2", f"out={tmp_path}", "device=h100", "gpus=8") == 0
     chosen = {
@@ -283,7 +285,9 @@ def test_the_memory_of_another_machine(counted, capsys) -> None:
     run = [CHEAP, "solver=dps", "draws=2", "batch=64", "data.images=64"]
     assert code(*run, "memory=80GiB", "gpus=1") == 0
     (line,) = said(capsys, "memory")
-    assert "on one GPU" in line and "80.0 GiB are there" in line and "up to batch=128 fits" in line
+    assert (
+        "on one GPU" in line and "80.0 GiB are installed" in line and "up to batch=128 fits" in line
+    )
     # about 3 MiB a row: 64 rows do not fit into 100 MiB beside 11 MiB of weights, 25 do
     assert code(*run, "memory=100MiB", "gpus=1") == 2
     printed = capsys.readouterr().out
@@ -315,7 +319,7 @@ def test_gpus_that_would_have_nothing_to_do(capsys) -> None:
     assert "executor=serial uses one of 8" in said(capsys, "GPUs")[0]
     # 4 images a chunk
     assert code(*run, "executor=ray", "batch=16") == 0
-    assert "a cell of 5 chunks keeps 5 of 8 GPUs at work" in said(capsys, "GPUs")[0]
+    assert "a cell of 5 chunks uses 5 of 8 GPUs" in said(capsys, "GPUs")[0]
     assert code(*run, "executor=ray", "batch=8") == 0
     assert not said(capsys, "GPUs")
 
@@ -369,10 +373,10 @@ def test_what_latent_diffusion_keeps_for_a_gradient() -> None:
         net = UNet2DCondition(known.unet.config, [1, 1, 512])
         latent = LATENTS[known.autoencoder.kind](known.autoencoder.config)
     prior = Prior(VP.scheduled("linear", 1e-4, 0.02), net, (3, 256, 256), "eps", latent=latent)
-    costs = Costs(prior)
+    costs = NetworkMemory(prior)
     assert kept(prior) / 2**30 == pytest.approx(0.51, rel=0.06)
     shape = (1, *prior.latent_shape)
-    assert costs._counted(costs.decode, [(shape, torch.float32)]).kept / 2**30 == pytest.approx(
+    assert costs.count(costs.decode, [(shape, torch.float32)]).kept / 2**30 == pytest.approx(
         1.5, rel=0.1
     )
 

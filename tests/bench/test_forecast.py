@@ -25,17 +25,19 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.engine.worker import Worker
-from posterior_bench.bench.estimate import call_times, forecast
-from posterior_bench.bench.estimate.call_counts import SHORT, Counts, Kind, count
-from posterior_bench.bench.estimate.call_times import TooMuch, measured
-from posterior_bench.bench.estimate.forecast import Ask, _configurations, forecasted
+from posterior_bench.bench.estimate import call_times, row_seconds
+from posterior_bench.bench.estimate.call_counts import SHORT, CallCounts, PriorKind, count_calls
+from posterior_bench.bench.estimate.call_times import Limits, OverLimit, time_calls
+from posterior_bench.bench.estimate.forecast import estimate_cells
+from posterior_bench.bench.estimate.plan_settings import PlanSettings
+from posterior_bench.bench.estimate.requested_cells import compose_cells
 from posterior_bench.priors.load import verify
 from posterior_bench.priors.process import VE, VP
 
 INPAINTING = {"_target_": "operators.inpainting.Inpainting"}
 KINDS = {
-    "network": Kind(VE()),
-    "latent": Kind(VP.scheduled("scaled_linear", 0.00085, 0.012), latent=True),
+    "network": PriorKind(VE()),
+    "latent": PriorKind(VP.scheduled("scaled_linear", 0.00085, 0.012), latent=True),
 }
 
 
@@ -71,7 +73,9 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_counted_calls_are_those_counted_by_hand(name: str) -> None:
     solver = build(options("solver")[name].content)
-    found = count(solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0)
+    found = count_calls(
+        solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0
+    )
     by_hand: Any = BY_HAND[name]
     fits = name.startswith("vipaint")
     assert found.of_row(DRAWS)["nfe"] == (by_hand(solver, DRAWS) if fits else by_hand(solver))
@@ -81,7 +85,7 @@ def test_counted_calls_are_those_counted_by_hand(name: str) -> None:
 
 def test_exact_draws_take_no_pass() -> None:
     solver = build({**options("solver")["exact"].content})
-    found = count(solver, Kind(VE(), exact=True), {**INPAINTING, "sigma": 0.1}, 60.0)
+    found = count_calls(solver, PriorKind(VE(), exact=True), {**INPAINTING, "sigma": 0.1}, 60.0)
     assert {*found.of_row(1).values()} == {0.0}
 
 
@@ -90,7 +94,9 @@ def test_exact_draws_take_no_pass() -> None:
 )
 def test_long_runs_that_are_foretold_have_the_count_by_hand(name: str) -> None:
     solver = build({**options("solver")[name].content, "steps": 2 * sum(SHORT) + 13})
-    found = count(solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0)
+    found = count_calls(
+        solver, KINDS.get(ELSEWHERE.get(name, ""), KINDS["network"]), INPAINTING, 60.0
+    )
     assert found.draw["nfe"] == BY_HAND[name](solver)
     assert found.draw["nge"] == (BACKWARDS[name](solver) if name in BACKWARDS else 0)
 
@@ -112,9 +118,9 @@ def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None
     )
     _, _, session = cell(name, *few, kind=kind)
     row = solve(session, session.measure(session.images.ids[:1]), DRAWS, DRAWS, None)[0]
-    found = count(session.solver, Kind.of(session.prior), session.config.operator, 60.0).of_row(
-        DRAWS
-    )
+    found = count_calls(
+        session.solver, PriorKind.of(session.prior), session.config.operator, 60.0
+    ).of_row(DRAWS)
     assert found == {key: pytest.approx(row[key]) for key in found}
     assert found["nfe"] > 0
 
@@ -122,7 +128,7 @@ def test_all_counters_are_those_of_real_rows(cell, name: str, kind: str) -> None
 @pytest.mark.parametrize("solver", ["blended", "vipaint2"])
 def test_a_cell_costs_what_was_planned(command, solver: str) -> None:
     lines = command(solver)
-    (line,) = forecasted([lines], Ask())
+    (line,) = estimate_cells([lines], PlanSettings())
     done = run(lines).plan
     table = rows(done)
     assert line.rows == len(table) == 14 and line.chunks == len(done.chunks)
@@ -133,7 +139,7 @@ def test_a_cell_costs_what_was_planned(command, solver: str) -> None:
 
 def test_a_budget_chooses_the_steps_before_they_are_counted(command) -> None:
     lines = [line for line in command("dps", "budget=passes:30") if line != "solver.steps=8"]
-    (line,) = forecasted([lines], Ask(measure="none"))
+    (line,) = estimate_cells([lines], PlanSettings(measure="none"))
     assert line.cost.passes == 30  # 15 steps, each with its gradient
 
 
@@ -164,18 +170,22 @@ def test_one_cell_says_passes_hours_and_disk(command, plan, idle) -> None:
     assert code == 0
     assert "rows 14 in 4 chunks" in out
     assert "passes 224 (forward + backward), of them 112 forward" in out  # 14 rows, 8 steps
-    assert "of one worker, from " in out and "on this CPU" in out and " MiB" in out
+    assert (
+        "of one worker for the solver alone, from " in out
+        and "on this CPU" in out
+        and " MiB" in out
+    )
 
 
 def test_given_seconds_a_pass_need_no_network(
     command, plan, idle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "measured", None)
-    (line,) = forecasted([command("dps")], Ask(seconds_pass=0.5))
+    monkeypatch.setattr(row_seconds, "time_calls", None)
+    (line,) = estimate_cells([command("dps")], PlanSettings(seconds_pass=0.5))
     assert line.cost.seconds == 8 * 2 * 0.5
     code, out, _ = plan("seconds_pass=36", *command("dps"))
     assert (
-        code == 0 and "hours 2.2 of one worker, from seconds_pass" in out
+        code == 0 and "hours 2.2 of one worker for the solver alone, from seconds_pass" in out
     )  # 224 passes at 36 s are 2.24 hours
 
 
@@ -189,7 +199,9 @@ def test_another_study_tells_the_seconds_of_a_pass(
     pace = (table["seconds_fit"] + table["seconds_sample"]).mean() / (
         table["nfe"] + table["nge"]
     ).mean()
-    (line,) = forecasted([command("dps", out="new")], Ask(timings=str(tmp_path / "timed")))
+    (line,) = estimate_cells(
+        [command("dps", out="new")], PlanSettings(timings=str(tmp_path / "timed"))
+    )
     assert line.cost.source == "timings" and line.cost.seconds == pytest.approx(16 * pace)
 
 
@@ -224,14 +236,14 @@ def test_one_cell_with_missing_files_is_estimated_and_then_refused(
 def test_a_missing_metric_is_not_reported_as_printed_hours(command) -> None:
     """The audit's case: without VGG's weights every cell said "VIPaint, Table 5"."""
     lines = [line for line in command("blended") if not line.startswith("metrics")]
-    (line,) = forecasted([[*lines, "metrics=[lpips_vgg]", "data.images=2"]], Ask())
+    (line,) = estimate_cells([[*lines, "metrics=[lpips_vgg]", "data.images=2"]], PlanSettings())
     assert line.cost.source == "calls here" and line.cost.seconds > 0 and not line.cost.missing
 
 
 def test_a_cell_that_cannot_be_built_does_not_hide_the_others(command) -> None:
     broken = [line for line in command() if not line.startswith("solver")]
     torn = [*broken, "solver=torchscript", "solver.path=/nowhere.pt"]
-    whole, lost = forecasted([command("blended"), torn], Ask(measure="none"))
+    whole, lost = estimate_cells([command("blended"), torn], PlanSettings(measure="none"))
     assert whole.cost.passes == 12 and lost.rows == 14
     assert "solver.trust_file=true" in lost.cost.missing
 
@@ -239,7 +251,7 @@ def test_a_cell_that_cannot_be_built_does_not_hide_the_others(command) -> None:
 @pytest.mark.parametrize("wrong", ["data.images=0", "precision=fp8", "budget=passes:0"])
 def test_a_wrong_command_is_refused(command, wrong: str) -> None:
     with pytest.raises(UserError, match=wrong.partition("=")[0]):
-        forecasted([command("dps", wrong)], Ask())
+        estimate_cells([command("dps", wrong)], PlanSettings())
 
 
 # -- limits ----------------------------------------------------------------------------------------
@@ -252,20 +264,19 @@ def test_memory_is_looked_at_before_anything_is_loaded(monkeypatch: pytest.Monke
     monkeypatch.setattr(call_times, "shared", refuse)
     node = {"_target_": "priors.load.load", "path": "priors/assets/fashion"}
     with pytest.raises(
-        TooMuch, match=r"its weights \(0.0 GiB\) and the activations of one call do not fit"
+        OverLimit, match=r"its weights \(0.0 GiB\) and the activations of one call do not fit"
     ):
-        measured(node, verify(node["path"]), ["nfe"], 16, "cpu", 2**20, math.inf)
+        time_calls(node, verify(node["path"]), ["nfe"], 16, "cpu", Limits(2**20, math.inf))
 
 
 def test_a_call_that_would_take_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_times, "_speed", lambda device: 1e3)
     monkeypatch.setattr(call_times, "shared", None)
     with pytest.raises(
-        TooMuch, match=r"one call takes about \d+ s on this CPU, more than \d+ s allow"
+        OverLimit, match=r"one call takes about \d+ s on this CPU, more than \d+ s allow"
     ):
-        measured(
-            {}, verify("priors/assets/fashion"), ["nfe"], 16, "cpu", 2**40, time.monotonic() + 60
-        )
+        limits = Limits(2**40, time.monotonic() + 60)
+        time_calls({}, verify("priors/assets/fashion"), ["nfe"], 16, "cpu", limits)
 
 
 def test_counting_ends_in_time_and_says_so() -> None:
@@ -273,7 +284,7 @@ def test_counting_ends_in_time_and_says_so() -> None:
     with pytest.raises(
         Exception, match="counting its passes takes more than 0 s; max_seconds=N allows more"
     ):
-        count(solver, KINDS["network"], INPAINTING, 0.2)
+        count_calls(solver, KINDS["network"], INPAINTING, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +312,10 @@ def test_settings_of_plan_are_told_from_those_of_a_run() -> None:
 
 def test_settings_of_plan_that_are_left_out_are_those_of_the_estimate() -> None:
     read = VERBS["plan"].parser().read([])
-    assert Ask(**{key: read[key] for key in Ask.__dataclass_fields__}) == Ask()
+    assert (
+        PlanSettings(**{key: read[key] for key in PlanSettings.__dataclass_fields__})
+        == PlanSettings()
+    )
 
 
 # -- configurations without Hydra ------------------------------------------------------------------
@@ -318,7 +332,7 @@ def test_cells_composed_together_are_those_of_hydra() -> None:
         ]
     )
     assert len(every) == 2
-    for (config, choices, _), lines in zip(_configurations(every), every, strict=True):
+    for (config, choices, _), lines in zip(compose_cells(every), every, strict=True):
         cfg, expected = compose(check(lines, study_sweep=True))
         assert config == unchecked(cfg)
         assert choices == expected
@@ -326,4 +340,4 @@ def test_cells_composed_together_are_those_of_hydra() -> None:
 
 
 def test_rows_share_their_fit() -> None:
-    assert Counts({"nfe": 10.0}, {"nfe": 3.0}, 0, 0).of_row(4) == {"nfe": 5.5}
+    assert CallCounts({"nfe": 10.0}, {"nfe": 3.0}, 0, 0).of_row(4) == {"nfe": 5.5}

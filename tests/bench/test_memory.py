@@ -18,9 +18,11 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.plan import slices
 from posterior_bench.bench.estimate.architecture import without_weights
+from posterior_bench.bench.estimate.dry_run import shortened
 from posterior_bench.bench.estimate.live_tensors import Ledger, Live, Unfinished
 from posterior_bench.bench.estimate.machine import DEVICES, Machine, bytes_of
-from posterior_bench.bench.estimate.memory import Costs, Estimate, _Line, rows_at_once, shortened
+from posterior_bench.bench.estimate.memory import Estimate, Linear, rows_at_once
+from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.load import verify
 from posterior_bench.priors.process import VE
@@ -97,7 +99,7 @@ class _Two(nn.Module):
 def test_what_a_call_takes_counted_by_hand() -> None:
     with torch.device("meta"):
         net = _Two()
-    costs = Costs(Prior(VE(), net, (1, 1, 10)))
+    costs = NetworkMemory(Prior(VE(), net, (1, 1, 10)))
     z, t = torch.zeros(3, 1, 1, 10), torch.zeros(3)
     cost = costs.of("net", costs.network, z, t, {})
     # 30 numbers before exp and 30 behind it are there at once; without a gradient the first go
@@ -137,7 +139,7 @@ def test_only_solvers_that_ask_for_more_are_said_to_take_more() -> None:
     from posterior_bench.bench.estimate.memory import estimate
 
     prior = verify("priors/assets/fashion")
-    costs = Costs(prior)
+    costs = NetworkMemory(prior)
 
     def rows(*overrides: str) -> int:
         config = job_of(compose(check(["metrics=[psnr]", "draws=2", "batch=4", *overrides]))[0])
@@ -165,7 +167,7 @@ def test_rows_at_once_are_those_of_the_plan() -> None:
 
 
 def test_the_largest_batch_that_fits() -> None:
-    line, none = _Line(0, 10 * MIB, 0), _Line(0, 0, 0)
+    line, none = Linear(0, 10 * MIB, 0), Linear(0, 0, 0)
     found = Estimate(100 * MIB, 1, 4, 0, none, line, none, none)
     assert found.total() == 140 * MIB
     assert found.largest_batch(1.1 * 140 * MIB) == 4
@@ -261,10 +263,10 @@ def test_a_machine_by_memory_gpus_or_name() -> None:
 
 def test_counting_leaves_nothing_behind() -> None:
     prior = verify("priors/assets/fashion_latent")
-    costs = Costs(prior)
+    costs = NetworkMemory(prior)
     costs.check()
     mode = weakref.ref(costs.mode)
-    assert "_raw" not in vars(prior) and prior._compiled is None
+    assert "run_network" not in vars(prior) and prior.network_call is None
     del costs
     gc.collect()
     assert mode() is None and all(p.is_meta for p in prior.net.parameters())  # type: ignore[union-attr]

@@ -69,7 +69,7 @@ class Patches(ImageSet):
 @pytest.fixture(autouse=True)
 def patches(monkeypatch):
     monkeypatch.setattr(
-        train_solver, "_image_sets", lambda node: (Patches("train"), Patches("validation"))
+        train_solver, "image_splits", lambda node: (Patches("train"), Patches("validation"))
     )
 
 
@@ -190,14 +190,14 @@ def test_modules_that_do_not_belong_are_refused(tmp_path):
 def test_wrong_settings_are_refused(tmp_path):
     prior = make_prior(tmp_path / "tiny")
     with pytest.raises(UserError, match=r"solver\.train does not know rate; its keys are .*lr"):
-        train_solver.Job.of(config(tmp_path, prior, rate=1))
+        train_solver.ModulesTraining.of(config(tmp_path, prior, rate=1))
     untrainable = config(tmp_path, prior).with_settings("solver", {"train": None})
     with pytest.raises(UserError, match="this solver has nothing to train"):
-        train_solver.Job.of(untrainable)
+        train_solver.ModulesTraining.of(untrainable)
     g2 = yaml.safe_load((CONF / "prior" / "g2.yaml").read_text())
     closed = replace(config(tmp_path, prior), prior=g2)
     with pytest.raises(UserError, match="modules are trained on the data of a trained prior"):
-        train_solver.Job.of(closed)
+        train_solver.ModulesTraining.of(closed)
 
 
 def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
@@ -205,7 +205,9 @@ def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
         {"_target_": "masks.rotated.RotatedWindow"},
         {"_target_": "masks.box.Box", "position": "centre"},
     ]
-    job = train_solver.Job.of(config(tmp_path, make_prior(tmp_path / "tiny"), masks=families))
+    job = train_solver.ModulesTraining.of(
+        config(tmp_path, make_prior(tmp_path / "tiny"), masks=families)
+    )
     masks = train_solver._masks(job, Patches("train"))
     assert masks.shape == (10, 1, 8, 8) and masks.dtype == torch.bool
     assert masks.flatten(1).float().mean(1).tolist() == [0.5, 0.75] * 5

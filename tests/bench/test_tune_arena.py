@@ -81,7 +81,7 @@ def test_the_truths_are_none_that_the_arena_scores(data: str) -> None:
         composed(data, f"data.name={tune_arena.NAME}", f"seed={tune_arena.SEED}"),
     )
     one, two = Session(arena, "cpu"), Session(tuned, "cpu")
-    ids = one.images.ids[: max(arena["data"]["images"], tune_arena.IMAGES)]
+    ids = one.images.ids[: max(arena.images, tune_arena.IMAGES)]
     scored, tried = (
         [
             hashlib.sha256(x.numpy().tobytes()).hexdigest()

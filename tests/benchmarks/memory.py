@@ -24,7 +24,8 @@ from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
 from posterior_bench.bench.estimate.live_tensors import Live
-from posterior_bench.bench.estimate.memory import Costs, Estimate, estimate
+from posterior_bench.bench.estimate.memory import Estimate, estimate
+from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.priors.load import verify
 
 LATENT = ("prior=fashion_latent", "data=fashion32")
@@ -74,7 +75,7 @@ def compared(overrides: Sequence[str]) -> Compared:
     """One pair; the estimate never sees the prior that is measured, nor the data."""
     config = job_of(compose(check([*ROWS, *overrides]))[0])
     start = time.monotonic()
-    found = estimate(config, Costs(verify(config.prior["path"])))
+    found = estimate(config, NetworkMemory(verify(config.prior["path"])))
     middle = time.monotonic()
     measured = peak(config, found)
     return Compared(

@@ -100,5 +100,7 @@ def test_counts_are_those_of_the_papers(name, preset, kind, fit, draw):
 def test_errors_about_what_is_missing_name_the_page(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"docs/downloads\.md where it is published"):
         resolve("checkpoints/nothing_of_this_name")
-    with pytest.raises(FileNotFoundError, match=r"docs/downloads\.md lists where to get them"):
+    with pytest.raises(
+        FileNotFoundError, match=r"docs/downloads\.md says where they are published"
+    ):
         CelebAHQ(root=str(tmp_path / "none"))

@@ -107,7 +107,7 @@ def test_boxes_only_are_unions_of_rectangles(rng: Make) -> None:
 def test_a_range_that_cannot_be_met(rng: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posterior_bench.masks.rejection.TRIES", 50)
     with pytest.raises(
-        ValueError, match=r"none of 50 masks of 8 x 8 pixels .* 0\.5 and 0\.501 .*widen the range"
+        ValueError, match=r"none of 50 masks of 8 x 8 pixels .* 0\.5 and 0\.501: .*widen the range"
     ):
         CoMod(low=0.5, high=0.501).generate(rng(0), 8, 8)
 

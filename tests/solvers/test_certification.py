@@ -74,9 +74,9 @@ def _start_session(
     config = {
         "mask": options("mask")["box"].content,
         "solver": options("solver")[name].content,
+        "operator": {"_target_": "operators.base.Stub"},
         "metrics": {},
     }
-    config.operator = {"_target_": "operators.base.Stub"}
     Session(JobConfig.of(config), "cpu")
 
 
