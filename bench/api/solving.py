@@ -199,7 +199,8 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     -------
     DataFrame
         One row per image and draw, with the index ``image_id`` and ``draw``. A metric has a column
-        for the whole image and others for its parts, such as ``psnr_hole`` and ``psnr_pasted``. Images are rounded to 8 bits first, as the command line does.
+        for the whole image and others for its parts, such as ``psnr_hole`` and ``psnr_pasted``.
+        Images are rounded to 8 bits first, as the command line does.
 
     Raises
     ------
