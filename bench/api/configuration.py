@@ -14,7 +14,7 @@ from posterior_bench.bench.config.text_settings import quote_texts
 from posterior_bench.bench.core.errors import unknown
 
 
-def configured(options: Mapping[str, str], settings: Mapping[str, Any]) -> DictConfig:
+def configuration(options: Mapping[str, str], settings: Mapping[str, Any]) -> DictConfig:
     """Compose the configuration of one job.
 
     Parameters

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.bench.api.configuration import configured
+from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import are_drawn, build_images
 from posterior_bench.bench.engine.cache import shared
@@ -114,7 +114,7 @@ def load_images(
     (('test-00000', 'test-00001'), (2, 1, 28, 28))
     """
     config = job_of(
-        configured({"data": data}, {"data.images": images, "seed": seed, **(settings or {})})
+        configuration({"data": data}, {"data.images": images, "seed": seed, **(settings or {})})
     )
     prior = shared("prior", config.prior, "cpu") if are_drawn(config.data) else None
     source: ImageSet = build_images(config.data, prior, seed)

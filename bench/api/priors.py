@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from posterior_bench.bench.api.configuration import configured
+from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.job import job_of
@@ -50,7 +50,7 @@ def load_prior(
     >>> prior.image_shape, sorted(prior.caps)[:2]
     ((1, 28, 28), ['features', 'grad'])
     """
-    config = job_of(configured({"prior": str(prior)}, settings or {}))
+    config = job_of(configuration({"prior": str(prior)}, settings or {}))
     try:
         torch.empty(0, device=device)
     except RuntimeError as error:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.bench.api.configuration import configured
+from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.api.images import Images, Picture, as_images
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.job import JobConfig
@@ -47,23 +47,23 @@ class Problem:
         return measure(self.config, self.images.source, self.generator, ids, device)
 
     @cached_property
-    def _whole(self) -> Measurement:
+    def _measurement(self) -> Measurement:
         return self.measured(self.images.ids)
 
     @property
     def truth(self) -> Tensor:
         """The true images, float32 ``(N, C, H, W)`` in [-1, 1]."""
-        return self._whole.truth
+        return self._measurement.truth
 
     @property
     def y(self) -> Tensor:
         """The observation, float32 ``(N, ...)``; of inpainting ``(N, C, H, W)``, 0 where hidden."""
-        return self._whole.y
+        return self._measurement.y
 
     @property
     def operator(self) -> Operator:
         """The forward operator ``A`` of all images."""
-        return self._whole.operator
+        return self._measurement.operator
 
     @property
     def mask(self) -> Tensor | None:
@@ -71,15 +71,15 @@ class Problem:
         return self.operator.mask
 
 
-class _Given(MaskGenerator):
-    """Masks that the user has, bool ``(1 or N, H, W)``."""
+class _UserMasks(MaskGenerator):
+    """Masks that the user gives, bool ``(1 or N, H, W)``."""
 
     def __init__(self, masks: NDArray[np.bool_], index: int = 0):
         self._masks, self._index = masks, index
 
     @override
     def for_image(self, image_id: str, index: int) -> MaskGenerator:
-        return _Given(self._masks, index % len(self._masks))
+        return _UserMasks(self._masks, index % len(self._masks))
 
     @override
     def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
@@ -139,10 +139,9 @@ def observe(
     """
     images = as_images(image, size)
     options = {"operator": operator, **({"mask": mask} if isinstance(mask, str) else {})}
-    config = job_of(
-        configured(options, {"operator.sigma": sigma, "seed": seed, **(settings or {})})
-    )
-    generator = build(config.mask) if isinstance(mask, str) else _Given(_masks(mask))
+    values = {"operator.sigma": sigma, "seed": seed, **(settings or {})}
+    config = job_of(configuration(options, values))
+    generator = build(config.mask) if isinstance(mask, str) else _UserMasks(_masks(mask))
     problem = Problem(images, generator, config)
     try:
         problem.measured(images.ids[:1])

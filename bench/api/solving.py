@@ -1,18 +1,18 @@
-"""Run a solver on a problem, and score what it found."""
+"""Run a solver on a problem, and score its images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from posterior_bench.bench.api.configuration import configured
+from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.api.priors import option_of
 from posterior_bench.bench.api.problems import Problem
 from posterior_bench.bench.core.errors import UserError
@@ -27,16 +27,16 @@ from posterior_bench.priors.base import Prior
 
 @dataclass(frozen=True)
 class Result:
-    """What a solver found.
+    """The result of a solver on a problem.
 
     Parameters
     ----------
     images : Tensor
         Samples of the posterior as the solver returned them, float32 ``(N, D, C, H, W)`` on the
-        CPU for ``N`` images and ``D`` draws, in units of images in [-1, 1]; ``(D, C, H, W)`` where
+        CPU for ``N`` images and ``D`` draws, in units of images in [-1, 1]; ``(D, C, H, W)`` if
         the problem is one image without an axis of images.
     cost : Mapping[str, float]
-        What one draw of one image cost on average: network evaluations ``nfe``, backward passes
+        Average cost of one draw of one image: network evaluations ``nfe``, backward passes
         ``nge``, calls of the autoencoder, ``seconds_fit`` and ``seconds_sample``. The draws of an
         image share its fit.
     trace : Mapping[str, Tensor]
@@ -56,15 +56,15 @@ class Result:
     @property
     def pasted(self) -> Tensor:
         """The images with observed pixels put in, if the problem is inpainting; shape of images."""
-        whole = self._whole
-        draws = whole.shape[1]
+        images = self._image_batch
+        draws = images.shape[1]
         operator = self.problem.operator.repeat(draws)
         y = self.problem.y.repeat_interleave(draws, 0)
-        pasted = operator.paste(whole.flatten(0, 1), y).unflatten(0, (-1, draws))
+        pasted = operator.paste(images.flatten(0, 1), y).unflatten(0, (-1, draws))
         return pasted[0] if self.problem.images.single else pasted
 
     @property
-    def _whole(self) -> Tensor:
+    def _image_batch(self) -> Tensor:
         return self.images[None] if self.problem.images.single else self.images
 
 
@@ -89,9 +89,9 @@ def solve(
         A name that ``python -m bench ls solver`` lists, or ``FILE.py:CLASS`` together with
         ``settings={"plugins": ["FILE.py"]}``.
     problem : Problem
-        What :func:`observe` returned.
+        A problem from :func:`observe`.
     prior : Prior
-        What :func:`load_prior` returned, or a prior of your own. The solver runs on its device.
+        A prior from :func:`load_prior`, or a prior of your own. The solver runs on its device.
     draws : int, default 1
         Samples per image.
     preset : str, optional
@@ -125,24 +125,46 @@ def solve(
     if draws < 1 or batch < 1:
         raise UserError(f"draws={draws}, batch={batch}: give whole numbers of at least 1")
     session = _session(solver, problem, prior, preset, draws, settings or {})
-    size = BatchSize(max(1, batch // draws), min(draws, batch))
-    images, costs, traces = [], [], []
-    for part in _parts(problem.images.ids, size.images):
-        measured = problem.measured(padded(part, size.images), session.device)
-        if seed is not None:
-            measured = replace(measured, keys=[replace(key, study=seed) for key in measured.keys])
-        sampled = sample(session, measured, draws, range(draws), size.draws)
-        images.append(sampled.x[: len(part)].float().cpu())
-        costs.append(sampled.cost(len(measured.truth) * draws))
-        traces.append({k: v[: len(part)].cpu() for k, v in sampled.trace.items()})
-    whole = torch.cat(images)
+    return _join(list(_sample_parts(session, problem, draws, batch, seed)), problem, session)
+
+
+class _Part(NamedTuple):
+    """Samples, average cost and traces of the images of one batch."""
+
+    images: Tensor
+    cost: Mapping[str, float]
+    trace: Mapping[str, Tensor]
+
+
+def _join(parts: Sequence[_Part], problem: Problem, session: Session) -> Result:
+    images = torch.cat([part.images for part in parts])
+    costs = pd.DataFrame([part.cost for part in parts]).mean()
+    names = parts[0].trace
     return Result(
-        whole[0] if problem.images.single else whole,
-        {name: float(value) for name, value in pd.DataFrame(costs).mean().items()},
-        {name: torch.cat([trace[name] for trace in traces]) for name in traces[0]},
+        images[0] if problem.images.single else images,
+        {name: float(value) for name, value in costs.items()},
+        {name: torch.cat([part.trace[name] for part in parts]) for name in names},
         problem,
         session,
     )
+
+
+def _sample_parts(
+    session: Session, problem: Problem, draws: int, batch: int, seed: int | None
+) -> Iterator[_Part]:
+    """Sample the images in batches of equal size; the last batch is padded."""
+    size = BatchSize(max(1, batch // draws), min(draws, batch))
+    for start in range(0, len(problem.images.ids), size.images):
+        ids = list(problem.images.ids[start : start + size.images])
+        measured = problem.measured(padded(ids, size.images), session.device)
+        if seed is not None:
+            measured = replace(measured, keys=[replace(key, study=seed) for key in measured.keys])
+        sampled = sample(session, measured, draws, range(draws), size.draws)
+        yield _Part(
+            sampled.x[: len(ids)].float().cpu(),
+            sampled.cost(len(measured.truth) * draws),
+            {name: values[: len(ids)].cpu() for name, values in sampled.trace.items()},
+        )
 
 
 def _session(
@@ -155,16 +177,11 @@ def _session(
 ) -> Session:
     """Load the solver beside the prior and the problem; refuse what does not fit together."""
     chosen = {} if preset is None else {"solver.preset": preset}
-    cfg = configured({"solver": solver}, {"draws": draws, "metrics": {}, **chosen, **settings})
+    cfg = configuration({"solver": solver}, {"draws": draws, "metrics": {}, **chosen, **settings})
     cfg.prior, cfg.data = dict(option_of(prior)), dict(problem.images.data)
     cfg.mask, cfg.operator = dict(problem.config.mask), dict(problem.config.operator)
     cfg.seed = problem.config.seed
     return Session(job_of(cfg), str(prior.device), prior, problem.images.source)
-
-
-def _parts(ids: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(ids), size):
-        yield list(ids[start : start + size])
 
 
 def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataFrame:
@@ -173,7 +190,7 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     Parameters
     ----------
     result : Result
-        What :func:`solve` returned.
+        A result of :func:`solve`.
     metrics : sequence of str, default ("psnr", "ssim")
         Names that ``python -m bench ls metrics`` lists. Metrics of whole sets of images, such as
         ``kid``, need a study.
@@ -182,7 +199,8 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     -------
     DataFrame
         One row per image and draw, with the index ``image_id`` and ``draw``. A metric has a column
-        for the whole image and others for its parts, such as ``psnr_hole`` and ``psnr_pasted``. Images are rounded to 8 bits first, as the command line does.
+        for the whole image and others for its parts, such as ``psnr_hole`` and ``psnr_pasted``.
+        Images are rounded to 8 bits first, as the command line does.
 
     Raises
     ------
@@ -197,13 +215,13 @@ def score(result: Result, metrics: Sequence[str] = ("psnr", "ssim")) -> pd.DataF
     >>> list(pb.score(result, ["psnr"]).columns)[:3]
     ['psnr', 'psnr_hole', 'psnr_known']
     """
-    config = configured({"metrics": f"[{','.join(metrics)}]"}, {}).metrics
+    config = configuration({"metrics": f"[{','.join(metrics)}]"}, {}).metrics
     nodes = checked_metrics(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     session = copy(result.session)
     session.metrics = {name: shared("metric", node, session.device) for name, node in nodes.items()}
     session.check_metrics()
     measured = result.problem.measured(result.problem.images.ids, session.device)
-    x = result._whole
+    x = result._image_batch
     rows = score_images(session, measured, x.flatten(0, 1).to(session.device), x.shape[1])
     index = pd.MultiIndex.from_product(
         [result.problem.images.ids, range(x.shape[1])], names=["image_id", "draw"]

@@ -10,7 +10,7 @@ from posterior_bench.bench.cli.verb import Verb
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare the source, the target and the options of the layouts."""
+    """Declare source, target, the options of the layouts, and the description of the prior."""
     parser.add_argument(
         "source",
         type=Path,
@@ -26,6 +26,23 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--to", dest="target", type=Path, required=True, metavar="DIR", help="the new folder"
     )
+    _add_layout_options(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="how the weights are stored (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="what tables call the prior (default: the folder's name)"
+    )
+    parser.add_argument(
+        "--licence", metavar="TEXT", help="the licence of the weights, recorded with them"
+    )
+    parser.add_argument("--sha256", metavar="HASH", help="refuse a file with another hash")
+
+
+def _add_layout_options(parser: Parser) -> None:
     parser.add_argument(
         "--layout",
         metavar="NAME",
@@ -57,19 +74,6 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--controlnet", type=Path, metavar="PATH", help="hub: a ControlNet beside a transformer"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("fp32", "fp16"),
-        default="fp32",
-        help="how the weights are stored (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="what tables call the prior (default: the folder's name)"
-    )
-    parser.add_argument(
-        "--licence", metavar="TEXT", help="the licence of the weights, recorded with them"
-    )
-    parser.add_argument("--sha256", metavar="HASH", help="refuse a file with another hash")
 
 
 def run(source: Path, target: Path, **options: Any) -> int:

@@ -1,7 +1,7 @@
-"""What ``bench try`` is asked to do: the photograph, the mask, the model and the solvers.
+"""The request of ``bench try``: the photograph, the mask, the model and the solvers.
 
-The files are examined here without torch, so that a mistake is answered at once, and the first line
-appears before the networks are loaded. :mod:`bench.cli.try_run` does the work.
+The files are examined here without torch: a mistake is reported at once, and the first line appears
+before the networks are loaded. :mod:`bench.cli.try_run` does the work.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ Size = tuple[int, int]
 USAGE = "python -m bench try photo.jpg mask.png"
 
 PREFERRED = ("repaint", "dps", "vipaint2", "psld", "resample", "conditional")
-"""Solvers that run if the user names none: the first :data:`SOME` that fit the model."""
-SOME = 3
+"""Solvers to try, in this order, if the user names none."""
+USUAL_COUNT = 3
+"""Number of solvers that run if the user names none: the first ones that fit the model."""
 
-_OWN_WORDS = {
+_ARGUMENT_OF = {
     "solver": "--solvers",
     "prior": "--model",
     "mask": "MASK",
@@ -46,8 +47,8 @@ _OWN_WORDS = {
     "mask.white": "--white",
     "prior.path": "--model",
 }
-"""Settings that this verb has its own words for."""
-_OF_A_STUDY = (
+"""Settings for which this verb has arguments of its own."""
+_STUDY_SETTINGS = (
     "study",
     "scale",
     "executor",
@@ -63,20 +64,64 @@ _OF_A_STUDY = (
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for, checked as far as that is possible without loading anything.
+class MaskChoice:
+    """The mask of a request: a generator or a picture.
 
-    ``mask``: the name of a generator, or None where ``white`` holds the pixels of a mask picture,
-    True = white. ``prior``: an option of the group prior, or a folder. ``solvers`` is empty where
-    the user names none.
+    Parameters
+    ----------
+    label : str
+        The name of the generator, or of the picture's file.
+    generator : str or None
+        The name of the generator; None for a picture.
+    white : array of bool (H, W), or None
+        The white pixels of the picture; None for a generator.
+    white_means : str
+        The meaning of white in the picture: ``hole`` or ``observed``.
+    """
+
+    label: str
+    generator: str | None
+    white: NDArray[np.bool_] | None
+    white_means: str
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the picture; None for a generator."""
+        if self.white is None:
+            return None
+        height, width = self.white.shape
+        return height, width
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request; no network was loaded for it.
+
+    Parameters
+    ----------
+    photo : Path
+        The photograph.
+    photo_size : (int, int)
+        Its height and width, upright.
+    mask : MaskChoice
+        The mask.
+    prior : str or Path
+        An option of the group prior, or a folder.
+    solvers : tuple of str
+        Names of solvers; empty if the user names none.
+    draws, seed : int
+        Draws of every solver, and the seed of mask, measurement and draws.
+    out : Path
+        The file for the picture.
+    settings : tuple of str
+        Further settings of a run.
+    stand_in : bool, default False
+        Whether the prior is an embedded one that the user has not asked for.
     """
 
     photo: Path
     photo_size: Size
-    mask: str | None
-    mask_label: str
-    white: NDArray[np.bool_] | None
-    white_means: str
+    mask: MaskChoice
     prior: str | Path
     solvers: tuple[str, ...]
     draws: int
@@ -84,21 +129,18 @@ class Request:
     out: Path
     settings: tuple[str, ...]
     stand_in: bool = False
-    """Whether the prior is an embedded one that the user has not asked for."""
 
     @property
     def announcement(self) -> str:
-        """The first line: what was understood."""
+        """The first line: photograph, mask, prior and solvers."""
         height, width = self.photo_size
-        shape = _shape(_path_of(self.prior))
-        made_for = (
-            f" ({shape[2]} x {shape[1]}, {'grey' if shape[0] == 1 else 'colour'})" if shape else ""
-        )
-        who = ", ".join(self.solvers) if self.solvers else f"{SOME} solvers"
+        prior = Path(self.prior).name
+        if shape := _image_shape(_folder_of(self.prior)):
+            prior += f" ({shape[2]} x {shape[1]}, {'grey' if shape[0] == 1 else 'colour'})"
+        solvers = ", ".join(self.solvers) if self.solvers else f"{USUAL_COUNT} solvers"
         return (
-            f"{self.photo.name} ({width} x {height}), mask {self.mask_label}, prior "
-            f"{Path(self.prior).name}{made_for}: "
-            f"{self.draws} draws of {who}; loading ..."
+            f"{self.photo.name} ({width} x {height}), mask {self.mask.label}, prior {prior}: "
+            f"{self.draws} draws of {solvers}; loading ..."
         )
 
 
@@ -113,7 +155,7 @@ def make_request(
     out: Path | None = None,
     settings: Sequence[str] = (),
 ) -> Request:
-    """Check what the command line asks for, as far as that is possible without a network.
+    """Check the arguments of the command line as far as possible without a network.
 
     Parameters
     ----------
@@ -122,7 +164,7 @@ def make_request(
     mask : str
         A mask picture, or the name of a generator.
     white : str, default "hole"
-        What white means in a mask picture: ``hole`` or ``observed``.
+        The meaning of white in a mask picture: ``hole`` or ``observed``.
     model : str or None, default None
         An option of the group prior, or a folder; None for the embedded prior that fits best.
     solvers : str, default ""
@@ -139,66 +181,64 @@ def make_request(
     Raises
     ------
     UserError
-        If a file cannot be read, a name is unknown, or a setting is none of a single photograph.
+        If a file cannot be read, a name is unknown, or a setting does not suit one photograph.
     """
-    if draws < 1:
-        raise UserError(f"--draws {draws}: give a whole number of at least 1")
-    _check_settings(settings)
-    chosen = tuple(dict.fromkeys(filter(None, (name.strip() for name in solvers.split(",")))))
-    for name in chosen:
-        option("solver", name)
+    _check_settings(settings, draws)
+    names = _solver_names(solvers)
     photo = photo.expanduser()
-    size, colour = _look_at(photo)
-    generator, pixels = _mask(mask)
-    prior = _prior(model, colour, None if pixels is None else pixels.shape)
-    if pixels is not None and (shape := _shape(_path_of(prior))):
-        check_mask_size(mask, pixels.shape, size, shape[1:])
+    size, colour = _read_size(photo)
+    chosen = _choose_mask(mask, white)
+    prior = _choose_prior(model, colour, chosen.size)
+    if chosen.size and (shape := _image_shape(_folder_of(prior))):
+        check_mask_size(mask, chosen.size, size, shape[1:])
     return Request(
         photo=photo,
         photo_size=size,
-        mask=generator,
-        mask_label=generator or Path(mask).name,
-        white=pixels,
-        white_means=white,
+        mask=chosen,
         prior=prior,
-        solvers=chosen,
+        solvers=names,
         draws=draws,
         seed=seed,
-        out=_target(out, photo, [photo, Path(mask).expanduser()]),
+        out=_choose_output(out, photo, [photo, Path(mask).expanduser()]),
         settings=tuple(settings),
         stand_in=model is None,
     )
 
 
-def _check_settings(settings: Sequence[str]) -> None:
+def _solver_names(text: str) -> tuple[str, ...]:
+    """Return the names between commas, each once; UserError for an unknown solver."""
+    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+    for name in names:
+        option("solver", name)
+    return names
+
+
+def _check_settings(settings: Sequence[str], draws: int) -> None:
+    if draws < 1:
+        raise UserError(f"--draws {draws}: give a whole number of at least 1")
     for line in settings:
         key, equals, _ = line.lstrip("+").partition("=")
         if not equals:
             raise UserError(
                 f"'{line}' is one argument too many: after PHOTO and MASK come options, and "
-                f"settings as key=value; "
-                f"for example: {USAGE}"
+                f"settings as key=value; for example: {USAGE}"
             )
-        if key in _OWN_WORDS:
-            raise UserError(f"'{line}': here {_OWN_WORDS[key]} says that; for example: {USAGE}")
-        if key in _OF_A_STUDY or key.startswith(("executor.", "hydra")):
+        if key in _ARGUMENT_OF:
+            raise UserError(f"'{line}': here {_ARGUMENT_OF[key]} says that; for example: {USAGE}")
+        if key in _STUDY_SETTINGS or key.startswith(("executor.", "hydra")):
             raise UserError(f"'{line}' is a setting of studies, and `try` makes none; leave it out")
 
 
 # -- the files -------------------------------------------------------------------------------------
 
 
-def _look_at(photo: Path) -> tuple[Size, bool]:
-    """Size of a photograph as a person sees it, and whether it is in colour; UserError for what is
-    no photograph.
-    """
+def _read_size(photo: Path) -> tuple[Size, bool]:
+    """Return the upright size of a photograph, and whether it is in colour."""
     _demand_file(photo, "PHOTO", "an image file")
     try:
         with Image.open(photo) as image:
-            size, colour = (
-                (image.height, image.width),
-                image.mode not in ("1", "L", "LA", "I", "I;16", "F"),
-            )
+            size = (image.height, image.width)
+            colour = image.mode not in ("1", "L", "LA", "I", "I;16", "F")
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) < 5
             skim(image)
     except UNREADABLE as error:
@@ -209,11 +249,11 @@ def _look_at(photo: Path) -> tuple[Size, bool]:
     return size if upright else size[::-1], colour
 
 
-def _mask(text: str) -> tuple[str | None, NDArray[np.bool_] | None]:
-    """The name of a generator, or the white pixels of a mask picture."""
+def _choose_mask(text: str, white_means: str) -> MaskChoice:
+    """Return the generator of this name, or read the mask picture."""
     path, generators = Path(text).expanduser(), _generators()
     if not path.is_file() and text in generators:
-        return text, None
+        return MaskChoice(text, text, None, white_means)
     if not path.exists() and not path.suffix and len(path.parts) == 1:
         raise UserError(f"there is no file {path}; {unknown('mask', text, generators)}")
     _demand_file(path, "MASK", "a picture, or the name of a generator such as comod")
@@ -222,18 +262,15 @@ def _mask(text: str) -> tuple[str | None, NDArray[np.bool_] | None]:
     except ValueError as error:
         line = str(error)
         raise UserError(line if str(path) in line else f"mask {path}: {line}") from None
-    if (
-        white.all() or not white.any()
-    ):  # of a single level, which some formats tell from others by their opacity
+    if white.all() or not white.any():  # possible if the opacity of one level tells its meaning
         raise UserError(
-            f"mask {path}: it hides everything or nothing; draw what is to be hidden in white on "
-            f"black"
+            f"mask {path}: it hides everything or nothing; draw the part to hide in white on black"
         )
-    return None, white
+    return MaskChoice(path.name, None, white, white_means)
 
 
 def _planes(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-    """Colours and opacity of a mask picture or of a NumPy file with one mask; ValueError."""
+    """Return colours and opacity of a mask picture, or of a NumPy file with one mask."""
     if path.suffix.lower() not in (".npy", ".npz"):
         return colours_of(path)
     stack = stack_of(path, 0, 0)
@@ -243,22 +280,33 @@ def _planes(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None
 
 
 def _generators() -> list[str]:
-    """Masks that are drawn, not read: those without a setting that has to be given."""
-    return [
-        name for name, mask in options("mask", ()).items() if "???" not in mask.content.values()
-    ]
+    """Return the names of masks that are drawn, not read: they have no mandatory setting."""
+    masks = options("mask", ()).items()
+    return [name for name, mask in masks if "???" not in mask.content.values()]
 
 
 def check_mask_size(name: str, mask: Size, photo: Size, model: Sequence[int]) -> None:
-    """UserError unless a mask picture is as large as the photograph, lying or upright, or as the
-    model's images.
+    """Check that a mask picture is as large as the photograph or the model's images.
+
+    Parameters
+    ----------
+    name : str
+        Name of the mask, for the message.
+    mask, photo : (int, int)
+        Height and width; those of the photograph may be swapped.
+    model : sequence of int
+        Height and width of the model's images.
+
+    Raises
+    ------
+    UserError
+        If the mask has another size.
     """
     if mask not in (photo, photo[::-1], tuple(model)):
         sizes = [f"{width} x {height}" for height, width in (mask, photo, model)]
         raise UserError(
             f"mask {name} has {sizes[0]} pixels; give one of the photograph's size, {sizes[1]}, or "
-            f"of the model's, "
-            f"{sizes[2]} (width x height)"
+            f"of the model's, {sizes[2]} (width x height)"
         )
 
 
@@ -275,9 +323,9 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _target(given: Path | None, photo: Path, inputs: Sequence[Path]) -> Path:
-    """Where the picture goes; UserError, before any work, where it cannot be written."""
-    target = _free(Path(f"try_{photo.stem}.png")) if given is None else given.expanduser()
+def _choose_output(out: Path | None, photo: Path, inputs: Sequence[Path]) -> Path:
+    """Return the file for the picture; UserError if it cannot be written there."""
+    target = _free_name(Path(f"try_{photo.stem}.png")) if out is None else out.expanduser()
     if target.suffix.lower() != ".png":
         raise UserError(f"--out {target}: the picture is a PNG file; give a name that ends in .png")
     if target.is_dir():
@@ -296,8 +344,8 @@ def _target(given: Path | None, photo: Path, inputs: Sequence[Path]) -> Path:
     return target
 
 
-def _free(target: Path) -> Path:
-    """The name, or the first of ``name_2``, ``name_3`` and so on that no file has."""
+def _free_name(target: Path) -> Path:
+    """Return the name, or the first of ``name_2``, ``name_3`` and so on that no file has."""
     number, free = 1, target
     while free.exists():
         number += 1
@@ -308,10 +356,10 @@ def _free(target: Path) -> Path:
 # -- the model -------------------------------------------------------------------------------------
 
 
-def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
-    """An option of the group prior, or a folder with ``prior.json``."""
+def _choose_prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
+    """Return an option of the group prior, or the folder of a prior."""
     if model is None:
-        return _embedded(colour, mask)
+        return _best_embedded(colour, mask)
     names, path = options("prior", ()), Path(model).expanduser()
     if model in names:
         if line := absent_model(names[model].content):
@@ -320,47 +368,41 @@ def _prior(model: str | None, colour: bool, mask: Size | None) -> str | Path:
     if not path.exists() and len(path.parts) == 1:
         raise UserError(f"--model: there is no folder {path}; {unknown('prior', model, names)}")
     if not (path / "prior.json").is_file() and diffusers_folder(path) is None:
-        local_model(path)  # which says why it is none
+        local_model(path)  # raises an error that says why the folder holds no prior
     return path
 
 
-def _embedded(colour: bool, mask: Size | None) -> str:
-    """The prior of the product that fits best: its size that of the mask, then its colours those of
-    the photograph.
-    """
-    shapes = {
-        name: _shape(path)
-        for name in options("prior", ())
-        if (path := _path_of(name))[:14] == "priors/assets/"
-    }
+def _best_embedded(colour: bool, mask: Size | None) -> str:
+    """Return the embedded prior that fits best: the mask's size first, then the photo's colours."""
     usual = defaults()["prior"]
-    networks = {name: shape for name, shape in shapes.items() if shape}
-    return max(
-        networks,
-        key=lambda name: (
-            networks[name][1:] == mask,
-            (networks[name][0] == 3) == colour,
-            name == usual,
-        ),
-    )
+    folders = {name: _folder_of(name) for name in options("prior", ())}
+    shapes = {
+        name: shape
+        for name, folder in folders.items()
+        if folder.startswith("priors/assets/") and (shape := _image_shape(folder))
+    }
+
+    def fit(name: str) -> tuple[bool, bool, bool]:
+        channels, *size = shapes[name]
+        return tuple(size) == mask, (channels == 3) == colour, name == usual
+
+    return max(shapes, key=fit)
 
 
-def _path_of(prior: str | Path) -> str:
-    """The folder of a prior; empty for one in closed form."""
+def _folder_of(prior: str | Path) -> str:
+    """Return the folder of a prior; empty for a prior in closed form."""
     if isinstance(prior, Path):
         return str(prior)
     content = option("prior", prior).content
     return str(content.get("path", "")) if content.get("_target_") == "priors.load.load" else ""
 
 
-def _shape(path: str) -> tuple[int, int, int] | None:
-    """Channels, height and width of a prior's images; None where they are not known without loading
-    it.
-    """
-    return image_shape_of({"path": path}) if path else None
+def _image_shape(folder: str) -> tuple[int, int, int] | None:
+    """Return channels, height and width of a prior's images; None if only loading it tells them."""
+    return image_shape_of({"path": folder}) if folder else None
 
 
 def group_of(line: str) -> str:
-    """The group that a setting belongs to; empty for a setting of the run."""
+    """Return the group that a setting belongs to; empty for a setting of the run."""
     key = line.lstrip("+").partition("=")[0].partition(".")[0]
     return key if key in GROUPS else ""

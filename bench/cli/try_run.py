@@ -1,19 +1,18 @@
-"""What ``python -m bench try`` does once its command line is understood: plan, run, print, draw.
+"""The work of ``bench try``: plan and run the solvers, print the table, draw the picture.
 
-Every solver is planned, run and scored by what a study uses, so the numbers are those of a study of
-this photograph alone with one chunk. A temporary folder holds what a study would be given: a folder
-of one photograph, and its mask.
+Every solver is planned, run and scored by the code of a study. So the numbers equal those of a
+study of this photograph alone with one chunk. A temporary folder holds the files of that study: a
+folder with one photograph, and the mask.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Eta
 from rich.table import Table
 
+from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.cli.try_request import (
     PREFERRED,
-    SOME,
+    USUAL_COUNT,
     Request,
     check_mask_size,
     group_of,
 )
+from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import choose
@@ -59,188 +60,215 @@ from posterior_bench.metrics.base import SetMetric
 from posterior_bench.priors.base import Prior, Shape
 
 _VARIANTS = ("_hole", "_pasted", "")
-"""Of the columns of one metric, the first of these stands in the table."""
+"""Endings of a metric's columns: the table shows the first column that exists."""
 _ARROWS = {"up": " ↑", "down": " ↓"}
-_EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+_SECONDS_BAR, _SECONDS_LINES = 0.2, 10.0
+"""Seconds between two looks at the progress: on a terminal, and where lines are printed."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One solver, and the rows of its draws."""
+class SolverResult:
+    """The result of one solver.
+
+    Parameters
+    ----------
+    plan : CellPlan
+        The cell of the solver.
+    rows : sequence of Row
+        One per draw.
+    """
 
     plan: CellPlan
     rows: Sequence[Row]
 
     @property
     def name(self) -> str:
+        """The solver, with its variant if it has one."""
         identity = self.plan.cell.identity
         return " ".join(filter(None, (str(identity["solver"]), str(identity["variant"]))))
 
     @property
     def failure(self) -> str:
-        """How many draws failed, and why the first did; empty where all are ok."""
+        """How many draws failed, and why the first did; empty if all are ok."""
         failed = [row for row in self.rows if row["status"] != "ok"]
-        return (
-            f"{len(failed)} of {len(self.rows)} draws failed: {failed[0]['message']}"
-            if failed
-            else ""
-        )
+        if not failed:
+            return ""
+        return f"{len(failed)} of {len(self.rows)} draws failed: {failed[0]['message']}"
 
     def mean(self, column: str) -> float:
-        """Over the draws; NaN where one of them failed."""
+        """Return the mean over the draws; NaN if one of them failed."""
         return float(np.mean([float(row.get(column, np.nan)) for row in self.rows]))
 
     @property
     def passes(self) -> float:
+        """Forward and backward network evaluations per draw."""
         return float(total_passes(self.mean("nfe"), self.mean("nge")))
 
     @property
     def seconds(self) -> float:
-        """Of all draws together, with their fit."""
+        """Time of all draws together, with their fit."""
         return (self.mean("seconds_fit") + self.mean("seconds_sample")) * len(self.rows)
 
 
 def try_solvers(request: Request) -> int:
-    """Try every solver, print the table, write the picture; returns the exit code."""
+    """Run every solver on the photograph, print the table, and write the picture.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if all draws are ok.
+
+    Raises
+    ------
+    UserError
+        If the prior cannot be loaded, or no solver can be used.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-try-") as folder:
-        stage = _Stage(request, Path(folder))
-        plans = stage.plans()
-        _say_presets(plans)
+        inputs = _StudyInputs(request, Path(folder))
+        plans = inputs.plans()
+        _print_foreign_presets(plans)
         worker = Worker(_device(), plans[0].cell.config.threads)
         session = worker.session(plans[0].cell.config)
-        session.told.ready()  # a prompt that cannot be embedded here is no failure of a solver
+        session.told.ready()  # an unusable prompt must not count as a failure of a solver
         measured = session.measure(plans[0].chunks[0].images)
-        _say_seen(request, measured)
+        _print_measurement(request, measured)
         for line in session.told.said:
             terminal.out.print(f"the prior {line}", style="dim", markup=False)
-        tried = [_run(worker, plan) for plan in plans]
-        terminal.out.print(_table(tried, stage.columns, worker.device))
-        solver_sheet(request.out, [_panel(request, one, measured) for one in tried])
+        results = [_run(worker, plan) for plan in plans]
+        terminal.out.print(_table(results, inputs.columns, worker.device))
+        solver_sheet(request.out, [_panel(request, result, measured) for result in results])
     terminal.out.print(f"picture  {request.out.absolute()}", markup=False)
     terminal.out.print(
-        f"a whole folder of photographs: {_next(request, tried)}", style="dim", markup=False
+        f"a whole folder of photographs: {_study_command(request, results)}",
+        style="dim",
+        markup=False,
     )
-    return FAILED if any(one.failure for one in tried) else 0
+    return FAILED if any(result.failure for result in results) else 0
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-# -- what a study would be given -------------------------------------------------------------------
+# -- the inputs of a study -------------------------------------------------------------------------
 
 
-class _Stage:
-    """A folder with the photograph alone, its mask, and the settings that all solvers share."""
+class _StudyInputs:
+    """A folder with the photograph and its mask, and the settings that all solvers share."""
 
     def __init__(self, request: Request, folder: Path):
         self.request, self.folder = request, folder
         self.model = local_model(request.prior) if isinstance(request.prior, Path) else None
-        self.shape = self._shape()
+        self.shape = self._image_shape()
         (folder / "photos").mkdir()
-        (folder / "photos" / _plain_name(request.photo)).symlink_to(request.photo.absolute())
-        if request.white is not None:
-            self._write_mask(request.white)
+        (folder / "photos" / _image_name(request.photo)).symlink_to(request.photo.absolute())
+        if request.mask.white is not None:
+            self._write_mask(request.mask.white)
         self.columns: list[str] = []
 
     def plans(self) -> list[CellPlan]:
-        """One per solver; UserError for a solver named by the user that cannot be used here."""
+        """Return one plan per solver.
+
+        Raises
+        ------
+        UserError
+            If a solver that the user named cannot be used here, or if none of the usual ones can.
+        """
         if self.request.solvers:
             return [self._plan(name) for name in self.request.solvers]
-        found: list[CellPlan] = []
+        plans: list[CellPlan] = []
         reasons: list[str] = []
         for name in PREFERRED:
             try:
-                found.append(self._plan(name))
+                plans.append(self._plan(name))
             except Inapplicable as error:
                 reasons.append(str(error))
-            if len(found) == SOME:
+            if len(plans) == USUAL_COUNT:
                 break
-        if not found:
+        if not plans:
             raise UserError(
                 f"{reasons[0]}; none of {', '.join(PREFERRED)} can be used: give --solvers a,b,c"
             )
-        return found
+        return plans
 
     def _plan(self, solver: str) -> CellPlan:
         cfg, choices = self._compose(solver)
         if "mask" not in _operator_caps(cfg):
             raise UserError(
                 f"operator={choices['operator']} hides no part of a picture, and `try` takes a "
-                f"mask; run it with "
-                f"python -m bench operator={choices['operator']} data=folder data.root=PHOTOS"
+                f"mask; run it with python -m bench operator={choices['operator']} data=folder "
+                "data.root=PHOTOS"
             )
         try:
             return prepare(cfg, choices, write=False)[1]
         except Inapplicable as error:
-            raise Inapplicable(f"solver {solver}: {self._as_given(str(error))}") from None
+            raise Inapplicable(f"solver {solver}: {self._name_user_files(str(error))}") from None
         except UserError as error:
-            raise UserError(self._as_given(str(error))) from None
+            raise UserError(self._name_user_files(str(error))) from None
 
     def _compose(self, solver: str) -> tuple[DictConfig, Mapping[str, object]]:
-        """The configuration of a run of this solver; paths are put in as they are, whatever letters
-        they hold.
+        """Return the configuration of a run of this solver.
+
+        Paths are set afterwards: an override cannot hold every letter of a path.
         """
         request, (channels, height, _) = self.request, self.shape
         lines = [
-            *(f"solver={solver}", "data=folder", "data.images=1", f"data.size={height}"),
+            f"solver={solver}",
+            "data=folder",
+            "data.images=1",
+            f"data.size={height}",
             f"data.mode={'grey' if channels == 1 else 'rgb'}",
-            *(
-                f"draws={request.draws}",
-                f"batch={request.draws}",
-                f"seed={request.seed}",
-                "quiet=true",
-            ),
-            f"mask={request.mask or 'files'}",
+            f"draws={request.draws}",
+            f"batch={request.draws}",
+            f"seed={request.seed}",
+            "quiet=true",
+            f"mask={request.mask.generator or 'files'}",
             *self._prior_lines(),
             *request.settings,
         ]
         cfg, choices = compose(check(lines))
         cfg.out, cfg.data.root = str(self.folder / "study"), str(self.folder / "photos")
-        if request.mask is None:
-            cfg.mask.path, cfg.mask.white = str(self.folder / "mask.png"), request.white_means
-        self._put_prior(cfg)
+        if request.mask.generator is None:
+            cfg.mask.path, cfg.mask.white = str(self.folder / "mask.png"), request.mask.white_means
+        self._set_prior_path(cfg)
         self._choose_metrics(cfg)
         return cfg, choices
 
     def _prior_lines(self) -> list[str]:
-        # a folder is put in afterwards, whatever letters its path has
+        # the path of a folder is set afterwards: an override cannot hold every letter
         return ["prior=fashion" if self.model else f"prior={self.request.prior}"]
 
-    def _put_prior(self, cfg: DictConfig) -> None:
+    def _set_prior_path(self, cfg: DictConfig) -> None:
         if self.model is not None:
             cfg.prior.path = str(self.model)
 
-    def _shape(self) -> Shape:
-        """Of the prior's images; UserError for a prior that cannot be loaded, or is not of square
-        pictures.
-        """
+    def _image_shape(self) -> Shape:
+        """Load the prior and return the shape of its images; UserError unless they are square."""
         settings = [line for line in self.request.settings if group_of(line) == "prior"]
         cfg, _ = compose(check([*self._prior_lines(), *settings]))
-        self._put_prior(cfg)
-        node = _contained(cfg.prior)
+        self._set_prior_path(cfg)
+        node = _as_dict(cfg.prior)
         prior: Prior = shared("prior", {**node, **converted_path(node)}, "cpu")
         channels, height, width = prior.image_shape
         if channels not in (1, 3) or height != width:
             raise UserError(
                 f"the prior is made for images of {tuple(prior.image_shape)} (channels, height, "
-                f"width), and "
-                "photographs become squares with 1 or 3 channels; choose another --model"
+                "width), and photographs become squares with 1 or 3 channels; choose another "
+                "--model"
             )
         return prior.image_shape
 
     def _choose_metrics(self, cfg: DictConfig) -> None:
-        """Leave out what cannot be computed here, unless the user asked for it; and remember the
-        columns to show.
+        """Choose the metrics and the columns to show.
+
+        Metrics that cannot be computed here are left out, unless the user chose the metrics.
         """
-        nodes: dict[str, Any] = _contained(cfg.metrics)
-        asked = any(group_of(line) == "metrics" for line in self.request.settings)
-        if not asked:
+        nodes: dict[str, Any] = _as_dict(cfg.metrics)
+        if not any(group_of(line) == "metrics" for line in self.request.settings):
             nodes = {name: node for name, node in nodes.items() if self._is_computable(name, node)}
             cfg.metrics = nodes
         metrics = {name: shared("metric", node, "cpu") for name, node in nodes.items()}
-        self.columns = _one_each(
+        self.columns = _main_columns(
             [name for name, metric in metrics.items() if not isinstance(metric, SetMetric)]
         )
 
@@ -252,122 +280,125 @@ class _Stage:
         return not missing_weights({name: node})
 
     def _write_mask(self, white: NDArray[np.bool_]) -> None:
-        """As large as it was drawn: what becomes of the photograph becomes of its mask."""
-        _, height, width = self.shape
+        """Write the mask in the size of the drawing; it is later resized like the photograph."""
         check_mask_size(
-            self.request.mask_label, white.shape, self.request.photo_size, (height, width)
+            self.request.mask.label, white.shape, self.request.photo_size, self.shape[1:]
         )
         Image.fromarray(white.astype(np.uint8) * 255).save(self.folder / "mask.png")
 
-    def _as_given(self, message: str) -> str:
-        """A message with the user's files in the place of those in the temporary folder."""
+    def _name_user_files(self, message: str) -> str:
+        """Replace paths of the temporary folder in a message by the user's paths."""
         for ours, theirs in (
-            ("mask.png", self.request.mask_label),
+            ("mask.png", self.request.mask.label),
             ("photos", str(self.request.photo.parent)),
         ):
             message = message.replace(str(self.folder / ours), theirs)
         return message
 
 
-def _one_each(names: Sequence[str]) -> list[str]:
-    """One column of every metric: of ``psnr``, ``psnr_known`` and ``psnr_hole`` that of the
-    hole.
-    """
+def _main_columns(names: Sequence[str]) -> list[str]:
+    """Return one column of every metric, such as ``psnr_hole`` of ``psnr`` and ``psnr_hole``."""
     bases = dict.fromkeys(re.sub("(_hole|_known)?(_pasted)?$", "", name) for name in names)
     return [next(base + end for end in _VARIANTS if base + end in names) for base in bases]
 
 
-def _plain_name(photo: Path) -> str:
-    """The photograph's name, changed only where a folder of images would leave a file of that name
-    out.
-    """
+def _image_name(photo: Path) -> str:
+    """Return the photograph's name, changed if a folder of images would skip such a file."""
     name = photo.name.lstrip(".") or "photo"
     return name if is_image(name) else f"{name}.png"
 
 
-def _contained(node: DictConfig) -> Any:
-    from omegaconf import OmegaConf
-
+def _as_dict(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
 def _operator_caps(cfg: DictConfig) -> frozenset[str]:
-    from posterior_bench.bench.config.build import target
-
-    caps: frozenset[str] = target(_contained(cfg.operator)).caps
+    caps: frozenset[str] = target(_as_dict(cfg.operator)).caps
     return caps
 
 
 # -- the work --------------------------------------------------------------------------------------
 
 
-def _run(worker: Worker, plan: CellPlan) -> Tried:
-    """One solver's rows, with progress in network passes."""
+def _run(worker: Worker, plan: CellPlan) -> SolverResult:
+    """Compute one solver's rows, and show the progress in network passes."""
     session = worker.session(plan.cell.config)
-    one = Tried(plan, ())
-    with _progress(one.name, session.prior, _expected(session)):
+    name = SolverResult(plan, ()).name
+    with _progress(name, session.prior, _expected_passes(session)):
         rows = [row for chunk in plan.chunks for row in worker.rows(plan, chunk)]
     signals.check()  # a signal may have come while a solver ran
-    return Tried(plan, rows)
+    return SolverResult(plan, rows)
 
 
-def _expected(session: Session) -> float:
-    """How many network passes all draws will take; 0 where that is not known beforehand."""
-    if (
-        "features" in session.solver.needs
-    ):  # could be counted with the network alone, which takes as long as the run
+def _expected_passes(session: Session) -> float:
+    """Return how many network passes all draws will take; 0 if only the run itself tells it."""
+    if "features" in session.solver.needs:  # to count the passes takes as long as the run
         return 0.0
     try:
         return Trial.of(session, "passes").cost(session.solver) * session.config.draws
     except UserError:
-        return 0.0  # what fails here fails in the run, and is said there
+        return 0.0  # the run fails with the same error, and reports it
 
 
 @contextmanager
 def _progress(name: str, prior: Prior, total: float) -> Iterator[None]:
-    """Say how far a solver is, read from the prior's meter by a thread beside it."""
-    over = threading.Event()
-    if terminal.out.is_terminal:
-        bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}" + (f" of {total:.0f}" if total else "") + " passes"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            Eta(),
-            console=terminal.out,
-            transient=True,
-        )
-        task = bar.add_task(escape(name), total=total or None)
-        with bar, _beside(over, 0.2, lambda: bar.update(task, completed=prior.meter.passes)):
-            yield
-        return
-    start = time.monotonic()
-    terminal.out.print(
-        f"{name}: {total:.0f} network passes ..." if total else f"{name} ...", markup=False
-    )
-
-    def say() -> None:
-        done, spent = prior.meter.passes, time.monotonic() - start
-        if not done:  # before the first call of the network, and while the draws are scored
-            return
-        ahead = f" of {total:.0f} passes, about {terminal.span(spent * (total - done) / done)} left"
-        terminal.out.print(
-            f"{name}: {done}{ahead if 0 < done < total else ' passes'}", markup=False
-        )
-
-    with _beside(over, _EVERY, say):
+    """Show how many network passes a solver has made: a bar on a terminal, lines elsewhere."""
+    show = _progress_bar if terminal.out.is_terminal else _progress_lines
+    with show(name, prior, total):
         yield
 
 
 @contextmanager
-def _beside(over: threading.Event, every: float, look: Any) -> Iterator[None]:
-    """Call ``look`` now and then until the block ends."""
+def _progress_bar(name: str, prior: Prior, total: float) -> Iterator[None]:
+    count = "{task.completed:.0f}" + (f" of {total:.0f}" if total else "") + " passes"
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(count),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        Eta(),
+        console=terminal.out,
+        transient=True,
+    )
+    task = bar.add_task(escape(name), total=total or None)
+
+    def update() -> None:
+        bar.update(task, completed=prior.meter.passes)
+
+    with bar, _call_every(_SECONDS_BAR, update):
+        yield
+
+
+@contextmanager
+def _progress_lines(name: str, prior: Prior, total: float) -> Iterator[None]:
+    start = time.monotonic()
+    first = f"{name}: {total:.0f} network passes ..." if total else f"{name} ..."
+    terminal.out.print(first, markup=False)
+
+    def print_line() -> None:
+        done, spent = prior.meter.passes, time.monotonic() - start
+        if not done:  # before the first call of the network, and while the draws are scored
+            return
+        line = f"{name}: {done} passes"
+        if done < total:
+            left = terminal.span(spent * (total - done) / done)
+            line = f"{name}: {done} of {total:.0f} passes, about {left} left"
+        terminal.out.print(line, markup=False)
+
+    with _call_every(_SECONDS_LINES, print_line):
+        yield
+
+
+@contextmanager
+def _call_every(seconds: float, function: Callable[[], None]) -> Iterator[None]:
+    """Call a function regularly, in a thread of its own, until the block ends."""
+    over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(every):
-            look()
+        while not over.wait(seconds):
+            function()
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
@@ -378,11 +409,11 @@ def _beside(over: threading.Event, every: float, look: Any) -> Iterator[None]:
         thread.join()
 
 
-# -- what is said and shown ------------------------------------------------------------------------
+# -- the output ------------------------------------------------------------------------------------
 
 
-def _say_presets(plans: Sequence[CellPlan]) -> None:
-    """Which solvers run with settings that were chosen for other priors than this one."""
+def _print_foreign_presets(plans: Sequence[CellPlan]) -> None:
+    """Print which solvers run with settings that were chosen for other priors than this one."""
     foreign = []
     for plan in plans:
         config = plan.cell.config
@@ -390,29 +421,30 @@ def _say_presets(plans: Sequence[CellPlan]) -> None:
         if choice is not None and choice.foreign:
             foreign.append(f"{plan.cell.identity['solver']} ({choice.preset})")
     if foreign:
-        line = (
-            f"settings that were chosen for other priors than this one: preset of "
-            f"{', '.join(foreign)}"
+        terminal.out.print(
+            "settings that were chosen for other priors than this one: preset of "
+            + ", ".join(foreign),
+            style="dim",
+            markup=False,
         )
-        terminal.out.print(line, style="dim", markup=False)
 
 
-def _say_seen(request: Request, measured: Measurement) -> None:
-    """What became of photograph and mask, and that an embedded prior stands in where the user has
-    named none.
-    """
+def _print_measurement(request: Request, measured: Measurement) -> None:
+    """Print how the model sees photograph and mask, and whether an embedded prior stands in."""
     _, channels, height, width = measured.truth.shape
-    part = (
-        f"{'the centre square of ' if len({*request.photo_size}) > 1 else ''}{request.photo.name}"
-    )
-    seen = f"{part} in {width} x {height} pixels, {'grey' if channels == 1 else 'colour'}"
+    part = "the centre square of " if len({*request.photo_size}) > 1 else ""
+    colours = "grey" if channels == 1 else "colour"
+    seen = f"{part}{request.photo.name} in {width} x {height} pixels, {colours}"
     mask = measured.operator.mask
     share = 0.0 if mask is None else 1 - float(mask.float().mean())
-    other = "observed" if request.white_means == "hole" else "hole"
-    words = {"hole": "its white part", "observed": "its black part"}[request.white_means]
-    turn = f" ({words}; --white {other} hides the rest instead)" if request.mask is None else ""
+    advice = ""
+    if request.mask.generator is None:
+        white_hides = request.mask.white_means == "hole"
+        hidden, other = ("white", "observed") if white_hides else ("black", "hole")
+        advice = f" (its {hidden} part; --white {other} hides the rest instead)"
     terminal.out.print(
-        f"the model sees {seen}; {request.mask_label} hides {share:.0%} of that{turn}", markup=False
+        f"the model sees {seen}; {request.mask.label} hides {share:.0%} of that{advice}",
+        markup=False,
     )
     if request.stand_in:
         terminal.out.print(
@@ -423,84 +455,76 @@ def _say_seen(request: Request, measured: Measurement) -> None:
         )
 
 
-def _table(tried: Sequence[Tried], columns: Sequence[str], device: str) -> Table:
-    """A line per solver; why draws failed stands behind its numbers."""
-    metrics = tried[0].plan.cell.config.metrics
-    columns = [name for name in columns if any(not np.isnan(one.mean(name)) for one in tried)]
+def _table(results: Sequence[SolverResult], columns: Sequence[str], device: str) -> Table:
+    """Return a table with a line per solver; the last column says why draws failed."""
+    metrics = results[0].plan.cell.config.metrics
+    columns = [
+        name for name in columns if not all(np.isnan(result.mean(name)) for result in results)
+    ]
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
     table.caption = (
-        f"Means over {len(tried[0].rows)} draws. passes: forward and backward network evaluations "
-        f"per draw; "
-        f"seconds: of all draws together, on {device}. docs/metrics.md explains the others"
+        f"Means over {len(results[0].rows)} draws. passes: forward and backward network "
+        f"evaluations per draw; seconds: of all draws together, on {device}. docs/metrics.md "
+        "explains the others"
     )
     table.add_column("solver")
     for name in columns:
         card = shared("metric", metrics[name], "cpu").card
         unit = f" ({card.unit})" if card.unit == "dB" else ""
-        table.add_column(
-            escape(f"{name}{unit}{_ARROWS.get(card.direction, '')}"), justify="right", no_wrap=True
-        )
+        title = f"{name}{unit}{_ARROWS.get(card.direction, '')}"
+        table.add_column(escape(title), justify="right", no_wrap=True)
     table.add_column("passes", justify="right")
     table.add_column("seconds", justify="right")
-    failed = any(one.failure for one in tried)
-    if failed:
+    any_failed = any(result.failure for result in results)
+    if any_failed:
         table.add_column("")
-    for one in tried:
-        numbers = [*map(one.mean, columns), one.passes, one.seconds]
-        table.add_row(
-            escape(one.name), *map(_number, numbers), *([escape(one.failure)] if failed else [])
-        )
+    for result in results:
+        numbers = [*map(result.mean, columns), result.passes, result.seconds]
+        failure = [escape(result.failure)] if any_failed else []
+        table.add_row(escape(result.name), *map(_number, numbers), *failure)
     return table
 
 
 def _number(value: float) -> str:
-    """Three significant digits; a dash for what was not measured."""
+    """Return a number with three significant digits; a dash for NaN."""
     if np.isnan(value):
         return "–"
     return f"{value:.0f}" if 100 <= abs(value) < np.inf else f"{value:#.3g}"
 
 
-def _panel(request: Request, one: Tried, measured: Measurement) -> Panel:
+def _panel(request: Request, result: SolverResult, measured: Measurement) -> Panel:
     truth, y = measured.truth.cpu(), measured.y.cpu()
-    draws = np.full((1, len(one.rows), *truth.shape[1:]), np.nan, np.float32)
-    for d, row in enumerate(one.rows):
+    draws = np.full((1, len(result.rows), *truth.shape[1:]), np.nan, np.float32)
+    for d, row in enumerate(result.rows):
         if row.get("png") is not None:
-            draws[0, d] = _pixels(row["png"])
-    known = measured.operator.mask
-    mask = np.ones(truth[:, :1].shape, bool) if known is None else known.cpu().numpy()
-    numbers = (
-        []
-        if np.isnan(one.mean("psnr_hole"))
-        else [f"PSNR of the hole {one.mean('psnr_hole'):.1f} dB"]
-    )
-    numbers += (
-        []
-        if np.isnan(one.passes)
-        else [f"{one.passes:.0f} passes a draw", f"{_number(one.seconds)} s"]
-    )
-    caption = one.failure or ", ".join(numbers)
-    group = (
-        f"{request.photo.name}, mask {request.mask_label}, prior {one.plan.cell.identity['prior']}"
-    )
-    return Panel(one.name, truth, y, mask, draws, [caption], group)
+            draws[0, d] = stored_image(row["png"])
+    observed = measured.operator.mask
+    mask = np.ones(truth[:, :1].shape, bool) if observed is None else observed.cpu().numpy()
+    prior = result.plan.cell.identity["prior"]
+    group = f"{request.photo.name}, mask {request.mask.label}, prior {prior}"
+    return Panel(result.name, truth, y, mask, draws, [_caption(result)], group)
 
 
-def _pixels(png: bytes) -> NDArray[np.float32]:
-    """A stored PNG as ``(C, H, W)`` in [-1, 1]."""
-    array = np.atleast_3d(np.asarray(Image.open(io.BytesIO(png)))).astype(np.float32)
-    return array.transpose(2, 0, 1) / np.float32(127.5) - 1
+def _caption(result: SolverResult) -> str:
+    """Return the line below the draws: why they failed, or their quality and cost."""
+    if result.failure:
+        return result.failure
+    parts = []
+    if not np.isnan(psnr := result.mean("psnr_hole")):
+        parts.append(f"PSNR of the hole {psnr:.1f} dB")
+    if not np.isnan(result.passes):
+        parts += [f"{result.passes:.0f} passes a draw", f"{_number(result.seconds)} s"]
+    return ", ".join(parts)
 
 
-def _next(request: Request, tried: Sequence[Tried]) -> str:
-    """The command of a study of many photographs with the same choices."""
-    solvers = ",".join(str(one.plan.cell.identity["solver"]) for one in tried)
-    mask = (
-        f"mask={request.mask}"
-        if request.mask
-        else f"mask=files mask.path=MASKS mask.white={request.white_means}"
-    )
+def _study_command(request: Request, results: Sequence[SolverResult]) -> str:
+    """Return the command of a study of many photographs with the same settings."""
+    solvers = ",".join(str(result.plan.cell.identity["solver"]) for result in results)
+    mask = f"mask={request.mask.generator}"
+    if request.mask.generator is None:
+        mask = f"mask=files mask.path=MASKS mask.white={request.mask.white_means}"
     prior = shlex.quote(f"prior={request.prior}")
-    several = "-m " if len(tried) > 1 else ""
+    several = "-m " if len(results) > 1 else ""
     settings = "".join(f" {shlex.quote(line)}" for line in request.settings)
     return (
         f"python -m bench {several}solver={solvers} data=folder data.root=PHOTOS {mask} "

@@ -105,7 +105,9 @@ def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, 
     )
     (folder / "text_encoder_2").mkdir()
     (folder / "text_encoder_2" / "config.json").write_text("{}")
-    assert "holds another pipeline" in refusal(folder, "--prompts", file, "--to", target)
+    assert "holds a pipeline that is not supported" in refusal(
+        folder, "--prompts", file, "--to", target
+    )
     (folder / "text_encoder_2" / "config.json").unlink()
     (folder / "tokenizer").rmdir()
     assert "tokenizer does not exist" in refusal(folder, "--prompts", file, "--to", target)

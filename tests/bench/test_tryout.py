@@ -82,7 +82,7 @@ def files_that_are_no_input(photo: Path) -> None:
         ([".", "comod"], ["PHOTO . is a folder"]),
         (["OWN/notes.jpg", "comod"], ["notes.jpg", "no image"]),
         (["OWN/cut.jpg", "comod"], ["cut.jpg", "truncated"]),
-        (["OWN/beach.jpg"], ["MASK", "python -m bench try photo.jpg mask.png"]),
+        (["OWN/beach.jpg"], ["MASK", "bench try photo.jpg mask.png"]),
         (["OWN/beach.jpg", "hole.png"], ["no file hole.png"]),
         (["OWN/beach.jpg", "OWN"], ["MASK", "is a folder"]),
         (["OWN/beach.jpg", "comodo"], ["no file comodo", "Did you mean 'comod'?"]),
