@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from posterior_bench.bench.analysis import provenance
 from posterior_bench.bench.store.study_files import read_cell
 
 Card = Mapping[str, str]
@@ -82,7 +82,7 @@ def read_cells(study: Path | str) -> list[CellRecord]:
         )
     environment = study / "environment.json"
     shared = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
-    return provenance.without_stale([_cell(path, shared) for path in paths])
+    return without_stale([_cell(path, shared) for path in paths])
 
 
 def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
@@ -114,3 +114,50 @@ def _padded_batch(config: Mapping[str, Any]) -> int:
         int((config.get("config") or {}).get("batch") or 0),
     )
     return int(config.get("padded") or 0) * min(draws, batch)
+
+
+# -- metrics that have changed ----------------------------------------------------------------------
+
+
+def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
+    """Return the cells with ``stale`` metrics: those that an earlier version computed otherwise."""
+    nodes = {name: node for cell in cells for name, node in cell.nodes.items()}
+    newest: dict[str, int] = {}
+    for cell in cells:
+        for name, card in cell.metrics.items():
+            newest[name] = max(newest.get(name, 1), card_version(card))
+    for name, node in nodes.items():
+        newest[name] = max(newest.get(name, 1), _present(json.dumps(node, sort_keys=True)))
+    return [_without_stale(cell, newest) for cell in cells]
+
+
+def card_version(card: Mapping[str, Any]) -> int:
+    """Return the version of a recorded card; cards before version 0.2.0 have none, which is 1."""
+    return int(card.get("version") or 1)
+
+
+def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
+    stale = frozenset(
+        name for name, card in cell.metrics.items() if card_version(card) < newest[name]
+    )
+    # before 0.2.0, which is when cards began to say a version, the residual of noisy measurements
+    # was ranked too
+    if cell.sigma > 0 and "version" not in cell.metrics.get("consistency", {"version": 1}):
+        stale |= {"consistency"}
+    return replace(
+        cell,
+        stale=stale,
+        sets={name: node for name, node in cell.sets.items() if name not in stale},
+    )
+
+
+@cache
+def _present(node: str) -> int:
+    """Return the version of a metric as this product computes it; 1 if it cannot be built here."""
+    from posterior_bench.bench.config.build import build
+
+    try:
+        return int(getattr(build(json.loads(node)).card, "version", 1))
+    # of a plugin that is not there, or a package that is missing: it was not computed here either
+    except Exception:
+        return 1

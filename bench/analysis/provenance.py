@@ -9,11 +9,9 @@ their commits stand in for it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -117,50 +115,3 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
         for metric, names in sorted(stale.items())
     ]
     return said
-
-
-# -- metrics that have changed ---------------------------------------------------------------------
-
-
-def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:
-    """Return the cells with ``stale`` metrics: those that an earlier version computed otherwise."""
-    nodes = {name: node for cell in cells for name, node in cell.nodes.items()}
-    newest: dict[str, int] = {}
-    for cell in cells:
-        for name, card in cell.metrics.items():
-            newest[name] = max(newest.get(name, 1), card_version(card))
-    for name, node in nodes.items():
-        newest[name] = max(newest.get(name, 1), _present(json.dumps(node, sort_keys=True)))
-    return [_without_stale(cell, newest) for cell in cells]
-
-
-def card_version(card: Mapping[str, Any]) -> int:
-    """Return the version of a recorded card; cards before version 0.2.0 have none, which is 1."""
-    return int(card.get("version") or 1)
-
-
-def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
-    stale = frozenset(
-        name for name, card in cell.metrics.items() if card_version(card) < newest[name]
-    )
-    # before 0.2.0, which is when cards began to say a version, the residual of noisy measurements
-    # was ranked too
-    if cell.sigma > 0 and "version" not in cell.metrics.get("consistency", {"version": 1}):
-        stale |= {"consistency"}
-    return replace(
-        cell,
-        stale=stale,
-        sets={name: node for name, node in cell.sets.items() if name not in stale},
-    )
-
-
-@cache
-def _present(node: str) -> int:
-    """Return the version of a metric as this product computes it; 1 if it cannot be built here."""
-    from posterior_bench.bench.config.build import build
-
-    try:
-        return int(getattr(build(json.loads(node)).card, "version", 1))
-    # of a plugin that is not there, or a package that is missing: it was not computed here either
-    except Exception:
-        return 1

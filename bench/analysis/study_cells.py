@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from posterior_bench.bench.analysis import provenance
-from posterior_bench.bench.analysis.cell_records import CellRecord
+from posterior_bench.bench.analysis.cell_records import CellRecord, card_version
 from posterior_bench.bench.analysis.study_summary import StudySummary
 from posterior_bench.bench.config.build import arguments
 from posterior_bench.bench.config.cell import is_path
@@ -147,9 +147,7 @@ def changes_between(a: StudyCell, b: StudyCell) -> Iterator[str]:
 def same_definition(metric: str, a: StudyCell, b: StudyCell) -> bool:
     """Return whether both studies computed a metric with the same version and the same network."""
     cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
-    definitions = [
-        (provenance.card_version(card), str(card.get("weights") or "")) for card in cards
-    ]
+    definitions = [(card_version(card), str(card.get("weights") or "")) for card in cards]
     return definitions[0] == definitions[1]
 
 

@@ -21,9 +21,9 @@ from typing_extensions import override
 
 from posterior_bench.bench.cli.announce import first_line
 from posterior_bench.bench.cli.error_line import error_line
-from posterior_bench.bench.config.catalog import CONF
 from posterior_bench.bench.config.compose import one_line
 from posterior_bench.bench.config.interpolation import refuse_resolvers
+from posterior_bench.bench.config.option_files import CONF
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.core.terminal import out

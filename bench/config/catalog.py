@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing_extensions import override
 
 from posterior_bench.bench.config import prior_paths
 from posterior_bench.bench.config.class_source import class_node, literal
-from posterior_bench.bench.config.plugins import FileClass, file_class, installed
+from posterior_bench.bench.config.option_files import CONF, group_content, option_files, whole_file
+from posterior_bench.bench.config.plugins import FileClass, file_class
 from posterior_bench.bench.config.presets import (
     AUTO,
     HARNESS_KEYS,
@@ -26,11 +26,7 @@ from posterior_bench.bench.config.presets import (
     effective_settings,
     purposes,
 )
-from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError, unknown
-from posterior_bench.bench.store.study_files import read_yaml
-
-CONF = ROOT / "conf"
 
 GROUPS = ("solver", "data", "mask", "operator", "prior", "metrics", "executor", "study", "scale")
 LIST_GROUPS = ("metrics",)
@@ -66,8 +62,7 @@ class Option:
 
         A file with ``@package _global_`` may set other groups too; those are left out.
         """
-        own = _load(self.path).get(self.group)
-        return own if isinstance(own, dict) else _load(self.path)
+        return group_content(self.path, self.group)
 
     @property
     def sweep(self) -> dict[str, str]:
@@ -75,7 +70,7 @@ class Option:
 
         Empty for every other option.
         """
-        hydra = _load(self.path).get("hydra", {})
+        hydra = whole_file(self.path).get("hydra", {})
         return hydra.get("sweeper", {}).get("params", {}) if hydra.get("mode") == "MULTIRUN" else {}
 
     @property
@@ -93,7 +88,7 @@ class Option:
 
         The command line may choose others.
         """
-        entries = [e for e in _load(self.path).get("defaults", []) if isinstance(e, dict)]
+        entries = [e for e in whole_file(self.path).get("defaults", []) if isinstance(e, dict)]
         moved = {
             key: value
             for entry in entries
@@ -205,11 +200,6 @@ def _default(field: ast.AnnAssign) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-@cache
-def _load(path: Path) -> dict[str, Any]:
-    return read_yaml(path) or {}
-
-
 def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Option]:
     """Return the options of a group by name; sub-folders give names such as ``arena/g2``.
 
@@ -225,25 +215,8 @@ def options(group: str, plugins: Iterable[str] | None = None) -> dict[str, Optio
     UserError
         If a plugin has an option whose name exists already.
     """
-    every = dict(_options(group, CONF / group, ""))
-    for plugin in installed().values():
-        if plugins is not None and plugin.name not in plugins:
-            continue
-        more = _options(group, plugin.conf / group, plugin.name)
-        if taken := sorted(every.keys() & more.keys()):
-            raise UserError(
-                f"plugin '{plugin.name}' brings {group}={taken[0]}, which exists already; "
-                "rename it there"
-            )
-        every |= more
-    return every
-
-
-@cache
-def _options(group: str, folder: Path, plugin: str) -> dict[str, Option]:
-    files = sorted(folder.rglob("*.yaml"))
-    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
-    return {name: Option(group, name, path, plugin) for path, name in names.items()}
+    files = option_files(group, plugins)
+    return {name: Option(group, name, *file) for name, file in files.items()}
 
 
 def option(group: str, name: str) -> Option:
@@ -270,7 +243,7 @@ def option(group: str, name: str) -> Option:
 def defaults() -> dict[str, Any]:
     """Return the option of every group that ``conf/config.yaml`` chooses."""
     chosen: dict[str, Any] = {}
-    for entry in _load(CONF / "config.yaml")["defaults"]:
+    for entry in whole_file(CONF / "config.yaml")["defaults"]:
         if isinstance(entry, dict):
             chosen.update(
                 {key.removeprefix("override ").lstrip("/"): value for key, value in entry.items()}

@@ -7,8 +7,8 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from posterior_bench.bench.config.catalog import CONF
 from posterior_bench.bench.config.interpolation import refuse_resolvers
+from posterior_bench.bench.config.option_files import CONF
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import UserError
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posterior_bench.bench.config.class_source import class_defaults
+from posterior_bench.bench.config.option_files import group_content, option_files
 from posterior_bench.priors.fingerprint import read_spec, resolve
 
 Node = Mapping[str, Any]
@@ -204,10 +205,8 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
 
 def prior_name(node: Node) -> str:
     """Return the name of a prior: of its option, or in its ``prior.json``; empty if unknown."""
-    # the catalog imports this module
-    from posterior_bench.bench.config.catalog import options
-
-    shipped = {name: option.content for name, option in options("prior").items()}
+    files = option_files("prior")
+    shipped = {name: group_content(file.path, "prior") for name, file in files.items()}
     if "path" in node:
         same_path = (name for name, own in shipped.items() if own.get("path") == node["path"])
         return next(same_path, None) or str(_spec(node).get("name", ""))

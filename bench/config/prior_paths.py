@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posterior_bench.bench.config.option_files import option_files
 from posterior_bench.bench.core.errors import UserError
 
 LOADER = "priors.load.load"
@@ -71,11 +72,14 @@ def _parts(value: str) -> list[str]:
 
 def _name(text: str) -> str:
     """Return the name for a path; any other text as it is."""
-    # the catalog imports this module
-    from posterior_bench.bench.config.catalog import options
-
     path = _unquoted(text)
-    if not path or "${" in path or path in _PATHS or path in options("prior") or not _is_path(path):
+    if (
+        not path
+        or "${" in path
+        or path in _PATHS
+        or path in option_files("prior")
+        or not _is_path(path)
+    ):
         return text
     return _stored(path)
 

@@ -6,7 +6,8 @@ import keyword
 import re
 from pathlib import Path
 
-from posterior_bench.bench.config.catalog import CONF, options
+from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.option_files import CONF
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from posterior_bench.bench.analysis.provenance import card_version
+from posterior_bench.bench.analysis.cell_records import card_version
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import demand_trusted
