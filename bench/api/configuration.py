@@ -42,7 +42,7 @@ def configuration(options: Mapping[str, str], settings: Mapping[str, Any]) -> Di
 
 
 def put(config: DictConfig, name: str, value: Any) -> None:
-    """Set ``config[name]``, where ``name`` has dots; UserError where there is no such setting."""
+    """Set ``config[name]``, where ``name`` has dots; UserError if there is no such setting."""
     *groups, last = name.split(".")
     node: Any = config
     for group in groups:

@@ -1,4 +1,4 @@
-"""Images of the Python API: those of a data set, or the user's own."""
+"""Images of the Python API: images of a data set, or the user's own images."""
 
 from __future__ import annotations
 

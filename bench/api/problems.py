@@ -1,4 +1,4 @@
-"""Inverse problems of the Python API: images, and what was observed of them."""
+"""Inverse problems of the Python API: images and their measurements."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def observe(
     ----------
     image : Tensor, array, PIL image, str, Path or Images
         A tensor or array ``(C, H, W)`` or ``(N, C, H, W)`` in [-1, 1]; a PIL image; the path of an
-        image file; or what :func:`load_images` returned.
+        image file; or images from :func:`load_images`.
     mask : str, Tensor or array, default "rotated"
         A name that ``python -m bench ls mask`` lists; or a mask ``(H, W)`` or ``(N, H, W)``, True
         where a pixel is observed.

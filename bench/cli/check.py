@@ -1,4 +1,4 @@
-"""``bench check``: what every solver promises, checked on small priors."""
+"""``bench check``: the promises of every solver, tested on small priors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ WHERE = ("data", "mask", "operator", "prior", "seed", "images", "draws")
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare the study, the solvers, the metric, and what narrows the cells."""
+    """Declare the study, the solvers, the metric, and the choice of cells."""
     parser.add_argument("study", type=Path, metavar="STUDY", help="the folder of a study")
     parser.add_argument(
         "other",

@@ -11,7 +11,7 @@ from posterior_bench.bench.estimate.machine import Machine, bytes_of, gpu_count,
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare ``-m``, the settings that describe a machine, and those of a run."""
+    """Declare ``-m``, the settings that describe a machine, and the settings of a run."""
     add_sweep(parser, "examine every job of a sweep; what jobs have in common is examined once")
     machine = "of the machine that the run is meant for, if not this one"
     parser.add_setting("memory", "SIZE", f"memory {machine}, such as 80GiB", bytes_of)

@@ -1,4 +1,4 @@
-"""``bench plan``: what a run, sweep or study would do and cost."""
+"""``bench plan``: the work and the cost of a run, sweep or study."""
 
 from __future__ import annotations
 

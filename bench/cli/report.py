@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def add_trust(parser: Parser, trust_file: str) -> None:
-    """Declare what code a verb that reads a study may run; the study itself has no say."""
+    """Declare which code a verb may run to read a study; the study itself cannot allow any."""
     parser.add_setting(
         "plugins",
         "[NAME]",

@@ -33,7 +33,7 @@ _INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "search
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare Hydra's options that are allowed, and those that are refused with advice."""
+    """Declare Hydra's options that are allowed, and the options that are refused with advice."""
     add_sweep(parser, "run every combination of the values between commas")
     parser.add_argument(
         "-c",

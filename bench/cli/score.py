@@ -14,7 +14,7 @@ from posterior_bench.bench.core.errors import FAILED, UserError
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare the study, the metrics with their settings, and what code may run."""
+    """Declare the study, the metrics with their settings, and which code may run."""
     parser.add_argument("study", type=Path, metavar="STUDY", help="the folder of a study")
     parser.add_setting(
         "metrics",

@@ -1,7 +1,7 @@
 """The work of ``bench try``: plan and run the solvers, print the table, draw the picture.
 
-Every solver is planned, run and scored by the code of a study. So the numbers equal those of a
-study of this photograph alone with one chunk. A temporary folder holds the files of that study: a
+Every solver is planned, run and scored by the code of a study. So a study of this photograph alone,
+with one chunk, gives the same numbers. A temporary folder holds the files of that study: a
 folder with one photograph, and the mask.
 """
 

@@ -1,4 +1,4 @@
-"""What a verb is: its name, what it does, how its command line is read, and its function."""
+"""The description of a verb: its name, purpose, arguments and function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Verb:
     name : str
         The word that is typed.
     does : str
-        What it does, in one sentence without a capital and a full stop.
+        Its purpose, in one sentence without a capital and a full stop.
     example : str
         A command that works.
     add_arguments : callable
@@ -25,7 +25,7 @@ class Verb:
     run : callable
         Does the work and returns the exit code. Every declared value is a keyword argument.
     more : str, default ""
-        What else the help says.
+        Further text of the help.
     prints_only : bool, default False
         Whether the result is the printed text, so that nothing is lost where its reader has gone.
     abbreviations : bool, default False
@@ -42,7 +42,7 @@ class Verb:
     abbreviations: bool = False
 
     def parser(self) -> Parser:
-        """Return the parser of what follows the verb."""
+        """Return the parser of the words after the verb."""
         parser = Parser(self.name, self.does, self.example, self.more, self.abbreviations)
         self.add_arguments(parser)
         return parser
