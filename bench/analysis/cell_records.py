@@ -116,7 +116,7 @@ def _padded_batch(config: Mapping[str, Any]) -> int:
     return int(config.get("padded") or 0) * min(draws, batch)
 
 
-# -- metrics that have changed ----------------------------------------------------------------------
+# -- metrics that have changed ---------------------------------------------------------------------
 
 
 def without_stale(cells: Sequence[CellRecord]) -> list[CellRecord]:

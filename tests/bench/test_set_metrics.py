@@ -203,7 +203,7 @@ def measurement(y: Sequence[float], seed: int = 0) -> Measurement:
 
 
 def config(seed: int = 0) -> JobConfig:
-    groups = dict.fromkeys(("data", "mask", "operator", "prior"), {"_target_": "same"})
+    groups = {name: {"_target_": "same"} for name in ("data", "mask", "operator", "prior")}
     return JobConfig.of({**groups, "seed": seed})
 
 
