@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tests.bench.harness import run
-from tests.bench.test_store import row
+from tests.bench.store.test_row_store import row
 from tests.priors.test_load import META, fresh
 
 from posterior_bench.bench.cli.finish import finish

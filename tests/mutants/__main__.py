@@ -5,7 +5,7 @@ A mistake is a patch of the product, ``tests/mutants/NAME.patch``, whose first t
 is and which tests are to notice it::
 
     # mistake: ids are sorted before they are cut into chunks
-    # tests: tests/bench/test_chunks.py
+    # tests: tests/bench/engine/test_chunks.py
 
 Each is applied to a copy of the working tree, the tests it names run there, and it is taken back.
 The same tests run once without any mistake first: a test that fails anyway catches nothing.

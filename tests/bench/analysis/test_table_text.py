@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.bench.test_leaderboard import all_ok, make_cell
+from tests.bench.analysis.test_leaderboard import all_ok, make_cell
 
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.analysis.tables import leaderboard_latex, leaderboard_markdown

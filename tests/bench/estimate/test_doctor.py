@@ -26,7 +26,7 @@ from posterior_bench.priors.memory import weight_bytes
 from posterior_bench.priors.nets import UNet2D, UNet2DCondition
 from posterior_bench.priors.process import VP
 
-ASSETS = Path(__file__).resolve().parents[2] / "priors" / "assets"
+ASSETS = Path(__file__).resolve().parents[3] / "priors" / "assets"
 CHEAP = "metrics=[psnr]"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.bench.harness import run as run_study
-from tests.bench.test_sheet import places
+from tests.bench.pages.test_contact_sheet import places
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.stored_image import stored_image

@@ -24,7 +24,7 @@ from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.worker import Worker
 from posterior_bench.solvers import blended
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BLENDED = blended.Blended
 DRAW = BLENDED.draw
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests.bench.test_leaderboard import make_cell
+from tests.bench.analysis.test_leaderboard import make_cell
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.analysis import paper_table, papers

@@ -17,7 +17,7 @@ from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.prepare import prepare
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STUDIES = [name for name in options("study") if option("study", name).sweep]
 
 

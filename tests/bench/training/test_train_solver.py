@@ -30,7 +30,7 @@ from posterior_bench.priors.nets import UNet2D
 from posterior_bench.priors.process import VE
 from posterior_bench.priors.train import Trainer
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 NET = {
     "sample_size": 4,
     "block_out_channels": [8, 8],

@@ -24,7 +24,7 @@ from posterior_bench.datasets.base import ImageSet
 from posterior_bench.priors.load import load
 from posterior_bench.priors.train import TrainConfig, Trainer
 
-CONF = Path(__file__).parents[2] / "conf" / "prior"
+CONF = Path(__file__).parents[3] / "conf" / "prior"
 NET = {
     "sample_size": 4,
     "in_channels": 4,

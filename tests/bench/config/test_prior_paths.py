@@ -15,7 +15,7 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.prior_paths import with_prior_names
 from posterior_bench.bench.core.errors import UserError
 
-FASHION = Path(__file__).resolve().parents[2] / "priors" / "assets" / "fashion"
+FASHION = Path(__file__).resolve().parents[3] / "priors" / "assets" / "fashion"
 
 
 def chosen(*overrides: str) -> str:

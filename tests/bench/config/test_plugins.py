@@ -17,7 +17,7 @@ from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "docs" / "examples" / "bench_nearest"
 SMALL = ["data.images=2", "draws=1", "sheet=false", "threads=1"]
 

@@ -22,7 +22,7 @@ from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.shards import CorruptShard
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COLUMNS = (
     "cell image_id draw status message seconds_fit seconds_sample nfe nge decode decode_grad "
     "encode encode_grad "

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bench.engine.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE
+from tests.bench.engine.test_budget import small_cell as _small_cell  # noqa: F401  (the fixture `cell`)
 from tests.bench.harness import rows, run
-from tests.bench.test_budget import BACKWARDS, BY_HAND, DRAWS, ELSEWHERE
-from tests.bench.test_budget import small_cell as _small_cell  # noqa: F401  (the fixture `cell`)
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.verbs import VERBS

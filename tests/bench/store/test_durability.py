@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from tests.bench.test_store import row
+from tests.bench.store.test_row_store import row
 
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.compaction import compact

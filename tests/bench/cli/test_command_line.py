@@ -20,7 +20,7 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core import errors
 from posterior_bench.bench.core.errors import BAD_INPUT, UserError, mistakes, nearest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

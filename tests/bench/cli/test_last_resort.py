@@ -24,7 +24,7 @@ from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import parse
 from posterior_bench.bench.core.errors import BAD_INPUT, BUG, UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 Command = Callable[..., list[str]]
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 from tests.bench.harness import planned, rows, run
-from tests.bench.test_store import row
+from tests.bench.store.test_row_store import row
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli import study_status as status

@@ -42,7 +42,7 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.datasets import contents
 from posterior_bench.datasets.folder import Folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FEW = ("data.images=2", "draws=1", "batch=1")
 
 
@@ -550,7 +550,7 @@ def test_no_setting_that_is_a_path_reaches_a_hash_or_a_label(
         seen |= {*names}
         if not names or group == "prior" or "modules" in names:
             # their files must be there: see the test of a prior's name, and
-            # tests/bench/test_train_solver.py
+            # tests/bench/training/test_train_solver.py
             continue
         filled = {k: "box" if v == "???" else v for k, v in node.items()} | {
             k: SECRET for k in names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ONE = "import pytest\n\ndef test_x():\n    pytest.skip({!r})\n\ndef test_y():\n    pass\n"
 FILE = "import pytest\n\npytest.importorskip('nothing_of_this_name')\n\ndef test_x():\n    pass\n"
 EXPECTED = "import pytest\n\n@pytest.mark.xfail\ndef test_x():\n    assert False\n"

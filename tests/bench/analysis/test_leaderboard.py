@@ -540,7 +540,7 @@ def test_needs_no_torch() -> None:
     )
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False
         ).returncode
         == 0
     )
