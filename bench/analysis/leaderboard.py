@@ -31,7 +31,7 @@ from posterior_bench.bench.analysis.notes import (
 )
 from posterior_bench.bench.analysis.ranked_groups import rank_letters
 from posterior_bench.bench.analysis.scores import image_scores, set_scores
-from posterior_bench.bench.analysis.study_summary import summarise_study
+from posterior_bench.bench.analysis.study_summary import StudySummary, summarise_study
 from posterior_bench.bench.store.atomic import write_atomic
 
 
@@ -84,6 +84,17 @@ def build(study: Path | str) -> pd.DataFrame:
         else pd.DataFrame(index=frame.index)
     )
     frame = pd.concat([frame, named, beside], axis=1)
+    notes = _notes(found, frame, named)
+    if printed:
+        notes.append(papers.paper_note(frame, metrics, printed))
+    frame.attrs = {"metrics": Cards(metrics), "notes": notes}
+    return frame
+
+
+def _notes(found: StudySummary, frame: pd.DataFrame, named: pd.DataFrame) -> list[str]:
+    """Return what must stand below a table of these lines."""
+    cells, parts, metrics = found.cells, found.parts, found.metrics
+    in_sets = {name for cell in cells for name in cell.sets}
     notes = main_notes(frame, sum(len(c.planned) * c.draws for c in cells), metrics)
     if in_sets:
         reduced = ", ".join(m for m in metrics if m in in_sets)
@@ -94,11 +105,7 @@ def build(study: Path | str) -> pd.DataFrame:
     notes += conditioning_notes(cells)
     notes += batch_notes(parts)
     notes += small_set_notes(frame, cells)
-    notes += rank_notes(frame, named)
-    if printed:
-        notes.append(papers.paper_note(frame, metrics, printed))
-    frame.attrs = {"metrics": Cards(metrics), "notes": notes}
-    return frame
+    return notes + rank_notes(frame, named)
 
 
 class Cards(dict[str, dict[str, str]]):

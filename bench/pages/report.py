@@ -118,13 +118,18 @@ def write_report(
         metric_cards=metric_cards(material.cells),
         solver_cards=solver_cards(material.cells),
         provenance=provenance(material),
-        lines=[
-            {"cell": c.name, "label": c.label, "command": rerun_command(c.identity)}
-            for c in material.cells
-        ],
+        lines=_commands(material),
     )
     write_atomic(study / "report.html", page.encode())
     return [study / "report.html", *(write_pareto(study, board, metric) if metric else [])]
+
+
+def _commands(material: ReportData) -> list[dict[str, str]]:
+    """Return the command that runs each cell again."""
+    return [
+        {"cell": cell.name, "label": cell.label, "command": rerun_command(cell.identity)}
+        for cell in material.cells
+    ]
 
 
 def _page(**context: object) -> str:

@@ -209,8 +209,7 @@ def convert_compvis(
     ValueError
         If a file cannot be read, or a tensor is missing, extra or of another shape.
     """
-    known = compvis_layout(layout, config)
-    state = _state(path)
+    known, state = compvis_layout(layout, config), _state(path)
     unet, chosen = _unet(state, weights, path)
     _check_rest(state, known, path)
     net = _network(unet, _part(state, CLASSES), known, path)
@@ -233,10 +232,9 @@ def convert_compvis(
             _scale(state, known, path),
         ),
     )
-    files = [path] if autoencoder is None else [path, autoencoder]
-    return Converted(
-        prior, files, LICENCE, {"layout": layout or "from its config", "weights": chosen}
-    )
+    files = [path, *([] if autoencoder is None else [autoencoder])]
+    facts = {"layout": layout or "from its config", "weights": chosen}
+    return Converted(prior, files, LICENCE, facts)
 
 
 def _network(
