@@ -48,9 +48,8 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 SlurmdTimeout=5
 KillWait=2
-NodeName=DEFAULT NodeHostname={host} CPUs=2 RealMemory=8000 State=UNKNOWN
-NodeName=n1 NodeAddr={addresses[n1]} Port={ports[1]}
-NodeName=n2 NodeAddr={addresses[n2]} Port={ports[2]}
+NodeName=n1 NodeHostname={host} NodeAddr={addresses[n1]} Port={ports[1]} {size}
+NodeName=n2 NodeHostname={host} NodeAddr={addresses[n2]} Port={ports[2]} {size}
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
 _ENTER = """\
@@ -110,7 +109,12 @@ class Cluster:
         here = hosts.HERE if self._hosts else "127.0.0.1"
         conf.write_text(
             _CONF.format(
-                host=host, here=here, addresses=addresses, folder=self.folder, ports=_free_ports(3)
+                host=host,
+                here=here,
+                addresses=addresses,
+                folder=self.folder,
+                ports=_free_ports(3),
+                size="CPUs=2 RealMemory=8000 State=UNKNOWN",
             )
         )
         names = {"localhost": "127.0.0.1", host: here, **addresses}

@@ -59,6 +59,11 @@ class JobRefusal(UserError, CompactHydraException):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(cfg: DictConfig) -> None:
     """Run one cell: a single run, or one job of a sweep."""
+    # A launcher pickles this function with all that it names; a function it imports by its name.
+    _run_job(cfg)
+
+
+def _run_job(cfg: DictConfig) -> None:
     choices = HydraConfig.get().runtime.choices
     if not (SWEEP.begun or cfg.quiet):
         out.print(first_line(cfg, choices, SWEEP.cells), markup=False)
