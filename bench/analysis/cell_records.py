@@ -154,6 +154,7 @@ def _without_stale(cell: CellRecord, newest: Mapping[str, int]) -> CellRecord:
 @cache
 def _present(node: str) -> int:
     """Return the version of a metric as this product computes it; 1 if it cannot be built here."""
+    # loads the class of a metric, and with it torch: reading a study without it stays quick
     from posterior_bench.bench.config.build import build
 
     try:

@@ -99,6 +99,7 @@ def run(
     measure, seconds_pass, timings, max_seconds, max_memory
         Settings of the estimate; see :class:`~bench.estimate.plan_settings.PlanSettings`.
     """
+    # loads torch: a mistake in the settings is answered before
     from posterior_bench.bench.estimate.problems import remember_typed
 
     remember_typed(typed_words(overrides, multirun))
@@ -109,6 +110,8 @@ def run(
     from posterior_bench.bench.estimate.forecast import estimate_cells
     from posterior_bench.bench.estimate.forecast_table import forecast_table
     from posterior_bench.bench.estimate.one_cell import print_one_cell
+
+    # loads torch: a mistake in the settings is answered before
     from posterior_bench.bench.estimate.plan_settings import PlanSettings
 
     settings = PlanSettings(measure, seconds_pass, timings, max_seconds, max_memory)

@@ -106,6 +106,7 @@ def run(
     int
         0 if every row is ok or accepted, else 1.
     """
+    # loads Hydra: help and a mistake in the settings are answered before
     from posterior_bench.bench.estimate.problems import remember_typed
 
     flags = _hydra_flags(multirun, cfg, resolve, package, info, single, hydra_help)
@@ -146,6 +147,7 @@ def _launch(
     flags: Sequence[str], sweeps: Sequence[Sequence[str]], every: Sequence[Sequence[str]]
 ) -> int:
     """Let Hydra run one sweep after the other, then print the results of all cells."""
+    # loads Hydra: help and a mistake in the settings are answered before
     from posterior_bench.bench.cli import app
     from posterior_bench.bench.engine import display
 

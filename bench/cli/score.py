@@ -58,6 +58,8 @@ def run(
     from posterior_bench.bench.analysis import leaderboard
     from posterior_bench.bench.config.compose import compose
     from posterior_bench.bench.config.plugins import admit
+
+    # loads torch: a mistake in the settings is answered before
     from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.engine.score import score, usual_device
 

@@ -116,6 +116,7 @@ def _torch() -> dict[str, Any]:
     """Return facts about devices if torch is loaded; it is not loaded for that."""
     if "torch" not in sys.modules:
         return {}
+    # heavy, and asked only where it is loaded already
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -72,6 +72,7 @@ def pieces_for(
     config: JobConfig, solver: Solver, metrics: Mapping[str, object], workers: int
 ) -> int:
     """:func:`pieces` of a cell that is about to be planned for the first time."""
+    # loads torch, which status and plan of a study do without
     from posterior_bench.solvers.base import Sampler
 
     draws, batch = config.draws, config.batch
@@ -83,6 +84,7 @@ def pieces_for(
 
 def together(metrics: Mapping[str, object]) -> list[str]:
     """Return the metrics that need all draws of an image in one chunk."""
+    # loads torch, which status and plan of a study do without
     from posterior_bench.metrics.base import Metric
 
     return [name for name, metric in metrics.items() if not isinstance(metric, Metric)]

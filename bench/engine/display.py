@@ -209,6 +209,7 @@ class _Lines:
         if seconds < self.due:
             return
         self.due = seconds + LINE_SECONDS[1]
+        # loads pandas: the first line of a run is printed before
         from posterior_bench.bench.engine.progress import left
 
         rest = left(seconds, self.at.done, self.rows)

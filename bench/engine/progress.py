@@ -118,6 +118,7 @@ def _counted(plan: CellPlan) -> float:
 
     NaN if the solver needs the whole network, fails, or takes too long.
     """
+    # loads torch, and only a run without stored rows needs it
     from posterior_bench.bench.core.isolation import isolated
     from posterior_bench.bench.engine.budget import Trial
     from posterior_bench.bench.engine.cache import described

@@ -83,6 +83,7 @@ def actors(address: str | None, workers: int | None, threads: int | None) -> Seq
         If Ray is not installed, or has fewer GPUs than workers are asked for.
     """
     try:
+        # optional package
         import ray
     except ImportError:
         raise UserError("executor=ray needs Ray: pip install ray, or use executor=serial") from None
@@ -108,6 +109,7 @@ def actors(address: str | None, workers: int | None, threads: int | None) -> Seq
 
 def end_pool() -> None:
     """End the workers of this process at once, in the middle of a chunk too."""
+    # optional package
     import ray
 
     for actor in (actor for pool in _POOL.values() for actor in pool.made):
@@ -128,6 +130,7 @@ def stay_here(address: str | None) -> None:
 
 def _connect(address: str | None) -> None:
     """Start Ray here, or join the cluster at ``address``; workers import this installation."""
+    # optional package
     import ray
 
     root = str(Path(posterior_bench.__file__).parents[1])

@@ -127,6 +127,7 @@ def _reduce(study: Path, lately: bool) -> None:
 
     With ``lately``, this is left out if it would take more than a thirtieth of the process's time.
     """
+    # loads pandas and torch: the first line of a run is printed before
     from posterior_bench.bench.analysis import leaderboard
 
     start = time.monotonic()
@@ -142,6 +143,7 @@ def _check_metrics(plan: CellPlan) -> None:
 
     Their column would be half empty.
     """
+    # loads pandas and torch: the first line of a run is printed before
     from posterior_bench.bench.engine.cache import shared
 
     nodes = plan.cell.config.metrics.items()

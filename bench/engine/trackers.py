@@ -57,6 +57,7 @@ class WandB:
     """A run of Weights & Biases, called and grouped as its cell and study are."""
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]):
+        # optional package
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,7 @@ class TensorBoard:
     """Event files for TensorBoard, a folder per cell."""
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]):
+        # optional package
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / name.replace("/", "-")))

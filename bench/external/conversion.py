@@ -121,6 +121,7 @@ def convert(given: Conversion) -> Path:
 
 def next_command(folder: Path) -> str:
     """Return the command to type after a conversion: a run with this prior on photographs."""
+    # loads torch: a wrong command line is answered before
     from posterior_bench.bench.config.catalog import options
     from posterior_bench.priors.nets import NETS, Inpainter
 
@@ -170,19 +171,23 @@ def _check_hash(source: Path, wanted: str | None) -> None:
 def _read(given: Conversion) -> Converted:
     source: Path = given.source
     if given.family == "hub":
+        # loads torch: a wrong command line is answered before
         from posterior_bench.priors.convert import hub
 
         return hub.convert_diffusers(source, given.prompts, given.controlnet)
     if not source.is_file():
         raise UserError(f"{source} is not a file; give the checkpoint to convert")
     if given.family == "edm":
+        # loads torch: a wrong command line is answered before
         from posterior_bench.priors.convert import edm
 
         return edm.convert_edm(source)
     if given.family == "adm":
+        # loads torch: a wrong command line is answered before
         from posterior_bench.priors.convert import adm
 
         return adm.convert_adm(source, given.layout, _config(given.config))
+    # loads torch: a wrong command line is answered before
     from posterior_bench.priors.convert import compvis
 
     return compvis.convert_compvis(
@@ -211,6 +216,7 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _save(target: Path, converted: Converted, given: Conversion) -> Path:
+    # loads torch: a wrong command line is answered before
     import torch
 
     from posterior_bench.priors.load import save

@@ -63,6 +63,7 @@ def converted_once(folder: Path, quiet: bool) -> Path:
             "DIR`, then prior=DIR"
         ) from None
     if not quiet:
+        # rich is heavy, and a name is looked up without a word
         from posterior_bench.bench.core.terminal import err
 
         words = (
@@ -169,6 +170,7 @@ def _runs(process: int) -> bool:
 
 
 def _convert(folder: Path, target: Path) -> None:
+    # loads torch: only a conversion needs it
     import torch
 
     from posterior_bench.bench.external.conversion import conversion_facts
@@ -202,6 +204,7 @@ def _empty_prompt(folder: Path, room: Path) -> Path:
     UserError
         If the prompt cannot be embedded here.
     """
+    # loads torch: only a conversion needs it
     from posterior_bench.bench.external.text_encoders import embed_prompts
 
     text, target = room / "prompts.txt", room / "prompts.safetensors"

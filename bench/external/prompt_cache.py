@@ -36,6 +36,7 @@ def encoder_hash(folder: Path) -> str:
     UserError
         If the folder holds none that can be used.
     """
+    # loads torch or safetensors: only a cell with prompts needs it
     from posterior_bench.priors.fingerprint import sha256
 
     family = family_of(folder)
@@ -102,6 +103,7 @@ def embeddings_of(prompts: Sequence[str], encoder: str, folder: Path | None) -> 
 
 
 def _kept(place: Path, prompt: str) -> Tables | None:
+    # loads torch or safetensors: only a cell with prompts needs it
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -149,6 +149,7 @@ def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_
     width of T5's states, which follow them; ``pooled`` holds the two projections. Without T5 zeros
     stand in its place.
     """
+    # heavy: the command line is checked before
     import torch
     from torch.nn.functional import pad
 
@@ -181,6 +182,7 @@ def _encoded(
     tokenizer and encoder, and ``pick`` takes the parts. ``length = None`` is the longest that the
     tokenizer knows. The encoder is freed before the next one is loaded.
     """
+    # heavy: the command line is checked before
     import torch
 
     tokenizer, model = _loaded(folder, end, classes)
@@ -263,6 +265,7 @@ def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
 
 def write_tables(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:
     """Write to a dot-file beside the target, then rename it."""
+    # loads torch: the command line is checked before
     from safetensors.torch import save_file
 
     target.parent.mkdir(parents=True, exist_ok=True)
