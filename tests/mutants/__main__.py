@@ -83,9 +83,10 @@ def _copy(tree: Path) -> None:
         text=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
+            # the links in src/ lead into the copy, as they lead into the checkout
+            shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
 
 
 def _passes(tree: Path, tests: Sequence[str], seconds: float | None = SECONDS) -> tuple[bool, str]:
