@@ -15,7 +15,12 @@ Names are loaded when they are used first, so importing the package is cheap.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if not Path(__file__).with_name("bench").is_dir():
+    # a checkout without links, such as Git makes on Windows: the folders lie at its root
+    __path__.append(str(Path(__file__).resolve().parents[2]))
 
 if TYPE_CHECKING:
     from posterior_bench.bench.api.images import Images, load_images
