@@ -16,7 +16,7 @@ from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.api.priors import option_of
 from posterior_bench.bench.api.problems import Problem
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.batches import BatchSize, padded
+from posterior_bench.bench.engine.batches import padded, rows_at_once
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.metric_networks import checked_metrics
@@ -153,7 +153,7 @@ def _sample_parts(
     session: Session, problem: Problem, draws: int, batch: int, seed: int | None
 ) -> Iterator[_Part]:
     """Sample the images in batches of equal size; the last batch is padded."""
-    size = BatchSize(max(1, batch // draws), min(draws, batch))
+    size = rows_at_once(draws, batch)
     for start in range(0, len(problem.images.ids), size.images):
         ids = list(problem.images.ids[start : start + size.images])
         measured = problem.measured(padded(ids, size.images), session.device)

@@ -21,9 +21,6 @@ from posterior_bench.bench.config.presets import (
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import Left, foreign, text_of
 
-ROOT = PACKAGE
-"""The package that holds ours."""
-
 PACKAGES = ("solvers", "priors", "operators", "masks", "datasets", "metrics", "bench")
 
 
@@ -36,7 +33,7 @@ def target(node: Mapping[str, Any]) -> Any:
         If the name lies outside our packages and outside what the setting ``plugins`` allows, if it
         cannot be imported, or if it is a helper of ours that no option names.
     """
-    path = str(node["_target_"]).removeprefix(f"{ROOT}.")
+    path = str(node["_target_"]).removeprefix(f"{PACKAGE}.")
     in_file = file_class(path)
     if in_file is not None:
         return in_file.load()
@@ -48,7 +45,7 @@ def target(node: Mapping[str, Any]) -> Any:
             f"{', '.join(valid)}; plugins=[NAME] admits an installed plugin"
         )
     ours = module.split(".")[0] in PACKAGES
-    imported = f"{ROOT}.{module_of(path)}" if ours else module
+    imported = f"{PACKAGE}.{module_of(path)}" if ours else module
     try:
         with foreign():
             thing = getattr(importlib.import_module(imported), name)

@@ -24,6 +24,11 @@ class BatchSize:
         return replace(self, draws=max(1, self.draws // 2))
 
 
+def rows_at_once(draws: int, batch: int) -> BatchSize:
+    """Return the size to which every network batch of a cell is filled up."""
+    return BatchSize(max(1, batch // draws), min(draws, batch))
+
+
 def blocks_of(draws: range, size: int) -> list[tuple[list[int], int]]:
     """Cut draw indices into blocks of ``size``.
 

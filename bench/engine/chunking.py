@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core import terminal
+from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.engine.plan import CellPlan
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def pieces_for(
     draws, batch = config.draws, config.batch
     if together(metrics):
         return 1
-    chunks = math.ceil(config.images / max(1, batch // draws))
+    chunks = math.ceil(config.images / rows_at_once(draws, batch).images)
     return pieces(chunks, draws, batch, workers, not isinstance(solver, Sampler))
 
 

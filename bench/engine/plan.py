@@ -15,6 +15,7 @@ import pandas as pd
 from posterior_bench.bench.config.cell import Cell, digest
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.row_store import RowStore
@@ -144,7 +145,7 @@ def slices(
     The draws of an image are cut into so many ``pieces``, each a chunk of its own
     (:mod:`bench.engine.chunking`).
     """
-    padded = max(1, batch // draws)
+    padded = rows_at_once(draws, batch).images
     parts = [list(images[i : i + padded]) for i in range(0, len(images), padded)]
     ranges = cut(draws, batch, pieces)
     ends = [f"-d{part.start}-{part.stop - 1}" for part in ranges] if len(ranges) > 1 else [""]

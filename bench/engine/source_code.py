@@ -23,9 +23,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from posterior_bench.bench.config.build import ROOT, target
+from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.class_source import PACKAGE
 
-SOLVERS = f"{ROOT}.solvers"
+SOLVERS = f"{PACKAGE}.solvers"
 
 
 def code_of(node: Mapping[str, Any]) -> str:
@@ -37,7 +38,7 @@ def code_of(node: Mapping[str, Any]) -> str:
     own = Path(inspect.getfile(kind))
     module = "" if node["_target_"].split(":")[0].endswith(".py") else str(kind.__module__)
     top = module.partition(".")[0]
-    followed = {SOLVERS} if top == ROOT else {SOLVERS, top} - {""}
+    followed = {SOLVERS} if top == PACKAGE else {SOLVERS, top} - {""}
     whole = sha256()
     for name, path in sorted(_files(module, own, followed).items()):
         whole.update(f"{name}\x1f{sha256(_source(path)).hexdigest()}\n".encode())

@@ -19,6 +19,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import BAD_INPUT
 from posterior_bench.bench.engine.arena import are_drawn
+from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.estimate.checks.data import check_images, check_mask, check_metrics
 from posterior_bench.bench.estimate.checks.devices import (
@@ -44,7 +45,6 @@ from posterior_bench.bench.estimate.checks.storage import (
 )
 from posterior_bench.bench.estimate.finding import Finding, print_findings
 from posterior_bench.bench.estimate.machine import Machine
-from posterior_bench.bench.estimate.memory import rows_at_once
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.priors.base import Prior

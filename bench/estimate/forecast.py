@@ -21,6 +21,7 @@ from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import pieces_for, planned_workers
 from posterior_bench.bench.engine.job import demand_possible
@@ -37,7 +38,6 @@ from posterior_bench.bench.estimate.cell_parts import (
     demand_fit,
     settings_of,
 )
-from posterior_bench.bench.estimate.memory import rows_at_once
 from posterior_bench.bench.estimate.plan_settings import PlanSettings
 from posterior_bench.bench.estimate.requested_cells import RequestedCell, compose_cells
 from posterior_bench.bench.estimate.row_cost import SKIPPED, UNKNOWN, CellEstimate, RowCost

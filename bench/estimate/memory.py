@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.job import JobConfig
-from posterior_bench.bench.engine.batches import BatchSize
+from posterior_bench.bench.engine.batches import BatchSize, rows_at_once
 from posterior_bench.bench.estimate.dry_run import Peaks, dry_run
 from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.bench.estimate.scoring_memory import (
@@ -128,14 +128,6 @@ class Estimate:
             middle = (good + bad) // 2
             good, bad = (middle, bad) if fits(middle) else (good, middle)
         return good
-
-
-def rows_at_once(draws: int, batch: int) -> BatchSize:
-    """Return the size to which a worker fills its network batches.
-
-    It is the rule of :func:`bench.engine.plan.slices` and :meth:`bench.engine.worker.Worker.rows`.
-    """
-    return BatchSize(max(1, batch // draws), min(draws, batch))
 
 
 def estimate(config: JobConfig, memory: NetworkMemory) -> Estimate:

@@ -15,10 +15,10 @@ from typing import Any
 from posterior_bench.bench.analysis import papers
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.estimate.call_counts import CallCounts
 from posterior_bench.bench.estimate.call_times import CallSeconds, Limits, OverLimit, time_calls
 from posterior_bench.bench.estimate.cell_parts import DescribedPrior
-from posterior_bench.bench.estimate.memory import rows_at_once
 from posterior_bench.bench.estimate.plan_settings import PlanSettings, call_device
 from posterior_bench.bench.estimate.row_cost import CALLS_HERE, PRINTED, UNKNOWN, RowCost
 from posterior_bench.bench.estimate.stored_costs import StoredCosts, own_folder

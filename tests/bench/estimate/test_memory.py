@@ -15,13 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from posterior_bench.bench.cli.verbs import VERBS
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine.batches import BatchSize
+from posterior_bench.bench.engine.batches import BatchSize, rows_at_once
 from posterior_bench.bench.engine.plan import slices
 from posterior_bench.bench.estimate.architecture import without_weights
 from posterior_bench.bench.estimate.dry_run import shortened
 from posterior_bench.bench.estimate.live_tensors import Ledger, Live, Unfinished
 from posterior_bench.bench.estimate.machine import DEVICES, Machine, bytes_of
-from posterior_bench.bench.estimate.memory import Estimate, Linear, rows_at_once
+from posterior_bench.bench.estimate.memory import Estimate, Linear
 from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.load import verify
