@@ -190,6 +190,7 @@ def minimise(
     tolerance: float,
     patience: int = 0,
     decay: float = 0.0,
+    step_first: bool = False,
 ) -> Tensor:
     """Minimise a loss by AdamW, every row on its own.
 
@@ -211,6 +212,8 @@ def minimise(
         A row also stops once its loss is above its loss ``patience`` steps before; 0 means never.
     decay : float, default 0.0
         Weight decay of AdamW.
+    step_first : bool, default False
+        Whether a row takes the step of the iteration at whose loss it stops.
 
     Returns
     -------
@@ -226,16 +229,22 @@ def minimise(
             losses = loss(u)
             (u.grad,) = torch.autograd.grad(losses.sum(), u)
         history.append(losses.detach())
+        standing = done
         # Written so that a row that is NaN is done too.
         done = done | ~(history[step] >= tolerance)
         if patience and step >= patience:
             done = done | (history[step] > history[step - patience])
-        if done.all():
+        standing = standing if step_first else done
+        all_done, some_stand = torch.stack([done.all(), standing.any()]).tolist()
+        if all_done and not step_first:
             break
-        kept = u.detach().clone()
+        # Copying all images in every iteration would cost more than the step itself.
+        kept = u.detach()[standing] if some_stand else None
         optimiser.step()
-        with torch.no_grad():
-            u.copy_(torch.where(done.view(-1, 1, 1, 1), kept, u))
+        if kept is not None:
+            u.detach()[standing] = kept
+        if all_done:
+            break
     return u.detach()
 
 
