@@ -14,7 +14,7 @@ DIFFERENT: dict[str, set[str]] = {
     "ddrm": {"ddrm_clean"},
     "diffpir": {"diffpir_clean", "diffpir_noisy"},
     "pigdm": {"pigdm_mask"},
-    "repaint": {"repaint_respacing", "repaint_return"},
+    "repaint": {"repaint_return"},
     "resample": {"resample", "resample_converged"},
 }
 """Cases that do not agree yet, by method. Whoever mends one removes it here."""
@@ -22,7 +22,6 @@ DIFFERENT: dict[str, set[str]] = {
 OTHER_LEVELS: dict[str, set[str]] = {
     "ddnm": {"ddnm", "ddnm_plus", "ddnm_plus_travel", "ddnm_travel"},
     "ddrm": {"ddrm_noisy"},
-    "pigdm": {"pigdm_general"},
     "psld": {"psld"},
     "reddiff": {"reddiff"},
 }
