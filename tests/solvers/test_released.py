@@ -15,14 +15,12 @@ DIFFERENT: dict[str, set[str]] = {
     "diffpir": {"diffpir_clean", "diffpir_noisy"},
     "pigdm": {"pigdm_mask"},
     "repaint": {"repaint_return"},
-    "resample": {"resample", "resample_converged"},
 }
 """Cases that do not agree yet, by method. Whoever mends one removes it here."""
 
 OTHER_LEVELS: dict[str, set[str]] = {
     "ddnm": {"ddnm", "ddnm_plus", "ddnm_plus_travel", "ddnm_travel"},
     "ddrm": {"ddrm_noisy"},
-    "psld": {"psld"},
     "reddiff": {"reddiff"},
 }
 """Cases whose levels are not those of ``compat=released, grid=native`` yet, by method."""
