@@ -310,7 +310,7 @@ def compose_config(*more: str) -> JobConfig:
 def test_missing_modules_are_refused_before_any_work(tmp_path):
     with pytest.raises(
         UserError,
-        match="make them with `python -m bench train solver=latentpaint prior=fashion solver.modules=",
+        match=r"python -m bench train solver=latentpaint prior=fashion solver\.modules=",
     ):
         cell(f"solver.modules={tmp_path}")
     with pytest.raises(
