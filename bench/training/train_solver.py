@@ -1,9 +1,9 @@
 """``python -m bench train solver=NAME prior=NAME``: train modules of a solver on a frozen prior.
 
-The run folder is ``out``, or else ``runs/train/<solver>-<prior>``. It holds the files of
-:mod:`bench.training.loop`. The modules are written below the folder that the solver's setting
-``modules`` names. They are trained on the images that ``data=`` names, or else on the training
-split of the data that the prior was trained on.
+The run folder is ``out``, or else ``runs/train/<modules>-<prior>``, after the folder that the
+solver's setting ``modules`` names. It holds the files of :mod:`bench.training.loop`. The modules
+are written below the folder of that setting. They are trained on the images that ``data=`` names,
+or else on the training split of the data that the prior was trained on.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class ModulesTraining:
         check_keys("solver.train", block, _TRAINER | _RUN)
         return cls(
             target=target,
-            folder=Path(config.out or Path("runs") / "train" / f"{target.solver}-{target.prior}"),
+            folder=Path(
+                config.out or Path("runs", "train", f"{target.path.parent.name}-{target.prior}")
+            ),
             data=data,
             block=block,
             config=PropagationConfig(**{key: block[key] for key in _TRAINER}),
