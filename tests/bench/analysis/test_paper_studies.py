@@ -197,8 +197,7 @@ SMALL = [
 def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two data sets, two operators, two solvers, one of which asks for a projection and is skipped
-    where none is."""
+    """Two data sets, two operators, two solvers, one of which runs on one of the data sets."""
     study = [
         "study=vipaint_table7",
         "solver=psld,dps",
@@ -209,10 +208,10 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     ]
     assert bench("plan", *study) == 0
     plan = capsys.readouterr().out
-    assert "psld  fashion32  rotated  super_resolution" in plan and "does not apply" in plan
+    assert "does not apply" not in plan
     # two steps a row, each with its gradient
     assert (
-        "Estimate: 3 cells, 6 rows, 12 network evaluations, 24 passes (forward + backward), "
+        "Estimate: 5 cells, 10 rows, 20 network evaluations, 40 passes (forward + backward), "
         in " ".join(plan.split())
     )
     assert not any(tmp_path.iterdir())
@@ -220,8 +219,8 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     board = pd.read_csv(tmp_path / "leaderboard.csv")
     assert sorted(zip(board["data"], board["operator"].str.partition(" ")[0], strict=True)) == [
         ("fashion", "gaussian_blur"),
-        ("fashion32", "gaussian_blur"),
-        ("fashion32", "super_resolution"),
+        *[("fashion32", "gaussian_blur")] * 2,
+        *[("fashion32", "super_resolution")] * 2,
     ]
     table = (tmp_path / "paper_table.md").read_text()
     head = "| super_resolution_x4, lpips | super_resolution_x4, psnr_db |"
