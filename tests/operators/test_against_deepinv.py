@@ -5,6 +5,8 @@ deepinv's blurs are convolutions, so our kernels are turned for them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,9 +39,8 @@ def _kernel(operator: Operator) -> Tensor:
         return operator.weights.flip(0, 1)[None, None].float()
     pixel = torch.zeros(1, 1, 25, 25)
     pixel[..., 12, 12] = 1
-    spread = type(operator)(
-        **{**vars(operator), "shape": (1, 25, 25), "border": "zero"}  # type: ignore[arg-type]
-    ).A(pixel)
+    assert isinstance(operator, GaussianBlur | BoxBlur)
+    spread = replace(operator, shape=(1, 25, 25), border="zero").A(pixel)
     reach = int(spread[0, 0].nonzero().sub(12).abs().max())
     return spread[..., 12 - reach : 13 + reach, 12 - reach : 13 + reach]
 
