@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis import paired, papers
+from posterior_bench.bench.analysis import paired, papers, printed_settings
 from posterior_bench.bench.analysis.papers import Printed
 from posterior_bench.bench.analysis.tables import escape_markdown, significant
 from posterior_bench.bench.store.read_study import read_study
-from posterior_bench.bench.store.study_files import study_settings
+from posterior_bench.bench.store.study_files import read_cell, study_settings
 
 METHODS_IN_ROWS = (
     "vipaint-table7",
@@ -62,6 +62,8 @@ _HARDWARE = "A6000"
 
 _COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "nfe": lambda line: line["nfe"],
+    "nfe_optimization": lambda line: line["draws"] * line["nfe_fit"],
+    "nfe_sampling": lambda line: line["nfe"] - line["nfe_fit"],
     "runtime_s_per_image_v100": lambda line: _fit(line) + line["draws"] * line["seconds_sample"],
     **_MINUTES,
 }
@@ -79,13 +81,15 @@ _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
 class Measured:
     """A measured number and its interval ``lo`` to ``hi``, NaN where it has none.
 
-    If the number is of the best draws, ``mean`` is that of all draws.
+    If the number is of the best draws, ``mean`` is that of all draws. A setting that is no number
+    is ``text``.
     """
 
-    value: float
+    value: float = float("nan")
     lo: float = float("nan")
     hi: float = float("nan")
     mean: float = float("nan")
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class Board:
             return None
         if printed.metric in _COSTS:
             return Measured(float(_COSTS[printed.metric](line)))
+        if printed.metric in printed_settings.SETTINGS:
+            return Measured(text=self._setting(printed.metric, line))
         value, lo, hi = self._values(line, papers.metric_ids(self.table, printed))
         plain = replace(printed, flag="") if printed.best_of else None
         mean = self._values(line, papers.metric_ids(self.table, plain))[0] if plain else math.nan
@@ -141,7 +147,8 @@ class Board:
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
         """Return the only line of the leaderboard that a printed number belongs to, if any.
 
-        A stand-in has its own prior; where the paper does not state one, any prior will do.
+        A stand-in has its own prior; where the paper does not state one, any prior will do. Of
+        several lines the one counts whose preset ``names.csv`` gives for the method.
         """
         known = papers.ours(self.table)
         priors = known.get(("prior", printed.prior), frozenset())
@@ -161,7 +168,15 @@ class Board:
                 here[key] in names for key, names in wanted.items()
             ):
                 found.append({str(key): value for key, value in line.items()})
+        if len(found) > 1 and (preset := papers.preset_of(method)):
+            found = [line for line in found if line["preset"] == preset]
         return found[0] if len(found) == 1 else None
+
+    def _setting(self, name: str, line: Mapping[str, Any]) -> str:
+        """Return a setting that the paper prints, of the solver of a line."""
+        recorded = read_cell(self.study / "cells" / line["cell"] / "config.yaml")
+        solver = (recorded.get("config") or {}).get("solver")
+        return printed_settings.printed_setting(name, solver) if solver else ""
 
     def _data_for(self, priors: Iterable[str]) -> frozenset[str]:
         """Return the data that stand in for those of some priors."""
@@ -277,6 +292,8 @@ def _cell(printed: Printed, measured: Measured | None, nothing: str = "—") -> 
     shown = f"{printed.value or '—'}{flag} / "
     if measured is None:
         return shown + nothing
+    if measured.text:
+        return shown + measured.text
     if printed.best_of:
         mean = f"mean {_value(measured.mean, printed)}"
         return f"{shown}oracle {_with_deviation(measured, printed)}, {mean}"

@@ -6,7 +6,8 @@ with ``study.paper``. Two more files belong to a table:
 
 - ``names.csv`` gives our name for a printed data set, prior, task, method and metric; a name that
   is not in it has no counterpart. ``names-<table>.csv`` takes the place of some of them for one
-  table. A method may name a setting too: ``copaint:iterations=2``.
+  table. A method may name a setting too: ``copaint:iterations=2``. The column ``preset`` says which
+  preset of a method the numbers belong to, where a study has several.
 - ``remarks-<table>.csv`` says which numbers no cell of ours can stand beside, and why (``absent``),
   and where a protocol cannot be followed (``protocol``). A column that is empty means any.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -141,6 +142,16 @@ def metric_ids(table: str, printed: Printed) -> list[str]:
     return [f"{name}_oracle{printed.best_of}" for name in names] if printed.best_of else names
 
 
+@cache
+def _presets() -> Mapping[str, str]:
+    return {line["printed"]: line["preset"] for line in _lines(NAMES) if line["preset"]}
+
+
+def preset_of(method: str) -> str:
+    """Return the preset that the printed numbers of a method belong to; empty if any will do."""
+    return _presets().get(method, "")
+
+
 def declared_table(study: Path | str) -> str | None:
     """Return the table that a study declares with ``study.paper``, or None."""
     table = (study_settings(study).get("study") or {}).get("paper")
@@ -152,21 +163,24 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
 
     Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``,
     unless the name of the method has the setting. A task is a mask or, for other problems than
-    inpainting, an operator. The prior must be the paper's.
+    inpainting, an operator. The prior must be the paper's, and so must the preset be where
+    ``names.csv`` gives one for the method.
 
     Parameters
     ----------
     table : str
         Name of the table.
     line : mapping
-        A line with ``solver data mask operator prior``, and perhaps ``variant``.
+        A line with ``solver data mask operator prior``, and perhaps ``variant`` and ``preset``.
     metric : str
         Id of the metric.
     """
     here, index = place(line), _index(table)
     rest = (here["data"], here["problem"], here["prior"])
-    keys = ((metric, solver, *rest) for solver in solver_names(line))
-    return next((index[key] for key in keys if key in index), None)
+    found = [p for name in solver_names(line) for p in index.get((metric, name, *rest), ())]
+    preset = line.get("preset")
+    fitting = [p for p in found if not preset or preset_of(p.method) in ("", preset)]
+    return fitting[-1] if fitting else None
 
 
 def place(line: Mapping[str, object]) -> dict[str, str]:
@@ -177,9 +191,9 @@ def place(line: Mapping[str, object]) -> dict[str, str]:
 
 
 def solver_names(line: Mapping[str, object]) -> list[str]:
-    """Return what a method may call the solver of a line: with one of its settings, and without."""
+    """Return what a method may call the solver of a line: without settings, and with one."""
     solver = str(line["solver"]).partition(" ")[0]
-    return [*(f"{solver}:{word}" for word in str(line.get("variant", "")).split()), solver]
+    return [solver, *(f"{solver}:{word}" for word in str(line.get("variant", "")).split())]
 
 
 def printed_columns(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
@@ -220,14 +234,16 @@ def paper_note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
 
 
 @cache
-def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
-    """Return the numbers of a table by our metric, solver, data, mask or operator, and prior."""
-    return {
-        key: printed
-        for printed in printed_numbers(table)
-        if printed.value
-        for key in _keys(table, printed)
-    }
+def _index(table: str) -> Mapping[tuple[str, ...], Sequence[Printed]]:
+    """Return the numbers of a table by our metric, solver, data, mask or operator, and prior.
+
+    There are several where methods of the paper are presets of one solver.
+    """
+    index: dict[tuple[str, ...], list[Printed]] = {}
+    for printed in printed_numbers(table):
+        for key in _keys(table, printed) if printed.value else ():
+            index.setdefault(key, []).append(printed)
+    return index
 
 
 def _keys(table: str, printed: Printed) -> Iterator[tuple[str, ...]]:

@@ -53,9 +53,7 @@ def set_scores(
     for cell in cells if metrics else ():
         mine, line = rows[cell.name], dict[str, float]()
         for m in metrics:
-            features = (
-                _set_features(mine, m, cell.metrics) if m in cell.sets else np.empty((0, 0))
-            )
+            features = _set_features(mine, m, cell.metrics) if m in cell.sets else np.empty((0, 0))
             ends = (np.nan, np.nan, np.nan)
             if len(features):
                 reduce = build_object(cell.sets[m]).reduce
