@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -225,7 +225,7 @@ def paper_markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
             *_grid(block, cells, table in METHODS_IN_ROWS),
         ]
     notes = [
-        *_notes(beside, scale),
+        *_notes(beside, scale, _options(table)),
         *_oracles(beside),
         *_hardware(beside, Path(study)),
         *_flags(beside),
@@ -326,7 +326,18 @@ def _decimals(text: str) -> int:
     return len(text.partition(".")[2]) if text.replace(".", "", 1).isdigit() else 3
 
 
-def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) -> list[str]:
+def _options(table: str) -> frozenset[str]:
+    """Return our names of everything that a table prints."""
+    ours, printed = papers.ours(table), papers.printed_numbers(table)
+    columns = ("dataset", "prior", "task")
+    names = (ours.get((c, getattr(p, c)), frozenset()) for p in printed for c in columns)
+    return frozenset().union(*names, *(papers.metric_ids(table, p) for p in printed))
+
+
+def _notes(
+    beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any], options: Collection[str]
+) -> list[str]:
+    """Return the first notes; of all stand-ins they name those for ``options`` of the table."""
     found = sum(measured is not None for measured in beside.values())
     notes = [
         f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' "
@@ -338,9 +349,9 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
         "the paper's unit.",
     ]
     if instead := scale.get("instead", {}):
-        options = [instead.get(group, {}) for group in ("prior", "data", "mask", "operator")]
-        pairs = {k: v for names in (*options, scale.get("columns", {})) for k, v in names.items()}
-        words = ", ".join(f"{ours} for {theirs}" for theirs, ours in pairs.items())
+        groups = [instead.get(group, {}) for group in ("data", "mask", "operator", "prior")]
+        pairs = {k: v for names in (*groups, scale.get("columns", {})) for k, v in names.items()}
+        words = ", ".join(f"{v} for {k}" for k, v in pairs.items() if k in options)
         notes.insert(
             0,
             f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare "
