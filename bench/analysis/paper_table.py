@@ -118,6 +118,8 @@ class Board:
 
     def measured(self, printed: Printed) -> Measured | None:
         """Return the measured number beside a printed one, if the study has it."""
+        if papers.why_absent(self.table, printed):
+            return None
         if _VERSUS in printed.method:
             return self._test(printed)
         line = self._line(printed, printed.method)
@@ -235,7 +237,7 @@ def paper_markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
     return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in notes), ""])
 
 
-def _letters(table: str, beside: Mapping[Printed, Measured | None]) -> dict[Printed, str]:
+def _letters(table: str, beside: Iterable[Printed]) -> dict[Printed, str]:
     """Return ``(a)``, ``(b)`` and so on for numbers beside which no cell of ours can stand.
 
     Numbers with one reason have one letter.
@@ -243,11 +245,11 @@ def _letters(table: str, beside: Mapping[Printed, Measured | None]) -> dict[Prin
     letters: dict[str, str] = {}
     names = map(_letter, count())
     found = {}
-    for printed, measured in beside.items():
+    for printed in beside:
         reason = papers.why_absent(table, printed)
-        if reason and measured is None:
-            if reason not in letters:
-                letters[reason] = next(names)
+        if reason and reason not in letters:
+            letters[reason] = next(names)
+        if reason:
             found[printed] = letters[reason]
     return found
 

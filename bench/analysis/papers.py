@@ -241,7 +241,8 @@ def _index(table: str) -> Mapping[tuple[str, ...], Sequence[Printed]]:
     """
     index: dict[tuple[str, ...], list[Printed]] = {}
     for printed in printed_numbers(table):
-        for key in _keys(table, printed) if printed.value else ():
+        counts = printed.value and not why_absent(table, printed)
+        for key in _keys(table, printed) if counts else ():
             index.setdefault(key, []).append(printed)
     return index
 
