@@ -174,6 +174,12 @@ def test_the_hash_of_unhashed_weights_is_recorded_with_the_cell(
     torch.save({**musiq.closed_form(), "head.bias": torch.zeros(1)}, musiq.KONIQ.path)
     with pytest.raises(UserError, match="'musiq' was set up with other weights"):
         score(outcome.study, {"musiq": {**nodes("metrics=[musiq]")["musiq"], "sha256": sha256}})
+    for again in (
+        lambda: score(outcome.study, nodes("metrics=[musiq]")),
+        lambda: run(command("blended", "metrics=[musiq]")),
+    ):
+        with pytest.raises(UserError, match=rf"'musiq' by weights with sha256 {sha256[:16]}"):
+            again()
 
 
 def test_the_verb_names_its_mistakes(tmp_path: Path) -> None:
