@@ -139,7 +139,7 @@ class Session:
         self.check_metrics()
 
     def check_metrics(self) -> None:
-        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
+        """Refuse metrics that need what the cell lacks, or that its images do not fit."""
         has = self.prior.caps | operator_caps(self.config.operator)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
@@ -149,6 +149,11 @@ class Session:
                     f"this prior and "
                     "operator do not have; leave it out, or choose a closed-form prior such as "
                     "prior=g2"
+                )
+            if metric.unclamped and isinstance(self.solver, Folder):
+                raise UserError(
+                    f"metric '{name}' scores values outside [-1, 1], and the 8-bit images of "
+                    f"solver=folder hold none; choose {name.removesuffix('_unclamped')}"
                 )
             try:
                 metric.admit(self.prior.image_shape)
