@@ -9,9 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
+from posterior_bench.operators.base import Spectrum
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
@@ -103,7 +105,7 @@ class DDNM(Sampler):
 
     @override
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
-        needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
+        needs = self.needs | {"svd"} if self.plus and sigma > 0 else self.needs
         return lacking(needs, has)
 
     @override
@@ -111,10 +113,12 @@ class DDNM(Sampler):
         process, shape = prior.process, prior.latent_shape
         levels = prior.grid(self.steps, self.grid)
         noisy = self.plus and obs.operator.sigma > 0
-        if noisy and obs.operator.mask is None:
+        if noisy and "svd" not in obs.operator.caps:
             raise ValueError(
-                "DDNM+ knows masks only; for another noisy operator set solver.plus=false"
+                "DDNM+ needs the singular values of a noisy operator, and this one has none; "
+                "set solver.plus=false"
             )
+        spectrum = obs.operator.spectrum(obs.y) if noisy else None
         # Start from pure noise.
         z = x0 = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.travel_length, self.travel_repeat):
@@ -129,11 +133,11 @@ class DDNM(Sampler):
             x0 = x0.clamp(-1, 1) if self.clip else x0
             eps = process.eps(z, x0, t)
             # Replace the part that the operator sees by the measurement, and step down.
-            missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
-            z = self._step(x0 + missing, eps, s, fresh)
-            if noisy:
-                observed = self._noisy_step(x0, missing, s, obs.operator.sigma, fresh)
-                z = obs.operator.paste(z, observed)
+            if spectrum is not None:
+                z = self._noisy_step(x0, eps, s, fresh, obs, spectrum)
+            else:
+                missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
+                z = self._step(x0 + missing, eps, s, fresh)
         return z
 
     def _step(self, x: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
@@ -141,16 +145,22 @@ class DDNM(Sampler):
         return s.alpha * x + s.sigma * (self.eta * fresh + math.sqrt(1 - self.eta**2) * eps)
 
     def _noisy_step(
-        self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor
+        self, x0: Tensor, eps: Tensor, s: Level, fresh: Tensor, obs: Observation, spectrum: Spectrum
     ) -> Tensor:
-        """Return the DDNM+ step of observed pixels.
+        """Return the DDNM+ step, formed in the singular coordinates of the operator.
 
         The noise that the measurement already carries is not added again.
         """
-        carried = s.alpha * sigma_y
-        if s.sigma >= carried:
-            return s.alpha * (x0 + missing) + math.sqrt(s.sigma**2 - carried**2) * fresh
+        x0, eps = spectrum.coordinates(x0), spectrum.coordinates(eps)
+        seen = spectrum.values > 0
+        carried = s.alpha * obs.operator.sigma / torch.where(seen, spectrum.values, 1.0)
         # Below the noise of the measurement only part of the correction fits; fresh noise fills
         # the rest.
-        share = math.sqrt(1 - self.eta**2) * s.sigma / carried
-        return s.alpha * (x0 + share * missing) + self.eta * s.sigma * fresh
+        fits = s.sigma >= carried
+        part = math.sqrt(1 - self.eta**2) * s.sigma / carried
+        share = torch.where(fits, 1.0, part).to(x0)
+        left = (s.sigma**2 - carried**2).clamp_min(0).sqrt()
+        spread = torch.where(fits, left, self.eta * s.sigma).to(x0)
+        missing = spectrum.solution(obs.y) - x0
+        corrected = s.alpha * (x0 + share * missing) + spread * fresh
+        return spectrum.image(torch.where(seen, corrected, self._step(x0, eps, s, fresh)))
