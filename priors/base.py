@@ -14,6 +14,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
+from posterior_bench.priors import grids
 from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.latents import Latent
 from posterior_bench.priors.nets import Contexts, Inpainter, UNet2D
@@ -433,13 +434,21 @@ class Prior:
             - ``karras``: uniform in ``(sigma / alpha)^(1 / rho)`` (Karras et al. 2022, Eq. 5).
             - ``logsnr``: uniform in ``ln(sigma / alpha)``.
             - ``index``: uniform in the native index, rounded: the respaced grid of
-              guided-diffusion.
+              guided-diffusion, for every number of steps.
             - ``flow``: uniform in ``u = sigma / (alpha + sigma)``.
+            - ``leading``: every ``T / n``-th of ``T`` training steps, down to index 0, then clean
+              (the loops of DDRM, DDNM, RED-diff).
+            - ``leading_one``: the same one index higher; the last level is index 0, not clean (the
+              loops on latent-diffusion: PSLD, ReSample).
+            - ``quad``: squares of ``T - index`` are uniform, so steps are dense at the clean end
+              (the loop of DiffPIR).
         start : Level or None, default None
-            The first level; None takes the noisiest level of the network.
+            The first level; None takes the noisiest level of the network. The kinds that count
+            training steps start where they do: a cleaner start is refused.
         end : Level or None, default None
             The last level. None ends with :data:`CLEAN`, after the cleanest level of the network,
-            so that ``n`` steps are ``n`` calls of the network.
+            so that ``n`` steps are ``n`` calls of the network. The kinds that count training steps
+            take no end.
         rho : float, default 7.0
             Exponent of ``karras``.
 
@@ -451,8 +460,9 @@ class Prior:
         Raises
         ------
         ValueError
-            If ``n`` is below 1, ``kind`` is unknown, the prior has no native index (``index``), or
-            the start is pure noise (``karras``, ``logsnr``).
+            If ``n`` is below 1, ``kind`` is unknown, the prior has no native index (``index``) or
+            no training steps (``leading``, ``leading_one``, ``quad``), ``n`` does not suit their
+            number, or the start is pure noise (``karras``, ``logsnr``).
 
         Examples
         --------
@@ -467,6 +477,8 @@ class Prior:
         count = n + 1 if end is not None else n
         if kind == "native":
             kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
+        if kind in grids.RELEASED:
+            return self._training_steps(kind, n, start, end)
         levels = self._levels(kind, top, bottom, count, rho)
         return levels if end is not None else [*levels, CLEAN]
 
@@ -487,17 +499,36 @@ class Prior:
                 for r in between(math.log(top.ratio), math.log(bottom.ratio))
             ]
         elif kind == "index":
-            indices = between(self.process.index(top), self.process.index(bottom))
-            if math.isnan(indices[0]):
+            first, last = self.process.index(top), self.process.index(bottom)
+            if math.isnan(first):
                 raise ValueError("this prior has no native index; use grid karras, logsnr or flow")
-            levels = [self.process.level_at_index(round(k)) for k in indices]
+            indices = grids.respaced(first, last, count)
+            levels = [self.process.level_at_index(k) for k in indices]
         elif kind == "flow":
             share = lambda level: level.sigma / (level.alpha + level.sigma)  # noqa: E731
             us = between(share(top), share(bottom))
             levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
         else:
-            raise ValueError(f"unknown grid '{kind}'; valid: native, karras, logsnr, index, flow")
+            raise ValueError(f"unknown grid '{kind}'; valid: {', '.join(grids.GRIDS)}")
         return levels
+
+    def _training_steps(
+        self, kind: str, n: int, start: Level | None, end: Level | None
+    ) -> list[Level]:
+        """Return the levels of a grid that counts training steps, and its end."""
+        steps = self.process.training_steps
+        if steps is None:
+            raise ValueError(
+                f"grid {kind} counts training steps, and this prior has none; use grid native"
+            )
+        indices = grids.released(kind, n, steps)
+        if end is not None or (start is not None and round(self.process.index(start)) < indices[0]):
+            raise ValueError(
+                f"grid {kind} goes from index {indices[0]} to the clean end and no part of it "
+                "stands alone; use grid index between two levels"
+            )
+        levels = [self.process.level_at_index(k) for k in indices]
+        return [*levels, self.process.level_at_index(0) if kind == "leading_one" else CLEAN]
 
     # -- the one primitive -------------------------------------------------------------------------
 

@@ -146,6 +146,11 @@ class Process:
         return self.kind
 
     @property
+    def training_steps(self) -> int | None:
+        """Number of training steps that native indices count from 0; None if time is continuous."""
+        return None
+
+    @property
     def spec(self) -> dict[str, str | float]:
         """The kind and the settings that rebuild the process, as ``prior.json`` records them.
 
@@ -578,6 +583,11 @@ class VP(Process):
             )
         return {"kind": "vp", **self._schedule}
 
+    @property
+    @override
+    def training_steps(self) -> int:
+        return len(self.log_ratio)
+
     @override
     def level_at_index(self, index: float) -> Level:
         last = len(self.log_ratio) - 1
@@ -699,6 +709,11 @@ class Rescaled(Process):
     @override
     def trained_kind(self) -> str:
         return self.base.trained_kind
+
+    @property
+    @override
+    def training_steps(self) -> int | None:
+        return self.base.training_steps
 
     def scale(self, native: Level) -> Scalar:
         """Return the factor ``c`` in ``z_view = z_native / c``.

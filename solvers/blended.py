@@ -29,8 +29,7 @@ class Blended(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -54,7 +53,7 @@ class Blended(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 1000
     eta: float = 1.0

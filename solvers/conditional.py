@@ -31,8 +31,8 @@ class Conditional(Sampler):
         Classifier-free guidance weight of the prompt; 1 means no guidance. Both branches read mask
         and measurement.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`; ``index`` has the shifted steps of Stable Diffusion 3.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`;
+        ``index`` has the shifted steps of Stable Diffusion 3.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class Conditional(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"inpaint", "mask"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 50
     eta: float = 0.0

@@ -58,8 +58,7 @@ class CoPaint(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight, inside the gradient too; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -86,7 +85,7 @@ class CoPaint(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     work: ClassVar[tuple[str, ...]] = ("steps", "jump_length")
     growth: ClassVar[tuple[str, ...]] = ("lr_decay", "weight_decay")
     margin: ClassVar[float] = 0.1

@@ -86,7 +86,7 @@ class DAPS(Sampler):
             "[-1, 1], entry by entry."
         },
     )
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     steps: int = 200
     ode_steps: int = 5

@@ -44,8 +44,7 @@ class DDNM(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 
@@ -77,7 +76,7 @@ class DDNM(Sampler):
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "pixel"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 100
     eta: float = 0.85

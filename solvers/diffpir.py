@@ -39,8 +39,7 @@ class DiffPIR(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 

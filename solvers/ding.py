@@ -45,8 +45,7 @@ class DING(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'flow'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -76,7 +75,7 @@ class DING(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "svd", "pixel"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 50
     skip: int = 2

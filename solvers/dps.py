@@ -57,8 +57,7 @@ class DPS(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
     variance : str, default 'learned'
@@ -98,7 +97,7 @@ class DPS(Sampler):
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 1000
     zeta: float = 0.5

@@ -51,8 +51,7 @@ class MGDM(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance. Gradients go through both branches.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -75,7 +74,7 @@ class MGDM(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     work: ClassVar[tuple[str, ...]] = ("levels",)
 
     levels: int = 100

@@ -49,8 +49,7 @@ class MMPS(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -74,7 +73,7 @@ class MMPS(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "linear", "pixel"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 100
     iterations: int = 3

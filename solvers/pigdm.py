@@ -48,8 +48,7 @@ class PiGDM(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``, which needs the practical weight.
 

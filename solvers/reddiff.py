@@ -59,8 +59,7 @@ class REDDiff(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     compat : str, default 'none'
         ``none`` or ``released``.
 
@@ -92,7 +91,7 @@ class REDDiff(Sampler):
             "Adam step."
         },
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 1000
     lam: float = 0.25

@@ -32,8 +32,7 @@ class RePaint(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     variance : str, default 'learned'
         Variance of a step down: ``fixed``, the variance of the posterior, or ``learned``, the
         network's own if it has learned one.
@@ -63,7 +62,7 @@ class RePaint(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     work: ClassVar[tuple[str, ...]] = ("steps", "jump_length")
 
     steps: int = 250

@@ -49,8 +49,7 @@ class TDS(Sampler):
         Classifier-free guidance weight; 1 means no guidance. The gradient goes through both
         branches.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -74,7 +73,7 @@ class TDS(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 100
     particles: int = 64

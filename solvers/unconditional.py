@@ -29,8 +29,7 @@ class PriorSamples(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
     variance : str, default 'fixed'
         Variance of an ancestral step: ``fixed``, the variance of the posterior, or ``learned``, the
         network's own if it has learned one.
@@ -51,7 +50,7 @@ class PriorSamples(Sampler):
             "This is not a solver. Any method must be better outside the observed pixels.",
         ),
     )
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 1000
     eta: float = 1.0

@@ -40,8 +40,7 @@ class LatentPaint(Sampler):
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
-        Law of the noise levels: ``native``, ``karras``, ``logsnr``, ``index`` or ``flow``, see
-        :meth:`priors.base.Prior.grid`.
+        Law of the noise levels: ``native`` or another kind of :meth:`priors.base.Prior.grid`.
 
     Raises
     ------
@@ -79,7 +78,7 @@ class LatentPaint(Sampler):
         ),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "features"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 250
     features: str = "every_step"

@@ -14,7 +14,7 @@ DIFFERENT: dict[str, set[str]] = {
     "ddrm": {"ddrm_clean"},
     "diffpir": {"diffpir_clean", "diffpir_noisy"},
     "pigdm": {"pigdm_mask"},
-    "repaint": {"repaint_respacing", "repaint_return"},
+    "repaint": {"repaint_return"},
     "resample": {"resample", "resample_converged"},
     "vipaint": {"vipaint_fit_1", "vipaint_fit_6", "vipaint_refine", "vipaint_refine_without_shift"},
 }
@@ -23,7 +23,6 @@ DIFFERENT: dict[str, set[str]] = {
 OTHER_LEVELS: dict[str, set[str]] = {
     "ddnm": {"ddnm", "ddnm_plus", "ddnm_plus_travel", "ddnm_travel"},
     "ddrm": {"ddrm_noisy"},
-    "pigdm": {"pigdm_general"},
     "psld": {"psld"},
     "reddiff": {"reddiff"},
     "vipaint": {"vipaint_fit_1_without_shift", "vipaint_fit_6_without_shift"},
