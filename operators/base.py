@@ -7,14 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from posterior_bench.operators.spectrum import Spectrum
+
 
 class Operator:
     """Measure the images of a batch: the base class of every forward operator.
 
     A measurement is ``y = A(x) + sigma n`` with standard-normal noise ``n``. A subclass implements
-    :meth:`A`, every method that its ``caps`` name, and :meth:`At` if it is linear. A subclass is
-    usually a frozen dataclass, so that one operator always measures alike. Its fields are the
-    settings of the yaml file in ``conf/operator``.
+    :meth:`A`, every method that its ``caps`` name, and :meth:`At` if it is linear. With
+    :meth:`spectrum`, it has :meth:`pinv` and :meth:`prox` too. A subclass is usually a frozen
+    dataclass, so that one operator always measures alike. Its fields are the settings of the yaml
+    file in ``conf/operator``.
 
     Attributes
     ----------
@@ -26,8 +29,8 @@ class Operator:
         - ``mask``: ``A`` keeps or drops pixels, and ``mask`` says which.
         - ``projection``: ``At A`` is a projection.
         - ``pinv``: :meth:`pinv` is implemented.
-        - ``prox``: :meth:`prox` is implemented, exactly.
-        - ``svd``: the singular values are known, so :meth:`prox` is exact at any ``rho``.
+        - ``prox``: :meth:`prox` is implemented.
+        - ``svd``: :meth:`spectrum` is implemented.
         - ``nonlinear``: ``A`` is not linear; there is no adjoint.
     takes_mask : bool
         Whether the constructor takes the masks of a batch as ``mask``.
@@ -120,6 +123,25 @@ class Operator:
         """
         raise NotImplementedError
 
+    def spectrum(self, like: Tensor) -> Spectrum:
+        """Return the singular value decomposition of ``A``.
+
+        Parameters
+        ----------
+        like : Tensor
+            Images or a measurement; the tensors of the spectrum are on its device.
+
+        Returns
+        -------
+        Spectrum
+            Singular values and coordinates.
+
+        Notes
+        -----
+        Every operator with the capability ``svd`` implements it.
+        """
+        raise NotImplementedError
+
     def pinv(self, y: Tensor) -> Tensor:
         """Apply the pseudo-inverse: the smallest ``x`` with ``A x`` nearest to ``y``.
 
@@ -135,9 +157,11 @@ class Operator:
 
         Notes
         -----
-        Every operator with the capability ``pinv`` implements it.
+        Every operator with the capability ``pinv`` implements it. An operator that truncates small
+        singular values, by its setting ``rcond``, leaves their coordinates at 0.
         """
-        raise NotImplementedError
+        spectrum = self.spectrum(y)
+        return spectrum.image(spectrum.solution(y.double())).to(y.dtype)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """Apply the proximal operator: ``argmin_u |A u - y|^2 + rho |u - x|^2``.
@@ -149,8 +173,9 @@ class Operator:
         y : Tensor
             A measurement, shaped like ``A(x)``.
         rho : float or Tensor
-            Weight of the distance to ``x``, above 0; a tensor ``(N, 1, 1, 1)`` holds one weight per
-            row.
+            Weight of the distance to ``x``, 0 or more; a tensor ``(N, 1, 1, 1)`` holds one weight
+            per row. 0 means the limit: the minimiser of ``|A u - y|`` nearest to ``x``, which is
+            ``x + pinv(y - A x)``.
 
         Returns
         -------
@@ -160,9 +185,12 @@ class Operator:
         Notes
         -----
         Every operator with the capability ``prox`` implements it. The noise level ``sigma`` is not
-        part of the objective: a solver puts it into ``rho``.
+        part of the objective: a solver puts it into ``rho``. No singular value is truncated at a
+        positive ``rho``; at 0 those are that :meth:`pinv` truncates.
         """
-        raise NotImplementedError
+        spectrum = self.spectrum(x)
+        residual = y.double() - self.A(x.double())
+        return x + spectrum.image(spectrum.shrunk(residual, rho)).to(x.dtype)
 
     def first_guess(self, y: Tensor) -> Tensor:
         """Return images that a solver can start from.

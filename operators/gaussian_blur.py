@@ -31,22 +31,29 @@ class GaussianBlur(Separable):
     sigma : float, default 0.0
         Standard deviation of the noise, in [-1, 1] units.
 
+    rcond : float, default 0.1
+        Singular values up to ``rcond`` times the largest one are truncated: the pseudo-inverse
+        leaves them out, and the spectrum has 0 there. In [0, 1).
+
     Raises
     ------
     ValueError
-        If ``kernel`` is not odd and positive, ``deviation`` is not positive and finite, or
-        ``sigma`` is negative.
+        If ``kernel`` is not odd and positive, ``deviation`` is not positive and finite, ``sigma``
+        is negative, or ``rcond`` is outside [0, 1).
 
     Notes
     -----
-    There is no pseudo-inverse: most singular values are below 1e-2 and the smallest are near 1e-7,
-    so a division by them would return amplified noise. The proximal step divides by nothing small.
+    Most singular values are below 1e-2 and the smallest are near 1e-7. A division by them would
+    return amplified noise. With ``rcond`` 0.1 and deviation 3, the pseudo-inverse of white noise is
+    no larger than the noise: 0.93 of it, root mean square. Measurements without noise allow 1e-3,
+    which amplifies noise 94 times. The proximal step at a positive ``rho`` truncates nothing.
     """
 
     shape: tuple[int, int, int]
     kernel: int = 61
     deviation: float = 3.0
     sigma: float = 0.0
+    rcond: float = 0.1
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -59,6 +66,12 @@ class GaussianBlur(Separable):
                 "give a positive number of pixels"
             )
         self.check_sigma()
+        self.check_rcond()
+
+    @override
+    def first_guess(self, y: Tensor) -> Tensor:
+        """Return the adjoint of ``y``: the truncated pseudo-inverse has ripples at edges."""
+        return self.At(y)
 
     @override
     def line(self, size: int) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from posterior_bench.bench.config.build import arguments, build, target
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -83,7 +84,7 @@ def export_masks(config: JobConfig, truth: bool = False) -> Path:
     count = config.images
     demand_count(count, len(data))
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
-    mask = build(config.mask)
+    mask = build_masks(config.mask)
     mask_content(config, mask, data)
     _demand_short_names(names.values())
     with _complete_folder(folder) as part:

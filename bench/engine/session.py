@@ -10,6 +10,7 @@ from torch import nn
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.image_folders import remedy
 from posterior_bench.bench.config.job import JobConfig, Node
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.trained_modules import load_modules, modules_identity
 from posterior_bench.bench.core.errors import (
@@ -70,7 +71,7 @@ class Session:
         self.config, self.device = config, device
         self.execution = config.execution
         admit_of(config)
-        self.mask: MaskGenerator = build(config.mask)
+        self.mask: MaskGenerator = build_masks(config.mask)
         self.solver: Solver = build(config.solver)
         forget_others(self._needed(), device)
         self.prior: Prior = shared("prior", config.prior, device) if prior is None else prior

@@ -29,6 +29,7 @@ _NUMBERS = (
     "decode_grad",
     "encode",
     "encode_grad",
+    "nfe_fit",
 )
 
 

@@ -1,4 +1,4 @@
-"""Convert CompVis latent diffusion checkpoints: LSUN-churches, cin256-v2, celeba256.
+"""Convert CompVis latent diffusion checkpoints: LSUN-churches, cin256-v2, celeba256, ffhq256.
 
 One ``model.ckpt`` holds the U-Net, its moving average, the autoencoder and the class embedding
 (Rombach et al. 2022). The sizes of the networks are in the ``config.yaml`` that upstream ships
@@ -88,6 +88,23 @@ def _model(
     }
 
 
+_FACES = _model(
+    0.0195,
+    {
+        "image_size": 64,
+        "in_channels": 3,
+        "out_channels": 3,
+        "model_channels": 224,
+        "attention_resolutions": [8, 4, 2],
+        "num_res_blocks": 2,
+        "channel_mult": [1, 2, 3, 4],
+        "num_head_channels": 32,
+    },
+    _VQ_F4,
+    "__is_unconditional__",
+)
+"""CelebA-HQ and FFHQ have one architecture; upstream ships a file of settings for each."""
+
 LAYOUTS: dict[str, Node] = {
     "lsun_churches": _model(
         0.0155,
@@ -128,21 +145,8 @@ LAYOUTS: dict[str, Node] = {
             "params": {"n_classes": 1001, "embed_dim": 512},
         },
     ),
-    "celeba256": _model(
-        0.0195,
-        {
-            "image_size": 64,
-            "in_channels": 3,
-            "out_channels": 3,
-            "model_channels": 224,
-            "attention_resolutions": [8, 4, 2],
-            "num_res_blocks": 2,
-            "channel_mult": [1, 2, 3, 4],
-            "num_head_channels": 32,
-        },
-        _VQ_F4,
-        "__is_unconditional__",
-    ),
+    "celeba256": _FACES,
+    "ffhq256": _FACES,
 }
 """The parts of ``model.params`` of the published checkpoints that matter here."""
 

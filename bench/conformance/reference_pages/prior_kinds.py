@@ -25,7 +25,15 @@ PUBLISHED_PRIORS = {
         "imagenet64_adm",
     ),
     VE: ("imagenet64_edm",),
-    LATENT: ("celebahq", "celebahq_compvis", "imagenet256", "lsun_church", "sd15", "sd2"),
+    LATENT: (
+        "celebahq",
+        "celebahq_compvis",
+        "ffhq_compvis",
+        "imagenet256",
+        "lsun_church",
+        "sd15",
+        "sd2",
+    ),
     FLOW: ("dit256", "sd35"),
     INPAINT: ("sd15_inpainting", "sd3_inpainting"),
 }

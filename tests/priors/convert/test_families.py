@@ -250,6 +250,21 @@ class TestCompVis:
         torch.testing.assert_close(guided, null + 3 * (x0 - null), atol=1e-4, rtol=1e-4)
         assert (null - x0).abs().max() > 1e-3
 
+    def test_faces_have_heads_of_a_width_a_vq_autoencoder_and_no_labels(self, golden, tmp_path):
+        """The form of the published files of CelebA-HQ and FFHQ."""
+        torch.save(ckpt(golden, "ldm_celeba_like", "vq"), tmp_path / "model.ckpt")
+        config = upstream_config(golden, "ldm_celeba_like", "vq", linear_end=0.0195)
+        assert "num_head_channels" in config["model"]["params"]["unet_config"]["params"]
+        converted = compvis.convert_compvis(tmp_path / "model.ckpt", config=config)
+        prior = kept(converted, tmp_path)
+        assert (prior.num_classes, prior.null_label, prior.latent.settings["scale"]) == (
+            0,
+            None,
+            1.0,
+        )
+        out = self.eps(prior, golden["ldm_celeba_like/x"], 7)
+        torch.testing.assert_close(out[0], golden["ldm_celeba_like/out"][0], atol=5e-5, rtol=0)
+
     def test_the_autoencoder_may_lie_in_another_file(self, golden, churches, config, tmp_path):
         content = torch.load(churches)
         first = {
@@ -344,7 +359,8 @@ class TestCompVis:
 
     def test_layouts_have_names(self, churches):
         with pytest.raises(
-            ValueError, match=r"give one of lsun_churches, cin256, celeba256, or its config\.yaml"
+            ValueError,
+            match=r"give one of lsun_churches, cin256, celeba256, ffhq256, or its config\.yaml",
         ):
             compvis.convert_compvis(churches)
         with pytest.raises(ValueError, match="unknown layout 'bedrooms'; valid: lsun_churches"):

@@ -118,7 +118,12 @@ def test_adm_layouts_have_the_published_size(layout, millions):
 
 @pytest.mark.parametrize(
     ("layout", "millions", "autoencoder"),
-    [("lsun_churches", 295.0, 83.7), ("cin256", 400.9, 55.3), ("celeba256", 274.1, 55.3)],
+    [
+        ("lsun_churches", 295.0, 83.7),
+        ("cin256", 400.9, 55.3),
+        ("celeba256", 274.1, 55.3),
+        ("ffhq256", 274.1, 55.3),
+    ],
 )
 def test_latent_diffusion_layouts_have_the_published_size(layout, millions, autoencoder):
     known = compvis.compvis_layout(layout, None)
