@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.base import Spectrum
+from posterior_bench.operators.spectrum import Spectrum
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
+from posterior_bench.solvers.shared.levels import loop_grid
 from posterior_bench.solvers.shared.walk import walk
 
 COMPAT = ("none", "released")
@@ -110,7 +111,7 @@ class DDNM(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(self.steps, self.grid)
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading")
         noisy = self.plus and obs.operator.sigma > 0
         if noisy and "svd" not in obs.operator.caps:
             raise ValueError(

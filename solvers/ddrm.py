@@ -14,6 +14,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.levels import loop_grid
 
 COMPAT = ("none", "released")
 
@@ -96,7 +97,7 @@ class DDRM(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, released = prior.process, prior.latent_shape, self.compat == "released"
-        levels = prior.grid(self.steps, self.grid)
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading")
         spectrum, top = obs.operator.spectrum(obs.y), levels[0]
         # What the measurement says of every coordinate, and how noisy that is.
         measured, seen = spectrum.solution(obs.y), spectrum.values > 0

@@ -15,6 +15,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.levels import loop_grid
 
 COMPAT = ("none", "released")
 
@@ -101,7 +102,8 @@ class DiffPIR(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, released = prior.process, prior.latent_shape, self.compat == "released"
-        levels, sigma_y = prior.grid(self.steps, self.grid), obs.operator.sigma
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "quad")
+        sigma_y = obs.operator.sigma
         # The released code compares a noise level in [0, 1] units with levels in [-1, 1] units.
         sigma_n = max(self.sigma_floor, sigma_y / 2 if released else sigma_y)
         # Start from pure noise, or as released from the measurement noised further.

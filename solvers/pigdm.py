@@ -13,6 +13,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.levels import loop_grid
 
 COMPAT = ("none", "released")
 WEIGHTS = ("exact", "practical")
@@ -111,9 +112,12 @@ class PiGDM(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape, released = prior.process, prior.latent_shape, self.compat == "released"
-        start = prior.level(min(process.ratio_max, RATIO_MAX))
-        levels = prior.grid(self.steps, self.grid, start=start)
-        sigma_y = 0.0 if released else obs.operator.sigma
+        if released:
+            levels, sigma_y = loop_grid(prior, self.steps, self.grid, self.compat, "leading"), 0.0
+        else:
+            start = prior.level(min(process.ratio_max, RATIO_MAX))
+            levels = prior.grid(self.steps, self.grid, start=start)
+            sigma_y = obs.operator.sigma
         # Start from pure noise, or as released from the noised first guess.
         z = levels[0].sigma * noise.normal(shape)
         if released:
