@@ -38,8 +38,8 @@ class DDNM(Sampler):
     travel_repeat : int, default 1
         How often each stretch of levels is walked in all; 1 means no time travel.
     plus : bool, default True
-        Use DDNM+ for noisy measurements; only masks have it. False treats a noisy measurement as
-        exact.
+        Use DDNM+ for noisy measurements; the operator needs known singular values. False treats a
+        noisy measurement as exact.
     clip : bool, default False
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
@@ -53,7 +53,7 @@ class DDNM(Sampler):
     ------
     ValueError
         If ``eta`` is outside [0, 1], the schedule of the time travel is impossible, or ``compat``
-        is unknown; in a run, if DDNM+ meets an operator that is no mask.
+        is unknown; in a run, if DDNM+ meets an operator without known singular values.
     """
 
     card: ClassVar[Card] = Card(
@@ -62,18 +62,22 @@ class DDNM(Sampler):
         "Model, ICLR 2023",
         equations="Eq. 13 and Algorithm 1; Section 3.3 and Algorithm 2 for DDNM+ and time travel",
         deviations=(
-            "DDNM+ is for masks only. Other operators would need their singular values, and are "
-            "refused if sigma > 0.",
+            "Singular values below the operator's rcond count as hidden. The released blurs also "
+            "cut them off where they make the measurement.",
+            "DDNM+ turns the predicted noise into singular coordinates and back. The released code "
+            "leaves out the first of the two turns for super-resolution and blurs.",
             "A measurement without noise always takes the plain DDNM step, as released. The limit "
             "of DDNM+ would use fresh noise alone on observed pixels, which differs for eta < 1.",
-            "Levels run evenly from the noisiest to the cleanest of the prior; the released code "
-            "takes every (1000 / steps)-th training step.",
+            "Levels run evenly from the noisiest to the cleanest of the prior.",
             "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not "
             "ancestral sampling.",
         ),
         compat={
             "released": "Time travel renoises the uncorrected prediction of the last step instead "
-            "of its state."
+            "of its state. grid=native takes every (1000 / steps)-th training step, down to 0, on "
+            "a prior that has 1000; steps has to divide 1000. On golden runs of the released code, "
+            "3 x 4 x 4 with a mixture prior and a mask, samples were up to 0.053 apart before the "
+            "levels were taken over; now 9e-16."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "pixel"})
