@@ -188,9 +188,7 @@ def test_ding_multiplies_gaussians_of_images(name):
     to = lambda x: spectrum.coordinates(x.view(1, *SHAPE))  # noqa: E731
     y_s = s.alpha * spectrum.solution(one.y) + s.sigma * to(eps)
     drawn = spectrum.image(
-        DING()._product(
-            to(mean), sd, y_s, s, one, spectrum.values, BasisNoise(rows).normal(SHAPE)
-        )
+        DING()._product(to(mean), sd, y_s, s, one, spectrum.values, BasisNoise(rows).normal(SHAPE))
     ).flatten(1)
     torch.testing.assert_close(drawn[:1], expected, atol=1e-9, rtol=0)
     columns = drawn[1:] - drawn[0]
