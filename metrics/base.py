@@ -24,7 +24,7 @@ Region = Literal["whole", "hole", "known"]
 
 
 class MissingWeights(RuntimeError):
-    """The weights of a metric are not on this machine.
+    """The weights or the library of a metric are not on this machine.
 
     The message names the file and the folder in which it was looked for.
     """
@@ -60,6 +60,8 @@ class MetricCard:
         Processing of the images before the computation.
     source : str, default ''
         Paper or library that defines the metric.
+    tables : str, default ''
+        Published tables that print this very metric, and how theirs differs in details.
     level : {'image', 'draws', 'set'}, default 'image'
         What one value is computed from: an image, all draws of an image, or all images of a cell.
     features : str, default ''
@@ -70,6 +72,10 @@ class MetricCard:
         Tables warn about ``caution`` if a cell has at most this many images.
     caution : str, default 'biased upward'
         Text of the warning.
+    best_of : int, default 0
+        For a set metric of one draw per image: how many draws the best one is chosen from.
+    chosen_by : str, default ''
+        Id of the metric that chooses this draw, with the truth.
     version : int, default 1
         Version of the definition. Values of different versions are different numbers and must not
         be compared.
@@ -86,11 +92,14 @@ class MetricCard:
     weights: str = ""
     preprocessing: str = ""
     source: str = ""
+    tables: str = ""
     level: Literal["image", "draws", "set"] = "image"
     features: str = ""
     resampled: bool = True
     small: int = 0
     caution: str = "biased upward"
+    best_of: int = 0
+    chosen_by: str = ""
     version: int = 1
 
 
@@ -98,7 +107,8 @@ class MetricCard:
 class Batch:
     """Images that a metric may look at.
 
-    All images are float32 ``(N, C, H, W)`` in [-1, 1] and already rounded to 8 bits.
+    All images are float32 ``(N, C, H, W)`` in [-1, 1] and, but for ``output``, already rounded to
+    8 bits.
 
     Parameters
     ----------
@@ -116,6 +126,9 @@ class Batch:
         Operator applied to the raw output before rounding; shaped like ``y``.
     sigma : float, default 0.0
         Standard deviation of the noise in ``y``, in [-1, 1] units.
+    output : Tensor or None, default None
+        Output of the solver, neither rounded nor clipped to [-1, 1]. None if only rounded images
+        are known; a metric that reads it must set ``unrounded``.
     """
 
     raw: Tensor
@@ -125,6 +138,7 @@ class Batch:
     y: Tensor
     Ax: Tensor
     sigma: float = 0.0
+    output: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -291,11 +305,14 @@ class Measure:
     unrounded : bool
         True if the metric uses information that 8-bit images do not hold, so that it cannot be
         computed from stored images.
+    unclamped : bool
+        True if values outside [-1, 1] count, so that images made elsewhere cannot be scored.
     """
 
     card: MetricCard
     needs: ClassVar[frozenset[str]] = frozenset()
     unrounded: ClassVar[bool] = False
+    unclamped: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -75,6 +76,22 @@ class Operator:
     takes_shape: ClassVar[bool] = False
     sigma: float = 0.0
     mask: Tensor | None = None
+
+    @classmethod
+    def caps_with(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Return what holds for the operator with these settings.
+
+        Parameters
+        ----------
+        settings : Mapping[str, Any]
+            The settings, as in a yaml file; left out ones have their defaults.
+
+        Returns
+        -------
+        frozenset[str]
+            The capabilities: ``caps``, unless they depend on a setting.
+        """
+        return cls.caps
 
     def check_sigma(self) -> None:
         """Check that ``sigma`` is a noise level.
@@ -288,3 +305,23 @@ class Operator:
             The same operator on ``device``; ``self`` where it holds no tensors.
         """
         return self
+
+
+def check_rcond(rcond: float) -> None:
+    """Check that a number says how many singular values to truncate.
+
+    Parameters
+    ----------
+    rcond : float
+        The share of the largest singular value up to which values are truncated.
+
+    Raises
+    ------
+    ValueError
+        If it is outside [0, 1).
+    """
+    if not 0 <= rcond < 1:
+        raise ValueError(
+            f"rcond {rcond} is outside [0, 1); give the share of the largest singular value up to "
+            "which values are truncated"
+        )

@@ -67,27 +67,15 @@ class Separable(Operator):
     shape: tuple[int, int, int]
     rcond: float = 0.0
 
-    def check_rcond(self) -> None:
-        """Check that ``rcond`` is a share of the largest singular value.
-
-        Raises
-        ------
-        ValueError
-            If ``rcond`` is outside [0, 1).
-        """
-        if not 0 <= self.rcond < 1:
-            raise ValueError(
-                f"rcond {self.rcond} is outside [0, 1); give the share of the largest singular "
-                "value below which values are truncated"
-            )
-
-    def line(self, size: int) -> Tensor:
+    def line(self, size: int, axis: int) -> Tensor:
         """Return the matrix that measures one line of pixels.
 
         Parameters
         ----------
         size : int
             Number of pixels of the line: the height or the width of an image.
+        axis : int
+            0 for a line along the height, 1 for one along the width.
 
         Returns
         -------
@@ -111,76 +99,15 @@ class Separable(Operator):
         return _Products(*self._factors(like), self.rcond)
 
     def _factors(self, like: Tensor) -> tuple[_Factors, _Factors]:
-        _, height, width = self.shape
-        return _factors(self, height, like.device), _factors(self, width, like.device)
+        return _factors(self, 0, like.device), _factors(self, 1, like.device)
 
 
 @cache
-def _factors(operator: Separable, size: int, device: torch.device) -> _Factors:
+def _factors(operator: Separable, axis: int, device: torch.device) -> _Factors:
     # decomposed on the CPU: other devices have other signs
-    matrix = operator.line(size)
+    size = operator.shape[1 + axis]
+    matrix = operator.line(size, axis)
     U, S, V = torch.linalg.svd(matrix)
     U = nn.functional.pad(U[:, : len(S)], (0, size - len(S)))
     S = nn.functional.pad(S, (0, size - len(S)))
     return _Factors(*(part.to(device) for part in (matrix, U, S, V)))
-
-
-def weighted(pixels: Tensor, weights: Tensor, size: int) -> Tensor:
-    """Return the matrix that forms weighted sums of the pixels of a line.
-
-    Parameters
-    ----------
-    pixels : Tensor
-        Int64 ``(m, k)``: the pixels that each of the ``m`` rows reads, in 0 to ``size - 1``.
-    weights : Tensor
-        Weights ``(k,)``, the same for every row. Where a row names a pixel twice, its weights add
-        up.
-    size : int
-        Number of pixels of the line.
-
-    Returns
-    -------
-    Tensor
-        The matrix ``(m, size)``, float64.
-    """
-    matrix = torch.zeros(len(pixels), size, dtype=torch.float64)
-    return matrix.scatter_add_(1, pixels, weights.double().expand(pixels.shape))
-
-
-def reflected(index: Tensor, size: int) -> Tensor:
-    """Map positions beyond a line to pixels, mirrored at the border pixels: -1 becomes 1.
-
-    Parameters
-    ----------
-    index : Tensor
-        Integer positions of any shape, also far outside the line.
-    size : int
-        Number of pixels of the line.
-
-    Returns
-    -------
-    Tensor
-        Positions in 0 to ``size - 1``, as numpy's padding mode ``reflect`` gives them.
-    """
-    period = 2 * (size - 1)
-    folded = index.remainder(max(period, 1))
-    return torch.minimum(folded, period - folded)
-
-
-def mirrored(index: Tensor, size: int) -> Tensor:
-    """Map positions beyond a line to pixels, mirrored at the outer edges: -1 becomes 0.
-
-    Parameters
-    ----------
-    index : Tensor
-        Integer positions of any shape, also far outside the line.
-    size : int
-        Number of pixels of the line.
-
-    Returns
-    -------
-    Tensor
-        Positions in 0 to ``size - 1``, as numpy's padding mode ``symmetric`` gives them.
-    """
-    folded = index.remainder(2 * size)
-    return torch.minimum(folded, 2 * size - 1 - folded)

@@ -14,6 +14,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.levels import loop_grid
 from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
 
 COMPAT = ("none", "released")
@@ -74,19 +75,22 @@ class ReSample(Sampler):
         "choice written for every noise process",
         deviations=(
             "Each row has its own loss and stops on its own; the released code shares both over "
-            "the batch.",
-            "The lookahead gives the network the level of its input; the released one gives the "
-            "next level.",
-            "The chain ends at zero noise.",
+            "the batch. So do we with compat=released: one image at a time is then the same.",
+            "The chain ends at zero noise, the released one at native index 0.",
         ),
         compat={
-            "released": "The released estimate of x0, with sigma^2 eps instead of sigma eps, in "
-            "the guidance and at the start of every optimisation; and AdamW's weight decay of "
-            "0.01, which shrinks the optimised image or latent."
+            "released": "The estimate of x0 has sigma^2 eps instead of sigma eps, in the guidance "
+            "and at the start of every optimisation. In the lookahead the network is told the "
+            "level of its input, but the coefficients are those of one level noisier. AdamW has a "
+            "weight decay of 0.01, which shrinks the optimised image or latent, and takes one more "
+            "step before it stops. Levels are every (1000 / steps)-th native index, from 1 up, and "
+            "the chain ends at index 0. On golden runs of the released code, 3 x 4 x 4 with a "
+            "mixture prior, samples were 0.021 apart before the lookahead and the last step were "
+            "taken over; now 7e-16."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad", "latent"})
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     steps: int = 500
     scale: float = 0.5
@@ -114,7 +118,8 @@ class ReSample(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior, third = prior.view("vp"), self.steps // 3
-        process, levels = prior.process, prior.grid(self.steps, self.grid)
+        process = prior.process
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading_one")
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(prior.latent_shape)
         for left, (t, s) in zip(reversed(range(self.steps)), pairwise(levels), strict=True):
@@ -123,7 +128,7 @@ class ReSample(Sampler):
             z = process.bridge(z, x0, t, s, eta=0.0, noise=None) - self.scale * t.alpha**2 * slope
             if 0 < left <= self.steps - third and left % self.every == 0:
                 # Find a latent that agrees with the observation, near where the chain is going.
-                estimate = self._look_ahead(z, levels[-left - 1 :], obs, prior)
+                estimate = self._look_ahead(z, levels[-left - 2 :], obs, prior)
                 target = self._consistent(estimate, obs, prior, in_pixels=left >= third)
                 # Draw a state of this level, given that latent and the state of the chain.
                 variance = self.variance * process.transition(s, t).var
@@ -145,12 +150,17 @@ class ReSample(Sampler):
     ) -> Tensor:
         """Return the last estimate of x0 of some plain DDIM steps.
 
-        They start from ``z``, at the first of ``levels``.
+        They start from ``z``, at the second of ``levels``.
         """
-        for t, s in pairwise(levels[: self.lookahead + 1]):
+        process, levels = prior.process, levels[: self.lookahead + 2]
+        for before, t, s in zip(levels, levels[1:], levels[2:], strict=False):
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
+            if self.compat == "released":
+                # The coefficients are those of the step before.
+                eps, t, s = process.eps(z, x0, t), before, t
+                x0 = (z - t.sigma * eps) / t.alpha
             estimate = self._estimate(z, x0, t)
-            z = prior.process.bridge(z, x0, t, s, eta=0.0, noise=None)
+            z = process.bridge(z, x0, t, s, eta=0.0, noise=None)
         return estimate
 
     def _estimate(self, z: Tensor, x0: Tensor, t: Level) -> Tensor:
@@ -163,14 +173,17 @@ class ReSample(Sampler):
 
         Adam minimises the residual in the latent, or in pixels; then the image is encoded again.
         """
-        decay = 0.01 if self.compat == "released" else 0.0
+        late = self.compat == "released"
+        decay, tolerance = 0.01 if late else 0.0, self.tolerance
         if in_pixels:
             loss, count = lambda x: mean_square(x, obs), self.pixel_iterations
             start = prior.decode(x0)
-            x = minimise(loss, start, self.pixel_lr, count, self.tolerance, decay=decay)
+            x = minimise(loss, start, self.pixel_lr, count, tolerance, decay=decay, late=late)
             return prior.encode(x)
         loss, count = lambda z: mean_square(prior.decode(z), obs), self.latent_iterations
-        return minimise(loss, x0, self.latent_lr, count, self.tolerance, self.patience, decay)
+        return minimise(
+            loss, x0, self.latent_lr, count, tolerance, self.patience, decay=decay, late=late
+        )
 
 
 def mean_square(x: Tensor, obs: Observation) -> Tensor:
@@ -189,6 +202,7 @@ def minimise(
     tolerance: float,
     patience: int = 0,
     decay: float = 0.0,
+    late: bool = False,
 ) -> Tensor:
     """Minimise a loss by AdamW, every row on its own.
 
@@ -210,6 +224,8 @@ def minimise(
         A row also stops once its loss is above its loss ``patience`` steps before; 0 means never.
     decay : float, default 0.0
         Weight decay of AdamW.
+    late : bool, default False
+        Whether a row still takes the step of the iteration at whose loss it stops.
 
     Returns
     -------
@@ -225,16 +241,22 @@ def minimise(
             losses = loss(u)
             (u.grad,) = torch.autograd.grad(losses.sum(), u)
         history.append(losses.detach())
+        standing = done
         # Written so that a row that is NaN is done too.
         done = done | ~(history[step] >= tolerance)
         if patience and step >= patience:
             done = done | (history[step] > history[step - patience])
-        if done.all():
+        standing = standing if late else done
+        all_done, some_stand = torch.stack([done.all(), standing.any()]).tolist()
+        if all_done and not late:
             break
-        kept = u.detach().clone()
+        # Copying all images in every iteration would cost more than the step itself.
+        kept = u.detach()[standing] if some_stand else None
         optimiser.step()
-        with torch.no_grad():
-            u.copy_(torch.where(done.view(-1, 1, 1, 1), kept, u))
+        if kept is not None:
+            u.detach()[standing] = kept
+        if all_done:
+            break
     return u.detach()
 
 

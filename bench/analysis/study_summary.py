@@ -113,7 +113,7 @@ class CellSummary:
     costs : mapping of str to float
         The costs of the cell.
     features : DataFrame
-        The rows of set metrics, with their image ids.
+        The rows of set metrics, with their image ids and draws, and the metrics that choose a draw.
     ok : int
         How many rows have a result.
     smaller : int
@@ -152,11 +152,9 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
     numbers = [name for name in numbers if name not in cell.stale]
     origin = provenance.origin_of(ok)
-    features = (
-        ok[["image_id", *(name for name in scored if name not in {*numbers, *cell.stale})]]
-        if cell.sets
-        else ok.iloc[:0]
-    )
+    choosers = {str(card.get("chosen_by")) for card in cell.metrics.values()} & {*numbers}
+    vectors = [name for name in scored if name not in {*numbers, *cell.stale}]
+    features = ok[["image_id", "draw", *sorted(choosers), *vectors]] if cell.sets else ok.iloc[:0]
     return CellSummary(
         columns=scored,
         line={**_line(cell, rows), "mixed": origin.mixed},
@@ -171,7 +169,7 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
 
 def _costs(ok: pd.DataFrame) -> dict[str, float]:
     """Return means over a cell's rows that are ok; ``peak_mib`` is the largest."""
-    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"]))
+    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"])).reindex(columns=COSTS)
     return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
 
@@ -188,6 +186,7 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "missing": len(cell.planned) * cell.draws - int(there.sum()),
         "cell": cell.name,
         "variant": str(cell.identity.get("variant") or ""),
+        "preset": str(cell.identity.get("preset") or ""),
         "commit": cell.commit,
         "dirty": cell.dirty,
         "content": str(cell.identity.get("content") or ""),

@@ -105,4 +105,5 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
         y=y,
         Ax=operator.A(x),
         sigma=float(operator.sigma),
+        output=x.float(),
     )

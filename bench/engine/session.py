@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import nn
 
-from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.build import build, operator_caps
 from posterior_bench.bench.config.image_folders import remedy
 from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.config.masks import build_masks
@@ -25,6 +25,7 @@ from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL, perceptual_distance
 from posterior_bench.bench.engine.scoring import (
     check_base,
+    check_chooser,
 )
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.external.folder import Folder, stored_posterior
@@ -109,7 +110,7 @@ class Session:
                 f"(channels, height, width); "
                 f"{remedy(self.config.data, self.images.shape, self.prior.image_shape)}"
             )
-        has = self.prior.caps | target(self.config.operator).caps
+        has = self.prior.caps | operator_caps(self.config.operator)
         missing = self.solver.lacks(has, float(self.config.operator.get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(
@@ -139,8 +140,8 @@ class Session:
         self.check_metrics()
 
     def check_metrics(self) -> None:
-        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
-        has = self.prior.caps | target(self.config.operator).caps
+        """Refuse metrics that need what the cell lacks, or that its images do not fit."""
+        has = self.prior.caps | operator_caps(self.config.operator)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
@@ -150,12 +151,18 @@ class Session:
                     "operator do not have; leave it out, or choose a closed-form prior such as "
                     "prior=g2"
                 )
+            if metric.unclamped and isinstance(self.solver, Folder):
+                raise UserError(
+                    f"metric '{name}' scores values outside [-1, 1], and the 8-bit images of "
+                    f"solver=folder hold none; choose {name.removesuffix('_unclamped')}"
+                )
             try:
                 metric.admit(self.prior.image_shape)
             except ValueError as error:
                 raise UserError(str(error)) from None
             if isinstance(metric, ValueMetric):
                 check_base(metric, self.metrics)
+            check_chooser(metric, self.metrics)
 
     def _run_prior(self) -> None:
         """Set how the network is run; cells of a sweep share the prior and may differ in that."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 
@@ -68,6 +70,9 @@ def loop_grid(
         As ``Prior.grid`` does, for example if ``steps`` does not divide 1000.
     """
     if compat == "released" and grid == "native" and prior.process.training_steps == 1000:
-        # All 1000 steps of latent-diffusion have the coefficients of 999 to 0.
-        grid = "leading" if (released, steps) == ("leading_one", 1000) else released
+        if (released, steps) == ("leading_one", 1000):
+            # PSLD's code: coefficients of 999 to 0, but the network is told 1000 to 1.
+            levels = prior.grid(steps, "leading", start=start)[:-1]
+            return [*(replace(level, t=level.t + 1) for level in levels), levels[-1]]
+        grid = released
     return prior.grid(steps, grid, start=start)

@@ -20,6 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Process, Scalar
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.intervals import Intervals
@@ -199,6 +200,29 @@ class Chain:
             end = seen_from(self.levels[0], noisiest)
             total = total + self.kl(end.alpha * z, end.sigma**2, noisiest.sigma**2)
         return total
+
+    def before_step(self) -> None:
+        """Change the parameters between the gradient and the step of Adam.
+
+        Nothing changes here; the released code shifts the lower means.
+        """
+
+    def refinement_levels(self, prior: Prior, steps: int) -> list[Level]:
+        """Return the levels of the network calls of the refinement, noisiest first.
+
+        Parameters
+        ----------
+        prior : Prior
+            The prior.
+        steps : int
+            Number of levels.
+
+        Returns
+        -------
+        list[Level]
+            Levels from the last keypoint to the cleanest level of the network.
+        """
+        return prior.grid(steps, start=self.levels[-1])[:-1]
 
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
         """Return ``KL(N(m + shift, var_q) || N(m, var_p))``, summed over elements.

@@ -62,7 +62,7 @@ class Refinement:
         # Draw the keypoints from the top down.
         z = self._keypoints(obs, xi)
         # Refine: the prior's step, and after or before it a step towards the observation.
-        levels = prior.grid(settings.refine_steps, start=chain.levels[-1])[:-1]
+        levels = chain.refinement_levels(prior, settings.refine_steps)
         for t, s in pairwise(levels):
             x0, slope = self._predict(z, t, obs)
             if settings.refine_order == "before":

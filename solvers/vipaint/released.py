@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Process, Scalar
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.chain import Chain, Denoiser, rows
@@ -29,10 +30,17 @@ SWITCHES: dict[str, str] = {
     "prior_weight": "The prior term is weighted by (T - T_e) / 2.",
     "prior_entropy": "The entropy of q(z_Te) is left out.",
     "prior_grid": "The prior term draws only levels above the largest tau of the image, without "
-    "the two lowest of them.",
+    "the two lowest of them. On a prior with native indices the levels are those of the released "
+    "code, whatever prior_levels says: EDM's law with rho 7 for the index, cut to whole numbers.",
+    "mu_shift": "In every iteration of the fit, between the gradient and the step of Adam, every "
+    "lower mean loses its smallest element: a function of the released code that scales a picture "
+    "for plotting writes into the parameter. The means drift upwards.",
     "encode_noise": "Unit noise is added to the encoded observation at the start, one draw per "
     "keypoint.",
     "refine_noise": "The refinement adds no noise.",
+    "refine_levels": "The refinement calls the network at every native index from that of the last "
+    "keypoint down to 1, whatever refine_steps says, and the sample is the prediction at 1. Only "
+    "for priors with native indices.",
     "refine_grad": "The guiding gradient is that of a mean over monte_carlo samples.",
     "cfg_stage_a": "The keypoints are drawn with guidance_sample, though fitted with guidance_fit.",
 }
@@ -68,6 +76,29 @@ def parse(compat: str | Sequence[str]) -> frozenset[str]:
     return frozenset(names)
 
 
+def levels_above(process: Process, top: Level) -> list[Level] | None:
+    """Return the released code's levels from the noisiest down to the top keypoint.
+
+    Parameters
+    ----------
+    process : Process
+        Noise process of the prior.
+    top : Level
+        The top keypoint, which is the last level.
+
+    Returns
+    -------
+    list[Level] or None
+        The levels; None for a prior without native indices, for which the released code has none.
+    """
+    index = process.index(top)
+    if math.isnan(index):
+        return None
+    high, low = 999 ** (1 / 7), 2 ** (1 / 7)
+    law = [int((high + i / 999 * (low - high)) ** 7) for i in range(1000)]
+    return [*(process.level_at_index(k) for k in dict.fromkeys(law) if k > index), top]
+
+
 class Released(Chain):
     """A chain with some of the released code's differences switched on.
 
@@ -83,7 +114,8 @@ class Released(Chain):
     Raises
     ------
     ValueError
-        If ``top_param`` is on and the top keypoint's sigma is 1 or more.
+        If ``top_param`` is on and the top keypoint's sigma is 1 or more, or if ``refine_levels`` is
+        on and the prior has no native indices.
     """
 
     def __init__(
@@ -98,6 +130,11 @@ class Released(Chain):
         if "top_param" in switches and levels[0].sigma >= 1:
             raise ValueError(
                 "compat top_param needs a prior with sigma below 1 (VP or flow); "
+                "leave it out for VE"
+            )
+        if "refine_levels" in switches and math.isnan(process.index(levels[-1])):
+            raise ValueError(
+                "compat refine_levels needs a prior with native indices (VP or flow); "
                 "leave it out for VE"
             )
         super().__init__(process, levels, eta, intervals)
@@ -193,6 +230,21 @@ class Released(Chain):
         a, v = torch.as_tensor(step.a).to(z_t), torch.as_tensor(step.v).to(z_t)
         total = v + (alpha_s if "prior_cond" in self.switches else a).square() * var_s
         return (alpha_s * v * z_top + a * var_s * z_t) / total, v * var_s / total
+
+    @override
+    @torch.no_grad()
+    def before_step(self) -> None:
+        if "mu_shift" in self.switches:
+            lower = self.mu[:, 1:]
+            lower -= lower.amin((2, 3, 4), keepdim=True)
+
+    @override
+    def refinement_levels(self, prior: Prior, steps: int) -> list[Level]:
+        if "refine_levels" not in self.switches:
+            return super().refinement_levels(prior, steps)
+        last = self.levels[-1]
+        below = range(math.ceil(self.process.index(last)) - 1, 0, -1)
+        return [last, *map(self.process.level_at_index, below)]
 
     @override
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:

@@ -33,7 +33,7 @@ LITERATURE: dict[tuple[str, ...], tuple[set[str], str, str, str, str]] = {
     ("dps",): (set(), "Y", "v", "Y", "Y"),
     ("copaint", "copaint_tt"): (set(), "Y", "v", "dec", "dec"),
     ("reddiff", "reddiff_v"): (set(), "Y", "Y", "dec", "Y"),
-    ("psld",): ({"linear", "projection"}, "-", "-", "Y", "Y"),
+    ("psld",): ({"linear"}, "-", "-", "Y", "Y"),
     ("resample",): (set(), "-", "-", "Y", "Y"),
     ("latentpaint", "latentpaint_free"): ({"mask"}, "Y", "Y", "m", "?"),
     ("ddrm",): ({"linear", "svd"}, "Y", "Y", "m", "m"),

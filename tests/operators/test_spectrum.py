@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.box_blur import BoxBlur
 from posterior_bench.operators.gaussian_blur import GaussianBlur
 from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.operators.motion_blur import MotionBlur
 from posterior_bench.operators.projection import Projection
 from posterior_bench.operators.super_resolution import SuperResolution
 
@@ -24,8 +26,15 @@ OPERATORS: list[Operator] = [
     Inpainting(mask=_random(0, 1, 1, *SHAPE[1:]) > 0),
     SuperResolution(shape=SHAPE),
     SuperResolution(shape=SHAPE, factor=2),
+    SuperResolution(shape=SHAPE, reduction="average"),
     GaussianBlur(shape=SHAPE, deviation=1.0),
     GaussianBlur(shape=SHAPE, deviation=0.6, rcond=0.0),
+    GaussianBlur(shape=SHAPE, deviation=(0.5, 1.5), border="zero", rcond=0.01),
+    GaussianBlur(shape=SHAPE, deviation=1.0, border="circular"),
+    BoxBlur(shape=SHAPE, kernel=3),
+    BoxBlur(shape=SHAPE, kernel=3, border="circular"),
+    MotionBlur(shape=SHAPE, kernel=5, border="circular", rcond=0.2),
+    MotionBlur(shape=SHAPE, kernel=15, border="circular", seed=3, rcond=0.01),
     Projection(shape=SHAPE),
     Projection(shape=SHAPE, rows=20),
 ]

@@ -104,7 +104,12 @@ def test_compat_brings_back_the_grid_only_where_the_settings_leave_it_open() -> 
     assert loop_grid(p, 10, "native", "released", "leading") == p.grid(10, "leading")
     assert loop_grid(p, 10, "native", "none", "leading") == p.grid(10, "index")
     assert loop_grid(p, 10, "logsnr", "released", "leading") == p.grid(10, "logsnr")
-    assert loop_grid(p, 1000, "native", "released", "leading_one") == p.grid(1000, "leading")
+    told = loop_grid(p, 1000, "native", "released", "leading_one")
+    assert [level.t for level in told] == [*range(1000, 0, -1), 0]
+    assert [level.sigma for level in told[:-1]] == [
+        p.level_at_index(k).sigma for k in range(999, -1, -1)
+    ]
+    assert told[-1] == p.level_at_index(0)
     for process in (VE(), Flow(), VP.scheduled("linear", 1e-4, 0.02, 500)):
         other = prior(process)
         assert loop_grid(other, 10, "native", "released", "leading") == other.grid(10)

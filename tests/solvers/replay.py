@@ -249,6 +249,7 @@ class Case:
         fitted = {"mu": chain.mu, "log_var": chain.log_var, "gamma_logit": chain.logit}
         out = {name: value.detach()[0] for name, value in fitted.items()}
         if draws := self.about["settings_draws"]:
+            net.calls.clear()  # the stored calls are those of the refinement
             out["sample"] = posterior.sample(range(draws)).x[0]
         return out, net
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from posterior_bench.operators.base import Operator
+from posterior_bench.operators.gaussian_blur import GaussianBlur
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.operators.projection import Projection
+from posterior_bench.operators.super_resolution import SuperResolution
+from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.dps import DPS
 from posterior_bench.solvers.psld import PSLD
 
@@ -59,6 +66,73 @@ def test_a_single_step_in_closed_form(latent_g2, observe, double_noise):
     torch.testing.assert_close(x.flatten(1), expected)
 
 
+@pytest.mark.parametrize("compat", ["none", "released"])
+def test_a_single_step_with_any_matrix_in_closed_form(compat, latent_g2, double_noise):
+    """The glue residual is E (D x0 + G' (y - G D x0)) - x0; a matrix has no other transpose."""
+    operator = Projection((1, 1, 2), rows=1, seed=3)
+    prior, one = latent_g2("ve", DECODER, ENCODER), torch.eye(2, dtype=torch.float64)
+    G = operator.A(one.view(2, 1, 1, 2)).T
+    y = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None]
+    K = prior.covariances[0] @ torch.linalg.inv(prior.covariances[0] + TOP**2 * one)
+    x0 = TOP * double_noise(4).normal((2,)) @ K
+    r = y - x0 @ DECODER.T @ G.T
+    data = -torch.sign(r) @ G @ DECODER @ K
+    glue = (x0 @ DECODER.T + r @ G) @ ENCODER.T - x0
+    unit = glue / glue.norm(dim=1, keepdim=True)
+    slope = unit @ (ENCODER @ (one - G.T @ G) @ DECODER - one) @ K
+    expected = (x0 - 0.7 * data - 1.3 * slope) @ DECODER.T
+    x = PSLD(1, 0.7, 1.3, compat=compat).draw(Observation(y, operator), prior, double_noise(4))
+    torch.testing.assert_close(x.flatten(1), expected)
+
+
+GREY = (1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("operator", "back"),
+    [
+        (Inpainting(torch.arange(16).lt(8).expand(2, 1, 16, 16)), lambda r: r),
+        (GaussianBlur(GREY, 5, 1.0), lambda r: r),
+        (SuperResolution(GREY, 4), lambda r: r.repeat_interleave(4, 2).repeat_interleave(4, 3)),
+    ],
+    ids=["mask", "blur", "super-resolution"],
+)
+@pytest.mark.parametrize("compat", ["none", "released"])
+def test_what_is_glued(
+    compat: str, operator: Operator, back, unet_prior, seeded_noise, monkeypatch
+):
+    """The adjoint of the residual, or the transpose that the released operators have."""
+    prior, decoded, encoded = unet_prior(latent=True), [], []
+    decode, encode = prior.decode, prior.encode
+    monkeypatch.setattr(prior, "decode", lambda z: decoded.append(decode(z)) or decoded[-1])
+    monkeypatch.setattr(prior, "encode", lambda x: encoded.append(x) or encode(x))
+    y = operator.A(torch.linspace(-1, 1, 2 * 256).view(2, *GREY))
+    PSLD(2, compat=compat).draw(Observation(y, operator), prior, seeded_noise(range(2)))
+    assert len(encoded) == 2
+    for x, glued in zip(decoded[:-1], encoded, strict=True):
+        r = operator.residual(x, y)
+        expected = x + (operator.At(r) if compat == "none" else back(r))
+        torch.testing.assert_close(glued, expected, atol=1e-6, rtol=0)
+
+
+def test_the_released_levels_and_what_the_network_is_told(
+    latent_g2, observe, double_noise, monkeypatch
+):
+    """(network time, index of the coefficients): with 1000 steps they differ by one."""
+    prior, seen = latent_g2("vp"), []
+    denoise, index = prior.denoise, {prior.level_at_index(k).sigma: k for k in range(1000)}
+
+    def spy(z, level, cond=None, guidance=1.0):
+        seen.append((level.t, index[level.sigma]))
+        return denoise(z, level, cond, guidance)
+
+    monkeypatch.setattr(prior, "denoise", spy)
+    for steps in (4, 1000):
+        PSLD(steps, compat="released").draw(observe((True, False)), prior, double_noise(1))
+    assert seen[:4] == [(k, k) for k in (751, 501, 251, 1)]
+    assert seen[4:] == [(k + 1, k) for k in reversed(range(1000))]
+
+
 def test_where_nothing_is_observed_a_perfect_autoencoder_gets_no_gradient(
     latent_g2, observe, double_noise
 ):
@@ -89,9 +163,6 @@ def test_calls_and_gradients_by_hand(latent_g2, observe, double_noise):
 def test_a_real_latent_prior_runs_and_leaves_its_networks_without_gradients(
     unet_prior, seeded_noise
 ):
-    from posterior_bench.operators.inpainting import Inpainting
-    from posterior_bench.solvers.base import Observation
-
     prior = unet_prior(latent=True)
     operator = Inpainting(torch.arange(16).view(1, 1, 1, 16).lt(8).expand(2, 1, 16, 16))
     obs = Observation(
@@ -131,6 +202,7 @@ def test_condition_and_guidance_reach_the_prior(asked):
     ("setting", "message"),
     [
         ({"view": "odd"}, "unknown view 'odd'; valid: native, vp, ve"),
+        ({"compat": "odd"}, "unknown compat 'odd'; valid: none, released"),
         ({"eta": 1.5}, r"eta must be in \[0, 1\], got 1.5"),
     ],
 )
@@ -142,4 +214,6 @@ def test_impossible_settings_are_refused(setting, message):
 def test_shipped_presets_are_complete(presets):
     built = presets("psld")
     assert built["authors"] == PSLD()
+    for name in ("authors", "authors_superres", "authors_sd15"):
+        assert built[f"{name}_released"] == replace(built[name], compat="released")
     assert (built["vipaint_paper"].weight_data, built["vipaint_paper"].weight_glue) == (0.2, 0.2)

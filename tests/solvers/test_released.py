@@ -9,23 +9,14 @@ from tests.solvers.replay import Case, cases
 from torch import Tensor
 
 DIFFERENT: dict[str, set[str]] = {
-    "copaint": {"copaint_search", "copaint_search_long"},
-    "daps": {"daps", "daps_hmc"},
     "ddrm": {"ddrm_clean"},
     "diffpir": {"diffpir_clean", "diffpir_noisy"},
     "pigdm": {"pigdm_mask"},
-    "repaint": {"repaint_return"},
-    "resample": {"resample", "resample_converged"},
-    "vipaint": {"vipaint_fit_1", "vipaint_fit_6", "vipaint_refine", "vipaint_refine_without_shift"},
 }
 """Cases that do not agree yet, by method. Whoever mends one removes it here."""
 
 OTHER_LEVELS: dict[str, set[str]] = {
-    "ddnm": {"ddnm", "ddnm_plus", "ddnm_plus_travel", "ddnm_travel"},
     "ddrm": {"ddrm_noisy"},
-    "psld": {"psld"},
-    "reddiff": {"reddiff"},
-    "vipaint": {"vipaint_fit_1_without_shift", "vipaint_fit_6_without_shift"},
 }
 """Cases whose levels are not those of ``compat=released, grid=native`` yet, by method."""
 
@@ -77,12 +68,7 @@ STAGES = [
 
 
 @pytest.mark.parametrize(("case", "stage", "iterations"), STAGES)
-def test_a_fit_of_vipaint_on_its_way(
-    case: Case, stage: str, iterations: int, request: pytest.FixtureRequest
-) -> None:
-    shifted = case.about["in_place_shift"] and stage != "init"
-    if shifted and case.name in DIFFERENT.get("vipaint", ()):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="not yet the released loop"))
+def test_a_fit_of_vipaint_on_its_way(case: Case, stage: str, iterations: int) -> None:
     prior, _ = case.prior(replace_levels=True)
     chain = case.solver(iterations=iterations).fit(case.observation, prior, case.noise).chain
     for name, value in {

@@ -89,21 +89,26 @@ def _square(u: Tensor) -> Tensor:
     return (u - 1).square().flatten(1).mean(1)
 
 
-def test_every_row_ends_where_adam_alone_leaves_it():
-    """Rows that reach the tolerance stand still, whatever the others still need."""
+@pytest.mark.parametrize("late", [False, True])
+def test_every_row_ends_where_adam_alone_leaves_it(late):
+    """Rows that reach the tolerance stand still, at once or after one more step, whatever the
+    others still need."""
     starts, lr, tolerance = (0.995, 0.7, -2.0, math.nan), 0.1, 1e-3
-    found = minimise(_square, _double(*starts), lr, 15, tolerance)
+    found = minimise(_square, _double(*starts), lr, 15, tolerance, late=late)
     for row, start in enumerate(starts[:3]):
         u = torch.tensor(start, dtype=torch.float64, requires_grad=True)
         adam = torch.optim.Adam([u], lr=lr)
         for _ in range(15):
-            if (loss := (u - 1) ** 2) < tolerance:
+            met = (loss := (u - 1) ** 2) < tolerance
+            if met and not late:
                 break
             adam.zero_grad()
             loss.backward()
             adam.step()
+            if met:
+                break
         assert found[row].item() == pytest.approx(u.item(), abs=1e-12)
-    assert found[0].item() == 0.995 and found[3].isnan()
+    assert (found[0].item() == 0.995) is not late and found[3].isnan()
 
 
 def test_patience_ends_a_row_that_gets_worse():
@@ -163,7 +168,7 @@ def test_a_guidance_step_in_closed_form(compat, latent_g2, observe, double_noise
     )  # sigma^2 eps, not sigma eps
     z = t.sigma * double_noise(4).normal((2,))
     slope = -torch.sign(y[:, None] - (z @ M)[:, :1]) * M[:1]
-    x = ReSample(1, scale=2.0, compat=compat, **IDLE).draw(
+    x = ReSample(1, scale=2.0, grid="index", compat=compat, **IDLE).draw(
         observe((True, False), y, rows=4), prior, double_noise(4)
     )
     torch.testing.assert_close(x.flatten(1), z @ K - 2.0 * t.alpha**2 * slope)
@@ -254,4 +259,5 @@ def test_impossible_settings_are_refused(setting, message):
 def test_shipped_presets_are_complete(presets):
     built = presets("resample")
     assert built["authors"] == ReSample()
+    assert built["authors_released"] == ReSample(compat="released")
     assert built["vipaint_paper"].latent_iterations == built["vipaint_paper"].pixel_iterations == 50

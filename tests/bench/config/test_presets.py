@@ -289,16 +289,16 @@ def test_a_cell_records_the_value_of_every_setting(command) -> None:
 
 
 GOLDEN = [
-    ("", "fast", "9a62941a67e55296"),
+    ("", "fast", "f75cf2b997b75745"),
     ("solver=dps", "fast", "915635b01426e686"),
     ("solver=dps solver.preset=authors", "authors", "e5e0071fdc85d290"),
     ("solver=dps prior=fashion_latent data=fashion32", "fast_latent", "0cf086a70f8d1f86"),
     ("solver=dps solver.zeta=0.5", "fast", "184f6c075bca6314"),
     ("solver=dps data=arena/g2 prior=g2", "fast_small", "4340b181c1331765"),
-    ("solver=vipaint4 solver.preset=vipaint_paper", "vipaint_paper", "771ff0173cc4d7d9"),
+    ("solver=vipaint4 solver.preset=vipaint_paper", "vipaint_paper", "fa8f2fd4aced9ea2"),
     ("solver=latentpaint", "fast", "691c4e3ff91d6e05"),
     ("solver=deepinv solver.preset=dps", "dps", "820eb7a7fe8bf7e8"),
-    ("solver=repaint", "fast", "1f1ca31ad1c2a82d"),
+    ("solver=repaint", "fast", "b1c0052fd37572c9"),
     ("solver=prior", "fast", "1ddc4159b38ed61a"),
     ("solver=exact data=arena/gauss8 prior=gauss8", "fast", "06eec385034a58ec"),
 ]

@@ -17,7 +17,7 @@ from posterior_bench.priors.process import VE, VP, Flow, Level, Process
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.chain import Chain, Denoiser
 from posterior_bench.solvers.vipaint.intervals import Intervals
-from posterior_bench.solvers.vipaint.released import SWITCHES, Released, parse
+from posterior_bench.solvers.vipaint.released import SWITCHES, Released, levels_above, parse
 
 LDM = VP.scheduled("scaled_linear", 0.0015, 0.0195)
 TE = LDM.level_at_index(550)
@@ -380,6 +380,11 @@ def test_released_grid_moves_with_tau_of_its_own_image() -> None:
     kept = (chain._kept_intervals(torch.zeros(2, 1)) > 0).sum(1)
     assert kept.tolist() == [139 - 2, int((sigmas > 0.97).sum()) - 2]
     assert kept[1] < kept[0]
+
+
+def test_released_levels_follow_the_law_of_the_index() -> None:
+    assert levels_above(LDM, TE) == rho_grid()
+    assert levels_above(VE(), VE().level(5.0)) is None
 
 
 def test_released_weight_is_half_the_time_above() -> None:

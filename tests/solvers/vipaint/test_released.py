@@ -266,6 +266,42 @@ def test_refine_grad_gives_every_draw_its_share_of_a_batch():
     assert not torch.allclose(shared, draw(refine_scale=0.2))
 
 
+def test_the_lower_means_lose_their_minimum_in_every_iteration():
+    """With Adam at rest nothing else moves; the top keypoint keeps its mean."""
+    common = {"keypoints": (), "keypoint_indices": (550, 400), "prior_law": "uniform"}
+
+    def mu(iterations: int) -> Tensor:
+        solver = VIPaint(**common, iterations=iterations, lr=(0.0, 0.0, 0.0), compat=["mu_shift"])
+        return solver.fit(observed(3), gaussian(), QuickNoise(3)).chain.mu.detach().flatten(2)
+
+    before, after = mu(0), mu(1)
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert torch.equal(after[:, 1], before[:, 1] - before[:, 1].amin(1, keepdim=True))
+    assert before[:, 1].amin(1).unique().numel() == 3
+
+
+def test_the_released_refinement_visits_every_index_and_ends_at_one(monkeypatch):
+    prior, seen = gaussian(), []
+    denoise = prior.denoise
+
+    def spy(z, level, cond=None, guidance=1.0):
+        seen.append(level.t)
+        return denoise(z, level, cond, guidance)
+
+    common = {"keypoints": (), "keypoint_indices": (550, 7), "prior_law": "uniform"}
+    solver = VIPaint(**common, iterations=0, refine_steps=3, compat=["refine_levels"])
+    fitted = solver.fit(observed(1), prior, QuickNoise(1))
+    monkeypatch.setattr(prior, "denoise", spy)
+    fitted.sample([0])
+    assert seen == [550, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_the_released_refinement_needs_indices():
+    solver = VIPaint((5.0, 2.0), prior_law="uniform", compat=["refine_levels"])
+    with pytest.raises(ValueError, match="refine_levels needs a prior with native indices"):
+        solver.fit(observed(1), gaussian(VE()), QuickNoise(1))
+
+
 def test_the_released_code_as_a_whole_stays_finite():
     solver = VIPaint(
         keypoints=(),

@@ -566,7 +566,7 @@ def test_guidance_is_asked_for_where_it_belongs(
     down = (
         [3.0] * 3 if more else [1.5] * 3
     )  # the released code draws the keypoints with the guidance of sampling
-    assert asked == down + [3.0] * 6
+    assert asked == down + [3.0] * (400 if more else 6)  # with refine_levels: one per index
 
 
 class Doubled(MixturePrior):
@@ -693,9 +693,23 @@ def test_shipped_presets(name, presets) -> None:
         for solver in in_indices.values()
     )
     assert {key for key, solver in shipped.items() if solver.compat != "none"} == {
-        "authors",
-        "authors_lsun",
+        "authors_released",
+        "authors_lsun_released",
     }
+
+
+@pytest.mark.parametrize("name", ["vipaint1", "vipaint2", "vipaint4"])
+@pytest.mark.parametrize(
+    ("preset", "scalars"), [("authors", 3 * 64 * 64), ("authors_lsun", 4 * 32 * 32)]
+)
+def test_the_authors_settings_are_the_released_ones_in_other_units(name, preset, scalars, presets):
+    """The released loss is 100 times a mean over pixels and beta times a mean over the latent."""
+    ours, released = (presets(name)[key] for key in (preset, f"{preset}_released"))
+    pixels = 3 * 256 * 256
+    beta = released.beta * pixels / (100 * scalars)
+    assert ours.beta == pytest.approx(beta, rel=1e-3)
+    changed = {"beta": released.beta, "refine_scale": released.refine_scale, "compat": "released"}
+    assert replace(ours, **changed) == released
 
 
 def test_the_papers_guiding_step_is_the_released_one_per_sample(presets):
@@ -703,8 +717,10 @@ def test_the_papers_guiding_step_is_the_released_one_per_sample(presets):
     image."""
     shipped, scalars = presets("vipaint2"), 3 * 256 * 256
     for paper, released in (
-        ("vipaint_paper_latent", "authors"),
-        ("vipaint_paper_lsun", "authors_lsun"),
+        ("vipaint_paper_latent", "authors_released"),
+        ("vipaint_paper_lsun", "authors_lsun_released"),
+        ("authors", "authors_released"),
+        ("authors_lsun", "authors_lsun_released"),
     ):
         per_sample = 100 * shipped[released].refine_scale / shipped[released].monte_carlo
         assert shipped[paper].refine_scale * scalars == pytest.approx(per_sample, rel=1e-3)
