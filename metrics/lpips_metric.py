@@ -63,7 +63,7 @@ BACKBONES = {
         "vgg16-397923af.pth",
         16,
         "0.55 GB",
-        "VIPaint, Tables 1 to 7 and Figs. 6 to 10; the released code of DPS (on images that "
+        "VIPaint, its tables of LPIPS and Figs. 6 and 10; the released code of DPS (on images that "
         "were stretched to their own minimum and maximum) and of ReSample",
     ),
     "squeeze": Backbone("SqueezeNet", "squeezenet1_1-b8a52dc0.pth", 17, "5 MB"),
