@@ -325,7 +325,9 @@ def _version(group: str, name: str) -> list[str]:
     if group not in task_versions.GROUPS:
         return []
     *_, latest = history = task_versions.history_of(group, name)
-    return [f"  Version {len(history)}" + (f": {latest}" if len(history) > 1 else "")]
+    return [
+        f"  Version {len(history)}" + (f": {latest}" if history != task_versions.UNTOLD else "")
+    ]
 
 
 def _presets(chosen: Option) -> list[str]:

@@ -23,6 +23,9 @@ TASK = ("data", "mask", "operator")
 GROUPS = (*TASK, "study", "metrics")
 """The groups whose options have versions."""
 
+UNTOLD = ["First version."]
+"""The history of options that are not listed."""
+
 FIRST = " ".join(f"{group}=1" for group in TASK)
 """The text of cells that were planned before versions were recorded."""
 
@@ -42,7 +45,7 @@ def _histories() -> Mapping[tuple[str, str], Sequence[str]]:
 
 def history_of(group: str, name: str) -> Sequence[str]:
     """Return a line for every version of an option, oldest first."""
-    return _histories().get((group, name), ["First version."])
+    return _histories().get((group, name), UNTOLD)
 
 
 def version_of(group: str, name: str) -> int:

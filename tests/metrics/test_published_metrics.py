@@ -431,6 +431,12 @@ def test_unclamped_lpips_sees_what_lies_outside(
     clipped = LPIPS(net)(replace(batch, raw=output.clamp(-1, 1))).tolist()
     assert values != pytest.approx(clipped, rel=0.01)
     assert UnclampedLPIPS(net).unrounded
+    own = torch.where(batch.mask, batch.pasted, output)
+    with torch.no_grad():
+        expected = network(own, batch.truth).flatten().tolist()
+    pasted = UnclampedLPIPS(net, pasted=True)
+    assert pasted(batch).tolist() == pytest.approx(expected, rel=1e-5) != pytest.approx(values)
+    assert pasted.card.id == f"lpips_{net}_unclamped_pasted"
     with pytest.raises(ValueError, match="needs the output before it is rounded"):
         UnclampedLPIPS(net)(replace(batch, output=None))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from posterior_bench.bench.config.catalog import options
-from posterior_bench.bench.config.task_versions import GROUPS, history_of
+from posterior_bench.bench.config.task_versions import GROUPS, UNTOLD, history_of
 from posterior_bench.bench.conformance.reference_pages.markdown import codes, table
 
 INTRODUCTION = """\
@@ -44,17 +44,17 @@ def sections() -> Iterator[str]:
     """Yield a section per group: the changes, and the options that have had none."""
     for group in GROUPS:
         names = sorted(name for name, option in options(group).items() if not option.plugin)
-        changed = [name for name in names if len(history_of(group, name)) > 1]
+        told = [name for name in names if list(history_of(group, name)) != UNTOLD]
         rows = [
             (f"`{name}`", str(version), line)
-            for name in changed
+            for name in told
             for version, line in enumerate(history_of(group, name), 1)
         ]
-        first = codes(name for name in names if name not in changed)
+        first = codes(name for name in names if name not in told)
         yield "\n\n".join(
             [
                 f"## {_TITLES[group]}",
                 *([table(("name", "version", "meaning"), rows)] if rows else []),
-                f"Version 1: {first}.",
+                f"Version 1, without a change: {first}.",
             ]
         )
