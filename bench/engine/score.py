@@ -19,6 +19,7 @@ from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import demand_trusted
+from posterior_bench.bench.config.task_versions import TASK, outdated
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
 from posterior_bench.bench.core.isolation import isolated
@@ -84,6 +85,13 @@ class StoredCell:
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
         """UserError for metrics that this cell's images, chunks or columns do not allow."""
+        tasks = {k: v for k, v in outdated(self.record["identity"]).items() if k[0] in TASK}
+        for (group, name), (then, now) in tasks.items():
+            raise UserError(
+                f"the cell {self.record['cell']} was measured with version {then} of "
+                f"{group}={name}, and version {now} is another task (docs/versions.md); run it "
+                "again, or score it with the release that made it"
+            )
         apart = any(
             len(Chunk(name, ()).draws(self.draws)) < self.draws for name in self.record["chunks"]
         )
