@@ -24,7 +24,7 @@ Region = Literal["whole", "hole", "known"]
 
 
 class MissingWeights(RuntimeError):
-    """The weights of a metric are not on this machine.
+    """The weights or the library of a metric are not on this machine.
 
     The message names the file and the folder in which it was looked for.
     """
@@ -60,6 +60,8 @@ class MetricCard:
         Processing of the images before the computation.
     source : str, default ''
         Paper or library that defines the metric.
+    tables : str, default ''
+        Published tables that print this very metric, and how theirs differs in details.
     level : {'image', 'draws', 'set'}, default 'image'
         What one value is computed from: an image, all draws of an image, or all images of a cell.
     features : str, default ''
@@ -86,6 +88,7 @@ class MetricCard:
     weights: str = ""
     preprocessing: str = ""
     source: str = ""
+    tables: str = ""
     level: Literal["image", "draws", "set"] = "image"
     features: str = ""
     resampled: bool = True
@@ -98,7 +101,8 @@ class MetricCard:
 class Batch:
     """Images that a metric may look at.
 
-    All images are float32 ``(N, C, H, W)`` in [-1, 1] and already rounded to 8 bits.
+    All images are float32 ``(N, C, H, W)`` in [-1, 1] and, but for ``output``, already rounded to
+    8 bits.
 
     Parameters
     ----------
@@ -116,6 +120,9 @@ class Batch:
         Operator applied to the raw output before rounding; shaped like ``y``.
     sigma : float, default 0.0
         Standard deviation of the noise in ``y``, in [-1, 1] units.
+    output : Tensor or None, default None
+        Output of the solver, neither rounded nor clipped to [-1, 1]. None if only rounded images
+        are known; a metric that reads it must set ``unrounded``.
     """
 
     raw: Tensor
@@ -125,6 +132,7 @@ class Batch:
     y: Tensor
     Ax: Tensor
     sigma: float = 0.0
+    output: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -291,11 +299,14 @@ class Measure:
     unrounded : bool
         True if the metric uses information that 8-bit images do not hold, so that it cannot be
         computed from stored images.
+    unclamped : bool
+        True if values outside [-1, 1] count, so that images made elsewhere cannot be scored.
     """
 
     card: MetricCard
     needs: ClassVar[frozenset[str]] = frozenset()
     unrounded: ClassVar[bool] = False
+    unclamped: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -26,20 +25,28 @@ from posterior_bench.metrics.base import (
     reference_draws,
     to_uint8,
 )
-from posterior_bench.metrics.perceptual import as_rgb, verify
+from posterior_bench.metrics.feature_networks import DINOv2, TorchvisionInception
+from posterior_bench.metrics.perceptual import as_rgb
 from posterior_bench.metrics.stlpips import SHA256, STLPIPS
+from posterior_bench.metrics.weights import WeightFile, demand_library
 
 Array = NDArray[np.float64]
 Setting = str | bool
 
-NETWORKS = ("stlpips", "inception", "torchscript")
+NETWORKS = ("stlpips", "inception", "torchscript", "torchvision", "dinov2")
 TRUTH = "_truth"
 """Ending of the name of the column with the features of the original images."""
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = (
-    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION = WeightFile(
+    INCEPTION_FILE,
+    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}",
+    "0.1 GB",
+    "6726825d",
 )
+
+PATCH = 256
+"""Side in pixels of the patches of :class:`InceptionPatches`."""
 
 RANGES = ("signed", "unit", "levels")
 
@@ -54,10 +61,13 @@ class FeatureNetwork(Protocol):
     width : float or None
         Typical squared distance of two vectors. None if their scale is that of Inception, or
         unknown.
+    length : int
+        Numbers of a vector; a guess if it depends on the file or the size of the image.
     """
 
     device: torch.device
     width: ClassVar[float | None]
+    length: ClassVar[int]
 
     @property
     def column(self) -> str:
@@ -127,6 +137,7 @@ class STLPIPSTrunk:
     pinned: ClassVar[Mapping[str, str]] = {}
     # the median over all pairs of the 512 embedded images of Fashion-MNIST; a test recomputes it
     width: ClassVar[float | None] = 0.0048415
+    length: ClassVar[int] = 256
 
     def check(self, metric: str) -> None:
         """Check the weights of ST-LPIPS, see :meth:`FeatureNetwork.check`."""
@@ -153,27 +164,45 @@ class Inception:
     )
     pinned: ClassVar[Mapping[str, str]] = {}
     width: ClassVar[float | None] = None
+    length: ClassVar[int] = 2048
 
     def check(self, metric: str) -> None:
         """Check library and weights, see :meth:`FeatureNetwork.check`."""
-        if find_spec("torch_fidelity") is None:
-            raise MissingWeights(
-                f"metric '{metric}' needs the library torch-fidelity; pip "
-                "install torch-fidelity==0.4.0"
-            )
-        path = _inception_file()
-        if not path.is_file():
-            raise MissingWeights(
-                f"metric '{metric}' needs {path.name}, looked for in {path.parent} (TORCH_HOME "
-                f"moves it); download {INCEPTION_URL} into that folder"
-            )
-        verify(path, "6726825d", f"download {INCEPTION_URL} again")
+        demand_library(metric, "torch_fidelity", "metrics")
+        INCEPTION.checked(metric)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Compute the feature vector of an image, see :meth:`FeatureNetwork.__call__`."""
         levels = to_uint8(as_rgb(image, 1)).to(self.device)
         vectors: Tensor = _inception(self.device)(levels)[0]
         return vectors
+
+
+@dataclass
+class InceptionPatches(Inception):
+    """Vectors of :class:`Inception` of all patches of 256 px, one after the other.
+
+    Patches lie side by side from the top left corner; what is left at the right and at the bottom
+    is not used.
+    """
+
+    column: ClassVar[str] = f"features_inception_patches{PATCH}"
+    title: ClassVar[str] = f"Inception v3, patches of {PATCH} px"
+    preprocessing: ClassVar[str] = (
+        f"8-bit images cut into patches of {PATCH} px side by side from the top left, bilinear to "
+        "299 px as in TensorFlow 1 (no antialiasing), torch-fidelity"
+    )
+    length: ClassVar[int] = 9 * 2048  # at 768 px
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Compute the vectors of the patches of an image, ``(1, patches * 2048)``."""
+        return torch.cat([super(InceptionPatches, self).__call__(x) for x in patches(image)], dim=1)
+
+
+def patches(image: Tensor) -> list[Tensor]:
+    """Cut an image ``(1, C, H, W)`` into patches of 256 px, row by row from the top left."""
+    rows = (row for row in image.split(PATCH, dim=2) if row.shape[2] == PATCH)
+    return [x for row in rows for x in row.split(PATCH, dim=3) if x.shape[3] == PATCH]
 
 
 @dataclass
@@ -210,6 +239,7 @@ class TorchScriptFeatures:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     title: ClassVar[str] = "TorchScript network"
     width: ClassVar[float | None] = None
+    length: ClassVar[int] = 2048
 
     def __post_init__(self) -> None:
         if self.input_range not in RANGES:
@@ -275,7 +305,8 @@ def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNet
     network : str
         One of :data:`NETWORKS`.
     settings : Mapping[str, str or bool]
-        Settings of :class:`TorchScriptFeatures`; the other networks have none.
+        Settings of :class:`TorchScriptFeatures`, or ``sha256`` of DINOv2; the other networks have
+        none.
 
     Returns
     -------
@@ -289,11 +320,14 @@ def feature_network(network: str, settings: Mapping[str, Setting]) -> FeatureNet
     """
     if network not in NETWORKS:
         raise ValueError(f"unknown feature network '{network}'; valid: {', '.join(NETWORKS)}")
-    if network == "torchscript":
+    if network in ("torchscript", "dinov2"):
+        kind = TorchScriptFeatures if network == "torchscript" else DINOv2
         # a wrong name raises a TypeError, which the user sees
-        return TorchScriptFeatures(**settings)  # type: ignore[arg-type]
+        return kind(**settings)  # type: ignore[arg-type]
     if settings:
         raise ValueError(f"the feature network '{network}' has no setting {', '.join(settings)}")
+    if network == "torchvision":
+        return TorchvisionInception()
     return STLPIPSTrunk() if network == "stlpips" else Inception()
 
 
@@ -307,16 +341,16 @@ class FeatureMetric(SetMetric):
 
     Parameters
     ----------
-    network : str
-        One of :data:`NETWORKS`.
+    network : str or FeatureNetwork
+        One of :data:`NETWORKS`, or a network that only this metric uses.
     settings : Mapping[str, str or bool]
-        Settings of the network, see :func:`feature_network`.
+        Settings of a network given by name, see :func:`feature_network`.
     """
 
     unrounded: ClassVar[bool] = False
 
-    def __init__(self, network: str, settings: Mapping[str, Setting]) -> None:
-        self.network = feature_network(network, settings)
+    def __init__(self, network: str | FeatureNetwork, settings: Mapping[str, Setting]) -> None:
+        self.network = feature_network(network, settings) if isinstance(network, str) else network
 
     @property
     @override
@@ -390,16 +424,12 @@ def _trunk(device: torch.device) -> STLPIPS:
     return network
 
 
-def _inception_file() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-
-
 @cache
 def _inception(device: torch.device) -> torch.nn.Module:
     # an optional library
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    path = str(_inception_file())
+    path = str(INCEPTION.path)
     network: torch.nn.Module = FeatureExtractorInceptionV3(
         "inception", ["2048"], feature_extractor_weights_path=path
     )

@@ -47,14 +47,15 @@ class KID(FeatureMetric):
     Parameters
     ----------
     network : str, default 'stlpips'
-        Feature network: ``stlpips``, ``inception`` or ``torchscript``.
+        Feature network: ``stlpips``, ``inception``, ``torchvision``, ``dinov2`` or
+        ``torchscript``.
     variant : {'mean', 'std', 'vipaint'}, default 'mean'
         ``mean``: average over draws, each compared with the originals. ``std``: standard deviation
         of these values over draws (NaN for one draw). ``vipaint``: repeat each original for every
         draw, include the kernel of a vector with itself, and pair draws with their own originals,
         as VIPaint's released code does.
     **settings : str or bool
-        Settings of the network, see :class:`metrics.features.TorchScriptFeatures`.
+        Settings of the network, see :func:`metrics.features.feature_network`.
 
     Raises
     ------
@@ -92,6 +93,9 @@ class KID(FeatureMetric):
             weights=self.network.weights,
             preprocessing=f"{self.network.preprocessing}; {self.kernel}; {_SETS[variant]}",
             source="Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs, ICLR 2018",
+            tables="announced in Section 5.1 of VIPaint, which prints no value"
+            if (network, variant) == ("inception", "vipaint")
+            else "",
             level="set",
             features=self.network.column,
             resampled=variant != "std",
@@ -144,7 +148,7 @@ class KID(FeatureMetric):
         within = np.mean([self._kernel(draw, draw) for draw in draws], axis=0)
         own = self._kernel(truth, truth) + within
         cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
-        return _pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
+        return pairs(own - cross - cross.T, np.zeros(len(own)), np.zeros(1), weights)
 
     def _repeated(self, truth: Array, draws: Array, weights: Array) -> Array:
         """Estimate the discrepancy of all ``D n`` draws from ``D`` copies of the originals."""
@@ -159,9 +163,9 @@ class KID(FeatureMetric):
         total = weights.sum(1)
         # of the other members of a pool of D n, D - 1 belong to the same image
         share = (count - 1) / (count * total - 1)
-        own = _pairs(between + repeated, same + np.diagonal(repeated), share, weights)
+        own = pairs(between + repeated, same + np.diagonal(repeated), share, weights)
         cross = np.mean([self._kernel(draw, truth) for draw in draws], axis=0)
-        return own - 2 * _pairs(cross, np.diagonal(cross), 1 / total, weights)
+        return own - 2 * pairs(cross, np.diagonal(cross), 1 / total, weights)
 
     def _kernel(self, x: Array, y: Array) -> Array:
         if self.width is None:
@@ -171,10 +175,26 @@ class KID(FeatureMetric):
         return np.asarray(sum((1 + scaled / (2 * a)) ** -a for a in ALPHAS) / len(ALPHAS))
 
 
-def _pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:
-    """Average a kernel over pairs of different images, ``(B,)``.
+def pairs(kernel: Array, same: Array, share: Array, weights: Array) -> Array:
+    """Average a kernel over pairs of images.
 
-    The average of ``same`` over images enters with the weight ``share``.
+    In a resample, two copies of an image are no pair of different images.
+
+    Parameters
+    ----------
+    kernel : NDArray
+        ``(n, n)``: kernel of every two images; the diagonal is not read.
+    same : NDArray
+        ``(n,)``: what takes the place of the pairs of an image with itself.
+    share : NDArray
+        ``(1,)`` or ``(B,)``: share of the average over ``same``.
+    weights : NDArray
+        ``(B, n)``: how often each image counts.
+
+    Returns
+    -------
+    NDArray
+        ``(B,)``; NaN for one image, unless ``share`` is 1.
     """
     total, squares = weights.sum(1), weights**2
     different = np.einsum("bi,bi->b", weights @ kernel, weights) - squares @ np.diagonal(kernel)

@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from posterior_bench.metrics.base import (
+    Batch,
     MetricCard,
     MissingWeights,
     Region,
@@ -26,7 +27,8 @@ from posterior_bench.metrics.base import (
     expect,
     reference_images,
 )
-from posterior_bench.metrics.perceptual import Perceptual, preprocessing, verify
+from posterior_bench.metrics.perceptual import Perceptual, preprocessing
+from posterior_bench.metrics.weights import WeightFile, tensors, verify
 
 DOWNLOADS = "https://download.pytorch.org/models"
 
@@ -38,25 +40,38 @@ class Backbone:
     title: str
     file: str
     min_side: int
+    size: str
+    tables: str = ""
 
     @property
-    def url(self) -> str:
-        """Return the address of the weight file."""
-        return f"{DOWNLOADS}/{self.file}"
-
-    @property
-    def sha256(self) -> str:
-        """Return the first digits of the SHA-256 of the weight file."""
-        return Path(self.file).stem.rpartition("-")[2]
+    def weights(self) -> WeightFile:
+        """Return the weight file."""
+        sha256 = Path(self.file).stem.rpartition("-")[2]
+        return WeightFile(self.file, f"{DOWNLOADS}/{self.file}", self.size, sha256)
 
 
 BACKBONES = {
-    "alex": Backbone("AlexNet", "alexnet-owt-7be5be79.pth", min_side=31),
-    "vgg": Backbone("VGG16", "vgg16-397923af.pth", min_side=16),
+    "alex": Backbone(
+        "AlexNet",
+        "alexnet-owt-7be5be79.pth",
+        31,
+        "0.24 GB",
+        "LatentPaint, Tables 1 to 3; CoPaint; FLAIR and DING",
+    ),
+    "vgg": Backbone(
+        "VGG16",
+        "vgg16-397923af.pth",
+        16,
+        "0.55 GB",
+        "VIPaint, Tables 1 to 7 and Figs. 6 to 10; the released code of DPS (on images that "
+        "were stretched to their own minimum and maximum) and of ReSample",
+    ),
+    "squeeze": Backbone("SqueezeNet", "squeezenet1_1-b8a52dc0.pth", 17, "5 MB"),
 }
+Net = Literal["alex", "vgg", "squeeze"]
 
-CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781}
-"""Scores of ``reference_images()`` by torchmetrics' LPIPS with the weights of ``_closed_form``."""
+CHECK_VALUES = {"alex": 0.020938, "vgg": 0.045781, "squeeze": 0.035796}
+"""Scores of ``reference_images()`` by torchmetrics' LPIPS with the weights of ``closed_form``."""
 
 
 class LPIPS(Perceptual):
@@ -67,8 +82,8 @@ class LPIPS(Perceptual):
 
     Parameters
     ----------
-    net : {'alex', 'vgg'}, default 'vgg'
-        Classifier. The two are different metrics and never comparable.
+    net : {'alex', 'vgg', 'squeeze'}, default 'vgg'
+        Classifier. They are different metrics and never comparable.
     pasted : bool, default False
         Score pasted instead of raw images.
     region : {'whole', 'hole', 'known'}, default 'whole'
@@ -80,9 +95,7 @@ class LPIPS(Perceptual):
         For an unknown network.
     """
 
-    def __init__(
-        self, net: Literal["alex", "vgg"] = "vgg", pasted: bool = False, region: Region = "whole"
-    ) -> None:
+    def __init__(self, net: Net = "vgg", pasted: bool = False, region: Region = "whole") -> None:
         if net not in BACKBONES:
             raise ValueError(f"unknown network '{net}' for LPIPS; valid: {', '.join(BACKBONES)}")
         self.net, self.min_side = net, BACKBONES[net].min_side
@@ -95,11 +108,12 @@ class LPIPS(Perceptual):
             region=region,
             pasted=pasted,
             backbone=BACKBONES[net].title,
-            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].sha256}...), "
+            weights=f"{BACKBONES[net].file} (sha256 {BACKBONES[net].weights.sha256}...), "
             "torchvision; linear weights lpips 0.1",
             preprocessing=preprocessing(self.min_side, region),
             source="Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness "
             "of Deep Features, CVPR 2018",
+            tables=BACKBONES[net].tables if region == "whole" and not pasted else "",
         )
 
     @override
@@ -114,27 +128,62 @@ class LPIPS(Perceptual):
         _network(self.net, _weight_file(self.card.id, self.net), self.device)
         x, truth, _ = (image.to(self.device) for image in reference_images())
         with torch.no_grad():
-            value = _assemble(self.net, _closed_form(self.net)).to(self.device)(x, truth).item()
+            value = _assemble(self.net, closed_form(self.net)).to(self.device)(x, truth).item()
         expect(self.card.id, value, CHECK_VALUES[self.net])
+
+
+class UnclampedLPIPS(LPIPS):
+    """LPIPS of the solver's output as it is, neither clipped to [-1, 1] nor rounded to 8 bits.
+
+    Some published tables were computed so. Values outside [-1, 1] cannot be shown, but they count
+    here, so the value is larger where a solver leaves the range. It cannot be computed from stored
+    images, which have 8 bits. Everything else is as in :class:`LPIPS`.
+
+    Parameters
+    ----------
+    net : {'alex', 'vgg', 'squeeze'}, default 'alex'
+        Classifier.
+
+    Raises
+    ------
+    ValueError
+        For an unknown network, and when called without the solver's own output.
+    """
+
+    unrounded: ClassVar[bool] = True
+    unclamped: ClassVar[bool] = True
+
+    def __init__(self, net: Net = "alex") -> None:
+        super().__init__(net)
+        self.card = replace(
+            self.card,
+            id=f"lpips_{net}_unclamped",
+            title=f"{self.card.title}, not clipped",
+            preprocessing=f"{self.card.preprocessing}; neither clipped nor rounded",
+            tables="LanPaintBench, as the mean of the means of batches: equal to the mean over "
+            "images if all batches have one size; a smaller last batch counts too much there"
+            if net == "alex"
+            else "",
+        )
+
+    @override
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.output is None:
+            raise ValueError(f"metric '{self.card.id}' needs the output before it is rounded")
+        return super().__call__(replace(batch, raw=batch.output))
 
 
 def _weight_file(metric: str, net: str) -> Path:
     if find_spec("lpips") is None:
         raise MissingWeights(f"metric '{metric}' needs the library lpips; pip install lpips==0.1.4")
-    backbone = BACKBONES[net]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if not (folder / backbone.file).is_file():
-        raise MissingWeights(
-            f"metric '{metric}' needs {backbone.file}, looked for in {folder} (TORCH_HOME moves "
-            f"it); download {backbone.url} into that folder"
-        )
-    return folder / backbone.file
+    return BACKBONES[net].weights.find(metric)
 
 
 @lru_cache(maxsize=4)  # no more, as they take memory of a GPU
 def _network(net: str, path: Path, device: torch.device) -> nn.Module:
-    verify(path, BACKBONES[net].sha256, f"download {BACKBONES[net].url} again")
-    return _assemble(net, torch.load(path, map_location="cpu", weights_only=True)).to(device)
+    file = BACKBONES[net].weights
+    verify(path, file.sha256, f"download {file.url} again")
+    return _assemble(net, tensors(path)).to(device)
 
 
 def empty(net: str) -> nn.Module:
@@ -169,7 +218,7 @@ def _torchvision_name(name: str) -> str:
     return re.sub(r"^net\.slice\d+\.", "features.", name)
 
 
-def _closed_form(net: str) -> dict[str, Tensor]:
+def closed_form(net: str) -> dict[str, Tensor]:
     """Make classifier weights from a formula: cosines of an index, without biases.
 
     Their size keeps activations from vanishing.

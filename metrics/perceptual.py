@@ -1,16 +1,13 @@
-"""Define the base class of perceptual metrics, and check their weights."""
+"""Define the base class of perceptual metrics."""
 
 from __future__ import annotations
-
-import hashlib
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.metrics.base import FullReference, Metric, MissingWeights, Region
+from posterior_bench.metrics.base import FullReference, Metric, Region
 
 
 class Perceptual(FullReference):
@@ -140,19 +137,3 @@ def as_rgb(image: Tensor, min_side: int) -> Tensor:
         return image
     enlarged = [max(min_side, round(side * min_side / min(size))) for side in size]
     return F.interpolate(image, size=enlarged, mode="bilinear", align_corners=False)
-
-
-def verify(path: Path, sha256: str, remedy: str) -> None:
-    """Check the hash of a weight file, because wrong weights would give wrong scores.
-
-    Raises
-    ------
-    MissingWeights
-        Unless the SHA-256 of the file starts with ``sha256``; the message ends with ``remedy``.
-    """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(sha256):
-        raise MissingWeights(
-            f"{path} is damaged or another file: sha256 {found[:16]}, not {sha256[:16]}; {remedy}"
-        )

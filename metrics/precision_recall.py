@@ -33,9 +33,10 @@ class PrecisionRecall(FeatureMetric):
     half : {'precision', 'recall'}, default 'precision'
         Which of the two values.
     network : str, default 'stlpips'
-        Feature network: ``stlpips``, ``inception`` or ``torchscript``.
+        Feature network: ``stlpips``, ``inception``, ``torchvision``, ``dinov2`` or
+        ``torchscript``.
     **settings : str or bool
-        Settings of the network, see :class:`metrics.features.TorchScriptFeatures`.
+        Settings of the network, see :func:`metrics.features.feature_network`.
 
     Raises
     ------
@@ -67,6 +68,9 @@ class PrecisionRecall(FeatureMetric):
             source="Kynkaanniemi, Karras, Laine, Lehtinen, Aila: Improved Precision and Recall "
             "Metric for Assessing Generative Models, NeurIPS 2019 (there "
             "with VGG16 and 50000 images)",
+            tables="LatentPaint, Table 2, which states no network and no k"
+            if network == "inception"
+            else "",
             level="set",
             features=self.network.column,
         )

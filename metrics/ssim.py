@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.metrics.base import FullReference, MetricCard, Region, column_id, unit
 
 MIN_SIDE = 6
+WINDOW = 11
 
 
 class SSIM(FullReference):
@@ -53,6 +54,9 @@ class SSIM(FullReference):
             "mean over pixels and channels",
             source="Wang, Bovik, Sheikh, Simoncelli 2004; torchmetrics "
             "structural_similarity_index_measure",
+            tables="FLAIR; not DAPS and InverseBench, see ssim_piq"
+            if region == "whole" and not pasted
+            else "",
             version=2,
         )
 
@@ -66,11 +70,63 @@ class SSIM(FullReference):
 
     @override
     def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
-        # torchmetrics takes seconds to import
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
         self.admit((x.shape[1], x.shape[2], x.shape[3]))
-        _, ssim_map = structural_similarity_index_measure(
-            unit(x), unit(truth), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
+        return _map(unit(x), unit(truth))[region.cpu().expand(x.shape)].mean().item()
+
+
+class SSIMPiq(FullReference):
+    """Structural similarity as the library piq computes it.
+
+    It differs from ``ssim`` in two ways. Only windows that lie inside the image count, so pixels
+    near the border count less; at 256 pixels the difference is a few thousandths. Images with a
+    shorter side of 384 pixels or more are first averaged over squares of ``round(side / 256)``
+    pixels. Computed on 8-bit images in [0, 1]; the published code hands over unrounded ones.
+
+    Parameters
+    ----------
+    pasted : bool, default False
+        Score pasted instead of raw images.
+    """
+
+    reference: ClassVar[Mapping[str, float]] = {"whole": 0.560746}
+
+    def __init__(self, pasted: bool = False) -> None:
+        self.card = MetricCard(
+            id=column_id("ssim_piq", pasted=pasted),
+            title="SSIM of piq",
+            direction="up",
+            unit="",
+            range="[-1, 1]",
+            pasted=pasted,
+            preprocessing="8-bit images in [0, 1], data range 1; from a shorter side of 384 px on "
+            "averaged down to about 256 px; windows inside the image",
+            source="Wang, Bovik, Sheikh, Simoncelli 2004; piq ssim",
+            tables="" if pasted else "DAPS, Table 1; InverseBench",
         )
-        return ssim_map[region.cpu().expand(x.shape)].mean(dtype=torch.float64).item()
+
+    @override
+    def admit(self, shape: tuple[int, int, int]) -> None:
+        if min(shape[1:]) < WINDOW:
+            raise ValueError(
+                f"metric '{self.card.id}' needs images of {WINDOW} pixels a side, and these have "
+                f"{shape[1]} x {shape[2]}; choose psnr"
+            )
+
+    @override
+    def compare(self, x: Tensor, truth: Tensor, region: Tensor) -> float:
+        self.admit((x.shape[1], x.shape[2], x.shape[3]))
+        factor = max(1, round(min(x.shape[2:]) / 256))
+        small, original = (F.avg_pool2d(unit(image), factor) for image in (x, truth))
+        edge = WINDOW // 2
+        return _map(small, original)[..., edge:-edge, edge:-edge].mean().item()
+
+
+def _map(x: Tensor, truth: Tensor) -> Tensor:
+    """Return the similarity of the windows about every pixel of images in [0, 1], in float64."""
+    # torchmetrics takes seconds to import
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _, similarity = structural_similarity_index_measure(
+        x, truth, sigma=1.5, kernel_size=WINDOW, data_range=1.0, return_full_image=True
+    )
+    return similarity.double()

@@ -14,7 +14,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.metrics.base import MetricCard, MissingWeights, Region, column_id
-from posterior_bench.metrics.perceptual import Perceptual, as_rgb, preprocessing, verify
+from posterior_bench.metrics.perceptual import Perceptual, as_rgb, preprocessing
+from posterior_bench.metrics.weights import verify
 
 FILE = "weights/vST0.0/alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from posterior_bench.operators.spectrum import Spectrum
 
 
 class Operator:
     """Measure the images of a batch: the base class of every forward operator.
 
     A measurement is ``y = A(x) + sigma n`` with standard-normal noise ``n``. A subclass implements
-    :meth:`A`, every method that its ``caps`` name, and :meth:`At` if it is linear. A subclass is
-    usually a frozen dataclass, so that one operator always measures alike. Its fields are the
-    settings of the yaml file in ``conf/operator``.
+    :meth:`A`, every method that its ``caps`` name, and :meth:`At` if it is linear. With
+    :meth:`spectrum`, it has :meth:`pinv` and :meth:`prox` too. A subclass is usually a frozen
+    dataclass, so that one operator always measures alike. Its fields are the settings of the yaml
+    file in ``conf/operator``.
 
     Attributes
     ----------
@@ -26,8 +30,8 @@ class Operator:
         - ``mask``: ``A`` keeps or drops pixels, and ``mask`` says which.
         - ``projection``: ``At A`` is a projection.
         - ``pinv``: :meth:`pinv` is implemented.
-        - ``prox``: :meth:`prox` is implemented, exactly.
-        - ``svd``: the singular values are known, so :meth:`prox` is exact at any ``rho``.
+        - ``prox``: :meth:`prox` is implemented.
+        - ``svd``: :meth:`spectrum` is implemented.
         - ``nonlinear``: ``A`` is not linear; there is no adjoint.
     takes_mask : bool
         Whether the constructor takes the masks of a batch as ``mask``.
@@ -72,6 +76,22 @@ class Operator:
     takes_shape: ClassVar[bool] = False
     sigma: float = 0.0
     mask: Tensor | None = None
+
+    @classmethod
+    def caps_with(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Return what holds for the operator with these settings.
+
+        Parameters
+        ----------
+        settings : Mapping[str, Any]
+            The settings, as in a yaml file; left out ones have their defaults.
+
+        Returns
+        -------
+        frozenset[str]
+            The capabilities: ``caps``, unless they depend on a setting.
+        """
+        return cls.caps
 
     def check_sigma(self) -> None:
         """Check that ``sigma`` is a noise level.
@@ -120,6 +140,25 @@ class Operator:
         """
         raise NotImplementedError
 
+    def spectrum(self, like: Tensor) -> Spectrum:
+        """Return the singular value decomposition of ``A``.
+
+        Parameters
+        ----------
+        like : Tensor
+            Images or a measurement; the tensors of the spectrum are on its device.
+
+        Returns
+        -------
+        Spectrum
+            Singular values and coordinates.
+
+        Notes
+        -----
+        Every operator with the capability ``svd`` implements it.
+        """
+        raise NotImplementedError
+
     def pinv(self, y: Tensor) -> Tensor:
         """Apply the pseudo-inverse: the smallest ``x`` with ``A x`` nearest to ``y``.
 
@@ -135,9 +174,11 @@ class Operator:
 
         Notes
         -----
-        Every operator with the capability ``pinv`` implements it.
+        Every operator with the capability ``pinv`` implements it. An operator that truncates small
+        singular values, by its setting ``rcond``, leaves their coordinates at 0.
         """
-        raise NotImplementedError
+        spectrum = self.spectrum(y)
+        return spectrum.image(spectrum.solution(y.double())).to(y.dtype)
 
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """Apply the proximal operator: ``argmin_u |A u - y|^2 + rho |u - x|^2``.
@@ -149,8 +190,9 @@ class Operator:
         y : Tensor
             A measurement, shaped like ``A(x)``.
         rho : float or Tensor
-            Weight of the distance to ``x``, above 0; a tensor ``(N, 1, 1, 1)`` holds one weight per
-            row.
+            Weight of the distance to ``x``, 0 or more; a tensor ``(N, 1, 1, 1)`` holds one weight
+            per row. 0 means the limit: the minimiser of ``|A u - y|`` nearest to ``x``, which is
+            ``x + pinv(y - A x)``.
 
         Returns
         -------
@@ -160,9 +202,12 @@ class Operator:
         Notes
         -----
         Every operator with the capability ``prox`` implements it. The noise level ``sigma`` is not
-        part of the objective: a solver puts it into ``rho``.
+        part of the objective: a solver puts it into ``rho``. No singular value is truncated at a
+        positive ``rho``; at 0 those are that :meth:`pinv` truncates.
         """
-        raise NotImplementedError
+        spectrum = self.spectrum(x)
+        residual = y.double() - self.A(x.double())
+        return x + spectrum.image(spectrum.shrunk(residual, rho)).to(x.dtype)
 
     def first_guess(self, y: Tensor) -> Tensor:
         """Return images that a solver can start from.
@@ -260,3 +305,23 @@ class Operator:
             The same operator on ``device``; ``self`` where it holds no tensors.
         """
         return self
+
+
+def check_rcond(rcond: float) -> None:
+    """Check that a number says how many singular values to truncate.
+
+    Parameters
+    ----------
+    rcond : float
+        The share of the largest singular value up to which values are truncated.
+
+    Raises
+    ------
+    ValueError
+        If it is outside [0, 1).
+    """
+    if not 0 <= rcond < 1:
+        raise ValueError(
+            f"rcond {rcond} is outside [0, 1); give the share of the largest singular value up to "
+            "which values are truncated"
+        )

@@ -10,6 +10,28 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.spectrum import Spectrum
+
+
+class _Pixels(Spectrum):
+    """The spectrum of a mask: every pixel is a coordinate, with the value 1 or 0."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.double())
+        self.mask = mask
+
+    @override
+    def coordinates(self, x: Tensor) -> Tensor:
+        return x
+
+    @override
+    def image(self, coordinates: Tensor) -> Tensor:
+        return coordinates
+
+    @override
+    def measured(self, y: Tensor) -> Tensor:
+        # where, as in A
+        return torch.where(self.mask, y, torch.zeros((), dtype=y.dtype, device=y.device))
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,10 @@ class Inpainting(Operator):
     @override
     def At(self, y: Tensor) -> Tensor:
         return self.A(y)
+
+    @override
+    def spectrum(self, like: Tensor) -> Spectrum:
+        return _Pixels(self.mask)
 
     @override
     def pinv(self, y: Tensor) -> Tensor:

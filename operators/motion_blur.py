@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from scipy.fft import next_fast_len
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.base import Operator
-from posterior_bench.operators.separable import reflected, weighted
+from posterior_bench.operators.base import Operator, check_rcond
+from posterior_bench.operators.borders import check_border, weighted
+from posterior_bench.operators.circulant import Frequencies
+from posterior_bench.operators.conjugate_gradients import solve_rows
 
 PUBLISHED = 61 / 256
 """Side of the kernel in DPS divided by the side of its images."""
@@ -23,12 +27,12 @@ PUBLISHED = 61 / 256
 
 @dataclass(frozen=True)
 class MotionBlur(Operator):
-    """Blur images along the path of a shaken camera; images are mirrored at their border pixels.
+    """Blur images along the path of a shaken camera.
 
     ``A x`` is the correlation of the image with a kernel that shows the path. The path is drawn as
     in the kernels of Borodenko that DPS (Chung et al., ICLR 2023) uses, once from ``seed``; all
     images share it. The line is one pixel wide on a canvas of twice the kernel, whatever the size
-    of the kernel, and its softening grows with the kernel.
+    of the kernel, and its softening grows with the kernel. The centre of the kernel is the pixel.
 
     Parameters
     ----------
@@ -39,38 +43,74 @@ class MotionBlur(Operator):
         and in proportion for other sizes.
     intensity : float, default 0.5
         How shaky the path is, from 0, a straight line, to 1.
+    border : str, default 'reflect'
+        What lies beyond the image: ``reflect``, the image mirrored at its border pixels;
+        ``circular``, the image repeated; ``zero``, mid-grey.
     sigma : float, default 0.0
         Standard deviation of the noise, in [-1, 1] units.
     seed : int, default 0
         Seed of the path.
+    rcond : float, default 0.1
+        Singular values up to ``rcond`` times the largest one are truncated: the pseudo-inverse
+        leaves them out, and the spectrum has 0 there. In [0, 1). Counts for ``circular`` only. With
+        0.1, the pseudo-inverse of white noise is 2 to 4 times the noise, root mean square.
+    tolerance : float, default 1e-8
+        Relative residual at which the proximal step stops, above 0. Counts for ``reflect`` and
+        ``zero``.
+    iterations : int, default 500
+        Largest number of iterations of the proximal step. Counts for ``reflect`` and ``zero``.
 
     Raises
     ------
     ValueError
-        If ``kernel`` is even or below 3, ``intensity`` is outside [0, 1], or ``sigma`` is negative.
+        If ``kernel`` is even or below 3, ``intensity`` is outside [0, 1], ``border`` is unknown,
+        ``sigma`` is negative, ``rcond`` is outside [0, 1), ``tolerance`` is not positive, or
+        ``iterations`` is below 1.
 
     Notes
     -----
     Products are formed in float64, with Fourier transforms. The adjoint is exact, border included.
-    Because of the mirrored border no transform makes the operator diagonal, so it has neither a
-    pseudo-inverse nor a proximal step in closed form.
+
+    With the border ``circular`` the Fourier transform makes the operator diagonal, so it has a
+    spectrum. With the other borders no transform does. Then there is no pseudo-inverse, and the
+    proximal step solves its linear system by conjugate gradients, every image by itself. ``rho``
+    1e-2 takes some 80 iterations, and 1e-3 some 230. Below about 1e-4 the largest number of
+    iterations ends the step early, with a result smoother than the minimiser.
     """
 
-    caps: ClassVar[frozenset[str]] = frozenset({"linear"})
+    caps: ClassVar[frozenset[str]] = frozenset({"linear", "prox"})
     takes_shape: ClassVar[bool] = True
 
     shape: tuple[int, int, int]
     kernel: int | None = None
     intensity: float = 0.5
+    border: str = "reflect"
     sigma: float = 0.0
     seed: int = 0
+    rcond: float = 0.1
+    tolerance: float = 1e-8
+    iterations: int = 500
 
     def __post_init__(self) -> None:
         if self.kernel is not None and (self.kernel < 3 or self.kernel % 2 == 0):
             raise ValueError(f"kernel={self.kernel}: give an odd number of pixels from 3 on")
         if not 0 <= self.intensity <= 1:
             raise ValueError(f"intensity {self.intensity} is outside [0, 1]")
+        check_border(self.border)
         self.check_sigma()
+        check_rcond(self.rcond)
+        if not 0 < self.tolerance < 1:
+            raise ValueError(
+                f"tolerance {self.tolerance} is no relative residual; give a number between 0 and 1"
+            )
+        if self.iterations < 1:
+            raise ValueError(f"{self.iterations} iterations solve nothing; give 1 or more")
+        object.__setattr__(self, "caps", self.caps_with({"border": self.border}))
+
+    @override
+    @classmethod
+    def caps_with(cls, settings: Mapping[str, Any]) -> frozenset[str]:
+        return cls.caps | {"pinv", "svd"} if settings.get("border") == "circular" else cls.caps
 
     @property
     def side(self) -> int:
@@ -87,35 +127,80 @@ class MotionBlur(Operator):
     @override
     def A(self, x: Tensor) -> Tensor:
         _, height, width = self.shape
-        rows, columns = self._borders(x)
-        wide = rows @ x.double() @ columns.T
+        rows, columns, kernel = _parts(self, x.device)
         # the transform is periodic, but the pixels that wrap around are cut off
-        spectrum = torch.fft.rfft2(wide) * self._spectrum(x).conj()
-        return torch.fft.irfft2(spectrum, s=wide.shape[-2:])[..., :height, :width].to(x.dtype)
+        size = _transformed(len(rows)), _transformed(len(columns))
+        wide = torch.fft.rfft2(rows @ x.double() @ columns.T, s=size) * kernel.conj()
+        return torch.fft.irfft2(wide, s=size)[..., :height, :width].to(x.dtype)
 
     @override
     def At(self, y: Tensor) -> Tensor:
-        rows, columns = self._borders(y)
-        size = (len(rows), len(columns))
-        wide = torch.fft.irfft2(torch.fft.rfft2(y.double(), s=size) * self._spectrum(y), s=size)
-        return (rows.T @ wide @ columns).to(y.dtype)
+        rows, columns, kernel = _parts(self, y.device)
+        size = _transformed(len(rows)), _transformed(len(columns))
+        wide = torch.fft.irfft2(torch.fft.rfft2(y.double(), s=size) * kernel, s=size)
+        return (rows.T @ wide[..., : len(rows), : len(columns)] @ columns).to(y.dtype)
 
-    def _borders(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the matrices that extend columns and rows by half a kernel at both ends."""
-        _, height, width = self.shape
-        radius = self.side // 2
-        return _border(height, radius, like.device), _border(width, radius, like.device)
+    @override
+    def spectrum(self, like: Tensor) -> Frequencies:
+        if "svd" not in self.caps:
+            raise NotImplementedError(
+                f"a motion blur with the border '{self.border}' has no spectrum; "
+                "use operator.border=circular"
+            )
+        return _frequencies(self, like.device)
 
-    def _spectrum(self, like: Tensor) -> Tensor:
-        around = self.side - 1
-        size = (self.shape[1] + around, self.shape[2] + around)
-        return torch.fft.rfft2(self.weights.to(like.device), s=size)
+    @override
+    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        if "svd" in self.caps:
+            return super().prox(x, y, rho)
+        weight = torch.as_tensor(rho, dtype=torch.float64, device=x.device)
+        if (weight <= 0).any():
+            raise ValueError(
+                f"a proximal step at rho 0 needs a pseudo-inverse, which a motion blur with the "
+                f"border '{self.border}' lacks; give a positive rho, or operator.border=circular"
+            )
+        right = self.At(y.double() - self.A(x.double()))
+        change = solve_rows(
+            lambda v: self.At(self.A(v)) + weight * v, right, self.tolerance, self.iterations
+        )
+        return x + change.to(x.dtype)
+
+    @override
+    def first_guess(self, y: Tensor) -> Tensor:
+        """Return the adjoint of ``y``, as with every border."""
+        return self.At(y)
+
+
+def _transformed(length: int) -> int:
+    """Return the number of pixels that the Fourier transform of a line takes."""
+    return int(next_fast_len(length, real=True))
 
 
 @cache
-def _border(size: int, radius: int, device: torch.device) -> Tensor:
-    places = reflected(torch.arange(-radius, size + radius)[:, None], size)
-    return weighted(places, torch.ones(1), size).to(device)
+def _parts(operator: MotionBlur, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what continues columns and rows beyond their ends, and the transformed kernel."""
+    radius = operator.side // 2
+    rows, columns = (
+        weighted(
+            torch.arange(-radius, size + radius)[:, None], torch.ones(1), size, operator.border
+        )
+        for size in operator.shape[1:]
+    )
+    size = _transformed(len(rows)), _transformed(len(columns))
+    kernel = torch.fft.rfft2(operator.weights, s=size)
+    return rows.to(device), columns.to(device), kernel.to(device)
+
+
+@cache
+def _frequencies(operator: MotionBlur, device: torch.device) -> Frequencies:
+    radius = operator.side // 2
+    around = torch.arange(-radius, radius + 1)[:, None]
+    down, across = (
+        weighted(around, torch.ones(1), size, "circular") for size in operator.shape[1:]
+    )
+    # a correlation turns the kernel around, and with it the sign of every phase
+    transfer = torch.fft.fft2(down.T @ operator.weights @ across).conj()
+    return Frequencies(transfer.to(device), operator.rcond)
 
 
 @cache

@@ -8,19 +8,44 @@ from functools import cache
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.spectrum import Spectrum
 
 
 class _Matrix(NamedTuple):
-    """``G`` ``(M, d)`` and its thin singular value decomposition ``G = U diag(S) V``; float64."""
+    """``G`` ``(M, d)`` and ``G = U diag(S) V``, where ``V`` is square; float64."""
 
     G: Tensor
     U: Tensor
     S: Tensor
     V: Tensor
+
+
+class _Weights(Spectrum):
+    """The spectrum of a matrix; coordinates are the rows of ``V``, in the places of pixels."""
+
+    def __init__(self, matrix: _Matrix, shape: tuple[int, int, int]) -> None:
+        self.U, self.V, self.shape = matrix.U, matrix.V, shape
+        super().__init__(self._grid(matrix.S[None]))
+
+    @override
+    def coordinates(self, x: Tensor) -> Tensor:
+        return self._grid(x.flatten(1).double() @ self.V.T).to(x.dtype)
+
+    @override
+    def image(self, coordinates: Tensor) -> Tensor:
+        return self._grid(coordinates.flatten(1).double() @ self.V).to(coordinates.dtype)
+
+    @override
+    def measured(self, y: Tensor) -> Tensor:
+        return self._grid(y.double() @ self.U).to(y.dtype)
+
+    def _grid(self, flat: Tensor) -> Tensor:
+        missing = len(self.V) - flat.shape[1]
+        return nn.functional.pad(flat, (0, missing)).unflatten(1, self.shape)
 
 
 @dataclass(frozen=True)
@@ -84,17 +109,8 @@ class Projection(Operator):
         return self._image(y.double() @ self._matrix(y).G, y)
 
     @override
-    def pinv(self, y: Tensor) -> Tensor:
-        _, U, S, V = self._matrix(y)
-        return self._image(y.double() @ U / S @ V, y)
-
-    @override
-    def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """Return ``x + G^T (G G^T + rho)^-1 (y - G x)``, computed from the singular values."""
-        G, U, S, V = self._matrix(x)
-        weight = rho.double().reshape(-1, 1) if isinstance(rho, Tensor) else rho
-        residual = y.double() - x.flatten(1).double() @ G.T
-        return x + self._image(residual @ U * (S / (S**2 + weight)) @ V, x)
+    def spectrum(self, like: Tensor) -> Spectrum:
+        return _Weights(self._matrix(like), self.shape)
 
     def _matrix(self, like: Tensor) -> _Matrix:
         values = math.prod(self.shape)
@@ -112,4 +128,4 @@ def _matrix(rows: int, values: int, seed: int, device: torch.device) -> _Matrix:
         rows, values, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     G = entries / math.sqrt(values)
-    return _Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G, full_matrices=False))))
+    return _Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G))))

@@ -1,25 +1,29 @@
-"""Super-resolution: the observation is the image reduced with the antialiased bicubic kernel."""
+"""Super-resolution: the observation is the image in fewer pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.separable import Separable, mirrored, weighted
+from posterior_bench.operators.borders import weighted
+from posterior_bench.operators.separable import Separable
+
+REDUCTIONS = ("bicubic", "average")
 
 
 @dataclass(frozen=True)
 class SuperResolution(Separable):
-    """Reduce images with the antialiased bicubic kernel of MATLAB's ``imresize``.
+    """Reduce images with the bicubic kernel of MATLAB's ``imresize``, or block by block.
 
-    The cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing. Pixel
-    centres lie at half-integers, and images are mirrored at their edges. The result
-    ``(N, C, H / factor, W / factor)`` is neither clipped nor rounded. DPS (Chung et al., ICLR 2023)
-    and most later work reduce images this way.
+    ``bicubic``: the cubic of Keys (1981) with a = -1/2 is stretched by ``factor`` against aliasing.
+    Pixel centres lie at half-integers, and images are mirrored at their edges. DPS (Chung et al.,
+    ICLR 2023) and most later work reduce images this way. ``average``: every measured value is the
+    mean of ``factor`` x ``factor`` pixels, as in DDRM (Kawar et al., NeurIPS 2022), DDNM (Wang et
+    al., ICLR 2023), MCG-Diff and PnP-DM. The result ``(N, C, H / factor, W / factor)`` is neither
+    clipped nor rounded.
 
     Parameters
     ----------
@@ -27,24 +31,29 @@ class SuperResolution(Separable):
         Shape ``(C, H, W)`` of an image; the benchmark fills it in.
     factor : int, default 4
         Factor by which height and width shrink; it must divide both.
+    reduction : str, default 'bicubic'
+        ``bicubic`` or ``average``.
     sigma : float, default 0.0
         Standard deviation of the noise, in [-1, 1] units.
 
     Raises
     ------
     ValueError
-        If ``factor`` is below 1 or does not divide height and width, or if ``sigma`` is negative.
+        If ``factor`` is below 1 or does not divide height and width, ``reduction`` is unknown, or
+        ``sigma`` is negative.
 
     Notes
     -----
-    Bicubic resizing of PyTorch and Pillow differs at the border, where it renormalises the kernel.
-    A block average, which is also called "sr4", differs everywhere.
+    Both are called "sr4" in the literature, and they differ everywhere. Bicubic resizing of PyTorch
+    and Pillow, which InverseBench uses, differs from ``imresize`` at the border, where it
+    renormalises the kernel. For ``factor`` 4 the bicubic singular values of a line lie between 0.34
+    and 0.5. Those of the average are ``1 / factor`` in the image, all of them. So the
+    pseudo-inverse truncates nothing.
     """
-
-    caps: ClassVar[frozenset[str]] = Separable.caps | {"pinv"}
 
     shape: tuple[int, int, int]
     factor: int = 4
+    reduction: str = "bicubic"
     sigma: float = 0.0
 
     def __post_init__(self) -> None:
@@ -55,26 +64,24 @@ class SuperResolution(Separable):
             raise ValueError(
                 f"factor {self.factor} does not divide the {height} x {width} pixels of an image"
             )
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(
+                f"unknown reduction '{self.reduction}'. Valid: {', '.join(REDUCTIONS)}"
+            )
         self.check_sigma()
 
     @override
-    def pinv(self, y: Tensor) -> Tensor:
-        """Apply the pseudo-inverse, exactly.
-
-        For ``factor`` 4 the singular values of a line lie between 0.34 and 0.5.
-        """
-        rows, columns = self._factors(y)
-        spectrum = rows.U.T @ y.double() @ columns.U / (rows.S[:, None] * columns.S)
-        return (rows.V.T @ spectrum @ columns.V).to(y.dtype)
-
-    @override
-    def line(self, size: int) -> Tensor:
-        # offsets of all pixels less than two stretched units away from the first output
-        centre = (self.factor - 1) / 2
-        taps = torch.arange(4 * self.factor + 1) - 2 * self.factor + int(centre)
-        weights = _cubic((taps - centre) / self.factor)
-        starts = self.factor * torch.arange(size // self.factor)
-        return weighted(mirrored(starts[:, None] + taps, size), weights / weights.sum(), size)
+    def line(self, size: int, axis: int) -> Tensor:
+        starts = self.factor * torch.arange(size // self.factor)[:, None]
+        if self.reduction == "average":
+            taps = torch.arange(self.factor)
+            weights = torch.ones(self.factor)
+        else:
+            # offsets of all pixels less than two stretched units away from the first output
+            centre = (self.factor - 1) / 2
+            taps = torch.arange(4 * self.factor + 1) - 2 * self.factor + int(centre)
+            weights = _cubic((taps - centre) / self.factor)
+        return weighted(starts + taps, weights / weights.sum(), size, "symmetric")
 
 
 def _cubic(x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
     python -m scripts.mask_sheet [SIDE]
 
 The picture shows six masks of every option that needs no files, drawn at SIDE x SIDE pixels
-(default 80) and shown pixel by pixel; white is observed. It is written to
-``docs/pictures/masks.png``. The script takes a few seconds and runs in a checkout.
+(default 80) and shown pixel by pixel; white is observed. Of masks that exist at 256 x 256 pixels
+only, every third pixel or so is shown. The picture is written to ``docs/pictures/masks.png``. The
+script takes a few seconds and runs in a checkout.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.catalog import CONF
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.masks.base import MaskGenerator
+from posterior_bench.masks.daps_table1 import DAPSTable1
+from posterior_bench.masks.sources import nearest
 from posterior_bench.priors.fingerprint import ROOT
 
 DRAWS = 6
-LABEL, GAP, COLUMNS = 84, 4, 2
+LABEL, GAP, COLUMNS = 108, 4, 2
+FIXED = 256
 
 
 def generators() -> dict[str, MaskGenerator]:
@@ -30,7 +34,11 @@ def generators() -> dict[str, MaskGenerator]:
         path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
         for path in (CONF / "mask").glob("*.yaml")
     }
-    return {name: build(node) for name, node in sorted(nodes.items()) if "???" not in node.values()}
+    return {
+        name: build_masks(node)
+        for name, node in sorted(nodes.items())
+        if "???" not in node.values()
+    }
 
 
 def sheet(side: int) -> Image.Image:
@@ -44,7 +52,9 @@ def sheet(side: int) -> Image.Image:
         x, y = place // rows * column, place % rows * step
         draw.text((x + GAP, y + side // 2), name, fill=0)
         for k in range(DRAWS):
-            mask = masks.generate(np.random.Generator(np.random.PCG64(k)), side, side)
+            size = FIXED if isinstance(masks, DAPSTable1) else side
+            mask = masks.generate(np.random.Generator(np.random.PCG64(k)), size, size)
+            mask = nearest(mask, side, side)
             tile = Image.fromarray(mask.astype(np.uint8) * 255)
             image.paste(tile, (x + LABEL + k * step, y + GAP // 2))
     return image

@@ -38,7 +38,7 @@ class DAPS(Sampler):
     lr : float, default 5e-05
         Step size of the inner dynamics at the first level, positive.
     lr_end : float, default 0.01
-        Step size at the last level, as a share of ``lr``, positive.
+        Share of ``lr`` that the step size falls to, linearly in the level, positive.
     momentum : float, default 0.0
         Momentum of the inner dynamics, in [0, 1). 0 is Langevin dynamics; above 0 it is the HMC
         that was released for latents.
@@ -83,7 +83,10 @@ class DAPS(Sampler):
         compat={
             "released": "The data term lacks its factor 1/2, so the standard deviation is tau / "
             "sqrt(2). On a latent prior the gradient of the squared residual is clamped to "
-            "[-1, 1], entry by entry."
+            "[-1, 1], entry by entry. The step size falls with k / (steps + 1), where the paper "
+            "has k / steps. On golden runs of the released code, 3 x 4 x 4 with a mixture prior "
+            "and a mask, samples were up to 0.25 apart before the last point; now 2e-15. On a VP "
+            "prior an ode_ratio below the prior's cleanest level stops there, 2e-6 off."
         },
     )
     version: ClassVar[int] = 3
@@ -120,13 +123,14 @@ class DAPS(Sampler):
         prior, shape = prior.view("ve"), prior.latent_shape
         start, end = prior.level(self.ratio_max), prior.level(self.ratio_min)
         levels = [*prior.grid(self.steps, "karras", start, end)[:-1], CLEAN]
+        annealed = self.steps + 1 if self.compat == "released" else self.steps
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for k, (t, s) in enumerate(pairwise(levels)):
             # Follow the probability flow to its end.
             x0 = self._flow(z, t, obs, prior)
             # Sample around it, given the measurement.
-            lr = self.lr * (1 + k / self.steps * (self.lr_end - 1))
+            lr = self.lr * (1 + k / annealed * (self.lr_end - 1))
             x0 = self._inner(x0, t, lr, obs, prior, noise)
             # Add fresh noise of the next level; the next state depends on the sample alone.
             z = prior.process.add_noise(x0, s, noise.normal(shape))

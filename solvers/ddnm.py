@@ -15,6 +15,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
+from posterior_bench.solvers.shared.levels import loop_grid
 from posterior_bench.solvers.shared.walk import walk
 
 COMPAT = ("none", "released")
@@ -63,14 +64,16 @@ class DDNM(Sampler):
             "refused if sigma > 0.",
             "A measurement without noise always takes the plain DDNM step, as released. The limit "
             "of DDNM+ would use fresh noise alone on observed pixels, which differs for eta < 1.",
-            "Levels run evenly from the noisiest to the cleanest of the prior; the released code "
-            "takes every (1000 / steps)-th training step.",
+            "Levels run evenly from the noisiest to the cleanest of the prior.",
             "Here eta multiplies the noise level, not the posterior deviation: eta = 1 is not "
             "ancestral sampling.",
         ),
         compat={
             "released": "Time travel renoises the uncorrected prediction of the last step instead "
-            "of its state."
+            "of its state. grid=native takes every (1000 / steps)-th training step, down to 0, on "
+            "a prior that has 1000; steps has to divide 1000. On golden runs of the released code, "
+            "3 x 4 x 4 with a mixture prior and a mask, samples were up to 0.053 apart before the "
+            "levels were taken over; now 9e-16."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "pixel"})
@@ -108,7 +111,7 @@ class DDNM(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(self.steps, self.grid)
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading")
         noisy = self.plus and obs.operator.sigma > 0
         if noisy and obs.operator.mask is None:
             raise ValueError(

@@ -88,12 +88,17 @@ class DPS(Sampler):
             "posterior variance; the released code reads a learned one from its networks.",
             "The loss l1 and the perceptual distance are not in the paper: VIPaint compares with "
             "such a latent DPS.",
-            "Hidden pixels carry no noise and no residual; in the released code their noise "
-            "inflates the norm.",
+            "Hidden pixels carry no noise and no residual, also with compat=released. In the "
+            "released code their noise inflates the norm: samples are 0.066 apart at a noise of "
+            "0.05, and 4e-13 if the released loop gets this measurement.",
         ),
         compat={
-            "released": "One norm over the whole batch, as released. The result then depends on "
-            "the batch, and each of B samples gets about 1/sqrt(B) of the step."
+            "released": "One norm over the whole batch, as the released conditioning module has "
+            "it: the result depends on the batch, and each of B samples gets about 1/sqrt(B) of "
+            "the step. The released loop itself runs one image only; with one image nothing "
+            "differs from none. On a golden run of it, 3 x 4 x 4 with a mixture prior and a mask, "
+            "samples are 8e-16 apart. Over 1000 steps the loop is chaotic, and no two "
+            "implementations agree."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})

@@ -13,6 +13,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.levels import loop_grid
 from posterior_bench.solvers.shared.likelihood import gradient
 
 TIMES = ("annealed", "random")
@@ -79,8 +80,8 @@ class REDDiff(Sampler):
             "constant 1e-8 would make the batch size matter.",
             "Random levels are drawn evenly over the grid, one per image; the released code has no "
             "such mode.",
-            "The annealed grid is the prior's own; the released one takes every (1000 / steps)-th "
-            "training step.",
+            "The annealed grid is the prior's own, and the output is the image after the last Adam "
+            "step.",
             "On a latent prior the latent is fitted through the decoder; each loss is a mean over "
             "its own scalars.",
             "The method seeks a mode: the spread of draws comes from xi alone and is far below "
@@ -88,7 +89,10 @@ class REDDiff(Sampler):
         ),
         compat={
             "released": "Means run over the batch too, and the output is the image before the last "
-            "Adam step."
+            "Adam step. grid=native takes every (1000 / steps)-th training step, down to 0, on a "
+            "prior that has 1000; steps has to divide 1000. On a golden run of the released code, "
+            "two images of 3 x 4 x 4 with a mixture prior and a mask, samples were 0.020 apart "
+            "before the levels were taken over; now 2e-14."
         },
     )
     version: ClassVar[int] = 2
@@ -120,7 +124,7 @@ class REDDiff(Sampler):
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         process, shape = prior.process, prior.latent_shape
-        levels = prior.grid(self.steps, self.grid)[:-1]
+        levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading")[:-1]
         # Start from the first guess, which leaves the hole empty.
         x = mu = prior.encode(obs.operator.first_guess(obs.y)).clone()
         adam = torch.optim.Adam([mu], lr=self.lr, betas=self.betas)

@@ -13,6 +13,8 @@ from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.ancestral import check_variance, predict, step_down
 from posterior_bench.solvers.shared.walk import walk
 
+COMPAT = ("none", "released")
+
 
 @dataclass(frozen=True)
 class RePaint(Sampler):
@@ -36,11 +38,13 @@ class RePaint(Sampler):
     variance : str, default 'learned'
         Variance of a step down: ``fixed``, the variance of the posterior, or ``learned``, the
         network's own if it has learned one.
+    compat : str, default 'none'
+        ``none`` or ``released``, which are the same.
 
     Raises
     ------
     ValueError
-        If an argument of the schedule is below 1 or ``variance`` is unknown.
+        If an argument of the schedule is below 1, or ``variance`` or ``compat`` is unknown.
     """
 
     card: ClassVar[Card] = Card(
@@ -60,6 +64,11 @@ class RePaint(Sampler):
             "(250, 10, 10) is 2410 network calls; the 4570 often quoted counts transitions, "
             "noise-only ones included.",
         ),
+        compat={
+            "released": "The same as none: samples are those of the released code, noise for "
+            "noise. On golden runs, 3 x 4 x 4 with a mixture prior and a mask, they were up to 1.1 "
+            "apart before a walk that returns to the noisiest level blended there; now 2e-15."
+        },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
     version: ClassVar[int] = 2
@@ -72,9 +81,12 @@ class RePaint(Sampler):
     guidance: float = 1.0
     grid: str = "native"
     variance: str = "learned"
+    compat: str = "none"
 
     def __post_init__(self) -> None:
         check_variance(self.variance)
+        if self.compat not in COMPAT:
+            raise ValueError(f"unknown compat '{self.compat}'; valid: {', '.join(COMPAT)}")
         # Refuse an impossible schedule before any work.
         walk(self.steps, self.jump_length, self.resamples)
 
@@ -84,14 +96,15 @@ class RePaint(Sampler):
         levels = prior.grid(self.steps, self.grid)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
-        for i, j in walk(self.steps, self.jump_length, self.resamples):
+        for k, (i, j) in enumerate(walk(self.steps, self.jump_length, self.resamples)):
             if j < i:
                 # Jump back up.
                 z = process.renoise(z, levels[i], levels[j], noise.normal(shape))
                 continue
             t, s = levels[i], levels[j]
-            if i > 0:
+            if k > 0:
                 # Replace the observed pixels by the observation, noised to the level of the state.
+                # At the very first step there is no prediction yet to agree with.
                 z = obs.operator.paste(z, process.add_noise(obs.y, t, noise.normal(shape)))
             # Predict the clean image.
             x0, fraction = predict(prior, z, t, obs.cond, self.guidance, self.variance)

@@ -11,7 +11,7 @@ from posterior_bench.bench.analysis import papers
 IDENTITY = ["solver", "data", "mask", "operator", "prior", "seed", "images", "draws"]
 
 
-COSTS = ["nfe", "nge", "passes", "decode", "seconds_fit", "seconds_sample", "peak_mib"]
+COSTS = ["nfe", "nge", "passes", "decode", "nfe_fit", "seconds_fit", "seconds_sample", "peak_mib"]
 
 
 LONG = [
@@ -21,7 +21,10 @@ LONG = [
 """Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
 
 
-EXTRA = ["missing", "cell", "variant", "commit", "dirty", "content", "fingerprint", "mixed"]
+EXTRA = [
+    *("missing", "cell", "variant", "preset", "commit", "dirty"),
+    *("content", "fingerprint", "mixed"),
+]
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -23,9 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
-
-from posterior_bench.bench.store.atomic import write_atomic
-from posterior_bench.bench.store.study_files import study_settings
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -73,30 +69,6 @@ TITLES = {
     "peak_mib": "peak memory in MiB",
     "seconds": "seconds per draw",
 }
-
-
-def write_figure(study: Path, frame: pd.DataFrame) -> Path | None:
-    """Draw the figure that ``study.figure`` asks for as ``figure.svg`` and ``figure.png``.
-
-    Parameters
-    ----------
-    study : Path
-        The study folder.
-    frame : DataFrame
-        The leaderboard.
-
-    Returns
-    -------
-    Path or None
-        The PNG; None if no figure is asked for, or the leaderboard lacks its columns.
-    """
-    axes = study_settings(study).get("study", {}).get("figure")
-    if not axes or not {axes["x"], axes["y"]} <= set(frame.columns):
-        return None
-    figure = draw(frame, str(axes["x"]), str(axes["y"]))
-    for kind in ("svg", "png"):
-        write_atomic(study / f"figure.{kind}", render(figure, kind))
-    return study / "figure.png"
 
 
 def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
@@ -198,7 +170,7 @@ def scatter(points: Mapping[str, tuple[Floats, Floats]], x: str, y: str, looks: 
         )
     panel.set_xlabel(x, fontsize=8)
     panel.set_ylabel(y, fontsize=8)
-    _plain(panel)
+    plain_panel(panel)
     _key(figure, {name: looks[name] for name in points}, set(), len(COSTS))
     return figure
 
@@ -230,7 +202,7 @@ def losses(curves: Sequence[tuple[str, Floats]], looks: Looks) -> Figure:
         _cut_start(panel, values[:, there])
         panel.set_title(name, fontsize=8, loc="left", parse_math=False)
         panel.set_xlabel("iteration", fontsize=8)
-        _plain(panel)
+        plain_panel(panel)
     for panel in panels[len(curves) :]:
         panel.set_axis_off()
     figure.supylabel("loss in nats", fontsize=9)
@@ -325,10 +297,11 @@ def _panel(panel: Axes, lines: pd.DataFrame, x: str, y: str, looks: Looks) -> No
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         panel.set_yscale("log")
-    _plain(panel)
+    plain_panel(panel)
 
 
-def _plain(panel: Axes) -> None:
+def plain_panel(panel: Axes) -> None:
+    """Give a panel the looks that all figures share: two spines, a light grid, small numbers."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(True, color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)

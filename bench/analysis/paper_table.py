@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.analysis import paired, papers
+from posterior_bench.bench.analysis import paired, papers, printed_settings
 from posterior_bench.bench.analysis.papers import Printed
 from posterior_bench.bench.analysis.tables import escape_markdown, significant
 from posterior_bench.bench.store.read_study import read_study
-from posterior_bench.bench.store.study_files import study_settings
+from posterior_bench.bench.store.study_files import read_cell, study_settings
 
 METHODS_IN_ROWS = (
     "vipaint-table7",
@@ -57,6 +57,8 @@ _HARDWARE = "A6000"
 
 _COSTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "nfe": lambda line: line["nfe"],
+    "nfe_optimization": lambda line: line["draws"] * line["nfe_fit"],
+    "nfe_sampling": lambda line: line["nfe"] - line["nfe_fit"],
     "runtime_s_per_image_v100": lambda line: _fit(line) + line["draws"] * line["seconds_sample"],
     **_MINUTES,
 }
@@ -72,11 +74,15 @@ _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured number and its interval ``lo`` to ``hi``, NaN where it has none."""
+    """A measured number and its interval ``lo`` to ``hi``, NaN where it has none.
 
-    value: float
+    A setting that is no number is ``text``.
+    """
+
+    value: float = float("nan")
     lo: float = float("nan")
     hi: float = float("nan")
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,18 +115,22 @@ class Board:
             return None
         if printed.metric in _COSTS:
             return Measured(float(_COSTS[printed.metric](line)))
+        if printed.metric in printed_settings.SETTINGS:
+            return Measured(text=self._setting(printed.metric, line))
         names = sorted(
             {self.columns.get(m, m) for m in papers.ours().get(("metric", printed.metric), ())}
         )
         name = next((name for name in names if name in line), None)
         if name is None:
             return None
-        return Measured(*(float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi")))
+        value, low, high = (float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi"))
+        return Measured(value, low, high)
 
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
         """Return the only line of the leaderboard that a printed number belongs to, if any.
 
-        A stand-in has its own prior; where the paper does not state one, any prior will do.
+        A stand-in has its own prior; where the paper does not state one, any prior will do. Of
+        several lines the one counts whose preset ``names.csv`` gives for the method.
         """
         known = papers.ours()
         wanted = {
@@ -139,7 +149,15 @@ class Board:
             here["problem"] = here["mask"] if here["operator"] == "inpainting" else here["operator"]
             if all(here[key] in names for key, names in wanted.items()):
                 found.append({str(key): value for key, value in line.items()})
+        if len(found) > 1 and (preset := papers.preset_of(method)):
+            found = [line for line in found if line["preset"] == preset]
         return found[0] if len(found) == 1 else None
+
+    def _setting(self, name: str, line: Mapping[str, Any]) -> str:
+        """Return a setting that the paper prints, of the solver of a line."""
+        recorded = read_cell(self.study / "cells" / line["cell"] / "config.yaml")
+        solver = (recorded.get("config") or {}).get("solver")
+        return printed_settings.printed_setting(name, solver) if solver else ""
 
     def _stands_in(self, group: str, names: frozenset[str]) -> frozenset[str]:
         return frozenset(self.instead.get(group, {}).get(name, name) for name in names)
@@ -214,6 +232,8 @@ def _cell(printed: Printed, measured: Measured | None) -> str:
     flag = " †" if printed.flag else ""
     if printed.metric in _MINUTES and printed.value:
         return _seconds(printed, measured, flag)
+    if measured is not None and measured.text:
+        return f"{printed.value or '—'}{flag} / {measured.text}"
     if measured is None or np.isnan(measured.value):
         return f"{printed.value or '—'}{flag} / —"
     value = (

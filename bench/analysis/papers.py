@@ -2,15 +2,16 @@
 
 ``assets/paper/<paper>-<table>.csv`` is our transcription of a table: the printed strings, and a
 flag with a note where a number is doubtful. ``assets/paper/names.csv`` gives our name for a printed
-data set, prior, task, method and metric; a name that is not in it has no counterpart. Numbers are
-only compared if a study declares its table with ``study.paper``.
+data set, prior, task, method and metric; a name that is not in it has no counterpart. Its column
+``preset`` says which preset of a method the numbers belong to, where a study has several. Numbers
+are only compared if a study declares its table with ``study.paper``.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -72,6 +73,16 @@ def ours() -> Mapping[tuple[str, str], frozenset[str]]:
     }
 
 
+@cache
+def _presets() -> Mapping[str, str]:
+    return {line["printed"]: line["preset"] for line in _lines(NAMES) if line["preset"]}
+
+
+def preset_of(method: str) -> str:
+    """Return the preset that the printed numbers of a method belong to; empty if any will do."""
+    return _presets().get(method, "")
+
+
 def declared_table(study: Path | str) -> str | None:
     """Return the table that a study declares with ``study.paper``, or None."""
     table = (study_settings(study).get("study") or {}).get("paper")
@@ -83,14 +94,14 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
 
     Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``.
     A task is a mask or, for other problems than inpainting, an operator. The prior must be the
-    paper's.
+    paper's, and so must the preset be where ``names.csv`` gives one for the method.
 
     Parameters
     ----------
     table : str
         Name of the table.
     line : mapping
-        A line with ``solver data mask operator prior``.
+        A line with ``solver data mask operator prior``, and perhaps ``preset``.
     metric : str
         Id of the metric.
     """
@@ -100,7 +111,10 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
     }
     problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
     key = (metric, here["solver"], here["data"], problem, here["prior"])
-    return _index(table).get(key)
+    preset = line.get("preset")
+    found = _index(table).get(key, ())
+    fitting = [p for p in found if not preset or preset_of(p.method) in ("", preset)]
+    return fitting[-1] if fitting else None
 
 
 def printed_columns(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
@@ -141,14 +155,16 @@ def paper_note(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> str:
 
 
 @cache
-def _index(table: str) -> Mapping[tuple[str, ...], Printed]:
-    """Return the numbers of a table by our metric, solver, data, mask or operator, and prior."""
-    return {
-        key: printed
-        for printed in printed_numbers(table)
-        if printed.value
-        for key in _keys(printed)
-    }
+def _index(table: str) -> Mapping[tuple[str, ...], Sequence[Printed]]:
+    """Return the numbers of a table by our metric, solver, data, mask or operator, and prior.
+
+    There are several where methods of the paper are presets of one solver.
+    """
+    index: dict[tuple[str, ...], list[Printed]] = {}
+    for printed in printed_numbers(table):
+        for key in _keys(printed) if printed.value else ():
+            index.setdefault(key, []).append(printed)
+    return index
 
 
 def _keys(printed: Printed) -> Iterator[tuple[str, ...]]:

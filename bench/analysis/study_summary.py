@@ -164,7 +164,7 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
 
 def _costs(ok: pd.DataFrame) -> dict[str, float]:
     """Return means over a cell's rows that are ok; ``peak_mib`` is the largest."""
-    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"]))
+    ok = ok.assign(passes=total_passes(ok["nfe"], ok["nge"])).reindex(columns=COSTS)
     return {name: ok[name].max() if name == "peak_mib" else ok[name].mean() for name in COSTS}
 
 
@@ -181,6 +181,7 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "missing": len(cell.planned) * cell.draws - int(there.sum()),
         "cell": cell.name,
         "variant": str(cell.identity.get("variant") or ""),
+        "preset": str(cell.identity.get("preset") or ""),
         "commit": cell.commit,
         "dirty": cell.dirty,
         "content": str(cell.identity.get("content") or ""),

@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from posterior_bench.bench.api.configuration import configuration
 from posterior_bench.bench.api.images import Images, Picture, as_images
-from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.measurement import Measurement, measure
@@ -141,7 +141,7 @@ def observe(
     options = {"operator": operator, **({"mask": mask} if isinstance(mask, str) else {})}
     values = {"operator.sigma": sigma, "seed": seed, **(settings or {})}
     config = job_of(configuration(options, values))
-    generator = build(config.mask) if isinstance(mask, str) else _UserMasks(_masks(mask))
+    generator = build_masks(config.mask) if isinstance(mask, str) else _UserMasks(_masks(mask))
     problem = Problem(images, generator, config)
     try:
         problem.measured(images.ids[:1])

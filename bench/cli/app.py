@@ -40,6 +40,10 @@ SWEEPS: list[DictConfig] = []
 """The configuration, without the swept values, of every sweep that this process launched."""
 
 
+SKIPPED: list[str] = []
+"""The cells of a study that this process left out because they do not apply."""
+
+
 class SweepRecorder(Callback):
     """Note every sweep when it starts.
 
@@ -75,6 +79,7 @@ def _run_job(cfg: DictConfig) -> None:
             _refuse(error)
         cell = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
         print(f"bench: skipped {cell}: {error}", file=sys.stderr)
+        SKIPPED.append(cell)
         SWEEP.cells -= 1
     except Exception as error:
         # A UserError, a full disk or a read-only folder. A solver that fails gets error rows.

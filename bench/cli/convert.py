@@ -101,7 +101,7 @@ def run(source: Path, target: Path, **options: Any) -> int:
 VERB = Verb(
     name="convert",
     does="convert published weights to a prior; `bench show prior=NAME` has the command",
-    example="bench convert ffhq_10m.pt --as adm --to priors/ffhq_adm",
+    example="bench convert ffhq_10m.pt --as adm --layout ffhq --to checkpoints/ffhq_adm",
     add_arguments=add_arguments,
     run=run,
 )

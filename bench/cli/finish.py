@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from posterior_bench.bench.analysis import figures, leaderboard
+from posterior_bench.bench.analysis import leaderboard, study_figure
 from posterior_bench.bench.cli import study_status
 from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.config.schema import study_folder
@@ -51,7 +51,7 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
     """
     last = outcomes[-1]
     board = leaderboard.write(last.study)
-    figure = figures.write_figure(last.study, board)
+    figure = study_figure.write_figure(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write_report(last.study, board)[0] if last.report else None
     if not last.quiet:
@@ -129,13 +129,11 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
     """
     skips = bool(config.study.get("skip_inapplicable"))
     if not (study / "cells").is_dir():
-        if not skips:
-            terminal.err.print(
-                f"bench: no cell of {study} was run; give the same command again", markup=False
-            )
-        return skips
+        advice = "none of them applies" if skips else "give the same command again"
+        terminal.err.print(f"bench: no cell of {study} was run; {advice}", markup=False)
+        return False
     board = leaderboard.write(study)
-    figures.write_figure(study, board)
+    study_figure.write_figure(study, board)
     page = report.write_report(study, board)[0] if config.report else None
     cells = study_status.read(study)
     if not config.quiet:

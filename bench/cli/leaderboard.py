@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
 def run(study: Path) -> int:
     """Write the tables and the figure, and print the leaderboard."""
     # pandas and matplotlib take seconds to load, and help does not need them
-    from posterior_bench.bench.analysis import figures, leaderboard
+    from posterior_bench.bench.analysis import leaderboard, study_figure
     from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.store.study_files import check_study, planned_cells
 
@@ -29,7 +29,7 @@ def run(study: Path) -> int:
     planned_cells(study)
     board = leaderboard.write(study)
     out.print(leaderboard.table(board, out.width))
-    for path in (study / "leaderboard.csv", figures.write_figure(study, board)):
+    for path in (study / "leaderboard.csv", study_figure.write_figure(study, board)):
         if path is not None:
             out.print(f"{path}", style="dim")
     return 0

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from posterior_bench.bench.config.build import arguments, build, target
+from posterior_bench.bench.config.build import arguments, build, operator_caps, target
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
@@ -83,7 +84,7 @@ def export_masks(config: JobConfig, truth: bool = False) -> Path:
     count = config.images
     demand_count(count, len(data))
     names = {image: stems[0] for image, stems in answer_names(data.ids[:count]).items()}
-    mask = build(config.mask)
+    mask = build_masks(config.mask)
     mask_content(config, mask, data)
     _demand_short_names(names.values())
     with _complete_folder(folder) as part:
@@ -106,7 +107,7 @@ def _demand_empty_folder(config: JobConfig) -> Path:
     """Return the folder for the files; UserError if it is unset or not empty, or without a mask."""
     if config.out is None:
         raise UserError("'export-masks' needs a folder for its files: give out=DIR")
-    if "mask" not in target(config.operator).caps:
+    if "mask" not in operator_caps(config.operator):
         raise UserError(
             "'export-masks' writes masks, and this operator has none; use operator=inpainting"
         )

@@ -158,6 +158,11 @@ def _launch(
         app.launch()
     if not app.OUTCOMES and not app.SWEEPS:  # --cfg, --info
         return 0
+    if app.SKIPPED and not app.OUTCOMES:
+        raise UserError(
+            "nothing was run: no cell of this command applies, for the reasons above; choose "
+            "another solver=, operator=, data= or prior="
+        )
     from posterior_bench.bench.cli.finish import finish, finish_elsewhere
     from posterior_bench.bench.config.plugins import admit_of
     from posterior_bench.bench.engine import trackers

@@ -16,7 +16,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(overrides: Sequence[str]) -> int:
-    """Train a prior; with ``solver=`` among the settings, the modules of that solver."""
+    """Train a prior; with ``solver=`` among the settings, the modules of that solver.
+
+    ``data=`` names the images that modules are trained on.
+    """
     checked = check(ready(overrides))
     # these load torch: a mistake in the settings is answered before
     from posterior_bench.bench.config.compose import compose
@@ -25,9 +28,11 @@ def run(overrides: Sequence[str]) -> int:
     from posterior_bench.bench.training.train_solver import train_solver
 
     config = job_of(compose(checked)[0])
-    of_solver = any(line.startswith("solver=") for line in overrides)
-    train = train_solver if of_solver else train_prior
-    train(config, quiet=config.quiet)
+    named = {line.partition("=")[0] for line in overrides}
+    if "solver" in named:
+        train_solver(config, quiet=config.quiet, data=config.data if "data" in named else None)
+    else:
+        train_prior(config, quiet=config.quiet)
     return 0
 
 
@@ -35,7 +40,8 @@ VERB = Verb(
     name="train",
     does="train an embedded prior; with solver=NAME, the modules of that solver for it",
     example="bench train prior=fashion",
-    more="prior.train.KEY=VALUE is a setting of the training; `bench show prior=NAME` lists them.",
+    more="prior.train.KEY=VALUE is a setting of the training; `bench show prior=NAME` lists them. "
+    "Modules are trained on the prior's own data, or on those of data=NAME data.root=DIR.",
     add_arguments=add_arguments,
     run=run,
 )

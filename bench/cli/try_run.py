@@ -36,7 +36,7 @@ from posterior_bench.bench.cli.try_request import (
     check_mask_size,
     group_of,
 )
-from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.build import operator_caps
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.presets import choose
@@ -193,7 +193,7 @@ class _StudyInputs:
 
     def _plan(self, solver: str) -> CellPlan:
         cfg, choices = self._compose(solver)
-        if "mask" not in _operator_caps(cfg):
+        if "mask" not in operator_caps(_as_dict(cfg.operator)):
             raise UserError(
                 f"operator={choices['operator']} hides no part of a picture, and `try` takes a "
                 f"mask; run it with python -m bench operator={choices['operator']} data=folder "
@@ -310,11 +310,6 @@ def _image_name(photo: Path) -> str:
 
 def _as_dict(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
-
-
-def _operator_caps(cfg: DictConfig) -> frozenset[str]:
-    caps: frozenset[str] = target(_as_dict(cfg.operator)).caps
-    return caps
 
 
 # -- the work --------------------------------------------------------------------------------------

@@ -82,6 +82,12 @@ def _targets(value: Any) -> Iterator[str]:
         yield from (name for part in value for name in _targets(part))
 
 
+def operator_caps(node: Mapping[str, Any]) -> frozenset[str]:
+    """Return the capabilities of the operator that a node describes, with the node's settings."""
+    caps: frozenset[str] = target(node).caps_with(node)
+    return caps
+
+
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the constructor arguments of a node.
 

@@ -14,6 +14,7 @@ from posterior_bench.bench.config.build import arguments, target, with_preset
 from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.image_folders import UNNAMED
 from posterior_bench.bench.config.job import Group, JobConfig, Node
+from posterior_bench.bench.config.masks import NOT_OF_THE_CLASS, is_shared
 from posterior_bench.bench.config.plugins import file_class
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.config.trained_modules import modules_identity
@@ -117,7 +118,12 @@ def _canonical(config: JobConfig, prior: Node, data: Node) -> Node:
         },
         "prior": prior,
         "data": {**data, **_without_paths(prompts.identity(config.data))},
-        "mask": {"class": mask["_target_"], **_content(arguments(mask))},
+        "mask": {
+            "class": mask["_target_"],
+            **_content(arguments(mask, NOT_OF_THE_CLASS)),
+            # only where it is true: other cells keep the names they always had
+            **({"shared": True} if is_shared(mask) else {}),
+        },
         "operator": {"class": operator["_target_"], **_content(arguments(operator))},
         "seed": config.seed,
         "draws": config.draws,

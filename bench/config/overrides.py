@@ -7,6 +7,7 @@ lines. Here every mistake is one line with the valid choices, raised before torc
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -155,7 +156,9 @@ def _with_plugins(lines: list[str], solvers: Sequence[str], plugins: list[str]) 
     files = [code for name in solvers if isinstance(code := option("solver", name), FileOption)]
     for file in files:
         name = _stored(file)
-        for text in (quote(file.name), file.name):
+        # one value of a sweep comes from Hydra with its special characters escaped
+        escaped = re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", file.name)
+        for text in (quote(file.name), escaped, file.name):
             lines = [
                 line.replace(text, name) if line.startswith("solver=") else line for line in lines
             ]

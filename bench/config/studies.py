@@ -124,18 +124,28 @@ def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:
 
 
 def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
-    """Return the part with the options of a scale in place of its own, and without its settings.
+    """Return the part with the options of a scale in place of its own.
 
-    A scale that replaces no option returns the part as it is.
+    Of its settings only those stay that make it what it is: the ones that it sweeps over, and
+    ``trace``. A scale that replaces no option returns the part as it is.
     """
     instead: Mapping[str, Mapping[str, str]] = scale.get("instead", {})
     if not instead:
         return part
-    groups = {key: value for key, value in part.items() if key in GROUPS and key != "prior"}
-    return {key: _replaced(value, instead.get(key, {})) for key, value in groups.items()}
+    kept = {key: value for key, value in part.items() if _outlasts_scale(key, value)}
+    return {key: _replaced(value, instead.get(key, {})) for key, value in kept.items()}
+
+
+def _outlasts_scale(key: str, value: Any) -> bool:
+    if key in GROUPS:
+        return key != "prior"
+    swept = key.startswith("solver.") and isinstance(value, str) and "," in value
+    return key == "trace" or (swept and key != "solver.preset")
 
 
 def _replaced(value: Any, instead: Mapping[str, str]) -> Any:
+    if isinstance(value, bool):
+        return value
     names = list(dict.fromkeys(instead.get(name, name) for name in _names(value)))
     return names if isinstance(value, list) else ",".join(names)
 

@@ -1,14 +1,16 @@
 """Modules trained for a solver on one prior: their folder, their identity, reading and writing.
 
 The setting ``modules`` of a solver names a folder with one folder per prior, which holds
-``modules.json`` and ``modules.safetensors``. The first records the fingerprint of the prior that
-the modules were trained for; with another prior they are refused. Torch is imported only where
-weights are read or written.
+``modules.json`` and ``modules.safetensors``. A folder whose name ends in ``_one`` is for one module
+of each prior, that of the middle block, and not for all. ``modules.json`` records the fingerprint
+of the prior that the modules were trained for; with another prior they are refused. Torch is
+imported only where weights are read or written.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +31,25 @@ SPEC, WEIGHTS = "modules.json", "modules.safetensors"
 
 @dataclass(frozen=True)
 class ModulesFolder:
-    """The folder of one solver's modules for one prior."""
+    """The folder of one solver's modules for one prior.
+
+    Parameters
+    ----------
+    solver, prior : str
+        Their names.
+    path : Path
+        The folder.
+    fingerprint : str
+        That of the prior.
+    settings : str, default ''
+        What the command that trains the modules says beside solver and prior.
+    """
 
     solver: str
     prior: str
     path: Path
     fingerprint: str
+    settings: str = ""
 
     @classmethod
     def of(cls, config: JobConfig) -> ModulesFolder | None:
@@ -50,12 +65,22 @@ class ModulesFolder:
         except (OSError, ValueError) as error:
             raise UserError(str(error)) from None
         root, name = Path(setting).expanduser(), Path(prior).name
-        return cls(config.solver["_target_"].split(".")[-2], name, ROOT / root / name, of_prior)
+        solver = config.solver["_target_"].split(".")[-2]
+        usual = Path(setting) == Path("solvers", "assets", solver)
+        words = ["" if usual else f" solver.modules={shlex.quote(str(setting))}"]
+        words += ["" if "train" in config.prior else " data=NAME data.root=DIR"]
+        return cls(solver, name, ROOT / root / name, of_prior, "".join(words))
+
+    @property
+    def single(self) -> bool:
+        """Whether the folder is for one module, that of the middle block."""
+        return self.path.parent.name.endswith("_one")
 
     @property
     def how(self) -> str:
         """The command that makes this folder."""
-        return f"make them with `python -m bench train solver={self.solver} prior={self.prior}`"
+        command = f"python -m bench train solver={self.solver} prior={self.prior}{self.settings}"
+        return f"make them with `{command}`"
 
     def spec(self) -> dict[str, Any]:
         """Read and check ``modules.json``.

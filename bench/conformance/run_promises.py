@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.build import operator_caps, target
 from posterior_bench.bench.conformance.checked_solver import CheckedSolver
 from posterior_bench.bench.conformance.comparison import (
     demand_finite,
@@ -155,7 +155,7 @@ def _budget(checked: CheckedSolver) -> None:
 
 
 def _truth(checked: CheckedSolver) -> None:
-    if "pinv" not in target(checked.problem.operator).caps:
+    if "pinv" not in operator_caps(checked.problem.operator):
         raise Skipped(
             "the operator has no pseudo-inverse, so no other image with this measurement is known"
         )

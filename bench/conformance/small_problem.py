@@ -17,6 +17,7 @@ from typing_extensions import override
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine.measurement import Measurement, build_operator
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.spectrum import Spectrum
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Distance, Observation, Solver
 
@@ -197,12 +198,22 @@ def restrict_operator(operator: Operator, needs: frozenset[str]) -> Operator:
             return operator.At(y)
 
         @override
+        def spectrum(self, like: Tensor) -> Spectrum:
+            if "svd" not in can:
+                raise NotImplementedError("spectrum")
+            return operator.spectrum(like)
+
+        @override
         def pinv(self, y: Tensor) -> Tensor:
-            return operator.pinv(y) if "pinv" in can else super().pinv(y)
+            if "pinv" not in can:
+                raise NotImplementedError("pinv")
+            return operator.pinv(y)
 
         @override
         def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-            return operator.prox(x, y, rho) if "prox" in can else super().prox(x, y, rho)
+            if "prox" not in can:
+                raise NotImplementedError("prox")
+            return operator.prox(x, y, rho)
 
         @override
         def first_guess(self, y: Tensor) -> Tensor:

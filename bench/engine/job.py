@@ -85,10 +85,11 @@ def _demand_known(config: JobConfig) -> None:
 def _demand_study(config: JobConfig) -> None:
     """Raise UserError for a figure or a paper of the study that cannot be drawn or read."""
     figure = config.study.get("figure")
-    if figure is not None and (not isinstance(figure, dict) or figure.keys() != {"x", "y"}):
+    kinds = ({"x", "y"}, {"bars"})
+    if figure is not None and (not isinstance(figure, dict) or figure.keys() not in kinds):
         raise UserError(
             f"study.figure={figure}: name two columns of the leaderboard, such as {{x: passes, y: "
-            f"psnr}}"
+            "psnr}, or a metric over draws, such as {bars: lpips_vgg}"
         )
     if config.study.get("paper") is not None:
         papers.printed_numbers(str(config.study["paper"]))

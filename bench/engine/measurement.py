@@ -12,6 +12,7 @@ from torch import Tensor
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import is_shared
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.datasets.base import ImageSet
@@ -49,7 +50,8 @@ def measure(
 ) -> Measurement:
     """Return truth, masks and observations of some images.
 
-    They depend on the study seed, the data and the image alone.
+    They depend on the study seed, the data and the image alone; a shared mask depends on the study
+    seed and the size of the images.
     """
     keys = [Key(config.seed, data.name, image) for image in images]
     truth = data.images(images).to(device)
@@ -58,13 +60,22 @@ def measure(
     mask = mask.beside(data)
     own = [mask.for_image(image, place[image]) for image in images]
     masks = np.stack(
-        [m.generate(key.rng("mask"), height, width) for m, key in zip(own, keys, strict=True)]
+        [m.generate(mask_rng(config, key), height, width) for m, key in zip(own, keys, strict=True)]
     )
     operator = build_operator(config.operator, torch.from_numpy(masks)[:, None], len(truth[0])).to(
         device
     )
     noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
     return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
+
+
+def mask_rng(config: JobConfig, key: Key) -> np.random.Generator:
+    """Return the random numbers that draw the mask of an image.
+
+    Those of a shared mask depend on the study seed alone, so neither the data nor the choice of
+    images changes it.
+    """
+    return (Key(key.study, "", "") if is_shared(config.mask) else key).rng("mask")
 
 
 def build_operator(node: Mapping[str, Any], mask: Tensor, channels: int = 1) -> Operator:
@@ -94,4 +105,5 @@ def batch_of(measured: Measurement, x: Tensor, draws: int) -> Batch:
         y=y,
         Ax=operator.A(x),
         sigma=float(operator.sigma),
+        output=x.float(),
     )

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from posterior_bench.bench.analysis.cell_records import card_version
-from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
@@ -73,7 +74,7 @@ class StoredCell:
         needs_prior = target(self.config.data) is PriorDraws
         prior = shared("prior", self.config.prior, self.device) if needs_prior else None
         self.images: ImageSet = build_images(self.config.data, prior, self.config.seed)
-        self.mask: MaskGenerator = build(self.config.mask)
+        self.mask: MaskGenerator = build_masks(self.config.mask)
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
         """UserError for metrics that this cell's images, chunks or columns do not allow."""

@@ -7,9 +7,10 @@ from functools import cached_property
 
 from torch import nn
 
-from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.build import build, operator_caps
 from posterior_bench.bench.config.image_folders import remedy
 from posterior_bench.bench.config.job import JobConfig, Node
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.trained_modules import load_modules, modules_identity
 from posterior_bench.bench.core.errors import (
@@ -70,7 +71,7 @@ class Session:
         self.config, self.device = config, device
         self.execution = config.execution
         admit_of(config)
-        self.mask: MaskGenerator = build(config.mask)
+        self.mask: MaskGenerator = build_masks(config.mask)
         self.solver: Solver = build(config.solver)
         forget_others(self._needed(), device)
         self.prior: Prior = shared("prior", config.prior, device) if prior is None else prior
@@ -108,7 +109,7 @@ class Session:
                 f"(channels, height, width); "
                 f"{remedy(self.config.data, self.images.shape, self.prior.image_shape)}"
             )
-        has = self.prior.caps | target(self.config.operator).caps
+        has = self.prior.caps | operator_caps(self.config.operator)
         missing = self.solver.lacks(has, float(self.config.operator.get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(
@@ -138,8 +139,8 @@ class Session:
         self.check_metrics()
 
     def check_metrics(self) -> None:
-        """Refuse metrics that need what operator and prior lack, or that images do not fit."""
-        has = self.prior.caps | target(self.config.operator).caps
+        """Refuse metrics that need what the cell lacks, or that its images do not fit."""
+        has = self.prior.caps | operator_caps(self.config.operator)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
@@ -148,6 +149,11 @@ class Session:
                     f"this prior and "
                     "operator do not have; leave it out, or choose a closed-form prior such as "
                     "prior=g2"
+                )
+            if metric.unclamped and isinstance(self.solver, Folder):
+                raise UserError(
+                    f"metric '{name}' scores values outside [-1, 1], and the 8-bit images of "
+                    f"solver=folder hold none; choose {name.removesuffix('_unclamped')}"
                 )
             try:
                 metric.admit(self.prior.image_shape)

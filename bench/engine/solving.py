@@ -119,6 +119,7 @@ class Sampled:
         return {
             "seconds_fit": self.seconds_fit / every,
             "seconds_sample": self.seconds_sample / self.rows,
+            "nfe_fit": self.fitted["nfe"] / every,
             **{
                 name: self.fitted[name] / every + (count - self.fitted[name]) / self.rows
                 for name, count in self.counts.items()

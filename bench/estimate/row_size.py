@@ -29,6 +29,7 @@ _NUMBERS = (
     "decode_grad",
     "encode",
     "encode_grad",
+    "nfe_fit",
 )
 
 
@@ -79,7 +80,7 @@ def _values(metric: AnyMetric) -> list[tuple[str, object]]:
     """Return the columns of a metric with made-up values."""
     value: object = 0.123456789
     if isinstance(metric, FeatureMetric):
-        value = [0.123456789] * (256 if "stlpips" in metric.network.column else 2048)
+        value = [0.123456789] * metric.network.length
     elif isinstance(metric, SetMetric):
         value = [0.123456789] * 16
     return [(name, value) for name in metric.columns]

@@ -19,12 +19,13 @@ from PIL import Image
 
 from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import demand_trusted
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.cache import shared
-from posterior_bench.bench.engine.measurement import Measurement, measure
+from posterior_bench.bench.engine.measurement import Measurement, mask_rng, measure
 from posterior_bench.bench.pages.sheet_colours import HOLE, SPREAD, STRIPE
 from posterior_bench.bench.store.truth import demand_equal
 from posterior_bench.datasets.base import ImageSet
@@ -187,7 +188,7 @@ class Scene:
         UserError
             If a picture has another hash; the first one is named.
         """
-        measured = measure(self.config, self.images, build(self.config.mask), ids)
+        measured = measure(self.config, self.images, build_masks(self.config.mask), ids)
         demand_equal(truths or {}, dict(zip(ids, measured.truth, strict=True)))
         observed = _observations(measured)
         return {
@@ -199,11 +200,11 @@ class Scene:
         if not target(self.config.operator).takes_mask:
             return {}
         images = self.images
-        mask = build(self.config.mask).beside(images)
+        mask = build_masks(self.config.mask).beside(images)
         place = {image: i for i, image in enumerate(images.ids)}
         shares = {}
         for image in ids:
-            rng = Key(self.config.seed, images.name, image).rng("mask")
+            rng = mask_rng(self.config, Key(self.config.seed, images.name, image))
             seen = mask.for_image(image, place[image]).generate(rng, *images.shape[1:])
             shares[image] = 1 - float(np.mean(seen))
         return shares

@@ -23,6 +23,7 @@ FIXED = pa.schema(
         ("decode_grad", pa.float64()),
         ("encode", pa.float64()),
         ("encode_grad", pa.float64()),
+        ("nfe_fit", pa.float64()),
         ("peak_mib", pa.float64()),
         ("png", pa.binary()),
         ("device", pa.string()),
@@ -40,7 +41,8 @@ FIXED = pa.schema(
 sorted by its id: a number (float64), or the features of a set metric (a list of float32, empty
 where there are none). ``truth`` hashes the pixels that the row was measured on, ``code`` the source
 of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
-they are null."""
+they are null. ``nfe_fit`` is the part of ``nfe`` that was spent on the fit; it is null in shards
+that were written before it existed."""
 
 
 TRACE = "trace"

@@ -1,8 +1,9 @@
 """``python -m bench train solver=NAME prior=NAME``: train modules of a solver on a frozen prior.
 
-The run folder is ``out``, or else ``runs/train/<solver>-<prior>``. It holds the files of
-:mod:`bench.training.loop`. The modules are written below the folder that the solver's setting
-``modules`` names. They are trained on the training split of the prior's data.
+The run folder is ``out``, or else ``runs/train/<modules>-<prior>``, after the folder that the
+solver's setting ``modules`` names. It holds the files of :mod:`bench.training.loop`. The modules
+are written below the folder of that setting. They are trained on the images that ``data=`` names,
+or else on the training split of the data that the prior was trained on.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from posterior_bench.bench.config.trained_modules import ModulesFolder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.streams import Key
-from posterior_bench.bench.training.inputs import check_keys, image_splits, images_and_labels
+from posterior_bench.bench.training.inputs import check_keys, image_rows, image_splits
 from posterior_bench.bench.training.loop import TrainingRun
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.latentpaint.propagation import (
+    ImageRows,
     PropagationConfig,
     PropagationTrainer,
     hidden_validation_loss,
@@ -65,14 +67,21 @@ class ModulesTraining:
     config: PropagationConfig
 
     @classmethod
-    def of(cls, config: JobConfig) -> ModulesTraining:
+    def of(cls, config: JobConfig, data: Mapping[str, Any] | None = None) -> ModulesTraining:
         """Read the training of a configured solver.
+
+        Parameters
+        ----------
+        config : JobConfig
+            The configuration.
+        data : mapping, optional
+            The data set to train on; None = the one that the prior was trained on.
 
         Raises
         ------
         UserError
-            If solver or prior have no ``train`` block, or if a key of the solver's block is missing
-            or unknown.
+            If the solver has no ``train`` block, if there are no data, or if a key of the solver's
+            block is missing or unknown.
         """
         block = config.solver.get("train")
         if block is None:
@@ -80,24 +89,33 @@ class ModulesTraining:
                 "this solver has nothing to train: its YAML file holds no 'train' block; try "
                 "solver=latentpaint, or leave solver= out to train the prior"
             )
-        data = config.prior.get("train", {}).get("data")
-        target = None if data is None else ModulesFolder.of(config)
+        target = ModulesFolder.of(config)
         if target is None:
             raise UserError(
-                "modules are trained on the data of a trained prior, and this one has none; try "
-                "prior=fashion"
+                "modules are trained for a prior that lies in files, and by a solver with the "
+                "setting 'modules'; try solver=latentpaint prior=fashion"
+            )
+        data = data or config.prior.get("train", {}).get("data")
+        if data is None:
+            raise UserError(
+                "this prior does not name the images that it was trained on: name them with "
+                "data=NAME data.root=DIR (docs/latentpaint.md), or try prior=fashion"
             )
         check_keys("solver.train", block, _TRAINER | _RUN)
         return cls(
             target=target,
-            folder=Path(config.out or Path("runs") / "train" / f"{target.solver}-{target.prior}"),
+            folder=Path(
+                config.out or Path("runs", "train", f"{target.path.parent.name}-{target.prior}")
+            ),
             data=data,
             block=block,
             config=PropagationConfig(**{key: block[key] for key in _TRAINER}),
         )
 
 
-def train_solver(config: JobConfig, quiet: bool = False) -> Path:
+def train_solver(
+    config: JobConfig, quiet: bool = False, data: Mapping[str, Any] | None = None
+) -> Path:
     """Train the modules of a configured solver.
 
     Parameters
@@ -106,6 +124,8 @@ def train_solver(config: JobConfig, quiet: bool = False) -> Path:
         The configuration; the ``train`` blocks of its solver and its prior have the settings.
     quiet : bool, default False
         Print nothing.
+    data : mapping, optional
+        The data set to train on; None = the one that the prior was trained on.
 
     Returns
     -------
@@ -123,18 +143,22 @@ def train_solver(config: JobConfig, quiet: bool = False) -> Path:
     -----
     A run that was stopped continues as that of :func:`bench.training.train_prior.train_prior` does.
     """
-    job = ModulesTraining.of(config)
+    job = ModulesTraining.of(config, data)
     if config.threads:
         torch.set_num_threads(config.threads)
     prior: Prior = build(config.prior).to("cuda" if torch.cuda.is_available() else "cpu")
     _check_prior(prior, job)
-    data, held_out = image_splits(job.data)
+    images, held_out = image_splits(job.data)
+    labelled = _check_data(prior, images)
     channels = propagation_channels(prior)
+    if job.target.single:
+        channels = {"middle": channels["middle"]}
     modules = _untrained(channels, job.config.seed).to(prior.device)
+    labels = images.labels(images.ids) if labelled else None
     trainer = PropagationTrainer(
-        prior, modules, *images_and_labels(data), _masks(job, data), job.config
+        prior, modules, image_rows(images), labels, _masks(job, images), job.config
     )
-    validation = _validation_rows(job, held_out)
+    validation = _validation_rows(job, held_out, labelled)
     run = _run(job)
     elapsed = run.run(trainer, lambda: trainer.validation_loss(*validation), quiet)
     loss = trainer.validation_loss(*validation)
@@ -143,7 +167,7 @@ def train_solver(config: JobConfig, quiet: bool = False) -> Path:
         "validation_loss": round(loss, 6),
         "validation_loss_untrained": round(without, 6),
     }
-    job.target.save(trainer.average, channels, _facts(job, data, trainer, elapsed, losses))
+    job.target.save(trainer.average, channels, _facts(job, images, trainer, elapsed, losses))
     if not quiet:
         terminal.out.print(
             f"{run.name}: validation loss {loss:.4f}, {without:.4f} without modules; modules in "
@@ -160,11 +184,12 @@ def _run(job: ModulesTraining) -> TrainingRun:
 
 
 def _validation_rows(
-    job: ModulesTraining, images: ImageSet
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    job: ModulesTraining, images: ImageSet, labelled: bool
+) -> tuple[ImageRows, Tensor | None, Tensor]:
     """Return images, labels and masks of the validation."""
-    count = int(job.block["validation_images"])
-    return *images_and_labels(images, count), _masks(job, images, count)
+    count = min(int(job.block["validation_images"]), len(images))
+    labels = images.labels(images.ids[:count]) if labelled else None
+    return image_rows(images, count), labels, _masks(job, images, count)
 
 
 def _facts(
@@ -192,6 +217,28 @@ def _check_prior(prior: Prior, job: ModulesTraining) -> None:
             f"{job.target.solver} needs features, which this prior does not have; choose another "
             "prior"
         )
+
+
+def _check_data(prior: Prior, images: ImageSet) -> bool:
+    """Return whether the labels of the images are classes of the prior.
+
+    Raises
+    ------
+    UserError
+        If images and prior do not fit together.
+    """
+    if tuple(images.shape) != tuple(prior.image_shape):
+        raise UserError(
+            f"the data gives images of {tuple(images.shape)}, the prior is made for "
+            f"{tuple(prior.image_shape)} (channels, height, width); choose data= that fits"
+        )
+    labelled = bool(prior.num_classes) and images.num_classes == prior.num_classes
+    if prior.num_classes and not labelled and prior.null_label is None:
+        raise UserError(
+            f"the prior must be told one of its {prior.num_classes} classes, and the data has "
+            f"{images.num_classes or 'none'}; choose data= with its labels"
+        )
+    return labelled
 
 
 def _untrained(channels: Mapping[str, int], seed: int) -> torch.nn.ModuleDict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,18 @@ from posterior_bench.solvers.latentpaint.hooks import (
     masked_state,
     propagation_sites,
 )
+
+
+class ImageRows(Protocol):
+    """Images that are counted and chosen by rows: a tensor, or files that are read when chosen."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the images ``(N, C, H, W)`` in [-1, 1] of some rows ``(N,)``."""
+        ...
 
 
 def region_max(h: Tensor, inside: Tensor) -> Tensor:
@@ -186,7 +199,7 @@ class PropagationTrainer(Trainer):
         The prior, with a frozen network.
     modules : nn.ModuleDict
         The modules to train, by the name of their site.
-    images : Tensor
+    images : ImageRows
         Training images ``(M, C, H, W)``, float32 in [-1, 1].
     labels : Tensor | None
         Their labels ``(M,)``, int64, or None.
@@ -209,7 +222,7 @@ class PropagationTrainer(Trainer):
         self,
         prior: Prior,
         modules: nn.ModuleDict,
-        images: Tensor,
+        images: ImageRows,
         labels: Tensor | None,
         masks: Tensor,
         config: PropagationConfig,
@@ -231,7 +244,7 @@ class PropagationTrainer(Trainer):
             self.config.label_dropout,
         )
 
-    def validation_loss(self, images: Tensor, labels: Tensor | None, masks: Tensor) -> float:
+    def validation_loss(self, images: ImageRows, labels: Tensor | None, masks: Tensor) -> float:
         """Return :func:`hidden_validation_loss` of the averaged modules."""
         return hidden_validation_loss(
             self.prior, dict(self.average.items()), images, labels, masks, self.config
@@ -317,7 +330,7 @@ def _random_inputs(
 def hidden_validation_loss(
     prior: Prior,
     modules: Mapping[str, nn.Module],
-    images: Tensor,
+    images: ImageRows,
     labels: Tensor | None,
     masks: Tensor,
     config: PropagationConfig,
@@ -330,8 +343,10 @@ def hidden_validation_loss(
         The prior, with a frozen network.
     modules : Mapping[str, nn.Module]
         Explicit Propagation modules by the name of their site; empty for none.
-    images, masks : Tensor
-        Images ``(N, C, H, W)`` in [-1, 1] and their masks ``(N, 1, H, W)``.
+    images : ImageRows
+        Images ``(N, C, H, W)`` in [-1, 1].
+    masks : Tensor
+        Their masks ``(N, 1, H, W)``.
     labels : Tensor | None
         Labels ``(N,)``, or None.
     config : PropagationConfig

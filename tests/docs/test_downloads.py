@@ -12,6 +12,15 @@ from posterior_bench.bench.config.catalog import CONF, option, options
 from posterior_bench.bench.conformance.reference_pages import downloads, preset_passes, prior_kinds
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.datasets.celebahq import CelebAHQ
+from posterior_bench.metrics import (
+    clip_iqa,
+    dreamsim_metric,
+    feature_networks,
+    features,
+    lpips_metric,
+    lpips_piq,
+    musiq,
+)
 from posterior_bench.priors.fingerprint import resolve
 
 
@@ -41,6 +50,37 @@ def test_every_published_option_has_an_entry_and_no_entry_is_an_orphan():
         assert not any(
             urlparse(word.strip("`,;")).netloc for word in str(entry["published"]).split()
         ), "names alone"
+
+
+def test_every_weight_file_of_a_metric_stands_on_the_page_as_its_refusal_names_it():
+    files = [
+        *(backbone.weights for backbone in lpips_metric.BACKBONES.values()),
+        lpips_piq.LINEAR,
+        features.INCEPTION,
+        feature_networks.TORCHVISION_INCEPTION,
+        feature_networks.CLIP_LARGE_336,
+        feature_networks.DINOV2_LARGE,
+        *dreamsim_metric.FILES,
+        musiq.KONIQ,
+        clip_iqa.RESNET,
+    ]
+    known = yaml.safe_load(downloads.FILE.read_text(encoding="utf-8"))["weights"]
+    listed = set()
+    for file in files:
+        name = "dreamsim/" if file.name.startswith("dreamsim/") else file.name
+        entry = known[name]
+        assert (entry["url"], entry["size"] or "", entry["sha256"] or "") == (
+            file.url,
+            file.size,
+            file.sha256,
+        )
+        listed.add(name)
+    assert listed == known.keys()
+    assert all(set(entry["metrics"]) <= options("metrics").keys() for entry in known.values())
+    assert downloads._weights("a.pt", {**known["dreamsim/"], "url": "x"})[2:4] == [
+        "not recorded",
+        "not published",
+    ]
 
 
 def test_what_is_not_known_is_said():

@@ -40,6 +40,7 @@ def test_lines_and_nearest_pixels(rng: Make) -> None:
         ("lines", Lattice(rows=2, columns=1), 0.5),
         ("nearest", Lattice(), 0.75),
         ("drop", PixelDrop(), None),
+        ("drop70", PixelDrop(low=0.7, high=0.71), None),
         ("drop92", PixelDrop(low=0.92, high=0.92), 0.92),
         ("lama_thin", LaMa("thin"), None),
         ("lama_medium", LaMa("medium"), None),
@@ -57,6 +58,7 @@ def test_yaml(
         and node.pop("_target_")
         == f"masks.{type(expected).__module__.rpartition('.')[2]}.{type(expected).__name__}"
     )
+    assert node.pop("shared") is False
     masks = type(expected)(**node)
     assert masks == expected
     mask = masks.generate(rng(2), side, side)

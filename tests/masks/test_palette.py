@@ -23,6 +23,13 @@ def test_strokes_between_20_and_30_percent(side: int, hidden: Hidden) -> None:
 
 
 @pytest.mark.parametrize("side", [28, 64, 256])
+def test_strokes_up_to_30_percent(side: int, hidden: Hidden) -> None:
+    found = hidden(Palette(variant="palette_0_30"), side, side, range(300))
+    assert found.min() < 0.05 and 0.28 < found.max() < 0.3
+    assert found.mean() == pytest.approx(0.142, abs=4 * 0.075 / np.sqrt(300))
+
+
+@pytest.mark.parametrize("side", [28, 64, 256])
 def test_raw_strokes(side: int, hidden: Hidden) -> None:
     found = hidden(Palette(variant="palette_raw"), side, side, range(500))
     assert found.mean() == pytest.approx(0.150, abs=4 * found.std() / np.sqrt(500))
@@ -52,7 +59,7 @@ def test_native_strokes_swamp_small_images(rng: Make) -> None:
 def test_errors() -> None:
     with pytest.raises(
         ValueError,
-        match="unknown variant 'tiny'; valid: palette_20_30, vipaint_release, palette_raw",
+        match="unknown variant 'tiny'; valid: palette_20_30, palette_0_30, palette_raw, vipaint",
     ):
         Palette(variant="tiny")
     with pytest.raises(ValueError, match="unknown scale"):

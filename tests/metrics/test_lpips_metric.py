@@ -24,10 +24,8 @@ def _random_trunk(net: str) -> dict[str, torch.Tensor]:
     for name, value in lpips_metric.empty(net).state_dict().items():
         if name.startswith("net."):
             scale = (2 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1
-            parts = name.split(".")
-            trunk[f"features.{parts[2]}.{parts[3]}"] = scale * torch.randn(
-                value.shape, generator=generator
-            )
+            layer = ".".join(name.split(".")[2:])
+            trunk[f"features.{layer}"] = scale * torch.randn(value.shape, generator=generator)
     return trunk
 
 
@@ -61,18 +59,16 @@ def _library(net: str, trunk: dict[str, torch.Tensor]) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     with torch.no_grad():
-        for layers in (getattr(module.net, f"slice{i}") for i in range(1, 6)):
-            for index, layer in layers.named_children():
-                if isinstance(layer, torch.nn.Conv2d):
-                    layer.weight.copy_(trunk[f"features.{index}.weight"])
-                    layer.bias.copy_(trunk[f"features.{index}.bias"])
+        for layers in (getattr(module.net, f"slice{i + 1}") for i in range(module.net.N_slices)):
+            for name, value in layers.named_parameters():
+                value.copy_(trunk[f"features.{name}"])
     return module.eval()
 
 
-both = pytest.mark.parametrize("trunk", ["alex", "vgg"], indirect=True)
+every = pytest.mark.parametrize("trunk", ["alex", "vgg", "squeeze"], indirect=True)
 
 
-@both
+@every
 def test_equal_to_the_library_with_the_same_weights(make_batch, trunk):
     net, weights = trunk
     batch = make_batch(count=2, size=32)
@@ -111,7 +107,7 @@ def test_values_do_not_depend_on_the_batch_or_touch_the_random_state(
     assert capsys.readouterr() == ("", "")
 
 
-@both
+@every
 def test_the_distance_between_batches_is_the_metrics_own_value_and_differentiable(
     make_batch, trunk
 ):
@@ -124,7 +120,7 @@ def test_the_distance_between_batches_is_the_metrics_own_value_and_differentiabl
     assert slope[0].abs().max() == slope[2].abs().max() == 0
 
 
-@both
+@every
 def test_the_installation_check_passes_and_can_fail(trunk, monkeypatch):
     net, _ = trunk
     LPIPS(net).check()
@@ -133,10 +129,15 @@ def test_the_installation_check_passes_and_can_fail(trunk, monkeypatch):
         LPIPS(net).check()
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_missing_weights_name_file_folder_and_address(hub, net):
     models = pytest.importorskip("torchvision.models")
-    known = {"alex": models.AlexNet_Weights, "vgg": models.VGG16_Weights}[net].IMAGENET1K_V1.url
+    enum = {
+        "alex": models.AlexNet_Weights,
+        "vgg": models.VGG16_Weights,
+        "squeeze": models.SqueezeNet1_1_Weights,
+    }
+    known = enum[net].IMAGENET1K_V1.url
     with pytest.raises(MissingWeights) as error:
         LPIPS(net).check()
     message = str(error.value)
@@ -158,5 +159,5 @@ def test_a_file_with_another_hash_is_refused(hub):
 
 
 def test_unknown_network():
-    with pytest.raises(ValueError, match="valid: alex, vgg"):
-        LPIPS("squeeze")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="valid: alex, vgg, squeeze"):
+        LPIPS("resnet")  # type: ignore[arg-type]

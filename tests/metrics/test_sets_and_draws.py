@@ -276,7 +276,7 @@ def test_features_do_not_depend_on_neighbours() -> None:
 def test_networks_that_are_not_there_say_what_they_want(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("posterior_bench.metrics.features.find_spec", lambda name: object())
+    monkeypatch.setattr("posterior_bench.metrics.weights.find_spec", lambda name: object())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(
         MissingWeights,

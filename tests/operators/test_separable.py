@@ -83,7 +83,7 @@ def test_prox_solves_the_normal_equations(operator: Separable, rho: float | Tens
 
 @pytest.mark.parametrize("operator", SEPARABLE, ids=repr)
 def test_singular_values_are_products(operator: Separable) -> None:
-    lines = [torch.linalg.svdvals(operator.line(size)) for size in SHAPE[1:]]
+    lines = [torch.linalg.svdvals(operator.line(SHAPE[1 + axis], axis)) for axis in (0, 1)]
     products = torch.outer(*lines).flatten().sort(descending=True).values
     torch.testing.assert_close(torch.linalg.svdvals(_dense(operator)), products)
 

@@ -21,7 +21,7 @@ def _random(*shape: int) -> Tensor:
 
 
 def test_weights_by_hand() -> None:
-    line = SuperResolution(shape=(1, 64, 64)).line(64)
+    line = SuperResolution(shape=(1, 64, 64)).line(64, 0)
     expected = torch.tensor(WEIGHTS, dtype=torch.float64) / 4096
     for o in range(2, 14):
         torch.testing.assert_close(line[o, 4 * o - 6 : 4 * o + 10], expected)
@@ -48,9 +48,22 @@ def test_against_pillow(factor: int, height: int, width: int) -> None:
     np.testing.assert_allclose(y[0, 0].numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("factor", "shape"), [(4, (2, 8, 12)), (3, (1, 9, 6))])
+def test_the_average_is_that_of_torch(factor: int, shape: tuple[int, int, int]) -> None:
+    operator = SuperResolution(shape=shape, factor=factor, reduction="average")
+    x = _random(3, *shape)
+    torch.testing.assert_close(operator.A(x), torch.nn.functional.avg_pool2d(x, factor))
+    y = operator.A(x)
+    # the pseudo-inverse repeats the mean in its block; the adjoint is that divided by the block
+    repeated = torch.nn.functional.interpolate(y, scale_factor=factor, mode="nearest")
+    torch.testing.assert_close(operator.pinv(y), repeated)
+    torch.testing.assert_close(operator.At(y), repeated / factor**2)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 12), (1, 28, 28)])
-def test_pseudo_inverse(shape: tuple[int, int, int]) -> None:
-    operator, (_, height, width) = SuperResolution(shape=shape), shape
+@pytest.mark.parametrize("reduction", ["bicubic", "average"])
+def test_pseudo_inverse(shape: tuple[int, int, int], reduction: str) -> None:
+    operator, (_, height, width) = SuperResolution(shape=shape, reduction=reduction), shape
     basis = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
     matrix = operator.A(basis).flatten(1).T
     y = _random(3, shape[0], height // 4, width // 4)
@@ -62,7 +75,7 @@ def test_pseudo_inverse(shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize(("size", "smallest"), [(256, 0.3485), (64, 0.3522)])
 def test_singular_values_of_a_line(size: int, smallest: float) -> None:
-    values = torch.linalg.svdvals(SuperResolution(shape=(1, size, size)).line(size))
+    values = torch.linalg.svdvals(SuperResolution(shape=(1, size, size)).line(size, 0))
     assert values[0].item() == pytest.approx(0.5, abs=1e-4) and values[-1].item() == pytest.approx(
         smallest, abs=1e-4
     )
@@ -80,9 +93,10 @@ def test_noise() -> None:
     [
         ({"factor": 0}, "reduces nothing"),
         ({"factor": 5}, "5 does not divide the 28 x 28"),
+        ({"reduction": "nearest"}, "unknown reduction 'nearest'. Valid: bicubic, average"),
         ({"sigma": -1.0}, "noise"),
     ],
 )
-def test_bad_settings(settings: dict[str, float], message: str) -> None:
+def test_bad_settings(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SuperResolution(shape=(1, 28, 28), **settings)  # type: ignore[arg-type]

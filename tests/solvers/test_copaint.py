@@ -237,11 +237,12 @@ def test_calls_through_a_decoder(latent_g2, observe, double_noise):
     assert meter.counts() == {**expected, "encode": 0, "encode_grad": 0}
 
 
+@pytest.mark.parametrize("compat", ["none", "released"])
 @pytest.mark.parametrize("resamples", [1, 2])
-def test_a_row_does_not_depend_on_its_batch(resamples, g2, observe, seeded_noise):
+def test_a_row_does_not_depend_on_its_batch(resamples, compat, g2, observe, seeded_noise):
     """Also where the line search works: a step size that overshoots near the end."""
     prior, y = g2("ve"), torch.linspace(-1, 1, 6)
-    solver = CoPaint(20, lr=0.2, lr_decay=1.15, jump_length=4, resamples=resamples)
+    solver = CoPaint(20, lr=0.2, lr_decay=1.15, jump_length=4, resamples=resamples, compat=compat)
     batch = solver.draw(observe((True, False), y, rows=6), prior, seeded_noise(range(6)))
     for i in (0, 4):
         alone = solver.draw(observe((True, False), y[i : i + 1]), prior, seeded_noise([i]))
@@ -264,7 +265,8 @@ def test_a_broken_row_breaks_no_other_and_nobody_waits_for_it(g2, observe, doubl
     assert cost[0] == cost[1] == 3 * 19 * 3
 
 
-def test_a_prediction_that_turns_nan_ends_the_search(g2, observe, double_noise):
+@pytest.mark.parametrize(("compat", "tries"), [("none", 10), ("released", 200)])
+def test_a_prediction_that_turns_nan_ends_the_search(compat, tries, g2, observe, double_noise):
     """A prior that breaks wherever the state moves: the row stays, after a bounded number of
     calls."""
 
@@ -280,12 +282,43 @@ def test_a_prediction_that_turns_nan_ends_the_search(g2, observe, double_noise):
     brittle = Brittle(VE(), torch.ones(1), torch.zeros(1, 2), g2("ve").covariances, (1, 1, 2))
     z_t = double_noise(2).normal((1, 1, 2))
     with brittle.metered() as meter:
-        z, x0 = CoPaint(iterations=1, view="native")._optimise(
+        z, x0 = CoPaint(iterations=1, view="native", compat=compat)._optimise(
             z_t, brittle.level(1.0), 0.1, 0.01, observe((True, False), rows=2), brittle
         )
     assert torch.equal(z, z_t)
     assert x0.isfinite().all()
-    assert meter.nfe == 2 * (1 + 12)
+    # the start, the full step, the tries until it is too short to move a state, or the last one
+    assert 2 * (1 + 1 + tries / 2) < meter.nfe <= 2 * (1 + 1 + tries + 1)
+
+
+def test_released_a_shrunk_step_stays_shrunk_and_the_search_has_no_bound(g2, observe, double_noise):
+    """On two pixels with slope 2 K and no pull, a step is too long while ``1 - 2 lr |K|^2`` is
+    below -1. From a million times too long that is more than the ten tries of none."""
+    prior, obs, z_t = g2("ve"), observe((True, False), rows=3), double_noise(3).normal((1, 1, 2))
+    view = prior.view("vp")
+    t, lr = view.level(0.5), 1e6
+    S, eye = prior.covariances[0], torch.eye(2).double()
+    K = t.alpha * S @ torch.linalg.inv(t.alpha**2 * S + t.sigma**2 * eye)
+    curvature = 2 * K[0].square().sum().item()
+    shrinks = math.ceil(math.log(2 / (lr * curvature)) / math.log(0.8))
+    assert shrinks > 10
+    z = z_t.flatten(1)
+    for _ in range(3):
+        z = z + 0.8**shrinks * lr * 2 * (1 - z @ K[:, :1]) * K[:1]
+    solver = CoPaint(iterations=3, clip=False, compat="released")
+    with prior.metered() as meter:
+        found, _ = solver._optimise(z_t, t, lr, 0.0, obs, view)
+    torch.testing.assert_close(found.flatten(1), z)
+    assert meter.nfe == 3 * (1 + 3 + shrinks)  # the shrinks are paid once
+    assert meter.nge == 3 * 3
+
+
+def test_released_clips_images_and_no_latents(g2, latent_g2, observe, double_noise):
+    plain, released = CoPaint(5, clip=False), CoPaint(5, clip=False, compat="released")
+    obs = observe((False, False), rows=8)
+    free = plain.draw(obs, g2("vp"), double_noise(8))
+    assert free.abs().max() > 1
+    assert torch.equal(released.draw(obs, g2("vp"), double_noise(8)), free.clamp(-1, 1))
 
 
 def test_condition_and_guidance_reach_the_prior(asked):
@@ -298,6 +331,7 @@ def test_condition_and_guidance_reach_the_prior(asked):
     ("settings", "message"),
     [
         ({"view": "odd"}, "unknown view 'odd'; valid: "),
+        ({"compat": "paper"}, "unknown compat 'paper'; valid: none, released"),
         ({"steps": 1}, "steps must be 2 or more"),
         ({"lr": -1.0}, r"lr must be 0 or more, got -1\.0"),
         ({"resamples": 0}, "resamples must be at least 1"),

@@ -173,6 +173,15 @@ def test_step_sizes_decay_over_the_levels(g2, observe, double_noise, monkeypatch
     )
 
 
+def test_released_step_sizes_divide_by_one_level_more(g2, observe, double_noise, monkeypatch):
+    """1 - k / 5 of the way from 0.4 to 0.2, k = 0 to 3: the released scheduler counts its end."""
+    seen = []
+    monkeypatch.setattr(DAPS, "_inner", lambda self, x0, t, lr, *_: seen.append(lr) or x0)
+    solver = DAPS(steps=4, lr=0.4, lr_end=0.5, compat="released")
+    solver.draw(observe((True, False)), g2("ve"), double_noise(1))
+    assert seen == pytest.approx([0.4, 0.36, 0.32, 0.28])
+
+
 def test_any_differentiable_operator_is_followed(g2, double_noise):
     y = torch.tensor([[0.25, 0.64]], dtype=torch.float64).view(1, 1, 1, 2)
     solver = DAPS(steps=30, inner_steps=300, lr=2e-4, tau=0.05)

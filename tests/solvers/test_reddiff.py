@@ -50,7 +50,7 @@ def test_the_prior_gradient_is_that_of_the_papers_loss(process, weight, double_n
     gradient = torch.autograd.grad(loss.sum(), mu)[0]
     # Adam's first step is lr g / (|g| + 1e-8)
     expected = y - 0.3 * gradient / (gradient.abs() + 1e-8)
-    prior.grid = lambda *_: [t, None]
+    prior.grid = lambda *_, **__: [t, None]
     torch.testing.assert_close(
         solver.draw(Observation(y, Inpainting(mask)), prior, double_noise(3)), expected
     )
@@ -117,7 +117,7 @@ def test_released_output_is_one_step_old(g2, observe, double_noise):
     prior, obs = g2("ve"), observe((True, False))
     levels = prior.grid(6)
     released = REDDiff(6, compat="released").draw(obs, prior, double_noise(1))
-    prior.grid = lambda *_: levels[:5] + levels[-1:]
+    prior.grid = lambda *_, **__: levels[:5] + levels[-1:]
     torch.testing.assert_close(REDDiff(5).draw(obs, prior, double_noise(1)), released)
 
 
@@ -126,7 +126,7 @@ def test_released_means_run_over_the_batch(g2, observe, double_noise):
     prior, rows, tiny = g2("ve"), 4, 1e-8
     obs, levels = observe((True, False), rows=rows), prior.grid(2)
     released = REDDiff(2, lam=tiny, compat="released").draw(obs, prior, double_noise(rows))
-    prior.grid = lambda *_: [levels[0], levels[-1]]
+    prior.grid = lambda *_, **__: [levels[0], levels[-1]]
     one, fourth = (
         REDDiff(1, lam=lam).draw(obs, prior, double_noise(rows)) for lam in (tiny, tiny / rows)
     )

@@ -9,19 +9,14 @@ from tests.solvers.replay import Case, cases
 from torch import Tensor
 
 DIFFERENT: dict[str, set[str]] = {
-    "copaint": {"copaint_search", "copaint_search_long"},
-    "daps": {"daps", "daps_hmc"},
     "ddrm": {"ddrm_clean"},
     "diffpir": {"diffpir_clean", "diffpir_noisy"},
     "pigdm": {"pigdm_mask"},
-    "repaint": {"repaint_return"},
 }
 """Cases that do not agree yet, by method. Whoever mends one removes it here."""
 
 OTHER_LEVELS: dict[str, set[str]] = {
-    "ddnm": {"ddnm", "ddnm_plus", "ddnm_plus_travel", "ddnm_travel"},
     "ddrm": {"ddrm_noisy"},
-    "reddiff": {"reddiff"},
 }
 """Cases whose levels are not those of ``compat=released, grid=native`` yet, by method."""
 

@@ -152,9 +152,32 @@ def test_condition_and_guidance_reach_the_prior(asked):
     assert all(given is cond and guidance == 2.5 for given, guidance in seen)
 
 
-def test_impossible_schedule_is_refused_when_built():
-    with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
-        RePaint(resamples=0)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"resamples": 0}, "resamples must be at least 1, got 0"),
+        ({"compat": "authors"}, "unknown compat 'authors'; valid: none, released"),
+    ],
+)
+def test_impossible_settings_are_refused_when_built(setting, message):
+    with pytest.raises(ValueError, match=message):
+        RePaint(**setting)
+
+
+@pytest.mark.parametrize(("steps", "jump_length", "draws"), [(3, 1, 12), (5, 2, 20)])
+def test_every_step_but_the_very_first_blends(steps, jump_length, draws, g2, observe):
+    """Counts by hand. Of 3 steps with jumps of 1: down 0-1, up, down 0-1-2, up, down 1-2-3. These
+    are 5 steps and 2 jumps. A step draws twice, the first one once, a jump once, and so does the
+    start."""
+    asked = []
+
+    class Counted:
+        def normal(self, shape):
+            asked.append(shape)
+            return torch.zeros(1, *shape, dtype=torch.float64)
+
+    RePaint(steps, jump_length, 2).draw(observe((True, False)), g2("ve"), Counted())
+    assert len(asked) == draws
 
 
 def test_shipped_presets_are_complete(presets):

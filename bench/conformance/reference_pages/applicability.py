@@ -40,7 +40,8 @@ CAPABILITIES = {
     "pinv": "the operator has a pseudo-inverse",
     "pixel": "the state is the image itself, so a measured pixel is an entry of the state",
     "projection": "`At A` is a projection",
-    "prox": "the proximal step of the data term has a closed form",
+    "prox": "the proximal step of the data term can be computed",
+    "svd": "the singular value decomposition of `A` is known",
     "unconditional": "the prior can be called without a mask and a measurement; every prior "
     "without `inpaint` can, and every method that does not need `inpaint` does so",
 }

@@ -1,4 +1,4 @@
-"""The page ``docs/downloads.md``: published priors and data sets, and estimated minutes an image.
+"""The page ``docs/downloads.md``: what is published elsewhere, and estimated minutes an image.
 
 Facts are in ``downloads.yaml`` beside this module, counts of network passes in ``passes.json``,
 names and presets in ``conf``.
@@ -13,7 +13,7 @@ from typing import Any
 
 from posterior_bench.bench.config.catalog import Option, options
 from posterior_bench.bench.conformance.reference_pages import preset_passes
-from posterior_bench.bench.conformance.reference_pages.markdown import choice, table
+from posterior_bench.bench.conformance.reference_pages.markdown import choice, codes, table
 from posterior_bench.bench.conformance.reference_pages.presets import (
     auto_solvers,
     presets_by_prior,
@@ -25,8 +25,9 @@ from posterior_bench.priors.fingerprint import CHECKPOINTS
 FILE = Path(__file__).with_name("downloads.yaml")
 
 INTRODUCTION = """\
-This product downloads nothing. This page lists every prior and data set of `conf/` that is
-published elsewhere: fetch the files, then convert a prior with the command of its row.
+This product downloads nothing. This page lists every prior and data set of `conf/`, and every
+weight file of a metric, that is published elsewhere: fetch the files, then convert a prior with the
+command of its row.
 `python -m bench doctor` checks before a run that everything it needs is there. *Not recorded* and
 *not measured* are meant literally: no published file has been read here yet, so no sha256 is known.
 `convert --sha256 HASH` refuses every file but the one with this hash."""
@@ -38,6 +39,12 @@ random weights. *Disk* is the size of the converted prior in float32; `--dtype f
 
 DATA = """\
 Data sets are read in the layouts of [data.md](data.md); nothing is converted or copied."""
+
+WEIGHTS = """\
+Weights of metrics stay as they are: put them into the folder `checkpoints` of the torch hub cache,
+`~/.cache/torch/hub/checkpoints` unless `TORCH_HOME` moves it. A folder in the first column is the
+unpacked archive of its row. A file with another hash than the one here is refused. Where no hash is
+published, that of your file is recorded with a cell, and another file is refused later."""
 
 ESTIMATE = """\
 **An estimate, not a measurement: nothing here was timed on a GPU.** Minutes are passes times
@@ -59,7 +66,7 @@ rest."""
 
 
 def facts() -> dict[str, Any]:
-    """Read ``downloads.yaml``: ``priors``, ``data`` and ``gpus``."""
+    """Read ``downloads.yaml``: ``priors``, ``data``, ``weights`` and ``gpus``."""
     content: dict[str, Any] = read_yaml(FILE)
     return content
 
@@ -91,6 +98,12 @@ def sections() -> list[str]:
             [*files, "images", "download, GB", "sha256"],
             [_data(option, known["data"][option.name]) for option in published("data")],
         ),
+        "## Weights of metrics",
+        WEIGHTS,
+        table(
+            ["file", "download", "size", "sha256", "metrics"],
+            [_weights(name, entry) for name, entry in known["weights"].items()],
+        ),
         "## Minutes an image",
         ESTIMATE.format(rates=rates),
         *_minutes(known),
@@ -106,6 +119,13 @@ def _prior(option: Option, entry: Mapping[str, Any]) -> list[str]:
 
 def _data(option: Option, entry: Mapping[str, Any]) -> list[str]:
     return [choice(option), *_where(entry), f"{entry['images']}", *_download(entry)]
+
+
+def _weights(name: str, entry: Mapping[str, Any]) -> list[str]:
+    sha256 = entry["sha256"]
+    known = "not published" if sha256 is None else f"`{sha256}`" + "..." * (len(sha256) < 64)
+    size = entry["size"] or "not recorded"
+    return [f"`{name}`", entry["url"], size, known, codes(entry["metrics"])]
 
 
 def _where(entry: Mapping[str, Any]) -> tuple[str, str]:

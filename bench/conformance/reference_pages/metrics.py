@@ -29,7 +29,16 @@ point to the better end. Choose metrics with `metrics=[NAME,NAME]`.
 Some values need all draws of an image, or all images of a cell. For a metric of a set of images,
 rows hold features; the leaderboard reduces them to one number with its interval.
 `metrics=calibration` chooses the metrics that need draws and truth only. `metrics=arena` adds
-metrics that need independent draws of the exact posterior, which closed-form priors give."""
+metrics that need independent draws of the exact posterior, which closed-form priors give.
+
+*Tables* names the published tables that print a metric, as far as a study here reproduces them or
+their code was read. A metric without that line is in none of them.
+
+No metric downloads anything. A published weight file is looked for in the folder `checkpoints` of
+the torch hub cache (`TORCH_HOME` moves it), and a missing one is refused before anything runs, with
+its name, address and size; [downloads.md](downloads.md) lists all of them. Files are read as plain
+tensors; no program in them is run. `pip install 'posterior-bench[metrics]'` installs the optional
+libraries."""
 
 _LEVELS = {"image": "one image", "draws": "all draws of an image", "set": "all images"}
 _DIRECTIONS = {"up": "↑ higher", "down": "↓ lower", "none": "neither"}
@@ -54,6 +63,7 @@ def _section(cls: type[AnyMetric], pairs: Sequence[tuple[Option, MetricCard]]) -
         "Network": [card.backbone for card in cards],
         "Weights": [card.weights for card in cards],
         "Source": [card.source for card in cards],
+        "Tables": [card.tables for card in cards],
     }
     facts = [f"**{name}**: {_by_id(cards, texts)}" for name, texts in shared.items() if any(texts)]
     facts.append(f"**Code**: {class_place(cls)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.build import operator_caps, target
 from posterior_bench.bench.config.catalog import Option, options
 from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.solvers.base import lacking
@@ -94,8 +94,8 @@ def missing_capabilities(option: Option, operator: Option, kind: str) -> frozens
         Empty if the solver runs.
     """
     needs: frozenset[str] = target(option.content).needs
-    has: frozenset[str] = target(operator.content).caps
-    return lacking(needs, capabilities_by_kind()[kind] | has)
+    has = capabilities_by_kind()[kind] | operator_caps(operator.content)
+    return lacking(needs, has)
 
 
 def operator_needs(option: Option) -> frozenset[str]:

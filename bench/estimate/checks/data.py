@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.masks import build_masks, is_shared
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.estimate.attempt import attempt
@@ -67,7 +68,7 @@ def check_mask(
     images : ImageSet or None
         The images, for which there must be masks.
     """
-    mask, problem = attempt(lambda: build(config.mask))
+    mask, problem = attempt(lambda: build_masks(config.mask))
     if mask is not None and images is not None:
         problem = attempt(lambda: mask_content(config, mask, images))[1]
     path = config.mask.get("path")
@@ -82,7 +83,8 @@ def check_mask(
 def _on_masks(config: JobConfig, mask: MaskGenerator, images: ImageSet | None) -> str:
     path = config.mask.get("path")
     if not path:
-        return "drawn from the seed"
+        which = "one for all images, " if is_shared(config.mask) else ""
+        return f"{which}drawn from the seed"
     if images is None:
         return f"{path} exists; its masks can only be checked when the images are there"
     return f"{path}: a mask for every image: {hidden_share(config, mask, images)}"

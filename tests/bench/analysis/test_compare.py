@@ -522,7 +522,7 @@ def test_a_doubtful_number_keeps_its_flag(tmp_path: Path) -> None:
         ),
         (
             "latentpaint-table3",
-            "lpips_alex",
+            "lpips_alex_pasted",
             "latentpaint_free celebahq lama_thick inpainting celebahq_ddpm",
             "0.341",
         ),

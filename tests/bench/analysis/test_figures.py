@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from posterior_bench.bench.analysis import figures
+from posterior_bench.bench.analysis import bar_figure, figures, study_figure
 
 COLUMNS = ["solver", "data", "mask", "operator", "nfe", "psnr", "psnr_lo", "psnr_hi"]
 
@@ -102,9 +102,9 @@ def test_files_are_written_where_the_study_asks(frame: pd.DataFrame, tmp_path: P
         (tmp_path / "config.yaml").write_text(
             yaml.safe_dump({"study": {"name": "x", "figure": figure}})
         )
-        return figures.write_figure(tmp_path, frame)
+        return study_figure.write_figure(tmp_path, frame)
 
-    assert figures.write_figure(tmp_path / "nowhere", frame) is None
+    assert study_figure.write_figure(tmp_path / "nowhere", frame) is None
     assert asks(None) is None and asks({"x": "nfe", "y": "ssim"}) is None
     assert asks({"x": "nfe", "y": "psnr"}) == tmp_path / "figure.png"
     assert Image.open(tmp_path / "figure.png").size[0] > 600
@@ -112,3 +112,36 @@ def test_files_are_written_where_the_study_asks(frame: pd.DataFrame, tmp_path: P
     assert b"ddnm" in svg and svg.startswith(b"<?xml")
     asks({"x": "nfe", "y": "psnr"})
     assert (tmp_path / "figure.svg").read_bytes() == svg
+
+
+def test_bars_are_the_least_mean_and_greatest_of_the_table() -> None:
+    """Heights and interval lines are read back from the drawing and compared with the table."""
+    rows = {"dps": (0.2, 0.3, 0.5), "copaint": (0.1, 0.2, 0.6)}
+    columns: dict[str, list[object]] = {
+        "solver": list(rows),
+        "data": ["imagenet64"] * 2,
+        "mask": ["comod"] * 2,
+        "operator": ["inpainting"] * 2,
+        "draws": [100] * 2,
+    }
+    for i, end in enumerate(("min", "mean", "max")):
+        columns[f"lpips_vgg_{end}"] = [values[i] for values in rows.values()]
+        columns[f"lpips_vgg_{end}_lo"] = [values[i] - 0.05 for values in rows.values()]
+        columns[f"lpips_vgg_{end}_hi"] = [np.inf, rows["copaint"][i] + 0.1]
+    frame = pd.DataFrame(columns)
+    assert bar_figure.has_bars(frame, "lpips_vgg") and not bar_figure.has_bars(frame, "lpips_alex")
+    frame.attrs = {"metrics": {"lpips_vgg_mean": {"title": "", "direction": "down", "unit": ""}}}
+    figure = bar_figure.bar_figure(frame, "lpips_vgg")
+    (panel,) = figure.axes
+    # methods are sorted by their mean, so copaint stands first
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["copaint", "dps"]
+    bars = [group for group in panel.containers if hasattr(group, "patches")]
+    heights = [[patch.get_height() for patch in group.patches] for group in bars]
+    assert heights == [[0.1, 0.2], [0.2, 0.3], [0.6, 0.5]]
+    ends = [group.errorbar.lines[2][0].get_segments() for group in bars]
+    assert [[line[:, 1].tolist() for line in group] for group in ends] == [
+        [pytest.approx([0.05, 0.2]), pytest.approx([0.15, 0.2])],
+        [pytest.approx([0.15, 0.3]), pytest.approx([0.25, 0.3])],
+        [pytest.approx([0.55, 0.7]), pytest.approx([0.45, 0.5])],
+    ]
+    assert "100 draws" in figure.get_supylabel() and "lower is better" in figure.get_supylabel()

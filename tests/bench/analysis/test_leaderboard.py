@@ -97,7 +97,7 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
     assert " ".join(lines[0]) == (
         "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg "
         "lpips_vgg_lo "
-        "lpips_vgg_hi nfe nge passes decode seconds_fit seconds_sample peak_mib"
+        "lpips_vgg_hi nfe nge passes decode nfe_fit seconds_fit seconds_sample peak_mib"
     )
     assert len(lines) == 1
     line = lines[0]

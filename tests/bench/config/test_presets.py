@@ -298,7 +298,7 @@ GOLDEN = [
     ("solver=vipaint4 solver.preset=vipaint_paper", "vipaint_paper", "fa8f2fd4aced9ea2"),
     ("solver=latentpaint", "fast", "691c4e3ff91d6e05"),
     ("solver=deepinv solver.preset=dps", "dps", "820eb7a7fe8bf7e8"),
-    ("solver=repaint", "fast", "1f1ca31ad1c2a82d"),
+    ("solver=repaint", "fast", "b1c0052fd37572c9"),
     ("solver=prior", "fast", "1ddc4159b38ed61a"),
     ("solver=exact data=arena/gauss8 prior=gauss8", "fast", "06eec385034a58ec"),
 ]

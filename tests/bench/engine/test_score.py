@@ -18,7 +18,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.score import StoredCell, score
 from posterior_bench.bench.store import schema
 from posterior_bench.bench.store.row_store import RowStore
-from posterior_bench.metrics import features
+from posterior_bench.metrics import features, lpips_metric
 
 MORE = "metrics=[psnr,seam,diversity,over_draws_psnr,kid,fid,precision_recall]"
 
@@ -142,6 +142,20 @@ def test_what_cannot_be_added_is_refused_before_any_work(command) -> None:
         with pytest.raises(UserError, match=message):
             score(outcome.study, nodes(text))
     assert (outcome.plan.folder / "config.yaml").read_bytes() == config
+
+
+def test_unclamped_metrics_see_the_output_itself_and_no_stored_image(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is replaced by the largest value, which is at most 1 in a stored image."""
+    monkeypatch.setattr(lpips_metric, "_network", lambda *_: lambda x, _: x.abs().amax((1, 2, 3)))
+    monkeypatch.setattr(lpips_metric, "_weight_file", lambda *_: Path())
+    monkeypatch.setattr(lpips_metric.LPIPS, "check", lambda _: None)
+    outcome = run(command("dps", "metrics=[lpips_alex,lpips_alex_unclamped]"))
+    stored = rows(outcome.plan)
+    assert (stored["lpips_alex"] <= 1).all() and (stored["lpips_alex_unclamped"] > 1.01).any()
+    with pytest.raises(UserError, match=r"^lpips_vgg_unclamped cannot be added.*8 bits"):
+        score(outcome.study, nodes("metrics=[lpips_vgg_unclamped]"))
 
 
 def test_the_verb_names_its_mistakes(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.external.image_files import answer_names
+from posterior_bench.metrics.lpips_metric import UnclampedLPIPS
 
 IDS = [f"{i}.png" for i in range(7)]
 Make = Callable[..., list[str]]
@@ -317,6 +318,17 @@ def test_a_content_can_be_asked_for(scored, tmp_path) -> None:
     assert planned(scored(made, f"solver.sha256={content}")).cell.name == cell.name
     with pytest.raises(UserError, match="it has changed since"):
         planned(scored(made, f"solver.sha256={'0' * 64}"))
+
+
+def test_metrics_of_values_outside_the_range_are_refused(
+    scored, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UnclampedLPIPS, "check", lambda _: None)
+    made = written(tmp_path / "made", "{stem}_{draw}.png")
+    with pytest.raises(
+        UserError, match=r"'lpips_alex_unclamped' scores values outside .* choose lpips_alex$"
+    ):
+        planned(scored(made, "metrics=[lpips_alex_unclamped]"))
 
 
 def test_without_a_prior_only_external_methods_run(scored, command, tmp_path) -> None:

@@ -25,7 +25,7 @@ from posterior_bench.bench.store.shards import CorruptShard
 ROOT = Path(__file__).parents[3]
 COLUMNS = (
     "cell image_id draw status message seconds_fit seconds_sample nfe nge decode decode_grad "
-    "encode encode_grad "
+    "encode encode_grad nfe_fit "
     "peak_mib png device build threads precision padded_batch commit truth code version"
 )
 

@@ -10,9 +10,11 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
@@ -20,8 +22,9 @@ from posterior_bench.bench.config.trained_modules import ModulesFolder, load_mod
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
-from posterior_bench.bench.training import train_solver
+from posterior_bench.bench.training import inputs, train_solver
 from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.selection import belongs
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.fingerprint import fingerprint
 from posterior_bench.priors.latents import KL
@@ -165,7 +168,9 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path, prior, monkeypatch):
 
 def test_modules_that_do_not_belong_are_refused(tmp_path):
     prior, other = make_prior(tmp_path / "tiny"), make_prior(tmp_path / "other" / "tiny", seed=1)
-    how = r"make them with `python -m bench train solver=latentpaint prior=tiny`"
+    how = (
+        r"make them with `python -m bench train solver=latentpaint prior=tiny solver\.modules=/.*`"
+    )
     with pytest.raises(
         UserError,
         match=rf"no modules of latentpaint for this prior .*modules\.json is missing\); {how}",
@@ -187,7 +192,7 @@ def test_modules_that_do_not_belong_are_refused(tmp_path):
         folder.spec()
 
 
-def test_wrong_settings_are_refused(tmp_path):
+def test_wrong_settings_are_refused(tmp_path, real_splits):
     prior = make_prior(tmp_path / "tiny")
     with pytest.raises(UserError, match=r"solver\.train does not know rate; its keys are .*lr"):
         train_solver.ModulesTraining.of(config(tmp_path, prior, rate=1))
@@ -196,8 +201,56 @@ def test_wrong_settings_are_refused(tmp_path):
         train_solver.ModulesTraining.of(untrainable)
     g2 = yaml.safe_load((CONF / "prior" / "g2.yaml").read_text())
     closed = replace(config(tmp_path, prior), prior=g2)
-    with pytest.raises(UserError, match="modules are trained on the data of a trained prior"):
+    with pytest.raises(UserError, match="modules are trained for a prior that lies in files"):
         train_solver.ModulesTraining.of(closed)
+    nameless = {"_target_": "priors.load.load", "path": str(prior)}
+    with pytest.raises(UserError, match=r"name them with data=NAME data\.root=DIR"):
+        train_solver.ModulesTraining.of(replace(config(tmp_path, prior), prior=nameless))
+    wrong = images(tmp_path / "wrong", size=16)
+    with pytest.raises(UserError, match=r"gives images of \(1, 16, 16\), the prior is made for"):
+        train_solver.train_solver(config(tmp_path, prior), quiet=True, data=wrong)
+    with pytest.raises(UserError, match=r"leave data\.part out"):
+        inputs.image_splits({**images(tmp_path / "part"), "part": "test"})
+
+
+def images(folder: Path, size: int = 8) -> dict[str, object]:
+    """A data node with forty grey images of random numbers, without labels."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, size, size), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    node = {"_target_": "datasets.folder.Folder", "root": str(folder), "images": 8}
+    return {**node, "size": size, "mode": "grey", "part": None}
+
+
+@pytest.fixture
+def real_splits(monkeypatch, patches):
+    monkeypatch.setattr(train_solver, "image_splits", inputs.image_splits)
+
+
+def test_images_may_be_named_and_stay_on_disk(tmp_path, real_splits, monkeypatch):
+    """The prior is told nothing of images without labels; a tenth of them is for validation."""
+    prior, node = make_prior(tmp_path / "tiny"), images(tmp_path / "images")
+    train, held_out = inputs.image_splits(node)
+    assert set(train.ids).isdisjoint(held_out.ids) and len(train) + len(held_out) == 40
+    assert {*held_out.ids} == {i for i in (*train.ids, *held_out.ids) if belongs(i, "validation")}
+    train_solver.train_solver(config(tmp_path / "memory", prior), quiet=True, data=node)
+    facts = json.loads((tmp_path / "memory" / "modules" / "tiny" / "modules.json").read_text())
+    assert facts["training"]["images"] == len(train) > 30
+    monkeypatch.setattr(inputs, "IN_MEMORY", 0)
+    assert isinstance(inputs.image_rows(train), inputs.ImageFiles)
+    train_solver.train_solver(config(tmp_path / "disk", prior), quiet=True, data=node)
+    assert weights(tmp_path / "disk") == weights(tmp_path / "memory")
+
+
+def test_a_folder_for_one_module_gets_that_of_the_middle(tmp_path):
+    prior = make_prior(tmp_path / "tiny")
+    asked = config(tmp_path, prior)
+    one = asked.with_settings("solver", {"modules": str(tmp_path / "modules_one")})
+    train_solver.train_solver(one, quiet=True)
+    loaded = load_modules(one, "cpu")
+    assert loaded is not None and set(loaded) == {"middle"}
+    assert sum(p.numel() for p in loaded["middle"].parameters()) == 16 * 2 + 2 + 2 * 16 + 16
 
 
 def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
@@ -256,7 +309,8 @@ def compose_config(*more: str) -> JobConfig:
 
 def test_missing_modules_are_refused_before_any_work(tmp_path):
     with pytest.raises(
-        UserError, match="make them with `python -m bench train solver=latentpaint prior=fashion`"
+        UserError,
+        match=r"python -m bench train solver=latentpaint prior=fashion solver\.modules=",
     ):
         cell(f"solver.modules={tmp_path}")
     with pytest.raises(
