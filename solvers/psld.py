@@ -117,7 +117,8 @@ class PSLD(Sampler):
             # Predict the clean latent, and the gradient of both losses in the noisy one.
             x0, slope = self._predict(z, t, obs, prior)
             # Step down, then towards the observation and towards images that encode to themselves.
-            z = prior.process.bridge(z, x0, t, s, self.eta, noise.normal(shape)) - slope
+            fresh = noise.normal(shape) if self.eta else None
+            z = prior.process.bridge(z, x0, t, s, self.eta, fresh) - slope
         return prior.decode(z)
 
     def _predict(
@@ -138,5 +139,6 @@ class PSLD(Sampler):
         """Return ``At`` of the residual, or what the released code has for it."""
         if self.compat == "none" or residual.dim() != 4:
             return obs.operator.At(residual)
-        # Every pixel repeated; a residual of the image's own size stays as it is.
+        if residual.shape == x.shape:
+            return residual
         return F.interpolate(residual, size=x.shape[-2:], mode="nearest")
