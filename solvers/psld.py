@@ -73,8 +73,8 @@ class PSLD(Sampler):
             "The chain ends at zero noise; the released code's ends at native index 0.",
             "The glued image is x + At (y - A x). For a mask it has the measurement put in. For a "
             "blur it is one step of steepest descent on |y - A x|^2 / 2. For bicubic super-"
-            "resolution by 4 this step is short: A At is near 1/16, so the second term leaves "
-            "15/16 of the residual.",
+            "resolution by 4 this step is short: no eigenvalue of A At is above 1/16, so at least "
+            "15/16 of the residual is left.",
         ),
         compat={
             "released": "Levels are every (1000 / steps)-th native index, from 1 up, and the chain "

@@ -75,8 +75,8 @@ class ReSample(Sampler):
         "sigma_s^2) N(z; z', c) with c = variance times that of q(z_s | z_t, x0), the released "
         "choice written for every noise process",
         deviations=(
-            "Each row has its own loss and stops on its own; the released code shares both over "
-            "the batch. So do we with compat=released: one image at a time is then the same.",
+            "Each row has its own loss and stops on its own, also with compat=released. The "
+            "released code shares both over the batch, so runs of one image are the same.",
             "The chain ends at zero noise, the released one at native index 0.",
         ),
         compat={
