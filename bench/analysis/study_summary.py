@@ -10,8 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from posterior_bench.bench.analysis import provenance
-from posterior_bench.bench.analysis.cell_records import Card, CellRecord, read_cells
+from posterior_bench.bench.analysis.cell_records import (
+    Card,
+    CellRecord,
+    card_version,
+    read_cells,
+)
 from posterior_bench.bench.analysis.columns import COSTS, IDENTITY, labels
+from posterior_bench.bench.config.task_versions import FIRST
 from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import BULKY, FIXED, TRUTH
@@ -86,6 +92,7 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
             "title": title if titles.count(title) == 1 else name,
             "direction": card.get("direction", "none"),
             "unit": card.get("unit", ""),
+            "version": str(card_version(card)),
         }
         for (name, card), title in zip(cards.items(), titles, strict=True)
     }
@@ -106,7 +113,7 @@ class CellSummary:
     costs : mapping of str to float
         The costs of the cell.
     features : DataFrame
-        The rows of set metrics, with their image ids.
+        The rows of set metrics, with their image ids and draws, and the metrics that choose a draw.
     ok : int
         How many rows have a result.
     smaller : int
@@ -145,11 +152,9 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
     numbers = [name for name in numbers if name not in cell.stale]
     origin = provenance.origin_of(ok)
-    features = (
-        ok[["image_id", *(name for name in scored if name not in {*numbers, *cell.stale})]]
-        if cell.sets
-        else ok.iloc[:0]
-    )
+    choosers = {str(card.get("chosen_by")) for card in cell.metrics.values()} & {*numbers}
+    vectors = [name for name in scored if name not in {*numbers, *cell.stale}]
+    features = ok[["image_id", "draw", *sorted(choosers), *vectors]] if cell.sets else ok.iloc[:0]
     return CellSummary(
         columns=scored,
         line={**_line(cell, rows), "mixed": origin.mixed},
@@ -186,6 +191,8 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "dirty": cell.dirty,
         "content": str(cell.identity.get("content") or ""),
         "fingerprint": str(cell.identity.get("fingerprint") or ""),
+        "task_version": str(cell.identity.get("task_version") or FIRST),
+        "study_version": str(cell.identity.get("study_version") or ""),
     }
 
 
