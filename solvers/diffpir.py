@@ -146,4 +146,4 @@ def _nearest(prior: Prior, sigma: float) -> Level:
         return level
     slack = 1e-9  # round-off of a whole index must not lead past the ends
     around = {math.floor(index + slack), math.ceil(index - slack)}
-    return min(map(prior.level_at_index, around), key=lambda near: abs(near.ratio - sigma))
+    return min(map(prior.level_at_index, around), key=lambda near: abs(float(near.ratio) - sigma))

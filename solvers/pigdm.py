@@ -80,7 +80,7 @@ class PiGDM(Sampler):
             "step."
         },
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"grad", "prox", "pixel"})
+    needs: ClassVar[frozenset[str]] = frozenset({"grad", "linear", "prox", "pixel"})
     version: ClassVar[int] = 2
 
     steps: int = 100

@@ -71,9 +71,7 @@ def test_the_released_start_is_a_state_at_the_level_of_the_noise(
 def test_the_released_start_is_an_image(g2, double_noise):
     """An enlarged small image, a blurred one as it is, and the first guess of anything else."""
     shape = (1, 4, 4)
-    prior = MixturePrior(
-        VE(), torch.ones(1), torch.zeros(1, 16), torch.eye(16)[None], shape
-    )
+    prior = MixturePrior(VE(), torch.ones(1), torch.zeros(1, 16), torch.eye(16)[None], shape)
     flat = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
     torch.testing.assert_close(
         _start(Observation(flat, SuperResolution(shape, 2)), prior),

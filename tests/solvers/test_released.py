@@ -8,6 +8,7 @@ import pytest
 from tests.solvers.replay import Case, cases
 from torch import Tensor
 
+
 def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
