@@ -50,7 +50,19 @@ def bicubic(image: Image.Image, size: int) -> Image.Image:
     return _centre(image).resize((size, size), Image.Resampling.BICUBIC)
 
 
-CROPS: dict[str, Crop] = {"guided": guided, "edm": edm, "bicubic": bicubic}
+def bilinear(image: Image.Image, size: int) -> Image.Image:
+    """Resize to a short side of ``size``, bilinearly with antialiasing, and crop the centre.
+
+    As ``Resize`` and ``CenterCrop`` of torchvision 0.17 and later do for tensors, which DAPS uses
+    (Zhang et al., 2025), up to the rounding to 8 bits.
+    """
+    height, width = _short_side(image.height, image.width, size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+CROPS: dict[str, Crop] = {"guided": guided, "edm": edm, "bicubic": bicubic, "bilinear": bilinear}
 """Crops by the value of ``data.crop``."""
 
 
@@ -59,6 +71,12 @@ def _centre(image: Image.Image) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
+
+
+def _short_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return height and width at which the short side is ``size``; the long side is cut down."""
+    short = min(height, width)
+    return size * height // short, size * width // short
 
 
 def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Places]:
@@ -70,7 +88,7 @@ def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Place
     Parameters
     ----------
     crop : str
-        ``guided``, ``edm`` or ``bicubic``.
+        ``guided``, ``edm``, ``bicubic`` or ``bilinear``.
     height : int
         Height of the original in pixels.
     width : int
@@ -92,6 +110,11 @@ def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Place
         scale = size / min(rows, columns)
         rows, columns = round(rows * scale), round(columns * scale)
         top, left = (rows - size) // 2, (columns - size) // 2
+        kept_rows = _centres(height, rows)[top : top + size]
+        return kept_rows, _centres(width, columns)[left : left + size]
+    if crop == "bilinear":
+        rows, columns = _short_side(height, width, size)
+        top, left = round((rows - size) / 2), round((columns - size) / 2)
         kept_rows = _centres(height, rows)[top : top + size]
         return kept_rows, _centres(width, columns)[left : left + size]
     side = min(height, width)

@@ -47,6 +47,9 @@ class ImageNet(Stored):
     devkit : str | None, default None
         The folder ``ILSVRC2012_devkit_t12`` or its tar.gz, which holds the labels of a flat folder
         of images. None looks in and beside the root.
+    labelled : bool, default True
+        False uses no labels, and reads folders that have none, such as the test split. A prior with
+        classes is then asked with its null class.
     """
 
     kind: ClassVar[str] = "imagenet"
@@ -54,6 +57,7 @@ class ImageNet(Stored):
     classes: ClassVar[int] = 1000
 
     devkit: str | None = None
+    labelled: bool = True
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -78,6 +82,10 @@ class ImageNet(Stored):
             "zip": edm_zip(self.id_of),
             "npz": npz(self._class_of_ilsvrc_ids),
         }
+
+    @override
+    def _classes_in_use(self) -> int:
+        return super()._classes_in_use() if self.labelled else 0
 
     @override
     def id_of(self, name: str) -> str:
@@ -121,7 +129,8 @@ class ImageNet(Stored):
             names = [name for name in _flat(folder, left_out) if _VALIDATION.match(name)]
             if names:
                 paths = by_id(names, self.id_of)
-                labels = self._labels_by_number(max(int(image[-8:]) for image in paths))
+                highest = max(int(image[-8:]) for image in paths)
+                labels = self._labels_by_number(highest) if self.labelled else None
                 return Files(folder, paths, labels, left_out)
         return None
 

@@ -49,7 +49,7 @@ class Stored(ImageSet):
         ``rgb`` gives ``(3, size, size)``; ``grey`` gives ``(1, size, size)``, the luma of ITU-R
         601.
     crop : str, default 'guided'
-        ``guided``, ``edm`` or ``bicubic``, see datasets/crops.py.
+        ``guided``, ``edm``, ``bicubic`` or ``bilinear``, see datasets/crops.py.
     part : str | None, default None
         ``validation`` (a tenth of all images), ``test`` (the others) or None (all). The id alone
         decides to which part an image belongs, so other settings never mix the parts.
@@ -106,6 +106,10 @@ class Stored(ImageSet):
         """Return the id of an image from its file name in a layout or in a published list."""
         return name
 
+    def _classes_in_use(self) -> int:
+        """Return the number of classes; 0 if the images have no labels, or none are wanted."""
+        return self.classes if self._source.labelled else 0
+
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
         _one_of("crop", self.crop, CROPS)
@@ -121,7 +125,7 @@ class Stored(ImageSet):
         self._source = self._find()
         self._known = frozenset(self._source.ids)
         self.shape = (len(MODES[self.mode]), self.size, self.size)
-        self.num_classes = self.classes if self._source.labelled else 0
+        self.num_classes = self._classes_in_use()
         self.ids = self._choose()
         digest = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
         self.name = f"{self.kind}:{digest[:12]}"

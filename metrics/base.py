@@ -72,6 +72,10 @@ class MetricCard:
         Tables warn about ``caution`` if a cell has at most this many images.
     caution : str, default 'biased upward'
         Text of the warning.
+    best_of : int, default 0
+        For a set metric of one draw per image: how many draws the best one is chosen from.
+    chosen_by : str, default ''
+        Id of the metric that chooses this draw, with the truth.
     version : int, default 1
         Version of the definition. Values of different versions are different numbers and must not
         be compared.
@@ -94,6 +98,8 @@ class MetricCard:
     resampled: bool = True
     small: int = 0
     caution: str = "biased upward"
+    best_of: int = 0
+    chosen_by: str = ""
     version: int = 1
 
 

@@ -1,15 +1,20 @@
 """The table of a paper as it is printed, with measured numbers beside it: ``paper_table.md``.
 
 A cell reads ``printed / measured (deviation)``, with the deviation of
-:func:`bench.analysis.papers.deviation`. Printed minutes are shown as seconds too, beside seconds
+:func:`bench.analysis.papers.deviation`. A printed best of N draws stands beside our oracle of N
+draws, and the mean over draws follows it. A letter stands where no cell of ours can be; the note of
+the letter says why. Printed minutes are shown as seconds too, beside seconds
 measured on other hardware. With ``scale=smoke``, stand-ins take the place of data, mask and
 metrics, so that the layout can be seen; those numbers mean nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +81,14 @@ _TESTS: dict[str, Callable[[paired.Comparison], float]] = {
 class Measured:
     """A measured number and its interval ``lo`` to ``hi``, NaN where it has none.
 
-    A setting that is no number is ``text``.
+    If the number is of the best draws, ``mean`` is that of all draws. A setting that is no number
+    is ``text``.
     """
 
     value: float = float("nan")
     lo: float = float("nan")
     hi: float = float("nan")
+    mean: float = float("nan")
     text: str = ""
 
 
@@ -99,15 +106,20 @@ class Board:
         The stand-ins for options, by group and option.
     columns : mapping of str to str
         The stand-ins for metrics.
+    table : str, default ''
+        The table, whose own names are then used.
     """
 
     frame: pd.DataFrame
     study: Path
     instead: Mapping[str, Mapping[str, str]]
     columns: Mapping[str, str]
+    table: str = ""
 
     def measured(self, printed: Printed) -> Measured | None:
         """Return the measured number beside a printed one, if the study has it."""
+        if papers.why_absent(self.table, printed):
+            return None
         if _VERSUS in printed.method:
             return self._test(printed)
         line = self._line(printed, printed.method)
@@ -117,14 +129,22 @@ class Board:
             return Measured(float(_COSTS[printed.metric](line)))
         if printed.metric in printed_settings.SETTINGS:
             return Measured(text=self._setting(printed.metric, line))
-        names = sorted(
-            {self.columns.get(m, m) for m in papers.ours().get(("metric", printed.metric), ())}
-        )
-        name = next((name for name in names if name in line), None)
-        if name is None:
-            return None
-        value, low, high = (float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi"))
-        return Measured(value, low, high)
+        value, lo, hi = self._values(line, papers.metric_ids(self.table, printed))
+        plain = replace(printed, flag="") if printed.best_of else None
+        mean = self._values(line, papers.metric_ids(self.table, plain))[0] if plain else math.nan
+        found = Measured(value, lo, hi, mean)
+        return None if math.isnan(value) and math.isnan(mean) else found
+
+    def _values(
+        self, line: Mapping[str, Any], metrics: Iterable[str]
+    ) -> tuple[float, float, float]:
+        """Return the value of the first of some metrics that the line has, and its interval."""
+        names = dict.fromkeys(self.columns.get(name, name) for name in metrics)
+        there = [name for name in names if not math.isnan(line.get(name, math.nan))]
+        if not there:
+            return math.nan, math.nan, math.nan
+        value, lo, hi = (float(line[f"{there[0]}{end}"]) for end in ("", "_lo", "_hi"))
+        return value, lo, hi
 
     def _line(self, printed: Printed, method: str) -> dict[str, Any] | None:
         """Return the only line of the leaderboard that a printed number belongs to, if any.
@@ -132,22 +152,23 @@ class Board:
         A stand-in has its own prior; where the paper does not state one, any prior will do. Of
         several lines the one counts whose preset ``names.csv`` gives for the method.
         """
-        known = papers.ours()
+        known = papers.ours(self.table)
+        priors = known.get(("prior", printed.prior), frozenset())
+        methods = known.get(("method", method), frozenset())
+        data = known.get(("dataset", printed.dataset), frozenset())
+        problems = known.get(("task", printed.task), frozenset())
         wanted = {
-            "solver": known.get(("method", method), frozenset()),
-            "data": self._stands_in("data", known.get(("dataset", printed.dataset), frozenset())),
-            "problem": self._stands_in("mask", known.get(("task", printed.task), frozenset())),
+            "data": self._data_for(priors) or self._stand_in("data", data),
+            "problem": self._stand_in("operator", self._stand_in("mask", problems)),
         }
-        if not self.instead and (priors := known.get(("prior", printed.prior))):
+        if not self.instead and priors:
             wanted["prior"] = priors
         found = []
         for line in self.frame.to_dict("records"):
-            here = {
-                key: str(line[key]).partition(" ")[0]
-                for key in ("solver", "data", "mask", "operator", "prior")
-            }
-            here["problem"] = here["mask"] if here["operator"] == "inpainting" else here["operator"]
-            if all(here[key] in names for key, names in wanted.items()):
+            here = papers.place(line)
+            if methods & {*papers.solver_names(line)} and all(
+                here[key] in names for key, names in wanted.items()
+            ):
                 found.append({str(key): value for key, value in line.items()})
         if len(found) > 1 and (preset := papers.preset_of(method)):
             found = [line for line in found if line["preset"] == preset]
@@ -159,7 +180,12 @@ class Board:
         solver = (recorded.get("config") or {}).get("solver")
         return printed_settings.printed_setting(name, solver) if solver else ""
 
-    def _stands_in(self, group: str, names: frozenset[str]) -> frozenset[str]:
+    def _data_for(self, priors: Iterable[str]) -> frozenset[str]:
+        """Return the data that stand in for those of some priors."""
+        instead = self.instead.get("prior", {})
+        return frozenset(instead[name] for name in priors if name in instead)
+
+    def _stand_in(self, group: str, names: frozenset[str]) -> frozenset[str]:
         return frozenset(self.instead.get(group, {}).get(name, name) for name in names)
 
     def _test(self, printed: Printed) -> Measured | None:
@@ -186,18 +212,52 @@ class Board:
 def paper_markdown(frame: pd.DataFrame, study: Path | str, table: str) -> str:
     """Return a table of :func:`bench.analysis.papers.table_names` beside a leaderboard."""
     scale = study_settings(study).get("scale") or {}
-    board = Board(frame, Path(study), scale.get("instead", {}), scale.get("columns", {}))
+    board = Board(frame, Path(study), scale.get("instead", {}), scale.get("columns", {}), table)
     beside = {printed: board.measured(printed) for printed in papers.printed_numbers(table)}
+    letters = _letters(table, beside)
+    cells = {
+        printed: _cell(printed, beside[printed], letters.get(printed, "—")) for printed in beside
+    }
     parts = [f"# {table}: printed / measured (deviation)"]
     for heading, block in _blocks(table).items():
         parts += [
             "",
             f"## {escape_markdown(heading)}",
             "",
-            *_grid(block, beside, table in METHODS_IN_ROWS),
+            *_grid(block, cells, table in METHODS_IN_ROWS),
         ]
-    notes = [*_notes(beside, scale), *_hardware(beside, Path(study)), *_flags(beside)]
+    notes = [
+        *_notes(beside, scale, _options(table)),
+        *_oracles(beside),
+        *_hardware(beside, Path(study)),
+        *_flags(beside),
+        *_reasons(table, letters, beside),
+        *(remark.text for remark in papers.remarks(table) if remark.kind == "protocol"),
+    ]
     return "\n".join([*parts, "", *(f"- {escape_markdown(note)}" for note in notes), ""])
+
+
+def _letters(table: str, beside: Iterable[Printed]) -> dict[Printed, str]:
+    """Return ``(a)``, ``(b)`` and so on for numbers beside which no cell of ours can stand.
+
+    Numbers with one reason have one letter.
+    """
+    letters: dict[str, str] = {}
+    names = map(_letter, count())
+    found = {}
+    for printed in beside:
+        reason = papers.why_absent(table, printed)
+        if reason and reason not in letters:
+            letters[reason] = next(names)
+        if reason:
+            found[printed] = letters[reason]
+    return found
+
+
+def _letter(number: int) -> str:
+    """Return ``(a)`` to ``(z)``, then ``(aa)``."""
+    first = "" if number < 26 else chr(ord("a") + number // 26 - 1)
+    return f"({first}{chr(ord('a') + number % 26)})"
 
 
 def _blocks(table: str) -> dict[str, list[Printed]]:
@@ -208,9 +268,7 @@ def _blocks(table: str) -> dict[str, list[Printed]]:
     return blocks
 
 
-def _grid(
-    block: list[Printed], beside: Mapping[Printed, Measured | None], methods_in_rows: bool
-) -> list[str]:
+def _grid(block: list[Printed], texts: Mapping[Printed, str], methods_in_rows: bool) -> list[str]:
     """Return the lines of one Markdown table."""
     several = len({printed.metric for printed in block}) > 1
 
@@ -221,29 +279,40 @@ def _grid(
         )
         return (printed.method, task) if methods_in_rows else (task, printed.method)
 
-    cells = {place(printed): _cell(printed, beside[printed]) for printed in block}
+    cells = {place(printed): texts[printed] for printed in block}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     lines += [[row, *(cells.get((row, column), "") for column in columns)] for row in rows]
     return [f"| {' | '.join(escape_markdown(text) for text in line)} |" for line in lines]
 
 
-def _cell(printed: Printed, measured: Measured | None) -> str:
+def _cell(printed: Printed, measured: Measured | None, nothing: str = "—") -> str:
+    """Return a cell; ``nothing`` stands where nothing is measured."""
     flag = " †" if printed.flag else ""
     if printed.metric in _MINUTES and printed.value:
         return _seconds(printed, measured, flag)
-    if measured is not None and measured.text:
-        return f"{printed.value or '—'}{flag} / {measured.text}"
-    if measured is None or np.isnan(measured.value):
-        return f"{printed.value or '—'}{flag} / —"
-    value = (
-        f"{measured.value:.{_decimals(printed.value)}f}"
-        if measured.value >= 0.001
-        else f"{measured.value:.2g}"
-    )
+    shown = f"{printed.value or '—'}{flag} / "
+    if measured is None:
+        return shown + nothing
+    if measured.text:
+        return shown + measured.text
+    if printed.best_of:
+        mean = f"mean {_value(measured.mean, printed)}"
+        return f"{shown}oracle {_with_deviation(measured, printed)}, {mean}"
+    return shown + _with_deviation(measured, printed)
+
+
+def _with_deviation(measured: Measured, printed: Printed) -> str:
     deviation = papers.deviation(measured.value, measured.lo, measured.hi, printed.value)
     ends = "" if np.isnan(deviation) else f" ({deviation:+.1f})"
-    return f"{printed.value or '—'}{flag} / {value}{ends}"
+    return f"{_value(measured.value, printed)}{ends}"
+
+
+def _value(value: float, printed: Printed) -> str:
+    """Return a measured number with the decimals of the printed one; a dash for NaN."""
+    if np.isnan(value):
+        return "—"
+    return f"{value:.{_decimals(printed.value)}f}" if value >= 0.001 else f"{value:.2g}"
 
 
 def _seconds(printed: Printed, measured: Measured | None, flag: str) -> str:
@@ -259,7 +328,18 @@ def _decimals(text: str) -> int:
     return len(text.partition(".")[2]) if text.replace(".", "", 1).isdigit() else 3
 
 
-def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) -> list[str]:
+def _options(table: str) -> frozenset[str]:
+    """Return our names of everything that a table prints."""
+    ours, printed = papers.ours(table), papers.printed_numbers(table)
+    columns = ("dataset", "prior", "task")
+    names = (ours.get((c, getattr(p, c)), frozenset()) for p in printed for c in columns)
+    return frozenset().union(*names, *(papers.metric_ids(table, p) for p in printed))
+
+
+def _notes(
+    beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any], options: Collection[str]
+) -> list[str]:
+    """Return the first notes; of all stand-ins they name those for ``options`` of the table."""
     found = sum(measured is not None for measured in beside.values())
     notes = [
         f"{found} of {len(beside)} numbers have a measured one beside them. Printed: the authors' "
@@ -271,8 +351,9 @@ def _notes(beside: Mapping[Printed, Measured | None], scale: Mapping[str, Any]) 
         "the paper's unit.",
     ]
     if instead := scale.get("instead", {}):
-        pairs = {**instead.get("data", {}), **instead.get("mask", {}), **scale.get("columns", {})}
-        words = ", ".join(f"{ours} for {theirs}" for theirs, ours in pairs.items())
+        groups = [instead.get(group, {}) for group in ("data", "mask", "operator", "prior")]
+        pairs = {k: v for names in (*groups, scale.get("columns", {})) for k, v in names.items()}
+        words = ", ".join(f"{v} for {k}" for k, v in pairs.items() if k in options)
         notes.insert(
             0,
             f"WARNING: scale={scale['name']}, a rehearsal with stand-ins ({words}): compare "
@@ -290,6 +371,30 @@ def _hardware(beside: Iterable[Printed], study: Path) -> list[str]:
         f"Minutes are printed for {DRAWS} draws of one image on {_HARDWARE} GPUs. Measured: "
         f"seconds of a fit and {DRAWS} draws at the study's batch, on "
         f"{', '.join(devices) or 'unknown hardware'}."
+    ]
+
+
+def _oracles(beside: Mapping[Printed, Measured | None]) -> list[str]:
+    """Return what a printed best of several draws is, and what stands beside it."""
+    sizes = sorted({printed.best_of for printed in beside if printed.best_of})
+    return [
+        f"ORACLE: a number with the flag best-of-{n} is the best of {n} draws of every image, "
+        f"chosen with the truth, which no method can do. It stands beside our best of {n} draws. "
+        "The mean over draws follows it, and only this mean can be compared with other numbers."
+        for n in sizes
+    ]
+
+
+def _reasons(
+    table: str, letters: Mapping[Printed, str], beside: Mapping[Printed, Measured | None]
+) -> list[str]:
+    """Return the reason of every letter, and how many numbers have neither a cell nor a reason."""
+    counts = Counter(letters.values())
+    reasons = {letter: papers.why_absent(table, printed) for printed, letter in letters.items()}
+    left = [p for p, measured in beside.items() if measured is None and p not in letters]
+    return [
+        *(f"{letter} {counts[letter]} numbers: {reason}" for letter, reason in reasons.items()),
+        *([f"— {len(left)} numbers: this study has no cell for them yet."] if left else []),
     ]
 
 

@@ -1,10 +1,18 @@
 """Printed numbers of the papers, to stand beside measured ones.
 
 ``assets/paper/<paper>-<table>.csv`` is our transcription of a table: the printed strings, and a
-flag with a note where a number is doubtful. ``assets/paper/names.csv`` gives our name for a printed
-data set, prior, task, method and metric; a name that is not in it has no counterpart. Its column
-``preset`` says which preset of a method the numbers belong to, where a study has several. Numbers
-are only compared if a study declares its table with ``study.paper``.
+flag with a note where a number is doubtful. Numbers are only compared if a study declares its table
+with ``study.paper``. Two more files belong to a table:
+
+- ``names.csv`` gives our name for a printed data set, prior, task, method and metric; a name that
+  is not in it has no counterpart. ``names-<table>.csv`` takes the place of some of them for one
+  table. A method may name a setting too: ``copaint:iterations=2``. The column ``preset`` says which
+  preset of a method the numbers belong to, where a study has several.
+- ``remarks-<table>.csv`` says which numbers no cell of ours can stand beside, and why (``absent``),
+  and where a protocol cannot be followed (``protocol``). A column that is empty means any.
+
+A number with the flag ``best-of-4`` is the mean over images of the best of four draws. It stands
+beside our oracle of four draws and never beside the mean.
 """
 
 from __future__ import annotations
@@ -25,7 +33,8 @@ from posterior_bench.bench.store.study_files import study_settings
 ASSETS = Path(__file__).parent / "assets" / "paper"
 
 
-NAMES = "names"
+NAMES, REMARKS = "names", "remarks"
+_BEST_OF = "best-of-"
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Printed:
 
     ``flag`` is empty, or a word for the doubt about the number: ``suspect``, ``protocol-suspect``,
     ``inconsistent``, ``ocr-corrected``, ``not-reported`` and the like; ``note`` explains it.
+    ``best-of-4`` says that the best of four draws was chosen with the truth.
     """
 
     dataset: str
@@ -45,10 +55,44 @@ class Printed:
     flag: str
     note: str
 
+    @property
+    def best_of(self) -> int | None:
+        """Of how many draws the number is the best; None for a mean over draws."""
+        size = self.flag.partition(_BEST_OF)[2]
+        return int(size) if size else None
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence on some numbers of a table.
+
+    ``kind`` is ``absent`` where no cell of ours can stand beside them, ``protocol`` where ours
+    stand beside them and were made in another way. The other words are those of the table; an empty
+    one means any.
+    """
+
+    kind: str
+    dataset: str
+    prior: str
+    task: str
+    method: str
+    metric: str
+    text: str
+
+    def fits(self, printed: Printed) -> bool:
+        """Whether the sentence is about a number."""
+        return all(
+            getattr(self, column) in ("", getattr(printed, column))
+            for column in ("dataset", "prior", "task", "method", "metric")
+        )
+
 
 def table_names() -> list[str]:
     """Return the names of the tables: ``vipaint-table6`` and so on."""
-    return sorted(path.stem for path in ASSETS.glob("*.csv") if path.stem != NAMES)
+    others = (NAMES, REMARKS)
+    return sorted(
+        path.stem for path in ASSETS.glob("*.csv") if path.stem.partition("-")[0] not in others
+    )
 
 
 @cache
@@ -66,11 +110,36 @@ def printed_numbers(table: str) -> tuple[Printed, ...]:
 
 
 @cache
-def ours() -> Mapping[tuple[str, str], frozenset[str]]:
-    """Return our options and metric ids by ``(column, printed name)``."""
-    return {
-        (line["column"], line["printed"]): frozenset(line["ours"].split()) for line in _lines(NAMES)
-    }
+def ours(table: str = "") -> Mapping[tuple[str, str], frozenset[str]]:
+    """Return our options and metric ids by ``(column, printed name)``.
+
+    Parameters
+    ----------
+    table : str, default ''
+        Name of a table, whose own names then take the place of the common ones.
+    """
+    lines = [*_lines(NAMES), *_lines_of_table(NAMES, table)]
+    return {(line["column"], line["printed"]): frozenset(line["ours"].split()) for line in lines}
+
+
+@cache
+def remarks(table: str) -> tuple[Remark, ...]:
+    """Return what is to be said about a table; empty for most."""
+    return tuple(Remark(**line) for line in _lines_of_table(REMARKS, table))
+
+
+def why_absent(table: str, printed: Printed) -> str:
+    """Return why no cell of ours can stand beside a printed number; empty if one can."""
+    return next(
+        (r.text for r in remarks(table) if r.kind == "absent" and r.fits(printed)),
+        "",
+    )
+
+
+def metric_ids(table: str, printed: Printed) -> list[str]:
+    """Return our metrics beside a printed number: of best draws where it is of best draws."""
+    names = sorted(ours(table).get(("metric", printed.metric), ()))
+    return [f"{name}_oracle{printed.best_of}" for name in names] if printed.best_of else names
 
 
 @cache
@@ -92,29 +161,39 @@ def declared_table(study: Path | str) -> str | None:
 def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | None:
     """Return the number that ``table`` prints for a leaderboard line, if any.
 
-    Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``.
-    A task is a mask or, for other problems than inpainting, an operator. The prior must be the
-    paper's, and so must the preset be where ``names.csv`` gives one for the method.
+    Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``,
+    unless the name of the method has the setting. A task is a mask or, for other problems than
+    inpainting, an operator. The prior must be the paper's, and so must the preset be where
+    ``names.csv`` gives one for the method.
 
     Parameters
     ----------
     table : str
         Name of the table.
     line : mapping
-        A line with ``solver data mask operator prior``, and perhaps ``preset``.
+        A line with ``solver data mask operator prior``, and perhaps ``variant`` and ``preset``.
     metric : str
         Id of the metric.
     """
-    here = {
-        key: str(line[key]).partition(" ")[0]
-        for key in ("solver", "data", "mask", "operator", "prior")
-    }
-    problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
-    key = (metric, here["solver"], here["data"], problem, here["prior"])
+    here, index = place(line), _index(table)
+    rest = (here["data"], here["problem"], here["prior"])
+    found = [p for name in solver_names(line) for p in index.get((metric, name, *rest), ())]
     preset = line.get("preset")
-    found = _index(table).get(key, ())
     fitting = [p for p in found if not preset or preset_of(p.method) in ("", preset)]
     return fitting[-1] if fitting else None
+
+
+def place(line: Mapping[str, object]) -> dict[str, str]:
+    """Return ``data``, ``problem`` and ``prior`` of a leaderboard line without their settings."""
+    here = {key: str(line[key]).partition(" ")[0] for key in ("data", "mask", "operator", "prior")}
+    problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
+    return {"data": here["data"], "problem": problem, "prior": here["prior"]}
+
+
+def solver_names(line: Mapping[str, object]) -> list[str]:
+    """Return what a method may call the solver of a line: without settings, and with one."""
+    solver = str(line["solver"]).partition(" ")[0]
+    return [solver, *(f"{solver}:{word}" for word in str(line.get("variant", "")).split())]
 
 
 def printed_columns(frame: pd.DataFrame, metrics: Iterable[str], table: str) -> pd.DataFrame:
@@ -162,16 +241,23 @@ def _index(table: str) -> Mapping[tuple[str, ...], Sequence[Printed]]:
     """
     index: dict[tuple[str, ...], list[Printed]] = {}
     for printed in printed_numbers(table):
-        for key in _keys(printed) if printed.value else ():
+        counts = printed.value and not why_absent(table, printed)
+        for key in _keys(table, printed) if counts else ():
             index.setdefault(key, []).append(printed)
     return index
 
 
-def _keys(printed: Printed) -> Iterator[tuple[str, ...]]:
-    columns = ("metric", "method", "dataset", "task", "prior")
+def _keys(table: str, printed: Printed) -> Iterator[tuple[str, ...]]:
+    columns = ("method", "dataset", "task", "prior")
     return product(
-        *(sorted(ours().get((column, getattr(printed, column)), ())) for column in columns)
+        metric_ids(table, printed),
+        *(sorted(ours(table).get((column, getattr(printed, column)), ())) for column in columns),
     )
+
+
+def _lines_of_table(kind: str, table: str) -> list[dict[str, str]]:
+    name = f"{kind}-{table}"
+    return _lines(name) if (ASSETS / f"{name}.csv").is_file() else []
 
 
 def _lines(table: str) -> list[dict[str, str]]:

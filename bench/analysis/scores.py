@@ -53,9 +53,7 @@ def set_scores(
     for cell in cells if metrics else ():
         mine, line = rows[cell.name], dict[str, float]()
         for m in metrics:
-            features = (
-                _set_features(mine, m, cell.metrics[m]) if m in cell.sets else np.empty((0, 0))
-            )
+            features = _set_features(mine, m, cell.metrics) if m in cell.sets else np.empty((0, 0))
             ends = (np.nan, np.nan, np.nan)
             if len(features):
                 reduce = build_object(cell.sets[m]).reduce
@@ -69,17 +67,35 @@ def set_scores(
     return pd.DataFrame(lines)
 
 
-def _set_features(rows: pd.DataFrame, metric: str, card: Card) -> Array:
+def _set_features(rows: pd.DataFrame, metric: str, cards: Mapping[str, Card]) -> Array:
     """Return the features of a set metric, those of the original first where columns are shared."""
+    card = cards[metric]
     column = card.get("features") or metric
     if column not in rows:
         return np.empty((0, 0))
+    truths = rows
+    if card.get("best_of"):
+        rows = _best_draws(rows, card, cards)
     features = _features(rows[["image_id", column]].dropna())
     if not card.get("features") or not len(features):
         return features
-    truth = _features(rows[["image_id", column + TRUTH]].dropna())
+    truth = _features(truths[["image_id", column + TRUTH]].dropna())
     draws = features[:, None] if features.ndim == 2 else features
     return np.concatenate([truth[:, None], draws], axis=1)
+
+
+def _best_draws(rows: pd.DataFrame, card: Card, cards: Mapping[str, Card]) -> pd.DataFrame:
+    """Return one row per image: the best of its first N draws by the metric that chooses.
+
+    Nothing is returned if an image has fewer draws, or a draw without a value: the best of the rest
+    would be the best of fewer.
+    """
+    size, by = int(card["best_of"]), card["chosen_by"]
+    first = rows[rows["draw"] < size]
+    if by not in rows or len(first) != size * rows["image_id"].nunique() or first[by].isna().any():
+        return rows.iloc[:0]
+    down = cards[by]["direction"] == "down"
+    return first.sort_values([by, "draw"], ascending=[down, True]).groupby("image_id").head(1)
 
 
 def _features(rows: pd.DataFrame) -> Array:

@@ -106,7 +106,7 @@ class CellSummary:
     costs : mapping of str to float
         The costs of the cell.
     features : DataFrame
-        The rows of set metrics, with their image ids.
+        The rows of set metrics, with their image ids and draws, and the metrics that choose a draw.
     ok : int
         How many rows have a result.
     smaller : int
@@ -145,11 +145,9 @@ def summarise_cell(cell: CellRecord) -> CellSummary:
     numbers = [name for name in scored if pd.api.types.is_numeric_dtype(rows[name])]
     numbers = [name for name in numbers if name not in cell.stale]
     origin = provenance.origin_of(ok)
-    features = (
-        ok[["image_id", *(name for name in scored if name not in {*numbers, *cell.stale})]]
-        if cell.sets
-        else ok.iloc[:0]
-    )
+    choosers = {str(card.get("chosen_by")) for card in cell.metrics.values()} & {*numbers}
+    vectors = [name for name in scored if name not in {*numbers, *cell.stale}]
+    features = ok[["image_id", "draw", *sorted(choosers), *vectors]] if cell.sets else ok.iloc[:0]
     return CellSummary(
         columns=scored,
         line={**_line(cell, rows), "mixed": origin.mixed},

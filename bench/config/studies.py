@@ -3,7 +3,8 @@
 A part of a study (``study.parts``) is one product of lists, that is one sweep of Hydra; the parts
 run one after another into one folder. An option on the command line (``data=imagenet64``) *narrows*
 the parts to those that have it, so that a setting of one data set, such as ``data.root``, can be
-given for its parts. A setting on the command line, or ``metrics=``, replaces that of the parts.
+given for its parts. A setting on the command line, or ``metrics=``, replaces that of the parts; a
+setting of an operator goes to the parts whose operator has it.
 ``scale=smoke`` puts embedded options in the place of the options of a part.
 """
 
@@ -48,10 +49,27 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     names = {group: typed[group].split(",") for group in _NARROWING if group in typed}
     rest = [line for line in overrides if line.partition("=")[0] not in names]
     sweeps = [{**_scaled(part, scale), **settings} for part in _narrowed(study, names)]
+    own = {line: [_has_setting(sweep, line) for sweep in sweeps] for line in rest}
     return [
-        [*rest, *_lines({k: v for k, v in sweep.items() if k not in typed or k in names})]
-        for sweep in sweeps
+        [
+            # what no part has stays, so that the check of overrides names it
+            *(line for line in rest if own[line][i] or not any(own[line])),
+            *_lines({k: v for k, v in sweep.items() if k not in typed or k in names}),
+        ]
+        for i, sweep in enumerate(sweeps)
     ]
+
+
+def _has_setting(sweep: Part, line: str) -> bool:
+    """Whether the operator of a sweep has the setting of a line; true for all other lines.
+
+    So the file of one operator can be given for the study as a whole.
+    """
+    group, _, key = line.lstrip("+").partition("=")[0].partition(".")
+    if group != "operator" or not key:
+        return True
+    names = [name for name in _names(sweep.get("operator")) if name in options("operator")]
+    return not names or any(key in option("operator", name).content for name in names)
 
 
 def _by_key(overrides: Sequence[str]) -> dict[str, str]:
@@ -86,7 +104,7 @@ def refuse_unset(sweeps: Sequence[Sequence[str]]) -> None:
     """
     for sweep in sweeps:
         typed = _by_key(sweep)
-        for group in ("data", "mask", "prior"):
+        for group in ("data", "mask", "prior", "operator"):
             for name in _names(typed.get(group)):
                 _refuse_unset_option(group, name, typed)
 
@@ -133,7 +151,10 @@ def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
     if not instead:
         return part
     kept = {key: value for key, value in part.items() if _outlasts_scale(key, value)}
-    return {key: _replaced(value, instead.get(key, {})) for key, value in kept.items()}
+    scaled = {key: _replaced(value, instead.get(key, {})) for key, value in kept.items()}
+    # data of the same kind as the prior that the part names
+    data = instead.get("prior", {}).get(str(part.get("prior")))
+    return {**scaled, "data": data} if data else scaled
 
 
 def _outlasts_scale(key: str, value: Any) -> bool:

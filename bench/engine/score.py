@@ -29,7 +29,13 @@ from posterior_bench.bench.engine.heartbeat import beating
 from posterior_bench.bench.engine.measurement import batch_of, measure
 from posterior_bench.bench.engine.metric_networks import checked_metrics
 from posterior_bench.bench.engine.plan import Chunk
-from posterior_bench.bench.engine.scoring import Row, demand_numbers, put_values, score_rows
+from posterior_bench.bench.engine.scoring import (
+    Row,
+    check_chooser,
+    demand_numbers,
+    put_values,
+    score_rows,
+)
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import check_study, plan_text, planned_cells, read_cell
@@ -101,6 +107,7 @@ class StoredCell:
                 raise UserError(
                     f"metric '{name}' needs the values of '{metric.of}'; choose that too"
                 )
+            check_chooser(metric, {*metrics, *self.record["metrics"]})
             recorded, present = (
                 card_version(self.record["metrics"].get(name, {})),
                 getattr(metric.card, "version", 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,6 +111,15 @@ def check_base(metric: ValueMetric, metrics: Mapping[str, AnyMetric]) -> None:
             f"metric '{metric.card.id}' is for version {metric.card.version} of '{metric.of}', "
             f"which is version "
             f"{base.card.version} now; set metrics.{metric.card.id}.version={base.card.version}"
+        )
+
+
+def check_chooser(metric: AnyMetric, known: Collection[str]) -> None:
+    """Raise UserError if a metric of one draw per image lacks the metric that chooses the draw."""
+    chooser = metric.card.chosen_by
+    if chooser and chooser not in known:
+        raise UserError(
+            f"metric '{metric.card.id}' chooses a draw by '{chooser}'; choose that metric too"
         )
 
 

@@ -25,6 +25,7 @@ from posterior_bench.bench.engine.measurement import Measurement, measure
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL, perceptual_distance
 from posterior_bench.bench.engine.scoring import (
     check_base,
+    check_chooser,
 )
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.external.folder import Folder, stored_posterior
@@ -161,6 +162,7 @@ class Session:
                 raise UserError(str(error)) from None
             if isinstance(metric, ValueMetric):
                 check_base(metric, self.metrics)
+            check_chooser(metric, self.metrics)
 
     def _run_prior(self) -> None:
         """Set how the network is run; cells of a sweep share the prior and may differ in that."""

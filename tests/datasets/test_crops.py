@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from posterior_bench.datasets.crops import CROPS, bicubic, edm, guided
+from posterior_bench.datasets.crops import CROPS, bicubic, bilinear, edm, guided
 
 
 def _noise(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
@@ -153,8 +153,21 @@ def test_one_step_of_resampling(crop, kernel, height: int, width: int, size: int
     assert np.abs(found - weights @ square @ weights.T).max() < 1.1
 
 
+@pytest.mark.parametrize(("height", "width"), [(41, 57), (60, 33), (20, 31), (24, 24)])
+def test_bilinear_is_torchvisions_resize_and_centre_crop_of_a_tensor(
+    height: int, width: int
+) -> None:
+    from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
+
+    image = Image.fromarray(_noise(height, width))
+    expected = Compose([ToTensor(), Resize(24, antialias=True), CenterCrop(24)])(image) * 255
+    found = torch.from_numpy(np.asarray(bilinear(image, 24)).copy()).movedim(2, 0).double()
+    # Pillow rounds after each of the two passes, torch never
+    assert (found - expected).abs().max() < 1.1
+
+
 def test_crops_are_not_interchangeable() -> None:
     image = Image.fromarray(_noise(53, 71))
     found = [np.asarray(crop(image, 16), dtype=int) for crop in CROPS.values()]
-    assert list(CROPS) == ["guided", "edm", "bicubic"]
+    assert list(CROPS) == ["guided", "edm", "bicubic", "bilinear"]
     assert all(np.abs(found[i] - found[j]).max() > 8 for i in range(3) for j in range(i))

@@ -259,7 +259,9 @@ def test_bad_settings(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", _noise(8, 8))
     with pytest.raises(ValueError, match="unknown mode 'bgr'; valid: rgb, grey"):
         Folder(str(tmp_path), mode="bgr")
-    with pytest.raises(ValueError, match="unknown crop 'squash'; valid: guided, edm, bicubic"):
+    with pytest.raises(
+        ValueError, match="unknown crop 'squash'; valid: guided, edm, bicubic, bilinear"
+    ):
         Folder(str(tmp_path), crop="squash")
     with pytest.raises(ValueError, match="size=0"):
         Folder(str(tmp_path), size=0)

@@ -377,6 +377,20 @@ def test_one_image_twice(files: dict[int, bytes], tmp_path: Path) -> None:
         ImageNet(str(tmp_path))
 
 
+def test_labels_may_stay_unread(files: dict[int, bytes], tmp_path: Path) -> None:
+    """A flat folder then needs no devkit, and the null class, which stands for no label, makes
+    another cell."""
+    _flat(tmp_path / "flat", files)
+    flat = ImageNet(str(tmp_path / "flat"), size=8, labelled=False)
+    _folders(tmp_path / "sorted", files)
+    own = ImageNet(str(tmp_path / "sorted"), size=8)
+    without = ImageNet(str(tmp_path / "sorted"), size=8, labelled=False)
+    assert (own.num_classes, without.num_classes, flat.num_classes) == (1000, 0, 0)
+    assert own.labels(IDS) is not None and without.labels(IDS) is None
+    assert without.content(IDS) == flat.content(IDS) != own.content(IDS)
+    assert torch.equal(without.images(IDS), own.images(IDS))
+
+
 def test_wrong_devkits(files: dict[int, bytes], tmp_path: Path) -> None:
     _flat(tmp_path, files)
     with pytest.raises(

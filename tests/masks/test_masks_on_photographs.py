@@ -3,6 +3,7 @@ paint show."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,14 @@ def test_masks_are_those_that_pillow_crops_and_resizes(crop: str, rng: Any) -> N
                 while min(w, h) >= 2 * size:
                     w, h = w // 2, h // 2
                 w, h = round(w * size / min(w, h)), round(h * size / min(w, h))
+            elif crop == "bilinear":
+                w, h = size * w // min(w, h), size * h // min(w, h)
             else:
                 side = min(w, h)
                 left, top = (w - side) // 2, (h - side) // 2
                 image, w, h = image.crop((left, top, left + side, top + side)), size, size
-            left, top = (w - size) // 2, (h - size) // 2
+            middle = round if crop == "bilinear" else math.floor
+            left, top = middle((w - size) / 2), middle((h - size) / 2)
             expected = image.resize((w, h), Image.Resampling.NEAREST).crop(
                 (left, top, left + size, top + size)
             )

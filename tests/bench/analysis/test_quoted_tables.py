@@ -1,0 +1,151 @@
+"""The tables the field quotes: every printed number has its cell or its reason, and oracles stand
+beside best-of-N numbers alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+from tests.bench.analysis.test_paper_studies import chosen
+
+from posterior_bench.bench.analysis import papers
+from posterior_bench.bench.analysis.papers import Printed
+from posterior_bench.bench.config.catalog import option, options
+from posterior_bench.bench.config.presets import effective_settings
+from posterior_bench.bench.config.studies import cells, expand, refuse_unset
+from posterior_bench.bench.core.errors import UserError
+
+QUOTED = {"daps_table1": "daps-table1", "lanpaint_table": "lanpaint-table"}
+RUN = ["threads=1", "quiet=true", "sheet=false", "report=false", "batch=4"]
+
+
+def test_the_transcriptions_have_the_printed_numbers() -> None:
+    daps, lanpaint = (papers.printed_numbers(table) for table in QUOTED.values())
+    assert len(daps) == 466 and len(lanpaint) == 46
+    # 118 rows of the picture; DiffPIR is printed without SSIM
+    assert Counter(p.metric for p in daps) == {
+        "psnr_db": 118,
+        "lpips_vgg": 118,
+        "fid": 118,
+        "ssim": 112,
+    }
+    assert Counter(p.best_of for p in daps) == {None: 418, 4: 48}
+    assert {p.task for p in daps if p.best_of} == {"phase_retrieval"}
+    assert Counter(p.method for p in daps if p.flag and not p.best_of) == {"DAPS": 2, "DDRM": 1}
+    # nothing is printed of the FID that LanPaintBench computes
+    assert {p.metric for p in lanpaint} == {"lpips_alex"}
+
+
+@pytest.mark.parametrize("study", QUOTED)
+def test_names_of_a_table_point_at_what_exists(study: str) -> None:
+    groups = {"dataset": ["data"], "prior": ["prior"], "task": ["mask", "operator"]}
+    for printed, column in itertools.product(papers.printed_numbers(QUOTED[study]), groups):
+        names = papers.ours(QUOTED[study]).get((column, getattr(printed, column)), frozenset())
+        assert names <= {name for group in groups[column] for name in options(group)}
+    assert all(r.kind in ("absent", "protocol") and r.text for r in papers.remarks(QUOTED[study]))
+    for remark in papers.remarks(QUOTED[study]):
+        assert any(remark.fits(p) for p in papers.printed_numbers(QUOTED[study])), remark
+
+
+def _lines(study: str) -> list[dict[str, str]]:
+    """The cells of a study as lines of a leaderboard, where each has all metrics."""
+    lines = []
+    for cell in map(chosen, cells([f"study={study}"])):
+        settings = [f"{k.partition('.')[2]}={v}" for k, v in cell.items() if k[:7] == "solver."]
+        line = {"mask": "none", "operator": "inpainting", **cell, "variant": " ".join(settings)}
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("study", QUOTED)
+def test_every_printed_number_has_one_cell_or_one_reason(study: str) -> None:
+    table, lines = QUOTED[study], _lines(study)
+    found: Counter[Printed] = Counter()
+    for line in lines:
+        for metric in (
+            line["metrics"].strip("[]").replace("_unclamped", "_unclamped_pasted").split(",")
+        ):
+            metric = metric.removeprefix("oracle4_") + "_oracle4" * metric.startswith("oracle4_")
+            if printed := papers.lookup(table, line, metric):
+                found[printed] += 1
+    reasons = {p: papers.why_absent(table, p) for p in papers.printed_numbers(table)}
+    assert set(found.values()) == {1}
+    assert {p for p, reason in reasons.items() if not reason} == set(found)
+
+
+@pytest.mark.parametrize("scale", ["full", "smoke"])
+def test_a_table_has_as_many_cells_as_methods_on_tasks(scale: str) -> None:
+    every = [chosen(lines) for lines in cells(["study=daps_table1", f"scale={scale}"])]
+    if scale == "smoke":
+        # both data sets have one stand-in, and nonlinear blur has another nonlinear operator
+        assert {c["data"] for c in every} == {"fashion", "fashion32"} and len(every) == 45
+        assert {c["draws"] for c in every} == {"2"}
+        return
+    # DAPS and DPS have 16 each, DDRM 6, DDNM 8, DiffPIR 6, RED-diff 6; on latents LatentDAPS and
+    # ReSample have 16 each, PSLD 10
+    assert len(every) == 100
+    by_prior = Counter(c["prior"] for c in every)
+    assert by_prior == {
+        "ffhq_adm": 29,
+        "imagenet256_adm": 29,
+        "ffhq_compvis": 21,
+        "imagenet256": 21,
+    }
+    assert {c["draws"] for c in every if c["operator"] == "phase_retrieval"} == {"4"}
+    assert {c["draws"] for c in every if c["operator"] != "phase_retrieval"} == {"1"}
+    assert {c["operator.sigma"] for c in every if c["operator"] == "inpainting"} == {"0.05"}
+    assert {c["data.labelled"] for c in every if c["data"] == "imagenet256"} == {"false"}
+    noise = [option("operator", c["operator"]).content["sigma"] for c in every]
+    assert {n for n, c in zip(noise, every, strict=True) if c["operator"] != "inpainting"} == {0.05}
+
+
+def test_settings_of_daps_are_those_of_its_configurations() -> None:
+    """Learning rate, steps, final ratio and momentum of every task, read in the authors' files."""
+    pixel = {
+        "super_resolution": (1e-4, 100),
+        "box_daps_table1": (5e-5, 100),
+        "drop_daps_table1": (1e-4, 100),
+        "gaussian_blur": (1e-4, 100),
+        "motion_blur": (5e-5, 100),
+        "phase_retrieval": (5e-5, 100),
+        "nonlinear_blur": (1e-5, 200),
+        "hdr": (2e-5, 100),
+    }
+    latent = {
+        "super_resolution": (1.35e-4, 24, 0.023, 0.86),
+        "box_daps_table1": (9.02e-6, 15, 0.13, 0.74),
+        "drop_daps_table1": (8.4e-6, 38, 0.013, 0.92),
+        "gaussian_blur": (2.7e-6, 35, 0.95, 0.95),
+        "motion_blur": (2.4e-5, 49, 0.041, 0.45),
+        "phase_retrieval": (2.1e-5, 65, 0.12, 0.41),
+        "nonlinear_blur": (3.71e-6, 80, 0.024, 0.91),
+        "hdr": (4.52e-6, 38, 0.015, 0.58),
+    }
+    node = option("solver", "daps").content
+    found: dict[str, dict[str, tuple[float, ...]]] = {"pixel": {}, "latent": {}}
+    for cell in map(chosen, cells(["study=daps_table1", "solver=daps"])):
+        values = effective_settings(node, cell["solver.preset"])
+        problem = cell.get("mask", cell["operator"])
+        named = [float(values[k]) for k in ("lr", "inner_steps", "lr_end", "momentum")]
+        steps = (values["steps"], values["ode_steps"], values["ratio_max"], values["ratio_min"])
+        assert values["tau"] == 0.01 and cell["solver.compat"] == "released"
+        if cell["prior"].endswith("adm"):
+            assert steps == (200, 5, 100, 0.1) and named[2:] == [0.01, 0]
+            found["pixel"][problem] = tuple(named[:2])
+        else:
+            assert steps == (50, 2, 10, 0.1)
+            found["latent"][problem] = tuple(named)
+    assert found == {"pixel": pixel, "latent": latent}
+
+
+def test_the_file_of_one_operator_is_given_for_the_whole_study() -> None:
+    root = ["study=daps_table1", "data=ffhq", "data.root=/images"]
+    with pytest.raises(UserError, match=r"operator\.path is not set for operator=nonlinear_blur"):
+        refuse_unset(expand(root))
+    given = expand([*root, "operator.path=/blur.pt"])
+    refuse_unset(given)
+    have = ["operator.path=/blur.pt" in sweep for sweep in given]
+    assert have == ["operator=nonlinear_blur" in sweep for sweep in given] and sum(have) == 5
+    # what no operator has is left for the check of overrides to name
+    assert all("operator.pth=/blur.pt" in s for s in expand([*root, "operator.pth=/blur.pt"]))
