@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.latent_mask import masked_state
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Blended(Sampler):
         Share of fresh noise in each step, in [0, 1]: 1 is the ancestral step, 0 is DDIM. They are
         different baselines: DDIM couples the hole less to its surroundings.
     clip : bool, default False
-        Clip x0 to [-1, 1].
+        Clip x0 to [-1, 1]; latents are never clipped.
     guidance : float, default 1.0
         Classifier-free guidance weight; 1 means no guidance.
     grid : str, default 'native'
@@ -50,9 +52,13 @@ class Blended(Sampler):
             "The state starts as pure noise everywhere; the released code starts from clean "
             "observed pixels.",
             "Noise on the measurement is not modelled: y is noised as if it were the clean image.",
+            "VIPaint runs it on latents too (Table 5) and does not say how. Here a latent cell is "
+            "observed if all of its pixels are, and has the value of the encoded observation, "
+            "whose hole is grey: near the hole it has seen some grey. Blended Latent Diffusion "
+            "(Avrahami et al. 2023) blends the same way and decides a cell by its nearest pixel.",
         ),
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
+    needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     version: ClassVar[int] = 2
 
     steps: int = 1000
@@ -69,16 +75,18 @@ class Blended(Sampler):
 
     @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
+        assert obs.operator.mask is not None
         process, shape = prior.process, prior.latent_shape
+        observed, mask = masked_state(prior, obs.operator.At(obs.y), obs.operator.mask)
         levels = prior.grid(self.steps, self.grid)
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
-            # Replace the observed pixels by the observation, noised to the level of the state.
-            z = obs.operator.paste(z, process.add_noise(obs.y, t, noise.normal(shape)))
+            # Replace what is observed by the observation, noised to the level of the state.
+            z = torch.where(mask, process.add_noise(observed, t, noise.normal(shape)), z)
             # Predict the clean image.
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
-            x0 = x0.clamp(-1, 1) if self.clip else x0
+            x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
             # Step down.
             z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
-        return z
+        return prior.decode(z)

@@ -28,7 +28,7 @@ from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import together
 from posterior_bench.bench.engine.heartbeat import beating
 from posterior_bench.bench.engine.measurement import batch_of, measure
-from posterior_bench.bench.engine.metric_networks import checked_metrics
+from posterior_bench.bench.engine.metric_networks import Nodes, checked_metrics, demand_same_weights
 from posterior_bench.bench.engine.plan import Chunk
 from posterior_bench.bench.engine.scoring import (
     Row,
@@ -44,8 +44,6 @@ from posterior_bench.bench.store.truth import demand_same
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.metrics.base import AnyMetric, DrawSet, ValueMetric, from_uint8
-
-Nodes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -252,6 +250,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
         )
     cells = [StoredCell(path.parent, device) for path in planned_cells(study)]
     for cell in cells:
+        demand_same_weights(cell.record["cell"], cell.record["config"]["metrics"], nodes)
         cell.load()
         cell.admit(metrics)
     # all of them before anything is written

@@ -172,31 +172,3 @@ class Conditioning:
         share = share.repeat(len(h) // len(share), 1, 1, 1).to(h)
         mixed = (1 - share) * h + share * cond
         return self.modules[name](mixed, share) if name in self.modules else mixed
-
-
-def masked_state(prior: Prior, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring an observation and its mask into the space that the network denoises.
-
-    Parameters
-    ----------
-    prior : Prior
-        The prior.
-    y : Tensor
-        Images ``(N, C, H, W)`` in [-1, 1], mid-grey (zero) where hidden.
-    mask : Tensor
-        Bool ``(N, 1, H, W)``; True means observed.
-
-    Returns
-    -------
-    observed : Tensor
-        The observation, zero where hidden: ``y`` for a pixel prior, else ``(N, c, h, w)``. A latent
-        cell has the value of the encoded ``y``, which near the hole has seen some grey.
-    mask : Tensor
-        Its mask, ``(N, 1, h, w)``. A latent cell is observed if all of its pixels are.
-    """
-    if not prior.is_latent:
-        return y, mask
-    height, width = prior.latent_shape[-2:]
-    cell = (mask.shape[-2] // height, mask.shape[-1] // width)
-    mask = F.max_pool2d((~mask).float(), cell) == 0
-    return prior.encode(y) * mask, mask

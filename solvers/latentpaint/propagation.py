@@ -21,9 +21,9 @@ from posterior_bench.priors.process import Level
 from posterior_bench.priors.train import OptimizerConfig, Trainer
 from posterior_bench.solvers.latentpaint.hooks import (
     Conditioning,
-    masked_state,
     propagation_sites,
 )
+from posterior_bench.solvers.shared.latent_mask import masked_state
 
 
 class ImageRows(Protocol):

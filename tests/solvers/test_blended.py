@@ -95,3 +95,18 @@ def test_eta_outside_the_family_is_refused():
 
 def test_shipped_presets_are_complete(presets):
     assert presets("blended")["authors"].steps == 1000
+
+
+@pytest.mark.parametrize("kind", ["ve", "vp"])
+def test_latents_of_an_autoencoder_that_scales_are_scaled_images(
+    kind, g2, latent_g2, observe, double_noise
+):
+    """The law of the latents is g2 and the decoder doubles them, so its images are twice those of
+    g2, for an observation that is twice as large."""
+    solver = Blended(40, clip=True)
+    latent = solver.draw(
+        observe((True, False), 2.0, rows=3), latent_g2(kind, 2 * torch.eye(2)), double_noise(3)
+    )
+    pixel = Blended(40).draw(observe((True, False), 1.0, rows=3), g2(kind), double_noise(3))
+    torch.testing.assert_close(latent, 2 * pixel, atol=1e-9, rtol=0)
+    assert latent.abs().max() > 1  # latents are not clipped

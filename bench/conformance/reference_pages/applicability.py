@@ -71,12 +71,13 @@ class Difference:
 
 DIFFERENCES = (
     Difference(
-        ("blended", "repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
+        ("repaint", "ddrm", "ddnm", "pigdm", "diffpir", "ding"),
         (LATENT, FLOW),
         "Some ports use these methods on latents: with a mask of latent cells, and with the "
         "encoding of a filled image as the measurement. Cells at the border of the hole then leak "
         "hidden pixels or lose observed ones. That is another method under the same name, so it is "
-        "refused here. LatentPaint runs there, because a latent mask is part of the method.",
+        "refused here. LatentPaint and Blended run there: a latent mask is part of the first, and "
+        "VIPaint's Table 5 has the second.",
     ),
     Difference(
         ("mmps",),

@@ -10,9 +10,9 @@ from posterior_bench.solvers.latentpaint.hooks import (
     Conditioning,
     edited,
     feature_sites,
-    masked_state,
     propagation_sites,
 )
+from posterior_bench.solvers.shared.latent_mask import masked_state
 
 
 def inputs(rows: int = 3):
