@@ -49,7 +49,8 @@ def test_every_table_and_figure_has_a_study() -> None:
             "pictures_church",
         )
     }
-    assert set(STUDIES) == vipaint | {f"latentpaint_table{n}" for n in (1, 2, 3, 4)}
+    latentpaint = {f"latentpaint_table{n}" for n in (1, 2, 3, 4)}
+    assert set(STUDIES) == vipaint | latentpaint | {"daps_table1", "lanpaint_table"}
 
 
 @pytest.mark.parametrize("scale", ["full", "smoke"])
