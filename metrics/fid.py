@@ -30,8 +30,8 @@ SOURCES = {
     "torchvision": f"evaluation code of DAPS; {FRECHET}",
 }
 TABLES = {
-    "inception": "LatentPaint, Tables 1 to 4. LanPaint, FLAIR and DING print FID of torchmetrics, "
-    "which has the same weights and resizes with half-pixel centres",
+    "inception": "LatentPaint, Tables 1 to 4, which name no implementation; DING. LanPaintBench "
+    "and FLAIR use torchmetrics, which has the same weights and resizes with half-pixel centres",
     "torchvision": "DAPS, Table 1 (100 images, on 8-bit files; for phase retrieval the best of "
     "four runs an image). Its library piq stops the matrix root early: 0.1 % higher than here on "
     "100 made-up vectors of 1024 numbers",
@@ -114,8 +114,8 @@ class PatchFID(FID):
         title = f"FID of patches of {PATCH} px (Inception v3)"
         self.card = replace(
             self._card("fid_patch", title, "inception"),
-            tables="FLAIR (its script computes it on demand) and DING, at 768 px, with Inception "
-            "of torchmetrics, which has the same weights and resizes with half-pixel centres",
+            tables="DING, at 768 px. The script of FLAIR computes it on demand, with torchmetrics, "
+            "which has the same weights and resizes with half-pixel centres",
         )
 
     @override

@@ -63,7 +63,7 @@ BACKBONES = {
         "vgg16-397923af.pth",
         16,
         "0.55 GB",
-        "VIPaint, Tables 1 to 7 and Figs. 6 to 10; the released code of DPS (on images that "
+        "VIPaint, its tables of LPIPS and Figs. 6 and 10; the released code of DPS (on images that "
         "were stretched to their own minimum and maximum) and of ReSample",
     ),
     "squeeze": Backbone("SqueezeNet", "squeezenet1_1-b8a52dc0.pth", 17, "5 MB"),
@@ -143,6 +143,9 @@ class UnclampedLPIPS(LPIPS):
     ----------
     net : {'alex', 'vgg', 'squeeze'}, default 'alex'
         Classifier.
+    pasted : bool, default False
+        Put the observed pixels back into the output first, as LanPaintBench does. Meant for
+        operators with a mask.
 
     Raises
     ------
@@ -153,16 +156,16 @@ class UnclampedLPIPS(LPIPS):
     unrounded: ClassVar[bool] = True
     unclamped: ClassVar[bool] = True
 
-    def __init__(self, net: Net = "alex") -> None:
-        super().__init__(net)
+    def __init__(self, net: Net = "alex", pasted: bool = False) -> None:
+        super().__init__(net, pasted)
         self.card = replace(
             self.card,
-            id=f"lpips_{net}_unclamped",
+            id=column_id(f"lpips_{net}_unclamped", pasted=pasted),
             title=f"{self.card.title}, not clipped",
             preprocessing=f"{self.card.preprocessing}; neither clipped nor rounded",
             tables="LanPaintBench, as the mean of the means of batches: equal to the mean over "
             "images if all batches have one size; a smaller last batch counts too much there"
-            if net == "alex"
+            if net == "alex" and pasted
             else "",
         )
 
@@ -170,7 +173,9 @@ class UnclampedLPIPS(LPIPS):
     def __call__(self, batch: Batch) -> Tensor:
         if batch.output is None:
             raise ValueError(f"metric '{self.card.id}' needs the output before it is rounded")
-        return super().__call__(replace(batch, raw=batch.output))
+        # the pixels put back are observed ones, which lie in the range and are not the solver's
+        pasted = torch.where(batch.mask, batch.pasted, batch.output)
+        return super().__call__(replace(batch, raw=batch.output, pasted=pasted))
 
 
 def _weight_file(metric: str, net: str) -> Path:

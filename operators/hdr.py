@@ -16,8 +16,8 @@ from posterior_bench.operators.base import Operator
 class HDR(Operator):
     """Raise the contrast and clip: ``A x = clip(scale x, -1, 1)`` for every value.
 
-    The operator is that of RED-diff (Mardani et al., ICLR 2024). Noise is added after clipping and
-    is not clipped.
+    The operator is that of RED-diff (Mardani et al., ICLR 2024) and, with ``scale`` 2 and ``sigma``
+    0.05, that of DAPS (Zhang et al., CVPR 2025). Noise is added after clipping and is not clipped.
 
     Parameters
     ----------
@@ -58,13 +58,14 @@ class HDR(Operator):
 
     @override
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
-        """Compare three minimisers, of the dark, middle and bright part, and return the best.
+        """Compare three minimisers, of the dark, bright and middle part, and return the best.
 
         ``A`` is constant below ``-1 / scale`` and above ``1 / scale``, and linear between, so the
         objective is quadratic on each part.
         """
         edge = 1 / self.scale
         middle = (self.scale * y + rho * x) / (self.scale**2 + rho)
-        best = torch.stack([x.clamp(max=-edge), middle.clamp(-edge, edge), x.clamp(min=edge)])
+        # the first of equals is taken: at rho 0 that is the one nearest to x
+        best = torch.stack([x.clamp(max=-edge), x.clamp(min=edge), middle.clamp(-edge, edge)])
         cost = (self.A(best) - y).square() + rho * (best - x).square()
         return best.gather(0, cost.argmin(0, keepdim=True))[0]

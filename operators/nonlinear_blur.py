@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -55,7 +56,8 @@ class NonlinearBlur(Operator):
     Notes
     -----
     DPS (Chung et al., ICLR 2023) draws a new kernel at every call, so that even the true image has
-    a residual. ReSample and DAPS draw it once, as is done here.
+    a residual. ReSample and DAPS draw it once, as is done here: from numpy, after
+    ``numpy.random.seed(0)``, which is ``seed`` 0.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"nonlinear"})
@@ -114,9 +116,9 @@ class NonlinearBlur(Operator):
         return y.clamp(-1, 1)
 
     def _latent_kernel(self, like: Tensor) -> Tensor:
-        # drawn on the CPU: other devices have other random numbers
-        generator = torch.Generator().manual_seed(self.seed)
-        return (self.scale * torch.randn(1, *self.kernel, generator=generator)).to(like)
+        # numpy's old generator, because DAPS and ReSample draw from it
+        numbers = np.random.RandomState(self.seed).standard_normal((1, *self.kernel))
+        return torch.from_numpy(self.scale * numbers).to(like)
 
 
 def _bytes(path: str) -> bytes:

@@ -44,7 +44,8 @@ class PhaseRetrieval(Operator):
     -----
     DPS (Chung et al., ICLR 2023) pads the image in [-1, 1], DAPS (Zhang et al., CVPR 2025) the
     image in [0, 1]. These are different problems, with grey or black around the image. Amplitudes
-    keep the [-1, 1] scale in both, so a noise level that a paper states for [0, 1] doubles.
+    keep the [-1, 1] scale in both, so a noise level that a paper states for [0, 1] doubles: the
+    0.05 that DAPS adds to the amplitudes of an image in [0, 1] is ``sigma`` 0.1 here.
 
     The image turned by 180 degrees has the same measurement in both domains, and with ``signed`` so
     has its negative. A solver may rightly return any of these.

@@ -9,9 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
+from posterior_bench.operators.spectrum import Spectrum
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
@@ -36,8 +38,8 @@ class DDNM(Sampler):
     travel_repeat : int, default 1
         How often each stretch of levels is walked in all; 1 means no time travel.
     plus : bool, default True
-        Use DDNM+ for noisy measurements; only masks have it. False treats a noisy measurement as
-        exact.
+        Use DDNM+ for noisy measurements; the operator needs known singular values. False treats a
+        noisy measurement as exact.
     clip : bool, default False
         Clip x0 to [-1, 1].
     guidance : float, default 1.0
@@ -51,7 +53,7 @@ class DDNM(Sampler):
     ------
     ValueError
         If ``eta`` is outside [0, 1], the schedule of the time travel is impossible, or ``compat``
-        is unknown; in a run, if DDNM+ meets an operator that is no mask.
+        is unknown; in a run, if DDNM+ meets an operator without known singular values.
     """
 
     card: ClassVar[Card] = Card(
@@ -60,8 +62,10 @@ class DDNM(Sampler):
         "Model, ICLR 2023",
         equations="Eq. 13 and Algorithm 1; Section 3.3 and Algorithm 2 for DDNM+ and time travel",
         deviations=(
-            "DDNM+ is for masks only. Other operators would need their singular values, and are "
-            "refused if sigma > 0.",
+            "Singular values below the operator's rcond count as hidden. The released blurs also "
+            "cut them off where they make the measurement.",
+            "DDNM+ turns the predicted noise into singular coordinates and back. The released code "
+            "leaves out the first of the two turns for super-resolution and blurs.",
             "A measurement without noise always takes the plain DDNM step, as released. The limit "
             "of DDNM+ would use fresh noise alone on observed pixels, which differs for eta < 1.",
             "Levels run evenly from the noisiest to the cleanest of the prior.",
@@ -105,7 +109,7 @@ class DDNM(Sampler):
 
     @override
     def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
-        needs = self.needs | {"mask"} if self.plus and sigma > 0 else self.needs
+        needs = self.needs | {"svd"} if self.plus and sigma > 0 else self.needs
         return lacking(needs, has)
 
     @override
@@ -113,10 +117,12 @@ class DDNM(Sampler):
         process, shape = prior.process, prior.latent_shape
         levels = loop_grid(prior, self.steps, self.grid, self.compat, "leading")
         noisy = self.plus and obs.operator.sigma > 0
-        if noisy and obs.operator.mask is None:
+        if noisy and "svd" not in obs.operator.caps:
             raise ValueError(
-                "DDNM+ knows masks only; for another noisy operator set solver.plus=false"
+                "DDNM+ needs the singular values of a noisy operator, and this one has none; "
+                "set solver.plus=false"
             )
+        spectrum = obs.operator.spectrum(obs.y) if noisy else None
         # Start from pure noise.
         z = x0 = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.travel_length, self.travel_repeat):
@@ -131,11 +137,11 @@ class DDNM(Sampler):
             x0 = x0.clamp(-1, 1) if self.clip else x0
             eps = process.eps(z, x0, t)
             # Replace the part that the operator sees by the measurement, and step down.
-            missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
-            z = self._step(x0 + missing, eps, s, fresh)
-            if noisy:
-                observed = self._noisy_step(x0, missing, s, obs.operator.sigma, fresh)
-                z = obs.operator.paste(z, observed)
+            if spectrum is not None:
+                z = self._noisy_step(x0, eps, s, fresh, obs, spectrum)
+            else:
+                missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
+                z = self._step(x0 + missing, eps, s, fresh)
         return z
 
     def _step(self, x: Tensor, eps: Tensor, s: Level, fresh: Tensor) -> Tensor:
@@ -143,16 +149,22 @@ class DDNM(Sampler):
         return s.alpha * x + s.sigma * (self.eta * fresh + math.sqrt(1 - self.eta**2) * eps)
 
     def _noisy_step(
-        self, x0: Tensor, missing: Tensor, s: Level, sigma_y: float, fresh: Tensor
+        self, x0: Tensor, eps: Tensor, s: Level, fresh: Tensor, obs: Observation, spectrum: Spectrum
     ) -> Tensor:
-        """Return the DDNM+ step of observed pixels.
+        """Return the DDNM+ step, formed in the singular coordinates of the operator.
 
         The noise that the measurement already carries is not added again.
         """
-        carried = s.alpha * sigma_y
-        if s.sigma >= carried:
-            return s.alpha * (x0 + missing) + math.sqrt(s.sigma**2 - carried**2) * fresh
+        x0, eps = spectrum.coordinates(x0), spectrum.coordinates(eps)
+        seen = spectrum.values > 0
+        carried = s.alpha * obs.operator.sigma / torch.where(seen, spectrum.values, 1.0)
         # Below the noise of the measurement only part of the correction fits; fresh noise fills
         # the rest.
-        share = math.sqrt(1 - self.eta**2) * s.sigma / carried
-        return s.alpha * (x0 + share * missing) + self.eta * s.sigma * fresh
+        fits = s.sigma >= carried
+        part = math.sqrt(1 - self.eta**2) * s.sigma / carried
+        share = torch.where(fits, 1.0, part).to(x0)
+        left = (s.sigma**2 - carried**2).clamp_min(0).sqrt()
+        spread = torch.where(fits, left, self.eta * s.sigma).to(x0)
+        missing = spectrum.solution(obs.y) - x0
+        corrected = s.alpha * (x0 + share * missing) + spread * fresh
+        return spectrum.image(torch.where(seen, corrected, self._step(x0, eps, s, fresh)))

@@ -1,4 +1,4 @@
-"""Samplers of the deepinv library: our prior is their denoiser, our mask their physics."""
+"""Samplers of the deepinv library: our prior is their denoiser, our operator their physics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from posterior_bench.operators.base import Operator
 from posterior_bench.priors.base import Condition, Prior
-from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.base import Card, Noise, Observation, Sampler, lacking
 
 SAMPLERS = ("DDRM", "DiffPIR", "DPS")
+NEEDS = {"DDRM": frozenset({"svd"}), "DiffPIR": frozenset({"prox"}), "DPS": frozenset[str]()}
+"""What a sampler needs of the operator besides that it is linear."""
 _BITS = 24  # of a float32 uniform
 
 
@@ -57,6 +60,8 @@ class Deepinv(Sampler):
             "deepinv works on images in [0, 1]: noise levels are halved on the way in and doubled "
             "on the way out.",
             "Each sample has a random generator of its own, which replaces torch's global one.",
+            "A mask is deepinv's Inpainting; any other linear operator is ours, with its adjoint, "
+            "singular values and proximal step, under deepinv's names.",
             "Samples are computed one by one, so none depends on its neighbours and large batches "
             "bring no speed.",
             "DDRM runs on deepinv's default levels, `steps` of them evenly from 1 to 0 in its "
@@ -66,7 +71,7 @@ class Deepinv(Sampler):
             "that level.",
         ),
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel", "grad"})
+    needs: ClassVar[frozenset[str]] = frozenset({"linear", "pixel", "grad"})
     version: ClassVar[int] = 1
 
     sampler: str = "DDRM"
@@ -97,6 +102,10 @@ class Deepinv(Sampler):
             )
 
     @override
+    def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
+        return lacking(self.needs | NEEDS[self.sampler], has)
+
+    @override
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         return torch.cat([self._row(obs, i, prior, seed) for i, seed in enumerate(seeds(noise))])
 
@@ -105,15 +114,19 @@ class Deepinv(Sampler):
         """Return sample ``i``, ``(1, C, H, W)`` in [-1, 1]."""
         import deepinv  # an optional package
 
-        assert obs.operator.mask is not None
-        y = obs.y[i : i + 1]
-        # Observe the image in [0, 1]; a hidden pixel is 0 there too.
-        mask = obs.operator.mask[i : i + 1].expand_as(y)
-        y01 = torch.where(mask, (y + 1) / 2, 0)
+        y, mask = obs.y[i : i + 1], obs.operator.mask
         told = deepinv.physics.GaussianNoise(max(obs.operator.sigma, self.sigma_floor) / 2)
-        physics = deepinv.physics.Inpainting(
-            tuple(y.shape[1:]), mask.to(y), device=y.device, noise_model=told
-        )
+        # Observe the image in [0, 1].
+        if mask is not None:
+            mask = mask[i : i + 1].expand_as(y)
+            y01 = torch.where(mask, (y + 1) / 2, 0)  # a hidden pixel is 0 there too
+            physics = deepinv.physics.Inpainting(
+                tuple(y.shape[1:]), mask.to(y), device=y.device, noise_model=told
+            )
+        else:
+            white = torch.ones(1, *prior.image_shape, dtype=y.dtype, device=y.device)
+            y01 = (y + obs.operator.A(white)) / 2
+            physics = _physics(obs.operator, white, told)
         # Run the sampler on our denoiser, its noise drawn from a generator of this sample.
         cond = None if obs.cond is None else obs.cond.map(lambda value: value[i : i + 1])
         sampler = self._sampler(_Denoiser(prior, cond, self.guidance), y.device)
@@ -149,6 +162,47 @@ class _Denoiser(nn.Module):
         level = self.prior.level(ratio)
         z = (2 * x - 1) * min(1.0, float(level.ratio) / ratio if ratio else 1.0)
         return (self.prior.denoise(z, level, self.cond, self.guidance) + 1) / 2
+
+
+def _physics(operator: Operator, like: Tensor, noise: nn.Module) -> Any:
+    """Return a linear operator as physics of deepinv; ``like`` is an image ``(1, C, H, W)``."""
+    import deepinv  # an optional package
+
+    class Physics(deepinv.physics.DecomposablePhysics):  # type: ignore[misc]  # deepinv is untyped
+        """Our products and decomposition under deepinv's names."""
+
+        def A(self, x: Tensor, **_: object) -> Tensor:
+            return operator.A(x)
+
+        def A_adjoint(self, y: Tensor, **_: object) -> Tensor:
+            return operator.At(y)
+
+        def A_adjoint_A(self, x: Tensor, **_: object) -> Tensor:
+            return operator.At(operator.A(x))
+
+        def A_dagger(self, y: Tensor, **_: object) -> Tensor:
+            if "pinv" in operator.caps:
+                return operator.pinv(y)
+            solved: Tensor = deepinv.physics.LinearPhysics.A_dagger(self, y)
+            return solved
+
+        def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **_: object) -> Tensor:
+            return operator.prox(z, y, 1 / float(gamma))
+
+        def U_adjoint(self, y: Tensor, **_: object) -> Tensor:
+            return self.mask * spectrum.solution(y)
+
+        def V(self, x: Tensor, **_: object) -> Tensor:
+            return spectrum.image(x)
+
+        def V_adjoint(self, x: Tensor) -> Tensor:
+            return spectrum.coordinates(x)
+
+    if "svd" not in operator.caps:
+        return Physics(device=like.device, noise_model=noise)
+    spectrum = operator.spectrum(like)
+    values = spectrum.values.to(like).expand_as(like).contiguous()
+    return Physics(mask=values, device=like.device, noise_model=noise)
 
 
 # -- noise for code that knows torch's global generator only ---------------------------------------

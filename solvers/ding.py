@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -20,6 +21,9 @@ SCHEDULES = ("square", "default")
 @dataclass(frozen=True)
 class DING(Sampler):
     """Decoupled inpainting guidance of Moufad et al. (2026), and its delayed variant.
+
+    Each step is a Gaussian with one closed form per coordinate: per pixel for a mask, per singular
+    vector for another linear operator.
 
     Parameters
     ----------
@@ -60,6 +64,8 @@ class DING(Sampler):
         equations="z_s ~ N(bridge mean, sd^2) N(alpha_s y + sigma_s eps(z~), alpha_s^2 sigma_y^2) "
         "with z~ a draw of the bridge",
         deviations=(
+            "The paper has masks. For other operators the same product of Gaussians is formed per "
+            "singular value.",
             "It works in pixels, on the observation itself. The released benchmark masks the "
             "encoding of the whole image, so hidden pixels reach its measurement.",
             "The standard deviation of a step depends on the coordinates: native for VP and flows; "
@@ -68,7 +74,7 @@ class DING(Sampler):
             "was published.",
         ),
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"mask", "pixel"})
+    needs: ClassVar[frozenset[str]] = frozenset({"linear", "svd", "pixel"})
     version: ClassVar[int] = 2
 
     steps: int = 50
@@ -94,6 +100,8 @@ class DING(Sampler):
     def draw(self, obs: Observation, prior: Prior, noise: Noise) -> Tensor:
         prior = prior.view("vp") if prior.process.kind == "ve" else prior
         shape, levels = prior.latent_shape, prior.grid(self.steps, self.grid)[: -self.skip]
+        spectrum = obs.operator.spectrum(obs.y)
+        measured, to = spectrum.solution(obs.y), spectrum.coordinates
         # Start from pure noise.
         z = levels[0].sigma * noise.normal(shape)
         for t, s in pairwise(levels):
@@ -106,8 +114,9 @@ class DING(Sampler):
                 guess = mean + sd * noise.normal(shape)
                 eps = prior.process.eps(guess, self._predict(guess, s, obs, prior), s)
             # Noise the measurement with it, and draw from the product with the bridge.
-            y_s = Process.add_noise(obs.y, s, eps)
-            z = self._product(mean, sd, y_s, s, obs, noise.normal(shape))
+            y_s = Process.add_noise(measured, s, to(eps))
+            fresh = noise.normal(shape)
+            z = spectrum.image(self._product(to(mean), sd, y_s, s, obs, spectrum.values, fresh))
         return self._predict(z, levels[-1], obs, prior)
 
     def _predict(self, z: Tensor, t: Level, obs: Observation, prior: Prior) -> Tensor:
@@ -120,13 +129,23 @@ class DING(Sampler):
         return float(s.sigma * share)
 
     def _product(
-        self, mean: Tensor, sd: float, y_s: Tensor, s: Level, obs: Observation, fresh: Tensor
+        self,
+        mean: Tensor,
+        sd: float,
+        y_s: Tensor,
+        s: Level,
+        obs: Observation,
+        values: Tensor,
+        fresh: Tensor,
     ) -> Tensor:
-        """Draw from ``N(mean, sd^2)``, multiplied by the measurement on observed pixels.
+        """Draw from ``N(mean, sd^2)``, multiplied by the measurement; all in coordinates.
 
-        The measurement at level ``s`` is ``N(y_s, (alpha_s sigma_y)^2)``.
+        The measurement at level ``s`` is ``N(y_s, (alpha_s sigma_y / values)^2)``, and says nothing
+        where a value is 0.
         """
-        var = (s.alpha * max(self.sigma_floor, obs.operator.sigma)) ** 2
+        spread = s.alpha * max(self.sigma_floor, obs.operator.sigma)
+        var = (spread / torch.where(values > 0, values, 1.0)) ** 2
         gain = sd**2 / (sd**2 + var)
-        seen = mean + gain * (y_s - mean) + math.sqrt(gain * var) * fresh
-        return obs.operator.paste(mean + sd * fresh, seen)
+        left = (gain * var).sqrt()
+        seen = mean + gain.to(mean) * (y_s - mean) + left.to(mean) * fresh
+        return torch.where(values > 0, seen, mean + sd * fresh)

@@ -16,9 +16,12 @@ COSTS = ["nfe", "nge", "passes", "decode", "nfe_fit", "seconds_fit", "seconds_sa
 
 LONG = [
     *("metric", "value", "lo", "hi", "n", "direction"),
-    *("n_failed", "rank", "paper", "paper_flag", "deviation", "n_infinite"),
+    *("n_failed", "rank", "paper", "paper_flag", "deviation", "n_infinite", "metric_version"),
 ]
 """Columns of ``leaderboard_long.csv`` after :data:`IDENTITY`."""
+
+
+VERSIONS = ["task_version", "study_version"]
 
 
 EXTRA = [
@@ -36,9 +39,9 @@ def long(frame: pd.DataFrame) -> pd.DataFrame:
     ``n`` is the number of images in the mean, ``n_failed`` the number of rows of the cell that are
     not ok, ``rank`` the letters, ``paper`` and ``paper_flag`` the printed number, ``deviation`` its
     distance (:func:`bench.analysis.papers.deviation`), and ``n_infinite`` the number of images
-    whose value is infinite and not in the mean.
+    whose value is infinite and not in the mean. ``metric_version`` is that of the metric's card.
     """
-    columns = [*IDENTITY, *LONG]
+    columns = [*IDENTITY, *LONG, *VERSIONS]
     lines = [
         [
             *line[IDENTITY],
@@ -47,6 +50,8 @@ def long(frame: pd.DataFrame) -> pd.DataFrame:
             card["direction"],
             line["failed"],
             *_compared(line, m),
+            card["version"],
+            *line[VERSIONS],
         ]
         for _, line in frame.iterrows()
         for m, card in frame.attrs["metrics"].items()
@@ -83,6 +88,7 @@ def csv_columns(metrics: Iterable[str]) -> list[str]:
         "failed",
         *(f"{m}{end}" for m in metrics for end in ("", "_lo", "_hi")),
         *COSTS,
+        *VERSIONS,
     ]
 
 

@@ -24,6 +24,7 @@ from posterior_bench.bench.analysis.study_cells import (
     changes_between,
     match_lines,
     other_pictures,
+    other_task,
     same_definition,
     study_cells,
 )
@@ -151,7 +152,7 @@ def diff(a: Path, b: Path, metric: str | None = None) -> StudyDifference:
     for line_a, line_b in pairs:
         first, second = sides_a[line_a["cell"]], sides_b[line_b["cell"]]
         changes.update(changes_between(first, second))
-        if reason := other_pictures(first.truth, second.truth):
+        if reason := other_task(first, second) or other_pictures(first.truth, second.truth):
             refused.append((reason, first.name))
             continue
         for chosen in [metric] if metric else metrics:

@@ -393,9 +393,13 @@ def _reasons(
     reasons = {letter: papers.why_absent(table, printed) for printed, letter in letters.items()}
     left = [p for p, measured in beside.items() if measured is None and p not in letters]
     return [
-        *(f"{letter} {counts[letter]} numbers: {reason}" for letter, reason in reasons.items()),
-        *([f"— {len(left)} numbers: this study has no cell for them yet."] if left else []),
+        *(f"{letter} {_numbers(counts[letter])}: {text}" for letter, text in reasons.items()),
+        *([f"— {_numbers(len(left))}: this study has no cell here yet."] if left else []),
     ]
+
+
+def _numbers(count: int) -> str:
+    return f"{count} number{'s' * (count != 1)}"
 
 
 def _flags(beside: Mapping[Printed, Measured | None]) -> list[str]:

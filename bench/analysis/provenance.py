@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from posterior_bench.bench.analysis.columns import VERSIONS
+from posterior_bench.bench.config.task_versions import outdated_lines
+
 if TYPE_CHECKING:
     from posterior_bench.bench.analysis.cell_records import CellRecord
 
@@ -93,6 +96,12 @@ def notes(frame: pd.DataFrame, origins: Sequence[Origin], cells: Sequence[CellRe
     versions = sorted({value for o in origins for value in o.found.get("version", ()) if value})
     unnamed = frame["content"] == ""
     said = [f"Version of posterior-bench: {', '.join(versions)}."] if versions else []
+    tasks, studies = ([*frame[name].drop_duplicates()] for name in VERSIONS)
+    said.append(
+        f"Versions of tasks: {' | '.join(tasks)}. Studies: "
+        f"{', '.join(filter(None, studies)) or 'not recorded'}."
+    )
+    said += [f"WARNING: {line}." for line in outdated_lines(cell.identity for cell in cells)]
     if mixed:
         said.append(f"MIXED rows in one cell, which is ranked nowhere: {' | '.join(mixed)}.")
     if commits:

@@ -97,7 +97,7 @@ class StudyCell:
         found |= {
             name: ", ".join(values) or "not recorded" for name, values in self.origin.found.items()
         }
-        found |= {key: str(self.line[key]) or "not recorded" for key in ("content", "fingerprint")}
+        found |= {key: str(self.line[key]) or "not recorded" for key in FACTS}
         return {_NAMES.get(key, key): value for key, value in found.items()}
 
 
@@ -105,7 +105,10 @@ _NAMES = {
     "code": "source of the solver",
     "content": "pictures (hash)",
     "fingerprint": "prior (fingerprint)",
+    "task_version": "versions of the task",
 }
+FACTS = ("content", "fingerprint", "task_version")
+"""Columns of a line that say what was measured."""
 
 
 def study_cells(study: StudySummary, folder: Path) -> dict[str, StudyCell]:
@@ -149,6 +152,12 @@ def same_definition(metric: str, a: StudyCell, b: StudyCell) -> bool:
     cards = [side.record.metrics.get(metric, {}) for side in (a, b)]
     definitions = [(card_version(card), str(card.get("weights") or "")) for card in cards]
     return definitions[0] == definitions[1]
+
+
+def other_task(a: StudyCell, b: StudyCell) -> str:
+    """Return why the numbers of two cells are of different tasks; empty if they are not."""
+    one, two = (str(side.line["task_version"]) for side in (a, b))
+    return "" if one == two else f"versions of the task differ: {one} in A and {two} in B"
 
 
 def other_pictures(a: pd.DataFrame | None, b: pd.DataFrame | None) -> str:

@@ -10,8 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from posterior_bench.bench.analysis import provenance
-from posterior_bench.bench.analysis.cell_records import Card, CellRecord, read_cells
+from posterior_bench.bench.analysis.cell_records import (
+    Card,
+    CellRecord,
+    card_version,
+    read_cells,
+)
 from posterior_bench.bench.analysis.columns import COSTS, IDENTITY, labels
+from posterior_bench.bench.config.task_versions import FIRST
 from posterior_bench.bench.core.cost import total_passes
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import BULKY, FIXED, TRUTH
@@ -86,6 +92,7 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
             "title": title if titles.count(title) == 1 else name,
             "direction": card.get("direction", "none"),
             "unit": card.get("unit", ""),
+            "version": str(card_version(card)),
         }
         for (name, card), title in zip(cards.items(), titles, strict=True)
     }
@@ -184,6 +191,8 @@ def _line(cell: CellRecord, mine: pd.DataFrame) -> dict[str, object]:
         "dirty": cell.dirty,
         "content": str(cell.identity.get("content") or ""),
         "fingerprint": str(cell.identity.get("fingerprint") or ""),
+        "task_version": str(cell.identity.get("task_version") or FIRST),
+        "study_version": str(cell.identity.get("study_version") or ""),
     }
 
 

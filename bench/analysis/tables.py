@@ -13,7 +13,7 @@ from rich.text import Text
 
 from posterior_bench.bench.analysis.letters import share
 
-GROUP = ["data", "mask", "operator", "images", "seed", "content"]
+GROUP = ["data", "mask", "operator", "images", "seed", "content", "task_version"]
 """Cells that agree in these saw the same images and measurements; they stand in one table."""
 
 
@@ -325,8 +325,11 @@ def _with_flag(line: pd.Series, column: str) -> str:
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for (data, mask, operator, images, seed, _), lines in frame.groupby(GROUP, sort=False):
-        yield f"{data} · {mask} · {operator} · {images} images · seed {seed}", lines
+    several = _varies(frame, "task_version")
+    for names, lines in frame.groupby(GROUP, sort=False):
+        data, mask, operator, images, seed, _, versions = names
+        heading = f"{data} · {mask} · {operator} · {images} images · seed {seed}"
+        yield f"{heading} · versions {versions}" if several else heading, lines
 
 
 def _varies(frame: pd.DataFrame, column: str) -> bool:

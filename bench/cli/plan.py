@@ -9,6 +9,7 @@ from pathlib import Path
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.run_settings import add_sweep, checked_cells, typed_words
 from posterior_bench.bench.cli.verb import Verb
+from posterior_bench.bench.config.task_versions import version_of
 from posterior_bench.bench.estimate.machine import bytes_of
 
 MEASURES = ("calls", "none", "rows")
@@ -117,9 +118,17 @@ def run(
     settings = PlanSettings(measure, seconds_pass, timings, max_seconds, max_memory)
     if len(singles) > 1:
         out.print(forecast_table(estimate_cells(singles, settings), settings))
+        for name in _studies(overrides):
+            out.print(f"study={name} is at version {version_of('study', name)} (docs/versions.md)")
     else:
         print_one_cell(check(singles[0], study_sweep=True), singles[0], settings)
     return 0
+
+
+def _studies(overrides: Sequence[str]) -> list[str]:
+    """Return the study that the words choose, if any."""
+    words = [word.partition("=")[::2] for word in overrides]
+    return [name for key, name in words if key == "study"][-1:]
 
 
 VERB = Verb(

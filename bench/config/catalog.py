@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from posterior_bench.bench.config import prior_paths
+from posterior_bench.bench.config import prior_paths, task_versions
 from posterior_bench.bench.config.class_source import class_node, literal
 from posterior_bench.bench.config.option_files import CONF, group_content, option_files, whole_file
 from posterior_bench.bench.config.plugins import FileClass, file_class
@@ -312,12 +312,22 @@ def show(argument: str) -> str:
     if group not in GROUPS:
         raise unknown("group", group, GROUPS)
     chosen = option(group, name)
-    lines = [f"{group}={name}", f"  {chosen.summary}", ""]
+    lines = [f"{group}={name}", f"  {chosen.summary}", *_version(group, name), ""]
     lines += _presets(chosen) if chosen.content.get("presets") else _settings(chosen)
     if "train" in chosen.content:
         lines.append(f"  {group}.train.({'|'.join(chosen.content['train'])})")
     lines += _card_lines(chosen)
     return "\n".join(lines)
+
+
+def _version(group: str, name: str) -> list[str]:
+    """Return the version of an option that is part of a task, and why it is not the first."""
+    if group not in task_versions.GROUPS:
+        return []
+    *_, latest = history = task_versions.history_of(group, name)
+    return [
+        f"  Version {len(history)}" + (f": {latest}" if history != task_versions.UNTOLD else "")
+    ]
 
 
 def _presets(chosen: Option) -> list[str]:

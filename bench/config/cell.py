@@ -17,6 +17,7 @@ from posterior_bench.bench.config.job import Group, JobConfig, Node
 from posterior_bench.bench.config.masks import NOT_OF_THE_CLASS, is_shared
 from posterior_bench.bench.config.plugins import file_class
 from posterior_bench.bench.config.presets import choose
+from posterior_bench.bench.config.task_versions import study_text, task_text, task_versions
 from posterior_bench.bench.config.trained_modules import modules_identity
 from posterior_bench.bench.core import environment
 from posterior_bench.bench.core.errors import UserError
@@ -86,6 +87,7 @@ def cell_of(
     prior = _prior_identity(config.prior)
     content = digest([data_name, prior, config.seed] if images is None else list(images))
     code = file_class(config.solver["_target_"])
+    versions = task_versions(choices)
     labels: dict[str, str] = {
         group: label(group, config.nodes[group], str(choices[group])) for group in _LABELLED
     }
@@ -99,13 +101,16 @@ def cell_of(
         "content": content,
         "fingerprint": digest(prior),
         "version": environment.version(),
+        "task_version": task_text(versions),
+        "study_version": study_text(choices),
         **_preset_identity(config),
     }
-    name = digest(_canonical(config, prior, {"name": data_name, "content": content}))
+    data = {"name": data_name, "content": content}
+    name = digest(_canonical(config, prior, data, versions))
     return Cell(name, identity, config)
 
 
-def _canonical(config: JobConfig, prior: Node, data: Node) -> Node:
+def _canonical(config: JobConfig, prior: Node, data: Node, versions: Mapping[str, int]) -> Node:
     """Return everything that the numbers of a cell depend on, and nothing else."""
     solver, code = target(config.solver), file_class(config.solver["_target_"])
     mask, operator = config.mask, config.operator
@@ -118,20 +123,19 @@ def _canonical(config: JobConfig, prior: Node, data: Node) -> Node:
         },
         "prior": prior,
         "data": {**data, **_without_paths(prompts.identity(config.data))},
-        "mask": {
-            "class": mask["_target_"],
-            **_content(arguments(mask, NOT_OF_THE_CLASS)),
-            # only where it is true: other cells keep the names they always had
-            **({"shared": True} if is_shared(mask) else {}),
-        },
+        "mask": {"class": mask["_target_"], **_content(arguments(mask, NOT_OF_THE_CLASS))},
         "operator": {"class": operator["_target_"], **_content(arguments(operator))},
         "seed": config.seed,
         "draws": config.draws,
         "budget": config.budget,
     }
+    # what follows enters only where it is not the default: other cells keep the names they had
     if changed := config.execution.changed:
-        # only then: a cell with the defaults keeps the name it always had
         canonical["execution"] = changed
+    if is_shared(mask):
+        canonical["shared_mask"] = True
+    if raised := {group: version for group, version in versions.items() if version > 1}:
+        canonical["task_versions"] = raised
     return canonical
 
 

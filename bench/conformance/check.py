@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from posterior_bench.bench.config.build import build, target
+from posterior_bench.bench.config.build import build, operator_caps, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
@@ -18,6 +18,10 @@ from posterior_bench.bench.config.presets import LATENT, default_preset, replace
 from posterior_bench.bench.config.trained_modules import load_modules
 from posterior_bench.bench.conformance.checked_solver import CheckedSolver
 from posterior_bench.bench.conformance.class_promises import CLASS_PROMISES, CheckedClass
+from posterior_bench.bench.conformance.operator_promises import (
+    OPERATOR_PROMISES,
+    checked_operator,
+)
 from posterior_bench.bench.conformance.promise import examine
 from posterior_bench.bench.conformance.results import FAIL, SKIPPED, Report, Result
 from posterior_bench.bench.conformance.run_promises import RUN_PROMISES
@@ -47,7 +51,8 @@ def reports(solvers: str, overrides: Sequence[str] = ()) -> Iterator[Report]:
     solvers : str
         One solver, several between commas, or ``all``.
     overrides : sequence of str, default ()
-        Settings of a run. ``prior=`` checks on that prior instead of the small ones.
+        Settings of a run. ``prior=`` checks on that prior instead of the small ones;
+        ``operator=`` checks the promises of that operator too.
 
     Returns
     -------
@@ -62,19 +67,24 @@ def reports(solvers: str, overrides: Sequence[str] = ()) -> Iterator[Report]:
     keys = {override.partition("=")[0] for override in overrides}
     names = list(options("solver", plugins=())) if solvers == "all" else solvers.split(",")
     jobs = [(name, check_overrides([f"solver={name}", *overrides])) for name in names]
-    own = frozenset(key.removeprefix("solver.") for key in keys if key.startswith("solver."))
-    return (_report(name, settings, "prior" in keys, own) for name, settings in jobs)
+    return (_report(name, settings, keys) for name, settings in jobs)
 
 
-def _report(name: str, overrides: list[str], with_prior: bool, own: frozenset[str]) -> Report:
-    """Check a solver; ``own`` are the settings of the solver that the user gave."""
+def _report(name: str, overrides: list[str], keys: set[str]) -> Report:
+    """Check a solver, and the operator if the user chose one; ``keys`` are what the user set."""
     config = unchecked(compose(overrides)[0])
     admit(config.plugins)
-    if not with_prior:
-        return check_solver(name, config, keep=own)
-    config = config.with_settings("prior", converted_path(config.prior))
-    prior: Prior = shared("prior", config.prior, "cpu")
-    return check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
+    own = frozenset(key.removeprefix("solver.") for key in keys if key.startswith("solver."))
+    if "prior" in keys:
+        config = config.with_settings("prior", converted_path(config.prior))
+        prior: Prior = shared("prior", config.prior, "cpu")
+        report = check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
+    else:
+        report = check_solver(name, config, keep=own)
+    if not any(key.partition(".")[0] == "operator" for key in keys):
+        return report
+    operator = checked_operator(config.operator, small_prior("exact"))
+    return Report(name, {**report.columns, "operator": examine(OPERATOR_PROMISES, operator)})
 
 
 def check_solver(
@@ -168,7 +178,7 @@ def _run_columns(
 
 def _all_capabilities(priors: Iterable[Prior]) -> frozenset[str]:
     """Return the capabilities of all operators, the small priors and these priors."""
-    operators = (target(option.content).caps for option in options("operator").values())
+    operators = (operator_caps(option.content) for option in options("operator").values())
     small = (small_prior(label).caps for label in PRIORS)
     return frozenset[str]().union(*operators, *small, *(prior.caps for prior in priors))
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from posterior_bench.bench.conformance.class_promises import CLASS_PROMISES
+from posterior_bench.bench.conformance.operator_promises import OPERATOR_PROMISES
 from posterior_bench.bench.conformance.promise import Promise
 from posterior_bench.bench.conformance.results import (
     FAIL,
@@ -44,7 +45,7 @@ def table(report: Report) -> Table:
     view = Table(
         "promise", *report.columns, "", title=f"solver={report.solver}", title_justify="left"
     )
-    for promise in (*CLASS_PROMISES, *RUN_PROMISES):
+    for promise in (*CLASS_PROMISES, *RUN_PROMISES, *OPERATOR_PROMISES):
         row = {
             column: next((r for r in results if r.name == promise.name), None)
             for column, results in report.columns.items()

@@ -36,7 +36,7 @@ class Report:
     solver : str
         Its name, as in ``solver=NAME``.
     columns : Mapping of str to Sequence of Result
-        Results by place: ``code``, then the name of each prior.
+        Results by place: ``code``, the name of each prior, and ``operator`` if it was checked.
     """
 
     solver: str

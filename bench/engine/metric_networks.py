@@ -11,6 +11,8 @@ from posterior_bench.metrics.base import AnyMetric, MissingWeights
 from posterior_bench.metrics.perceptual import Perceptual
 from posterior_bench.solvers.base import Distance, Solver
 
+Nodes = Mapping[str, Mapping[str, Any]]
+
 PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
     "stlpips": {"_target_": "metrics.stlpips.STLPIPS"},
     "lpips_vgg": {"_target_": "metrics.lpips_metric.LPIPS", "net": "vgg"},
@@ -53,6 +55,31 @@ def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "n
             reason.partition("' needs ")[2] or reason, f"solver.perceptual={perceptual}: {reason}"
         )
     return list(reasons.values())
+
+
+def demand_same_weights(cell: str, recorded: Nodes, nodes: Nodes) -> None:
+    """Refuse weights whose hash differs from the one that a cell recorded for the same metric.
+
+    Parameters
+    ----------
+    cell : str
+        Name of the cell, for the message.
+    recorded, nodes : Mapping
+        The nodes of metrics that the cell recorded, and those of now.
+
+    Raises
+    ------
+    UserError
+        Naming the first metric with other weights.
+    """
+    for name in recorded.keys() & nodes.keys():
+        before, now = (str(of[name].get("sha256") or "") for of in (recorded, nodes))
+        if before and now and before != now:
+            raise UserError(
+                f"the cell {cell} has '{name}' by weights with sha256 {before[:16]}, and those "
+                f"here have {now[:16]}: rows of both would not be comparable; put the earlier "
+                "file back, or choose another out=DIR"
+            )
 
 
 def _fault(metric: AnyMetric) -> str:

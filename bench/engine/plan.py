@@ -16,6 +16,7 @@ from posterior_bench.bench.config.cell import Cell, digest
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import rows_at_once
+from posterior_bench.bench.engine.metric_networks import demand_same_weights
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.bench.store.row_store import RowStore
@@ -198,6 +199,11 @@ def plan_cell(
         Record the plan.
     pieces : int, default 1
         Into how many chunks the draws of an image are cut (:mod:`bench.engine.chunking`).
+
+    Raises
+    ------
+    UserError
+        If there are too few images, or a metric has other weights than when the cell was planned.
     """
     demand_count(cell.images, len(ids))
     folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
@@ -214,8 +220,11 @@ def plan_cell(
             "provenance": dict(provenance),
             "config": cell.config.record(),
         }
+    nodes = recorded["config"]["metrics"]
+    demand_same_weights(cell.name, nodes, cell.config.metrics)
     if write and (not path.exists() or metrics.keys() - recorded["metrics"].keys()):
         recorded["metrics"] = {**recorded["metrics"], **metrics}
+        recorded["config"]["metrics"] = {**cell.config.record()["metrics"], **nodes}
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         write_atomic(path, plan_text(recorded).encode())
     chunks = [Chunk(name, images) for name, images in recorded["chunks"].items()]

@@ -16,6 +16,7 @@ from posterior_bench.bench.config.cell import cell_of
 from posterior_bench.bench.config.image_folders import defaults_line, demand_count
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.schema import study_folder
+from posterior_bench.bench.config.task_versions import outdated_lines
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.environment import environment
 from posterior_bench.bench.core.errors import UserError
@@ -42,6 +43,7 @@ from posterior_bench.bench.external.content import (
     solver_content,
 )
 from posterior_bench.bench.external.models import absent_model
+from posterior_bench.bench.store.study_files import read_cell
 
 
 def prepare(
@@ -96,6 +98,7 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
             _say(line)
         share = hidden_share(config, session.mask, session.images)
         _say(share and f"{config.mask.get('path')}: {share}")
+        _say_outdated(study)
     config = within_budget(config, choices, session, lambda: _countable(session, executor))
     cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
@@ -156,6 +159,14 @@ def _say(line: str) -> None:
         terminal.err.print(
             f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True
         )
+
+
+@cache
+def _say_outdated(study: Path) -> None:
+    """Print once which tasks of the cells in a study folder have another version now."""
+    cells = [read_cell(path) for path in sorted(study.glob("cells/*/config.yaml"))]
+    for line in outdated_lines(cell["identity"] for cell in cells):
+        _say(f"{study}: {line}")
 
 
 @cache

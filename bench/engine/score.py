@@ -19,6 +19,7 @@ from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.masks import build_masks
 from posterior_bench.bench.config.plugins import demand_trusted
+from posterior_bench.bench.config.task_versions import TASK, outdated
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import described, foreign
 from posterior_bench.bench.core.isolation import isolated
@@ -27,7 +28,7 @@ from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.chunking import together
 from posterior_bench.bench.engine.heartbeat import beating
 from posterior_bench.bench.engine.measurement import batch_of, measure
-from posterior_bench.bench.engine.metric_networks import checked_metrics
+from posterior_bench.bench.engine.metric_networks import Nodes, checked_metrics, demand_same_weights
 from posterior_bench.bench.engine.plan import Chunk
 from posterior_bench.bench.engine.scoring import (
     Row,
@@ -43,8 +44,6 @@ from posterior_bench.bench.store.truth import demand_same
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.metrics.base import AnyMetric, DrawSet, ValueMetric, from_uint8
-
-Nodes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,13 @@ class StoredCell:
 
     def admit(self, metrics: Mapping[str, AnyMetric]) -> None:
         """UserError for metrics that this cell's images, chunks or columns do not allow."""
+        tasks = {k: v for k, v in outdated(self.record["identity"]).items() if k[0] in TASK}
+        for (group, name), (then, now) in tasks.items():
+            raise UserError(
+                f"the cell {self.record['cell']} was measured with version {then} of "
+                f"{group}={name}, and version {now} is another task (docs/versions.md); run it "
+                "again, or score it with the release that made it"
+            )
         apart = any(
             len(Chunk(name, ()).draws(self.draws)) < self.draws for name in self.record["chunks"]
         )
@@ -244,6 +250,7 @@ def score(study: Path, nodes: Nodes, device: str = "cpu") -> Scored:
         )
     cells = [StoredCell(path.parent, device) for path in planned_cells(study)]
     for cell in cells:
+        demand_same_weights(cell.record["cell"], cell.record["config"]["metrics"], nodes)
         cell.load()
         cell.admit(metrics)
     # all of them before anything is written

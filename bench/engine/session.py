@@ -154,7 +154,7 @@ class Session:
             if metric.unclamped and isinstance(self.solver, Folder):
                 raise UserError(
                     f"metric '{name}' scores values outside [-1, 1], and the 8-bit images of "
-                    f"solver=folder hold none; choose {name.removesuffix('_unclamped')}"
+                    f"solver=folder hold none; choose {name.replace('_unclamped', '')}"
                 )
             try:
                 metric.admit(self.prior.image_shape)

@@ -169,4 +169,6 @@ class Worker:
             "commit": plan.cell.config.commit,
             "code": session.code,
             "version": version(),
+            "task_version": plan.cell.identity.get("task_version"),
+            "study_version": plan.cell.identity.get("study_version"),
         }

@@ -98,7 +98,8 @@ def describe(overrides: list[str]) -> str:
             f"metrics  {', '.join(plan.cell.config.metrics)}",
             *_preset(plan.cell.config),
             *_condition(session),
-            f"study    {study}",
+            f"task     {plan.cell.identity['task_version']}  (versions; docs/versions.md)",
+            f"study    {study}, {plan.cell.identity['study_version']}",
         )
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.config.task_versions import FIRST
 from posterior_bench.bench.engine.scoring import png
 from posterior_bench.bench.store.shards import encoded_size
 from posterior_bench.datasets.base import ImageSet
@@ -103,6 +104,8 @@ def _made_up_row(i: int, pixels: int, columns: Mapping[str, object]) -> dict[str
         "build": torch.__version__,
         "precision": "float32",
         "version": "0.0.0",
+        "task_version": FIRST,
+        "study_version": "default=1",
         **{name: os.urandom(length // 2).hex() for name, length in hashes.items()},
         **columns,
     }

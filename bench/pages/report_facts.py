@@ -95,6 +95,8 @@ def provenance(study: ReportData) -> dict[str, Any]:
     facts = {
         "Commit": ", ".join(filter(None, commits)) or "unknown",
         "Sweep": _sweep(study.folder),
+        "Versions of tasks": " | ".join(sorted(board["task_version"].unique())),
+        "Studies": ", ".join(filter(None, sorted(board["study_version"].unique()))),
         "Seeds": ", ".join(map(str, sorted(board["seed"].unique()))),
         "Priors": ", ".join(sorted(board["prior"].astype(str).unique())),
         "Hardware": ", ".join([*devices, *filter(None, [environment.get("processor")])]),

@@ -142,7 +142,8 @@ def observed_count(obs: Observation) -> Tensor:
     mask = obs.operator.mask
     if mask is None:
         return obs.y.new_full((obs.n,), obs.y[0].numel())
-    return mask.expand_as(obs.y).flatten(1).sum(1).to(obs.y)
+    # One mask for all channels: count it once, for this stands in every step of a fit.
+    return (mask.flatten(1).sum(1) * (obs.y[0].numel() // mask[0].numel())).to(obs.y)
 
 
 def gradient(loss: Tensor, z: Tensor) -> Tensor:

@@ -356,6 +356,18 @@ def test_dinov2_is_that_of_transformers(dinov2: dict[str, torch.Tensor], tmp_pat
     with torch.no_grad():
         expected = library(torch.from_numpy(small).float().permute(2, 0, 1)[None]).pooler_output
     assert (DINOv2()(image) - expected).abs().max() < 1.5e-6
+    assert expected[0, :4].tolist() == pytest.approx(BY_TRANSFORMERS, abs=1e-5)
+
+
+BY_TRANSFORMERS = [0.184521, 0.124156, -3.318113, 0.427406]
+"""First numbers of the vector of ``reference_images()`` by transformers 5.24, with the weights of
+``dinov2``; for installations without that library."""
+
+
+def test_dinov2_gives_the_numbers_of_transformers(dinov2: dict[str, torch.Tensor]) -> None:
+    vector = DINOv2()(reference_images()[0])
+    assert vector.shape == (1, 64)
+    assert vector[0, :4].tolist() == pytest.approx(BY_TRANSFORMERS, abs=1e-5)
 
 
 def test_fd_dinov2_is_recorded_with_the_hash_of_its_file(
@@ -419,6 +431,12 @@ def test_unclamped_lpips_sees_what_lies_outside(
     clipped = LPIPS(net)(replace(batch, raw=output.clamp(-1, 1))).tolist()
     assert values != pytest.approx(clipped, rel=0.01)
     assert UnclampedLPIPS(net).unrounded
+    own = torch.where(batch.mask, batch.pasted, output)
+    with torch.no_grad():
+        expected = network(own, batch.truth).flatten().tolist()
+    pasted = UnclampedLPIPS(net, pasted=True)
+    assert pasted(batch).tolist() == pytest.approx(expected, rel=1e-5) != pytest.approx(values)
+    assert pasted.card.id == f"lpips_{net}_unclamped_pasted"
     with pytest.raises(ValueError, match="needs the output before it is rounded"):
         UnclampedLPIPS(net)(replace(batch, output=None))
 

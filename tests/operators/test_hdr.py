@@ -40,6 +40,14 @@ def test_prox_is_the_best_of_all_values(rho: float, scale: float) -> None:
     ) ** 2 + 1e-9
 
 
+def test_prox_without_weight_is_the_nearest_solution() -> None:
+    x = torch.tensor([0.8, -0.9, 0.1, 0.9, 0.2, -0.7]).view(1, 1, 2, 3)
+    y = torch.tensor([1.0, -1.0, 1.0, 0.6, -1.3, -1.3]).view(1, 1, 2, 3)
+    # a clipped pixel stays where it is, if its measurement says that it is clipped
+    expected = torch.tensor([0.8, -0.9, 0.5, 0.3, -0.5, -0.7])
+    torch.testing.assert_close(HDR().prox(x, y, 0.0).flatten(), expected)
+
+
 def test_prox_with_a_weight_per_image() -> None:
     x, y = (
         torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)

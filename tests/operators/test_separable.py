@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.box_blur import BoxBlur
 from posterior_bench.operators.gaussian_blur import GaussianBlur
 from posterior_bench.operators.motion_blur import MotionBlur
 from posterior_bench.operators.separable import Separable
@@ -21,6 +22,13 @@ LINEAR = [
     GaussianBlur(shape=SHAPE, kernel=5, deviation=0.8),
     MotionBlur(shape=SHAPE, kernel=7),
     MotionBlur(shape=SHAPE, kernel=31, seed=4),
+    SuperResolution(shape=SHAPE, reduction="average"),
+    GaussianBlur(shape=SHAPE, border="circular", deviation=(0.7, 2.0)),
+    BoxBlur(shape=SHAPE, border="reflect"),
+    MotionBlur(shape=SHAPE, kernel=7, border="circular"),
+    GaussianBlur(shape=SHAPE, border="zero"),
+    BoxBlur(shape=SHAPE, kernel=3),
+    MotionBlur(shape=SHAPE, kernel=7, border="zero"),
 ]
 SEPARABLE = [operator for operator in LINEAR if isinstance(operator, Separable)]
 
@@ -59,9 +67,41 @@ def test_gradients_are_the_adjoint_and_types_stay(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("operator", LINEAR, ids=repr)
-def test_constants_keep_their_value(operator: Operator) -> None:
+def test_constants_keep_their_value_unless_zeros_surround_them(operator: Operator) -> None:
     y = operator.A(torch.full((1, *SHAPE), 0.7, dtype=torch.float64))
-    torch.testing.assert_close(y, torch.full_like(y, 0.7))
+    if getattr(operator, "border", "reflect") == "zero":
+        # darker at the corners
+        assert y.max() <= 0.7 + 1e-12 and y[..., 0, 0].max() < 0.6
+    else:
+        torch.testing.assert_close(y, torch.full_like(y, 0.7))
+
+
+@pytest.mark.parametrize("operator", LINEAR, ids=repr)
+def test_channels_are_equal_and_apart(operator: Operator) -> None:
+    grey = _random(8, N, 1, *SHAPE[1:]).expand(N, *SHAPE)
+    y = operator.A(grey)
+    torch.testing.assert_close(y[:, 0], y[:, 1], rtol=0, atol=1e-14)
+    one = grey.clone()
+    one[:, 1] = 0
+    assert not operator.A(one)[:, 1].any() and not operator.At(operator.A(one))[:, 1].any()
+
+
+@pytest.mark.parametrize("border", ["reflect", "circular", "zero"])
+def test_a_window_stands_on_its_pixel(border: str) -> None:
+    shape = (1, 31, 33)
+    pixel = torch.zeros(1, *shape, dtype=torch.float64)
+    pixel[..., 15, 16] = 1
+    down, across = (torch.arange(size, dtype=torch.float64) - size // 2 for size in shape[1:])
+    for operator in (GaussianBlur(shape, border=border), BoxBlur(shape, border=border)):
+        window = operator.A(pixel)[0, 0]
+        assert window.sum().item() == pytest.approx(1.0)
+        assert abs((down[:, None] * window).sum()) < 1e-12
+        assert abs((across * window).sum()) < 1e-12
+    motion = MotionBlur(shape, kernel=7, border=border)
+    # a correlation turns the kernel around
+    expected = torch.zeros_like(pixel)
+    expected[..., 12:19, 13:20] = motion.weights.flip(0, 1)
+    torch.testing.assert_close(motion.A(pixel), expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("operator", SEPARABLE, ids=repr)

@@ -127,9 +127,9 @@ def test_plus_keeps_the_noise_out_of_the_sample(g2, observe, double_noise):
     assert plus.item() < 4
 
 
-def test_plus_without_a_mask_is_refused(g2, double_noise):
+def test_plus_without_singular_values_is_refused(g2, double_noise):
     obs = Observation(torch.zeros(1, 1, 1, 1, dtype=torch.float64), Average(sigma=0.1))
-    with pytest.raises(ValueError, match=r"DDNM\+ knows masks only; .* solver.plus=false"):
+    with pytest.raises(ValueError, match=r"DDNM\+ needs the singular values .* solver.plus=false"):
         DDNM(5).draw(obs, g2("ve"), double_noise(1))
     assert DDNM(5, plus=False).draw(obs, g2("ve"), double_noise(1)).mean().item() == pytest.approx(
         0, abs=1e-14
@@ -199,4 +199,7 @@ def test_impossible_settings_are_refused(setting, message):
 
 
 def test_shipped_presets_are_complete(presets):
-    assert presets("ddnm")["authors"].eta == 0.85
+    built = presets("ddnm")
+    assert built["authors"].eta == 0.85
+    for name in ("authors", "authors_travel"):
+        assert built[f"{name}_released"] == replace(built[name], compat="released")

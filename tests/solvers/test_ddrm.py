@@ -75,10 +75,36 @@ def test_a_measurement_noisier_than_the_prior_is_refused(g2, observe, double_noi
     clean = observe((True, False))
     obs = replace(clean, operator=replace(clean.operator, sigma=100.0))
     with pytest.raises(
-        ValueError, match=r"measurement noise 100.0 exceeds the noisiest level of the prior, 80"
+        ValueError, match=r"measurement noise 100, .* exceeds the noisiest level of the prior, 80;"
     ):
         DDRM(5).draw(obs, g2("ve"), double_noise(1))
 
 
+def test_released_a_measurement_noisier_than_the_prior_starts_as_hidden(g2, observe, double_noise):
+    """One step from sigma = 80 down to clean: past the measurement, of which nothing is left."""
+    clean = observe((True, False))
+    obs = replace(clean, operator=replace(clean.operator, sigma=100.0))
+    prior, noise = g2("ve"), double_noise(1)
+    expected = prior.denoise(80.0 * noise.normal((1, 1, 2)), prior.level(80.0))
+    x = DDRM(1, compat="released").draw(obs, prior, double_noise(1))
+    torch.testing.assert_close(x, expected, atol=1e-12, rtol=0)
+
+
+def test_released_without_noise_the_sample_is_the_last_prediction(g2, observe, double_noise):
+    """Level and noise are both 0 in the last step, and neither is larger."""
+    obs, prior, noise = observe((True, False), 0.7), g2("ve"), double_noise(1)
+    z = 80.0 * noise.normal((1, 1, 2))
+    z[..., 0] += 0.7
+    x = DDRM(1, compat="released").draw(obs, prior, double_noise(1))
+    torch.testing.assert_close(x, prior.denoise(z, prior.level(80.0)), atol=1e-12, rtol=0)
+
+
+def test_an_unknown_compat_is_refused():
+    with pytest.raises(ValueError, match="unknown compat 'authors'; valid: none, released"):
+        DDRM(compat="authors")
+
+
 def test_shipped_presets_are_complete(presets):
-    assert presets("ddrm")["authors"].steps == 20
+    built = presets("ddrm")
+    assert built["authors"].steps == 20
+    assert built["authors_released"] == replace(built["authors"], compat="released")

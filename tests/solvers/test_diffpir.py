@@ -8,8 +8,14 @@ from itertools import pairwise
 import pytest
 import torch
 
+from posterior_bench.operators.gaussian_blur import GaussianBlur
+from posterior_bench.operators.projection import Projection
+from posterior_bench.operators.super_resolution import SuperResolution
+from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.mixtures import g2 as named_g2
-from posterior_bench.solvers.diffpir import DiffPIR
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Observation
+from posterior_bench.solvers.diffpir import DiffPIR, _start
 
 # mean and variance of the hidden pixel: exact propagation of the affine map
 GOLDEN = {
@@ -21,10 +27,9 @@ GOLDEN = {
 CASES = [pytest.param(*key, marks=pytest.mark.slow) if key[1] == 1000 else key for key in GOLDEN]
 
 
-@pytest.mark.parametrize("compat", ["none", "released"])
 @pytest.mark.parametrize(("kind", "steps"), CASES)
-def test_law_on_a_gaussian(kind, steps, compat, g2, law):
-    mean, covariance = law(DiffPIR(steps, clip=False, compat=compat), g2(kind))
+def test_law_on_a_gaussian(kind, steps, g2, law):
+    mean, covariance = law(DiffPIR(steps, clip=False), g2(kind))
     assert (mean[1].item(), covariance[1, 1].item()) == pytest.approx(GOLDEN[kind, steps], abs=1e-4)
 
 
@@ -40,14 +45,43 @@ def test_a_single_step_in_closed_form(g2, observe, double_noise):
     torch.testing.assert_close(x, expected, atol=1e-12, rtol=0)
 
 
-def test_the_released_sample_is_the_last_prediction_untouched(g2, observe, double_noise):
+@pytest.mark.parametrize(("sigma", "nearest"), [(0.0, 0), (0.05, 11), (0.3, 88)])
+def test_the_released_start_is_a_state_at_the_level_of_the_noise(
+    sigma, nearest, g2, observe, double_noise
+):
+    """One step: the last call of the network leaves the state, here the start, as it is."""
     prior, obs = g2("vp"), observe((True, False), 0.7)
-    top = prior.grid(1)[0]
-    start = top.alpha * torch.tensor([[[[0.7, 0.0]]]]).double() + top.sigma * double_noise(
-        1
-    ).normal((1, 1, 2))
-    x = DiffPIR(1, clip=False, compat="released").draw(obs, prior, double_noise(1))
-    torch.testing.assert_close(x, prior.denoise(start, top), atol=1e-12, rtol=0)
+    obs = replace(obs, operator=replace(obs.operator, sigma=sigma))
+    ratios = [float(prior.level_at_index(k).ratio) for k in range(1000)]
+    assert min(range(1000), key=lambda k: abs(ratios[k] - sigma)) == nearest
+    top, low = prior.grid(1)[0], prior.level_at_index(nearest)
+    image = torch.tensor([[[[0.7, -1.0]]]], dtype=torch.float64)
+    a = top.alpha / low.alpha
+    start = a * image + (top.sigma**2 - (a * low.sigma) ** 2) ** 0.5 * double_noise(1).normal(
+        (1, 1, 2)
+    )
+    with prior.metered() as meter:
+        x = DiffPIR(1, clip=False, grid="index", compat="released").draw(
+            obs, prior, double_noise(1)
+        )
+    torch.testing.assert_close(x, start, atol=1e-12, rtol=0)
+    assert meter.nfe == 1
+
+
+def test_the_released_start_is_an_image(g2, double_noise):
+    """An enlarged small image, a blurred one as it is, and the first guess of anything else."""
+    shape = (1, 4, 4)
+    prior = MixturePrior(VE(), torch.ones(1), torch.zeros(1, 16), torch.eye(16)[None], shape)
+    flat = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(
+        _start(Observation(flat, SuperResolution(shape, 2)), prior),
+        torch.full((1, *shape), 0.5, dtype=torch.float64),
+    )
+    y = double_noise(1).normal(shape)
+    assert _start(Observation(y, GaussianBlur(shape)), prior) is y
+    projection = Projection(shape)
+    y = double_noise(1).normal((8,))
+    assert torch.equal(_start(Observation(y, projection), prior), projection.pinv(y))
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve"])
@@ -99,4 +133,9 @@ def test_impossible_settings_are_refused(setting, message):
 
 
 def test_shipped_presets_are_complete(presets):
-    assert presets("diffpir")["authors"].steps == 20
+    built = presets("diffpir")
+    assert built["authors"].steps == 20
+    assert built["authors_released"] == replace(built["authors"], compat="released")
+    for task in ("sr", "deblur"):  # the released lam is four times ours
+        ours, released = built[f"authors_{task}"], built[f"authors_{task}_released"]
+        assert released == replace(ours, lam=4 * ours.lam, compat="released")

@@ -102,7 +102,8 @@ def test_a_measurement_without_noise_fixes_observed_pixels(observe, double_noise
     """sigma_y = 0: z_s = alpha_s y + sigma_s e where observed, whatever the fresh noise."""
     obs, noise = observe((True, False), 0.7), double_noise(1)
     mean, y_s, fresh = (noise.normal((1, 1, 2)) for _ in range(3))
-    z = DING(sigma_floor=0.0)._product(mean, 0.25, y_s, Level(0.5, 0.5), obs, fresh)
+    values = obs.operator.spectrum(obs.y).values
+    z = DING(sigma_floor=0.0)._product(mean, 0.25, y_s, Level(0.5, 0.5), obs, values, fresh)
     assert z[..., 0] == y_s[..., 0]
     assert z[..., 1] == mean[..., 1] + 0.25 * fresh[..., 1]
 

@@ -52,20 +52,6 @@ def test_ddnm_with_fresh_noise_alone_is_diffpir_with_a_noise_free_proximal_step(
     )
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
-def test_ddrm_with_fresh_noise_alone_is_diffpir_from_its_released_start_in_the_hole(
-    kind, g2, observe, double_noise
-):
-    """Both then start from the noised measurement; only the released last prediction is left
-    unpulled."""
-    obs = observe((True, False), torch.linspace(-1, 1, 4), rows=4)
-    pir = DiffPIR(40, sigma_floor=1e-9, clip=False, compat="released").draw(
-        obs, g2(kind), double_noise(4)
-    )
-    ddrm = DDRM(40, eta=1.0).draw(obs, g2(kind), double_noise(4))
-    torch.testing.assert_close(ddrm[..., 1], pir[..., 1], atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddrm_and_ddnm_are_one_where_nothing_is_observed(eta, g2, observe, double_noise):
     nothing = observe((False, False), rows=4)

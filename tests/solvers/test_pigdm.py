@@ -145,6 +145,8 @@ def test_condition_and_guidance_reach_the_prior(asked):
         ("eta", 2.0, r"eta 2\.0 is outside"),
         ("weight", "odd", "unknown weight 'odd'; valid: "),
         ("data_std", 0.0, "data_std must be positive"),
+        ("compat", "authors", "unknown compat 'authors'; valid: none, released"),
+        ("compat", "released", "no code was released for weight 'exact'"),
     ],
 )
 def test_bad_settings_are_refused(field, value, message):
@@ -156,3 +158,4 @@ def test_shipped_presets_are_complete(presets):
     built = presets("pigdm")
     assert built["authors"] == PiGDM()
     assert built["practical"].weight == "practical"
+    assert built["practical_released"] == replace(built["practical"], compat="released")

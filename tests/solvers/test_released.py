@@ -8,31 +8,17 @@ import pytest
 from tests.solvers.replay import Case, cases
 from torch import Tensor
 
-DIFFERENT: dict[str, set[str]] = {
-    "ddrm": {"ddrm_clean"},
-    "diffpir": {"diffpir_clean", "diffpir_noisy"},
-    "pigdm": {"pigdm_mask"},
-}
-"""Cases that do not agree yet, by method. Whoever mends one removes it here."""
-
-OTHER_LEVELS: dict[str, set[str]] = {
-    "ddrm": {"ddrm_noisy"},
-}
-"""Cases whose levels are not those of ``compat=released, grid=native`` yet, by method."""
-
 
 def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
 def runs() -> Iterator[object]:
+    """Every case with the grid of its settings, and with the levels that are stored."""
     for case in cases():
-        fails = case.name in DIFFERENT.get(case.method, ())
-        mark = pytest.mark.xfail(strict=True, reason="not yet the released loop")
         if case.has_levels:
-            yield pytest.param(case, True, id=f"{case}-stored", marks=[mark] * fails)
-            fails = fails or case.name in OTHER_LEVELS.get(case.method, ())
-        yield pytest.param(case, False, id=f"{case}-own", marks=[mark] * fails)
+            yield pytest.param(case, True, id=f"{case}-stored")
+        yield pytest.param(case, False, id=f"{case}-own")
 
 
 @pytest.mark.parametrize(("case", "replace_levels"), runs())
@@ -80,8 +66,5 @@ def test_a_fit_of_vipaint_on_its_way(case: Case, stage: str, iterations: int) ->
         assert apart <= case.tolerance, f"{name}: {apart}"
 
 
-def test_the_tables_of_exceptions_name_cases() -> None:
-    names = {(case.method, case.name) for case in cases()}
-    assert len(names) == 30
-    for table in (DIFFERENT, OTHER_LEVELS):
-        assert {(method, name) for method, named in table.items() for name in named} <= names
+def test_all_cases_are_there() -> None:
+    assert len({(case.method, case.name) for case in cases()}) == 30

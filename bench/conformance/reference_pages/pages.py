@@ -8,6 +8,7 @@ from posterior_bench.bench.conformance.reference_pages import (
     metrics,
     presets,
     solvers,
+    versions,
 )
 from posterior_bench.bench.conformance.reference_pages.markdown import page
 
@@ -17,6 +18,7 @@ _MODULES = {
     "Metrics": metrics,
     "Applicability": applicability,
     "Downloads": downloads,
+    "Versions": versions,
 }
 
 

@@ -98,6 +98,7 @@ def test_hand_computed_values_and_fixed_columns(tmp_path: Path) -> None:
         "solver data mask operator prior seed images draws failed psnr psnr_lo psnr_hi lpips_vgg "
         "lpips_vgg_lo "
         "lpips_vgg_hi nfe nge passes decode nfe_fit seconds_fit seconds_sample peak_mib"
+        " task_version study_version"
     )
     assert len(lines) == 1
     line = lines[0]
@@ -158,7 +159,8 @@ def test_long_table_is_tidy(tmp_path: Path) -> None:
     lines = read(tmp_path / "leaderboard_long.csv")
     assert " ".join(lines[0]) == (
         "solver data mask operator prior seed images draws metric value lo hi n direction "
-        "n_failed rank paper paper_flag deviation n_infinite"
+        "n_failed rank paper paper_flag deviation n_infinite metric_version task_version "
+        "study_version"
     )
     assert [
         (line["metric"], float(line["value"]), line["n"], line["direction"]) for line in lines

@@ -45,6 +45,28 @@ def resolved(solver: str, prior: str, **given: Any) -> dict[str, Any]:
     return arguments(with_preset(node, option("prior", prior).content, {}))
 
 
+RELEASED = sorted(
+    name
+    for name, o in options("solver").items()
+    if "authors_released" in o.content.get("presets", {})
+)
+"""Solvers whose presets tell the paper's algorithm from the released code."""
+
+
+@pytest.mark.parametrize("solver", RELEASED)
+def test_every_preset_of_authors_has_its_released_twin(solver: str) -> None:
+    presets = option("solver", solver).content["presets"]
+    authors = [k for k in presets if k.startswith("authors") and not k.endswith("_released")]
+    for name in authors:
+        twin = settings(presets[f"{name}_released"])
+        assert twin.pop("compat") == "released"
+        # the released weights of VIPaint are those of means, the paper's those of sums
+        if not solver.startswith("vipaint"):
+            assert twin == settings(presets[name])
+        for key in ("for", "from", "similar", "when"):
+            assert presets[f"{name}_released"].get(key) == presets[name].get(key)
+
+
 # what the paper prints (VIPaint, appendices E and F), by hand: the yamls are the code under test
 PRINTED = [
     ("vipaint2", "imagenet256", {"iterations": 50, "keypoint_indices": [550, 400], "gamma": 0.98}),

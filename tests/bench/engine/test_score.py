@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.score import StoredCell, score
 from posterior_bench.bench.store import schema
 from posterior_bench.bench.store.row_store import RowStore
-from posterior_bench.metrics import features, lpips_metric
+from posterior_bench.metrics import features, lpips_metric, musiq
 
 MORE = "metrics=[psnr,seam,diversity,over_draws_psnr,kid,fid,precision_recall]"
 
@@ -156,6 +157,29 @@ def test_unclamped_metrics_see_the_output_itself_and_no_stored_image(
     assert (stored["lpips_alex"] <= 1).all() and (stored["lpips_alex_unclamped"] > 1.01).any()
     with pytest.raises(UserError, match=r"^lpips_vgg_unclamped cannot be added.*8 bits"):
         score(outcome.study, nodes("metrics=[lpips_vgg_unclamped]"))
+
+
+def test_the_hash_of_unhashed_weights_is_recorded_with_the_cell(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(musiq.closed_form(), musiq.KONIQ.path)
+    outcome = run(command("blended", "metrics=[musiq]"))
+    stored = rows(outcome.plan)
+    assert stored["musiq"].notna().all() and stored["musiq"].nunique() > 1
+    recorded = yaml.safe_load((outcome.plan.folder / "config.yaml").read_text())
+    sha256 = recorded["config"]["metrics"]["musiq"]["sha256"]
+    assert sha256 == hashlib.sha256(musiq.KONIQ.path.read_bytes()).hexdigest()
+    torch.save({**musiq.closed_form(), "head.bias": torch.zeros(1)}, musiq.KONIQ.path)
+    with pytest.raises(UserError, match="'musiq' was set up with other weights"):
+        score(outcome.study, {"musiq": {**nodes("metrics=[musiq]")["musiq"], "sha256": sha256}})
+    for again in (
+        lambda: score(outcome.study, nodes("metrics=[musiq]")),
+        lambda: run(command("blended", "metrics=[musiq]")),
+    ):
+        with pytest.raises(UserError, match=rf"'musiq' by weights with sha256 {sha256[:16]}"):
+            again()
 
 
 def test_the_verb_names_its_mistakes(tmp_path: Path) -> None:
