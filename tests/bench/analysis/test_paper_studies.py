@@ -43,6 +43,7 @@ def test_every_table_and_figure_has_a_study() -> None:
             "fig10",
             "perceptual",
             "beta",
+            "classes",
             "sd35",
             "pictures64",
             "pictures256",
