@@ -43,8 +43,8 @@ FIXED = pa.schema(
 sorted by its id: a number (float64), or the features of a set metric (a list of float32, empty
 where there are none). ``truth`` hashes the pixels that the row was measured on, ``code`` the source
 of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
-they are null. ``nfe_fit`` is the part of ``nfe`` that was spent on the fit. ``task_version`` has the
-versions of image set, mask and operator, ``study_version`` name and version of the study
+they are null. ``nfe_fit`` is the part of ``nfe`` that was spent on the fit. ``task_version`` has
+the versions of image set, mask and operator, ``study_version`` name and version of the study
 (:mod:`bench.config.task_versions`). These three are null in shards that were written before they
 existed."""
 
