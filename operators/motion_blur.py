@@ -57,7 +57,7 @@ class MotionBlur(Operator):
     tolerance : float, default 1e-8
         Relative residual at which the proximal step stops, above 0. Counts for ``reflect`` and
         ``zero``.
-    iterations : int, default 500
+    iterations : int, default 200
         Largest number of iterations of the proximal step. Counts for ``reflect`` and ``zero``.
 
     Raises
@@ -74,8 +74,9 @@ class MotionBlur(Operator):
     With the border ``circular`` the Fourier transform makes the operator diagonal, so it has a
     spectrum. With the other borders no transform does. Then there is no pseudo-inverse, and the
     proximal step solves its linear system by conjugate gradients, every image by itself. ``rho``
-    1e-2 takes some 80 iterations, and 1e-3 some 230. Below about 1e-4 the largest number of
-    iterations ends the step early, with a result smoother than the minimiser.
+    1e-2 takes some 80 iterations. Below about 1e-3 the largest number of iterations ends the step
+    early, with a result smoother than the minimiser and, at ``rho`` 1e-4 and 64 pixels, a relative
+    residual of 5e-5.
     """
 
     caps: ClassVar[frozenset[str]] = frozenset({"linear", "prox"})
@@ -89,7 +90,7 @@ class MotionBlur(Operator):
     seed: int = 0
     rcond: float = 0.1
     tolerance: float = 1e-8
-    iterations: int = 500
+    iterations: int = 200
 
     def __post_init__(self) -> None:
         if self.kernel is not None and (self.kernel < 3 or self.kernel % 2 == 0):

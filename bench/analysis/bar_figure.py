@@ -35,6 +35,8 @@ def has_bars(frame: pd.DataFrame, metric: str) -> bool:
 def bar_figure(frame: pd.DataFrame, metric: str) -> Figure:
     """Return the bars of every method, a panel per data set, mask and operator.
 
+    A method whose mean is not finite is left out.
+
     Parameters
     ----------
     frame : DataFrame
@@ -49,6 +51,7 @@ def bar_figure(frame: pd.DataFrame, metric: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel, ((data, mask, operator), lines) in zip(panels, groups, strict=False):
+        lines = lines[np.isfinite(lines[f"{metric}_mean"].to_numpy(float))]
         _panel(panel, lines.sort_values(f"{metric}_mean", kind="stable"), metric)
         panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
     for panel in panels[len(groups) :]:
@@ -80,6 +83,7 @@ def _panel(panel: Axes, lines: pd.DataFrame, metric: str) -> None:
             error_kw={"elinewidth": 0.8},
             label=name,
         )
+    panel.set_xlim(-0.6, max(len(lines) - 0.4, 0.6))
     panel.set_xticks(places, lines["solver"], rotation=30, ha="right")
     plain_panel(panel)
     panel.grid(False, axis="x")

@@ -87,11 +87,11 @@ def captions_of(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, s
         With the line of the file: if an id is no image of the data, stands there twice, or has no
         caption; and if an image of ``ids`` is missing.
     """
-    match = _matcher(images)
+    match = names_to_images(images)
     captions: dict[str, tuple[str, int]] = {}
     for number, name, text in _read(path):
         where = f"{path}, line {number}"
-        image = _only(match(name), name, where, images.ids[0])
+        image = match(name, where)
         if image in captions:
             raise UserError(
                 f"{where}: '{name}' has a caption in line {captions[image][1]} already; "
@@ -105,6 +105,15 @@ def captions_of(path: Path, images: ImageSet, ids: Sequence[str]) -> dict[str, s
             "add them"
         )
     return {image: captions[image][0] for image in ids}
+
+
+def names_to_images(images: ImageSet) -> Callable[[str, str], str]:
+    """Return a function from a name in a file, and its place for messages, to the image it means.
+
+    The function raises UserError for a name that means no image or several.
+    """
+    match = _matcher(images)
+    return lambda name, where: _only(match(name), name, where, next(iter(images.ids), ""))
 
 
 def _only(candidates: Sequence[str], name: str, where: str, example: str) -> str:

@@ -291,7 +291,7 @@ def _check_setting(item: Any, group: str, name: str, key: str) -> None:
     chosen = option(group, name)
     content = chosen.content
     valid = {**chosen.parameters, **({"preset": None} if "presets" in content else {})}
-    valid |= dict.fromkeys(prompts.SETTINGS) if group == "data" else {}
+    valid |= dict.fromkeys((*prompts.SETTINGS, *prompts.LABELS)) if group == "data" else {}
     in_a_block = "." in key and isinstance(content.get(key.split(".")[0]), dict)
     if key not in valid and not in_a_block:
         raise UserError(

@@ -27,7 +27,13 @@ RECORDED_KEYS = ("prompts", "encoder")
 GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"'
 """How prompts are given, for messages."""
 
-NOT_OF_THE_IMAGES = ("images", *SETTINGS, *RECORDED_KEYS)
+LABELS = ("label", "labels")
+"""Settings that give classes in place of the labels of the data (:mod:`bench.config.labels`)."""
+
+LABEL_MAP = "label_map"
+"""Key that a plan adds: a hash of the classes in use, if they are given."""
+
+NOT_OF_THE_IMAGES = ("images", *SETTINGS, *RECORDED_KEYS, *LABELS, LABEL_MAP)
 """Keys of a data node that its class does not get."""
 
 _SHOWN = 60
@@ -36,13 +42,19 @@ _PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
 
 
 def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """Return the overrides with ``prompt=`` as ``data.prompt=``, and texts in quotes.
+    """Return the overrides with ``prompt=`` and ``label=`` under ``data.``, and texts in quotes.
 
     Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
     ``sweep`` (``-m``) a comma separates two values; a prompt with a comma must then be in quotes,
     inside those of the shell.
     """
-    return [_quote_line(override, sweep) for override in overrides]
+    return [_quote_line(_in_data(override), sweep) for override in overrides]
+
+
+def _in_data(override: str) -> str:
+    """Write ``label=3`` as ``data.label=3``."""
+    bare = override.lstrip("+")
+    return f"data.{bare}" if bare.startswith("label=") else override
 
 
 def _quote_line(override: str, sweep: bool) -> str:
@@ -92,8 +104,8 @@ def source(node: Node) -> str | None:
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """Return a data node as the hash of a cell takes it: the same prompts are equal."""
-    return {key: value for key, value in node.items() if key not in SETTINGS}
+    """Return a data node as the hash of a cell takes it: the same prompts or classes are equal."""
+    return {key: value for key, value in node.items() if key not in (*SETTINGS, *LABELS)}
 
 
 def readable(node: Node) -> dict[str, Any]:
@@ -102,17 +114,21 @@ def readable(node: Node) -> dict[str, Any]:
     A prompt stays as it is, captions become the first digits of their hash, and there is no
     encoder.
     """
-    shown = {key: value for key, value in node.items() if key not in (*SETTINGS, *RECORDED_KEYS)}
+    hidden = (*SETTINGS, *RECORDED_KEYS, LABEL_MAP, "labels")
+    shown = {key: value for key, value in node.items() if key not in hidden}
     for key in ("prompt", "class_prompt"):
         if node.get(key) is not None:
             text = " ".join(str(node[key]).split())
             shown[key] = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
     if node.get("captions") is not None:
         shown["captions"] = str(node.get("prompts", ""))[:8]
+    if node.get("labels") is not None:
+        shown["labels"] = str(node.get(LABEL_MAP, ""))[:8]
     return shown
 
 
 def absolute_paths(node: Node) -> dict[str, str]:
     """Return the paths of a data node as absolute ones, which workers in another folder find."""
-    paths = {key: node[key] for key in ("captions", "text_encoder") if node.get(key) is not None}
+    keys = ("captions", "text_encoder", "labels")
+    paths = {key: node[key] for key in keys if node.get(key) is not None}
     return {key: str(Path(value).expanduser().absolute()) for key, value in paths.items()}

@@ -160,7 +160,8 @@ def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
 def _outlasts_scale(key: str, value: Any) -> bool:
     if key in GROUPS:
         return key != "prior"
-    swept = key.startswith("solver.") and isinstance(value, str) and "," in value
+    subject = key.startswith("solver.") or key == "data.label"
+    swept = subject and isinstance(value, str) and "," in value
     return key == "trace" or (swept and key != "solver.preset")
 
 

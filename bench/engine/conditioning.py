@@ -12,10 +12,12 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from posterior_bench.bench.config.captions import prompts_of
-from posterior_bench.bench.config.prompts import GIVE, Node, absolute_paths
+from posterior_bench.bench.config.labels import labels_of
+from posterior_bench.bench.config.prompts import GIVE, LABEL_MAP, LABELS, Node, absolute_paths
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.external import prompt_cache, text_encoders
 from posterior_bench.datasets.base import ImageSet
@@ -50,18 +52,42 @@ class Conditioning:
                 "them out, or choose a "
                 "text-conditional prior such as prior=sd15"
             )
+        self.classes = self._classes(count)
+        known = node.get(LABEL_MAP)
+        if self.classes is not None and known is not None and known != _digest(self.classes):
+            raise UserError(
+                "the classes of this cell are no longer those of its plan; give the same command "
+                "again"
+            )
         known = node.get("prompts")
-        if self.prompts is not None and known is not None and known != self._digest():
+        if self.prompts is not None and known is not None and known != _digest(self.prompts):
             raise UserError(
                 "the prompts of this cell are no longer those of its plan; give the same command "
                 "again"
             )
 
+    def _classes(self, count: int) -> dict[str, int] | None:
+        """Return the class of every image in use; None where none are given."""
+        given = [f"data.{key}" for key in LABELS if self.node.get(key) is not None]
+        if not given:
+            return None
+        if self.prompts is not None:
+            raise UserError(f"{given[0]} and prompts are both given; give one of them")
+        if not self.prior.num_classes:
+            raise Inapplicable(
+                f"this prior knows no classes, so {given[0]} would not be used; leave it out, or "
+                "choose a class-conditional prior"
+            )
+        ids = list(self.images.ids)[:count]
+        prior = self.prior
+        return labels_of(self.node, self.images, ids, prior.num_classes, prior.class_names)
+
     def demand_same_classes(self) -> None:
         """Inapplicable where labels of the data would mean other classes than the prior's."""
         prior, images = self.prior, self.images
         if (
-            not prior.reads_text
+            self.classes is None
+            and not prior.reads_text
             and prior.num_classes
             and images.num_classes not in (0, prior.num_classes)
         ):
@@ -77,8 +103,10 @@ class Conditioning:
     def labels_fit(self) -> bool:
         """Whether labels of the data are labels of the prior.
 
-        They are classes of both, or numbers of the prior's prompts.
+        They are classes of both, or numbers of the prior's prompts. Given classes always are.
         """
+        if self.classes is not None:
+            return True
         return self.prompts is None and self.images.num_classes == self.prior.num_classes
 
     @property
@@ -94,9 +122,8 @@ class Conditioning:
 
         Empty if the network is told a class or prompt, or reads none.
         """
-        told = (self.labels_fit and bool(self.images.num_classes)) or (
-            self.prompts is not None and self.guidable
-        )
+        labelled = self.classes is not None or bool(self.images.num_classes)
+        told = (self.labels_fit and labelled) or (self.prompts is not None and self.guidable)
         if told or not (self.prior.num_classes or self.prior.reads_text):
             return ""
         return "the empty prompt" if self.prior.reads_text else "the null class"
@@ -150,6 +177,9 @@ class Conditioning:
 
         None stands for the null condition of the network.
         """
+        if self.classes is not None:
+            given = [self.classes[image] for image in ids]
+            return self.prior.condition(torch.tensor(given, device=self.prior.device))
         if self.prompts is None:
             return self.prior.condition(None if labels is None or not self.labels_fit else labels)
         prompts = [self.prompts[image] for image in ids]
@@ -212,14 +242,19 @@ class Conditioning:
     def content(self) -> Node:
         """Return what to record of the prompts and, if one is needed, of the text encoder.
 
-        These are their absolute paths and hashes of what they hold; empty without prompts.
+        These are their absolute paths and hashes of what they hold; the same of given classes.
+        Empty without prompts and classes.
         """
+        if self.classes is not None:
+            recorded = {**absolute_paths(self.node), LABEL_MAP: _digest(self.classes)}
+            self.node = {**self.node, **recorded}
+            return recorded
         if self.prompts is None:
             return {}
         own = {*self.prior.class_names, ""}
         needed = any(prompt not in own for prompt in self.prompts.values())
         encoder = {"encoder": prompt_cache.encoder_hash(self._found())} if needed else {}
-        settings = {**absolute_paths(self.node), "prompts": self._digest(), **encoder}
+        settings = {**absolute_paths(self.node), "prompts": _digest(self.prompts), **encoder}
         self.node = {**self.node, **settings}
         return settings
 
@@ -240,10 +275,6 @@ class Conditioning:
             )
         return lines
 
-    def _digest(self) -> str:
-        text = json.dumps(sorted((self.prompts or {}).items()))
-        return blake2b(text.encode(), digest_size=8).hexdigest()
-
     def _folder(self) -> Path | None:
         """Return the folder of the text encoder: the named one, else that of the prior."""
         if named := self.node.get("text_encoder"):
@@ -261,6 +292,12 @@ class Conditioning:
                 f'"posterior-bench[{text_encoders.EXTRA}]")'
             )
         return folder
+
+
+def _digest(by_image: Mapping[str, object]) -> str:
+    """Return a hash of what every image is given."""
+    text = json.dumps(sorted(by_image.items()))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _renamed(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:

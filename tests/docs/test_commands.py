@@ -50,6 +50,7 @@ INSTEAD = {
     r"prior\.path=.*": "prior.path=tiny",
     r"data\.root=.*": "data.root=photos",
     r"mask\.path=.*": "mask.path=masks",
+    r"data\.id_list=.*": "data.id_list=list.txt",
     r"FAMILY": "hub",
     r"b=Y": "b=repaint",
     r"metric=M": "metric=psnr",
@@ -70,6 +71,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, image in enumerate(pixels):
             Image.fromarray(image).save(folder / name / f"{i}.png")
     _untrained(folder / "tiny", 28)
+    (folder / "list.txt").write_text("".join(f"{i}.png\n" for i in range(12)))
     return folder
 
 
@@ -243,6 +245,7 @@ def test_the_modules_of_latentpaint_are_trained_as_the_pages_say(
     pixels = np.random.default_rng(0).integers(0, 256, (24, 256, 256, 3), dtype=np.uint8)
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "list.txt").write_text("".join(f"{i}.jpg\n" for i in range(24)))
     few = {"steps": 2, "batch": 2, "mask_count": 5, "validation_images": 2, "bf16": "false"}
     for command in commands:
         words = [

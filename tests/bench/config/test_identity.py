@@ -812,3 +812,15 @@ def test_cards_are_recorded_as_they_are(command) -> None:
     record = yaml.safe_load((outcome.plan.folder / "config.yaml").read_text())
     metric = shared("metric", metric_nodes("metrics=[psnr]")["psnr"], "cpu")
     assert record["metrics"]["psnr"].keys() == asdict(metric.card).keys()
+
+
+def test_tables_print_the_changed_settings_of_an_operator() -> None:
+    node = {**options("operator")["gaussian_blur"].content, "border": "zero", "rcond": 0.01}
+    assert label("operator", node, "gaussian_blur") == "gaussian_blur border=zero rcond=0.01"
+    words = ["operator.reduction=average", "operator=super_resolution"]
+    cells_of = [
+        cell_of(job_of(cfg), choices, "fashion", ["a"])
+        for cfg, choices in (compose(words), compose(words[1:]))
+    ]
+    assert cells_of[0].identity["operator"] == "super_resolution reduction=average"
+    assert cells_of[0].name != cells_of[1].name
