@@ -279,7 +279,7 @@ def white(prior: MixturePrior, deviation: float) -> MixturePrior:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("solver", [DDRM(400, eta=0.0), DDNM(400, eta=0.0)], ids=["DDRM", "DDNM"])
+@pytest.mark.parametrize("solver", [DDRM(120, eta=0.0), DDNM(120, eta=0.0)], ids=["DDRM", "DDNM"])
 def test_white_pixels_without_noise_have_the_exact_posterior(name, solver):
     """The hidden coordinates are independent of the measured ones; deterministic steps (DDIM)
     carry them to the prior."""
@@ -288,7 +288,7 @@ def test_white_pixels_without_noise_have_the_exact_posterior(name, solver):
     mean, covariance = law(solver, obs, lambda rows: operator(name, 0.0, rows), prior)
     exact = posterior(prior, dense, obs.y, 0.0)
     torch.testing.assert_close(mean, exact[0], atol=1e-9, rtol=0)
-    torch.testing.assert_close(covariance, exact[1], atol=0.01, rtol=0)
+    torch.testing.assert_close(covariance, exact[1], atol=0.04, rtol=0)
 
 
 @pytest.mark.slow
