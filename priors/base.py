@@ -732,7 +732,11 @@ class Prior:
         backwards = len(z) if guidance == 1.0 else 2 * len(z)
         z = self._entered(z, "nge", backwards)
         channels = z.shape[1] if self.learned_var else None
-        alpha, sigma = self._like(level.alpha, z), self._like(level.sigma, z)
+        alpha, sigma = (
+            # A number stays on the host: its copy to the device would be one more wait.
+            self._like(v, z) if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64)
+            for v in (level.alpha, level.sigma)
+        )
         scaled = self._scaled_input(z, alpha, sigma)
         t = torch.as_tensor(level.t, dtype=torch.float64).to(z).expand(len(z))
         values = self._condition_values(cond, z)

@@ -68,12 +68,13 @@ class DDRM(Sampler):
             "ancestral sampling.",
         ),
         compat={
-            "released": "A step or a start whose level equals the noise of the measurement takes "
-            "the formula of hidden pixels. Without noise that is the last step, so observed pixels "
-            "are the network's prediction and not y (before: up to 0.021 off, a mixture on 3 x 4 x "
-            "4 pixels with 20 steps; now 1e-15). A coordinate noisier than the first level starts "
-            "as hidden instead of being refused. grid=native is every (1000 / steps)-th training "
-            "step."
+            "released": "A step to a level equal to the noise of the measurement takes the formula "
+            "of hidden pixels. Without noise that is the last step, so observed pixels are the "
+            "network's prediction and not y. A coordinate noisier than the first level starts as "
+            "hidden instead of being refused. grid=native takes every (1000 / steps)-th training "
+            "step, down to 0, on a prior that has 1000; steps has to divide 1000. On golden runs "
+            "of the released code, 3 x 4 x 4 with a mixture prior and a mask, samples were up to "
+            "0.021 apart before, all of it on observed pixels; now 3e-15."
         },
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "svd", "pixel"})

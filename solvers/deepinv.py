@@ -125,8 +125,9 @@ class Deepinv(Sampler):
             )
         else:
             white = torch.ones(1, *prior.image_shape, dtype=y.dtype, device=y.device)
-            y01 = (y + obs.operator.A(white)) / 2
-            physics = _physics(obs.operator, white, told)
+            row = i if obs.operator.takes_mask else 0  # without masks all rows are measured alike
+            physics = _physics(obs.operator, white, told, row, obs.n)
+            y01 = (y + physics.A(white)) / 2
         # Run the sampler on our denoiser, its noise drawn from a generator of this sample.
         cond = None if obs.cond is None else obs.cond.map(lambda value: value[i : i + 1])
         sampler = self._sampler(_Denoiser(prior, cond, self.guidance), y.device)
@@ -164,44 +165,67 @@ class _Denoiser(nn.Module):
         return (self.prior.denoise(z, level, self.cond, self.guidance) + 1) / 2
 
 
-def _physics(operator: Operator, like: Tensor, noise: nn.Module) -> Any:
-    """Return a linear operator as physics of deepinv; ``like`` is an image ``(1, C, H, W)``."""
+def _physics(operator: Operator, like: Tensor, noise: nn.Module, row: int = 0, n: int = 1) -> Any:
+    """Return what a linear operator does to one row as physics of deepinv.
+
+    Parameters
+    ----------
+    operator : Operator
+        The operator, for a batch of ``n`` rows.
+    like : Tensor
+        An image ``(1, C, H, W)``.
+    noise : nn.Module
+        The noise of the measurement, a noise model of deepinv.
+    row : int, default 0
+        The row.
+    n : int, default 1
+        Number of rows.
+    """
     import deepinv  # an optional package
+
+    count = n if operator.takes_mask else 1
+    spectrum = operator.spectrum(like) if "svd" in operator.caps else None
+
+    def alone(product: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """Return the row of a product of the whole batch."""
+        return product(*(x.expand(count, *x.shape[1:]) for x in rows))[row : row + 1]
 
     class Physics(deepinv.physics.DecomposablePhysics):  # type: ignore[misc]  # deepinv is untyped
         """Our products and decomposition under deepinv's names."""
 
         def A(self, x: Tensor, **_: object) -> Tensor:
-            return operator.A(x)
+            return alone(operator.A, x)
 
         def A_adjoint(self, y: Tensor, **_: object) -> Tensor:
-            return operator.At(y)
+            return alone(operator.At, y)
 
         def A_adjoint_A(self, x: Tensor, **_: object) -> Tensor:
-            return operator.At(operator.A(x))
+            return self.A_adjoint(self.A(x))
 
         def A_dagger(self, y: Tensor, **_: object) -> Tensor:
             if "pinv" in operator.caps:
-                return operator.pinv(y)
+                return alone(operator.pinv, y)
             solved: Tensor = deepinv.physics.LinearPhysics.A_dagger(self, y)
             return solved
 
         def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **_: object) -> Tensor:
-            return operator.prox(z, y, 1 / float(gamma))
+            return alone(lambda z, y: operator.prox(z, y, 1 / float(gamma)), z, y)
 
         def U_adjoint(self, y: Tensor, **_: object) -> Tensor:
-            return self.mask * spectrum.solution(y)
+            assert spectrum is not None
+            return self.mask * alone(spectrum.solution, y)
 
         def V(self, x: Tensor, **_: object) -> Tensor:
-            return spectrum.image(x)
+            assert spectrum is not None
+            return alone(spectrum.image, x)
 
         def V_adjoint(self, x: Tensor) -> Tensor:
-            return spectrum.coordinates(x)
+            assert spectrum is not None
+            return alone(spectrum.coordinates, x)
 
-    if "svd" not in operator.caps:
+    if spectrum is None:
         return Physics(device=like.device, noise_model=noise)
-    spectrum = operator.spectrum(like)
-    values = spectrum.values.to(like).expand_as(like).contiguous()
+    values = spectrum.values.to(like).expand(count, *like.shape[1:])[row : row + 1].contiguous()
     return Physics(mask=values, device=like.device, noise_model=noise)
 
 

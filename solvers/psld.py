@@ -73,8 +73,8 @@ class PSLD(Sampler):
             "The chain ends at zero noise; the released code's ends at native index 0.",
             "The glued image is x + At (y - A x). For a mask it has the measurement put in. For a "
             "blur it is one step of steepest descent on |y - A x|^2 / 2. For bicubic super-"
-            "resolution by 4 this step is short: A At is near 1/16, so the second term leaves "
-            "15/16 of the residual.",
+            "resolution by 4 this step is short: no eigenvalue of A At is above 1/16, so at least "
+            "15/16 of the residual is left.",
         ),
         compat={
             "released": "Levels are every (1000 / steps)-th native index, from 1 up, and the chain "
@@ -117,7 +117,8 @@ class PSLD(Sampler):
             # Predict the clean latent, and the gradient of both losses in the noisy one.
             x0, slope = self._predict(z, t, obs, prior)
             # Step down, then towards the observation and towards images that encode to themselves.
-            z = prior.process.bridge(z, x0, t, s, self.eta, noise.normal(shape)) - slope
+            fresh = noise.normal(shape) if self.eta else None
+            z = prior.process.bridge(z, x0, t, s, self.eta, fresh) - slope
         return prior.decode(z)
 
     def _predict(
@@ -138,5 +139,6 @@ class PSLD(Sampler):
         """Return ``At`` of the residual, or what the released code has for it."""
         if self.compat == "none" or residual.dim() != 4:
             return obs.operator.At(residual)
-        # Every pixel repeated; a residual of the image's own size stays as it is.
+        if residual.shape == x.shape:
+            return residual
         return F.interpolate(residual, size=x.shape[-2:], mode="nearest")

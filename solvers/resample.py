@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -74,8 +75,8 @@ class ReSample(Sampler):
         "sigma_s^2) N(z; z', c) with c = variance times that of q(z_s | z_t, x0), the released "
         "choice written for every noise process",
         deviations=(
-            "Each row has its own loss and stops on its own; the released code shares both over "
-            "the batch. So do we with compat=released: one image at a time is then the same.",
+            "Each row has its own loss and stops on its own, also with compat=released. The "
+            "released code shares both over the batch, so runs of one image are the same.",
             "The chain ends at zero noise, the released one at native index 0.",
         ),
         compat={
@@ -176,22 +177,19 @@ class ReSample(Sampler):
         late = self.compat == "released"
         decay, tolerance = 0.01 if late else 0.0, self.tolerance
         if in_pixels:
-            loss, count = lambda x: mean_square(x, obs), self.pixel_iterations
+            loss, count = lambda x: squares(x, obs), self.pixel_iterations
             start = prior.decode(x0)
             x = minimise(loss, start, self.pixel_lr, count, tolerance, decay=decay, late=late)
             return prior.encode(x)
-        loss, count = lambda z: mean_square(prior.decode(z), obs), self.latent_iterations
+        loss, count = lambda z: squares(prior.decode(z), obs), self.latent_iterations
         return minimise(
             loss, x0, self.latent_lr, count, tolerance, self.patience, decay=decay, late=late
         )
 
 
-def mean_square(x: Tensor, obs: Observation) -> Tensor:
-    """Return the mean of ``(y - A x)^2`` over all scalars of ``y``, shape ``(N,)``.
-
-    Hidden scalars count as zeros.
-    """
-    return obs.operator.residual(x, obs.y).square().flatten(1).mean(1)
+def squares(x: Tensor, obs: Observation) -> Tensor:
+    """Return ``(y - A x)^2``, shaped like ``y``; hidden scalars are zeros."""
+    return F.mse_loss(obs.operator.A(x), obs.y, reduction="none")
 
 
 def minimise(
@@ -211,7 +209,7 @@ def minimise(
     Parameters
     ----------
     loss : Callable[[Tensor], Tensor]
-        Maps ``(N, C, H, W)`` to one loss per row, ``(N,)``.
+        Maps ``(N, C, H, W)`` to ``(N, ...)``; the loss of a row is the mean.
     start : Tensor
         Where the rows start, ``(N, C, H, W)``.
     lr : float
@@ -233,14 +231,16 @@ def minimise(
         Where the rows have stopped, ``(N, C, H, W)``, without a graph.
     """
     u = start.detach().clone().requires_grad_()
-    optimiser = torch.optim.AdamW([u], lr=lr, weight_decay=decay)
+    optimiser = torch.optim.AdamW([u], lr=lr, weight_decay=decay, fused=True)
     done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
     history: list[Tensor] = []
     for step in range(iterations):
         with torch.enable_grad():
             losses = loss(u)
-            (u.grad,) = torch.autograd.grad(losses.sum(), u)
-        history.append(losses.detach())
+            # The gradient of the means, without a tensor of equal weights.
+            weight = losses.new_tensor(len(u) / losses.numel()).expand_as(losses)
+            (u.grad,) = torch.autograd.grad(losses, u, weight)
+        history.append(losses.detach().flatten(1).mean(1))
         standing = done
         # Written so that a row that is NaN is done too.
         done = done | ~(history[step] >= tolerance)

@@ -186,6 +186,7 @@ def restrict_operator(operator: Operator, needs: frozenset[str]) -> Operator:
 
     class Restricted(Operator):
         caps = can
+        takes_mask = operator.takes_mask
         sigma = operator.sigma
         mask = operator.mask if "mask" in can else None
 

@@ -142,8 +142,9 @@ def observed_count(obs: Observation) -> Tensor:
     mask = obs.operator.mask
     if mask is None:
         return obs.y.new_full((obs.n,), obs.y[0].numel())
-    # One mask for all channels: count it once, for this stands in every step of a fit.
-    return (mask.flatten(1).sum(1) * (obs.y[0].numel() // mask[0].numel())).to(obs.y)
+    # A mask has one entry for all channels, so counting it costs less than counting y's.
+    each = obs.y[0].numel() // mask[0].numel()
+    return (each * mask.flatten(1).sum(1)).to(obs.y)
 
 
 def gradient(loss: Tensor, z: Tensor) -> Tensor:

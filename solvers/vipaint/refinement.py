@@ -69,7 +69,8 @@ class Refinement:
                 z = z - settings.refine_scale * slope
                 x0 = prior.denoise(z, t, obs.cond, settings.guidance_sample)
             mean, var = prior.process.bridge_moments(z, x0, t, s, settings.refine_eta)
-            z = mean + chain.refine_noise * float(var) ** 0.5 * xi()
+            spread = chain.refine_noise * float(var) ** 0.5
+            z = mean + spread * xi() if spread else mean
             if settings.refine_order == "after":
                 z = z - settings.refine_scale * slope
         # The last prediction is the sample.

@@ -122,6 +122,7 @@ class VIPaint(Solver):
             "The initial tau of the lower keypoints is spread sqrt(V), where V is the variance of "
             "the reverse step; 0.7 sqrt(V) on latents, as in the released code. The paper's 'Eq. "
             "23 with scaling factor a3 / eta' can also be read as 0.837 sqrt(V).",
+            "The paper prints a largest sigma of 50 for EDM; the checkpoint and this code have 80.",
             "With one keypoint the paper prints one sentence, which says 50 iterations; the "
             "released configuration has 100, and so have the presets named after the paper.",
             "VIPaint-4 on EDM has five keypoints and so four transitions: the paper lists five "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from posterior_bench.bench.config.build import target
+from posterior_bench.bench.config.build import operator_caps, target
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.conformance.reference_pages.applicability import (
     CAPABILITIES,
     DIFFERENCES,
+    LACKING,
     OPERATORS,
 )
 from posterior_bench.bench.conformance.reference_pages.pages import pages
@@ -81,3 +82,17 @@ def test_the_page_gives_every_difference_and_its_reason() -> None:
 @pytest.mark.parametrize("name", options("solver"))
 def test_every_need_has_its_meaning_in_the_page(name: str) -> None:
     assert target(options("solver")[name].content).needs <= CAPABILITIES.keys()
+
+
+def test_every_operator_says_why_it_lacks_what_solvers_need() -> None:
+    needed = frozenset().union(*(operator_needs(option) for option in options("solver").values()))
+    lacking = {
+        (capability, name)
+        for name, option in options("operator").items()
+        for capability in needed - operator_caps(option.content)
+    }
+    explained = {(capability, name) for capability, names in LACKING.items() for name in names}
+    assert explained == lacking
+    page = pages()["docs/applicability.md"]
+    for names in LACKING.values():
+        assert all(reason in page for reason in names.values())

@@ -22,15 +22,15 @@ from posterior_bench.priors.mixtures import g2
 
 INPAINTING = options("operator")["inpainting"].content
 PIXEL, LATENT = frozenset({"grad", "pixel"}), frozenset({"grad", "latent"})
-MASK, LINEAR, NONLINEAR = "mask", "linear", "nonlinear"
+MASK, SPECTRUM, LINEAR, NONLINEAR = "mask", "spectrum", "linear", "nonlinear"
 
 # what a method is made for, from its paper: the operator, and pixels, latents or both
 MADE_FOR: dict[str, tuple[str, str]] = {
     "blended": (MASK, "pixel"),
     "repaint": (MASK, "pixel"),
-    "ddrm": (MASK, "pixel"),
-    "ding": (MASK, "pixel"),
-    "ddnm": (LINEAR, "pixel"),
+    "ddrm": (SPECTRUM, "pixel"),
+    "ding": (SPECTRUM, "pixel"),
+    "ddnm": (SPECTRUM, "pixel"),
     "diffpir": (LINEAR, "pixel"),
     "pigdm": (LINEAR, "pixel"),
     "mmps": (LINEAR, "pixel"),
@@ -43,7 +43,8 @@ MADE_FOR: dict[str, tuple[str, str]] = {
 }
 CAPS = {
     MASK: frozenset({"linear", "mask", "projection", "pinv", "prox", "svd"}),
-    LINEAR: frozenset({"linear", "projection", "pinv", "prox"}),
+    SPECTRUM: frozenset({"linear", "pinv", "prox", "svd"}),
+    LINEAR: frozenset({"linear", "prox"}),
     NONLINEAR: frozenset({"nonlinear"}),
 }
 

@@ -10,8 +10,15 @@ import torch
 
 from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
+from posterior_bench.operators.gaussian_blur import GaussianBlur
+from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.operators.projection import Projection
+from posterior_bench.operators.super_resolution import SuperResolution
+from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.process import VE
+from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.ddrm import DDRM
-from posterior_bench.solvers.deepinv import Deepinv, _Denoiser
+from posterior_bench.solvers.deepinv import Deepinv, Seeded, _Denoiser, _physics
 
 FEW = {"DDRM": 12, "DiffPIR": 6, "DPS": 8}
 
@@ -101,6 +108,84 @@ def test_observed_pixels_keep_their_values(deepinv, g2, observe, seeded_noise):
     for solver in (Deepinv("DDRM", 30), Deepinv("DiffPIR", 30)):
         x = solver.draw(observe((True, False), 0.6, rows=4), g2("ve"), seeded_noise(range(4)))
         assert (x[..., 0] - 0.6).abs().max() < 0.05
+
+
+OPERATORS = {
+    "super-resolution": SuperResolution((1, 4, 4), 2, sigma=0.02),
+    "blur": GaussianBlur((1, 4, 4), 7, 0.8, sigma=0.02),
+    "projection": Projection((1, 4, 4), 0.5, sigma=0.02),
+    "mask": Inpainting(torch.arange(16).view(1, 1, 4, 4) % 3 > 0, sigma=0.02),
+}
+
+
+def _image():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_of_ours_has_the_products_of_deepinvs_decomposition(deepinv, name):
+    """deepinv's own adjoint and proximal step, from the singular values, are ours."""
+    operator, x = OPERATORS[name], _image()
+    physics = _physics(operator, x, deepinv.physics.GaussianNoise(0.1))
+    y = physics.A(x)
+    base = deepinv.physics.DecomposablePhysics
+    exact = operator.spectrum(x).exact.expand_as(x)
+    kept = physics.mask == exact  # the others are truncated for the pseudo-inverse alone
+    assert torch.allclose(
+        physics.V_adjoint(physics.A_adjoint(y))[kept],
+        physics.V_adjoint(base.A_adjoint(physics, y))[kept],
+    )
+    assert torch.allclose(
+        physics.V_adjoint(physics.prox_l2(x, y, 3.0))[kept],
+        physics.V_adjoint(base.prox_l2(physics, x, y, 3.0))[kept],
+    )
+    torch.testing.assert_close(base.A_dagger(physics, y), physics.A_dagger(y))
+    assert torch.equal(y, operator.A(x))
+
+
+def test_our_mask_gives_the_samples_of_deepinvs_mask(deepinv, g2, observe):
+    """One seed, one sampler of theirs, and a mask once as their physics and once as ours."""
+    noise = deepinv.physics.GaussianNoise(0.02)
+    operator = observe((True, False)).operator
+    y01, mask = torch.tensor([[[[0.7, 0.0]]]]), operator.mask.float()
+    theirs = deepinv.physics.Inpainting((1, 1, 2), mask, noise_model=noise)
+    ours = _physics(operator, y01, noise)
+    for solver in _solvers():
+        runs = []
+        for physics in (theirs, ours):
+            sampler = solver._sampler(_Denoiser(g2("ve"), None, 1.0), torch.device("cpu"))
+            with Seeded(torch.Generator().manual_seed(1)):
+                runs.append(sampler(y01, physics))
+        torch.testing.assert_close(*runs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["super-resolution", "projection"])
+def test_samples_reproduce_what_another_operator_measured(deepinv, name):
+    operator = OPERATORS[name]
+    prior = MixturePrior(
+        VE(), torch.ones(1), torch.zeros(1, 16), 0.25 * torch.eye(16)[None], (1, 4, 4)
+    )
+    x = 0.5 * _image().float()
+    obs = Observation(operator.A(x), operator)
+
+    def apart(solver):
+        drawn = solver.draw(obs, prior, SeededNoise([Key(0, "test", "0")], "solver"))
+        assert drawn.shape == x.shape and drawn.dtype == torch.float32
+        return operator.residual(drawn, obs.y).square().mean().sqrt().item()
+
+    assert apart(Deepinv("DDRM", 30)) < 0.2 and apart(Deepinv("DiffPIR", 30)) < 0.2
+    # few steps of DPS leave much of the residual, but less than no guidance leaves
+    pull, none = (Deepinv("DPS", 30, options={"weight": weight}) for weight in (10.0, 0.0))
+    assert apart(pull) < 0.7 * apart(none)
+
+
+def test_each_sampler_needs_what_it_asks_of_the_physics(deepinv):
+    linear, prior = frozenset({"linear"}), frozenset({"pixel", "grad"})
+    assert Deepinv("DDRM").lacks(linear | prior, 0.0) == {"svd"}
+    assert Deepinv("DiffPIR").lacks(linear | prior, 0.0) == {"prox"}
+    assert Deepinv("DPS").lacks(linear | prior, 0.0) == frozenset()
+    assert Deepinv("DPS").lacks(prior, 0.0) == {"linear"}
 
 
 def test_an_option_reaches_the_sampler_and_a_wrong_one_is_refused(

@@ -20,6 +20,7 @@ from torch import Tensor
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.gaussian_blur import GaussianBlur
 from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.operators.motion_blur import MotionBlur
 from posterior_bench.operators.projection import Projection
 from posterior_bench.operators.super_resolution import SuperResolution
 from posterior_bench.priors.mixture import MixturePrior
@@ -43,15 +44,18 @@ def operator(name: str, sigma: float, rows: int = ROWS) -> Operator:
     """An operator on images of 4 x 4 pixels; its small singular values are truncated."""
     made: dict[str, Operator] = {
         "mask": Inpainting(PIXELS.expand(rows, 1, 4, 4), sigma),
-        "super-resolution": SuperResolution(SHAPE, 2, sigma),
-        "blur": GaussianBlur(SHAPE, 7, 0.8, sigma, rcond=0.2),
-        "projection": Projection(SHAPE, 0.4, sigma),
+        "super-resolution": SuperResolution(SHAPE, 2, sigma=sigma),
+        "blur": GaussianBlur(SHAPE, 7, 0.8, sigma=sigma, rcond=0.2),
+        "projection": Projection(SHAPE, 0.4, sigma=sigma),
+        "motion": MotionBlur(SHAPE, 3, border="circular", sigma=sigma, rcond=0.3),
+        "mirrored motion": MotionBlur(SHAPE, 3, sigma=sigma, tolerance=1e-12),
     }
     return made[name]
 
 
-NAMES = ("mask", "super-resolution", "blur", "projection")
-RCOND = {"blur": 0.2}
+NAMES = ("mask", "super-resolution", "blur", "projection", "motion")
+PROXIMAL = (*NAMES, "mirrored motion")
+RCOND = {"blur": 0.2, "motion": 0.3}
 
 
 @dataclass
@@ -195,7 +199,7 @@ def test_ding_multiplies_gaussians_of_images(name):
     torch.testing.assert_close(columns.T @ columns, torch.linalg.inv(precision))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROXIMAL)
 @pytest.mark.parametrize(("compat", "share"), [("none", 1.0), ("released", 0.5)])
 def test_diffpirs_step_solves_its_normal_equations(name, compat, share):
     """The pull of Zhu et al. (2023), Eq. 13, to half the noise level in the released units."""
@@ -220,7 +224,9 @@ def test_diffpirs_step_solves_its_normal_equations(name, compat, share):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("solver", [DDRM(12), DDNM(12), DDNM(12, 0.85, 4, 2)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DDRM(12), DDNM(12), DDNM(12, 0.85, 4, 2)], ids=["DDRM", "DDNM", "travel"]
+)
 def test_without_noise_a_sample_has_the_measured_coordinates(name, solver):
     obs, prior, dense = problem(name, 0.0, "ve")
     x = solver.draw(obs, prior, DoubleNoise(ROWS)).flatten(1) @ dense.V.T
@@ -273,7 +279,7 @@ def white(prior: MixturePrior, deviation: float) -> MixturePrior:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("solver", [DDRM(400, eta=0.0), DDNM(400, eta=0.0)], ids=str)
+@pytest.mark.parametrize("solver", [DDRM(120, eta=0.0), DDNM(120, eta=0.0)], ids=["DDRM", "DDNM"])
 def test_white_pixels_without_noise_have_the_exact_posterior(name, solver):
     """The hidden coordinates are independent of the measured ones; deterministic steps (DDIM)
     carry them to the prior."""
@@ -282,7 +288,7 @@ def test_white_pixels_without_noise_have_the_exact_posterior(name, solver):
     mean, covariance = law(solver, obs, lambda rows: operator(name, 0.0, rows), prior)
     exact = posterior(prior, dense, obs.y, 0.0)
     torch.testing.assert_close(mean, exact[0], atol=1e-9, rtol=0)
-    torch.testing.assert_close(covariance, exact[1], atol=0.01, rtol=0)
+    torch.testing.assert_close(covariance, exact[1], atol=0.04, rtol=0)
 
 
 @pytest.mark.slow
@@ -301,7 +307,7 @@ def test_pigdm_is_exact_for_white_pixels(name, sigma):
     torch.testing.assert_close(covariance, exact[1], atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROXIMAL)
 def test_pigdm_equals_mmps_for_white_pixels(name):
     obs, prior, _ = problem(name, 0.3, "ve")
     prior = white(prior, 0.6)

@@ -24,9 +24,10 @@ INTRODUCTION = """\
 The tables say which solver runs with which prior and operator. They are computed from the
 capabilities that a solver *needs* and that prior and operator *have* (`Solver.needs`, `Prior.caps`,
 `Operator.caps`). A cell that lacks a capability is refused before any work, with the names shown
-here. The product never replaces a method by a weaker one without saying so. Single settings may
-need more, for example noisy measurements (`Solver.lacks`). `python -m bench check solver=NAME` runs
-a solver on a small prior of every kind."""
+here; the list below a table says why the operator has no such thing. The product never replaces a
+method by a weaker one without saying so. Single settings may need more, for example DDNM+ on noisy
+measurements (`Solver.lacks`). `python -m bench check solver=NAME` runs a solver on a small prior of
+every kind."""
 
 CAPABILITIES = {
     "exact": "the posterior is known in closed form, as for Gaussian mixtures",
@@ -86,27 +87,75 @@ DIFFERENCES = (
         "decoder and back. The solver here solves for the measured pixels only.",
     ),
     Difference(
-        ("ddrm",),
+        ("ding",),
         (OPERATORS,),
-        "The method takes any linear operator with a known singular value decomposition. The "
-        "solver here takes masks, whose spectral space is the image itself.",
+        "The paper has masks. A step is a product of Gaussians, one per pixel. With known singular "
+        "values there is one per singular vector, so the solver here takes those operators too.",
     ),
     Difference(
         ("pigdm",),
         (OPERATORS,),
         "The method takes any linear operator for which a linear system can be solved. The solver "
-        "here takes projections, for which the solution is a division.",
+        "here leaves this to the proximal step of the operator, which solves the same system.",
     ),
 )
 
+MIXED = "every measured value is a sum over several pixels, so no pixel is observed by itself"
+NO_MATRIX = "`A` is not linear, and only a linear map has one"
+NO_MINIMISER = "`A` is not linear: the minimiser has no closed form, and need not be unique"
+MIRRORED = (
+    "no fast transform makes a blur with an asymmetric kernel and mirrored borders diagonal; "
+    "`border=circular` has it"
+)
+LACKING = {
+    "linear": {
+        "hdr": "values beyond the range are cut off",
+        "nonlinear_blur": "the measurement is a network's output",
+        "phase_retrieval": "a modulus forgets the phase",
+    },
+    "mask": {
+        **dict.fromkeys(
+            (
+                "anisotropic_blur",
+                "box_blur",
+                "gaussian_blur",
+                "motion_blur",
+                "motion_blur_circular",
+                "nonlinear_blur",
+                "projection",
+                "super_resolution",
+            ),
+            MIXED,
+        ),
+        "hdr": "measured values are scaled and cut off, so they are not those of the pixels",
+        "phase_retrieval": "it measures frequencies, and no pixels",
+    },
+    "pinv": {
+        **dict.fromkeys(("hdr", "nonlinear_blur", "phase_retrieval"), NO_MATRIX),
+        "motion_blur": MIRRORED,
+    },
+    "prox": dict.fromkeys(("nonlinear_blur", "phase_retrieval"), NO_MINIMISER),
+    "svd": {
+        **dict.fromkeys(("hdr", "nonlinear_blur", "phase_retrieval"), NO_MATRIX),
+        "motion_blur": MIRRORED,
+    },
+}
+"""Why an operator lacks a capability that some solver needs, by capability and operator."""
+
 
 def sections() -> list[str]:
-    """Return the sections of the page: a table per operator, the meanings, the differences."""
+    """Return the sections of the page: an operator each, the meanings, the differences."""
     parts: list[str] = []
     for operator in options("operator").values():
         rows = [_row(option, operator) for option in options("solver").values()]
         head = ["choice", OPERATORS, *capabilities_by_kind()]
         parts += [f"## {choice(operator)}", operator.summary, table(head, rows)]
+        if reasons := [
+            f"no `{name}`: {by_operator[operator.name]}"
+            for name, by_operator in LACKING.items()
+            if operator.name in by_operator
+        ]:
+            parts += [bullets(reasons)]
     needs = (target(option.content).needs for option in options("solver").values())
     names = sorted(frozenset({"unconditional"}).union(*needs))
     meanings = (f"`{name}`: {CAPABILITIES.get(name, 'as its solver says')}" for name in names)

@@ -238,8 +238,12 @@ def test_a_study_of_several_sweeps_runs_and_writes_the_table(
     assert "rows of this study" in capsys.readouterr().out
 
 
+# test_quoted_tables.py rehearses the two others
+REHEARSED = [name for name in STUDIES if name not in ("daps_table1", "lanpaint_table")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", REHEARSED)
 def test_every_study_rehearses(name: str, tmp_path: Path) -> None:
     assert bench(f"study={name}", *SMALL, f"out={tmp_path}") == 0
     board = pd.read_csv(tmp_path / "leaderboard.csv")

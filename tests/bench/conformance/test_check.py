@@ -593,13 +593,16 @@ def test_a_network_from_a_file_is_checked_like_any_other(tmp_path):
 
 def test_another_operator_checks_what_it_can():
     config = config_of("ddnm", "operator=projection")
-    report = check_solver("ddnm", config, priors=["exact"])
-    assert report.failures == []
-    assert Result("masks", SKIPPED, "the operator takes no mask") in report.columns["exact"]
-    noisy = config.with_settings("operator", {"sigma": 0.1})  # its DDNM+ form knows masks alone
-    (refused,) = check_solver("ddnm", noisy, priors=["exact"]).columns["run"]
+    noisy = config.with_settings("operator", {"sigma": 0.1})  # DDNM+
+    for problem in (config, noisy):
+        report = check_solver("ddnm", problem, priors=["exact"])
+        assert report.failures == []
+        assert Result("masks", SKIPPED, "the operator takes no mask") in report.columns["exact"]
+    (refused,) = check_solver(
+        "ddnm", config_of("ddnm", "operator=motion_blur"), priors=["exact"]
+    ).columns["run"]
     assert refused.status == SKIPPED
-    assert refused.reason.startswith("it needs mask, ")
+    assert refused.reason.startswith("it needs pinv, svd, ")
 
 
 def test_a_missing_package_skips_the_run(monkeypatch):

@@ -86,13 +86,13 @@ def test_what_does_not_fit_together_is_told_from_mistakes(tmp_path: Path) -> Non
     arena = ["data=arena/gauss8", "metrics=[psnr]", f"out={tmp_path}"]
     for solver, operator in (
         ("psld", "inpainting"),
-        ("ddrm", "projection"),
-        ("ddnm", "projection"),
+        ("blended", "projection"),
+        ("ddnm", "motion_blur"),
     ):
         with pytest.raises(Inapplicable, match="needs"):
             prepare(*compose([f"solver={solver}", f"operator={operator}", *arena]))
-    # DDNM itself, without the treatment of noise that needs a mask, is at home with any matrix
-    prepare(*compose(["solver=ddnm", "solver.plus=false", "operator=projection", *arena]))
+    for solver in ("ddrm", "ddnm", "pigdm", "ding"):
+        prepare(*compose([f"solver={solver}", "operator=projection", *arena]))
     with pytest.raises(Inapplicable, match="choose prior= and data= that fit"):
         prepare(*compose(["data=fashion", "prior=g2", "solver=dps", "metrics=[psnr]"]))
     with pytest.raises(UserError) as caught:
@@ -111,7 +111,7 @@ def test_a_study_runs_skips_and_draws(tmp_path: Path) -> None:
     figure."""
     small = [
         "data=arena/g2",
-        "solver=exact,ddrm",
+        "solver=exact,blended",
         "data.images=4",
         "draws=3",
         "batch=12",
@@ -122,7 +122,7 @@ def test_a_study_runs_skips_and_draws(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     (skipped,) = done.stderr.splitlines()
-    assert skipped.startswith("bench: skipped ddrm  arena/g2  pixels  projection: ")
+    assert skipped.startswith("bench: skipped blended  arena/g2  pixels  projection: ")
     board = pd.read_csv(tmp_path / "leaderboard.csv")
-    assert sorted(board["solver"]) == ["ddrm", "exact", "exact"] and (board["failed"] == 0).all()
+    assert sorted(board["solver"]) == ["blended", "exact", "exact"] and (board["failed"] == 0).all()
     assert (tmp_path / "figure.svg").exists() and (tmp_path / "figure.png").exists()
