@@ -44,6 +44,7 @@ INSTEAD = {
     r"a=X": "a=dps",
     r"solver=(nearest|path/to/nearest\.py:Nearest)(.*)": rf"solver={ROOT}/{PLUGIN}\2",
     r"mask=NAME": "mask=comod",
+    r"operator=NAME": "operator=inpainting",
     r"prior=NAME": "prior=fashion",
     r"(data|prior)=\$\w+": r"\1=imagenet64",
     r"prior=(MODEL|/.*)": "prior=tiny",

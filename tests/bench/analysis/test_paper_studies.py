@@ -258,7 +258,7 @@ def test_every_study_rehearses(name: str, tmp_path: Path) -> None:
     "narrowed",
     [
         # needs a mask, and this operator has none
-        ["study=arena", "solver=ddrm", "operator=projection", "data=arena/g2"],
+        ["study=arena", "solver=blended", "operator=projection", "data=arena/g2"],
         # needs the features of a network, and these priors have none
         ["study=arena", "solver=latentpaint", "data=arena/g2,arena/gauss8", "quiet=true"],
     ],
