@@ -43,8 +43,8 @@ IMAGES, DRAWS = 12, 8
 PROBLEMS = tuple(  # arena and operator: few and many pixels, one mode and several
     product(("g2", "gauss8", "gauss64", "modes2", "modes16"), ("inpainting", "projection"))
 )
-# if the measurement is noisy, these solvers run with masks only
-MASKS_ONLY = {"blended", "ddnm", "ddrm", "ding", "pigdm", "repaint"}
+# these solvers run with masks only
+MASKS_ONLY = {"blended", "repaint"}
 BASE = "fast"
 OBJECTIVE = "energy_distance_rel"
 MARGIN = 2.0  # standard errors

@@ -26,7 +26,7 @@ MASK, SPECTRUM, LINEAR, NONLINEAR = "mask", "spectrum", "linear", "nonlinear"
 
 # what a method is made for, from its paper: the operator, and pixels, latents or both
 MADE_FOR: dict[str, tuple[str, str]] = {
-    "blended": (MASK, "pixel"),
+    "blended": (MASK, "both"),
     "repaint": (MASK, "pixel"),
     "ddrm": (SPECTRUM, "pixel"),
     "ding": (SPECTRUM, "pixel"),

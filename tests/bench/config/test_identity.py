@@ -726,9 +726,8 @@ def test_score_refuses_a_metric_of_an_earlier_version(
     metrics = {"psnr": metric}
     cell = scoring.StoredCell(outcome.plan.folder, "cpu")
     cell.load()
-    monkeypatch.setattr(metric, "card", SimpleNamespace(id="psnr", version=1))
     cell.admit(metrics)
-    monkeypatch.setattr(metric, "card", SimpleNamespace(id="psnr", version=2))
+    monkeypatch.setattr(metric, "card", replace(metric.card, version=metric.card.version + 1))
     with pytest.raises(
         UserError, match=r"'psnr' as an earlier version computed it \(version 1, now 2\)"
     ):

@@ -83,7 +83,7 @@ def guided_vipaint(s: Any, draws: int = DRAWS) -> float:
 
 
 BACKWARDS: Mapping[str, Callable[[Any], float]] = {
-    **dict.fromkeys(["dps", "pigdm", "psld", "resample", "deepinv"], lambda s: s.steps),
+    **dict.fromkeys(["dps", "pigdm", "psld", "resample"], lambda s: s.steps),
     **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], guided_vipaint),
     "mgdm": lambda s: mgdm(s) - 1 - s.repeats * (s.levels - 3) * s.inner_steps,
     "mmps": lambda s: s.iterations * s.steps,
@@ -171,7 +171,7 @@ def test_rows_cost_what_was_asked_for_and_one_step_more_would_be_too_much(cell, 
     assert count(preset.scaled((max(solver.workload.values()) + 1) / size)) > N
 
 
-@pytest.mark.parametrize("name", [*BACKWARDS, "ddnm", "reddiff", "repaint"])
+@pytest.mark.parametrize("name", [*BACKWARDS, "ddnm", "deepinv", "reddiff", "repaint"])
 def test_a_budget_of_passes_counts_backwards_too(cell, name: str) -> None:
     if name == "deepinv":
         pytest.importorskip("deepinv")
