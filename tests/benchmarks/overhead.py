@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import torch
@@ -96,20 +96,27 @@ def medians(*functions: Callable[[], object], repeats: int = 5) -> list[float]:
 
 
 class Call:
-    """One call of a network or an autoencoder, with the inputs it had."""
+    """One call of a network or an autoencoder, with its inputs and the number of its gradients."""
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Any, ...]):
         self.function, self.inputs = function, inputs
-        self.grad = inputs[0].requires_grad
+        self.gradients = int(inputs[0].requires_grad)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the call."""
+        return len(self.inputs[0])
 
     def __call__(self) -> None:
         x, *others = self.inputs
-        if not self.grad:
+        if not self.gradients:
             with torch.no_grad():
                 self.function(x, *others)
             return
         x = x.detach().requires_grad_()
-        torch.autograd.grad(self.function(x, *others).sum(), x)
+        output = self.function(x, *others).sum()
+        for _ in range(self.gradients):
+            torch.autograd.grad(output, x, retain_graph=True)
 
 
 @contextmanager
@@ -169,14 +176,17 @@ def beside(solver: Solver, obs: Observation, prior: Prior) -> Beside:
 
     with recorded(prior) as calls, prior.metered() as meter:
         run()
-    # Not every call with a graph has its gradient taken: CoPaint's search tries steps.
-    extra = sum(len(c.inputs[0]) for c in calls if c.grad and is_net(c, prior)) - meter.nge
-    for call in calls:
-        if extra > 0 and call.grad and is_net(call, prior):
-            call.grad, extra = False, extra - len(call.inputs[0])
-    whole, alone = medians(run, lambda: [call() for call in calls])
     of_net = [call for call in calls if is_net(call, prior)]
-    return Beside(whole, alone, len(of_net), sum(call.grad for call in of_net))
+    # CoPaint's search leaves calls without their gradient, MMPS takes several of one call.
+    with_graph = [call for call in of_net if call.gradients]
+    more = meter.nge - sum(call.rows for call in with_graph)
+    for call in cycle(with_graph):
+        if abs(more) < call.rows:
+            break
+        call.gradients += 1 if more > 0 else -1
+        more -= math.copysign(call.rows, more)
+    whole, alone = medians(run, lambda: [call() for call in calls])
+    return Beside(whole, alone, len(of_net), sum(call.gradients for call in of_net))
 
 
 def is_net(call: Call, prior: Prior) -> bool:
