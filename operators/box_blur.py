@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.base import check_rcond
-from posterior_bench.operators.borders import blur_line, check_border
-from posterior_bench.operators.separable import Separable
+from posterior_bench.operators.window_blur import WindowBlur
 
 
 @dataclass(frozen=True)
-class BoxBlur(Separable):
+class BoxBlur(WindowBlur):
     """Replace every pixel by the mean of the square around it.
 
     DDRM (Kawar et al., NeurIPS 2022) calls it uniform deblurring. This is the correct blur, with
@@ -50,21 +48,6 @@ class BoxBlur(Separable):
     sigma: float = 0.0
     rcond: float = 0.1
 
-    def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(
-                f"kernel={self.kernel} has no central pixel; give an odd number of pixels"
-            )
-        check_border(self.border)
-        self.check_sigma()
-        check_rcond(self.rcond)
-
     @override
-    def first_guess(self, y: Tensor) -> Tensor:
-        """Return the adjoint of ``y``: the truncated pseudo-inverse has ripples at edges."""
-        return self.At(y)
-
-    @override
-    def line(self, size: int, axis: int) -> Tensor:
-        weights = torch.ones(self.kernel, dtype=torch.float64) / self.kernel
-        return blur_line(weights, size, self.border)
+    def weights(self, axis: int) -> Tensor:
+        return torch.ones(self.kernel, dtype=torch.float64) / self.kernel

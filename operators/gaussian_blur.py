@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.base import check_rcond
-from posterior_bench.operators.borders import blur_line, check_border
-from posterior_bench.operators.separable import Separable
+from posterior_bench.operators.window_blur import WindowBlur
 
 
 @dataclass(frozen=True)
-class GaussianBlur(Separable):
+class GaussianBlur(WindowBlur):
     """Blur images with a Gaussian window.
 
     As in DPS (Chung et al., ICLR 2023), the window is cut off at four standard deviations, inside a
@@ -64,10 +62,7 @@ class GaussianBlur(Separable):
     rcond: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ValueError(
-                f"kernel={self.kernel} has no central pixel; give an odd number of pixels"
-            )
+        super().__post_init__()
         if len(self._deviations) != 2:
             raise ValueError(
                 f"deviation {self.deviation}: give one number, or two, for the height and the width"
@@ -78,22 +73,14 @@ class GaussianBlur(Separable):
                     f"deviation {deviation} is no width of a window; "
                     "give a positive number of pixels"
                 )
-        check_border(self.border)
-        self.check_sigma()
-        check_rcond(self.rcond)
 
     @override
-    def first_guess(self, y: Tensor) -> Tensor:
-        """Return the adjoint of ``y``: the truncated pseudo-inverse has ripples at edges."""
-        return self.At(y)
-
-    @override
-    def line(self, size: int, axis: int) -> Tensor:
+    def weights(self, axis: int) -> Tensor:
         deviation = self._deviations[axis]
         radius = min(self.kernel // 2, int(4 * deviation + 0.5))
         taps = torch.arange(-radius, radius + 1)
         weights = torch.exp(-0.5 * (taps.double() / deviation) ** 2)
-        return blur_line(weights / weights.sum(), size, self.border)
+        return weights / weights.sum()
 
     @property
     def _deviations(self) -> tuple[float, ...]:
