@@ -123,6 +123,8 @@ class DDNM(Sampler):
                 "set solver.plus=false"
             )
         spectrum = obs.operator.spectrum(obs.y) if noisy else None
+        # What the measurement says of every singular coordinate, the same in all steps.
+        measured = spectrum.solution(obs.y) if spectrum is not None else obs.y
         # Start from pure noise.
         z = x0 = levels[0].sigma * noise.normal(shape)
         for i, j in walk(self.steps, self.travel_length, self.travel_repeat):
@@ -138,7 +140,7 @@ class DDNM(Sampler):
             eps = process.eps(z, x0, t)
             # Replace the part that the operator sees by the measurement, and step down.
             if spectrum is not None:
-                z = self._noisy_step(x0, eps, s, fresh, obs, spectrum)
+                z = self._noisy_step(x0, eps, s, fresh, measured, obs.operator.sigma, spectrum)
             else:
                 missing = obs.operator.pinv(obs.operator.residual(x0, obs.y))
                 z = self._step(x0 + missing, eps, s, fresh)
@@ -149,7 +151,14 @@ class DDNM(Sampler):
         return s.alpha * x + s.sigma * (self.eta * fresh + math.sqrt(1 - self.eta**2) * eps)
 
     def _noisy_step(
-        self, x0: Tensor, eps: Tensor, s: Level, fresh: Tensor, obs: Observation, spectrum: Spectrum
+        self,
+        x0: Tensor,
+        eps: Tensor,
+        s: Level,
+        fresh: Tensor,
+        measured: Tensor,
+        sigma_y: float,
+        spectrum: Spectrum,
     ) -> Tensor:
         """Return the DDNM+ step, formed in the singular coordinates of the operator.
 
@@ -157,7 +166,7 @@ class DDNM(Sampler):
         """
         x0, eps = spectrum.coordinates(x0), spectrum.coordinates(eps)
         seen = spectrum.values > 0
-        carried = s.alpha * obs.operator.sigma / torch.where(seen, spectrum.values, 1.0)
+        carried = s.alpha * sigma_y / torch.where(seen, spectrum.values, 1.0)
         # Below the noise of the measurement only part of the correction fits; fresh noise fills
         # the rest.
         fits = s.sigma >= carried
@@ -165,6 +174,6 @@ class DDNM(Sampler):
         share = torch.where(fits, 1.0, part).to(x0)
         left = (s.sigma**2 - carried**2).clamp_min(0).sqrt()
         spread = torch.where(fits, left, self.eta * s.sigma).to(x0)
-        missing = spectrum.solution(obs.y) - x0
+        missing = measured - x0
         corrected = s.alpha * (x0 + share * missing) + spread * fresh
         return spectrum.image(torch.where(seen, corrected, self._step(x0, eps, s, fresh)))
