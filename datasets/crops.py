@@ -62,7 +62,22 @@ def bilinear(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-CROPS: dict[str, Crop] = {"guided": guided, "edm": edm, "bicubic": bicubic, "bilinear": bilinear}
+def square_bilinear(image: Image.Image, size: int) -> Image.Image:
+    """Crop the centred square and resize it bilinearly with antialiasing.
+
+    As ``CenterCrop(178)`` and ``Resize`` of torchvision do for the photographs of CelebA, which
+    PnP-Flow uses (Martin et al., 2025).
+    """
+    return _centre(image).resize((size, size), Image.Resampling.BILINEAR)
+
+
+CROPS: dict[str, Crop] = {
+    "guided": guided,
+    "edm": edm,
+    "bicubic": bicubic,
+    "bilinear": bilinear,
+    "square_bilinear": square_bilinear,
+}
 """Crops by the value of ``data.crop``."""
 
 
@@ -88,7 +103,7 @@ def places(crop: str, height: int, width: int, size: int) -> tuple[Places, Place
     Parameters
     ----------
     crop : str
-        ``guided``, ``edm``, ``bicubic`` or ``bilinear``.
+        A key of :data:`CROPS`.
     height : int
         Height of the original in pixels.
     width : int

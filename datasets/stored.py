@@ -49,7 +49,8 @@ class Stored(ImageSet):
         ``rgb`` gives ``(3, size, size)``; ``grey`` gives ``(1, size, size)``, the luma of ITU-R
         601.
     crop : str, default 'guided'
-        ``guided``, ``edm``, ``bicubic`` or ``bilinear``, see datasets/crops.py.
+        ``guided``, ``edm``, ``bicubic``, ``bilinear`` or ``square_bilinear``, see
+        datasets/crops.py.
     part : str | None, default None
         ``validation`` (a tenth of all images), ``test`` (the others) or None (all). The id alone
         decides to which part an image belongs, so other settings never mix the parts.

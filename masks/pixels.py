@@ -1,8 +1,9 @@
-"""Observe single pixels: a random fraction or number of them, or the first ones."""
+"""Observe single pixels: a random fraction or number, the first ones, or those of a list."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,41 @@ class Pixels(MaskGenerator):
         mask = np.zeros(height * width, dtype=bool)
         chosen = rng.permutation(height * width) if self.place == "random" else np.arange(len(mask))
         mask[chosen[:count]] = True
+        return mask.reshape(height, width)
+
+
+@dataclass(frozen=True)
+class ListedPixels(MaskGenerator):
+    """The pixels of a list, for synthetic problems whose mask is published.
+
+    Parameters
+    ----------
+    listed : Sequence[int]
+        The observed pixels, counted from 0 in reading order.
+
+    Raises
+    ------
+    ValueError
+        If a pixel is listed twice or is negative, or the image has fewer pixels.
+    """
+
+    listed: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(set(self.listed)) < max(len(self.listed), 1) or min(self.listed) < 0:
+            raise ValueError(
+                f"listed={list(self.listed)}: name each observed pixel once, counted from 0"
+            )
+
+    @override
+    def generate(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.bool_]:
+        if max(self.listed) >= height * width:
+            raise ValueError(
+                f"pixel {max(self.listed)} is outside an image of {height} x {width} pixels; "
+                "list smaller numbers"
+            )
+        mask = np.zeros(height * width, dtype=bool)
+        mask[list(self.listed)] = True
         return mask.reshape(height, width)
 
 
