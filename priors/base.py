@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from posterior_bench.priors import grids
+from posterior_bench.priors.compiled import CompiledBlocks, CudaGraphs, NetworkCall
 from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.latents import Latent
+from posterior_bench.priors.low_precision import Kept, cast_weights, restore_weights
 from posterior_bench.priors.nets import Contexts, Inpainter, UNet2D
-from posterior_bench.priors.process import CLEAN, Level, Process, Rescaled
+from posterior_bench.priors.offload import HostCopy
+from posterior_bench.priors.process import CLEAN, Level, Process, Rescaled, as_factor
+from posterior_bench.priors.saving import demand_effect, save_memory
 
 Shape = tuple[int, int, int]
 
@@ -195,6 +199,27 @@ class Condition:
         return self.map(lambda v: v.repeat_interleave(n, 0))
 
 
+@runtime_checkable
+class Drawable(Protocol):
+    """A prior whose law is known, so that images can be drawn from it without a network."""
+
+    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Draw images.
+
+        Parameters
+        ----------
+        uniform : Tensor
+            Uniform numbers ``(N,)`` in [0, 1).
+        normal : Tensor
+            Standard-normal numbers ``(N, C, H, W)``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)`` in the dtype of ``normal``.
+        """
+
+
 class Prior:
     """A frozen diffusion prior: a process, a network and, for a latent prior, an autoencoder.
 
@@ -214,7 +239,7 @@ class Prior:
         Output of the network: ``eps``, ``x0``, ``v``, ``flow``, or ``edm`` (``F`` in Karras et al.
         2022, Eq. 7).
     sigma_data : float, default 0.5
-        Standard deviation of the data, for the scalings of ``edm``.
+        Standard deviation of the data, for the scalings of ``edm`` and of consistency models.
     num_classes : int, default 0
         Number of labels of a class-conditional prior; 0 without labels. The labels of a text prior
         number its prompts.
@@ -225,6 +250,10 @@ class Prior:
         None for a prior in pixels.
     learned_var : bool, default False
         Whether the network outputs a variance behind its ``C`` channels; :meth:`denoise` drops it.
+    timestep_scaling : float or None, default None
+        For a consistency model: factor of the time in its boundary condition. Then :meth:`denoise`
+        returns the end of the trajectory through ``z``, one possible clean state, and not the mean
+        of all. None for a diffusion model.
 
     Attributes
     ----------
@@ -273,17 +302,22 @@ class Prior:
         null_label: int | None = None,
         latent: Latent | None = None,
         learned_var: bool = False,
+        timestep_scaling: float | None = None,
     ):
         self.process, self.net, self.latent = process, net, latent
         self.image_shape = shape
         self.latent_shape = shape if latent is None else latent.shape(shape)
         self.parameterization, self.sigma_data = parameterization, sigma_data
         self.num_classes, self.null_label, self.learned_var = num_classes, null_label, learned_var
+        self.timestep_scaling = timestep_scaling
         self.class_names: tuple[str, ...] = ()
         self.device = torch.device("cpu")
         self.meter = Meter()
         self.execution = Execution()
-        self.network_call: Callable[..., Tensor] | None = None
+        self._lent: HostCopy | None = None
+        self.network_call: NetworkCall | None = None
+        self._blocks: CompiledBlocks | None = None
+        self._float32: Kept = {}
         for module in (net, latent):
             if module is not None:
                 module.eval().requires_grad_(False)
@@ -303,8 +337,12 @@ class Prior:
         - ``guidance``: it has a null label, so guidance works.
         - ``features``: hooks can read features inside a U-Net.
         - ``inpaint``: the network reads the mask and the measurement.
+        - ``flow``: the state is that of a flow, ``z = (1 - u) x0 + u eps``.
+        - ``prompt_grad``: it reads prompts, and :meth:`denoise` has a gradient in their embeddings
+          (:meth:`embedded`).
 
-        Subclasses may add their own, as :class:`MixturePrior` does.
+        Subclasses may add their own: ``exact`` of :class:`MixturePrior`, ``increments`` of
+        :class:`LevyPrior`.
         """
         caps = {"latent" if self.is_latent else "pixel"}
         if self.latent is None or self.latent.differentiable:
@@ -322,6 +360,10 @@ class Prior:
             caps.add("features")
         if isinstance(self.net, Inpainter):
             caps.add("inpaint")
+        if self.process.kind == "flow":
+            caps.add("flow")
+        if self.reads_text:
+            caps.add("prompt_grad")
         return frozenset(caps)
 
     def to(self, device: torch.device | str) -> Prior:
@@ -341,10 +383,15 @@ class Prior:
         for module in (self.net, self.latent):
             if module is not None:
                 module.to(self.device)
+        if isinstance(self.network_call, CudaGraphs):
+            self.network_call.begin()
         return self
 
     def run_as(self, execution: Execution) -> Prior:
         """Choose how the network is run from now on; results and counts keep their meaning.
+
+        A worker calls it before every chunk: the forms of calls that may be compiled are counted
+        from here on.
 
         Parameters
         ----------
@@ -359,20 +406,38 @@ class Prior:
         Raises
         ------
         ValueError
-            If a setting is not the default and the prior has no network.
+            If a setting is not the default and the prior has no network, or none that it fits.
         """
         if execution == self.execution:
+            if self._blocks is not None:
+                self._blocks.begin()
+            if isinstance(self.network_call, CudaGraphs):
+                self.network_call.begin()
             return self
         if self.net is None:
             changed = ", ".join(f"{key}={value}" for key, value in execution.changed.items())
             raise ValueError(
                 f"{changed}: this prior is in closed form and runs no network; leave it out"
             )
+        demand_effect(execution, self.net, self.latent)
+        if self._blocks is not None:
+            self._blocks.remove()
+        restore_weights(self._float32)
+        save_memory(execution, self.net, self.latent)
         layout = torch.channels_last if execution.channels_last else torch.contiguous_format
         self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs know no layout alone
-        self.network_call = torch.compile(self.net, dynamic=False) if execution.compile else None
+        self._float32 = cast_weights(self.net) if execution.bf16 else {}
+        self._blocks = CompiledBlocks(self.net) if execution.compile else None
+        self.network_call = None if self._blocks is None else CudaGraphs(self._blocks, self.net)
         self.execution = execution
         return self
+
+    @property
+    def bf16_weights(self) -> frozenset[str]:
+        """Names of the network's weights that are held in bf16."""
+        if self.net is None:
+            return frozenset()
+        return frozenset(k for k, weight in self.net.named_parameters() if weight in self._float32)
 
     # -- levels ------------------------------------------------------------------------------------
 
@@ -412,6 +477,22 @@ class Prior:
         """
         return self.process.level_at_index(index)
 
+    def level_at_time(self, time: float) -> Level:
+        """Return the level that a flow has at a time.
+
+        Parameters
+        ----------
+        time : float
+            ``u = sigma / (alpha + sigma)``, above 0 and at most 1. A time outside the range of the
+            network is moved to its nearer end.
+
+        Returns
+        -------
+        Level
+            The level, in the coordinates of this prior.
+        """
+        return self.process.level(time / (1 - time) if time < 1 else math.inf)
+
     def grid(
         self,
         n: int,
@@ -435,7 +516,12 @@ class Prior:
             - ``logsnr``: uniform in ``ln(sigma / alpha)``.
             - ``index``: uniform in the native index, rounded: the respaced grid of
               guided-diffusion, for every number of steps.
-            - ``flow``: uniform in ``u = sigma / (alpha + sigma)``.
+            - ``flow``: uniform in ``u = sigma / (alpha + sigma)``, down to the cleanest level of
+              the network.
+            - ``uniform_time``: ``u = (1 - k / n) u_start``: steps of one length in ``u`` down to 0,
+              so the last network call is at ``u_start / n`` (the loops of PnP-Flow, FLOWER and
+              OT-ODE). ``u_start`` is 1 without a start, whatever the process; levels that the
+              network does not know are moved to the nearest one that it does. It takes no end.
             - ``leading``: every ``T / n``-th of ``T`` training steps, down to index 0, then clean
               (the loops of DDRM, DDNM, RED-diff).
             - ``leading_one``: the same one index higher; the last level is index 0, not clean (the
@@ -447,8 +533,8 @@ class Prior:
             training steps start where they do: a cleaner start is refused.
         end : Level or None, default None
             The last level. None ends with :data:`CLEAN`, after the cleanest level of the network,
-            so that ``n`` steps are ``n`` calls of the network. The kinds that count training steps
-            take no end.
+            so that ``n`` steps are ``n`` calls of the network. ``uniform_time`` and the kinds that
+            count training steps take no end.
         rho : float, default 7.0
             Exponent of ``karras``.
 
@@ -479,6 +565,8 @@ class Prior:
             kind = {"ve": "karras", "vp": "index", "flow": "flow"}[self.process.trained_kind]
         if kind in grids.RELEASED:
             return self._training_steps(kind, n, start, end)
+        if kind == "uniform_time":
+            return self._uniform_time(n, start, end)
         levels = self._levels(kind, top, bottom, count, rho)
         return levels if end is not None else [*levels, CLEAN]
 
@@ -505,12 +593,17 @@ class Prior:
             indices = grids.respaced(first, last, count)
             levels = [self.process.level_at_index(k) for k in indices]
         elif kind == "flow":
-            share = lambda level: level.sigma / (level.alpha + level.sigma)  # noqa: E731
-            us = between(share(top), share(bottom))
-            levels = [self.process.level(u / (1 - u) if u < 1 else math.inf) for u in us]
+            levels = [self.level_at_time(u) for u in between(top.flow_time, bottom.flow_time)]
         else:
             raise ValueError(f"unknown grid '{kind}'; valid: {', '.join(grids.GRIDS)}")
         return levels
+
+    def _uniform_time(self, n: int, start: Level | None, end: Level | None) -> list[Level]:
+        """Return the levels of ``n`` steps of one length in ``u``, and the clean end."""
+        if end is not None:
+            raise ValueError("grid uniform_time goes down to the clean end; use grid flow")
+        top = 1.0 if start is None else start.flow_time
+        return [*(self.level_at_time(top * (1 - k / n)) for k in range(n)), CLEAN]
 
     def _training_steps(
         self, kind: str, n: int, start: Level | None, end: Level | None
@@ -616,6 +709,40 @@ class Prior:
             values, {k: v.to(self.device).expand(len(rows), *v.shape[1:]) for k, v in null.items()}
         )
 
+    def embedded(self, cond: Condition | None, n: int) -> Condition:
+        """Return a condition with its prompts written out, so that they have gradients.
+
+        Parameters
+        ----------
+        cond : Condition or None
+            Labels or prompts of ``n`` rows; None is the empty prompt.
+        n : int
+            Number of rows.
+
+        Returns
+        -------
+        Condition
+            The same condition. Its values hold ``contexts`` ``(n, L, D)`` and, where the network
+            has it, ``pooled`` ``(n, P)`` in the place of labels, and so do its null values.
+
+        Raises
+        ------
+        ValueError
+            If the prior reads no prompts.
+        """
+        null = self.prompted([self.prompt_rows(-1)] * n)
+        if cond is None:
+            return null
+        net = self.net
+        assert isinstance(net, Contexts)
+
+        def written(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            told = {k: v.to(self.device) for k, v in values.items()}
+            rows = {name: net.rows(name, v, told).detach() for name, v in null.values.items()}
+            return {k: v for k, v in {**told, **rows}.items() if k != "label"}
+
+        return Condition(written(cond.values), None if cond.null is None else written(cond.null))
+
     def inpainting(
         self, y: Tensor, mask: Tensor, cond: Condition | None = None, noise: Tensor | None = None
     ) -> Condition:
@@ -661,6 +788,8 @@ class Prior:
     ) -> Tensor:
         """Return the denoised state ``E[x0 | z]``.
 
+        A consistency model returns the end of the trajectory through ``z`` instead.
+
         Parameters
         ----------
         z : Tensor
@@ -677,7 +806,8 @@ class Prior:
         Returns
         -------
         Tensor
-            ``x0``, shaped like ``z``; differentiable in ``z`` and never clipped.
+            ``x0``, shaped like ``z``; differentiable in ``z`` and in the floating-point values of
+            ``cond``, and never clipped.
 
         Raises
         ------
@@ -732,13 +862,10 @@ class Prior:
         backwards = len(z) if guidance == 1.0 else 2 * len(z)
         z = self._entered(z, "nge", backwards)
         channels = z.shape[1] if self.learned_var else None
-        alpha, sigma = (
-            # A number stays on the host: its copy to the device would be one more wait.
-            self._like(v, z) if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64)
-            for v in (level.alpha, level.sigma)
-        )
+        # Levels stay on the host, and so do the coefficients until they meet a state.
+        alpha, sigma = (torch.as_tensor(v, dtype=torch.float64) for v in (level.alpha, level.sigma))
         scaled = self._scaled_input(z, alpha, sigma)
-        t = torch.as_tensor(level.t, dtype=torch.float64).to(z).expand(len(z))
+        t = _time(level, z)
         values = self._condition_values(cond, z)
         if guidance == 1.0:
             self.meter.add("nfe", len(z))
@@ -755,7 +882,7 @@ class Prior:
                 self.run_network, torch.cat([scaled, scaled]), torch.cat([t, t]), both
             ).chunk(2)
             out = null + guidance * (given - null)
-        x0 = self.x0_of_output(out[:, :channels], z, alpha, sigma)
+        x0 = self._consistent(self.x0_of_output(out[:, :channels], z, alpha, sigma), z, level)
         return self._counted(x0, "nge", backwards), given[:, z.shape[1] :]
 
     def run_network(self, x: Tensor, t: Tensor, values: Mapping[str, Tensor]) -> Tensor:
@@ -764,7 +891,7 @@ class Prior:
         net = self.net if self.network_call is None else self.network_call
         if self.execution.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        low = self.execution.precision == "bf16"
+        low = self.execution.bf16  # not every device has autocast
         with torch.autocast(x.device.type, torch.bfloat16) if low else nullcontext():
             out: Tensor = net(x, t, values)
         return out.to(x.dtype).contiguous()
@@ -774,20 +901,15 @@ class Prior:
 
         ``function`` must not count or draw, because every gradient calls it once more.
         """
-        if self.execution.checkpointing == "none" or not torch.is_grad_enabled():
+        if self.execution.checkpointing != "call" or not torch.is_grad_enabled():
             return function(*inputs)
         out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
         return out
 
-    @staticmethod
-    def _like(value: float | Tensor, z: Tensor) -> Tensor:
-        """Return ``value`` in float64 on the device of ``z``; coefficients are cast last."""
-        return torch.as_tensor(value, dtype=torch.float64, device=z.device)
-
     def _scaled_input(self, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         if self.parameterization != "edm":
             return z
-        return z * (1 / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()).to(z.dtype)
+        return z * as_factor(1 / (alpha**2 * self.sigma_data**2 + sigma**2).sqrt(), z)
 
     def x0_of_output(self, out: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Compute ``x0 = a z + b out``: every parameterization is affine in the output."""
@@ -806,7 +928,16 @@ class Prior:
             a, b = sd**2 / (r**2 + sd**2) / alpha, r * sd / (r**2 + sd**2).sqrt()
         else:
             raise ValueError(f"unknown parameterization '{kind}'; valid: eps, x0, v, flow, edm")
-        return a.to(z.dtype) * z + b.to(z.dtype) * out
+        return as_factor(a, z) * z + as_factor(b, z) * out
+
+    def _consistent(self, x0: Tensor, z: Tensor, level: Level) -> Tensor:
+        """Return ``c_skip z + c_out x0`` for a consistency model (Luo et al. 2023, Eq. 9)."""
+        if self.timestep_scaling is None:
+            return x0
+        t = self.timestep_scaling * torch.as_tensor(level.t, dtype=torch.float64)
+        t = t.view(-1, 1, 1, 1) if t.ndim else t
+        c2 = t**2 + self.sigma_data**2
+        return as_factor(self.sigma_data**2 / c2, z) * z + as_factor(t / c2.sqrt(), z) * x0
 
     def _condition_values(self, cond: Condition | None, z: Tensor) -> Mapping[str, Tensor]:
         if cond is not None:
@@ -857,7 +988,8 @@ class Prior:
         if self.latent is None:
             return x
         self.meter.add("encode", len(x))
-        return self._counted(self._kept(self.latent.encode, x, noise), "encode_grad", len(x))
+        with self._latent_here(x):
+            return self._counted(self._kept(self.latent.encode, x, noise), "encode_grad", len(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode states to images.
@@ -878,7 +1010,38 @@ class Prior:
         if self.latent is None:
             return z
         self.meter.add("decode", len(z))
-        return self._counted(self._kept(self.latent.decode, z), "decode_grad", len(z))
+        with self._latent_here(z):
+            return self._counted(self._kept(self.latent.decode, z), "decode_grad", len(z))
+
+    @contextmanager
+    def lending(self, autoencoder: HostCopy) -> Iterator[None]:
+        """Keep the autoencoder in the memory of the host while nothing calls it in a block.
+
+        A call with a gradient keeps it on the device until the end of the block, because the
+        gradient will need it again.
+
+        Parameters
+        ----------
+        autoencoder : HostCopy
+            The weights of ``latent``.
+        """
+        with autoencoder.parked():
+            self._lent = autoencoder
+            try:
+                yield
+            finally:
+                self._lent = None
+
+    @contextmanager
+    def _latent_here(self, x: Tensor) -> Iterator[None]:
+        lent = self._lent
+        if lent is None or not lent.waits:
+            yield
+            return
+        lent.fetch()
+        yield
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            lent.park()
 
     # -- other coordinates -------------------------------------------------------------------------
 
@@ -888,7 +1051,7 @@ class Prior:
         Parameters
         ----------
         kind : str
-            ``vp``, ``ve`` or ``native``.
+            ``vp``, ``ve``, ``flow`` or ``native``, the coordinates that the prior was loaded in.
 
         Returns
         -------
@@ -935,6 +1098,13 @@ class Prior:
             self.meter = outer
 
 
+def _time(level: Level, z: Tensor) -> Tensor:
+    """Return the time that the network reads, once per row of ``z``."""
+    if isinstance(level.t, Tensor) and level.t.ndim:
+        return as_factor(level.t, z).expand(len(z))
+    return torch.full((len(z),), float(level.t), dtype=z.dtype, device=z.device)
+
+
 class View(Prior):
     """A prior in other coordinates: the same denoiser of a rescaled state.
 
@@ -943,13 +1113,16 @@ class View(Prior):
     base : Prior
         The prior to view.
     kind : str
-        ``ve``, which divides by ``alpha``, or ``vp``, which divides by ``sqrt(alpha^2 + sigma^2)``.
+        ``ve``, which divides by ``alpha``, ``vp``, which divides by ``sqrt(alpha^2 + sigma^2)``, or
+        ``flow``, which divides by ``alpha + sigma``.
+    loaded : bool, default False
+        Whether these coordinates count as the native ones, as :func:`priors.load.load` wants it.
     """
 
     process: Rescaled
 
-    def __init__(self, base: Prior, kind: str):
-        self.base = base
+    def __init__(self, base: Prior, kind: str, loaded: bool = False):
+        self.base, self.loaded = base, loaded
         self.process = Rescaled(base.process, kind)
         self.learned_var = base.learned_var
 
@@ -972,10 +1145,22 @@ class View(Prior):
         self.base.to(device)
         return self
 
+    @override
+    def run_as(self, execution: Execution) -> Prior:
+        self.base.run_as(execution)
+        return self
+
+    @override
+    @contextmanager
+    def lending(self, autoencoder: HostCopy) -> Iterator[None]:
+        with self.base.lending(autoencoder):
+            yield
+
     @property
     @override
     def caps(self) -> frozenset[str]:
-        return self.base.caps
+        own = {"flow"} if self.process.kind == "flow" else set()
+        return (self.base.caps - {"flow"}) | own
 
     @override
     def denoise(
@@ -992,7 +1177,7 @@ class View(Prior):
     def _in_native(self, z: Tensor, level: Level) -> tuple[Tensor, Level]:
         native = self._native(level)
         c = self.process.scale(native)
-        return z * (c.to(z) if isinstance(c, Tensor) else c), native
+        return z * (as_factor(c, z) if isinstance(c, Tensor) else c), native
 
     def _native(self, level: Level) -> Level:
         if isinstance(level.alpha, Tensor):
@@ -1019,4 +1204,5 @@ class View(Prior):
 
     @override
     def view(self, kind: str) -> Prior:
-        return self.base.view(kind)
+        own = kind == self.process.kind or (kind == "native" and self.loaded)
+        return self if own else self.base.view(kind)

@@ -10,7 +10,9 @@ import math
 
 import numpy as np
 
-GRIDS = ("native", "karras", "logsnr", "index", "flow", "leading", "leading_one", "quad")
+GRIDS = (
+    "native", "karras", "logsnr", "index", "flow", "uniform_time", "leading", "leading_one", "quad"
+)  # fmt: skip
 """Valid values of ``kind`` in :meth:`priors.base.Prior.grid`."""
 
 RELEASED = ("leading", "leading_one", "quad")

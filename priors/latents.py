@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from posterior_bench.priors.low_precision import tf32
+from posterior_bench.priors.process import as_factor
+from posterior_bench.priors.tiling import tiled
+
 GRADIENTS = ("straight_through", "unquantised", "hard")
 """Values of :attr:`VQ.gradient`."""
 
@@ -37,6 +41,9 @@ class Latent(nn.Module):
         Factor by which height and width shrink.
     channels : int
         Number of channels of the latent.
+    tile : int
+        Height and width, in latent positions, of the tiles that encoder and decoder run on; 0 at
+        first, for the whole image at once.
     """
 
     factor: int
@@ -55,6 +62,7 @@ class Latent(nn.Module):
     ):
         super().__init__()
         self.settings: dict[str, object] = {"config": dict(config), "shift": shift, "scale": scale}
+        self.tile = 0
 
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Return the encoder's output, before shift and scale.
@@ -111,7 +119,8 @@ class Latent(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             shift, scale = self._affine(x)
-            return (self.encoded(x.float(), noise) - shift) * scale
+            encoded = self.encoded_in_tiles if self.tile else self.encoded
+            return (encoded(x.float(), noise) - shift) * scale
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents.
@@ -129,13 +138,25 @@ class Latent(nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             shift, scale = self._affine(z)
-            return self.decoded(z.float() / scale + shift)
+            h = z.float() / scale + shift
+            if self.tile:
+                return tiled(self.decoded, h, self.tile, factor=self.factor)
+            return self.decoded(h)
+
+    def encoded_in_tiles(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what :meth:`encoded` returns, from tiles."""
+        return tiled(lambda part: self.encoded(part, noise), x, self.tile, step=self.factor)
 
     def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shift, scale = (
             torch.tensor(self.settings[key], dtype=torch.float32) for key in ("shift", "scale")
         )
-        return shift.view(-1, 1, 1).to(like.device), scale.view(-1, 1, 1).to(like.device)
+        return self._per_channel(shift, like), self._per_channel(scale, like)
+
+    @staticmethod
+    def _per_channel(numbers: Tensor, like: Tensor) -> Tensor:
+        """Return one number for all channels, on the host, or one per channel of ``like``."""
+        return as_factor(numbers.view(-1, 1, 1) if numbers.numel() > 1 else numbers.squeeze(), like)
 
     def shape(self, image: Sequence[int]) -> tuple[int, int, int]:
         """Return the shape of the latent of an image.
@@ -199,6 +220,14 @@ class KL(Latent):
     def encoded(self, x: Tensor, noise: Tensor | None) -> Tensor:
         mean, deviation = self.moments(x)
         return mean if noise is None else mean + deviation * noise
+
+    @override
+    def encoded_in_tiles(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            return super().encoded_in_tiles(x, None)
+        both = tiled(lambda part: torch.cat(self.moments(part), 1), x, self.tile, step=self.factor)
+        mean, deviation = both.chunk(2, 1)
+        return mean + deviation * noise
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the encoder's Gaussian, before shift and scale."""
@@ -266,8 +295,21 @@ class VQ(Latent):
 
     @override
     def decoded(self, h: Tensor) -> Tensor:
-        h = h.detach() if self.gradient == "hard" else h
-        return self.autoencoder.decode(h, force_not_quantize=self.gradient == "unquantised").sample
+        if self.gradient != "unquantised":
+            h = self.quantised(h.detach() if self.gradient == "hard" else h)
+        # what VQModel.decode does behind its own search
+        spatial = self.autoencoder.config.norm_type == "spatial"
+        return self.autoencoder.decoder(self.autoencoder.post_quant_conv(h), h if spatial else None)
+
+    def quantised(self, h: Tensor) -> Tensor:
+        """Return the nearest codes of ``h`` ``(N, c, h, w)``; the gradient passes unchanged.
+
+        Distances are in float32 whatever the precision of products is: in TensorFloat-32 one code
+        of 25 is another one, and another code is another image.
+        """
+        with tf32(False):
+            codes: Tensor = self.autoencoder.quantize(h)[0]
+        return codes
 
 
 LATENTS = {"KL": KL, "VQ": VQ}

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from posterior_bench.priors.base import Prior
+from posterior_bench.priors.base import Prior, View
 from posterior_bench.priors.fingerprint import (
     read_spec,
     refuse_pointer,
@@ -31,7 +31,7 @@ from posterior_bench.priors.fingerprint import (
     weight_hashes,
 )
 from posterior_bench.priors.latents import GRADIENTS, LATENTS, VQ, Latent
-from posterior_bench.priors.nets import NETS, Contexts, SD3Inpainting
+from posterior_bench.priors.nets import NETS, Contexts, Flux, SD3Inpainting, TextUNet
 from posterior_bench.priors.process import PROCESSES, Process
 
 FORMAT = 1
@@ -48,7 +48,11 @@ _ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
     "num_classes": int,
     "null_label": (int, type(None)),
 }
-_OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {"latent": dict, "learned_var": bool}
+_OPTIONAL_ARCHITECTURE: dict[str, type | tuple[type, ...]] = {
+    "latent": dict,
+    "learned_var": bool,
+    "timestep_scaling": (int, float),
+}
 _META: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "training": dict,
@@ -129,7 +133,11 @@ def _half(name: str, module: nn.Module, dtype: torch.dtype) -> bytes:
 
 
 def load(
-    path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None
+    path: str | Path,
+    vq_gradient: str | None = None,
+    control_scale: float | None = None,
+    embedded_guidance: float | None = None,
+    view: str | None = None,
 ) -> Prior:
     """Load the prior in a folder.
 
@@ -143,6 +151,12 @@ def load(
         see :class:`priors.latents.VQ`.
     control_scale : float or None, default None
         Factor of the output of a ControlNet; None means 1.
+    embedded_guidance : float or None, default None
+        Strength of the guidance that a distilled network imitates in one evaluation; None means 1
+        for FLUX and 8.5 for latent consistency models.
+    view : str or None, default None
+        Coordinates that count as the native ones: ``vp``, ``ve`` or ``flow``; see
+        :meth:`priors.base.Prior.view`. None keeps those that the network was trained in.
 
     Returns
     -------
@@ -167,23 +181,60 @@ def load(
     >>> prior.image_shape, prior.num_classes
     ((1, 28, 28), 10)
     """
+    return load_on("cpu", path, vq_gradient, control_scale, embedded_guidance, view)
+
+
+def load_on(
+    device: str,
+    path: str | Path,
+    vq_gradient: str | None = None,
+    control_scale: float | None = None,
+    embedded_guidance: float | None = None,
+    view: str | None = None,
+) -> Prior:
+    """Load the prior in a folder onto a device.
+
+    The host holds no copy of its weights: they go from the pages of the files, which all processes
+    of a machine share, to the device, and become float32 there.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    path, vq_gradient, control_scale, embedded_guidance, view
+        As for :func:`load`.
+
+    Returns
+    -------
+    Prior
+        The prior on the device, in float32, frozen.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`.
+    """
     folder = resolve(path)
     prior, modules = _described(folder)
     for name, module in modules.items():
-        _assign(folder / name, module)
+        _assign(folder / name, module, device)
         module.eval().requires_grad_(False)
-    _configure(prior, vq_gradient, control_scale)
-    return prior
+    _configure(prior, vq_gradient, control_scale, embedded_guidance)
+    return _seen(prior.to(device), view)
 
 
 def describe(
-    path: str | Path, vq_gradient: str | None = None, control_scale: float | None = None
+    path: str | Path,
+    vq_gradient: str | None = None,
+    control_scale: float | None = None,
+    embedded_guidance: float | None = None,
+    view: str | None = None,
 ) -> Prior:
     """Load everything of a prior but its weights.
 
     Parameters
     ----------
-    path, vq_gradient, control_scale
+    path, vq_gradient, control_scale, embedded_guidance, view
         As for :func:`load`.
 
     Returns
@@ -198,17 +249,27 @@ def describe(
         As :func:`verify`, and if a setting does not apply to the prior.
     """
     prior = verify(path)
-    _configure(prior, vq_gradient, control_scale)
+    _configure(prior, vq_gradient, control_scale, embedded_guidance)
     if isinstance(net := prior.net, Contexts) and prior.reads_text:
         with safe_open(resolve(path) / WEIGHTS, "pt") as file:
             for name in ("contexts", "pooled"):
                 if getattr(net, name) is not None:
                     table = file.get_tensor(name).float()
                     setattr(net, name, nn.Parameter(table, requires_grad=False))
-    return prior
+    return _seen(prior, view)
 
 
-def _configure(prior: Prior, vq_gradient: str | None, control_scale: float | None) -> None:
+def _seen(prior: Prior, view: str | None) -> Prior:
+    """Return the prior in the coordinates that the setting ``view`` names."""
+    return prior if view in (None, prior.process.kind) else View(prior, view, loaded=True)
+
+
+def _configure(
+    prior: Prior,
+    vq_gradient: str | None,
+    control_scale: float | None,
+    embedded_guidance: float | None,
+) -> None:
     """Apply the settings of :func:`load` that are not in ``prior.json``."""
     if vq_gradient is not None:
         _set_gradient(prior.latent, vq_gradient)
@@ -218,6 +279,13 @@ def _configure(prior: Prior, vq_gradient: str | None, control_scale: float | Non
                 "control_scale is a setting of ControlNets, and this prior has none; leave it out"
             )
         prior.net.control_scale = float(control_scale)
+    if embedded_guidance is not None:
+        if not (isinstance(prior.net, Flux | TextUNet) and prior.net.is_distilled):
+            raise ValueError(
+                "embedded_guidance is a setting of distilled networks that read it, and this prior "
+                "is none; leave it out"
+            )
+        prior.net.embedded_guidance = float(embedded_guidance)
 
 
 def verify(path: str | Path) -> Prior:
@@ -313,8 +381,8 @@ def untrained(
     ----------
     spec : Mapping[str, object]
         The keys ``net``, ``process``, ``parameterization``, ``sigma_data``, ``shape``,
-        ``num_classes`` and ``null_label`` of a ``prior.json``, and ``learned_var`` if it is true.
-        Other keys are ignored.
+        ``num_classes`` and ``null_label`` of a ``prior.json``, and where it has them
+        ``learned_var`` and ``timestep_scaling``. Other keys are ignored.
     where : str, default 'the prior'
         Name of the source in error messages.
     device : str, default 'cpu'
@@ -341,6 +409,7 @@ def untrained(
         key: tuple(value) if isinstance(value := spec[key], list) else value for key in keys
     }
     settings["learned_var"] = spec.get("learned_var", False)
+    settings["timestep_scaling"] = spec.get("timestep_scaling")
     return Prior(process, net, latent=latent, **settings)  # type: ignore[arg-type]  # checked against _ARCHITECTURE
 
 
@@ -407,6 +476,8 @@ def architecture_of(prior: Prior) -> dict[str, object]:
     }
     if prior.learned_var:
         architecture["learned_var"] = True
+    if prior.timestep_scaling is not None:
+        architecture["timestep_scaling"] = prior.timestep_scaling
     if prior.latent is not None:
         kind = next(name for name, cls in LATENTS.items() if type(prior.latent) is cls)
         architecture["latent"] = {"class": kind, **prior.latent.settings}
@@ -433,18 +504,20 @@ def _build(
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def _assign(path: Path, net: nn.Module) -> None:
-    """Put the tensors of a file into a network built on the meta device."""
+def _assign(path: Path, net: nn.Module, device: str) -> None:
+    """Put the tensors of a file on a device, into a network built on the meta device."""
     try:
         state = load_file(path)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a safetensors file ({error}); export the prior again"
         ) from None
-    fill(str(path), state, net, "prior.json describes another network")
+    fill(str(path), state, net, "prior.json describes another network", device)
 
 
-def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -> None:
+def fill(
+    where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str, device: str = "cpu"
+) -> None:
     """Put tensors into a network built on the meta device, as float32.
 
     Parameters
@@ -457,6 +530,8 @@ def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -
         The network; its weights are replaced.
     reason : str
         Explanation at the end of an error message about missing or extra tensors.
+    device : str, default 'cpu'
+        Where the weights are put.
 
     Raises
     ------
@@ -465,7 +540,8 @@ def fill(where: str, state: Mapping[str, Tensor], net: nn.Module, reason: str) -
     """
     _check_shapes(where, {name: tuple(value.shape) for name, value in state.items()}, net, reason)
     _check_finite(where, state)
-    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    there = {name: value.to(device).float() for name, value in state.items()}
+    net.load_state_dict(there, assign=True)
     if any(tensor.is_meta for tensor in chain(net.parameters(), net.buffers())):
         raise ValueError(
             f"{type(net).__name__} has buffers that no file holds; register them as persistent"

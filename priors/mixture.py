@@ -11,7 +11,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Condition, Prior, Shape
-from posterior_bench.priors.process import Level, Process
+from posterior_bench.priors.process import Level, Process, Scalar, sent
+from posterior_bench.priors.running_sum import running_sum
+
+LOW_DIMENSION = 128
+"""Most values of an image for which Markov chains are trusted to sample any posterior."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,32 @@ class MixturePrior(Prior):
         vectors, scales, _ = torch.linalg.svd(factors.double(), full_matrices=False)
         floor = floor.double()
         spectrum = Spectrum(vectors.mT.contiguous(), scales**2 + floor[:, None], floor)
+        return cls.decomposed(process, weights, means, spectrum, shape)
+
+    @classmethod
+    def decomposed(
+        cls, process: Process, weights: Tensor, means: Tensor, spectrum: Spectrum, shape: Shape
+    ) -> MixturePrior:
+        """Build a mixture from the eigenvalues and eigenvectors of its covariances.
+
+        Parameters
+        ----------
+        process : Process
+            Any noise process.
+        weights : Tensor
+            Weights ``(K,)`` above 0.
+        means : Tensor
+            Means ``(K, d)``.
+        spectrum : Spectrum
+            The decomposed covariances, float64.
+        shape : tuple[int, int, int]
+            Shape ``(C, H, W)`` of an image.
+
+        Returns
+        -------
+        MixturePrior
+            The mixture.
+        """
         prior = cls(process, weights, means, spectrum.covariances(), shape)
         prior._spectrum = spectrum
         return prior
@@ -163,7 +193,8 @@ class MixturePrior(Prior):
     @property
     @override
     def caps(self) -> frozenset[str]:
-        return super().caps | {"exact", "double_backward"}
+        few = {"low_dimension"} if math.prod(self.image_shape) <= LOW_DIMENSION else set()
+        return super().caps | {"exact", "double_backward"} | few
 
     @property
     def spectrum(self) -> Spectrum:
@@ -236,6 +267,13 @@ class MixturePrior(Prior):
         x0 = self.denoise(z.double(), level)
         return (self._like(level.alpha, z) * x0 - z.double()) / self._like(level.sigma, z) ** 2
 
+    @staticmethod
+    def _like(value: Scalar, z: Tensor) -> Tensor:
+        """Return ``value`` in float64 on the device of ``z``."""
+        if isinstance(value, Tensor):
+            return sent(value.double(), z.device)
+        return torch.full((), value, dtype=torch.float64, device=z.device)
+
     def _joint(self, flat: Tensor, level: Level) -> _Joint:
         basis, values, floor = self.spectrum.basis, self.spectrum.values, self.spectrum.floor
         alpha, sigma = (self._like(v, flat).reshape(-1, 1) for v in (level.alpha, level.sigma))
@@ -269,9 +307,8 @@ class MixturePrior(Prior):
         Tensor
             Images ``(N, C, H, W)`` in the dtype of ``normal``.
         """
-        k = torch.searchsorted(self.weights.cumsum(0), uniform.double().contiguous()).clamp_max(
-            len(self.weights) - 1
-        )
+        k = torch.searchsorted(running_sum(self.weights), uniform.double().contiguous())
+        k = k.clamp_max(len(self.weights) - 1)
         x0, flat = self.means[k], normal.flatten(1).double()
         for component in k.unique().tolist():
             # all rows, so that the shape of the product is the same for every choice of components
@@ -357,7 +394,7 @@ class MixturePrior(Prior):
     @property
     def mean(self) -> Tensor:
         """The mean ``E[x0]``, ``(d,)``."""
-        return self.weights @ self.means
+        return torch.einsum("k,kd->d", self.weights, self.means)
 
     @property
     def covariance(self) -> Tensor:

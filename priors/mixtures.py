@@ -12,11 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from posterior_bench.priors.fingerprint import read_spec, resolve, sha256, weight_hashes
+from posterior_bench.priors.fingerprint import ROOT, read_spec, resolve, sha256, weight_hashes
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import VE, VP, Flow, Process
 
 MIXTURE_FILE = "mixture.safetensors"
+BIPSDA = ROOT / "priors" / "assets" / "bipsda" / "covariance.safetensors"
 
 
 def g2(process: str = "ve", correlation: float = 0.9, deviation: float = 1.0) -> MixturePrior:
@@ -229,6 +230,91 @@ def modes25(
     weights = 1 + (7 * torch.arange(25) % 25) / 8
     covariances = spread**2 * torch.eye(pixels, dtype=torch.float64).expand(25, pixels, pixels)
     return MixturePrior(_process(process), weights, means, covariances, (channels, height, width))
+
+
+def bipsda(process: str = "ve", unit: float = 12.0) -> MixturePrior:
+    """Build the 10-dimensional mixture of the benchmark BIPSDA (OJSP 2025).
+
+    In its units the weights are 0.4, 0.3, 0.3, the means -5, 0 and 5 in every dimension, and the
+    covariances ``I``, ``diag(1 ... 2)`` and a rotation of the second.
+
+    Parameters
+    ----------
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    unit : float, default 12.0
+        How many of its units the value 1 of an image stands for, above 0. With 12 no draw comes
+        near the ends of [-1, 1], to which some solvers clip; 1 keeps the benchmark's own scale.
+
+    Returns
+    -------
+    MixturePrior
+        Three components, for images ``(1, 1, 10)``.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown or ``unit`` is not positive.
+
+    Notes
+    -----
+    The rotation is stored. The released code draws it anew, and draws another one if a network was
+    built before.
+    """
+    _positive("unit", unit)
+    stretched = torch.linspace(1, 2, 10, dtype=torch.float64).diag()
+    turned = _tensors(BIPSDA)["covariance"].double()
+    covariances = torch.stack([torch.eye(10, dtype=torch.float64), stretched, turned])
+    means = torch.tensor([-5.0, 0.0, 5.0], dtype=torch.float64)[:, None].expand(3, 10)
+    weights = torch.tensor([0.4, 0.3, 0.3], dtype=torch.float64)
+    return MixturePrior(_process(process), weights, means / unit, covariances / unit**2, (1, 1, 10))
+
+
+def modes_imbalanced(
+    process: str = "ve",
+    weights: Sequence[float] = (0.9, 0.09, 0.01),
+    distance: float = 0.5,
+    spread: float = 0.08,
+) -> MixturePrior:
+    """Build three well-separated modes of very different weights in four pixels.
+
+    The means are ``distance`` times ``(1, 1, -1, -1)``, ``(1, -1, 1, -1)`` and ``(1, -1, -1, 1)``.
+
+    Parameters
+    ----------
+    process : str, default 've'
+        Noise process: ``ve``, ``vp`` or ``flow``.
+    weights : Sequence[float], default (0.9, 0.09, 0.01)
+        Weights of the modes, above 0.
+    distance : float, default 0.5
+        Size of the means in every pixel, above 0.
+    spread : float, default 0.08
+        Standard deviation of each mode, above 0.
+
+    Returns
+    -------
+    MixturePrior
+        Three components, for images ``(1, 2, 2)``.
+
+    Raises
+    ------
+    ValueError
+        If the process is unknown, a number is not positive, or there are not three weights.
+
+    Notes
+    -----
+    The first pixel says nothing about the mode: if it alone is observed, the posterior has exactly
+    the weights of the prior. Each other pixel is negative in two of the modes.
+    """
+    _positive("distance", distance)
+    _positive("spread", spread)
+    if len(weights) != 3 or min(weights) <= 0:
+        raise ValueError(f"give three weights above 0, got {list(weights)}")
+    signs = [[1.0, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]
+    means = distance * torch.tensor(signs, dtype=torch.float64)
+    covariances = spread**2 * torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
+    shares = torch.tensor(list(weights), dtype=torch.float64)
+    return MixturePrior(_process(process), shares, means, covariances, (1, 2, 2))
 
 
 def fitted(path: str, process: str = "ve") -> MixturePrior:

@@ -9,12 +9,19 @@ written to a file and built again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
+
+from posterior_bench.priors.levy_net import LevyNet
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 class UNet2D(nn.Module):
@@ -54,6 +61,20 @@ class UNet2D(nn.Module):
         hidden = F.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x
         out = self.unet(hidden, t, class_labels=cond.get("label")).sample
         return F.pixel_shuffle(out, self.unshuffle) if self.unshuffle > 1 else out
+
+
+class UNet2DToData(UNet2D):
+    """A :class:`UNet2D` of a flow that runs towards data, as those of PnP-Flow were trained.
+
+    The network itself is fed a time from 0 (noise) to 1 (data), and puts out the velocity
+    ``x0 - eps``. This class is called like every flow here: with 1000 times the noise level, from
+    1000 (noise) to 0 (data), and it returns ``eps - x0``. The parameters are those of
+    :class:`UNet2D`.
+    """
+
+    @override
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        return -super().forward(x, 1 - t / 1000, cond)
 
 
 def _set_heads(net: nn.Module, heads: int) -> None:
@@ -118,13 +139,70 @@ class Contexts(nn.Module):
         )
 
 
-class UNet2DCondition(Contexts):
+LCM_GUIDANCE = 8.5
+"""Strength that a latent consistency model imitates unless it is told another: diffusers' own."""
+
+
+def guidance_embedding(weight: float, width: int, x: Tensor) -> Tensor:
+    """Return sines and cosines of a strength of guidance, which distilled U-Nets read.
+
+    Parameters
+    ----------
+    weight : float
+        Weight of classifier-free guidance; 1 means none.
+    width : int
+        Number of sines and cosines, 4 or more.
+    x : Tensor
+        The input of the network, ``N`` rows.
+
+    Returns
+    -------
+    Tensor
+        ``(N, width)``, in the dtype of ``x``.
+    """
+    half = width // 2
+    # in float32 and in the library's order: the sines of large numbers are sensitive to both
+    frequencies = torch.exp(
+        torch.arange(half, device=x.device, dtype=torch.float32) * -(math.log(10000) / (half - 1))
+    )
+    angles = 1000 * (weight - 1) * frequencies
+    embedded = F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
+    return embedded.to(x.dtype).expand(len(x), width)
+
+
+class TextUNet(Contexts):
+    """Base class of networks with a ``UNet2DConditionModel``, perhaps a distilled one.
+
+    Attributes
+    ----------
+    embedded_guidance : float
+        Strength of the guidance that a distilled network imitates in one evaluation. It is an input
+        of the network. The guidance of :meth:`Prior.denoise` comes on top.
+    """
+
+    unet: UNet2DConditionModel
+    embedded_guidance: float = LCM_GUIDANCE
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the network reads :attr:`embedded_guidance`."""
+        return self.unet.config.time_cond_proj_dim is not None
+
+    def strength(self, x: Tensor) -> Tensor | None:
+        """Return what the network reads of :attr:`embedded_guidance`; None where it reads none."""
+        if not self.is_distilled:
+            return None
+        return guidance_embedding(self.embedded_guidance, self.unet.config.time_cond_proj_dim, x)
+
+
+class UNet2DCondition(TextUNet):
     """The ``UNet2DConditionModel`` of diffusers, in latent diffusion and Stable Diffusion 1, 2.
 
     Parameters
     ----------
     config : Mapping[str, object]
-        Arguments of ``UNet2DConditionModel``.
+        Arguments of ``UNet2DConditionModel``. With ``time_cond_proj_dim`` the network reads a
+        strength of guidance, as latent consistency models do.
     contexts : Sequence[int]
         Shape ``(K, L, D)`` of the table of :class:`Contexts`.
     """
@@ -139,7 +217,68 @@ class UNet2DCondition(Contexts):
 
     @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        return self.unet(x, t, encoder_hidden_states=self.rows("contexts", x, cond)).sample
+        context = self.rows("contexts", x, cond)
+        return self.unet(x, t, encoder_hidden_states=context, timestep_cond=self.strength(x)).sample
+
+
+class SDXL(TextUNet):
+    """The ``UNet2DConditionModel`` of diffusers in Stable Diffusion XL (Podell et al. 2024).
+
+    Beside the context it reads a pooled embedding and six numbers of pixels: height and width of
+    the original image, the corner of its crop, and height and width of the result. Here they say
+    what the library's pipeline says unless it is told otherwise: an image of the size of the
+    result, not cropped.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``UNet2DConditionModel``, with ``addition_embed_type="text_time"``.
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table of contexts.
+    pooled : int
+        Width ``P`` of the table of pooled embeddings.
+    factor : int, default 8
+        Pixels per latent position, along each axis.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, object],
+        contexts: Sequence[int],
+        pooled: int,
+        factor: int = 8,
+    ):
+        super().__init__(contexts, pooled)
+        # here, because diffusers takes seconds to import
+        from diffusers import UNet2DConditionModel
+
+        self.settings = {
+            "config": dict(config),
+            "contexts": list(contexts),
+            "pooled": pooled,
+            "factor": factor,
+        }
+        self.factor = factor
+        self.unet = UNet2DConditionModel(**config)
+
+    def sizes(self, x: Tensor) -> Tensor:
+        """Return the six numbers that the network is told about states ``x``: ``(N, 6)``."""
+        height, width = (self.factor * side for side in x.shape[-2:])
+        # filled on the device: a table of the host could not be copied inside a CUDA graph
+        numbers = (height, width, 0, 0, height, width)
+        return torch.cat([x.new_full((len(x), 1), number) for number in numbers], 1)
+
+    @override
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        added = {"text_embeds": self.rows("pooled", x, cond), "time_ids": self.sizes(x)}
+        context = self.rows("contexts", x, cond)
+        return self.unet(
+            x,
+            t,
+            encoder_hidden_states=context,
+            timestep_cond=self.strength(x),
+            added_cond_kwargs=added,
+        ).sample
 
 
 class DiT(nn.Module):
@@ -205,6 +344,92 @@ class SD3(Contexts):
         ).sample
 
 
+class Flux(Contexts):
+    """The ``FluxTransformer2DModel`` of diffusers (Black Forest Labs 2024).
+
+    States are latents ``(N, C, h, w)`` with even sides. The transformer reads patches of 2 x 2
+    positions, with their row and column.
+
+    Parameters
+    ----------
+    config : Mapping[str, object]
+        Arguments of ``FluxTransformer2DModel``.
+    contexts : Sequence[int]
+        Shape ``(K, L, D)`` of the table of contexts, those of T5.
+    pooled : int
+        Width ``P`` of the table of pooled embeddings, those of CLIP.
+
+    Attributes
+    ----------
+    embedded_guidance : float
+        Strength of the guidance that a distilled network imitates in one evaluation; 1 at first. It
+        is an input of the network. The guidance of :meth:`Prior.denoise` comes on top.
+    """
+
+    def __init__(self, config: Mapping[str, object], contexts: Sequence[int], pooled: int):
+        super().__init__(contexts, pooled)
+        # here, because diffusers takes seconds to import
+        from diffusers import FluxTransformer2DModel
+
+        self.settings = {"config": dict(config), "contexts": list(contexts), "pooled": pooled}
+        self.transformer = FluxTransformer2DModel(**config)
+        self.embedded_guidance = 1.0
+
+    def entered(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Return what the transformer reads: the states ``x``, here without more channels."""
+        return x
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the network reads :attr:`embedded_guidance`."""
+        return bool(self.transformer.config.guidance_embeds)
+
+    @override
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        context = self.rows("contexts", x, cond)
+        guidance = torch.full_like(t, self.embedded_guidance) if self.is_distilled else None
+        out = self.transformer(
+            packed(self.entered(x, cond)),
+            encoder_hidden_states=context,
+            pooled_projections=self.rows("pooled", x, cond),
+            timestep=t / 1000,
+            guidance=guidance,
+            img_ids=_patch_positions(x),
+            txt_ids=x.new_zeros(context.shape[1], 3),
+        ).sample
+        return unpacked(out, x.shape[-2:])
+
+
+def packed(x: Tensor) -> Tensor:
+    """Return the patches of 2 x 2 positions of ``(N, C, h, w)`` in rows: ``(N, hw / 4, 4 C)``.
+
+    Raises
+    ------
+    ValueError
+        If a side is odd.
+    """
+    if x.shape[-2] % 2 or x.shape[-1] % 2:
+        raise ValueError(
+            f"FLUX reads patches of 2 x 2, and a state has {x.shape[-2]} x {x.shape[-1]} positions"
+        )
+    return F.pixel_unshuffle(x, 2).flatten(2).mT
+
+
+def unpacked(patches: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return ``(N, C, h, w)`` from patches; the inverse of :func:`packed`."""
+    height, width = sides
+    return F.pixel_shuffle(patches.mT.unflatten(2, (height // 2, width // 2)), 2)
+
+
+def _patch_positions(x: Tensor) -> Tensor:
+    """Return zero, row and column of every patch: ``(hw / 4, 3)``."""
+    rows, columns = (
+        torch.arange(side // 2, device=x.device, dtype=x.dtype) for side in x.shape[-2:]
+    )
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
+    return F.pad(grid, (1, 0))
+
+
 # -- networks trained for inpainting: mask and measurement are part of their input -----------------
 
 
@@ -249,12 +474,10 @@ def _inpaint(cond: Mapping[str, Tensor]) -> Tensor:
     return cond["inpaint"]
 
 
-class UNet2DInpainting(UNet2DCondition, Inpainter):
-    """Stable Diffusion 1.5 or 2 for inpainting: a :class:`UNet2DCondition` with nine channels.
+class NineChannels(Inpainter):
+    """An inpainter whose U-Net reads the noisy latent, the mask and an image, in this order.
 
-    The input channels are the noisy latent (4), the mask (1, where 1 means hole) and the latent of
-    the image whose hole is filled with mid-grey (4). The parameters are those of
-    :class:`UNet2DCondition`.
+    The mask is 1 in the hole; the image is a latent, whose hole was filled with mid-grey.
     """
 
     @override
@@ -264,7 +487,43 @@ class UNet2DInpainting(UNet2DCondition, Inpainter):
 
     @override
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        return super().forward(torch.cat([x, _inpaint(cond)], 1), t, cond)
+        out: Tensor = super().forward(torch.cat([x, _inpaint(cond)], 1), t, cond)
+        return out
+
+
+class UNet2DInpainting(NineChannels, UNet2DCondition):
+    """Stable Diffusion 1.5 or 2 for inpainting: a :class:`UNet2DCondition` with nine channels.
+
+    The input channels are the noisy latent (4), the mask (1) and the latent of the image (4). The
+    parameters are those of :class:`UNet2DCondition`.
+    """
+
+
+class SDXLInpainting(NineChannels, SDXL):
+    """Stable Diffusion XL for inpainting: a :class:`SDXL` with nine channels.
+
+    The input channels are those of :class:`UNet2DInpainting`, and the parameters those of
+    :class:`SDXL`.
+    """
+
+
+class FluxFill(Inpainter, Flux):
+    """FLUX for inpainting: a :class:`Flux` that reads image and mask beside the state.
+
+    The image is a latent whose hole was filled with mid-grey (C channels). The mask keeps every
+    pixel, as ``factor^2`` channels of the size of the latent, where 1 means hole. The parameters
+    are those of :class:`Flux`.
+    """
+
+    @override
+    def inpainting(self, y: Tensor, mask: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        seen = encode(torch.where(mask, y, 0.0))
+        factor = mask.shape[-1] // seen.shape[-1]
+        return torch.cat([seen, F.pixel_unshuffle((~mask).to(seen), factor)], 1)
+
+    @override
+    def entered(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([x, _inpaint(cond)], 1)
 
 
 class SD3Inpainting(SD3, Inpainter):
@@ -335,10 +594,16 @@ class SD3Inpainting(SD3, Inpainter):
 
 NETS: dict[str, type[nn.Module]] = {
     "UNet2D": UNet2D,
+    "UNet2DToData": UNet2DToData,
     "UNet2DCondition": UNet2DCondition,
     "UNet2DInpainting": UNet2DInpainting,
+    "SDXL": SDXL,
+    "SDXLInpainting": SDXLInpainting,
     "DiT": DiT,
     "SD3": SD3,
     "SD3Inpainting": SD3Inpainting,
+    "Flux": Flux,
+    "FluxFill": FluxFill,
+    "LevyNet": LevyNet,
 }
 """Networks that a ``prior.json`` may name; no file can name another class to import."""

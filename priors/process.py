@@ -50,6 +50,11 @@ class Level:
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha > 0 else math.inf
 
+    @property
+    def flow_time(self) -> float:
+        """Time that a flow gives to a scalar level, ``sigma / (alpha + sigma)``, 0 to 1."""
+        return float(self.sigma / (self.alpha + self.sigma))
+
     @staticmethod
     def stack(levels: Sequence[Level]) -> Level:
         """Gather one level per row into a single level of tensors.
@@ -78,11 +83,50 @@ CLEAN = Level(1.0, 0.0)
 """The end of every chain: ``z = x0``. It is never fed to a network."""
 
 
+def as_factor(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Return numbers of the host so that they can multiply ``x``; nobody waits for a GPU.
+
+    Parameters
+    ----------
+    coefficient : Tensor
+        One number, or one per row, that broadcasts to ``x``.
+    x : Tensor
+        The state.
+
+    Returns
+    -------
+    Tensor
+        The numbers in the dtype of ``x``. One number stays on the host: a kernel takes it from
+        there. More of them go to the device of ``x``.
+    """
+    numbers = coefficient.to(x.dtype)
+    return numbers if numbers.ndim == 0 and numbers.is_cpu else sent(numbers, x.device)
+
+
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Return numbers of the host on a device; nobody waits for a GPU.
+
+    Parameters
+    ----------
+    numbers : Tensor
+        A few numbers.
+    device : torch.device
+        Where they go.
+
+    Returns
+    -------
+    Tensor
+        The numbers. On the way to a GPU they pass through pinned memory, because a copy from other
+        memory waits until the GPU has done everything before it.
+    """
+    if numbers.is_cpu and device.type.startswith("cuda"):
+        return numbers.pin_memory().to(device, non_blocking=True)
+    return numbers.to(device)
+
+
 def _times(coefficient: Scalar, x: Tensor) -> Tensor:
     """Return ``coefficient * x`` in the dtype of ``x``."""
-    if isinstance(coefficient, Tensor):
-        coefficient = coefficient.to(x)
-    return coefficient * x
+    return (as_factor(coefficient, x) if isinstance(coefficient, Tensor) else coefficient) * x
 
 
 def _sqrt(value: Scalar) -> Scalar:
@@ -438,10 +482,10 @@ class Process:
         if not isinstance(s.sigma, Tensor) and s.sigma == 0:
             return mean
         variances = small, cls.transition(s, t).v
-        low, high = (
-            torch.as_tensor(v, dtype=torch.float64).to(z_t.device).log() for v in variances
-        )
-        spread = (low + fraction.double() * (high - low)).div(2).exp()
+        low, high = (torch.as_tensor(v, dtype=torch.float64).log() for v in variances)
+        fraction = fraction.double()
+        spread = as_factor(low, fraction) + fraction * as_factor(high - low, fraction)
+        spread = spread.div(2).exp()
         return mean + spread.to(z_t) * noise
 
 
@@ -681,17 +725,23 @@ class Flow(Process):
         return float(1000 * level.sigma / (self.shift - (self.shift - 1) * level.sigma))
 
 
-class Rescaled(Process):
-    """Another process in VP (``alpha^2 + sigma^2 = 1``) or VE (``alpha = 1``) coordinates.
+VIEWS = ("vp", "ve", "flow")
+"""The coordinates that a process can be seen in."""
 
-    The time ``t`` that the network is fed does not change.
+
+class Rescaled(Process):
+    """Another process in coordinates of VP, VE or a flow.
+
+    In these ``alpha^2 + sigma^2 = 1``, ``alpha = 1`` or ``alpha + sigma = 1``. The time ``t`` that
+    the network is fed does not change, and neither does the range of ``sigma / alpha``: a flow
+    made from another process starts at its ``ratio_max``, not at pure noise.
 
     Parameters
     ----------
     base : Process
         The process of the checkpoint.
     kind : str
-        The coordinates: ``vp`` or ``ve``.
+        The coordinates: ``vp``, ``ve`` or ``flow``.
 
     Raises
     ------
@@ -700,8 +750,8 @@ class Rescaled(Process):
     """
 
     def __init__(self, base: Process, kind: str):
-        if kind not in ("vp", "ve"):
-            raise ValueError(f"unknown view '{kind}'; valid: vp, ve")
+        if kind not in VIEWS:
+            raise ValueError(f"unknown view '{kind}'; valid: {', '.join(VIEWS)}")
         self.base, self.kind = base, kind
         self.ratio_min, self.ratio_max = base.ratio_min, base.ratio_max
 
@@ -726,8 +776,11 @@ class Rescaled(Process):
         Returns
         -------
         float or Tensor
-            ``alpha`` for VE coordinates, ``sqrt(alpha^2 + sigma^2)`` for VP.
+            ``alpha`` for VE coordinates, ``sqrt(alpha^2 + sigma^2)`` for VP, ``alpha + sigma`` for
+            a flow.
         """
+        if self.kind == "flow":
+            return native.alpha + native.sigma
         return native.alpha if self.kind == "ve" else _sqrt(native.alpha**2 + native.sigma**2)
 
     def _rescale(self, native: Level) -> Level:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.base import Converted, network
+from posterior_bench.priors.convert.flags import Flags, chosen_flags
 from posterior_bench.priors.convert.readers import read_checkpoint
 from posterior_bench.priors.convert.unet import UNetLayout, rename_unet
 from posterior_bench.priors.convert.wrappers import weights_of
@@ -63,43 +63,19 @@ _DEFAULTS: dict[str, object] = {
 }
 """The defaults of guided-diffusion, of the flags that matter here."""
 
-_WITHOUT_EFFECT = {
-    "dropout",
-    "model_path",
-    "num_heads_upsample",
-    "rescale_learned_sigmas",
-    "timestep_respacing",
-    "use_checkpoint",
-    "use_fp16",
-    "use_kl",
-}
+_WITHOUT_EFFECT = frozenset(
+    {
+        "dropout",
+        "model_path",
+        "num_heads_upsample",
+        "rescale_learned_sigmas",
+        "timestep_respacing",
+        "use_checkpoint",
+        "use_fp16",
+        "use_kl",
+    }
+)
 _MULTIPLIERS = {256: "1,1,2,2,4,4", 128: "1,1,2,3,4", 64: "1,2,3,4"}
-
-
-@dataclass(frozen=True)
-class _Flags:
-    """The flags of guided-diffusion, read strictly: a value of another type raises ValueError."""
-
-    values: Mapping[str, object]
-
-    def number(self, key: str) -> int:
-        value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"the flag {key} must be a whole number, got {value!r}")
-        return value
-
-    def on(self, key: str) -> bool:
-        value = self.values[key]
-        if not isinstance(value, bool):
-            raise ValueError(f"the flag {key} must be true or false, got {value!r}")
-        return value
-
-    def numbers(self, key: str, text: object) -> tuple[int, ...]:
-        parts = text if isinstance(text, list | tuple) else str(text).split(",")
-        try:
-            return tuple(int(str(part)) for part in parts)
-        except ValueError:
-            raise ValueError(f"the flag {key} must list whole numbers, got {text!r}") from None
 
 
 def convert_adm(
@@ -128,7 +104,7 @@ def convert_adm(
     ValueError
         If the file cannot be read, the layout or a flag is unknown, or the tensors do not fit.
     """
-    chosen = _flags(layout, flags)
+    chosen = chosen_flags(layout, flags, LAYOUTS, _DEFAULTS, _WITHOUT_EFFECT)
     unet = adm_layout(chosen.values)
     state = rename_unet(weights_of(read_checkpoint(path), path), unet, path)
     settings: dict[str, object] = {"config": unet.config}
@@ -146,22 +122,6 @@ def convert_adm(
         learned_var=chosen.on("learn_sigma"),
     )
     return Converted(prior, [path], LICENCE, {"layout": layout or "from its flags"})
-
-
-def _flags(layout: str | None, flags: Mapping[str, object] | None) -> _Flags:
-    if (layout is None) == (flags is None):
-        raise ValueError(
-            "an ADM checkpoint does not say its layout; "
-            f"give one of {', '.join(LAYOUTS)}, or its flags"
-        )
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"unknown layout '{layout}'; valid: {', '.join(LAYOUTS)}")
-    values = LAYOUTS[layout] if layout is not None else flags or {}
-    if unknown := values.keys() - _DEFAULTS.keys() - _WITHOUT_EFFECT:
-        raise ValueError(
-            f"unknown flag {', '.join(sorted(unknown))}; valid: {', '.join(_DEFAULTS)}"
-        )
-    return _Flags({**_DEFAULTS, **values})
 
 
 def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
@@ -182,7 +142,7 @@ def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
     ValueError
         If a value is not valid.
     """
-    known = _Flags({**_DEFAULTS, **flags})
+    known = Flags({**_DEFAULTS, **flags})
     size = known.number("image_size")
     multipliers = known.values["channel_mult"] or _MULTIPLIERS.get(size)
     if multipliers is None:
@@ -205,7 +165,7 @@ def adm_layout(flags: Mapping[str, object]) -> UNetLayout:
     )
 
 
-def _process(flags: _Flags) -> VP:
+def _process(flags: Flags) -> VP:
     steps, schedule = flags.number("diffusion_steps"), str(flags.values["noise_schedule"])
     if schedule == "cosine":
         return VP.scheduled("cosine", steps=steps)

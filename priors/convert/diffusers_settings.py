@@ -47,8 +47,9 @@ ANY: Mapping[str, Collection[str]] = {
             "mid_block_only_cross_attention only_cross_attention resnet_out_scale_factor "
             "resnet_skip_time_act"
         ),
+        *_words("addition_time_embed_dim projection_class_embeddings_input_dim"),
         *_words("reverse_transformer_layers_per_block time_embedding_act_fn timestep_post_act"),
-        *_words("transformer_layers_per_block use_linear_projection"),
+        *_words("time_cond_proj_dim transformer_layers_per_block use_linear_projection"),
     ),
     "DiTTransformer2DModel": (
         *_words(
@@ -62,6 +63,10 @@ ANY: Mapping[str, Collection[str]] = {
         "sample_size",
     ),
     "SD3Transformer2DModel": _SD3,
+    "FluxTransformer2DModel": _words(
+        "attention_head_dim axes_dims_rope guidance_embeds in_channels joint_attention_dim "
+        "num_attention_heads num_layers num_single_layers out_channels pooled_projection_dim"
+    ),
     "SD3ControlNetModel": (
         *_SD3,
         *_words("extra_conditioning_channels force_zeros_for_pooled_projection pos_embed_type"),
@@ -80,10 +85,7 @@ HARMLESS: Mapping[str, Collection[str]] = {
     "UNet2DConditionModel": (
         *_words("dropout upcast_attention"),
         # without effect beside the settings that are refused
-        *_words(
-            "addition_embed_type_num_heads addition_time_embed_dim "
-            "projection_class_embeddings_input_dim"
-        ),
+        "addition_embed_type_num_heads",
     ),
     "DiTTransformer2DModel": ("dropout", "upcast_attention"),
     "AutoencoderKL": ("force_upcast", "sample_size"),
@@ -91,11 +93,20 @@ HARMLESS: Mapping[str, Collection[str]] = {
 }
 """Settings that change no number of the networks as they are called here."""
 
+VALUES: Mapping[tuple[str, str], Collection[object]] = {
+    # the pooled embedding and the sizes of Stable Diffusion XL
+    ("UNet2DConditionModel", "addition_embed_type"): ("text_time",),
+    # a shift that depends on the size of the image
+    ("FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting"): (True,),
+}
+"""Values beside the default of settings that are supported at these values alone."""
+
 _SCHEDULE = _words("beta_end beta_schedule beta_start num_train_timesteps prediction_type shift")
 _SAMPLING = _words(
     "algorithm_type base_image_seq_len base_shift clip_sample clip_sample_range disable_corrector "
     "dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type "
-    "lambda_min_clipped lower_order_final max_image_seq_len max_shift predict_x0 sample_max_value "
+    "lambda_min_clipped lower_order_final max_image_seq_len max_shift original_inference_steps "
+    "predict_x0 sample_max_value "
     "set_alpha_to_one sigma_max sigma_min skip_prk_steps solver_order solver_p solver_type "
     "steps_offset stochastic_sampling thresholding time_shift_type timestep_spacing timestep_type "
     "use_beta_sigmas use_exponential_sigmas use_karras_sigmas use_lu_lambdas variance_type rho eta"
@@ -110,9 +121,13 @@ _BETAS = _words(
 )
 SCHEDULERS = {
     "vp": tuple(f"{name}Scheduler" for name in _BETAS),
+    "lcm": ("LCMScheduler",),
     "flow": ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
 }
-"""Schedulers whose networks predict what ``prediction_type`` says, or a flow."""
+"""Schedulers whose networks predict what ``prediction_type`` says, or a flow.
+
+The network of ``lcm`` is a consistency model: a boundary condition is applied to its prediction.
+"""
 
 
 def check_network(cls: str, config: Config, where: object) -> None:
@@ -141,7 +156,7 @@ def check_scheduler(kind: str, config: Config, where: object) -> None:
     Parameters
     ----------
     kind : str
-        ``vp`` or ``flow``.
+        ``vp``, ``lcm`` or ``flow``.
     config : Mapping[str, object]
         The configuration of the scheduler.
     where : object
@@ -157,15 +172,19 @@ def check_scheduler(kind: str, config: Config, where: object) -> None:
         raise ValueError(
             f"{where}: the scheduler {cls} is not supported; valid: {', '.join(SCHEDULERS[kind])}"
         )
-    _check(cls, config, {*_SCHEDULE, *_SAMPLING}, where)
+    boundary = ("timestep_scaling",) if kind == "lcm" else ()
+    _check(cls, config, {*_SCHEDULE, *_SAMPLING, *boundary}, where)
 
 
 def _check(cls: str, config: Config, supported: Collection[str], where: object) -> None:
     standard = defaults(cls)
     for key, value in config.items():
-        if key.startswith("_") or key in supported or is_default(value, standard.get(key)):
+        more = VALUES.get((cls, key), ())
+        known = key.startswith("_") or key in supported or value in more
+        if known or is_default(value, standard.get(key)):
             continue
-        only = f"; valid: {standard[key]!r}" if key in standard else "; valid: a folder without it"
+        valid = ", ".join(map(repr, (standard[key], *more))) if key in standard else ""
+        only = f"; valid: {valid or 'a folder without it'}"
         raise ValueError(f"{where}: {cls} with {key}={_short(value)} is not supported{only}")
 
 

@@ -1,14 +1,16 @@
-"""Convert diffusers folders: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2 and 3.5.
+"""Convert diffusers folders: pixel DDPM, LDM, DiT, Stable Diffusion 1.5, 2, XL, 3 and 3.5, FLUX.
 
-Of Stable Diffusion the inpainting models too: a U-Net with nine input channels, and version 3 with
-a ControlNet. Files are read directly. No pipeline and no scheduler is built, and of a scheduler
-only the numbers count. Weights are safetensors or, through the restricted reader, ``.bin`` files.
+The inpainting models too: U-Nets with nine input channels, version 3 with a ControlNet, and FLUX
+that fills; and latent consistency models, whose scheduler says that they are. Files are read
+directly. No pipeline and no scheduler is built, and of a scheduler only the numbers count. Weights
+are safetensors or, through the restricted reader, ``.bin`` files.
 :mod:`priors.convert.diffusers_settings` lists the settings that a configuration may have.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from posterior_bench.priors.convert.diffusers_settings import (
     defaults,
     is_default,
 )
+from posterior_bench.priors.convert.lcm import scheduler_kind, timestep_scaling
 from posterior_bench.priors.convert.readers import read_checkpoint
 from posterior_bench.priors.convert.wrappers import unwrapped, weights_of
 from posterior_bench.priors.fingerprint import refuse_pointer
@@ -45,6 +48,8 @@ SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_c
 SD_SCALE = 0.18215
 """The scale of KL latents where a folder names none: that of kl-f8, diffusers' default."""
 
+FLUX_SIDE = 128
+"""Side of FLUX's latents, which no file names: that of the library's pipelines."""
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -77,8 +82,20 @@ class Part:
         return value
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is given beside a folder; the fields are arguments of :func:`convert_diffusers`."""
+
+    prompts: Path | None = None
+    controlnet: Path | None = None
+    size: int | None = None
+
+
 def convert_diffusers(
-    folder: Path, prompts: Path | None = None, controlnet: Path | None = None
+    folder: Path,
+    prompts: Path | None = None,
+    controlnet: Path | None = None,
+    size: int | None = None,
 ) -> Converted:
     """Convert a diffusers folder to a prior.
 
@@ -87,11 +104,14 @@ def convert_diffusers(
     folder : Path
         The folder, as downloaded.
     prompts : Path or None, default None
-        For Stable Diffusion: a safetensors file with ``context`` (K, L, D), for version 3 also
-        ``pooled`` (K, P), and in its metadata ``prompts``, a JSON list of the K prompts. The empty
-        prompt must be among them. `python -m bench embed-prompts` writes such a file.
+        For models that read text: a safetensors file with ``context`` (K, L, D), from version XL on
+        also ``pooled`` (K, P), and in its metadata ``prompts``, a JSON list of the K prompts. The
+        empty prompt must be among them. `python -m bench embed-prompts` writes such a file.
     controlnet : Path or None, default None
         For Stable Diffusion 3: the folder of a matching ControlNet for inpainting.
+    size : int or None, default None
+        For models that read text: height and width of the images, in pixels. None is the size that
+        the folder names.
 
     Returns
     -------
@@ -114,33 +134,33 @@ def convert_diffusers(
             f"{denoiser.files[0]} is a {denoiser.cls}, which is not supported; "
             f"valid: {', '.join(_FAMILIES)}"
         )
-    takes_prompts = make in (_stable_diffusion, _stable_diffusion_3)
-    if takes_prompts != (prompts is not None):
-        what = "needs its prompts embedded beforehand" if takes_prompts else "takes no prompts"
-        raise ValueError(f"{folder} holds a {denoiser.cls}, which {what}; see --prompts")
-    if controlnet is not None:
-        if make is not _stable_diffusion_3:
-            raise ValueError(
-                f"{folder} holds a {denoiser.cls}, which takes no ControlNet; "
-                "leave --controlnet out"
-            )
-        converted = _stable_diffusion_3(folder, denoiser, prompts, controlnet)
-    else:
-        converted = make(folder, denoiser, prompts)
+    given = Given(prompts, controlnet, size)
+    _check_given(folder, denoiser.cls, given)
+    converted = make(folder, denoiser, given)
     extra = [] if prompts is None else [prompts]
-    return Converted(
-        converted.prior,
-        [*converted.files, *extra],
-        _licence(folder),
-        converted.facts,
-        converted.class_names,
-    )
+    return replace(converted, files=[*converted.files, *extra], licence=_licence(folder))
+
+
+def _check_given(folder: Path, cls: str, given: Given) -> None:
+    """Refuse what the family of a folder does not take, and the absence of what it needs."""
+    takes_prompts = cls in READ_TEXT
+    if takes_prompts != (given.prompts is not None):
+        what = "needs its prompts embedded beforehand" if takes_prompts else "takes no prompts"
+        raise ValueError(f"{folder} holds a {cls}, which {what}; see --prompts")
+    if given.size is not None and not takes_prompts:
+        raise ValueError(f"{folder} holds a {cls}, which has one size; leave --size out")
+    if given.controlnet is not None and cls != "SD3Transformer2DModel":
+        if (given.controlnet / "config.json").is_file():
+            _described(given.controlnet, (".",))  # a network of no family is named
+        raise ValueError(
+            f"{folder} holds a {cls}, which takes no ControlNet; leave --controlnet out"
+        )
 
 
 # -- families --------------------------------------------------------------------------------------
 
 
-def _unet_2d(folder: Path, unet: Part, _prompts: Path | None) -> Converted:
+def _unet_2d(folder: Path, unet: Part, _given: Given) -> Converted:
     """Convert google/ddpm-*-256, or CompVis/ldm-celebahq-256, which has an autoencoder."""
     channels, size = unet.number("in_channels"), unet.number("sample_size")
     net = network("UNet2D", {"config": unet.config}, _below("unet", unet.state), folder)
@@ -175,7 +195,7 @@ def _learned_variance(unet: Part, schedule: Config) -> bool:
     return learned
 
 
-def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
+def _dit(folder: Path, transformer: Part, _given: Given) -> Converted:
     schedule, file = _schedule(folder)
     made, more = _autoencoder(folder, "vae")
     config = transformer.config
@@ -196,63 +216,174 @@ def _dit(folder: Path, transformer: Part, _prompts: Path | None) -> Converted:
     return Converted(prior, [*transformer.files, file, *more], "")
 
 
-def _stable_diffusion(folder: Path, unet: Part, prompts: Path | None) -> Converted:
+def _stable_diffusion(folder: Path, unet: Part, given: Given) -> Converted:
+    names, tables = _prompts(given.prompts, ("context",))
+    _check_width(given.prompts, tables["context"], unet.number("cross_attention_dim"))
+    settings = {"contexts": list(tables["context"].shape)}
+    name = "UNet2DInpainting" if _reads_mask(folder, unet) else "UNet2DCondition"
+    vae = _autoencoder(folder, "vae")
+    return _text_unet(folder, unet, vae, given, (name, settings), names, tables)
+
+
+def _stable_diffusion_xl(folder: Path, unet: Part, given: Given) -> Converted:
+    index = _json(file) if (file := folder / "model_index.json").is_file() else {}
+    if index.get("requires_aesthetics_score"):
+        raise ValueError(f"{file}: a refiner, which reads an aesthetic score, is not supported")
+    names, tables = _prompts(given.prompts, ("context", "pooled"))
+    context, pooled = tables["context"], tables["pooled"]
+    sizes = 6 * unet.number("addition_time_embed_dim")
+    _check_width(given.prompts, context, unet.number("cross_attention_dim"))
+    _check_width(
+        given.prompts, pooled, unet.number("projection_class_embeddings_input_dim") - sizes
+    )
+    # as the pipeline does where no negative prompt is given, and as the network was trained
+    if zeros := bool(index.get("force_zeros_for_empty_prompt", True)):
+        context[-1], pooled[-1] = 0, 0
+    vae = _autoencoder(folder, "vae")
+    settings = {
+        "contexts": list(context.shape),
+        "pooled": pooled.shape[1],
+        "factor": vae[0].factor,
+    }
+    name = "SDXLInpainting" if _reads_mask(folder, unet) else "SDXL"
+    converted = _text_unet(folder, unet, vae, given, (name, settings), names, tables)
+    return replace(
+        converted,
+        files=[*converted.files, *([file] if index else [])],
+        facts={"empty_prompt": "zeros" if zeros else "embedded"},
+    )
+
+
+def _reads_mask(folder: Path, unet: Part) -> bool:
+    """Return whether a U-Net has the nine input channels of inpainting; refuse other numbers."""
     channels, inputs = unet.number("out_channels"), unet.number("in_channels")
     if inputs not in (channels, 2 * channels + 1):
         raise ValueError(
             f"{folder} has {inputs} input channels for latents of {channels}; "
             f"a model for text alone has {channels}, one for inpainting {2 * channels + 1}"
         )
-    names, tables = _prompts(prompts, ("context",))
+    return inputs != channels
+
+
+def _text_unet(
+    folder: Path,
+    unet: Part,
+    vae: tuple[Latent, list[Path]],
+    given: Given,
+    adapter: tuple[str, Config],
+    names: list[str],
+    tables: Mapping[str, Tensor],
+) -> Converted:
+    """Convert a U-Net with the tables of its prompts; ``adapter`` is its name and settings."""
     schedule, file = _schedule(folder)
-    made, more = _autoencoder(folder, "vae")
-    settings = {"config": unet.config, "contexts": list(tables["context"].shape)}
-    _check_width(prompts, tables["context"], unet.number("cross_attention_dim"))
-    adapter = "UNet2DCondition" if inputs == channels else "UNet2DInpainting"
-    net = network(
-        adapter, settings, {**_below("unet", unet.state), "contexts": tables["context"]}, folder
-    )
-    image = _image(made, unet.number("sample_size"))
+    (made, more), (name, settings) = vae, adapter
+    state = {**_below("unet", unet.state), **_stored(tables)}
+    net = network(name, {"config": unet.config, **settings}, state, folder)
+    image = _image(made, _side(unet.number("sample_size"), made, given))
     kind, (classes, null) = _parameterization(schedule, file), _labels(names)
     prior = Prior(
-        _vp(schedule, file), net, image, kind, num_classes=classes, null_label=null, latent=made
+        _vp(schedule, file, scheduler_kind(schedule)),
+        net,
+        image,
+        kind,
+        num_classes=classes,
+        null_label=null,
+        latent=made,
+        timestep_scaling=timestep_scaling(schedule, file),
     )
     return Converted(prior, [*unet.files, file, *more], "", {}, names)
 
 
-def _stable_diffusion_3(
-    folder: Path, transformer: Part, prompts: Path | None, controlnet: Path | None = None
-) -> Converted:
-    names, tables = _prompts(prompts, ("context", "pooled"))
+def _stored(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tables of prompts under the names of :class:`priors.nets.Contexts`."""
+    return {"contexts" if name == "context" else name: table for name, table in tables.items()}
+
+
+def _stable_diffusion_3(folder: Path, transformer: Part, given: Given) -> Converted:
+    names, tables, settings = _transformer_text(transformer, given)
     schedule, file = _schedule(folder)
     made, more = _autoencoder(folder, "vae")
-    context, pooled = tables["context"], tables["pooled"]
-    _check_width(prompts, context, transformer.number("joint_attention_dim"))
-    _check_width(prompts, pooled, transformer.number("pooled_projection_dim"))
-    settings = {
-        "config": transformer.config,
-        "contexts": list(context.shape),
-        "pooled": pooled.shape[1],
-    }
-    state = {**_below("transformer", transformer.state), "contexts": context, "pooled": pooled}
-    image = _image(made, transformer.number("sample_size"))
-    if controlnet is None:
+    state = {**_below("transformer", transformer.state), **_stored(tables)}
+    if given.controlnet is None:
         net = network("SD3", settings, state, folder)
     else:
-        control = _control(controlnet, transformer)
+        control = _control(given.controlnet, transformer)
         more = [*more, *control.files]
         both = {**state, **_below("controlnet", control.state)}
         net = network(
             "SD3Inpainting",
             {**settings, "control": control.config},
             both,
-            f"{folder} with {controlnet}",
+            f"{folder} with {given.controlnet}",
+        )
+    patch = transformer.number("patch_size")
+    side = _side(transformer.number("sample_size"), made, given, patch)
+    if side // patch > (most := transformer.number("pos_embed_max_size")):
+        raise ValueError(
+            f"--size {given.size}: {folder} reads {most * patch * made.factor} at most"
         )
     classes, null = _labels(names)
     prior = Prior(
-        _flow(schedule, file), net, image, "flow", num_classes=classes, null_label=null, latent=made
+        _flow(schedule, file, (side // patch) ** 2),
+        net,
+        _image(made, side),
+        "flow",
+        num_classes=classes,
+        null_label=null,
+        latent=made,
     )
     return Converted(prior, [*transformer.files, file, *more], "", {}, names)
+
+
+def _flux(folder: Path, transformer: Part, given: Given) -> Converted:
+    names, tables, settings = _transformer_text(transformer, given)
+    schedule, file = _schedule(folder)
+    made, more = _autoencoder(folder, "vae")
+    state = {**_below("transformer", transformer.state), **_stored(tables)}
+    name = "FluxFill" if _fills(folder, transformer, made) else "Flux"
+    net = network(name, settings, state, folder)
+    side = _side(FLUX_SIDE, made, given, 2)
+    classes, null = _labels(names)
+    prior = Prior(
+        _flow(schedule, file, (side // 2) ** 2),
+        net,
+        _image(made, side),
+        "flow",
+        num_classes=classes,
+        null_label=null,
+        latent=made,
+    )
+    return Converted(prior, [*transformer.files, file, *more], "", {}, names)
+
+
+def _fills(folder: Path, transformer: Part, made: Latent) -> bool:
+    """Return whether a FLUX transformer reads image and mask too; refuse other inputs."""
+    inputs = transformer.number("in_channels")
+    outputs = transformer.config.get("out_channels") or inputs
+    plain = 4 * made.channels
+    fill = 4 * (2 * made.channels + made.factor**2)
+    if inputs not in (plain, fill) or outputs != plain:
+        raise ValueError(
+            f"{folder} has {inputs} input and {outputs} output channels for patches of {plain}; "
+            f"a model for text alone reads {plain}, one that fills {fill}, and both return {plain}"
+        )
+    return inputs == fill
+
+
+def _transformer_text(
+    transformer: Part, given: Given
+) -> tuple[list[str], dict[str, Tensor], dict[str, object]]:
+    """Return prompts, their tables, and the settings that SD3 and FLUX adapters take."""
+    names, tables = _prompts(given.prompts, ("context", "pooled"))
+    context, pooled = tables["context"], tables["pooled"]
+    _check_width(given.prompts, context, transformer.number("joint_attention_dim"))
+    _check_width(given.prompts, pooled, transformer.number("pooled_projection_dim"))
+    settings = {
+        "config": transformer.config,
+        "contexts": list(context.shape),
+        "pooled": pooled.shape[1],
+    }
+    return names, tables, settings
 
 
 def _control(folder: Path, transformer: Part) -> Part:
@@ -280,17 +411,34 @@ def _control(folder: Path, transformer: Part) -> Part:
     return replace(part, config={**part.config, "extra_conditioning_channels": 1})
 
 
-_FAMILIES: dict[str, Callable[[Path, Part, Path | None], Converted]] = {
+def _conditional_unet(folder: Path, unet: Part, given: Given) -> Converted:
+    more = unet.config.get("addition_embed_type")
+    return (_stable_diffusion_xl if more else _stable_diffusion)(folder, unet, given)
+
+
+_FAMILIES: dict[str, Callable[[Path, Part, Given], Converted]] = {
     "UNet2DModel": _unet_2d,
-    "UNet2DConditionModel": _stable_diffusion,
+    "UNet2DConditionModel": _conditional_unet,
     "DiTTransformer2DModel": _dit,
     "SD3Transformer2DModel": _stable_diffusion_3,
+    "FluxTransformer2DModel": _flux,
 }
+READ_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
+"""Networks that are told a prompt."""
 
 
 def _labels(names: list[str]) -> tuple[int, int | None]:
     """Return the number of labels and the null label, which is the empty prompt."""
     return len(names), len(names) or None
+
+
+def _side(trained: int, made: Latent, given: Given, patch: int = 1) -> int:
+    """Return the side of latents: the one trained with, or that of the size that is given."""
+    if given.size is None:
+        return trained
+    if given.size < 1 or given.size % (made.factor * patch):
+        raise ValueError(f"--size {given.size} is no multiple of {made.factor * patch} pixels")
+    return given.size // made.factor
 
 
 def _image(made: Latent, size: int) -> tuple[int, int, int]:
@@ -342,6 +490,11 @@ def _described(folder: Path, places: tuple[str, ...]) -> tuple[Path, str, Config
     cls = str(raw.get("_class_name"))
     if cls == "Transformer2DModel" and raw.get("norm_type") == "ada_norm_zero":
         cls = "DiTTransformer2DModel"  # DiT's class before it had one of its own
+    if cls == "BrushNetModel":
+        raise ValueError(
+            f"{place / 'config.json'} is a BrushNetModel, a class that the diffusers library does "
+            "not have; prior=sd15_inpainting is made for the same task"
+        )
     return place, cls, _config(cls, raw, place)
 
 
@@ -518,35 +671,54 @@ def _schedule(folder: Path) -> tuple[Config, Path]:
     )
 
 
-def _vp(schedule: Config, file: Path) -> Process:
+def _vp(schedule: Config, file: Path, kind: str = "vp") -> Process:
     for key in ("trained_betas", "rescale_betas_zero_snr"):
         if schedule.get(key):
             raise ValueError(f"{file}: {key} is not supported")
-    check_scheduler("vp", schedule, file)
-    kind = SCHEDULES.get(str(schedule.get("beta_schedule")))
+    check_scheduler(kind, schedule, file)
+    law = SCHEDULES.get(str(schedule.get("beta_schedule")))
     steps = int(str(schedule.get("num_train_timesteps")))
-    if kind is None:
+    if law is None:
         raise ValueError(
             f"{file}: unknown beta_schedule '{schedule.get('beta_schedule')}'; "
             f"valid: {', '.join(SCHEDULES)}"
         )
-    if kind == "cosine":
+    if law == "cosine":
         return VP.scheduled("cosine", steps=steps)
     return VP.scheduled(
-        kind, float(str(schedule["beta_start"])), float(str(schedule["beta_end"])), steps
+        law, float(str(schedule["beta_start"])), float(str(schedule["beta_end"])), steps
     )
 
 
-def _flow(schedule: Config, file: Path) -> Process:
-    if "FlowMatch" not in str(schedule.get("_class_name")) or schedule.get("use_dynamic_shifting"):
-        raise ValueError(f"{file}: only a flow with a fixed shift is supported")
+def _flow(schedule: Config, file: Path, patches: int) -> Process:
+    """Return the flow of a transformer that reads this number of patches of an image."""
+    if "FlowMatch" not in str(schedule.get("_class_name")):
+        raise ValueError(f"{file}: {schedule.get('_class_name')} is not the schedule of a flow")
     if schedule.get("num_train_timesteps", 1000) != 1000:
         raise ValueError(
             f"{file}: num_train_timesteps must be 1000, the scale of the network's time"
         )
     check_scheduler("flow", schedule, file)
-    shift = float(str(schedule.get("shift", 1.0)))
+    shift = _shift(schedule, patches)
     return Flow(shift, u_min=shift / 1000 / (1 + (shift - 1) / 1000))
+
+
+def _shift(schedule: Config, patches: int) -> float:
+    """Return the shift of a flow: fixed, or growing with the number of patches.
+
+    The growing one is a line in the number of patches, by default in the logarithm of the shift.
+    """
+
+    def number(key: str, otherwise: float) -> float:
+        return float(str(schedule.get(key, otherwise)))
+
+    if not schedule.get("use_dynamic_shifting"):
+        return number("shift", 1.0)
+    few, many = number("base_image_seq_len", 256), number("max_image_seq_len", 4096)
+    low, high = number("base_shift", 0.5), number("max_shift", 1.15)
+    line = low + (high - low) * (patches - few) / (many - few)
+    linear = schedule.get("time_shift_type", "exponential") == "linear"
+    return line if linear else math.exp(line)
 
 
 def _parameterization(schedule: Config, file: Path) -> str:
