@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,8 @@ class Operator:
         What holds for the operator. A solver that needs a capability is refused where it is
         missing.
 
+        - ``amplitudes``: ``A`` measures the amplitudes of the frequencies of an image with zeros
+          around it; :meth:`embed`, :meth:`extract` and :meth:`with_amplitudes` are implemented.
         - ``linear``: ``A`` is linear and ``At`` is its adjoint.
         - ``mask``: ``A`` keeps or drops pixels, and ``mask`` says which.
         - ``projection``: ``At A`` is a projection.
@@ -225,6 +227,58 @@ class Operator:
         """
         return self.pinv(y) if "pinv" in self.caps else self.At(y)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Put zeros around images, as ``A`` does before it transforms them.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)``.
+
+        Returns
+        -------
+        Tensor
+            Wide images ``(N, C, H', W')``.
+
+        Notes
+        -----
+        Every operator with the capability ``amplitudes`` implements it, and the next two methods.
+        """
+        raise NotImplementedError
+
+    def extract(self, wide: Tensor) -> Tensor:
+        """Return the images that :meth:`embed` has put zeros around.
+
+        Parameters
+        ----------
+        wide : Tensor
+            Wide images ``(N, C, H', W')``.
+
+        Returns
+        -------
+        Tensor
+            Images ``(N, C, H, W)``, not clipped.
+        """
+        raise NotImplementedError
+
+    def with_amplitudes(self, wide: Tensor, y: Tensor) -> Tensor:
+        """Give every frequency of wide images its measured amplitude, and keep its phase.
+
+        Parameters
+        ----------
+        wide : Tensor
+            Wide images ``(N, C, H', W')``.
+        y : Tensor
+            A measurement, shaped like ``A(x)``. Negative values, which noise makes, count as 0.
+
+        Returns
+        -------
+        Tensor
+            Wide images with these amplitudes; where noise makes these impossible for real numbers,
+            the real part.
+        """
+        raise NotImplementedError
+
     def observe(self, x: Tensor, noise: Tensor) -> Tensor:
         """Measure images with noise.
 
@@ -241,6 +295,38 @@ class Operator:
             ``A(x) + sigma noise``.
         """
         return self.A(x) + self.sigma * noise
+
+    def log_likelihood(self, x: Tensor, y: Tensor, floor: float = 0.0) -> Tensor:
+        """Return ``log p(y | x)`` up to a number that does not depend on ``x``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images ``(N, C, H, W)``.
+        y : Tensor
+            A measurement, shaped like ``A(x)``.
+        floor : float, default 0.0
+            Lower bound on the noise level.
+
+        Returns
+        -------
+        Tensor
+            ``(N,)`` nats, float64; differentiable in ``x``.
+
+        Raises
+        ------
+        ValueError
+            If there is no noise, neither from ``sigma`` nor from ``floor``.
+
+        Notes
+        -----
+        An operator whose noise is not ``sigma n`` overrides this method and :meth:`observe`.
+        """
+        sigma = max(float(self.sigma), floor)
+        if sigma == 0:
+            raise ValueError("without noise there is no density of y; set operator.sigma above 0")
+        residual = self.residual(x.double(), y.double())
+        return residual.square().flatten(1).sum(1) / (-2 * sigma**2)
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``y - A(x)``.
@@ -288,6 +374,21 @@ class Operator:
         -------
         Operator
             The operator for ``N * times`` rows; ``self`` where nothing depends on the row.
+        """
+        return self
+
+    def select(self, rows: Sequence[int]) -> Operator:
+        """Return the operator for some rows of the batch.
+
+        Parameters
+        ----------
+        rows : Sequence[int]
+            Places of the rows.
+
+        Returns
+        -------
+        Operator
+            The operator for these rows; ``self`` where nothing depends on the row.
         """
         return self
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -10,28 +12,20 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.operators.base import Operator
-from posterior_bench.operators.spectrum import Spectrum
+from posterior_bench.operators.masking import PixelMask
+from posterior_bench.operators.spectrum import Pixels, Spectrum
 
 
-class _Pixels(Spectrum):
+class _Observed(Pixels):
     """The spectrum of a mask: every pixel is a coordinate, with the value 1 or 0."""
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.double())
+    def __init__(self, mask: PixelMask) -> None:
+        super().__init__(mask.mask.double())
         self.mask = mask
 
     @override
-    def coordinates(self, x: Tensor) -> Tensor:
-        return x
-
-    @override
-    def image(self, coordinates: Tensor) -> Tensor:
-        return coordinates
-
-    @override
     def measured(self, y: Tensor) -> Tensor:
-        # where, as in A
-        return torch.where(self.mask, y, torch.zeros((), dtype=y.dtype, device=y.device))
+        return self.mask.kept(y)
 
 
 @dataclass(frozen=True)
@@ -65,10 +59,14 @@ class Inpainting(Operator):
     def __post_init__(self) -> None:
         self.check_sigma()
 
+    @cached_property
+    def _pixels(self) -> PixelMask:
+        return PixelMask(self.mask)
+
     @override
     def A(self, x: Tensor) -> Tensor:
-        # where, not multiply: a NaN in the hole must not leak into the measurement
-        return torch.where(self.mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        # not a product: a NaN in the hole must not leak into the measurement
+        return self._pixels.kept(x)
 
     @override
     def At(self, y: Tensor) -> Tensor:
@@ -76,7 +74,7 @@ class Inpainting(Operator):
 
     @override
     def spectrum(self, like: Tensor) -> Spectrum:
-        return _Pixels(self.mask)
+        return _Observed(self._pixels)
 
     @override
     def pinv(self, y: Tensor) -> Tensor:
@@ -99,6 +97,10 @@ class Inpainting(Operator):
     @override
     def repeat(self, times: int) -> Inpainting:
         return replace(self, mask=self.mask.repeat_interleave(times, 0))
+
+    @override
+    def select(self, rows: Sequence[int]) -> Inpainting:
+        return replace(self, mask=self.mask[list(rows)])
 
     @override
     def to(self, device: torch.device | str) -> Inpainting:

@@ -154,8 +154,9 @@ class MotionBlur(Operator):
     def prox(self, x: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         if "svd" in self.caps:
             return super().prox(x, y, rho)
-        weight = torch.as_tensor(rho, dtype=torch.float64, device=x.device)
-        if (weight <= 0).any():
+        # a number stays on the host, where a GPU takes it from
+        weight = rho.to(x.device, torch.float64) if isinstance(rho, Tensor) else rho
+        if (torch.as_tensor(rho) <= 0).any():
             raise ValueError(
                 f"a proximal step at rho 0 needs a pseudo-inverse, which a motion blur with the "
                 f"border '{self.border}' lacks; give a positive rho, or operator.border=circular"

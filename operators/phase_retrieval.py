@@ -51,7 +51,7 @@ class PhaseRetrieval(Operator):
     has its negative. A solver may rightly return any of these.
     """
 
-    caps: ClassVar[frozenset[str]] = frozenset({"nonlinear"})
+    caps: ClassVar[frozenset[str]] = frozenset({"nonlinear", "amplitudes"})
     takes_shape: ClassVar[bool] = True
 
     shape: tuple[int, int, int]
@@ -70,20 +70,33 @@ class PhaseRetrieval(Operator):
 
     @override
     def A(self, x: Tensor) -> Tensor:
-        down, across = self._padding
-        padded = torch.nn.functional.pad(x + OFFSETS[self.domain], (across, across, down, down))
-        return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho"), dim=(-2, -1)).abs()
+        return torch.fft.fftshift(torch.fft.fft2(self.embed(x), norm="ortho"), dim=(-2, -1)).abs()
 
     @override
     def first_guess(self, y: Tensor) -> Tensor:
         """Return the image with amplitudes ``y`` and all phases zero, clipped to [-1, 1]."""
+        wide = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(-2, -1)), norm="ortho").real
+        return self.extract(torch.fft.fftshift(wide, dim=(-2, -1))).clamp(-1, 1)
+
+    @override
+    def embed(self, x: Tensor) -> Tensor:
+        down, across = self._padding
+        return torch.nn.functional.pad(x + OFFSETS[self.domain], (across, across, down, down))
+
+    @override
+    def extract(self, wide: Tensor) -> Tensor:
         _, height, width = self.shape
         down, across = self._padding
-        wide = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(-2, -1)), norm="ortho").real
-        centred = torch.fft.fftshift(wide, dim=(-2, -1))[
-            ..., down : down + height, across : across + width
-        ]
-        return (centred - OFFSETS[self.domain]).clamp(-1, 1)
+        inside = wide[..., down : down + height, across : across + width]
+        return inside - OFFSETS[self.domain]
+
+    @override
+    def with_amplitudes(self, wide: Tensor, y: Tensor) -> Tensor:
+        spectrum = torch.fft.fft2(wide, norm="ortho")
+        size = spectrum.abs()
+        phase = torch.where(size > 0, spectrum / size.clamp_min(torch.finfo(size.dtype).tiny), 1)
+        amplitudes = torch.fft.ifftshift(y, dim=(-2, -1)).clamp_min(0)
+        return torch.fft.ifft2(amplitudes * phase, norm="ortho").real
 
     @property
     def _padding(self) -> tuple[int, int]:

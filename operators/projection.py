@@ -5,51 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.operators.base import Operator
-from posterior_bench.operators.spectrum import Spectrum
-
-
-class _Matrix(NamedTuple):
-    """``G`` ``(M, d)`` and ``G = U diag(S) V``, where ``V`` is square; float64."""
-
-    G: Tensor
-    U: Tensor
-    S: Tensor
-    V: Tensor
-
-
-class _Weights(Spectrum):
-    """The spectrum of a matrix; coordinates are the rows of ``V``, in the places of pixels."""
-
-    def __init__(self, matrix: _Matrix, shape: tuple[int, int, int]) -> None:
-        self.U, self.V, self.shape = matrix.U, matrix.V, shape
-        super().__init__(self._grid(matrix.S[None]))
-
-    @override
-    def coordinates(self, x: Tensor) -> Tensor:
-        return self._grid(x.flatten(1).double() @ self.V.T).to(x.dtype)
-
-    @override
-    def image(self, coordinates: Tensor) -> Tensor:
-        return self._grid(coordinates.flatten(1).double() @ self.V).to(coordinates.dtype)
-
-    @override
-    def measured(self, y: Tensor) -> Tensor:
-        return self._grid(y.double() @ self.U).to(y.dtype)
-
-    def _grid(self, flat: Tensor) -> Tensor:
-        missing = len(self.V) - flat.shape[1]
-        return nn.functional.pad(flat, (0, missing)).unflatten(1, self.shape)
+from posterior_bench.operators.dense import Matrix, MatrixOperator
 
 
 @dataclass(frozen=True)
-class Projection(Operator):
+class Projection(MatrixOperator):
     """Multiply every image by one random matrix: ``A x = G x``.
 
     The entries of ``G`` are independent ``N(0, 1/d)``, the same for all images. A measurement is
@@ -80,9 +45,6 @@ class Projection(Operator):
     Products are formed in float64. The decomposition is computed once per process and device.
     """
 
-    caps: ClassVar[frozenset[str]] = frozenset({"linear", "pinv", "prox", "svd"})
-    takes_shape: ClassVar[bool] = True
-
     shape: tuple[int, int, int]
     rows: float = 0.5
     sigma: float = 0.0
@@ -101,31 +63,17 @@ class Projection(Operator):
         self.check_sigma()
 
     @override
-    def A(self, x: Tensor) -> Tensor:
-        return (x.flatten(1).double() @ self._matrix(x).G.T).to(x.dtype)
-
-    @override
-    def At(self, y: Tensor) -> Tensor:
-        return self._image(y.double() @ self._matrix(y).G, y)
-
-    @override
-    def spectrum(self, like: Tensor) -> Spectrum:
-        return _Weights(self._matrix(like), self.shape)
-
-    def _matrix(self, like: Tensor) -> _Matrix:
+    def matrix(self, like: Tensor) -> Matrix:
         values = math.prod(self.shape)
         count = max(1, round(self.rows * values)) if self.rows < 1 else int(self.rows)
         return _matrix(count, values, self.seed, like.device)
 
-    def _image(self, flat: Tensor, like: Tensor) -> Tensor:
-        return flat.to(like.dtype).unflatten(1, self.shape)
-
 
 @cache
-def _matrix(rows: int, values: int, seed: int, device: torch.device) -> _Matrix:
+def _matrix(rows: int, values: int, seed: int, device: torch.device) -> Matrix:
     # drawn and decomposed on the CPU: other devices have other random numbers and other signs
     entries = torch.randn(
         rows, values, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     G = entries / math.sqrt(values)
-    return _Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G))))
+    return Matrix(*(part.to(device) for part in (G, *torch.linalg.svd(G))))

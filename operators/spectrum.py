@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 
 class Spectrum(ABC):
@@ -110,11 +111,30 @@ class Spectrum(ABC):
         Tensor
             Coordinates ``(N, C, H, W)``; those of :meth:`solution` where ``rho`` is 0.
         """
-        weight = torch.as_tensor(rho, dtype=torch.float64, device=self.exact.device)
-        factor = torch.where(
-            weight > 0, self.exact / (self.exact**2 + weight), reciprocal(self.values)
-        )
+        # a number stays on the host, where a GPU takes it from
+        weight = rho.to(self.exact) if isinstance(rho, Tensor) else rho
+        at_zero, positive = reciprocal(self.values), self.exact / (self.exact**2 + weight)
+        if isinstance(weight, Tensor):
+            factor = torch.where(weight > 0, positive, at_zero)
+        else:
+            factor = positive if weight > 0 else at_zero
         return (self.measured(y.double()) * factor).to(y.dtype)
+
+
+class Pixels(Spectrum):
+    """The spectrum of an operator that measures single pixels: every pixel is a coordinate."""
+
+    @override
+    def coordinates(self, x: Tensor) -> Tensor:
+        return x
+
+    @override
+    def image(self, coordinates: Tensor) -> Tensor:
+        return coordinates
+
+    @override
+    def measured(self, y: Tensor) -> Tensor:
+        return y
 
 
 def reciprocal(values: Tensor) -> Tensor:
