@@ -51,6 +51,22 @@ class Noise(Protocol):
             Float32 of shape ``(rows, *shape)``.
         """
 
+    def host_uniform(self, shape: Sequence[int]) -> Tensor:
+        """Draw the numbers of :meth:`uniform`, but on the host, whatever the device.
+
+        A solver that chooses a level or an index by them would wait for a GPU otherwise.
+
+        Parameters
+        ----------
+        shape : Sequence[int]
+            Shape of one row; ``()`` for one number per row.
+
+        Returns
+        -------
+        Tensor
+            Float32 of shape ``(rows, *shape)``, on the CPU.
+        """
+
     def draws(self, draws: Sequence[int]) -> Noise:
         """Return fresh noise with one row per pair of image and draw.
 

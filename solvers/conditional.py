@@ -85,5 +85,6 @@ class Conditional(Sampler):
             # Predict the clean state.
             x0 = prior.denoise(z, t, cond, self.guidance)
             # Step down.
-            z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+            fresh = noise.normal(shape) if self.eta else None
+            z = process.bridge(z, x0, t, s, self.eta, fresh)
         return prior.decode(z)

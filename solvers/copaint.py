@@ -13,6 +13,7 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.likelihood import gradient
+from posterior_bench.solvers.shared.rows import column
 from posterior_bench.solvers.shared.walk import walk
 
 VIEWS = ("native", "vp", "ve")
@@ -164,28 +165,31 @@ class CoPaint(Sampler):
     ) -> tuple[Tensor, Tensor]:
         """Return the optimised state and its prediction."""
 
-        def loss(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def loss(z: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
             z = z.detach().requires_grad_()
-            x0 = prior.denoise(z, t, obs.cond, self.guidance)
-            r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
-            return z, x0, r.square().flatten(1).sum(1) + w * (z - z_t).square().flatten(1).sum(1)
+            # Where no gradient step follows, the network need not keep what one needs.
+            with torch.set_grad_enabled(steps > 0):
+                x0 = prior.denoise(z, t, obs.cond, self.guidance)
+                r = obs.operator.residual(prior.decode(self._clipped(x0, prior)), obs.y)
+                away = (z - z_t).square().flatten(1).sum(1)
+                return z, x0, r.square().flatten(1).sum(1) + w * away
 
         released = self.compat == "released"
         # Factors of the step of a row whose try has failed; at the end the row stays.
         factors = [*[0.8] * (MOST_TRIES if released else self.line_search), 0.0, 0.0]
-        z, x0, value = loss(z_t)
+        z, x0, value = loss(z_t, self.iterations)
         length = torch.full_like(z, lr)
-        for _ in range(self.iterations):
+        for left in reversed(range(self.iterations)):
             # A gradient step, shrunk for the rows whose loss it raises.
             here, before, slope = z.detach(), value.detach(), gradient(value, z)
             if not released:
                 length = torch.full_like(z, lr)
             for factor in factors:
-                z, x0, value = loss(torch.where(length > 0, here - length * slope, here))
+                z, x0, value = loss(torch.where(length > 0, here - length * slope, here), left)
                 # Written so that a new NaN counts as worse. A row that was NaN before is lost, and
                 # the others do not wait for it.
                 worse = ~(value <= before) & before.isfinite()
                 if self.line_search == 0 or not worse.any():
                     break
-                length = torch.where(worse.view(-1, 1, 1, 1), factor * length, length)
+                length = torch.where(column(worse, length), factor * length, length)
         return z.detach(), x0.detach()

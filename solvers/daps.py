@@ -166,11 +166,14 @@ class DAPS(Sampler):
 
     def _data_slope(self, z: Tensor, obs: Observation, prior: Prior) -> Tensor:
         """Return the gradient of ``-log p(y | z)``, through operator and decoder only."""
-        released = self.compat == "released"
+        released, operator = self.compat == "released", obs.operator
+        # The gradient of |r|^2 / (2 tau^2) is r / tau^2 pulled back; released, there is no 1/2.
+        scale = (2 if released else 1) / self.tau**2
+        if "mask" in operator.caps and not prior.is_latent:
+            # A mask is its own adjoint: the same bits, without a graph.
+            return operator.A(operator.residual(z, obs.y).mul_(-scale))
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            residual = obs.operator.residual(prior.decode(z), obs.y)
-        # The gradient of |r|^2 / (2 tau^2) is r / tau^2 pulled back; released, there is no 1/2.
-        pulled = residual.detach() * ((2 if released else 1) / self.tau**2)
-        slope = torch.autograd.grad(residual, z, pulled)[0]
+            residual = operator.residual(prior.decode(z), obs.y)
+        slope = torch.autograd.grad(residual, z, residual.detach() * scale)[0]
         return slope.clamp(-(self.tau**-2), self.tau**-2) if released and prior.is_latent else slope

@@ -114,10 +114,10 @@ class DiffPIR(Sampler):
         else:
             z = top.sigma * fresh
         for t, s in pairwise(levels):
+            if released and s is levels[-1]:
+                return z  # the released code predicts once more, and throws that away
             # Predict the clean image.
             x0 = prior.denoise(z, t, obs.cond, self.guidance)
-            if released and s is levels[-1]:
-                return z  # the released code predicts once more and keeps the state
             x0 = x0.clamp(-1, 1) if self.clip else x0
             # Pull it to the measurement, less so at noisier levels.
             x0 = obs.operator.prox(x0, obs.y, self.lam * (sigma_n / t.ratio) ** 2)

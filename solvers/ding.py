@@ -76,6 +76,7 @@ class DING(Sampler):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"linear", "svd", "pixel"})
     version: ClassVar[int] = 2
+    work: ClassVar[tuple[str, ...]] = ("steps", "skip")
 
     steps: int = 50
     skip: int = 2

@@ -68,14 +68,28 @@ class Exact(Solver):
                 "choose another prior"
             )
         sigma = max(self.sigma_floor, obs.operator.sigma)
-        seen = zip(obs.y.flatten(1), _matrices(obs.operator, obs.n, prior), strict=True)
+        seen = zip(obs.y.flatten(1), matrices(obs.operator, obs.n, prior), strict=True)
         return ExactPosterior([_condition(prior, A, y, sigma) for y, A in seen], noise)
 
 
-def _matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
-    """Return the operator of each of ``n`` rows as a matrix, float64 ``(n, M, d)``.
+def matrices(operator: Operator, n: int, prior: Prior) -> Tensor:
+    """Return a linear operator as matrices.
 
-    The operator is applied to one basis image at a time.
+    It is applied to one basis image at a time.
+
+    Parameters
+    ----------
+    operator : Operator
+        A linear operator for ``n`` images.
+    n : int
+        How many images.
+    prior : Prior
+        A prior with the shape of the images, on the device of the operator.
+
+    Returns
+    -------
+    Tensor
+        Float64 ``(n, M, d)`` with ``d = C H W``: the matrix of each image.
     """
     basis = torch.eye(math.prod(prior.image_shape), dtype=torch.float64)
     images = basis.to(prior.device).view(-1, 1, *prior.image_shape)
@@ -104,6 +118,17 @@ class ExactPosterior:
 
     mixtures: list[MixturePrior]
     noise: Noise
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior means ``(N, C, H, W)``, float64."""
+        shape = self.mixtures[0].image_shape
+        return torch.stack([mixture.mean.unflatten(0, shape) for mixture in self.mixtures])
+
+    @property
+    def mode_weights(self) -> Tensor:
+        """Posterior weights ``(N, K)`` of the components."""
+        return torch.stack([mixture.weights for mixture in self.mixtures])
 
     def sample(self, draws: Sequence[int]) -> Samples:
         """Draw samples; see :meth:`solvers.base.Posterior.sample`."""

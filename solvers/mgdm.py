@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level, Scalar
+from posterior_bench.priors.process import Level, Scalar, as_factor
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.shared.likelihood import gaussian_nll
@@ -135,7 +135,9 @@ class MGDM(Sampler):
         late, below = i >= self.late * self.levels, levels[i + 2 : -1]
         long = late or (self.every > 0 and i % self.every == 0)
         steps = self.late_steps if long else self.fit_steps
-        picks = [0] * rows if late else (noise.uniform(()).double() * len(below)).long().tolist()
+        picks = (
+            [0] * rows if late else (noise.host_uniform(()).double() * len(below)).long().tolist()
+        )
         return [below[pick] for pick in picks], steps
 
     @torch.enable_grad()
@@ -188,7 +190,7 @@ class Diagonal:
     """
 
     def __init__(self, mean: Tensor, var: Scalar):
-        self.mean, self.var = mean, torch.as_tensor(var).to(mean)
+        self.mean, self.var = mean, as_factor(torch.as_tensor(var), mean)
         self.shift, self.stretch = (torch.zeros_like(mean).requires_grad_() for _ in range(2))
 
     @property

@@ -17,6 +17,7 @@ from typing_extensions import override
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.rows import column, dot
 
 RATIO_MAX = 1e3
 """First level: a flow starts at alpha = 0, where the covariance sigma^2 / alpha J is 0 / 0."""
@@ -111,7 +112,8 @@ class MMPS(Sampler):
             x0 = self._predict(z, t, obs, prior)
             x0 = x0.clamp(-1, 1) if self.clip else x0
             # Step down.
-            z = process.bridge(z, x0, t, s, self.eta, noise.normal(shape))
+            fresh = noise.normal(shape) if self.eta else None
+            z = process.bridge(z, x0, t, s, self.eta, fresh)
         return z
 
     def _predict(self, z_t: Tensor, t: Level, obs: Observation, prior: Prior) -> Tensor:
@@ -134,26 +136,16 @@ class MMPS(Sampler):
         Each row has conjugate gradients of its own.
         """
         operator, variance = obs.operator, max(self.sigma_floor, obs.operator.sigma) ** 2
-        correction, p, rr = torch.zeros_like(operator.At(r)), r, _dot(r, r)
+        correction, p, rr = torch.zeros_like(operator.At(r)), r, dot(r, r)
         goal = self.tolerance**2 * rr
         for _ in range(self.iterations):
             Cp = covariance(operator.At(p))
             q = variance * p + operator.A(Cp)
-            curvature = _dot(p, q)
+            curvature = dot(p, q)
             # A row stops if it is done, or if the system is not positive in its direction.
             moves = (rr > goal) & (curvature > 0)
             step = torch.where(moves, rr / curvature, 0.0)
-            correction, r = correction + _column(step, Cp) * Cp, r - _column(step, r) * q
-            rr, before = torch.where(moves, _dot(r, r), 0.0), rr
-            p = r + _column(torch.where(moves, rr / before, 0.0), r) * p
+            correction, r = correction + column(step, Cp) * Cp, r - column(step, r) * q
+            rr, before = torch.where(moves, dot(r, r), 0.0), rr
+            p = r + column(torch.where(moves, rr / before, 0.0), r) * p
         return correction
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of every row, ``(N,)``."""
-    return (a * b).flatten(1).sum(1)
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    """Reshape one number per row so that it multiplies ``like``."""
-    return value.view(-1, *[1] * (like.ndim - 1))

@@ -11,14 +11,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
+from posterior_bench.solvers.shared.guidance import RATIO_MAX, gaussian_pull
 from posterior_bench.solvers.shared.levels import loop_grid
 
 COMPAT = ("none", "released")
 WEIGHTS = ("exact", "practical")
-RATIO_MAX = 1e3
-"""First level: a flow starts at alpha = 0, where the guided prediction is 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +124,8 @@ class PiGDM(Sampler):
         for t, s in pairwise(levels):
             # Predict the clean image, and the pull of the measurement on the noisy one.
             r2 = (self.data_std * t.sigma) ** 2 / ((self.data_std * t.alpha) ** 2 + t.sigma**2)
-            x0, pull = self._predict(z, t, sigma_y**2 / r2, obs, prior)
-            fresh = noise.normal(shape)
+            x0, pull = gaussian_pull(z, t, sigma_y**2 / r2, obs, prior, self.guidance, self.clip)
+            fresh = noise.normal(shape) if self.eta else None
             # Correct the prediction or the state, and step down.
             if self.weight == "exact":
                 corrected = x0 + t.sigma**2 / (t.alpha * r2) * pull
@@ -140,15 +138,3 @@ class PiGDM(Sampler):
                 pull = obs.operator.paste(pull, torch.zeros_like(pull))
             z = process.bridge(z, x0, t, s, self.eta, fresh, eps) + s.alpha * t.alpha * pull
         return z
-
-    def _predict(
-        self, z_t: Tensor, t: Level, rho: Scalar, obs: Observation, prior: Prior
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``x0(z_t)`` and ``r_t^2`` times the score of ``p(y | z_t)``, a pull on ``z_t``."""
-        with torch.enable_grad():
-            z_t = z_t.detach().requires_grad_()
-            x0 = prior.denoise(z_t, t, obs.cond, self.guidance)
-            free = x0.detach().clamp(-1, 1) if self.clip else x0.detach()
-            # prox(x) - x is At (A At + rho)^-1 (y - A x)
-            solved = obs.operator.prox(free, obs.y, rho) - free
-            return free, torch.autograd.grad(x0, z_t, solved)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level
+from posterior_bench.priors.process import Level, as_factor
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.levels import loop_grid
 from posterior_bench.solvers.shared.likelihood import gradient
@@ -142,13 +142,14 @@ class REDDiff(Sampler):
 
     def _random(self, levels: list[Level], noise: Noise) -> Level:
         """Draw a level for every row, evenly from the grid."""
-        picks = (noise.uniform(()).double() * len(levels)).long().clamp_max(len(levels) - 1)
+        picks = (noise.host_uniform(()).double() * len(levels)).long().clamp_max(len(levels) - 1)
         return Level.stack([levels[i] for i in picks.tolist()])
 
     def _prior_slope(self, x: Tensor, x0: Tensor, t: Level) -> Tensor:
         # A flow starts at an infinite ratio.
-        ratio = torch.as_tensor(t.ratio, dtype=torch.float64, device=x.device).clamp_max(1e6)
-        return self.lam * WEIGHTS[self.weight](ratio).to(x) * (x - x0) / self._count(x)
+        ratio = torch.as_tensor(t.ratio, dtype=torch.float64).clamp_max(1e6)
+        weight = as_factor(WEIGHTS[self.weight](ratio), x)
+        return self.lam * weight * (x - x0) / self._count(x)
 
     def _data_slope(self, x: Tensor, obs: Observation, prior: Prior) -> Tensor:
         with torch.enable_grad():

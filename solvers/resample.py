@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
@@ -16,7 +15,8 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level, Scalar
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.levels import loop_grid
-from posterior_bench.solvers.shared.likelihood import gradient, residual_norm
+from posterior_bench.solvers.shared.likelihood import gradient, residual_norm, squares
+from posterior_bench.solvers.shared.minimise import minimise
 
 COMPAT = ("none", "released")
 
@@ -185,79 +185,6 @@ class ReSample(Sampler):
         return minimise(
             loss, x0, self.latent_lr, count, tolerance, self.patience, decay=decay, late=late
         )
-
-
-def squares(x: Tensor, obs: Observation) -> Tensor:
-    """Return ``(y - A x)^2``, shaped like ``y``; hidden scalars are zeros."""
-    return F.mse_loss(obs.operator.A(x), obs.y, reduction="none")
-
-
-def minimise(
-    loss: Callable[[Tensor], Tensor],
-    start: Tensor,
-    lr: float,
-    iterations: int,
-    tolerance: float,
-    patience: int = 0,
-    decay: float = 0.0,
-    late: bool = False,
-) -> Tensor:
-    """Minimise a loss by AdamW, every row on its own.
-
-    All rows are evaluated until the last one has stopped.
-
-    Parameters
-    ----------
-    loss : Callable[[Tensor], Tensor]
-        Maps ``(N, C, H, W)`` to ``(N, ...)``; the loss of a row is the mean.
-    start : Tensor
-        Where the rows start, ``(N, C, H, W)``.
-    lr : float
-        Learning rate.
-    iterations : int
-        Largest number of steps.
-    tolerance : float
-        A row stops for good once its loss is below this number.
-    patience : int, default 0
-        A row also stops once its loss is above its loss ``patience`` steps before; 0 means never.
-    decay : float, default 0.0
-        Weight decay of AdamW.
-    late : bool, default False
-        Whether a row still takes the step of the iteration at whose loss it stops.
-
-    Returns
-    -------
-    Tensor
-        Where the rows have stopped, ``(N, C, H, W)``, without a graph.
-    """
-    u = start.detach().clone().requires_grad_()
-    optimiser = torch.optim.AdamW([u], lr=lr, weight_decay=decay, fused=True)
-    done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
-    history: list[Tensor] = []
-    for step in range(iterations):
-        with torch.enable_grad():
-            losses = loss(u)
-            # The gradient of the means, without a tensor of equal weights.
-            weight = losses.new_tensor(len(u) / losses.numel()).expand_as(losses)
-            (u.grad,) = torch.autograd.grad(losses, u, weight)
-        history.append(losses.detach().flatten(1).mean(1))
-        standing = done
-        # Written so that a row that is NaN is done too.
-        done = done | ~(history[step] >= tolerance)
-        if patience and step >= patience:
-            done = done | (history[step] > history[step - patience])
-        standing = standing if late else done
-        all_done, some_stand = torch.stack([done.all(), standing.any()]).tolist()
-        if all_done and not late:
-            break
-        # Copying all images in every iteration would cost more than the step itself.
-        kept = u.detach()[standing] if some_stand else None
-        optimiser.step()
-        if kept is not None:
-            u.detach()[standing] = kept
-        if all_done:
-            break
-    return u.detach()
 
 
 def resample(z: Tensor, target: Tensor, s: Level, variance: Scalar, xi: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.process import Level
 from posterior_bench.solvers.base import Card, Noise, Observation, Sampler
 from posterior_bench.solvers.shared.likelihood import gaussian_nll, gradient
+from posterior_bench.solvers.shared.particles import resample
 
 RATIO_MAX = 1e3
 """First level: a flow starts at alpha = 0, where the pull of the measurement is 0 / 0."""
@@ -101,7 +102,7 @@ class TDS(Sampler):
         for i, (t, s) in enumerate(pairwise(levels[:-1])):
             # Choose the particles that go on.
             uniform = noise.uniform(shape[:1])
-            z, x0, twist, slope = _resample(log_weight, uniform, z, x0, twist, slope)
+            z, x0, twist, slope = resample(log_weight, uniform, z, x0, twist, slope)
             # Propose their next states: the prior's step, pulled to the measurement.
             mean, var = process.posterior(z, x0, s, t)
             pull = process.transition(s, t).c0 * t.sigma**2 / t.alpha * slope
@@ -113,7 +114,7 @@ class TDS(Sampler):
             x0, twist, slope = self._predict(z, levels, i + 1, obs, prior)
             log_weight = log_weight + twist
         # Report one particle, drawn by weight.
-        return prior.decode(_resample(log_weight, noise.uniform((1,)), x0)[0][:, 0])
+        return prior.decode(resample(log_weight, noise.uniform((1,)), x0)[0][:, 0])
 
     def _predict(
         self, z: Tensor, levels: Sequence[Level], i: int, obs: Observation, prior: Prior
@@ -124,31 +125,20 @@ class TDS(Sampler):
         """
         t, sigma_y = levels[i], max(self.sigma_floor, obs.operator.sigma)
         r2 = (self.data_std * t.sigma) ** 2 / ((self.data_std * t.alpha) ** 2 + t.sigma**2)
-        if i == len(levels) - 2:
+        last = i == len(levels) - 2
+        if last:
             r2 = 0.0
         parts = []
         for some in z.split(self.together, dim=1):
             seen = obs.repeat(some.shape[1])
-            with torch.enable_grad():
+            with torch.set_grad_enabled(not last):
                 z_t = some.flatten(0, 1).requires_grad_()
                 x0 = prior.denoise(z_t, t, seen.cond, self.guidance)
                 x0 = x0.clamp(-1, 1) if self.clip and not prior.is_latent else x0
                 twist = -gaussian_nll(prior.decode(x0), seen, math.sqrt(sigma_y**2 + r2))
-                slope = gradient(twist, z_t)
+                # No state is proposed from the last level.
+                slope = torch.zeros_like(z_t) if last else gradient(twist, z_t)
             values = (value.detach() for value in (x0, twist, slope))
             parts.append([value.unflatten(0, some.shape[:2]) for value in values])
         x0, twist, slope = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
         return x0, twist, slope
-
-
-def _resample(log_weight: Tensor, uniform: Tensor, *states: Tensor) -> list[Tensor]:
-    """Draw ``M`` of ``K`` particles per row, and return each of ``states`` at these particles.
-
-    Weights are ``(N, K)``, uniform numbers ``(N, M)``.
-    """
-    # A particle that is NaN has no weight.
-    weight = log_weight.double().nan_to_num(nan=-math.inf).softmax(1)
-    k = torch.searchsorted(weight.cumsum(1), uniform.double(), right=True)
-    k = k.clamp_max(weight.shape[1] - 1)
-    rows = torch.arange(len(k), device=k.device)[:, None]
-    return [state[rows, k] for state in states]

@@ -1,1 +1,1 @@
-"""Pieces that several methods use: likelihoods, ancestral steps, orders of levels."""
+"""Pieces that several methods use: likelihoods, ancestral steps, levels, optimisers, particles."""

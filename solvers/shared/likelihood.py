@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from posterior_bench.priors.base import Prior
 from posterior_bench.solvers.base import Observation, norm
 
 
@@ -31,6 +33,24 @@ def residual_norm(x: Tensor, obs: Observation) -> Tensor:
         residual is zero.
     """
     return norm(obs.operator.residual(x, obs.y))
+
+
+def squares(x: Tensor, obs: Observation) -> Tensor:
+    """Return ``(y - A x)^2``, scalar by scalar.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images ``(N, C, H, W)`` in [-1, 1] units.
+    obs : Observation
+        Measurements of these ``N`` images.
+
+    Returns
+    -------
+    Tensor
+        Squares, shaped like ``y``; hidden scalars are zeros.
+    """
+    return F.mse_loss(obs.operator.A(x), obs.y, reduction="none")
 
 
 def residual_mean(x: Tensor, obs: Observation) -> Tensor:
@@ -135,6 +155,30 @@ def gaussian_nll(x: Tensor, obs: Observation, sigma: float) -> Tensor:
 
 NLL = {"laplace": laplace_nll, "gaussian": gaussian_nll}
 """Likelihoods by name; each takes ``(x, obs, scale)``."""
+
+
+def data_slope(x: Tensor, obs: Observation, prior: Prior) -> Tensor:
+    """Return the gradient of ``|y - A(decode(x))|^2 / 2`` in the clean state ``x``.
+
+    Parameters
+    ----------
+    x : Tensor
+        Clean states ``(N, *latent_shape)``.
+    obs : Observation
+        Measurements of these ``N`` images.
+    prior : Prior
+        The prior whose decoder makes images of the states.
+
+    Returns
+    -------
+    Tensor
+        Gradients, shaped like ``x``: no mean over pixels, and no noise level.
+    """
+    if "linear" in obs.operator.caps and not prior.is_latent:
+        return obs.operator.At(obs.operator.A(x) - obs.y)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return gradient(squares(prior.decode(x), obs).flatten(1).sum(1) / 2, x)
 
 
 def observed_count(obs: Observation) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level, Process, Scalar
+from posterior_bench.priors.process import Level, Process, Scalar, as_factor
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.intervals import Intervals
 
@@ -170,8 +170,8 @@ class Chain:
         denoise : Denoiser
             The prior's denoiser; it is called once.
         u : Tensor
-            Uniform numbers ``(N, 1)``, which choose an interval ``(t, s)`` above the top keypoint
-            for every row.
+            Uniform numbers ``(N, 1)`` of the host, which choose an interval ``(t, s)`` above the
+            top keypoint for every row.
         xi : Tensor
             Standard normals ``(rows, C, h, w)``.
 
@@ -192,7 +192,7 @@ class Chain:
         mean_q, _ = self.process.posterior(z_t, z, top_s, top_t)
         mean_p, var_p = self.process.posterior(z_t, denoise(z_t, t), s, t)
         squares = (mean_q - mean_p).square().flatten(1).sum(1)
-        distance = 0.5 * (weight / torch.as_tensor(var_p).flatten()).to(z) * squares
+        distance = 0.5 * as_factor(weight / torch.as_tensor(var_p).flatten(), z) * squares
         total = distance + z[0].numel() * self.intervals.constant - self.entropy(z)
         if self.intervals.whole:
             # The KL at the noisiest level, where the prior is pure noise.
@@ -246,8 +246,8 @@ class Chain:
         ratio, weight = (
             torch.as_tensor(v, dtype=torch.float64) for v in (var_q / var_p, 1 / var_p)
         )
-        spread = (ratio - ratio.log() - 1).to(shift)
-        return 0.5 * (spread + weight.to(shift) * shift.square()).flatten(1).sum(1)
+        spread = as_factor(ratio - ratio.log() - 1, shift)
+        return 0.5 * (spread + as_factor(weight, shift) * shift.square()).flatten(1).sum(1)
 
     def entropy(self, z: Tensor) -> Tensor:
         """Return the entropy of ``q`` at the top keypoint, in nats, once per row of ``z``."""

@@ -61,7 +61,7 @@ class Intervals:
         Parameters
         ----------
         u : Tensor
-            Uniform numbers on [0, 1), ``(N, 1)``, one per image.
+            Uniform numbers on [0, 1), ``(N, 1)``, one per image, on the host.
         rows : int
             Number of rows, a multiple of ``N``; the rows of an image lie together.
         probabilities : Tensor | None, default None
@@ -79,7 +79,7 @@ class Intervals:
         p = self.probabilities.expand(len(u), -1) if probabilities is None else probabilities
         per_image = rows // len(u)
         offsets = torch.arange(per_image, dtype=torch.float64) / per_image
-        shifted = (u.double().cpu() + offsets) % 1.0
+        shifted = (u.double() + offsets) % 1.0
         cumulative = p.cumsum(1)
         k = torch.searchsorted(cumulative / cumulative[:, -1:], shifted, right=True)
         chosen = k.flatten().tolist()

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.process import Level, Process, Scalar
+from posterior_bench.priors.process import Level, Process, Scalar, as_factor
 from posterior_bench.solvers.shared.levels import seen_from
 from posterior_bench.solvers.vipaint.chain import Chain, Denoiser, rows
 from posterior_bench.solvers.vipaint.intervals import Intervals
@@ -182,7 +182,7 @@ class Released(Chain):
             (b_t, w_t), (b_s, w_s) = self._seen_from_top(t, z), self._seen_from_top(s, z)
             predicted = (z_t - w_t.sqrt() * self.process.eps(z_t, x0, t)) / b_t
             mean_p, var_p = self._conditional(z_t, predicted, s, t, b_s, w_s)
-        return weight.to(z) * self.kl(mean_q - mean_p, var_q, var_p) - self.entropy(z)
+        return as_factor(weight, z) * self.kl(mean_q - mean_p, var_q, var_p) - self.entropy(z)
 
     def _kept_intervals(self, u: Tensor) -> Tensor:
         """Return the probabilities of the intervals ``(N, count)``.
@@ -215,9 +215,9 @@ class Released(Chain):
         """
         if tau2 is None:
             level = seen_from(self.levels[0], t)
-            return torch.as_tensor(level.alpha).to(z), torch.as_tensor(level.sigma**2).to(z)
-        alpha = torch.as_tensor(t.alpha).to(z) / (1 - tau2).sqrt()
-        return alpha, torch.as_tensor(t.sigma**2).to(z) - alpha.square() * tau2
+            return _factor(level.alpha, z), _factor(level.sigma**2, z)
+        alpha = _factor(t.alpha, z) / (1 - tau2).sqrt()
+        return alpha, _factor(t.sigma**2, z) - alpha.square() * tau2
 
     def _conditional(
         self, z_t: Tensor, z_top: Tensor, s: Level, t: Level, alpha_s: Tensor, var_s: Tensor
@@ -227,7 +227,7 @@ class Released(Chain):
         With ``prior_cond``, alpha(s|top) stands where alpha(t|s) belongs (Eq. 41 to 46).
         """
         step = self.process.transition(s, t)
-        a, v = torch.as_tensor(step.a).to(z_t), torch.as_tensor(step.v).to(z_t)
+        a, v = _factor(step.a, z_t), _factor(step.v, z_t)
         total = v + (alpha_s if "prior_cond" in self.switches else a).square() * var_s
         return (alpha_s * v * z_top + a * var_s * z_t) / total, v * var_s / total
 
@@ -250,7 +250,7 @@ class Released(Chain):
     def kl(self, shift: Tensor, var_q: Scalar, var_p: Scalar) -> Tensor:
         total = super().kl(shift, var_q, var_p)
         if "kl_mean_term" in self.switches:
-            var = torch.as_tensor(var_p, dtype=torch.float64).to(shift)
+            var = as_factor(torch.as_tensor(var_p, dtype=torch.float64), shift)
             spread = super().kl(torch.zeros_like(shift), var_q, var_p)
             total = spread + 0.5 * (var * shift.square()).flatten(1).sum(1)
         return total / shift[0].numel() if "reduction" in self.switches else total
@@ -264,3 +264,8 @@ class Released(Chain):
     @override
     def data_term(self, nll: Tensor, y: Tensor) -> Tensor:
         return 100 * nll / y[0].numel() if "reduction" in self.switches else nll
+
+
+def _factor(value: Scalar, z: Tensor) -> Tensor:
+    """Return a coefficient as a tensor that can multiply ``z``."""
+    return as_factor(torch.as_tensor(value), z)

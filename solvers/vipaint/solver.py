@@ -302,7 +302,7 @@ class VIPaint(Solver):
         xi, denoise = self._sources(chain, obs, prior, noise)
         # Draw the top keypoint; its KL to the prior comes from one random interval above it.
         z = chain.top(xi())
-        kl = chain.prior_term(z, denoise, noise.uniform((1,)), xi())
+        kl = chain.prior_term(z, denoise, noise.host_uniform((1,)), xi())
         # Walk down the keypoints, each step between the prior's own and a free mean.
         for i in range(1, len(chain.levels)):
             z, kl_step = chain.down(i, z, denoise, xi())
