@@ -164,6 +164,13 @@ class Draws:
         ``(K,)``: weights of the modes of the exact posterior.
     assign : Callable or None, default None
         Function that returns ``responsibilities``.
+    mean : Tensor or None, default None
+        ``(d,)``: the mean of the exact posterior.
+    log_densities : Callable or None, default None
+        Function that returns the log density of the exact posterior at the truth, then at the
+        draws, ``(1 + D,)``, up to a number that they share.
+    scores : Callable or None, default None
+        Function that returns the gradient of the log density at the draws, ``(D, d)``.
     """
 
     x: Tensor
@@ -173,6 +180,9 @@ class Draws:
     reference: Tensor | None = None
     mode_weights: Tensor | None = None
     assign: Callable[[], Tensor] | None = None
+    mean: Tensor | None = None
+    log_densities: Callable[[], Tensor] | None = None
+    scores: Callable[[], Tensor] | None = None
 
     @property
     def exact(self) -> Tensor:
@@ -233,6 +243,13 @@ class DrawSet:
     assign : Callable or None, default None
         Function that maps images ``(M, C, H, W)`` to the probability ``(M, K)`` that each came from
         each component.
+    reference_mean : Tensor or None, default None
+        ``(N, C, H, W)``: the mean of the exact posterior.
+    log_density : Callable or None, default None
+        Function that maps images ``(N, M, C, H, W)`` to their log density under the exact
+        posterior, ``(N, M)``, up to a number per row.
+    score : Callable or None, default None
+        Function that returns the gradient of ``log_density``, shaped like the images.
     """
 
     x: Tensor
@@ -242,6 +259,20 @@ class DrawSet:
     reference: Tensor | None = None
     mode_weights: Tensor | None = None
     assign: Callable[[Tensor], Tensor] | None = None
+    reference_mean: Tensor | None = None
+    log_density: Callable[[Tensor], Tensor] | None = None
+    score: Callable[[Tensor], Tensor] | None = None
+
+    @cached_property
+    def _densities(self) -> Tensor:
+        assert self.log_density is not None
+        both = torch.cat([self.truth[:, None], self.x], dim=1)
+        return self.log_density(both).double().cpu()
+
+    @cached_property
+    def _scores(self) -> Tensor:
+        assert self.score is not None
+        return _vectors(self.score(self.x), 2)
 
     @cached_property
     def images(self) -> list[Draws]:
@@ -265,6 +296,9 @@ class DrawSet:
             reference=None if self.reference is None else _vectors(self.reference[i], 1),
             mode_weights=None if self.mode_weights is None else self.mode_weights[i].double().cpu(),
             assign=None if assign is None else lambda: assign(x).double().cpu(),
+            mean=None if self.reference_mean is None else _vectors(self.reference_mean[i], 0),
+            log_densities=None if self.log_density is None else lambda: self._densities[i],
+            scores=None if self.score is None else lambda: self._scores[i],
         )
 
 
@@ -301,7 +335,8 @@ class Measure:
         Description of the metric.
     needs : frozenset[str]
         Capabilities of prior and operator (``exact``, ``linear``) without which there is nothing to
-        compare with. A cell that lacks one is refused before any work.
+        compare with; ``reference`` means that a solver can make reference draws of the posterior.
+        A cell that lacks one is refused before any work.
     unrounded : bool
         True if the metric uses information that 8-bit images do not hold, so that it cannot be
         computed from stored images.
@@ -559,6 +594,9 @@ class FullReference(Metric):
         Value for ``reference_images()`` by region, computed with another implementation.
     """
 
+    library_alone: ClassVar[bool] = False
+    """Whether :meth:`check` depends on the installed libraries alone, and on no file of weights."""
+
     reference: ClassVar[Mapping[str, float]] = {}
     """The value for ``reference_images()`` by region, from another implementation than ours."""
 
@@ -672,7 +710,8 @@ def reference_draws() -> DrawSet:
     """Make draws from closed formulas.
 
     Six images of 2 x 3 pixels whose first column is observed, with 8 draws, 12 draws of the exact
-    posterior and three modes each.
+    posterior and three modes each. The density of the posterior is stated as that of a Gaussian
+    around half of the truth, with variance 1/4.
     """
 
     def wave(*shape: int, pace: float) -> Tensor:
@@ -681,6 +720,7 @@ def reference_draws() -> DrawSet:
     truth, centres = wave(6, 1, 2, 3, pace=1.9), wave(3, 6, pace=2.3)
     mask = (torch.arange(3) < 1).expand(6, 1, 2, 3)
     weights = wave(6, 3, pace=0.7) + 1.5
+    centre = 0.5 * truth[:, None]
     return DrawSet(
         x=(0.4 * truth[:, None] + 0.7 * wave(6, 8, 1, 2, 3, pace=2.71)).float(),
         truth=truth.float(),
@@ -689,6 +729,9 @@ def reference_draws() -> DrawSet:
         reference=(0.5 * truth[:, None] + 0.6 * wave(6, 12, 1, 2, 3, pace=3.37)).float(),
         mode_weights=weights / weights.sum(1, keepdim=True),
         assign=lambda x: torch.cdist(x.flatten(1).double(), centres).neg().softmax(1),
+        reference_mean=centre[:, 0],
+        log_density=lambda x: -2 * (x - centre).double().square().flatten(2).sum(2),
+        score=lambda x: -4 * (x - centre).double(),
     )
 
 

@@ -90,7 +90,7 @@ class EnergyDistance(DrawMetric):
         source="Szekely, Rizzo: Energy statistics, 2013",
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     reference: ClassVar[float] = -0.128050
 
     @override
@@ -124,7 +124,7 @@ class RelativeEnergyDistance(DrawMetric):
         source="Szekely, Rizzo: Energy statistics, 2013",
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     reference: ClassVar[float] = -0.092787
 
     @override

@@ -7,7 +7,13 @@ from typing import ClassVar
 from torch import Tensor
 from typing_extensions import override
 
-from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
+from posterior_bench.metrics.base import (
+    DrawMetric,
+    Draws,
+    MetricCard,
+    expect,
+    reference_draws,
+)
 
 _PREPROCESSING = (
     "raw output, not rounded; a draw belongs to the mixture's components by "
@@ -34,7 +40,7 @@ class ModeCoverage(DrawMetric):
         preprocessing=_PREPROCESSING,
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "reference"})
     reference: ClassVar[float] = 0.954038
 
     @override
@@ -62,7 +68,7 @@ class ModeWeightsError(DrawMetric):
         preprocessing=_PREPROCESSING,
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "reference"})
     reference: ClassVar[float] = 0.110021
 
     @override
@@ -71,6 +77,53 @@ class ModeWeightsError(DrawMetric):
         if len(weights) < 2:
             return float("nan")
         return ((shares.mean(0) - weights).abs().sum() / 2).item()
+
+
+class ModeWeight(DrawMetric):
+    """Weight of one component of the prior among the draws.
+
+    It is the mean probability that a draw came from the component. Compare with the line of the
+    solver ``exact`` or ``long_run``, whose expectation is the weight in the posterior. The value is
+    NaN for a prior without this component.
+
+    Parameters
+    ----------
+    mode : int, default 0
+        The component, counted from 0.
+
+    Raises
+    ------
+    ValueError
+        If ``mode`` is negative.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"exact", "reference"})
+    references: ClassVar[dict[int, float]] = {0: 0.441889, 1: 0.246222, 2: 0.311888}
+
+    def __init__(self, mode: int = 0) -> None:
+        if mode < 0:
+            raise ValueError(f"mode {mode}: components are counted from 0")
+        self.mode = mode
+        self.card = MetricCard(
+            id=f"mode_weight_{mode}",
+            title=f"Weight of mode {mode}",
+            direction="none",
+            unit="",
+            range="[0, 1]; that of exact draws is right",
+            preprocessing=_PREPROCESSING,
+            level="draws",
+        )
+
+    @override
+    def check(self) -> None:
+        if self.mode in self.references:
+            value = self.score(reference_draws().images[0])
+            expect(self.card.id, value, self.references[self.mode])
+
+    @override
+    def score(self, draws: Draws) -> float:
+        weights, shares = _modes(draws)
+        return shares[:, self.mode].mean().item() if self.mode < len(weights) else float("nan")
 
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:

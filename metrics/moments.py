@@ -37,7 +37,7 @@ class MeanError(DrawMetric):
         "the exact variance; float64",
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     reference: ClassVar[float] = -0.207047
 
     @override
@@ -74,7 +74,7 @@ class CovarianceError(DrawMetric):
         "matrix, 2014 (unbiased tr C^2)",
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     reference: ClassVar[float] = 0.247799
 
     @override

@@ -36,6 +36,7 @@ class MSSSIM(FullReference):
         Score pasted instead of raw images.
     """
 
+    library_alone = True
     reference: ClassVar[Mapping[str, float]] = {"whole": 0.690069}
 
     def __init__(self, pasted: bool = False) -> None:

@@ -29,6 +29,7 @@ class PSNR(FullReference):
         Score pasted instead of raw images.
     """
 
+    library_alone = True
     reference: ClassVar[Mapping[str, float]] = {
         "whole": 14.734354,
         "hole": 13.996432,

@@ -23,6 +23,7 @@ class PSNRVIPaint(FullReference):
         Score pasted instead of raw images.
     """
 
+    library_alone = True
     reference: ClassVar[Mapping[str, float]] = {"whole": 14.734354 - 6.020600}
 
     def __init__(self, pasted: bool = False) -> None:

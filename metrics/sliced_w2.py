@@ -39,7 +39,7 @@ class SlicedW2(DrawMetric):
         "Barycenters of Measures, 2015",
         level="draws",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"exact", "linear"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     reference: ClassVar[float] = 0.204846
 
     @override

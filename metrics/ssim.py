@@ -35,6 +35,7 @@ class SSIM(FullReference):
         Score pasted instead of raw images.
     """
 
+    library_alone = True
     reference: ClassVar[Mapping[str, float]] = {
         "whole": 0.554886,
         "hole": 0.439842,
@@ -88,6 +89,7 @@ class SSIMPiq(FullReference):
         Score pasted instead of raw images.
     """
 
+    library_alone = True
     reference: ClassVar[Mapping[str, float]] = {"whole": 0.560746}
 
     def __init__(self, pasted: bool = False) -> None:

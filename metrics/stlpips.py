@@ -135,7 +135,21 @@ def _halve(z: Tensor) -> Tensor:
     channels = z.shape[1]
     binomial = z.new_tensor([1, 2, 1]) / 4
     kernel = torch.outer(binomial, binomial).expand(channels, 1, 3, 3)
-    return F.conv2d(F.pad(z, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=channels)
+    return F.conv2d(_mirrored(z), kernel, stride=2, groups=channels)
+
+
+def _mirrored(z: Tensor) -> Tensor:
+    """Put two mirrored pixels at each border: that of index -1 is 1, and -2 is 2.
+
+    The gradient of torch's own padding is a sum without an order on a GPU, and raises where
+    deterministic algorithms are asked for. The joined pieces are the same values.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.pad(z, (2, 2, 2, 2), mode="reflect")
+    for dim in (2, 3):
+        before, after = z.narrow(dim, 1, 2).flip(dim), z.narrow(dim, z.shape[dim] - 3, 2).flip(dim)
+        z = torch.cat((before, z, after), dim)
+    return z
 
 
 def _unit(z: Tensor) -> Tensor:
