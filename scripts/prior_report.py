@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from posterior_bench.bench.core.streams import Key, Noise
-from posterior_bench.bench.training.train_prior import sample_rows, sheet
+from posterior_bench.bench.training.pictures import samples_by_class, sheet
 from posterior_bench.datasets.base import ImageSet
 from posterior_bench.datasets.fashion import Fashion
 from posterior_bench.priors.base import Prior
@@ -339,7 +339,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = page(spec, measured, fingerprint(folder), options.samples, options.steps)
     (options.out / f"{spec['name']}.md").write_text(text, encoding="utf-8")
-    samples = sheet(sample_rows(prior, 0, steps=options.steps), 8)
+    samples = sheet(samples_by_class(prior, 0, steps=options.steps), 8)
     (options.out / f"{spec['name']}_samples.png").write_bytes(samples)
     if prior.is_latent:
         with torch.no_grad():

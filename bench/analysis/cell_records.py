@@ -45,6 +45,10 @@ class CellRecord:
         Metrics that an earlier version of the product computed in another way.
     sigma : float, default 0.0
         The noise on the measurement.
+    auto : mapping
+        How a cell with ``data.images=auto`` stopped; empty for other cells.
+    budget : str, default ''
+        What a draw may cost, as ``budget=`` says it; empty where nothing was limited.
     """
 
     name: str
@@ -59,6 +63,8 @@ class CellRecord:
     nodes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
     sigma: float = 0.0
+    auto: Mapping[str, Any] = field(default_factory=dict)
+    budget: str = ""
 
     @property
     def draws(self) -> int:
@@ -105,6 +111,8 @@ def _cell(path: Path, environment: Mapping[str, object]) -> CellRecord:
         padded_batch=_padded_batch(config),
         nodes={name: node for name, node in nodes.items() if name in cards},
         sigma=float(((config.get("config") or {}).get("operator") or {}).get("sigma") or 0),
+        auto=config.get("auto") or {},
+        budget=str((config.get("config") or {}).get("budget") or ""),
     )
 
 

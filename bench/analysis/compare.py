@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from posterior_bench.bench.analysis.adjacent import demand_margin
 from posterior_bench.bench.analysis.cell_records import read_cells
 from posterior_bench.bench.analysis.comparison_report import ComparisonReport
 from posterior_bench.bench.analysis.figures import render
@@ -32,7 +33,12 @@ from posterior_bench.bench.store.truth import demand_paired
 
 
 def compare(
-    study: Path, a: str, b: str, metric: str, where: Mapping[str, str] | None = None
+    study: Path,
+    a: str,
+    b: str,
+    metric: str,
+    where: Mapping[str, str] | None = None,
+    margin: float | None = None,
 ) -> tuple[ComparisonReport, Path]:
     """Compare two solvers of a study and write ``compare_A_B_METRIC.svg`` and ``.png`` into it.
 
@@ -48,7 +54,7 @@ def compare(
     UserError
         If a solver, metric or value does not exist, or no cells match.
     """
-    report = compare_solvers(study, a, b, metric, where or {})
+    report = compare_solvers(study, a, b, metric, where or {}, margin)
     name = "_".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-") for text in (a, b, metric))
     figure = report.figure()
     for kind in ("svg", "png"):
@@ -57,7 +63,12 @@ def compare(
 
 
 def compare_solvers(
-    study: Path, a: str, b: str, metric: str, where: Mapping[str, str]
+    study: Path,
+    a: str,
+    b: str,
+    metric: str,
+    where: Mapping[str, str],
+    margin: float | None = None,
 ) -> ComparisonReport:
     """Compare two solvers of a study on the images that both were run on.
 
@@ -71,6 +82,8 @@ def compare_solvers(
         The column of the metric.
     where : Mapping[str, str]
         Columns of the leaderboard and the values that cells must have there.
+    margin : float, optional
+        The largest difference that counts as none: asks too whether the solvers are equal.
 
     Returns
     -------
@@ -82,6 +95,7 @@ def compare_solvers(
     UserError
         If something does not exist, or the two solvers share no cell.
     """
+    demand_margin(margin)
     try:
         card = metric_card(read_cells(study), metric)
         found = summarise_study(study)
@@ -98,8 +112,14 @@ def compare_solvers(
     lines = found.lines.set_index("cell")
     matches = [
         match_cells(
-            images[metric], heading, lines.loc[one], lines.loc[other], families, lines["label"]
+            images[metric],
+            heading,
+            lines.loc[one],
+            lines.loc[other],
+            families,
+            lines["label"],
+            margin,
         )
         for heading, one, other in pairs
     ]
-    return ComparisonReport(a, b, metric, card, matches)
+    return ComparisonReport(a, b, metric, card, matches, margin)

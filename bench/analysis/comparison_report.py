@@ -44,6 +44,8 @@ class ComparisonReport:
         Title, direction and unit of the metric.
     matches : sequence of Match
         The line-ups that have both solvers.
+    margin : float or None, default None
+        The largest difference that counts as none, if the report says whether the two are equal.
     """
 
     a: str
@@ -51,6 +53,7 @@ class ComparisonReport:
     metric: str
     card: Mapping[str, str]
     matches: Sequence[Match]
+    margin: float | None = None
 
     def text(self) -> str:
         """Return one paragraph per line-up, its heading above it."""
@@ -62,7 +65,8 @@ class ComparisonReport:
             return match.why
         sentences = [self._verdict(match), self._means(match)]
         if match.verdict:
-            sentences += [_procedure(match.verdict), *self._alone(result)]
+            sentences += [*self._equality(match.verdict), _procedure(match.verdict)]
+            sentences += self._alone(result)
         sentences.append(self._wins(result))
         if match.verdict:
             sentences.append(
@@ -125,15 +129,29 @@ class ComparisonReport:
     def _verdict(self, match: Match) -> str:
         if match.verdict is None:
             return match.why
+        if not match.verdict.differ and match.verdict.equal:
+            return f"{self.a} and {self.b} are equal within {self.margin:g}{self._unit()}."
         if not match.verdict.differ:
-            return f"{self.a} and {self.b} cannot be told apart."
+            open_ = "" if self.margin is None else ", and they are not shown to be equal"
+            return f"{self.a} and {self.b} cannot be told apart{open_}."
         if self.card["direction"] == "none":
             return (
                 f"{self.a} is {'lower' if match.result.difference < 0 else 'higher'} than {self.b}."
             )
         first = (match.result.difference > 0) == (self.card["direction"] == "up")
         better, worse = (self.a, self.b) if first else (self.b, self.a)
-        return f"{better} is better than {worse}."
+        little = f", by less than {self.margin:g}{self._unit()}" if match.verdict.equal else ""
+        return f"{better} is better than {worse}{little}."
+
+    def _equality(self, verdict: Verdict) -> list[str]:
+        """Return what the test of equality rests on, if there is a margin."""
+        if self.margin is None:
+            return []
+        inside = "lies" if verdict.equal else "does not lie"
+        return [
+            f"Equality at 5 %: the simultaneous 90 % interval [{verdict.equal_lo:+.3g}, "
+            f"{verdict.equal_hi:+.3g}] {inside} within ±{self.margin:g}{self._unit()}."
+        ]
 
     def _title(self) -> str:
         return (

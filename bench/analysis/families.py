@@ -35,11 +35,14 @@ class Family:
     critical : float
         What the statistic of a pair, ``|sum d| / sqrt(n sum d^2)``, must exceed: a pair exceeds it
         if and only if ``p <= 0.05``.
+    equal_critical: float
+        The same at 10 %, for :meth:`equal`: a test in one direction at 5 %.
     """
 
     values: Array
     p: Array
     critical: float
+    equal_critical: float
 
     @property
     def differ(self) -> NDArray[np.bool_]:
@@ -53,8 +56,25 @@ class Family:
         verdict, as a quantile of Student's t. All intervals of a table hold their true differences
         together in about 95 % of studies.
         """
+        return self._interval(i, j, self.critical)
+
+    def equal_interval(self, i: int, j: int) -> tuple[float, float]:
+        """Return the simultaneous 90 % interval of the mean of ``i`` minus that of ``j``."""
+        return self._interval(i, j, self.equal_critical)
+
+    def equal(self, i: int, j: int, margin: float) -> bool:
+        """Return whether the means of ``i`` and ``j`` are equal within ``margin``, tested at 5 %.
+
+        Two tests in one direction each say that the difference is above ``-margin`` and below
+        ``margin`` (Schuirmann, J. Pharmacokin. Biopharm. 1987). Both do if and only if the 90 %
+        interval lies within the margin.
+        """
+        lo, hi = self.equal_interval(i, j)
+        return -margin < lo and hi < margin
+
+    def _interval(self, i: int, j: int, r: float) -> tuple[float, float]:
         d = self.values[i] - self.values[j]
-        n, r = len(d), self.critical
+        n = len(d)
         if r >= 1:
             return (-np.inf, np.inf)
         half = r * np.sqrt((n - 1) / (1 - r * r)) * d.std(ddof=1) / np.sqrt(n)
@@ -126,8 +146,9 @@ def _largest(sums: Array, scale: Array) -> Array:
 def _family(values: Array, observed: Array, largest: Array) -> Family:
     """Return p values and the critical value from the same numbers, so that they always agree."""
     bars = np.sort(largest) + TIE
-    count = len(bars) - np.searchsorted(bars, observed, "left")
-    p = np.minimum(count / len(bars), 1.0)
+    count = len(bars)
+    p = np.minimum((count - np.searchsorted(bars, observed, "left")) / count, 1.0)
     np.fill_diagonal(p, 1.0)
     # p <= ALPHA says that at most so many bars are as high, so the next one is lower
-    return Family(values, p, float(bars[-1 - int(ALPHA * len(bars))]))
+    critical, equal_critical = (float(bars[-1 - int(a * count)]) for a in (ALPHA, 2 * ALPHA))
+    return Family(values, p, critical, equal_critical)

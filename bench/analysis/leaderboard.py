@@ -21,6 +21,7 @@ from posterior_bench.bench.analysis import paper_table, papers, provenance, tabl
 from posterior_bench.bench.analysis.cell_records import Card
 from posterior_bench.bench.analysis.columns import EXTRA, csv_columns, long, to_csv
 from posterior_bench.bench.analysis.notes import (
+    auto_notes,
     batch_notes,
     conditioning_notes,
     infinite_notes,
@@ -103,6 +104,7 @@ def _notes(found: StudySummary, frame: pd.DataFrame, named: pd.DataFrame) -> lis
     notes += provenance.notes(frame, [part.origin for part in parts], cells)
     notes += preset_notes(cells)
     notes += conditioning_notes(cells)
+    notes += auto_notes(cells)
     notes += batch_notes(parts)
     notes += small_set_notes(frame, cells)
     return notes + rank_notes(frame, named)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import string
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posterior_bench.bench.analysis.families import Family
+if TYPE_CHECKING:  # it loads scipy, and tables of results ask for letters alone
+    from posterior_bench.bench.analysis.families import Family
 
 
 def ranks(family: Family, direction: str) -> list[str]:

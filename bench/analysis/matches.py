@@ -36,6 +36,10 @@ class Verdict:
         The simultaneous 95 % interval; it excludes zero if and only if ``differ``.
     solvers : sequence of str
         The solvers of the table.
+    equal : bool
+        Whether the two are equal within the margin, tested at 5 %; False without a margin.
+    equal_lo, equal_hi : float
+        The simultaneous 90 % interval; it lies within the margin if and only if ``equal``.
     """
 
     differ: bool
@@ -43,6 +47,9 @@ class Verdict:
     lo: float
     hi: float
     solvers: Sequence[str]
+    equal: bool
+    equal_lo: float
+    equal_hi: float
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,7 @@ def match_cells(
     b: pd.Series,
     families: Sequence[RankedGroup],
     labels: pd.Series,
+    margin: float | None = None,
 ) -> Match:
     """Return the comparison of two cells; ``a`` and ``b`` are their lines."""
     there = means.index.get_level_values("cell")
@@ -199,10 +207,14 @@ def match_cells(
     if unranked or family is None:
         return Match(heading, *values, result, None, unranked or _too_few(a, b, result.n), left_out)
     i, j = list(family.cells).index(str(a.name)), list(family.cells).index(str(b.name))
-    ends = family.family.interval(i, j)
-    solvers = [str(labels[cell]) for cell in family.cells]
+    tested = family.family
     verdict = Verdict(
-        bool(family.family.differ[i, j]), float(family.family.p[i, j]), *ends, solvers
+        bool(tested.differ[i, j]),
+        float(tested.p[i, j]),
+        *tested.interval(i, j),
+        [str(labels[cell]) for cell in family.cells],
+        margin is not None and tested.equal(i, j, margin),
+        *tested.equal_interval(i, j),
     )
     return Match(heading, *values, result, verdict)
 

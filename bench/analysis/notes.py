@@ -134,6 +134,33 @@ def preset_notes(cells: Sequence[CellRecord]) -> list[str]:
     )
 
 
+def auto_notes(cells: Sequence[CellRecord]) -> list[str]:
+    """Return which cells added images until a mean was known well enough, and which did not."""
+    rules: dict[tuple[object, ...], list[CellRecord]] = {}
+    for cell in cells:
+        if cell.auto:
+            rule = [cell.auto[key] for key in ("metric", "half_width", "limit", "looks")]
+            rules.setdefault(tuple(rule), []).append(cell)
+    return [_auto_note(rule, found) for rule, found in rules.items()]
+
+
+def _auto_note(rule: tuple[object, ...], cells: Sequence[CellRecord]) -> str:
+    metric, wanted, limit, looks = rule
+    short = [cell for cell in cells if not cell.auto["reached"]]
+    ended = f"{len(cells) - len(short)} of {len(cells)} cells reached it"
+    if short:
+        each = (
+            f"{c.identity['solver']} ± {c.auto['found']:.2g} with {c.identity['images']} images"
+            for c in short
+        )
+        ended += f", others ended: {', '.join(dict.fromkeys(each))}"
+    return (
+        f"data.images=auto: images were added until the mean of {metric} was known within "
+        f"± {wanted} at 95 %, or to {limit} images; {looks} looks planned (Bonferroni). {ended}. "
+        "Cells with different numbers of images are not ranked against each other."
+    )
+
+
 def conditioning_notes(cells: Sequence[CellRecord]) -> list[str]:
     """Return which priors were given no class or prompt, or a part of one."""
     asked: dict[str, list[str]] = {}

@@ -32,6 +32,8 @@ METHODS_IN_ROWS = (
     "latentpaint-table1",
     "latentpaint-table2",
     "latentpaint-table3",
+    "pnpflow-table",
+    "flows-768",
 )
 """These print a method a line; the others a data set or task a line, and methods in columns."""
 
@@ -157,17 +159,19 @@ class Board:
         methods = known.get(("method", method), frozenset())
         data = known.get(("dataset", printed.dataset), frozenset())
         problems = known.get(("task", printed.task), frozenset())
-        wanted = {
-            "data": self._data_for(priors) or self._stand_in("data", data),
-            "problem": self._stand_in("operator", self._stand_in("mask", problems)),
-        }
-        if not self.instead and priors:
+        wanted = {"data": self._data_for(priors) or self._stand_in("data", data)}
+        if self.instead:  # a stand-in has none of the settings
+            bare = frozenset(name.partition(":")[0] for name in problems)
+            problems = self._stand_in("operator", self._stand_in("mask", bare))
+        elif priors:
             wanted["prior"] = priors
         found = []
         for line in self.frame.to_dict("records"):
             here = papers.place(line)
-            if methods & {*papers.solver_names(line)} and all(
-                here[key] in names for key, names in wanted.items()
+            if (
+                methods & {*papers.solver_names(line)}
+                and problems & {*papers.problem_names(line)}
+                and all(here[key] in names for key, names in wanted.items())
             ):
                 found.append({str(key): value for key, value in line.items()})
         if len(found) > 1 and (preset := papers.preset_of(method)):

@@ -7,7 +7,9 @@ with ``study.paper``. Two more files belong to a table:
 - ``names.csv`` gives our name for a printed data set, prior, task, method and metric; a name that
   is not in it has no counterpart. ``names-<table>.csv`` takes the place of some of them for one
   table. A method may name a setting too: ``copaint:iterations=2``. The column ``preset`` says which
-  preset of a method the numbers belong to, where a study has several.
+  preset of a method the numbers belong to, where a study has several. A task may name all changed
+  settings but the noise, sorted: ``super_resolution:factor=12:reduction=average``. One that names
+  none is the same task at any setting.
 - ``remarks-<table>.csv`` says which numbers no cell of ours can stand beside, and why (``absent``),
   and where a protocol cannot be followed (``protocol``). A column that is empty means any.
 
@@ -162,9 +164,9 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
     """Return the number that ``table`` prints for a leaderboard line, if any.
 
     Settings of an option do not count: ``comod low=0.3`` is ``comod``, ``dps zeta=0.5`` is ``dps``,
-    unless the name of the method has the setting. A task is a mask or, for other problems than
-    inpainting, an operator. The prior must be the paper's, and so must the preset be where
-    ``names.csv`` gives one for the method.
+    unless the name of the method or the task has the setting. A task is a mask or, for other
+    problems than inpainting, an operator. The prior must be the paper's, and so must the preset be
+    where ``names.csv`` gives one for the method.
 
     Parameters
     ----------
@@ -176,18 +178,32 @@ def lookup(table: str, line: Mapping[str, object], metric: str) -> Printed | Non
         Id of the metric.
     """
     here, index = place(line), _index(table)
-    rest = (here["data"], here["problem"], here["prior"])
-    found = [p for name in solver_names(line) for p in index.get((metric, name, *rest), ())]
+    found = [
+        p
+        for name, problem in product(solver_names(line), problem_names(line))
+        for p in index.get((metric, name, here["data"], problem, here["prior"]), ())
+    ]
     preset = line.get("preset")
     fitting = [p for p in found if not preset or preset_of(p.method) in ("", preset)]
     return fitting[-1] if fitting else None
 
 
 def place(line: Mapping[str, object]) -> dict[str, str]:
-    """Return ``data``, ``problem`` and ``prior`` of a leaderboard line without their settings."""
+    """Return the parts of a leaderboard line without their settings, and its ``problem``."""
     here = {key: str(line[key]).partition(" ")[0] for key in ("data", "mask", "operator", "prior")}
     problem = here["mask"] if here["operator"] == "inpainting" else here["operator"]
-    return {"data": here["data"], "problem": problem, "prior": here["prior"]}
+    return {**here, "problem": problem}
+
+
+def problem_names(line: Mapping[str, object]) -> list[str]:
+    """Return what a task may call the problem of a line: without settings, and with all of them.
+
+    The noise is no part of a name.
+    """
+    group = "mask" if place(line)["operator"] == "inpainting" else "operator"
+    name, *settings = str(line[group]).split()
+    told = sorted(word for word in settings if not word.startswith("sigma="))
+    return [name, ":".join([name, *told])] if told else [name]
 
 
 def solver_names(line: Mapping[str, object]) -> list[str]:

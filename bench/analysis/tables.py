@@ -245,7 +245,7 @@ def ranking(lines: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     rows.
     """
     places = pd.Series("", index=lines.index, dtype=object)
-    if direction == "none":
+    if direction == "none" or len(lines) < 2:
         return places
     infinite = lines[f"{metric}_inf"] > 0
     sound = (lines["failed"] == 0) & (lines["missing"] == 0) & (lines["mixed"] == "")
@@ -366,10 +366,10 @@ def value_and_interval(line: pd.Series, metric: str) -> tuple[str, str]:
     """
     value, lo, hi = (float(line[f"{metric}{end}"]) for end in ("", "_lo", "_hi"))
     places = decimals(value, lo, hi)
-    ends = [] if math.isnan(lo) else [f"[{_number(lo, places)}, {_number(hi, places)}]"]
+    ends = [] if math.isnan(lo) else [f"[{number(lo, places)}, {number(hi, places)}]"]
     if infinite := int(line[f"{metric}_inf"]):
         ends.append(f"({infinite} of {infinite + int(line[f'{metric}_n'])} infinite)")
-    return _number(value, places), " ".join(ends)
+    return number(value, places), " ".join(ends)
 
 
 def _with_interval(line: pd.Series, metric: str) -> str:
@@ -396,7 +396,7 @@ def _places(value: float, digits: int) -> int:
     return max(digits - 1 - math.floor(math.log10(abs(value))), 0)
 
 
-def _number(value: float, places: int) -> str:
+def number(value: float, places: int) -> str:
     """Return ``value`` with so many decimals, as a power of ten if these are many.
 
     Zero has no sign.
@@ -412,5 +412,5 @@ def _number(value: float, places: int) -> str:
 def significant(value: float) -> str:
     """Return three significant digits without an exponent."""
     if not math.isfinite(value) or value == 0:
-        return _number(value, 0)
+        return number(value, 0)
     return f"{value:,.{max(2 - math.floor(math.log10(abs(value))), 0)}f}".replace(",", "")

@@ -90,7 +90,9 @@ class Study:
         """
         return leaderboard.build(self.folder)
 
-    def compare(self, a: str, b: str, metric: str, **where: str) -> ComparisonReport:
+    def compare(
+        self, a: str, b: str, metric: str, margin: float | None = None, **where: str
+    ) -> ComparisonReport:
         """Compare two solvers on the same images.
 
         Parameters
@@ -99,6 +101,8 @@ class Study:
             Names of solvers as the leaderboard shows them.
         metric : str
             The column of the metric, such as ``"psnr_hole"``.
+        margin : float, optional
+            The largest difference that counts as none: says too whether the two are equal.
         **where : str
             Which cells: ``data``, ``mask``, ``operator``, ``prior``, ``seed``; by default all that
             both solvers have.
@@ -114,7 +118,7 @@ class Study:
         UserError
             If the study has no such solver or metric, or the two share no cell.
         """
-        return compare_solvers(Path(self.folder), a, b, metric, where)
+        return compare_solvers(Path(self.folder), a, b, metric, where, margin)
 
     def image(self, solver: str, image_id: str, draw: int = 0, **where: str) -> Image.Image:
         """Return a stored image, as the solver returned it.

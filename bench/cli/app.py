@@ -6,7 +6,6 @@ The module loads neither torch nor pandas, so that a job can print its first lin
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +25,7 @@ from posterior_bench.bench.config.interpolation import refuse_resolvers
 from posterior_bench.bench.config.option_files import CONF
 from posterior_bench.bench.config.schema import register
 from posterior_bench.bench.core.errors import Inapplicable, UserError
-from posterior_bench.bench.core.terminal import out
+from posterior_bench.bench.core.terminal import out, remark
 from posterior_bench.bench.engine.display import SWEEP
 from posterior_bench.bench.estimate.problems import collected
 
@@ -78,7 +77,7 @@ def _run_job(cfg: DictConfig) -> None:
         if not cfg.study.get("skip_inapplicable"):
             _refuse(error)
         cell = "  ".join(str(choices[group]) for group in ("solver", "data", "mask", "operator"))
-        print(f"bench: skipped {cell}: {error}", file=sys.stderr)
+        remark(f"bench: skipped {cell}: {error}")
         SKIPPED.append(cell)
         SWEEP.cells -= 1
     except Exception as error:
@@ -88,14 +87,20 @@ def _run_job(cfg: DictConfig) -> None:
 
 def _run_cell(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     # These load torch and pandas, which takes seconds: the first line is printed before.
+    from posterior_bench.bench.engine.growing import grow, rule_of, with_images
     from posterior_bench.bench.engine.prepare import prepare
     from posterior_bench.bench.engine.run import execute
+    from posterior_bench.bench.estimate.auto_batch import measured_batch
 
     refuse_resolvers(cfg)
-    with collected(cfg, choices):
-        study, plan = prepare(cfg, choices)
     sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-    OUTCOMES.append(execute(cfg, study, plan, sweep))
+    rule = rule_of(cfg)
+    whole = with_images(cfg, rule.limit) if rule else cfg
+    with collected(whole, choices):
+        study, plan = prepare(whole, choices, write=not rule, choose_batch=measured_batch)
+    OUTCOMES.append(
+        grow(cfg, choices, rule, study, plan, sweep) if rule else execute(cfg, study, plan, sweep)
+    )
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -45,7 +45,8 @@ VERB = Verb(
     name="check",
     does="check the promises of solvers on small priors",
     example="bench check solver=dps",
-    more="prior=NAME checks on this prior instead of the small ones.",
+    more="prior=NAME checks on this prior instead of the small ones; executor.device=cuda on a "
+    "GPU.",
     add_arguments=add_arguments,
     run=run,
     prints_only=True,

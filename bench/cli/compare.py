@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from posterior_bench.bench.cli import diff
-from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.parser import Parser, positive
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.config.prior_paths import PREFIX, with_prior_names
 from posterior_bench.bench.core.errors import UserError
@@ -28,6 +28,12 @@ def add_arguments(parser: Parser) -> None:
     for side in ("a", "b"):
         parser.add_setting(side, "SOLVER", "a solver, as the tables call it (required)")
     parser.add_setting("metric", "NAME", "a metric with a value per image (required)")
+    parser.add_setting(
+        "margin",
+        "DIFFERENCE",
+        "the largest difference that counts as none: says too whether the two are equal within it",
+        positive,
+    )
     for key in WHERE:
         parser.add_setting(key, "VALUE", f"compare only cells with this {key}")
     parser.add_setting("out", "FILE.csv", "of two studies: write the whole table")
@@ -39,6 +45,7 @@ def run(
     a: str | None,
     b: str | None,
     metric: str | None,
+    margin: float | None,
     out: str | None,
     **where: str | None,
 ) -> int:
@@ -54,6 +61,8 @@ def run(
         The two solvers, as the tables call them.
     metric : str or None
         The metric.
+    margin : float or None
+        The largest difference that counts as none.
     out : str or None
         The file for the table of two studies.
     **where : str or None
@@ -61,7 +70,7 @@ def run(
     """
     chosen = {key: value for key, value in where.items() if value is not None}
     if other is not None:
-        if a or b or chosen:
+        if a or b or margin or chosen:
             raise UserError(
                 "'compare' of two studies takes metric= and out= only; for example: "
                 f"{diff.VERB.example}"
@@ -79,7 +88,7 @@ def run(
     from posterior_bench.bench.analysis.compare import compare
     from posterior_bench.bench.core import terminal
 
-    report, path = compare(study, a, b, metric, chosen)
+    report, path = compare(study, a, b, metric, chosen, margin)
     terminal.out.print(report.text(), markup=False)
     terminal.out.print(f"{path}", style="dim")
     return 0

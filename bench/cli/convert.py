@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--as",
         dest="family",
-        choices=("edm", "adm", "compvis", "diffusers", "hub"),
+        choices=("edm", "adm", "compvis", "pnpflow", "diffusers", "hub"),
         help="whose layout the file has (hub: the same as diffusers); a folder needs none",
     )
     parser.add_argument(
@@ -46,13 +46,14 @@ def _add_layout_options(parser: Parser) -> None:
     parser.add_argument(
         "--layout",
         metavar="NAME",
-        help="adm, compvis: which of the known networks, where the file does not say",
+        help="adm, compvis, pnpflow: which of the known networks, where the file does not say",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="adm, compvis: the settings of the network, where they are in a file of their own",
+        help="adm, compvis, pnpflow: the settings of the network, where they are in a file of "
+        "their own",
     )
     parser.add_argument(
         "--weights",
@@ -73,6 +74,12 @@ def _add_layout_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--controlnet", type=Path, metavar="PATH", help="hub: a ControlNet beside a transformer"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="hub: another size of the images, where the model reads text",
     )
 
 

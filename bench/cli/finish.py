@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from omegaconf import DictConfig
 
 from posterior_bench.bench.analysis import leaderboard, study_figure
 from posterior_bench.bench.cli import study_status
+from posterior_bench.bench.cli.finished_run import print_results, remember_run
+from posterior_bench.bench.cli.remembered import Command, rows_of
 from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
@@ -34,7 +35,7 @@ _CELL_GROUPS = ("solver", "data", "mask", "operator", "prior", "seed", "draws", 
 _NO_CELL_SETTINGS = ("data.root", "data.images", "solver.preset")
 
 
-def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
+def finish(outcomes: Sequence[Outcome], cells: int = 0, command: Command | None = None) -> bool:
     """Print and draw the results of the jobs of this process.
 
     Parameters
@@ -43,6 +44,8 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
         One per job, in the order in which they ran.
     cells : int, default 0
         Number of cells of the command.
+    command : Command or None, default None
+        The command, which is remembered where nothing is left to do.
 
     Returns
     -------
@@ -50,26 +53,39 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0) -> bool:
         Whether all ``cells`` ran and every row is ok or accepted.
     """
     last = outcomes[-1]
+    rows = rows_of(last.study)
     board = leaderboard.write(last.study)
     figure = study_figure.write_figure(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write_report(last.study, board)[0] if last.report else None
+    paths = {
+        "leaderboard": last.study / "leaderboard.csv",
+        "rows": last.study / "cells",
+        "contact sheet": sheet,
+        "figure": figure,
+        "report": page,
+    }
     if not last.quiet:
-        paths = {
-            "leaderboard": last.study / "leaderboard.csv",
-            "rows": last.study / "cells",
-            "contact sheet": sheet,
-            "figure": figure,
-            "report": page,
-        }
-        _print_results(board, paths)
+        print_results(board, paths)
     _print_problems(outcomes)
     missing = max(0, cells - len(outcomes))
     if missing:
         terminal.err.print(
             f"bench: {missing} of {cells} cells did not run; give the same command again"
         )
-    return not missing and all(outcome.good for outcome in outcomes)
+    good = not missing and all(outcome.good for outcome in outcomes)
+    drawn = sheet is not None or not last.sheet
+    if command and good and drawn and rows == rows_of(last.study) and _lasts(outcomes):
+        remember_run(command, outcomes, board, paths)
+    return good
+
+
+def _lasts(outcomes: Sequence[Outcome]) -> bool:
+    """Return whether the same command would find nothing to do: one study, nothing tried again."""
+    configs = [outcome.plan.cell.config for outcome in outcomes]
+    return len({outcome.study for outcome in outcomes}) == 1 and not any(
+        config.retry or config.logger for config in configs
+    )
 
 
 def _print_problems(outcomes: Sequence[Outcome]) -> None:
@@ -77,8 +93,7 @@ def _print_problems(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         note, count = outcome.noted
         if count:
-            line = f"bench: {display.title(outcome.plan)}: {count} rows, {note}"
-            terminal.err.print(line, markup=False)
+            terminal.remark(f"bench: {display.title(outcome.plan)}: {count} rows, {note}")
     for outcome in outcomes:
         if not outcome.good:
             terminal.err.print(f"bench: {display.title(outcome.plan)}: {_failures(outcome)}")
@@ -139,7 +154,7 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
     if not config.quiet:
         status = study_status.summary(cells)
         leaders = study / "leaderboard.csv"
-        _print_results(board, {"leaderboard": leaders, "status": status, "report": page})
+        print_results(board, {"leaderboard": leaders, "status": status, "report": page})
     if len(cells) < planned and not skips:
         terminal.err.print(
             f"bench: {planned - len(cells)} of {planned} cells of {study} were not run; give the "
@@ -158,14 +173,6 @@ def _finish_study(config: DictConfig, study: Path, planned: int) -> bool:
             f"bench: {(~good).sum()} of {len(good)} rows failed (retry=true runs them again)"
         )
     return not incomplete and bool(good.all())
-
-
-def _print_results(board: pd.DataFrame, lines: Mapping[str, object]) -> None:
-    """Print the table, and below it a line for every entry that is not None."""
-    terminal.out.print(leaderboard.table(board, terminal.out.width))
-    for label, text in lines.items():
-        if text is not None:
-            terminal.out.print(f"{label:>14}  {text}")
 
 
 def _failures(outcome: Outcome) -> str:

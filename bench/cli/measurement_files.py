@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,8 +25,8 @@ from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.arena import PriorDraws, build_images
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.complete_folder import complete_folder
 from posterior_bench.bench.engine.measurement import Measurement, measure
-from posterior_bench.bench.engine.plan import writable
 from posterior_bench.bench.engine.scoring import png
 from posterior_bench.bench.external.content import mask_content
 from posterior_bench.bench.external.image_files import answer_names
@@ -87,7 +84,7 @@ def export_masks(config: JobConfig, truth: bool = False) -> Path:
     mask = build_masks(config.mask)
     mask_content(config, mask, data)
     _demand_short_names(names.values())
-    with _complete_folder(folder) as part:
+    with complete_folder(folder) as part:
         entries: list[dict[str, object]] = []
         for start in range(0, count, BATCH):
             measured = measure(config, data, mask, data.ids[start : min(start + BATCH, count)])
@@ -127,27 +124,6 @@ def _demand_short_names(names: Iterable[str]) -> None:
                 f"{len(longest.encode())} bytes long and file systems take {LONGEST}; give the "
                 "image a shorter name"
             )
-
-
-@contextmanager
-def _complete_folder(folder: Path) -> Iterator[Path]:
-    """Provide a folder to write to, which is complete or empty in the end.
-
-    A new folder gets its name after the last file. An existing folder is emptied on an error.
-    """
-    folder = folder.resolve()
-    new = not folder.exists()
-    writable(folder.parent if new else folder)
-    part = folder.with_name(f".{folder.name[:50]}.{os.getpid()}.part") if new else folder
-    try:
-        part.mkdir(exist_ok=True)
-        yield part
-        if new:
-            os.replace(part, folder)
-    except BaseException:
-        for path in [part] if new else list(part.iterdir()):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
 
 
 def _build_images(config: JobConfig) -> ImageSet:

@@ -7,6 +7,7 @@ the shell read the same declarations.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -278,6 +279,17 @@ def true_or_false(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("takes true or false")
     return text == "true"
+
+
+def positive(text: str) -> float:
+    """Return a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError("takes a number above 0")
+    return number
 
 
 def whole_number(text: str) -> int:

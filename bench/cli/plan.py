@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from posterior_bench.bench.cli import plan_images
 from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.remembered import Command
 from posterior_bench.bench.cli.run_settings import add_sweep, checked_cells, typed_words
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.config.task_versions import version_of
 from posterior_bench.bench.estimate.machine import bytes_of
 
 MEASURES = ("calls", "none", "rows")
+_REMEMBERED = "         Planned at %H:%M on %d %B %Y and remembered, because nothing it reads "
+_AGAIN = "has changed; measure=calls measures again."
 
 
 def add_arguments(parser: Parser) -> None:
@@ -24,7 +30,6 @@ def add_arguments(parser: Parser) -> None:
         "calls: hours from a few network calls here; none: no call; rows: two images of every "
         "cell, in full",
         measure,
-        "calls",
     )
     parser.add_setting(
         "seconds_pass",
@@ -52,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
         "(default: half of the free memory)",
         bytes_of,
     )
+    plan_images.add_settings(parser)
     parser.add_run_settings()
 
 
@@ -83,11 +89,12 @@ def study_with_cells(text: str) -> str:
 def run(
     overrides: Sequence[str],
     multirun: bool,
-    measure: str,
+    measure: str | None,
     seconds_pass: float | None,
     timings: str | None,
     max_seconds: float,
     max_memory: int | None,
+    **asked: Any,
 ) -> int:
     """Print the plan: one cell in full, or a line for every cell of a sweep or study.
 
@@ -99,15 +106,31 @@ def run(
         Whether commas separate values to sweep over.
     measure, seconds_pass, timings, max_seconds, max_memory
         Settings of the estimate; see :class:`~bench.estimate.plan_settings.PlanSettings`.
+    **asked
+        Values of :data:`bench.cli.plan_images.SETTINGS`: then the number of images is planned.
     """
     # loads torch: a mistake in the settings is answered before
     from posterior_bench.bench.estimate.problems import remember_typed
 
     remember_typed(typed_words(overrides, multirun))
     singles = checked_cells(overrides, multirun)
+    if any(value is not None for value in asked.values()):
+        plan_images.print_images(singles, asked)
+        return 0
+    limits = (measure, seconds_pass, timings, max_seconds, max_memory)
+    command = Command.of("plan", [*map(str, limits), *(word for cell in singles for word in cell)])
+    # rich is heavy: a mistake in the settings is answered before
+    from posterior_bench.bench.core import terminal
+    from posterior_bench.bench.core.terminal import out
+
+    terminal.REMARKS.clear()
+    if measure is None and timings is None and (found := command.recall()) is not None:
+        for line in found["remarks"]:
+            terminal.remark(line)
+        out.print(found["text"], markup=False, highlight=False)
+        return 0
     # these load torch: a mistake in the settings is answered before
     from posterior_bench.bench.config.overrides import check
-    from posterior_bench.bench.core.terminal import out
     from posterior_bench.bench.estimate.forecast import estimate_cells
     from posterior_bench.bench.estimate.forecast_table import forecast_table
     from posterior_bench.bench.estimate.one_cell import print_one_cell
@@ -115,13 +138,18 @@ def run(
     # loads torch: a mistake in the settings is answered before
     from posterior_bench.bench.estimate.plan_settings import PlanSettings
 
-    settings = PlanSettings(measure, seconds_pass, timings, max_seconds, max_memory)
+    settings = PlanSettings(measure or "calls", seconds_pass, timings, max_seconds, max_memory)
     if len(singles) > 1:
         out.print(forecast_table(estimate_cells(singles, settings), settings))
         for name in _studies(overrides):
             out.print(f"study={name} is at version {version_of('study', name)} (docs/versions.md)")
     else:
-        print_one_cell(check(singles[0], study_sweep=True), singles[0], settings)
+        checked = check(singles[0], study_sweep=True)
+        texts, study, cell = print_one_cell(checked, singles[0], settings)
+        if measure is None and timings is None:
+            text = "\n".join((*texts, f"{time.strftime(_REMEMBERED)}{_AGAIN}"))
+            found = {"text": text, "remarks": terminal.REMARKS}
+            command.remember(found, study, [cell.cell.config.record()])
     return 0
 
 
@@ -135,7 +163,8 @@ VERB = Verb(
     name="plan",
     does="show what a run, sweep (-m) or study would do: cells, rows, passes, hours, disk",
     example="bench plan study=arena",
-    more="docs/studies.md says how every figure is found.",
+    more="With pilot= and metric= it says how many images a study needs. docs/studies.md says how "
+    "every figure is found, docs/statistics.md how the number of images is.",
     add_arguments=add_arguments,
     run=run,
     prints_only=True,

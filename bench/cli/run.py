@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.remembered import Command
 from posterior_bench.bench.cli.run_settings import add_sweep, ready, typed_words
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.config import hydra_settings
@@ -147,11 +148,20 @@ def _launch(
     flags: Sequence[str], sweeps: Sequence[Sequence[str]], every: Sequence[Sequence[str]]
 ) -> int:
     """Let Hydra run one sweep after the other, then print the results of all cells."""
+    command = Command.of("run", [*flags, *(word for lines in sweeps for word in lines)])
+    if (found := command.recall()) is not None:
+        # loads pandas: the first line of a run that has something to do is printed before
+        from posterior_bench.bench.cli.finished_run import tell_again
+
+        tell_again(found)
+        return 0
     # loads Hydra: help and a mistake in the settings are answered before
     from posterior_bench.bench.cli import app
+    from posterior_bench.bench.core import terminal
     from posterior_bench.bench.engine import display
 
     display.SWEEP.cells = len(every)
+    terminal.REMARKS.clear()
     program = sys.argv[0]
     for lines in sweeps:  # Hydra reads sys.argv
         sys.argv = [program, *flags, *lines]
@@ -169,7 +179,7 @@ def _launch(
     from posterior_bench.bench.engine.job import unchecked
 
     if app.OUTCOMES:
-        good = finish(app.OUTCOMES, display.SWEEP.cells)
+        good = finish(app.OUTCOMES, display.SWEEP.cells, command)
     else:
         # the jobs ran elsewhere, but the user has named them here
         admit_of(unchecked(app.SWEEPS[-1]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.config import prompts
-from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.overrides import check, refuse_typos
 from posterior_bench.bench.config.prior_paths import with_prior_names
 from posterior_bench.bench.config.studies import cells, expand
 from posterior_bench.bench.config.text_settings import quote_texts, sweeps
@@ -27,6 +27,7 @@ def typed_words(overrides: Sequence[str], multirun: bool) -> list[str]:
 def ready(overrides: Sequence[str], multirun: bool = False) -> list[str]:
     """Return the settings with texts in quotes and a name for every folder of a prior."""
     lines = with_prior_names(overrides)
+    refuse_typos(lines)
     several = multirun or sweeps(lines)
     return quote_texts(prompts.quote_prompts(lines, several), several)
 

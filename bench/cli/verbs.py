@@ -14,17 +14,21 @@ from posterior_bench.bench.cli import (
     doctor,
     embed_prompts,
     export_masks,
+    frontier,
     leaderboard,
     ls,
     new_solver,
+    pack,
     plan,
     report,
     run,
     score,
+    score_samples,
     show,
     status,
     train,
     try_photo,
+    tune,
 )
 from posterior_bench.bench.config.catalog import defaults
 from posterior_bench.bench.config.settings import SETTINGS
@@ -40,16 +44,20 @@ _MODULES = (
     check,
     new_solver,
     export_masks,
+    pack,
+    score_samples,
     leaderboard,
     report,
     compare,
     diff,
+    frontier,
     score,
     compact,
     status,
     convert,
     embed_prompts,
     train,
+    tune,
 )
 _OTHERS = [module.VERB for module in _MODULES]
 VERBS = {verb.name: verb for verb in (*_OTHERS, completion.verb(_OTHERS))}

@@ -183,7 +183,12 @@ def label(group: str, node: Node, name: str) -> str:
         settings["sha256"] = settings["sha256"][:8]  # enough to tell the masks of two folders apart
     words = [f"{k}={v}" for k, v in settings.items() if v != shipped.get(k)]
     if group == "prior" and "path" in node:
-        return " ".join([*_names_of(node["path"]), *words])
+        recorded, *changed = _names_of(node["path"])
+        owner = options("prior").get(recorded)
+        # an option in the folder of another one: the same network in other coordinates
+        shares = owner is not None and node["path"] == owner.content.get("path")
+        own = name if shares and node["path"] == shipped.get("path") else recorded
+        return " ".join([own, *changed, *words])
     if shipped and node.get("_target_") != shipped.get("_target_"):
         words.insert(0, f"class={str(node['_target_']).rpartition('.')[2]}")
     return " ".join([name, *words])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from posterior_bench.bench.config.schema import defaults
+from posterior_bench.bench.config.schema import AUTO_BATCH, defaults
 from posterior_bench.priors.execution import Execution
 
 Node = Mapping[str, Any]
@@ -32,6 +32,8 @@ class JobConfig:
         The node of every metric by its column.
     commit : str
         The commit of the code, with ``+dirty`` where files differ from it.
+    auto_batch : bool
+        Whether ``batch=auto`` was asked for and nothing is chosen yet; ``batch`` is the default.
 
     The other fields are the settings that ``python -m bench --help`` lists.
     """
@@ -56,6 +58,9 @@ class JobConfig:
     channels_last: bool
     compile: bool
     checkpointing: str
+    frozen_convolutions: bool
+    tile: int
+    offload: bool
     plugins: list[str]
     accept: list[str]
     retry: bool
@@ -65,6 +70,7 @@ class JobConfig:
     logger: str | None
     quiet: bool
     commit: str = ""
+    auto_batch: bool = False
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> JobConfig:
@@ -75,11 +81,15 @@ class JobConfig:
         """
         known = {field.name for field in fields(cls)}
         settings = {key: value for key, value in record.items() if key in known}
-        return cls(**{**defaults(), **settings})
+        usual = defaults()
+        if settings.get("batch") == AUTO_BATCH:
+            settings |= {"batch": usual["batch"], "auto_batch": True}
+        return cls(**{**usual, **settings})
 
     def record(self) -> dict[str, Any]:
         """Return the configuration in plain types, as a study records it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        names = (field.name for field in fields(self) if field.name != "auto_batch")
+        return {name: getattr(self, name) for name in names}
 
     def with_settings(self, group: Group, settings: Node) -> JobConfig:
         """Return the configuration with some settings of one group changed or added."""
@@ -109,6 +119,6 @@ class JobConfig:
         Raises
         ------
         ValueError
-            If the precision or the kind of checkpointing is unknown.
+            If a setting of it is unknown, or two of them do not go together.
         """
-        return Execution(self.precision, self.channels_last, self.compile, self.checkpointing)
+        return Execution.of(vars(self))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posterior_bench.bench.config import hydra_settings, interpolation, prompts
+from posterior_bench.bench.config.auto_images import AutoImages
 from posterior_bench.bench.config.catalog import (
     GROUPS,
     LIST_GROUPS,
@@ -24,8 +25,12 @@ from posterior_bench.bench.config.catalog import (
 from posterior_bench.bench.config.plugins import plugins_of
 from posterior_bench.bench.config.presets import AUTO
 from posterior_bench.bench.config.prior_paths import with_prior_names
+from posterior_bench.bench.config.schema import Config
 from posterior_bench.bench.config.text_settings import quote, quote_texts, sweeps
 from posterior_bench.bench.core.errors import UserError, nearest, unknown
+
+_PLAIN = re.compile(r"([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?)=([\w./,+-]*)")
+"""A setting with a value that no grammar is needed for."""
 
 
 def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = False) -> list[str]:
@@ -74,6 +79,43 @@ def check(overrides: Sequence[str], sweep: bool = False, study_sweep: bool = Fal
     nested = {item.input_line for item in settings if "." in item.key_or_group}
     lines = [f"++{line.lstrip('+')}" if line in nested else line for line in overrides]
     return _with_plugins(lines, by_group.get("solver", []), plugins)
+
+
+def refuse_typos(overrides: Sequence[str]) -> None:
+    """Refuse names that nothing has, where the words are so plain that no parser is needed.
+
+    :func:`check` finds the same mistakes, and all others, but loads Hydra.
+
+    Parameters
+    ----------
+    overrides : Sequence of str
+        The words of the command line, after :func:`with_prior_names`.
+
+    Raises
+    ------
+    UserError
+        For an unknown option, key of the top level, or key of a chosen option.
+    """
+    matches = [match for word in overrides if (match := _PLAIN.fullmatch(word))]
+    plain = [(match[1], match[2]) for match in matches]
+    if len(plain) < len(overrides):
+        return
+    by_group = {key: value.split(",") for key, value in plain if key in GROUPS}
+    if any(not re.fullmatch(r"[\w/]+(,[\w/]+)*", ",".join(names)) for names in by_group.values()):
+        return
+    for group, names in by_group.items():
+        for name in names:
+            option(group, name)
+    if "study" in by_group or any(key == "plugins" for key, _ in plain):
+        return  # a study may choose other options
+    chosen = _chosen(by_group)
+    for key, _ in plain:
+        group, _, rest = key.partition(".")
+        if not rest and key not in ("prompt", *prompts.SHORT):
+            _demand_top(key)
+        elif rest and "." not in rest and group in GROUPS and group not in LIST_GROUPS:
+            for name in chosen[group]:
+                _demand_setting(group, name, rest)
 
 
 def _check_sweeps(
@@ -288,17 +330,23 @@ def _check_metric(item: Any, key: str, metrics: Sequence[str]) -> None:
 
 def _check_setting(item: Any, group: str, name: str, key: str) -> None:
     """Check that an option has a setting, and that the values fit it."""
+    content = option(group, name).content
+    valid = _demand_setting(group, name, key)
+    for value in _values(item):
+        _check_value(item, name, key, value, content, valid.get(key))
+
+
+def _demand_setting(group: str, name: str, key: str) -> dict[str, Any]:
+    """Return the settings of an option; raise UserError if this one is not among them."""
     chosen = option(group, name)
     content = chosen.content
     valid = {**chosen.parameters, **({"preset": None} if "presets" in content else {})}
     valid |= dict.fromkeys((*prompts.SETTINGS, *prompts.LABELS)) if group == "data" else {}
     in_a_block = "." in key and isinstance(content.get(key.split(".")[0]), dict)
     if key not in valid and not in_a_block:
-        raise UserError(
-            f"{unknown(f'key of {group}={name}', key, valid)}{_elsewhere(group, key, name)}"
-        )
-    for value in _values(item):
-        _check_value(item, name, key, value, content, valid.get(key))
+        elsewhere = "" if nearest(key, valid) else _elsewhere(group, key, name)
+        raise UserError(f"{unknown(f'key of {group}={name}', key, valid)}{elsewhere}")
+    return valid
 
 
 def _elsewhere(group: str, key: str, name: str) -> str:
@@ -342,17 +390,23 @@ def _column_settings(name: str) -> list[str]:
     ]
 
 
+def _top_fields() -> dict[str, str]:
+    """Return the settings of the top level with their annotations."""
+    return {f.name: str(f.type) for f in dataclasses.fields(Config) if f.name not in GROUPS}
+
+
+def _demand_top(key: str) -> None:
+    """Raise UserError for a setting that the top level does not have."""
+    every = [*_top_fields(), *GROUPS]
+    if key not in every:
+        similar = nearest(key, every)
+        raise UserError(f"{unknown('key', key, every)}{'' if similar else _in_groups(key)}")
+
+
 def _check_top(key: str, item: Any) -> None:
     """Check a setting of the top level against its type in the schema."""
-    # only here: the schema needs Hydra, which loads slowly
-    from posterior_bench.bench.config.schema import Config
-
-    fields = {f.name: str(f.type) for f in dataclasses.fields(Config) if f.name not in GROUPS}
-    if key not in fields:
-        similar = nearest(key, [*fields, *GROUPS])
-        raise UserError(
-            f"{unknown('key', key, [*fields, *GROUPS])}{'' if similar else _in_groups(key)}"
-        )
+    fields = _top_fields()
+    _demand_top(key)
     if item.is_add():
         raise UserError(f"'{item.input_line}': {key} exists already; write {key}=VALUE")
     for value in _values(item):
@@ -365,8 +419,10 @@ def _misfit(key: str, value: Any, annotation: str) -> str:
     """Return why a value does not fit the annotation of a setting; empty if it does."""
     if value is None:
         return "" if "None" in annotation else "needs a value"
+    if key == "batch" and value == "auto":
+        return ""
     if annotation.startswith("int") and type(value) is not int:
-        return "takes a whole number"
+        return f"takes a whole number{', or auto' * (key == 'batch')}"
     if annotation.startswith("float") and isinstance(value, bool | str | list | dict):
         return "takes a number"
     if annotation == "bool" and not isinstance(value, bool):
@@ -385,6 +441,8 @@ def _check_value(
     if key == "preset":
         if value not in (AUTO, *content["presets"]):
             raise unknown(f"preset of {name}", str(value), [AUTO, *content["presets"]])
+        return
+    if key == "images" and AutoImages.of(value):
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number"}
     if type(example) not in kinds or value is None or (isinstance(value, str) and "${" in value):

@@ -16,6 +16,9 @@ Further keys say what a preset is for:
     The name of another preset, and the case in which this one takes its place: ``latent`` for a
     latent prior, or the word that a YAML file of ``conf/data`` says under ``preset`` (``small``:
     data of a few numbers).
+``tuned``
+    How ``bench tune`` chose the settings: on which problems, by which objective, with how much
+    effort, and how flat the optimum is.
 
 ``preset: auto`` asks for the preset of the cell's prior. No torch is imported here.
 """
@@ -46,10 +49,10 @@ LATENT = "latent"
 CASES = {LATENT: "on latent priors", "small": "on data of a few numbers"}
 """What a preset says under ``when``, and how people read it; data of a plug-in may add words."""
 
-HARNESS_KEYS = frozenset({"_target_", "preset", "presets", "train"})
+HARNESS_KEYS = frozenset({"_target_", "preset", "presets", "space", "train"})
 """Keys of a solver's node that are no settings of its class."""
 
-_SAID = ("for", "similar", "from", "note", "instead_of", "when")
+_SAID = ("for", "similar", "from", "note", "instead_of", "when", "tuned")
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def choose(solver: Node, prior: Node, data: Node) -> Choice | None:
     name, asked = prior_name(prior), default_preset(solver)
     chosen = for_prior(presets, name) if solver.get("preset") == AUTO else None
     if chosen is None and name not in origins(presets.get(str(asked), {})):
-        cases = [*([LATENT] if _is_latent(prior) else []), data.get("preset")]
+        cases = [*([LATENT] if is_latent(prior) else []), data.get("preset")]
         chosen = next(
             (other for case in cases if (other := replacement(presets, asked, case))), None
         )
@@ -208,8 +211,10 @@ def prior_name(node: Node) -> str:
     files = option_files("prior")
     shipped = {name: group_content(file.path, "prior") for name, file in files.items()}
     if "path" in node:
-        same_path = (name for name, own in shipped.items() if own.get("path") == node["path"])
-        return next(same_path, None) or str(_spec(node).get("name", ""))
+        same_path = [name for name, own in shipped.items() if own.get("path") == node["path"]]
+        # options that share a folder differ in a setting: the same network in other coordinates
+        same = [name for name in same_path if _alike(shipped[name], node)]
+        return next(iter([*same, *same_path]), None) or str(_spec(node).get("name", ""))
     same = [
         name
         for name, own in shipped.items()
@@ -218,7 +223,16 @@ def prior_name(node: Node) -> str:
     return same[0] if same else ""
 
 
-def _is_latent(prior: Node) -> bool:
+def _alike(*priors: Node) -> bool:
+    """Return whether two priors have the same settings; one that is None is not set."""
+    one, other = (
+        {k: v for k, v in prior.items() if v is not None and k != "train"} for prior in priors
+    )
+    return one == other
+
+
+def is_latent(prior: Node) -> bool:
+    """Return whether the prior of a node works on latents."""
     return "path" in prior and "latent" in _spec(prior)
 
 

@@ -19,7 +19,7 @@ LOADER = "priors.load.load"
 """The ``_target_`` of priors that lie in a folder."""
 
 PREFIX = "prior="
-SETTINGS = ("vq_gradient", "control_scale")
+SETTINGS = ("vq_gradient", "control_scale", "embedded_guidance", "view")
 """Settings of the loader beside the path of the folder."""
 
 _PATHS: dict[str, Path] = {}

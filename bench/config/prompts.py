@@ -30,6 +30,9 @@ GIVE = 'prompt="TEXT", data.captions=FILE or data.class_prompt="a photo of a {}"
 LABELS = ("label", "labels")
 """Settings that give classes in place of the labels of the data (:mod:`bench.config.labels`)."""
 
+SHORT = ("label", "images")
+"""Settings of the data that are also taken without ``data.`` in front."""
+
 LABEL_MAP = "label_map"
 """Key that a plan adds: a hash of the classes in use, if they are given."""
 
@@ -42,7 +45,7 @@ _PIECE = re.compile(rf"\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+")
 
 
 def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """Return the overrides with ``prompt=`` and ``label=`` under ``data.``, and texts in quotes.
+    """Return the overrides with ``prompt=`` and :data:`SHORT` under ``data.``, texts in quotes.
 
     Hydra would read ``prompt=2024`` as a number and ``prompt=a car, at night`` as a sweep. In a
     ``sweep`` (``-m``) a comma separates two values; a prompt with a comma must then be in quotes,
@@ -52,9 +55,9 @@ def quote_prompts(overrides: Sequence[str], sweep: bool = False) -> list[str]:
 
 
 def _in_data(override: str) -> str:
-    """Write ``label=3`` as ``data.label=3``."""
+    """Write ``label=3`` as ``data.label=3``, and ``images=8`` as ``data.images=8``."""
     bare = override.lstrip("+")
-    return f"data.{bare}" if bare.startswith("label=") else override
+    return f"data.{bare}" if bare.partition("=")[0] in SHORT and "=" in bare else override
 
 
 def _quote_line(override: str, sweep: bool) -> str:

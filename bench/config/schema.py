@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+MISSING: Any = "???"
+"""``omegaconf.MISSING``, written out: Hydra and OmegaConf load slowly."""
+
+AUTO_BATCH = "auto"
+"""The value of ``batch`` that stands for the largest batch that fits."""
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Config:
     scale: Any = MISSING
     seed: int = 0
     draws: int = 4
-    batch: int = 16
+    batch: int | str = 16
     out: str | None = None
     budget: str | None = None
     timeout: float | None = None
@@ -37,6 +40,9 @@ class Config:
     channels_last: bool = False
     compile: bool = False
     checkpointing: str = "none"
+    frozen_convolutions: bool = False
+    tile: int = 0
+    offload: bool = False
     plugins: list[str] = field(default_factory=list)
     accept: list[str] = field(default_factory=list)
     retry: bool = False
@@ -59,5 +65,9 @@ def study_folder(out: str | None, name: str) -> str:
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; a second call changes nothing."""
+    # only here: a mistake in the settings is answered without Hydra
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)

@@ -46,7 +46,9 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         settings["study.name"] = f"{study.content['name']}_{scale['name']}"
     if not study.parts:
         return [[*overrides, *_lines({k: v for k, v in settings.items() if k not in typed})]]
-    names = {group: typed[group].split(",") for group in _NARROWING if group in typed}
+    # a list that all parts share is no part's own: the command line replaces it
+    narrowing = [group for group in _NARROWING if group in typed and group not in study.sweep]
+    names = {group: typed[group].split(",") for group in narrowing}
     rest = [line for line in overrides if line.partition("=")[0] not in names]
     sweeps = [{**_scaled(part, scale), **settings} for part in _narrowed(study, names)]
     own = {line: [_has_setting(sweep, line) for sweep in sweeps] for line in rest}
@@ -214,5 +216,7 @@ def _choices(item: Any) -> list[str]:
     if isinstance(value, Glob) and key in GROUPS and key not in LIST_GROUPS:
         return [f"{key}={name}" for name in value.filter(list(options(key)))]
     if item.is_sweep_override():
-        return [f"{key}={choice}" for choice in item.sweep_string_iterator()]
+        # Hydra escapes a colon (budget=passes:25), and quotes would keep the backslash
+        choices = (choice.replace(r"\:", ":") for choice in item.sweep_string_iterator())
+        return [f"{key}={choice}" for choice in choices]
     return [item.input_line]

@@ -25,6 +25,7 @@ from posterior_bench.bench.config.catalog import (
     options,
 )
 from posterior_bench.bench.config.class_source import class_node, origin_of
+from posterior_bench.bench.config.schema import Config
 from posterior_bench.bench.core.errors import UserError
 
 TEXT, TEXTS, OTHER, UNKNOWN = "text", "texts", "other", ""
@@ -192,9 +193,6 @@ def _parts(text: str, brackets: Mapping[str, str]) -> list[str]:
 @cache
 def _top() -> dict[str, str]:
     """Return the kind of every setting of the top level."""
-    # only here: the schema needs Hydra, which loads slowly
-    from posterior_bench.bench.config.schema import Config
-
     return {
         field.name: _annotated(str(field.type))
         for field in dataclasses.fields(Config)

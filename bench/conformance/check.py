@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from posterior_bench.bench.conformance.small_problem import (
 )
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.executor import device_called
 from posterior_bench.bench.engine.job import unchecked
 from posterior_bench.bench.external.models import converted_path
 from posterior_bench.priors.base import Prior
@@ -74,17 +76,23 @@ def _report(name: str, overrides: list[str], keys: set[str]) -> Report:
     """Check a solver, and the operator if the user chose one; ``keys`` are what the user set."""
     config = unchecked(compose(overrides)[0])
     admit(config.plugins)
+    device = device_called(config.executor["device"]) if "executor.device" in keys else "cpu"
     own = frozenset(key.removeprefix("solver.") for key in keys if key.startswith("solver."))
     if "prior" in keys:
         config = config.with_settings("prior", converted_path(config.prior))
         prior: Prior = shared("prior", config.prior, "cpu")
-        report = check_solver(name, config, prior, load_modules(config, "cpu"), keep=own)
+        modules = load_modules(config, "cpu")
+        report = check_solver(name, config, prior, modules, keep=own, device=device)
     else:
-        report = check_solver(name, config, keep=own)
+        report = check_solver(name, config, keep=own, device=device)
     if not any(key.partition(".")[0] == "operator" for key in keys):
         return report
     operator = checked_operator(config.operator, small_prior("exact"))
     return Report(name, {**report.columns, "operator": examine(OPERATOR_PROMISES, operator)})
+
+
+_FOR_SOLVERS_WITH = {"text": "prompt_grad", "increments": "increments"}
+"""Small priors on which only the solvers are checked that need this."""
 
 
 def check_solver(
@@ -94,6 +102,7 @@ def check_solver(
     modules: Mapping[str, nn.Module] | None = None,
     keep: frozenset[str] = frozenset(),
     priors: Sequence[str] = tuple(PRIORS),
+    device: str = "cpu",
 ) -> Report:
     """Check the promises of the solver of a configuration.
 
@@ -111,6 +120,8 @@ def check_solver(
         Settings of the solver that are not reduced to few steps.
     priors : Sequence of str, default all
         Names of the small priors.
+    device : str, default 'cpu'
+        Where the solver runs, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
     -------
@@ -134,7 +145,7 @@ def check_solver(
     candidates = (
         {"prior": prior} if prior is not None else {label: small_prior(label) for label in priors}
     )
-    return Report(name, {"code": code, **_run_columns(config, candidates, modules, keep)})
+    return Report(name, {"code": code, **_run_columns(config, candidates, modules, keep, device)})
 
 
 def _reason_against_a_run(code: Sequence[Result], node: Mapping[str, Any]) -> str:
@@ -155,6 +166,7 @@ def _run_columns(
     priors: Mapping[str, Prior],
     modules: Mapping[str, nn.Module] | None,
     keep: frozenset[str],
+    device: str,
 ) -> dict[str, list[Result]]:
     """Return the results on every prior that has what the solver needs, or one column ``run``."""
     try:
@@ -163,9 +175,13 @@ def _run_columns(
         }
     except ImportError as error:  # an optional package is missing
         return {"run": _all_skipped(str(error))}
-    able = {label: solver for label, solver in solvers.items() if not solver.lacking}
+    able = {
+        label: solver
+        for label, solver in solvers.items()
+        if not solver.lacking and _FOR_SOLVERS_WITH.get(label) in {None, *solver.solver.needs}
+    }
     if able:
-        return {label: examine(RUN_PROMISES, solver) for label, solver in able.items()}
+        return {label: _examined(solver, device) for label, solver in able.items()}
     lacking = min((solver.lacking for solver in solvers.values()), key=len)
     reason = (
         f"it needs {', '.join(sorted(lacking))}, which this operator has not, with the "
@@ -176,9 +192,20 @@ def _run_columns(
     return {"run": [Result("runs", status, reason)]}
 
 
+def _examined(solver: CheckedSolver, device: str) -> list[Result]:
+    """Return the results of a solver's runs on a device."""
+    if device == "cpu":
+        return examine(RUN_PROMISES, solver)
+    with solver.problem.moved(device) as there:
+        return examine(RUN_PROMISES, replace(solver, problem=there))
+
+
 def _all_capabilities(priors: Iterable[Prior]) -> frozenset[str]:
     """Return the capabilities of all operators, the small priors and these priors."""
-    operators = (operator_caps(option.content) for option in options("operator").values())
+    # `noise` is what a solver lacks that needs noise on the measurement
+    operators = (
+        operator_caps(option.content) | {"noise"} for option in options("operator").values()
+    )
     small = (small_prior(label).caps for label in PRIORS)
     return frozenset[str]().union(*operators, *small, *(prior.caps for prior in priors))
 

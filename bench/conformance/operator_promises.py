@@ -139,6 +139,17 @@ def _proximal(checked: CheckedOperator) -> None:
             raise Broken("prox(x, y, rho) is not the least |A u - y|^2 + rho |u - x|^2")
 
 
+def _amplitudes(checked: CheckedOperator) -> None:
+    operator, x, z = checked.operator, checked.x, checked.z
+    wide = operator.embed(x)
+    _demand_equal(operator.extract(wide), x, "extract(embed(x)) = x")
+    _demand_equal(operator.with_amplitudes(wide, operator.A(x)), wide, "A x are amplitudes of x")
+    again = operator.with_amplitudes(operator.embed(z), operator.A(x))
+    _demand_equal(
+        operator.with_amplitudes(again, operator.A(x)), again, "amplitudes are given once"
+    )
+
+
 def _objective(checked: CheckedOperator, u: Tensor) -> Tensor:
     misfit = (checked.operator.A(u) - checked.y).square().flatten(1).sum(1)
     return misfit + RHO * (u - checked.x).square().flatten(1).sum(1)
@@ -154,6 +165,11 @@ OPERATOR_PROMISES = (
         ("linear",),
     ),
     Promise("pinv", "A^+ A A^+ = A^+, and A^+ A is symmetric", _needing("pinv", _pseudo_inverse)),
+    Promise(
+        "amplitudes",
+        "an image has the amplitudes that A measures",
+        _needing("amplitudes", _amplitudes),
+    ),
     Promise("prox", "no image is better than the proximal step", _needing("prox", _proximal)),
 )
 """The promises of an operator, in the order of the table."""

@@ -46,6 +46,11 @@ class RecordingNoise(Noise):
         return self.inner.uniform(shape)
 
     @override
+    def host_uniform(self, shape: Sequence[int]) -> Tensor:
+        self.calls.append("uniform")
+        return self.inner.host_uniform(shape)
+
+    @override
     def draws(self, draws: Sequence[int]) -> RecordingNoise:
         rows = range(self.nan_rows.start * len(draws), self.nan_rows.stop * len(draws))
         return RecordingNoise(self.inner.draws(draws), rows, self.calls)

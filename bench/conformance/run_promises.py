@@ -190,7 +190,7 @@ def _needs(checked: CheckedSolver) -> None:
 
 
 def _bfloat16(checked: CheckedSolver) -> None:
-    with torch.autocast(checked.problem.device, torch.bfloat16):
+    with torch.autocast(torch.device(checked.problem.device).type, torch.bfloat16):
         x = checked.run()
     if tuple(x.shape) != tuple(checked.samples.shape):
         raise Broken(f"under bfloat16 autocast samples have the shape {tuple(x.shape)}")
@@ -198,23 +198,19 @@ def _bfloat16(checked: CheckedSolver) -> None:
 
 
 def _gpu(checked: CheckedSolver) -> None:
+    if checked.problem.device != "cpu":
+        raise Skipped(f"every promise is checked on {checked.problem.device}")
     if not torch.cuda.is_available():
         raise Skipped("there is no GPU here")
-    problem, prior = checked.problem, checked.problem.prior
-    modules = problem.modules
-    if modules is not None:
-        modules = {name: module.to("cuda") for name, module in modules.items()}
-    try:
-        there = dataclasses.replace(problem, prior=prior.to("cuda"), modules=modules, device="cuda")
-        x = dataclasses.replace(checked, problem=there).run()
-    finally:
-        # a prior and its modules are shared by all checks and are moved in place
-        prior.to(problem.device)
-        for module in (problem.modules or {}).values():
-            module.to(problem.device)
-    if x.device.type != "cuda":
-        raise Broken(f"samples are on {x.device.type}, though prior and measurement are on the GPU")
-    demand_finite(x, "samples on the GPU")
+    with checked.problem.moved("cuda") as there:
+        again = dataclasses.replace(checked, problem=there)
+        x = again.run()
+        if x.device.type != "cuda":
+            raise Broken(
+                f"samples are on {x.device.type}, though prior and measurement are on the GPU"
+            )
+        demand_finite(x, "samples on the GPU")
+        demand_same_bits(again.run(), x, "a second run on the GPU")
 
 
 _CLEAN = ("output", "randomness", "measurement", "prior")
@@ -266,6 +262,11 @@ RUN_PROMISES = (
         ("finite",),
     ),
     Promise("bfloat16", "a run under bfloat16 autocast is finite", _bfloat16, ("finite",)),
-    Promise("gpu", "a run on the GPU stays there and is finite", _gpu, ("finite",)),
+    Promise(
+        "gpu",
+        "a run on the GPU stays there, is finite and repeats its bits",
+        _gpu,
+        ("finite",),
+    ),
 )
 """The promises of a run, in the order of the table."""

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from posterior_bench.priors.base import Prior
+from posterior_bench.priors.increments import Laplace
 from posterior_bench.priors.latents import KL
+from posterior_bench.priors.levy import LevyPrior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.mixtures import smooth
-from posterior_bench.priors.nets import UNet2D, UNet2DInpainting
-from posterior_bench.priors.process import VE, VP
+from posterior_bench.priors.nets import UNet2D, UNet2DCondition, UNet2DInpainting
+from posterior_bench.priors.process import VE, VP, Flow
 
 CLASSES = 3
 """Number of classes of the small priors; one label more stands for "no class"."""
@@ -60,9 +62,20 @@ def _exact() -> Prior:
     )
 
 
+def _increments() -> Prior:
+    """Return 8 x 12 images that are signals with Laplace increments, without a network: VE."""
+    return LevyPrior(Laplace(0.1), None, (1, 8, 12))
+
+
 def _network() -> Prior:
     """Return an untrained U-Net over 8 x 12 images: VE, class-conditional with guidance."""
     return Prior(VE(), small_unet(1), (1, 8, 12), num_classes=CLASSES, null_label=CLASSES)
+
+
+def _flow() -> Prior:
+    """Return an untrained U-Net over 8 x 12 images: a flow, class-conditional with guidance."""
+    net = small_unet(1)
+    return Prior(Flow(), net, (1, 8, 12), "flow", num_classes=CLASSES, null_label=CLASSES)
 
 
 def _latent() -> Prior:
@@ -70,11 +83,25 @@ def _latent() -> Prior:
     return _on_latents(small_unet(2))
 
 
+def _text() -> Prior:
+    """Return an untrained U-Net over latents that reads a prompt of six tokens."""
+    net = UNet2DCondition(_attending(2), (CLASSES + 1, 6, 6))
+    nn.init.normal_(net.contexts)
+    return _on_latents(net)
+
+
 def _inpainting() -> Prior:
     """Return an untrained U-Net over latents that reads mask, masked image and prompt."""
-    config = {
+    net = UNet2DInpainting(_attending(5), (CLASSES + 1, 3, 6))
+    nn.init.normal_(net.contexts)
+    return _on_latents(net)
+
+
+def _attending(channels: int) -> dict[str, object]:
+    """Return the configuration of a U-Net with a context of width 6."""
+    return {
         "sample_size": 8,
-        "in_channels": 5,
+        "in_channels": channels,
         "out_channels": 2,
         "cross_attention_dim": 6,
         "attention_head_dim": 2,
@@ -84,9 +111,6 @@ def _inpainting() -> Prior:
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
         "norm_num_groups": 4,
     }
-    net = UNet2DInpainting(config, (CLASSES + 1, 3, 6))
-    nn.init.normal_(net.contexts)
-    return _on_latents(net)
 
 
 def _on_latents(net: nn.Module) -> Prior:
@@ -108,11 +132,16 @@ PRIORS: Mapping[str, Callable[[], Prior]] = {
     "exact": _exact,
     "network": _network,
     "latent": _latent,
+    "text": _text,
     "inpainting": _inpainting,
+    "flow": _flow,
+    "increments": _increments,
 }
 """The small priors by name, one of each kind.
 
-Every solver that can run with a prior of this table is checked on it.
+Every solver that can run with a prior of this table is checked on it. ``text`` is for solvers that
+need ``prompt_grad``; to the others it is like ``latent``, on which they are checked. ``increments``
+is for solvers that need ``increments``; it has no denoiser for the others.
 """
 
 

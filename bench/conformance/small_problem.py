@@ -5,7 +5,8 @@ Seeds, noise and measurements are made as in a run; images and priors are small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.engine.device import repeatable
 from posterior_bench.bench.engine.measurement import Measurement, build_operator
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.spectrum import Spectrum
@@ -24,7 +27,7 @@ from posterior_bench.solvers.base import Distance, Observation, Solver
 IMAGES, DRAWS = (0, 1, 2, 3), (0, 1)
 """Image numbers and draw indices of the run with which all other runs are compared."""
 
-_WORK = ("steps", "iterations", "levels")
+_WORK = ("steps", "iterations", "levels", "burn_in", "kept")
 _FEW = 4
 
 
@@ -103,6 +106,28 @@ class SmallProblem:
         mask = torch.from_numpy(observed)[:, None]
         return build_operator(self.operator, mask, channels).to(self.device)
 
+    @contextmanager
+    def moved(self, device: str) -> Iterator[SmallProblem]:
+        """Yield the problem on another device, with the kernels that a worker asks for there.
+
+        A prior and its modules are shared by all checks and are moved in place; after the block
+        they are back.
+        """
+        with isolated(numbers=True):
+            try:
+                repeatable(device)
+                yield replace(
+                    self, prior=self.prior.to(device), device=device, modules=self._on(device)
+                )
+            finally:
+                self.prior.to(self.device)
+                self._on(self.device)
+
+    def _on(self, device: str) -> Mapping[str, nn.Module] | None:
+        """Move the modules."""
+        modules = self.modules
+        return None if modules is None else {name: m.to(device) for name, m in modules.items()}
+
     @property
     def sigma(self) -> float:
         """The noise level of the operator, in [-1, 1] units."""
@@ -154,8 +179,8 @@ def with_few_steps(solver: Solver, keep: frozenset[str] = frozenset()) -> Solver
     -------
     Solver
         The solver with at most 4 in every whole-number setting whose name ends in ``steps``,
-        ``iterations`` or ``levels``; the solver itself if it refuses these values because its
-        settings depend on each other.
+        ``iterations``, ``levels``, ``burn_in`` or ``kept``; the solver itself if it refuses these
+        values because its settings depend on each other.
     """
     values = {f.name: getattr(solver, f.name) for f in fields(solver)}  # type: ignore[arg-type]
     work = {
@@ -183,6 +208,11 @@ def restrict_operator(operator: Operator, needs: frozenset[str]) -> Operator:
         An operator that raises where a method needs another capability.
     """
     can = operator.caps & needs
+
+    def amplitudes() -> Operator:
+        if "amplitudes" not in can:
+            raise NotImplementedError("amplitudes")
+        return operator
 
     class Restricted(Operator):
         caps = can
@@ -215,6 +245,18 @@ def restrict_operator(operator: Operator, needs: frozenset[str]) -> Operator:
             if "prox" not in can:
                 raise NotImplementedError("prox")
             return operator.prox(x, y, rho)
+
+        @override
+        def embed(self, x: Tensor) -> Tensor:
+            return amplitudes().embed(x)
+
+        @override
+        def extract(self, wide: Tensor) -> Tensor:
+            return amplitudes().extract(wide)
+
+        @override
+        def with_amplitudes(self, wide: Tensor, y: Tensor) -> Tensor:
+            return amplitudes().with_amplitudes(wide, y)
 
         @override
         def first_guess(self, y: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ PACKAGES = (
         "matplotlib",
         "ray",
         "deepinv",
+        "opencv-python-headless",
     ),
 )
 
@@ -119,11 +120,15 @@ def _torch() -> dict[str, Any]:
     # heavy, and asked only where it is loaded already
     import torch
 
+    from posterior_bench.bench.core.gpu_versions import cudnn_version, driver_version
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "devices": gpus or ["cpu"],
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
+        "cudnn": cudnn_version(),
+        "driver": driver_version(),
     }
 
 

@@ -3,7 +3,7 @@
 A seed is a hash of (study seed, data id, image id, draw, stream). So a measurement is the same for
 every solver, batch size, order, subset and number of workers, and one more draw changes no other
 draw. Numbers are drawn on the CPU and then moved, because generators of different devices give
-different numbers.
+different numbers; threads do that before a solver asks, so that a GPU never waits for them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from hashlib import blake2b
 import numpy as np
 import torch
 from torch import Tensor
+
+from posterior_bench.bench.core.drawn_ahead import DrawnAhead, drawn, request_of
 
 STREAMS = ("mask", "noise", "solver", "metric", "truth")
 
@@ -74,6 +76,10 @@ class Noise:
         Where the numbers are moved to.
     draw : int, optional
         The draw; None for numbers that all draws of an image share.
+    ahead : bool, optional
+        Whether threads draw the next numbers before they are asked for
+        (:mod:`bench.core.drawn_ahead`); the numbers are the same. None: on any device but the CPU,
+        where threads would only take the time of the solver.
     """
 
     def __init__(
@@ -82,29 +88,44 @@ class Noise:
         stream: str,
         device: torch.device | str = "cpu",
         draw: int | None = None,
+        ahead: bool | None = None,
     ):
-        self._keys, self._stream, self._device = list(keys), stream, device
-        self._generators = [torch.Generator().manual_seed(key.seed(stream, draw)) for key in keys]
+        self._keys, self._stream, self._ahead = list(keys), stream, ahead
+        self._device = torch.device(device)
+        self._start([key.seed(stream, draw) for key in keys])
+
+    def _start(self, seeds: Sequence[int]) -> None:
+        """Give every row a generator of its own."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        ahead = self._device.type not in ("cpu", "meta") if self._ahead is None else self._ahead
+        threads = torch.get_num_threads()  # the share of this worker
+        self._source = DrawnAhead(self._generators, self._device, threads) if ahead else None
 
     def __len__(self) -> int:
         return len(self._generators)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Return standard normals, float32 ``(rows, *shape)``."""
-        return torch.stack([torch.randn(tuple(shape), generator=g) for g in self._generators]).to(
-            self._device
-        )
+        return self._drawn("normal", shape)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Return uniforms on [0, 1), float32 ``(rows, *shape)``."""
-        return torch.stack([torch.rand(tuple(shape), generator=g) for g in self._generators]).to(
-            self._device
-        )
+        return self._drawn("uniform", shape)
+
+    def host_uniform(self, shape: Sequence[int]) -> Tensor:
+        """Return the numbers of :meth:`uniform` on the CPU, whatever the device."""
+        return self._drawn("uniform", shape, on_host=True)
+
+    def _drawn(self, kind: str, shape: Sequence[int], on_host: bool = False) -> Tensor:
+        request = request_of(kind, shape)
+        if self._source is not None:
+            return self._source.take(request, on_host)
+        block = drawn(request, self._generators)
+        return block if on_host else block.to(self._device)
 
     def draws(self, draws: Sequence[int]) -> Noise:
         """Return fresh noise for every (row, draw), rows of one image together."""
-        child = Noise([], self._stream, self._device)
+        child = Noise([], self._stream, self._device, ahead=self._ahead)
         child._keys = [key for key in self._keys for _ in draws]
-        seeds = [key.seed(self._stream, draw) for key in self._keys for draw in draws]
-        child._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        child._start([key.seed(self._stream, draw) for key in self._keys for draw in draws])
         return child

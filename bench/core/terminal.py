@@ -12,6 +12,15 @@ _PLAIN_WIDTH = 160
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+REMARKS: list[str] = []
+"""What :func:`remark` has said in this process."""
+
+
+def remark(line: str) -> None:
+    """Say something about settings or rows that is as true when the command is given again."""
+    REMARKS.append(line)
+    err.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 def span(seconds: float) -> str:
     """Return a duration for people: ``48 s``, ``3 min``, ``1.6 h``."""

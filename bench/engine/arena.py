@@ -1,6 +1,7 @@
-"""The arena: test images that are drawn from a closed-form prior itself.
+"""The arena: test images that are drawn from the law of a prior itself.
 
-There a posterior is known exactly, and the truth is one more draw from it: given the measurement,
+Mixtures of Gaussians and Lévy signals have a known law. There a posterior is known, in closed form
+or by Markov chains, and the truth is one more draw from it: given the measurement,
 truth and exact posterior draws have the same distribution, which is what simulation-based
 calibration needs.
 """
@@ -18,15 +19,14 @@ from posterior_bench.bench.config.build import build, target
 from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.datasets.base import ImageSet
-from posterior_bench.priors.base import Prior
-from posterior_bench.priors.mixture import MixturePrior
+from posterior_bench.priors.base import Drawable, Prior
 
 IMAGES = 10_000
 
 
 @dataclass
 class PriorDraws(ImageSet):
-    """Draws from a Gaussian mixture, the prior of the same cell; no labels.
+    """Draws from the law of the prior of the same cell; no labels.
 
     An image depends on the prior, ``name``, the study seed and its own id alone, and not on how
     many others there are: a replicate with another seed has other images, as it has other masks and
@@ -37,8 +37,8 @@ class PriorDraws(ImageSet):
     name : str
         Data id, ``arena-...``.
     prior, seed : Prior or int
-        Handed in by the harness. Raises ValueError for another name and for a prior that is not
-        in closed form.
+        Handed in by the harness. Raises ValueError for another name and for a prior whose law is
+        not known, as that of a network of images.
     """
 
     name: str
@@ -51,13 +51,13 @@ class PriorDraws(ImageSet):
                 f"name '{self.name}' must start with 'arena-', so that drawn images are told from "
                 f"real ones"
             )
-        if not isinstance(self.prior, MixturePrior):
+        if not isinstance(self.prior, Drawable):
             raise ValueError(
-                f"{self.name} draws its images from the prior, which must be in closed form; "
-                "leave prior= out, or choose one such as g2 or gauss64"
+                f"{self.name} draws its images from the prior, which must be in closed form or a "
+                "Lévy law; leave prior= out, or choose one such as g2 or gauss64"
             )
-        self.exact: MixturePrior = self.prior
-        self.shape = self.exact.image_shape
+        self.exact: Drawable = self.prior
+        self.shape = self.prior.image_shape
         self.ids = tuple(f"draw-{i:05d}" for i in range(IMAGES))
 
     def images(self, ids: Sequence[str]) -> Tensor:
@@ -66,7 +66,7 @@ class PriorDraws(ImageSet):
 
     def _image(self, image: str) -> Tensor:
         # one at a time: the last bits of a matrix product depend on the number of its rows
-        noise = Noise([Key(self.seed, self.name, image)], "truth", self.exact.device)
+        noise = Noise([Key(self.seed, self.name, image)], "truth", self.prior.device)
         return self.exact.sample(noise.uniform(()), noise.normal(self.shape))
 
 

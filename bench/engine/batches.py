@@ -24,6 +24,14 @@ class BatchSize:
         return replace(self, draws=max(1, self.draws // 2))
 
 
+@dataclass(frozen=True)
+class AutoBatch:
+    """The rows of a network batch that ``batch=auto`` chose, and in words why so many."""
+
+    batch: int
+    words: str
+
+
 def rows_at_once(draws: int, batch: int) -> BatchSize:
     """Return the size to which every network batch of a cell is filled up."""
     return BatchSize(max(1, batch // draws), min(draws, batch))

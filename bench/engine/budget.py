@@ -9,8 +9,9 @@ Passes are counted in dry runs on the cell's own prior and the measurement of it
 Everything that takes time (network, autoencoder, perceptual distance) is replaced there by
 functions of single pixels. Solvers that need the ``features`` of a network run on the network
 itself. If the number of calls depends on the output of the network, as in the line search of
-CoPaint, a dry run only estimates it, and the solver's ``margin`` of the budget is left free. The
-worker still limits every run, in the unit of the budget.
+CoPaint, a dry run only estimates it, and the solver's ``margin`` of the budget is left free. A call
+that one row needs is then a call for all rows, so several images and all draws are counted
+together. The worker still limits every run, in the unit of the budget.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from posterior_bench.solvers.base import Observation, Solver
 
 _RUNS = 40
 """Dry runs at most; the search takes a handful."""
+
+_ROWS, _NUMBERS = 512, 2**22
+"""Rows of a dry run of a solver whose number of calls varies, and pixels in them, at most."""
 
 
 def within_budget(
@@ -146,14 +150,15 @@ def _least(solver: Solver) -> Solver:
 def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
     """Return the largest ``k`` with ``count(k) <= limit``, 0 if there is none.
 
-    ``usual`` is returned if a larger ``k`` counts no more. The search follows secants, and halves
-    the interval after a step that leads too far. It ends early where a count is what the two counts
-    before it predicted, and predicts that the next count is too large.
+    ``usual`` is returned if a larger ``k`` counts no more, and ``usual`` neither: counts with
+    jumps, as of time travel, stay the same for a few ``k`` and rise then. The search follows
+    secants, and halves the interval after a step that leads too far. It ends early where a count is
+    what the two counts before it predicted, and predicts that the next count is too large.
     """
     good, cost, bad, slope, k = 0, 0.0, math.inf, math.nan, max(1, min(usual, limit) // 8)
     for _ in range(_RUNS):
         found = count(k)
-        if 0 <= found == cost:
+        if 0 <= found == cost == count(usual):
             return usual
         if found == limit or (
             found == cost + slope * (k - good) and found <= limit < found + slope
@@ -176,9 +181,10 @@ def _largest(count: Callable[[int], float], usual: int, limit: int) -> int:
 
 @dataclass(frozen=True)
 class Trial:
-    """The image and the prior on which a solver's passes are counted.
+    """The images and the prior on which a solver's passes are counted.
 
-    ``unit`` says what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`).
+    ``unit`` says what is counted, ``nfe`` or ``passes`` (:class:`priors.base.Meter`). ``draws`` is
+    how many draws share a fit, and ``taken`` how many of them are counted.
     """
 
     prior: Prior
@@ -186,15 +192,25 @@ class Trial:
     keys: list[Key]
     draws: int
     unit: str = "nfe"
+    taken: int = 1
 
     @classmethod
     def of(cls, session: Session, unit: str) -> Self:
-        """Return a trial on the first image of a session's cell."""
-        measured = session.measure(session.images.ids[:1])
+        """Return a trial on the first image of a session's cell.
+
+        Where the number of calls varies between rows, it is on several images and all draws. They
+        are the same whatever the batch of the run, because settings that follow from a budget are
+        part of the cell.
+        """
+        draws, images = session.config.draws, 1
+        if several := session.solver.margin > 0:
+            rows = min(_ROWS, _NUMBERS // math.prod(session.prior.image_shape))
+            images = max(1, rows // draws)
+        measured = session.measure(session.images.ids[:images])
         perceptual = None if session.perceptual is None else _apart
         cond = session.condition(measured)
         obs = Observation(measured.y, measured.operator, cond, perceptual, session.modules)
-        return cls(session.prior, obs, list(measured.keys), session.config.draws, unit)
+        return cls(session.prior, obs, list(measured.keys), draws, unit, draws if several else 1)
 
     def cost(self, solver: Solver, limit: float = math.inf) -> float:
         """Return what one draw takes, its share of the fit included.
@@ -207,14 +223,16 @@ class Trial:
             If the solver fails.
         """
         noise = Noise(self.keys, "solver", str(self.obs.y.device))
-        whole, most = "features" in solver.needs, limit * self.draws
+        whole, images = "features" in solver.needs, self.obs.n
+        most = limit * self.draws * images
         with weightless(self.prior, whole), self.prior.metered(most, unit=self.unit) as meter:
             try:
                 with isolated(), foreign():
                     posterior = solver.fit(self.obs, self.prior, noise)
-                    fitted = meter.spent
-                    meter.limit = fitted + limit - fitted / self.draws
-                    posterior.sample([0])
+                    fit = meter.spent
+                    share = fit / images / self.draws
+                    meter.limit = fit + (limit - share) * images * self.taken
+                    posterior.sample(range(self.taken))
             except BudgetExceeded:
                 return math.inf
             except Exception as error:
@@ -222,7 +240,7 @@ class Trial:
                     f"{type(solver).__name__} failed while its network passes were counted: "
                     f"{one_line(error)}"
                 ) from error
-        return fitted / self.draws + meter.spent - fitted
+        return share + (meter.spent - fit) / images / self.taken
 
 
 @contextmanager
@@ -248,11 +266,20 @@ def weightless(prior: Prior, whole: bool) -> Iterator[None]:
             stack.enter_context(
                 replaced(
                     prior,
-                    run_network=lambda x, t, values: torch.cat([x] * times, 1),
-                    x0_of_output=lambda out, z, alpha, sigma: _predicted(z, alpha, sigma),
+                    run_network=lambda x, t, values: torch.cat([_read(x, values)] * times, 1),
+                    # the output has no effect, but prompts and states have a gradient through it
+                    x0_of_output=lambda out, z, alpha, sigma: _predicted(z, alpha, sigma) + 0 * out,
                 )
             )
         yield
+
+
+def _read(x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    """Return ``x`` with a gradient, zero, in every embedded prompt that asks for one."""
+    for value in values.values():
+        if value.requires_grad:
+            x = x + 0 * value.sum()
+    return x
 
 
 def _predicted(

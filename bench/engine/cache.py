@@ -7,7 +7,8 @@ alone, beside a few small objects: :func:`forget_others` is called before a cell
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -16,9 +17,9 @@ from torch import nn
 from posterior_bench.bench.config.build import arguments, build, target
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.foreign import text_of
-from posterior_bench.priors.base import Prior
+from posterior_bench.priors.base import Prior, View
 from posterior_bench.priors.fingerprint import fingerprint
-from posterior_bench.priors.load import describe, load
+from posterior_bench.priors.load import describe, load, load_on
 
 Kind = Literal["prior", "metric", "description"]
 _Key = tuple[Kind, str, str, str]
@@ -35,7 +36,12 @@ def shared(kind: Kind, node: Mapping[str, Any], device: str) -> Any:
     key = _key(kind, node, device)
     found = _KEPT.pop(key, None)
     if found is None:
-        found = _describe(node) if kind == "description" else build(json.loads(key[1])).to(device)
+        if kind == "description":
+            found = _read(describe, node)
+        elif target(node) is load:
+            found = _read(partial(load_on, device), json.loads(key[1]))
+        else:
+            found = build(json.loads(key[1])).to(device)
     _KEPT[key] = found
     return found
 
@@ -59,7 +65,8 @@ def forget_others(needed: Iterable[tuple[Kind, Mapping[str, Any]]], device: str)
     """Forget the objects on a device that a cell does not need.
 
     Of these objects, the ones used last are kept for later cells, up to :data:`SPARE_BYTES` and
-    :data:`SPARE_OBJECTS`.
+    :data:`SPARE_OBJECTS`. A GPU keeps none: what is left of its memory decides the batch of a row
+    whose memory runs out, which must not depend on the cells before.
 
     Parameters
     ----------
@@ -70,16 +77,18 @@ def forget_others(needed: Iterable[tuple[Kind, Mapping[str, Any]]], device: str)
     """
     keep = {_key(kind, node, device) for kind, node in needed}
     spare = [key for key in reversed(_KEPT) if key[2] == device and key not in keep]
+    most = SPARE_BYTES if device == "cpu" else 0
     size = 0
     for place, key in enumerate(spare):
         size += size_of(_KEPT[key])
-        if size > SPARE_BYTES or place >= SPARE_OBJECTS:
+        if size > most or device != "cpu" or place >= SPARE_OBJECTS:
             del _KEPT[key]
 
 
 def size_of(loaded: object) -> int:
     """Return the bytes of all weights in a prior or metric."""
-    parts = [part for part in [loaded, *vars(loaded).values()] if isinstance(part, nn.Module)]
+    whole = loaded.base if isinstance(loaded, View) else loaded
+    parts = [part for part in [whole, *vars(whole).values()] if isinstance(part, nn.Module)]
     tensors = chain.from_iterable(chain(part.parameters(), part.buffers()) for part in parts)
     return sum({id(t): 0 if t.is_meta else t.nbytes for t in tensors}.values())
 
@@ -97,8 +106,9 @@ def _weights(node: Mapping[str, Any]) -> str:
         return ""  # whatever loads it says what is wrong
 
 
-def _describe(node: Mapping[str, Any]) -> Prior:
+def _read(read: Callable[..., Prior], node: Mapping[str, Any]) -> Prior:
+    """Read a prior from its files, whole or in part."""
     try:
-        return describe(**arguments(node))
+        return read(**arguments(node))
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise UserError(f"{node['_target_']}: {text_of(error)}") from error

@@ -136,8 +136,37 @@ def idle_words(plan: CellPlan, chunks: int, workers: int) -> str:
     return words
 
 
+def gpu_words(device: str, wanted: str, precision: str) -> tuple[str, ...]:
+    """Return a line each on GPUs that a run leaves idle, and on tensor cores that it leaves idle.
+
+    Parameters
+    ----------
+    device : str
+        The device of the run, ``cpu``, ``cuda`` or ``cuda:N``.
+    wanted : str
+        What the setting of the executor says: the GPU that it names is meant.
+    precision : str
+        The precision of the run.
+    """
+    if not device.startswith("cuda"):
+        return ()
+    # heavy: an executor is built before anything needs torch
+    import torch
+
+    lines, count = [], torch.cuda.device_count()
+    if count > 1 and not wanted.startswith("cuda:"):
+        lines.append(f"this run uses one of {count} GPUs; executor=ray uses all of them")
+    # since Ampere they multiply float32 numbers too, rounded to TensorFloat-32
+    if precision == "fp32" and torch.cuda.get_device_capability(device) >= (8, 0):
+        lines.append(
+            f"precision=fp32 leaves the tensor cores of {torch.cuda.get_device_name(device)} idle; "
+            f"precision=tf32 or bf16 is several times faster, with other last digits"
+        )
+    return tuple(lines)
+
+
 @cache
 def say_once(words: str) -> None:
     """Say it once, though every cell of a sweep may come to it."""
     if words:
-        terminal.err.print(f"bench: {words}", markup=False, highlight=False, soft_wrap=True)
+        terminal.remark(f"bench: {words}")

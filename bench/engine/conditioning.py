@@ -205,36 +205,49 @@ class Conditioning:
         foreign = [prompt for prompt in missing if prompt not in own]
         if not foreign:
             return
-        folder = self._folder()
+        folder, witness = self._folder(), self._witness()
         found = prompt_cache.embeddings_of(
-            [*foreign, ""],
+            [*foreign, witness],
             self.node.get("encoder") or prompt_cache.encoder_hash(self._found()),
             folder,
         )
         rows = {prompt: _renamed(tables) for prompt, tables in found.items()}
         try:
-            self.prior.prompted([rows[""]])
+            self.prior.prompted([rows[witness]])
         except ValueError as error:
             raise UserError(
                 f"the text encoder in {folder} belongs to another model: {error}"
             ) from None
-        self._demand_same_encoder(rows[""], folder)
+        self._demand_same_encoder(rows[witness], self.prior.prompt_rows(own[witness]), folder)
         self._rows |= {prompt: rows[prompt] for prompt in foreign}
         with suppress(UserError):  # without the package or the folder, embeddings that are kept do
             self.cut += [] if folder is None else text_encoders.longer_than_read(folder, foreign)
 
-    def _demand_same_encoder(self, empty: Rows, folder: Path | None) -> None:
-        own = self.prior.prompt_rows(-1)
+    def _witness(self) -> str:
+        """Return a prompt of the prior by whose embedding text encoders are told apart.
+
+        It is the empty one, unless the prior reads zeros there and has another prompt.
+        """
+        own = [("", -1), *((prompt, i) for i, prompt in enumerate(self.prior.class_names))]
+        told = (
+            prompt
+            for prompt, i in own
+            if any(bool(table.any()) for table in self.prior.prompt_rows(i).values())
+        )
+        return next(told, "")
+
+    def _demand_same_encoder(self, found: Rows, own: Rows, folder: Path | None) -> None:
         apart = max(
-            float((empty[k] - own[k].cpu()).norm() / own[k].norm().cpu().clamp_min(1e-12))
+            float((found[k] - own[k].cpu()).norm() / own[k].norm().cpu().clamp_min(1e-12))
             for k in own
         )
         if not apart <= ALIKE:
+            witness = self._witness()
+            what = f"'{witness[:60]}'" if witness else "the empty prompt"
             raise UserError(
-                f"the text encoder in {folder} belongs to another model: it embeds the empty "
-                f"prompt differently than "
-                f"the prior has it (by {apart:.0%}); set data.text_encoder to the folder that the "
-                f"prior was made from"
+                f"the text encoder in {folder} belongs to another model: it embeds {what} "
+                f"differently than the prior has it (by {apart:.0%}); set data.text_encoder to the "
+                "folder that the prior was made from"
             )
 
     # -- what a plan records -----------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The device of a worker: its clock, its memory, its name and its products in TensorFloat-32."""
+"""The device of a worker: its clock, its memory and its name."""
 
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -26,24 +27,29 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def tf32(enabled: bool) -> Iterator[None]:
-    """Compute products of a GPU in TensorFloat-32 while the block runs.
+def fix_workspace() -> None:
+    """Give cuBLAS the workspace with which its sums have an order.
 
-    Elsewhere, and in every score, products stay float32.
+    cuBLAS and torch read the setting once, at the first product of the process on a GPU.
     """
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    try:
-        products.allow_tf32 = convolutions.allow_tf32 = enabled
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 
-def repeatable() -> None:
-    """Let the device choose the same kernel for the same shape in every run, in float32."""
+def repeatable(device: str) -> None:
+    """Let a device compute the same bits in every run, in float32.
+
+    A GPU chooses the same kernel for the same shape, and only among kernels whose sums have an
+    order; an operation that has no such kernel raises. On the CPU every kernel is of that kind, and
+    torch's switch stays off: it would choose other kernels there.
+    """
+    ordered = not device.startswith("cpu")
+    if ordered:
+        fix_workspace()
+    torch.use_deterministic_algorithms(ordered)
+    # torch would fill every new tensor with NaN, so that errors repeat too
+    torch.utils.deterministic.fill_uninitialized_memory = not ordered  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = ordered
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 

@@ -52,6 +52,11 @@ class Sweep:
     there: int = 0
     took: list[float] = field(default_factory=list)
 
+    def back_to(self, there: int, took: int) -> None:
+        """Forget what was counted since: the same cell is run again, with more images."""
+        self.there = there
+        del self.took[took:]
+
     def ahead(self) -> str:
         """Return in words what comes after the running cell; empty for the last cell."""
         left = self.cells - self.there - len(self.took) - 1
@@ -107,19 +112,19 @@ def progress(plan: CellPlan, chunks: Sequence[Chunk], quiet: bool) -> Iterator[A
     if quiet:
         yield lambda chunk, counts: None
     elif not plan.rows(chunks):
-        _say_complete(plan)
+        say_complete(title(plan), plan.rows())
         yield lambda chunk, counts: None
     else:
         with (_bar if terminal.out.is_terminal else _lines)(plan, chunks) as advance:
             yield advance
 
 
-def _say_complete(plan: CellPlan) -> None:
+def say_complete(cell: str, rows: int) -> None:
     """Print that a cell had all its rows before."""
     SWEEP.there += 1
-    words = f"all {plan.rows()} rows are there"
+    words = f"all {rows} rows are there"
     shown = terminal.out.is_terminal
-    terminal.out.print(_ended(plan, words, "") if shown else f"{title(plan)}: {words}")
+    terminal.out.print(_succeeded(cell, words) if shown else f"{cell}: {words}")
 
 
 @contextmanager
@@ -220,13 +225,17 @@ class _Lines:
         )
 
 
+def _succeeded(cell: str, words: str) -> Text:
+    return Text.assemble(("✓ ", "green"), cell, (f"  {words}", "dim"))
+
+
 def _ended(plan: CellPlan, words: str, failures: str) -> Text:
     """Return the line that a cell leaves behind.
 
     If rows failed, the line gives the most frequent reason.
     """
     if not failures:
-        return Text.assemble(("✓ ", "green"), title(plan), (f"  {words}", "dim"))
+        return _succeeded(title(plan), words)
     failed = plan.store.read(["status", "message"]).query("status != 'ok'")["message"].mode()
     reason = f": {failed.iloc[0]}" if len(failed) else ""
     return Text.assemble(

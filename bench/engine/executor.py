@@ -5,10 +5,10 @@ A chunk and its rows are the same with every executor.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from posterior_bench.bench.core.cores import cores
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
@@ -33,17 +33,50 @@ def device_called(name: str) -> str:
     UserError
         If a GPU is named and there is none.
     """
-    import torch  # heavy: an executor is built before anything needs torch
+    # heavy: an executor is built before anything needs torch
+    import torch
+
+    from posterior_bench.bench.engine.device import fix_workspace
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"executor.device={name}, but this machine has no CUDA device; use executor.device=cpu"
-        )
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"executor.device={name}, but this machine has no CUDA device; use "
+                f"executor.device=cpu"
+            )
+        fix_workspace()  # whatever the caller does there first
     return name
 
 
 def cpu_workers() -> int:
     """Return how many workers a machine without GPUs gets by default."""
-    return max(1, (os.cpu_count() or 2) // 2)
+    return max(1, cores() // 2)
+
+
+def threads_each(workers: int, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return the CPU threads of each worker, the same for all: rows depend on their number.
+
+    Parameters
+    ----------
+    workers : int
+        How many workers share the machines.
+    nodes : sequence of mapping of str to float
+        The cores (``CPU``) and GPUs (``GPU``) of every machine. Where there are GPUs, workers run
+        on these machines alone, one on each GPU.
+    """
+    with_gpus = [node for node in nodes if node.get("GPU")]
+    if with_gpus:
+        share = min(node.get("CPU", 0) // min(node["GPU"], workers) for node in with_gpus)
+    else:
+        share = sum(node.get("CPU", 0) for node in nodes) // workers
+    return max(1, int(share))
+
+
+def threads_words(workers: int, threads: int) -> str:
+    """Return the line that says how many workers and threads there are."""
+    return (
+        f"{workers} worker{'s'[: workers != 1]} with {threads} CPU thread{'s'[: threads != 1]} "
+        f"each; a serial run with threads={threads} gives the same rows"
+    )

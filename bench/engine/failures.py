@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
 from posterior_bench.bench.core.errors import TimeoutExceeded
-from posterior_bench.bench.core.foreign import described, named, text_of
+from posterior_bench.bench.core.foreign import Left, described, named, text_of
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.priors.base import BudgetExceeded
+
+_MEMORY_RAN_OUT = re.compile(
+    # the first of the host; the others of CUDA, HIP and their libraries, as in
+    # CUBLAS_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED and miopenStatusAllocFailed
+    r"can't allocate memory|out of memory|ALLOC(?:ATION)?_?FAILED|OutOfMemory"
+    r"|cudaErrorMemoryAllocation",
+    re.IGNORECASE,
+)
+"""Messages of plain errors of PyTorch where memory ran out."""
+
+_DEVICE_FAILED = re.compile(
+    r"\b(?:CUDA|HIP|cuDNN|cuBLAS|cuFFT|cuSOLVER|cuSPARSE|MIOpen|rocBLAS|NCCL)(?: driver)? error\b"
+    r"|_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR|NOT_INITIALIZED)|CUFFT_EXEC_FAILED"
+    r"|device-side assert|illegal memory access|unspecified launch failure|misaligned address"
+    r"|uncorrectable ECC|\bXid\b|fallen off the bus",
+    re.IGNORECASE,
+)
+"""Messages of a device or its libraries after which it mostly answers no more."""
+
+_REFUSED = re.compile(
+    r"NOT_SUPPORTED|INVALID_(?:VALUE|SIZE|TYPE|PLAN)|BAD_PARAM|ARCH_MISMATCH|no kernel image"
+    r"|invalid (?:argument|configuration argument|device function)"
+)
+"""Among them, calls that the device refuses without harm: again in another process."""
 
 FAR = 8.0
 """Larger values are no images in [-1, 1] with noise; 0..255 and 0..65535 are usual mistakes."""
@@ -28,12 +54,22 @@ def failed_rows(
 
 
 def status_of(error: Exception) -> str:
-    """Return the row status of an error: ``oom``, ``timeout`` or ``error``."""
-    text = text_of(error)
-    # by its message alone PyTorch tells that the memory of the host ran out
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+    """Return the row status of an error: ``oom``, ``timeout`` or ``error``.
+
+    ``lost`` is no status of a row: the device answers no more, and the rows can be had from another
+    process.
+    """
+    if isinstance(error, TimeoutExceeded):
+        return "timeout"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "oom"
-    return "timeout" if isinstance(error, TimeoutExceeded) else "error"
+    if not isinstance(error, RuntimeError) or isinstance(error, Left):
+        return "error"  # the text of a user's own error decides nothing
+    text = text_of(error)
+    if _MEMORY_RAN_OUT.search(text):
+        return "oom"
+    failed = isinstance(error, torch.AcceleratorError) or _DEVICE_FAILED.search(text)
+    return "lost" if failed and not _REFUSED.search(text) else "error"
 
 
 def one_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from posterior_bench.bench.analysis import papers
+from posterior_bench.bench.config.auto_images import AutoImages
 from posterior_bench.bench.config.build import with_preset
 from posterior_bench.bench.config.image_folders import missing_settings
 from posterior_bench.bench.config.job import JobConfig
@@ -63,9 +64,19 @@ def demand_possible(config: JobConfig) -> None:
         assert config.execution
     except ValueError as error:
         raise UserError(str(error)) from None
+    if config.offload and config.compile:
+        raise UserError(
+            "offload=true compile=true: CUDA graphs need the weights where they were captured; "
+            "choose one of the two"
+        )
     if config.budget is not None:
         Budget.of(config.budget)
     images = config.data["images"]
+    if AutoImages.of(images):
+        raise UserError(
+            f"data.images={images}: only a run adds images until there are enough; here give a "
+            "number, at most the limit"
+        )
     if not isinstance(images, int) or images < 1:
         raise UserError(f"data.images={images}: give a whole number of at least 1")
 

@@ -26,6 +26,19 @@ from posterior_bench.operators.base import Operator
 
 
 @dataclass(frozen=True)
+class Originals:
+    """One chunk's images and masks as they were read, in the memory of the host.
+
+    Shapes: ``truth`` ``(N, C, H, W)``, ``masks`` bool ``(N, H, W)``, ``labels`` ``(N,)`` or None.
+    """
+
+    keys: Sequence[Key]
+    truth: Tensor
+    masks: np.ndarray
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One chunk's truth and what was observed of it, padded to the full batch."""
 
@@ -53,8 +66,15 @@ def measure(
     They depend on the study seed, the data and the image alone; a shared mask depends on the study
     seed and the size of the images.
     """
+    return observe(config, read(config, data, mask, images), device)
+
+
+def read(
+    config: JobConfig, data: ImageSet, mask: MaskGenerator, images: Sequence[str]
+) -> Originals:
+    """Return some images and their masks; nothing is put on a device."""
     keys = [Key(config.seed, data.name, image) for image in images]
-    truth = data.images(images).to(device)
+    truth = data.images(images)
     height, width = truth.shape[-2:]
     place = {image: i for i, image in enumerate(data.ids)}
     mask = mask.beside(data)
@@ -62,11 +82,16 @@ def measure(
     masks = np.stack(
         [m.generate(mask_rng(config, key), height, width) for m, key in zip(own, keys, strict=True)]
     )
-    operator = build_operator(config.operator, torch.from_numpy(masks)[:, None], len(truth[0])).to(
-        device
-    )
+    return Originals(keys, truth, masks, data.labels(images))
+
+
+def observe(config: JobConfig, originals: Originals, device: str) -> Measurement:
+    """Return what is observed of images on a device."""
+    keys, truth = originals.keys, originals.truth.to(device)
+    masks = torch.from_numpy(originals.masks)[:, None]
+    operator = build_operator(config.operator, masks, len(truth[0])).to(device)
     noise = Noise(keys, "noise", device).normal(operator.A(truth).shape[1:])
-    return Measurement(keys, truth, data.labels(images), operator, operator.observe(truth, noise))
+    return Measurement(keys, truth, originals.labels, operator, operator.observe(truth, noise))
 
 
 def mask_rng(config: JobConfig, key: Key) -> np.random.Generator:

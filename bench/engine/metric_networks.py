@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError, unknown
+from posterior_bench.bench.core.stamps import packages, stamp
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.external.users_cache import users_cache
 from posterior_bench.metrics.base import AnyMetric, MissingWeights
 from posterior_bench.metrics.perceptual import Perceptual
 from posterior_bench.solvers.base import Distance, Solver
@@ -21,23 +26,36 @@ PERCEPTUAL: Mapping[str, Mapping[str, Any]] = {
 """Metrics that a solver's setting ``perceptual`` may name; the process loads each of them once."""
 
 
-def checked_metrics(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def checked_metrics(
+    nodes: Mapping[str, Mapping[str, Any]], libraries: bool = True
+) -> dict[str, Mapping[str, Any]]:
     """Return the nodes of metrics with the content of their files recorded.
+
+    Parameters
+    ----------
+    nodes : Mapping
+        The nodes of metrics.
+    libraries : bool, default True
+        Whether metrics that need an installed library alone are computed once, which may load it
+        for seconds.
 
     Raises
     ------
     UserError
         If some of them cannot be computed with this installation.
     """
-    if missing := missing_weights(nodes):
+    if missing := missing_weights(nodes, libraries=libraries):
         raise UserError("; and ".join(missing))
     return {name: {**node, **shared("metric", node, "cpu").pinned} for name, node in nodes.items()}
 
 
-def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "none") -> list[str]:
+def missing_weights(
+    nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "none", libraries: bool = True
+) -> list[str]:
     """Return why metrics, and the distance ``perceptual`` of a solver, cannot be computed here.
 
-    A file that several columns need is named once.
+    A file that several columns need is named once. ``libraries`` is that of
+    :func:`checked_metrics`.
     """
     reasons: dict[str, str] = {}
     for name, node in nodes.items():
@@ -46,6 +64,8 @@ def missing_weights(nodes: Mapping[str, Mapping[str, Any]], perceptual: str = "n
             raise UserError(
                 f"metrics.{name} is listed as '{name}', but its card says '{metric.card.id}'"
             )
+        if not libraries and getattr(metric, "library_alone", False):
+            continue
         if reason := _fault(metric):
             reasons.setdefault(reason.partition("' needs ")[2] or reason, reason)
     if perceptual in PERCEPTUAL and (
@@ -84,11 +104,30 @@ def demand_same_weights(cell: str, recorded: Nodes, nodes: Nodes) -> None:
 
 def _fault(metric: AnyMetric) -> str:
     """Return why a metric cannot be computed here; empty where it can."""
+    mark = _mark(metric)
+    if mark is not None and mark.exists():
+        return ""
     try:
         metric.check()
     except (MissingWeights, RuntimeError) as error:
         return str(error)
+    if mark is not None:
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
     return ""
+
+
+def _mark(metric: AnyMetric) -> Path | None:
+    """Return the file that says: this metric was right with these installed packages.
+
+    The check of a metric may load libraries for seconds, and finds the same until they change.
+    """
+    cache = users_cache()
+    if cache is None or not getattr(metric, "library_alone", False):
+        return None
+    seen = stamp([ROOT / "metrics"], packages())
+    return seen and cache / "metrics" / f"{metric.card.id}-{seen.digest}"
 
 
 def perceptual_distance(solver: Solver, device: str) -> Distance | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import rows_at_once
 from posterior_bench.bench.engine.metric_networks import demand_same_weights
 from posterior_bench.bench.engine.source_code import code_of
-from posterior_bench.bench.store.atomic import write_atomic
+from posterior_bench.bench.store.atomic import write_atomic, write_first
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.study_files import plan_text, read_cell
 
 _PART = re.compile(r"-d(\d+)-(\d+)$")
 """Ends the name of a chunk that holds some draws of its images: the first and the last of them."""
+
+_LOOKED_AT = 3
+"""Stored chunks that are read at most for their threads."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,21 @@ class CellPlan:
         """How many finished rows were computed with another source of the solver than today's."""
         return int(self._of_other_code(self.store.read(["status", "code"])).sum())
 
+    def threads(self, missing: Sequence[Chunk]) -> int | None:
+        """Return the CPU threads that a stored chunk was computed with; None if none says so.
+
+        Rows of a cell with different numbers of threads are not ranked, so a cell goes on with the
+        number it began with.
+        """
+        names = {chunk.name for chunk in missing}
+        kept = (chunk.name for chunk in self.chunks if chunk.name not in names)
+        for name in islice(kept, _LOOKED_AT):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # a shard is damaged, or gone
+                known = self.store.table(name).column("threads").drop_null().to_pylist()
+                if known:
+                    return int(known[0])
+        return None
+
     def _of_other_code(self, rows: pd.DataFrame) -> pd.Series:
         # rows of executors, which had no worker to ask, have neither results nor code
         known = rows["code"].notna() | (rows["status"] == "ok")
@@ -168,6 +187,12 @@ def cut(draws: int, batch: int, pieces: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges)]
 
 
+def cell_file(cell: Cell, study: Path) -> Path:
+    """Return where the plan of a cell is recorded."""
+    # workers may run in another folder
+    return study.absolute() / "cells" / cell.name / "config.yaml"
+
+
 def plan_cell(
     cell: Cell,
     study: Path,
@@ -176,6 +201,8 @@ def plan_cell(
     provenance: Mapping[str, Any],
     write: bool = True,
     pieces: int = 1,
+    batch_chosen: str = "",
+    grown: bool = False,
 ) -> CellPlan:
     """Return the plan of a cell, and record it in its folder the first time.
 
@@ -199,6 +226,11 @@ def plan_cell(
         Record the plan.
     pieces : int, default 1
         Into how many chunks the draws of an image are cut (:mod:`bench.engine.chunking`).
+    batch_chosen : str, default ''
+        How the batch was chosen, where it was measured. Two processes may then plan different
+        batches; the plan of the first one holds.
+    grown : bool, default False
+        Whether a new plan notes that a larger cell may replace it (:mod:`bench.engine.growing`).
 
     Raises
     ------
@@ -206,8 +238,8 @@ def plan_cell(
         If there are too few images, or a metric has other weights than when the cell was planned.
     """
     demand_count(cell.images, len(ids))
-    folder = study.absolute() / "cells" / cell.name  # workers may run in another folder
-    path = folder / "config.yaml"
+    path = cell_file(cell, study)
+    folder = path.parent
     recorded = read_cell(path) if path.exists() else None
     if recorded is None:
         chunks, padded = slices(list(ids)[: cell.images], cell.draws, cell.config.batch, pieces)
@@ -219,7 +251,14 @@ def plan_cell(
             "metrics": {},
             "provenance": dict(provenance),
             "config": cell.config.record(),
+            **({"batch_chosen": batch_chosen} if batch_chosen else {}),
+            **({"grown": True} if grown else {}),
         }
+        if batch_chosen and write:
+            (folder / "rows").mkdir(parents=True, exist_ok=True)
+            recorded["metrics"] = dict(metrics)
+            write_first(path, plan_text(recorded).encode())
+            recorded = read_cell(path)
     nodes = recorded["config"]["metrics"]
     demand_same_weights(cell.name, nodes, cell.config.metrics)
     if write and (not path.exists() or metrics.keys() - recorded["metrics"].keys()):

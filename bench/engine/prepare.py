@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 from omegaconf import DictConfig
 
 from posterior_bench.bench.config.build import arguments, build, with_preset
-from posterior_bench.bench.config.cell import cell_of
+from posterior_bench.bench.config.cell import Cell, cell_of
 from posterior_bench.bench.config.image_folders import defaults_line, demand_count
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import admit_of
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.config.task_versions import outdated_lines
@@ -22,8 +23,9 @@ from posterior_bench.bench.core.environment import environment
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.engine.arena import are_drawn
+from posterior_bench.bench.engine.batches import AutoBatch
 from posterior_bench.bench.engine.budget import within_budget
-from posterior_bench.bench.engine.cache import described, shared
+from posterior_bench.bench.engine.cache import described, forget_others, shared
 from posterior_bench.bench.engine.chunking import (
     pieces_for,
     planned_workers,
@@ -34,7 +36,7 @@ from posterior_bench.bench.engine.chunking import (
 from posterior_bench.bench.engine.job import job_of, unchecked
 from posterior_bench.bench.engine.measurement import build_operator
 from posterior_bench.bench.engine.metric_networks import checked_metrics, missing_weights
-from posterior_bench.bench.engine.plan import CellPlan, plan_cell, writable
+from posterior_bench.bench.engine.plan import CellPlan, cell_file, plan_cell, writable
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.external.content import (
     hidden_share,
@@ -45,9 +47,16 @@ from posterior_bench.bench.external.content import (
 from posterior_bench.bench.external.models import absent_model
 from posterior_bench.bench.store.study_files import read_cell
 
+ChooseBatch = Callable[[JobConfig, Session, object], AutoBatch]
+"""Chooses the batch for a configuration, its session and its executor."""
+
 
 def prepare(
-    cfg: DictConfig, choices: Mapping[str, Any], write: bool = True
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    write: bool = True,
+    choose_batch: ChooseBatch | None = None,
+    grown: bool = False,
 ) -> tuple[Path, CellPlan]:
     """Plan the cell of a configuration.
 
@@ -59,6 +68,11 @@ def prepare(
         The name of the chosen option of every group.
     write : bool, default True
         Create the study folder and record the plan in it.
+    choose_batch : callable, default None
+        Chooses the batch for ``batch=auto``; None = the cell must have a plan already.
+    grown : bool, default False
+        Note in a new plan that the cell is one of ``data.images=auto``, which may replace it by a
+        larger one.
 
     Returns
     -------
@@ -73,16 +87,23 @@ def prepare(
     _refuse_absent(cfg)
     # constructors of solvers, metrics and data sets run here for the first time
     with isolated(numbers=True):
-        return _prepare(cfg, choices, write)
+        return _prepare(cfg, choices, write, choose_batch, grown)
 
 
-def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[Path, CellPlan]:
+def _prepare(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    write: bool,
+    choose_batch: ChooseBatch | None,
+    grown: bool,
+) -> tuple[Path, CellPlan]:
     config = job_of(cfg)
     config = config.with_settings("operator", operator_content(config.operator))
     executor = build(config.executor)
     workers = planned_workers(executor)
     study = Path(study_folder(config.out, config.study["name"]))
-    config = replace(config, metrics=checked_metrics(config.metrics))
+    # whoever only plans need not wait for the libraries of metrics: a run checks them
+    config = replace(config, metrics=checked_metrics(config.metrics, libraries=write))
     try:
         session = Session(config, "cpu", described(config.prior))
     except ImportError as error:  # of an optional package
@@ -100,12 +121,16 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         _say(share and f"{config.mask.get('path')}: {share}")
         _say_outdated(study)
     config = within_budget(config, choices, session, lambda: _countable(session, executor))
+    if not hasattr(executor, "device_here"):  # the workers are other processes
+        forget_others([("metric", node) for node in config.metrics.values()], "cpu")
     cell = cell_of(config, choices, session.images.name, _content(session))
     if write:
         writable(study)
         session.told.ready()
         _say_told(str(choices["prior"]), tuple(() if config.quiet else session.told.said))
     cell = replace(cell, identity={**cell.identity, **session.told.recorded})
+    cell, chosen = _with_batch(cell, study, session, executor, choose_batch)
+    config = cell.config
     plan = plan_cell(
         cell,
         study,
@@ -114,10 +139,36 @@ def _prepare(cfg: DictConfig, choices: Mapping[str, Any], write: bool) -> tuple[
         {k: environment()[k] for k in ("version", "commit", "dirty", "lock_sha256")},
         write,
         pieces_for(config, session.solver, session.metrics, workers),
+        chosen,
+        grown,
     )
     if not config.quiet:
         say_once(spread_words(plan, together(session.metrics), workers))
     return study, plan
+
+
+def _with_batch(
+    cell: Cell, study: Path, session: Session, executor: object, choose: ChooseBatch | None
+) -> tuple[Cell, str]:
+    """Return the cell with a number for ``batch=auto``, and in words how it was chosen.
+
+    A cell that was planned before keeps its batch.
+    """
+    config = cell.config
+    if not config.auto_batch:
+        return cell, ""
+    path = cell_file(cell, study)
+    if path.exists():
+        recorded = read_cell(path)
+        batch, words = int(recorded["config"]["batch"]), str(recorded.get("batch_chosen", ""))
+    elif choose is None:
+        raise UserError("batch=auto is chosen by a run; here give batch=N")
+    else:
+        found = choose(config, session, executor)
+        batch, words = found.batch, found.words
+        if not config.quiet:
+            _say(f"batch=auto is batch={batch} ({words})")
+    return replace(cell, config=replace(config, batch=batch, auto_batch=False)), words
 
 
 def _countable(session: Session, executor: object) -> Session:
@@ -156,9 +207,7 @@ def _content(session: Session) -> list[str] | None:
 def _say(line: str) -> None:
     """Print a line once, although many cells of a sweep have it; nothing for an empty line."""
     if line:
-        terminal.err.print(
-            f"bench: {UserError(line)}", markup=False, highlight=False, soft_wrap=True
-        )
+        terminal.remark(f"bench: {UserError(line)}")
 
 
 @cache
@@ -173,9 +222,7 @@ def _say_outdated(study: Path) -> None:
 def _say_told(prior: str, lines: tuple[str, ...]) -> None:
     """Print once what the network is told in place of classes or prompts."""
     for line in lines:
-        terminal.err.print(
-            f"bench: prior {prior} {line}", markup=False, highlight=False, soft_wrap=True
-        )
+        terminal.remark(f"bench: prior {prior} {line}")
 
 
 def _refuse_absent(cfg: DictConfig) -> None:

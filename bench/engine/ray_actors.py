@@ -13,7 +13,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.core.signals import is_stop
 from posterior_bench.bench.engine import pulse, ray_pool
 from posterior_bench.bench.engine.chunking import idle_words, say_once
-from posterior_bench.bench.engine.executor import Counts, cpu_workers
+from posterior_bench.bench.engine.executor import Counts, cpu_workers, threads_words
 from posterior_bench.bench.engine.heartbeat import beats
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
@@ -58,13 +58,11 @@ class RayActors:
         self, plan: CellPlan, chunks: Sequence[Chunk], threads: int | None
     ) -> Iterator[tuple[Chunk, Counts]]:
         """Yield each chunk with its number of rows per status, once it is stored."""
-        import torch  # heavy
-
         ray_pool.stay_here(self.address)
         try:
-            # Ray gives its workers one thread unless told; rows must equal those of a serial run
-            pool = ray_pool.actors(self.address, self.workers, threads or torch.get_num_threads())
+            pool = ray_pool.actors(self.address, self.workers, threads)
             if not plan.cell.config.quiet:
+                say_once(threads_words(len(pool), pool.threads))
                 say_once(idle_words(plan, len(chunks), len(pool)))
             yield from _Round(plan, chunks, pool, self.tries).run()
         except BaseException as error:

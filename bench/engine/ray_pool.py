@@ -10,10 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 import posterior_bench
+from posterior_bench.bench.core.cores import cores, threads_of_the_user
 from posterior_bench.bench.core.errors import DeviceLost, UserError
 from posterior_bench.bench.core.signals import die_at_once, heed_again
 from posterior_bench.bench.engine import watchdog
-from posterior_bench.bench.engine.executor import Counts, cpu_workers, device_called
+from posterior_bench.bench.engine.executor import (
+    Counts,
+    cpu_workers,
+    device_called,
+    threads_each,
+)
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 
 # Ray is optional and heavy, so every function below that needs it imports it.
@@ -53,11 +59,12 @@ class RayWorker:
 class Pool(Sequence[Any]):
     """So many actors, each made when it is first taken.
 
-    A cell of two chunks starts two workers, not eight.
+    A cell of two chunks starts two workers, not eight. ``threads`` is how many CPU threads each of
+    them has.
     """
 
-    def __init__(self, make: Callable[[], Any], size: int):
-        self.make, self.size = make, size
+    def __init__(self, make: Callable[[], Any], size: int, threads: int):
+        self.make, self.size, self.threads = make, size, threads
         self.made: list[Any] = []
 
     def __len__(self) -> int:
@@ -74,8 +81,11 @@ _POOL: dict[tuple[str | None, int | None, int | None], Pool] = {}
 """The actors of this process; they outlive a cell, so a sweep loads a prior once per worker."""
 
 
-def actors(address: str | None, workers: int | None, threads: int | None) -> Sequence[Any]:
+def actors(address: str | None, workers: int | None, threads: int | None) -> Pool:
     """Return the actors of this process; another number of workers or threads starts new ones.
+
+    Without ``threads`` they share the cores among them, unless the environment says how many
+    threads PyTorch takes.
 
     Raises
     ------
@@ -103,8 +113,22 @@ def actors(address: str | None, workers: int | None, threads: int | None) -> Seq
     make = ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=0, num_gpus=1 if gpus else 0)(
         RayWorker
     )
-    _POOL[key] = Pool(lambda: make.remote(threads), workers or gpus or cpu_workers())
+    size = workers or gpus or cpu_workers()
+    each = threads or _usual_threads(address, size, gpus)
+    _POOL[key] = Pool(lambda: make.remote(each), size, each)
     return _POOL[key]
+
+
+def _usual_threads(address: str | None, workers: int, gpus: int) -> int:
+    """Return the CPU threads of each worker; Ray would give it one."""
+    import ray  # optional package
+    import torch  # heavy
+
+    if threads_of_the_user():
+        return torch.get_num_threads()
+    if address is None:
+        return threads_each(workers, [{"CPU": cores(), "GPU": gpus}])
+    return threads_each(workers, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def end_pool() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.environment import environment
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine import display, trackers
+from posterior_bench.bench.engine.chunking import say_once
 from posterior_bench.bench.engine.early_stop import Breaker
-from posterior_bench.bench.engine.plan import CellPlan
+from posterior_bench.bench.engine.plan import CellPlan, Chunk
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.store.atomic import write_atomic
 
@@ -73,29 +74,26 @@ def execute(cfg: DictConfig, study: Path, plan: CellPlan, sweep: bool = False) -
     config = plan.cell.config
     choice = choose(config.solver, config.prior, config.data)
     if choice is not None and choice.foreign and not config.quiet:
-        terminal.err.print(
-            f"bench: {plan.cell.identity['solver']} runs preset {choice.text}", markup=False
-        )
+        terminal.remark(f"bench: {plan.cell.identity['solver']} runs preset {choice.text}")
     _record(study, cfg)
     chunks = plan.missing(config.retry)
     _check_metrics(plan)
     if not chunks and (outdated := plan.outdated()):
-        terminal.err.print(
+        terminal.remark(
             f"bench: {outdated} rows of {display.title(plan)} were computed with another source of "
-            f"this solver than "
-            "the present one; retry=true computes them again",
-            markup=False,
+            "this solver than the present one; retry=true computes them again"
         )
     executor = build(config.executor)
     breaker = Breaker(plan, config.accept)
     stopped = breaker.before(chunks) if chunks and not config.retry else ""
     chunks = [] if stopped else chunks
+    threads = config.threads or (_threads_so_far(plan, chunks) if chunks else None)
     with (
         display.progress(plan, chunks, quiet=config.quiet or bool(stopped)) as advance,
         trackers.tracking(plan, chunks, config.logger) as track,
     ):
         for done, (chunk, counts) in enumerate(
-            executor.run(plan, chunks, config.threads) if chunks else (), 1
+            executor.run(plan, chunks, threads) if chunks else (), 1
         ):
             advance(chunk, counts)
             track(chunk, counts)
@@ -116,6 +114,16 @@ def execute(cfg: DictConfig, study: Path, plan: CellPlan, sweep: bool = False) -
     return Outcome(
         study, plan, counts, tuple(config.accept), quiet, sheet, report, stopped, _first(notes)
     )
+
+
+def _threads_so_far(plan: CellPlan, missing: Sequence[Chunk]) -> int | None:
+    """Return the threads of the cell's rows; None without rows. Say it where it is not usual."""
+    import torch  # heavy: the first line of a run is printed before
+
+    threads = plan.threads(missing)
+    if threads not in (None, torch.get_num_threads()) and not plan.cell.config.quiet:
+        say_once(f"threads={threads}, as in the rows that this cell has")
+    return threads
 
 
 def _first(notes: pd.Series) -> tuple[str, int]:

@@ -19,9 +19,13 @@ from posterior_bench.bench.core.errors import (
 )
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.cache import Kind, forget_others, shared
+from posterior_bench.bench.engine.compiled_code import share_compiled_code
 from posterior_bench.bench.engine.conditioning import Conditioning
-from posterior_bench.bench.engine.measurement import Measurement, measure
+from posterior_bench.bench.engine.exact_draws import reference_caps
+from posterior_bench.bench.engine.idle import Idle
+from posterior_bench.bench.engine.measurement import Measurement, Originals, observe, read
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL, perceptual_distance
 from posterior_bench.bench.engine.scoring import (
     check_base,
@@ -87,6 +91,8 @@ class Session:
         modules_identity(config)  # refuses modules that are missing, or made for another prior
         self.code = code_of(config.solver)
         self.perceptual = perceptual_distance(self.solver, device)
+        self.warm: set[BatchSize] = set()  # for which the solver has been rehearsed
+        self.idle = Idle(config.offload and device != "cpu", self.prior)
 
     def _needed(self) -> list[tuple[Kind, Node]]:
         """Return the nodes of everything that this session shares with other cells."""
@@ -135,13 +141,15 @@ class Session:
         guidances = (
             value for name, value in vars(self.solver).items() if name.startswith("guidance")
         )
-        if any(value != 1 for value in guidances) and (problem := self.told.guidance_problem()):
+        if any(value not in (None, 1) for value in guidances) and (
+            problem := self.told.guidance_problem()
+        ):
             raise Inapplicable(problem)
         self.check_metrics()
 
     def check_metrics(self) -> None:
         """Refuse metrics that need what the cell lacks, or that its images do not fit."""
-        has = self.prior.caps | operator_caps(self.config.operator)
+        has = reference_caps(self.config, self.prior)
         for name, metric in self.metrics.items():
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
@@ -166,6 +174,8 @@ class Session:
 
     def _run_prior(self) -> None:
         """Set how the network is run; cells of a sweep share the prior and may differ in that."""
+        if self.execution.compile:
+            share_compiled_code()
         try:
             self.prior.run_as(self.execution)
         except ValueError as error:
@@ -178,7 +188,15 @@ class Session:
 
     def measure(self, images: Sequence[str]) -> Measurement:
         """Return truth, masks and observations of some images; see :func:`measure`."""
-        return measure(self.config, self.images, self.mask, images, self.device)
+        return self.observe(self.read(images))
+
+    def read(self, images: Sequence[str]) -> Originals:
+        """Return some images and their masks, in the memory of the host."""
+        return read(self.config, self.images, self.mask, images)
+
+    def observe(self, originals: Originals) -> Measurement:
+        """Return what is observed of images that were read."""
+        return observe(self.config, originals, self.device)
 
     def fit(self, obs: Observation, measured: Measurement, draws: int, noise: Noise) -> Posterior:
         """Return the solver's posterior, or images made elsewhere that stand in its place."""

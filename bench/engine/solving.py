@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from posterior_bench.bench.core.isolation import isolated
 from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine import pulse
 from posterior_bench.bench.engine.batches import blocks_of
-from posterior_bench.bench.engine.device import clock, peak_mib, reset_peak, tf32
-from posterior_bench.bench.engine.exact_draws import exact_reference
+from posterior_bench.bench.engine.device import clock, peak_mib, reset_peak
+from posterior_bench.bench.engine.exact_draws import REFERENCE, exact_reference
 from posterior_bench.bench.engine.failures import demand_real, demand_shape, note_on
 from posterior_bench.bench.engine.limits import limit_of, watching
 from posterior_bench.bench.engine.measurement import Measurement, batch_of
@@ -32,6 +32,7 @@ from posterior_bench.bench.external.folder import UNMEASURED, Folder
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.trace import pack_traces
 from posterior_bench.metrics.base import DrawSet, to_uint8
+from posterior_bench.priors.low_precision import tf32
 from posterior_bench.solvers.base import Observation
 
 
@@ -73,6 +74,34 @@ def solve(
     TypeError, ValueError
         If the solver returns anything else than real images of the right shape.
     """
+    return score(draw(session, measured, draws, batch, watch, only))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images ``x`` ``(N D, C, H, W)`` of a padded batch, ``draws`` of each, to be scored.
+
+    ``cost`` are the columns that every row has, and ``traces`` the trace of every image, if rows
+    keep it.
+    """
+
+    session: Session
+    measured: Measurement
+    x: Tensor
+    draws: int
+    cost: Row
+    traces: Sequence[bytes]
+
+
+def draw(
+    session: Session,
+    measured: Measurement,
+    draws: int,
+    batch: int,
+    watch: Callable[[], None] | None = None,
+    only: range | None = None,
+) -> Drawn:
+    """Fit once and sample every draw; see :func:`solve`."""
     part = range(draws) if only is None else only
     sampled = sample(session, measured, draws, part, min(draws, batch), watch)
     if watch is not None:
@@ -84,14 +113,34 @@ def solve(
         "threads": sampled.threads,
         **(UNMEASURED if isinstance(session.solver, Folder) else {}),
     }
-    with isolated(), foreign():
-        scored = score_images(session, measured, sampled.x.flatten(0, 1).float(), len(part))
-        rows = [{**cost, **row} for row in scored]
-    if session.config.trace and part.start == 0:
-        # the trace of an image stands in the row of its first draw, as its features do
-        for row, data in zip(rows[:: len(part)], pack_traces(sampled.trace), strict=False):
-            row[TRACE] = data
+    x = sampled.x.flatten(0, 1).float()
+    kept = session.config.trace and part.start == 0
+    traces = pack_traces(sampled.trace) if kept else ()
+    return Drawn(session, measured, x, len(part), cost, traces)
+
+
+def score(drawn: Drawn) -> list[Row]:
+    """Return the rows of drawn images; code of other people may run."""
+    with drawn.session.idle.scoring(), isolated(), foreign():
+        rows = judge(drawn)
+        put_png(rows)
     return rows
+
+
+def judge(drawn: Drawn) -> list[Row]:
+    """Return the rows of drawn images, with 8-bit pixels in place of each PNG."""
+    scored = score_pixels(drawn.session, drawn.measured, drawn.x, drawn.draws)
+    rows = [{**drawn.cost, **row} for row in scored]
+    # the trace of an image stands in the row of its first draw, as its features do
+    for row, data in zip(rows[:: drawn.draws], drawn.traces, strict=False):
+        row[TRACE] = data
+    return rows
+
+
+def put_png(rows: Sequence[Row]) -> None:
+    """Replace the pixels of rows by the bytes of a PNG file."""
+    for row in rows:
+        row["png"] = None if row["png"] is None else png(row["png"])
 
 
 @dataclass(frozen=True)
@@ -148,7 +197,7 @@ def sample(
     limit, unit = limit_of(session.config.budget, planned)
     reset_peak(device)
     prior.run_as(session.execution)
-    with isolated(), foreign(), tf32(session.execution.precision == "tf32"):
+    with session.idle.sampling(), isolated(), foreign(), tf32(session.execution.tf32):
         with prior.metered(limit, watching(watch), unit) as meter, pulse.following(meter):
             with clock(device) as fit:
                 posterior = session.fit(obs, measured, draws, noise)
@@ -165,9 +214,16 @@ def sample(
     return Sampled(x, samples[0].trace, threads, fit(), sample(), fitted, meter.counts(), rows)
 
 
-@torch.no_grad()
 def score_images(session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
     """Return the status, the PNG and the metrics of every output ``x`` ``(N D, C, H, W)``."""
+    rows = score_pixels(session, measured, x, draws)
+    put_png(rows)
+    return rows
+
+
+@torch.no_grad()
+def score_pixels(session: Session, measured: Measurement, x: Tensor, draws: int) -> list[Row]:
+    """Do as :func:`score_images`, with 8-bit pixels on the host in place of each PNG."""
     finite = x.isfinite().flatten(1).all(1)
     # a row that is not finite is scored as nothing; its neighbours never see it
     x = torch.where(finite.view(-1, 1, 1, 1), x, torch.zeros((), device=x.device))
@@ -179,12 +235,12 @@ def score_images(session: Session, measured: Measurement, x: Tensor, draws: int)
     )
     put_values(scores, session.metrics, values_of(session.metrics, scores, draws))
     demand_numbers(scores)
-    pixels = to_uint8(x)
+    pixels = to_uint8(x).cpu()
     rows: list[Row] = []
     reach = x.abs().flatten(1).amax(1).tolist()
     for i, ok in enumerate(finite.tolist()):
         message = note_on(reach[i]) if ok else "the output is not finite"
-        status, image = ("ok", png(pixels[i])) if ok else ("nan", None)
+        status, image = ("ok", pixels[i]) if ok else ("nan", None)
         rows.append({"status": status, "png": image, "message": message, **scores[i]})
     return rows
 
@@ -197,9 +253,15 @@ def drawn_from(session: Session, measured: Measurement, x: Tensor) -> DrawSet:
     operator, y = measured.operator, measured.y
     seen = operator.first_guess(y) if operator.mask is None else y
     drawn = DrawSet(x, measured.truth, operator.mask, seen)
-    if any("exact" in metric.needs for metric in session.metrics.values()):
+    if any(REFERENCE in metric.needs for metric in session.metrics.values()):
         exact = exact_reference(session.config, session.prior, measured)
         drawn = replace(
-            drawn, reference=exact.x, mode_weights=exact.mode_weights, assign=exact.assign
+            drawn,
+            reference=exact.x,
+            reference_mean=exact.mean,
+            mode_weights=exact.mode_weights,
+            assign=exact.assign,
+            log_density=exact.log_density,
+            score=exact.score,
         )
     return drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -12,10 +12,12 @@ from posterior_bench.bench.core import signals
 from posterior_bench.bench.core.environment import version
 from posterior_bench.bench.core.errors import DeviceLost, UserError
 from posterior_bench.bench.core.foreign import foreign
+from posterior_bench.bench.core.gpu_versions import cudnn_version, driver_version
 from posterior_bench.bench.core.isolation import isolated, keep_threads
 from posterior_bench.bench.engine import pulse
 from posterior_bench.bench.engine.batches import BatchSize, padded
 from posterior_bench.bench.engine.device import device_name, free_memory, repeatable
+from posterior_bench.bench.engine.exact_draws import stored_in
 from posterior_bench.bench.engine.failures import failed_rows, one_line, status_of
 from posterior_bench.bench.engine.heartbeat import beating
 from posterior_bench.bench.engine.limits import watch_of
@@ -23,6 +25,7 @@ from posterior_bench.bench.engine.plan import CellPlan, Chunk
 from posterior_bench.bench.engine.scoring import Row
 from posterior_bench.bench.engine.session import Session
 from posterior_bench.bench.engine.solving import solve
+from posterior_bench.bench.engine.warm_up import warm_up
 
 _THREADS = torch.get_num_threads()
 """CPU threads of this process, for a worker that is not told how many to use."""
@@ -43,7 +46,7 @@ class Worker:
         self.device, self.threads = device, threads or _THREADS
         torch.set_num_threads(self.threads)
         keep_threads()
-        repeatable()  # recorded rows promise it
+        repeatable(device)  # recorded rows promise it; before the device is started
         self._session: tuple[str, Session] | None = None
 
     def session(self, config: JobConfig) -> Session:
@@ -85,18 +88,16 @@ class Worker:
         UserError
             If the cell cannot be loaded on this device.
         DeviceLost
-            If the device has failed for good, after the rows are stored: every further chunk of
-            this process would fail too.
+            If the device has failed for good. Nothing is stored: every further chunk of this
+            process would fail too, and another process can compute this one.
         """
-        with beating(plan.folder, chunk.name):
-            rows = self.rows(plan, chunk)
-            signals.check()  # after a signal nobody knows whether the rows were finished
-            plan.store.write(chunk.name, rows)
-        lost = next((row["message"] for row in rows if "CUDA error" in row["message"]), None)
-        if lost is not None:
-            raise DeviceLost(
-                f"{self.device} answers no more: {lost}; give the same command again to continue"
-            )
+        with beating(plan.folder, chunk.name), stored_in(plan.folder.parents[1]):
+            return self.store(plan, chunk, self.rows(plan, chunk))
+
+    def store(self, plan: CellPlan, chunk: Chunk, rows: Sequence[Row]) -> dict[str, int]:
+        """Store the rows of a chunk; return how many of them have each status."""
+        signals.check()  # after a signal nobody knows whether the rows were finished
+        plan.store.write(chunk.name, rows)
         statuses = [row["status"] for row in rows]
         return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
@@ -107,7 +108,7 @@ class Worker:
         on down to one row; the rows say which size it was. Every chunk begins with the planned
         size: a row may depend on the memory of its own chunk, never on the order of chunks.
         """
-        torch.set_num_threads(self.threads)  # another worker of this process may have others
+        self.settle()
         session = self.session(plan.cell.config)
         watch = watch_of(plan.cell.config.timeout)
         pulse.begin(chunk.name)
@@ -121,6 +122,11 @@ class Worker:
         single = [Chunk(chunk.name, [image]) for image in chunk.images]
         return [row for one in single for row in self._rows_at(size, session, plan, one, watch)[0]]
 
+    def settle(self) -> None:
+        """Give torch the settings of this worker; another one of this process may have others."""
+        torch.set_num_threads(self.threads)
+        repeatable(self.device)
+
     def _rows_at(
         self,
         size: BatchSize,
@@ -129,8 +135,14 @@ class Worker:
         chunk: Chunk,
         watch: Callable[[], None] | None,
     ) -> tuple[list[Row], bool]:
-        """Return the rows from padded batches of this size, and whether memory ran out."""
-        fixed, every = self._fixed(session, plan, size), plan.cell.draws
+        """Return the rows from padded batches of this size, and whether memory ran out.
+
+        Raises
+        ------
+        DeviceLost
+            If the device has failed for good.
+        """
+        fixed, every = self.fixed(session, plan, size), plan.cell.draws
         draws = chunk.draws(every)
         rows: list[Row] = []
         try:
@@ -139,25 +151,31 @@ class Worker:
                 with isolated(), foreign():
                     measured = session.measure(padded(part, size.images))
                     truths = measured.truths
-                outcome = iter(solve(session, measured, every, size.draws, watch, draws))
-                rows += [
-                    {**fixed, "image_id": image, "draw": d, "truth": truth, **next(outcome)}
-                    for image, truth in zip(part, truths, strict=False)
-                    for d in draws
-                ]
+                warm_up(session, measured, every, size)
+                outcome = solve(session, measured, every, size.draws, watch, draws)
+                rows += named_rows(fixed, part, truths, draws, outcome)
             return rows, False
         except Exception as error:
             status, message = status_of(error), one_line(error)
         # outside the handler, whose traceback kept the tensors of the attempt
+        if status == "lost":
+            raise self.lost(message)
         if status == "oom":
             free_memory(self.device)
         return failed_rows(plan, chunk, status, message, fixed), status == "oom"
 
-    def _fixed(self, session: Session, plan: CellPlan, size: BatchSize) -> Row:
+    def lost(self, message: str) -> DeviceLost:
+        """Return the error for a device that has failed for good, as ``message`` says."""
+        return DeviceLost(
+            f"{self.device} answers no more: {message}; give the same command again to continue"
+        )
+
+    def fixed(self, session: Session, plan: CellPlan, size: BatchSize) -> Row:
         """Return the columns that are the same in all rows of a chunk.
 
         These are the cell, the code, and everything that bitwise equality depends on.
         """
+        on_gpu = self.device.startswith("cuda")
         return {
             "cell": plan.cell.name,
             "message": "",
@@ -171,4 +189,30 @@ class Worker:
             "version": version(),
             "task_version": plan.cell.identity.get("task_version"),
             "study_version": plan.cell.identity.get("study_version"),
+            "cudnn": cudnn_version() if on_gpu else None,
+            "driver": driver_version() if on_gpu else None,
         }
+
+
+def named_rows(
+    fixed: Row, images: Sequence[str], truths: Sequence[str], draws: range, outcome: Iterable[Row]
+) -> list[Row]:
+    """Return the rows of some images, draw by draw; those that fill up a batch are left out.
+
+    Parameters
+    ----------
+    fixed : dict
+        The columns that are the same in all rows.
+    images, truths : sequence of str
+        The images, and the hash of each.
+    draws : range
+        The draws of each image.
+    outcome : iterable of dict
+        What :func:`~bench.engine.solving.solve` returned.
+    """
+    each = iter(outcome)
+    return [
+        {**fixed, "image_id": image, "draw": d, "truth": truth, **next(each)}
+        for image, truth in zip(images, truths, strict=False)
+        for d in draws
+    ]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from posterior_bench.priors.base import Prior
-from posterior_bench.priors.convert import adm, compvis
+from posterior_bench.priors.convert import adm, compvis, pnpflow
 from posterior_bench.priors.fingerprint import read_spec, resolve
 from posterior_bench.priors.latents import LATENTS
 from posterior_bench.priors.load import untrained, untrained_latent
-from posterior_bench.priors.nets import UNet2D, UNet2DCondition
-from posterior_bench.priors.process import VP
+from posterior_bench.priors.nets import UNet2D, UNet2DCondition, UNet2DToData
+from posterior_bench.priors.process import VP, Flow
 
 
 def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
@@ -41,11 +41,10 @@ def without_weights(node: Mapping[str, Any], summary: str) -> Prior | None:
 
 
 def _of_layout(summary: str) -> Prior | None:
-    """Return the prior to which ``--as adm`` or ``--as compvis`` converts with a named layout."""
-    found = re.search(r"--as (adm|compvis) --layout (\w+)", summary)
-    if found is None:
-        return None
-    return _adm(found[2]) if found[1] == "adm" else _compvis(found[2])
+    """Return the prior to which ``convert`` turns a checkpoint of a named layout."""
+    found = re.search(r"--as (adm|compvis|pnpflow) --layout (\w+)", summary)
+    made = {"adm": _adm, "compvis": _compvis, "pnpflow": _pnpflow}
+    return None if found is None else made[found[1]](found[2])
 
 
 def _adm(layout: str) -> Prior:
@@ -71,3 +70,10 @@ def _compvis(layout: str) -> Prior:
     shape = (known.autoencoder.in_channels, *(known.unet.image_size * latent.factor,) * 2)
     null = None if known.classes is None else known.classes[0] - 1
     return Prior(known.process, net, shape, known.parameterization, 0.5, null or 0, null, latent)
+
+
+def _pnpflow(layout: str) -> Prior:
+    unet = pnpflow.pnpflow_layout(layout)
+    with torch.device("meta"):
+        net = UNet2DToData(pnpflow.pnpflow_config(unet))
+    return Prior(Flow(), net, (unet.in_channels, unet.image_size, unet.image_size), "flow")

@@ -29,7 +29,7 @@ from posterior_bench.bench.engine.limits import watch_of
 from posterior_bench.bench.engine.measurement import build_operator
 from posterior_bench.priors.base import Meter, Prior, Shape
 from posterior_bench.priors.nets import Inpainter
-from posterior_bench.priors.process import VE, VP, Flow, Process
+from posterior_bench.priors.process import VE, VP, Flow, Process, Rescaled
 from posterior_bench.solvers.base import Observation, Solver
 
 SHORT = (12, 25, 47, 90)
@@ -88,13 +88,7 @@ class PriorKind:
     @property
     def key(self) -> tuple[Any, ...]:
         """A key; kinds with equal keys have equal counts."""
-        process = self.process
-        spec = (
-            process.spec
-            if isinstance(process, VE | VP | Flow)
-            else {"kind": type(process).__name__}
-        )
-        return (str(spec), self.latent, self.inpaint, self.learned_var, self.exact)
+        return (_spec(self.process), self.latent, self.inpaint, self.learned_var, self.exact)
 
     def stand_in(self, needs: frozenset[str] = frozenset(), real_size: bool = False) -> Prior:
         """Return a small prior of this kind.
@@ -106,10 +100,12 @@ class PriorKind:
         real_size : bool, default False
             Whether images have the real shape, for operators that accept no other.
         """
-        if "exact" in needs:
-            return copy(small_prior("exact"))
+        for name in ("exact", "increments"):
+            if name in needs:
+                return copy(small_prior(name))
         whole = "features" in needs
         name = "inpainting" if self.inpaint else "latent" if self.latent else "network"
+        name = "text" if "prompt_grad" in needs else name
         prior = copy(small_prior(name))
         prior.process, prior.meter = self.process, Meter()
         prior.learned_var = self.learned_var and not whole
@@ -146,6 +142,14 @@ class CallCounts:
     def overhead(self, draws: int) -> float:
         """Return the seconds of the solver itself for one row, with its share of the fit."""
         return self.fit_seconds / draws + self.draw_seconds
+
+
+def _spec(process: Process) -> str:
+    """Return what tells a process from others; views of different processes differ."""
+    if isinstance(process, Rescaled):
+        return f"{process.kind} view of {_spec(process.base)}"
+    known = isinstance(process, VE | VP | Flow)
+    return str(process.spec if known else {"kind": type(process).__name__})
 
 
 def count_calls(

@@ -43,6 +43,7 @@ from posterior_bench.bench.estimate.checks.storage import (
     most_bytes,
     study_path,
 )
+from posterior_bench.bench.estimate.checks.threads import busy_cores, check_threads
 from posterior_bench.bench.estimate.finding import Finding, print_findings
 from posterior_bench.bench.estimate.machine import Machine
 from posterior_bench.datasets.base import ImageSet
@@ -191,6 +192,8 @@ class Checks:
         yield check_folder(cell.config)
         yield from check_packages(cell.config)
         yield from check_device(cell.config, self.machine)
+        busy = self.once(busy_cores, key="")
+        yield from check_threads(cell.config, self.machine, busy)
 
     def summary(self) -> Iterator[Finding]:
         """Yield the findings of all cells together.

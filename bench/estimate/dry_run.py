@@ -8,10 +8,9 @@ through encoder and decoder count as the solver uses them.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from posterior_bench.bench.engine.budget import weightless
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.measurement import Measurement, build_operator
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL
+from posterior_bench.bench.engine.short_solver import shortened
 from posterior_bench.bench.estimate.call_counts import mean_square
 from posterior_bench.bench.estimate.live_tensors import Ledger
 from posterior_bench.bench.estimate.network_memory import NetworkMemory, in_own_thread
@@ -38,10 +38,6 @@ from posterior_bench.metrics.perceptual import Perceptual, as_rgb
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.replaced import replaced
 from posterior_bench.solvers.base import Noise, Observation, Solver
-
-_FEW = 4
-_SHORTENED = ("steps", "iterations", "levels", "every")
-"""Ends of the names of settings that a dry run sets to a small number."""
 
 _SECONDS = 60.0
 """Processor time of a dry run; one that takes longer is ended, and then there is no estimate."""
@@ -105,22 +101,6 @@ def dry_run(config: JobConfig, memory: NetworkMemory, size: BatchSize) -> Peaks:
         del drawn
         sample = ledger.peak
     return Peaks(fit, sample, left)
-
-
-def shortened(solver: Solver) -> Solver:
-    """Return the solver with few steps that uses its networks as before.
-
-    A solver whose settings allow no fewer steps is returned as it is.
-    """
-    with suppress(ValueError):
-        solver = solver.scaled(_FEW / max(_FEW, *solver.workload.values(), 0))
-    values = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)}  # type: ignore[arg-type]
-    long = {k for k, v in values.items() if type(v) is int and k.endswith(_SHORTENED) and v > _FEW}
-    few = {name: 1 if name == "every" else _FEW for name in values if name in long}
-    try:
-        return replace(solver, **few)  # type: ignore[type-var]
-    except ValueError:
-        return solver
 
 
 @contextmanager
@@ -219,6 +199,8 @@ class _ZeroNoise:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.zeros(self.rows, *shape)
+
+    host_uniform = uniform
 
     def draws(self, draws: Sequence[int]) -> _ZeroNoise:
         return _ZeroNoise(self.rows * len(draws))

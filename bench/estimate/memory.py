@@ -7,6 +7,7 @@ these three points say what any batch takes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from posterior_bench.bench.config.build import build
@@ -115,19 +116,24 @@ class Estimate:
 
     def largest_batch(self, memory: float) -> int:
         """Return the largest ``batch`` that fits into ``memory`` bytes with slack, 0 if none."""
+        return largest_batch(self.total, memory)
 
-        def fits(batch: int) -> bool:
-            return (1 + SLACK) * self.total(batch) <= memory
 
-        if not fits(1):
-            return 0
-        good, bad = 1, 2
-        while fits(bad) and bad < _MOST_ROWS:
-            good, bad = bad, 2 * bad
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            good, bad = (middle, bad) if fits(middle) else (good, middle)
-        return good
+def largest_batch(total: Callable[[int], float], memory: float) -> int:
+    """Return the largest ``batch`` whose ``total`` bytes fit with slack, 0 if none does."""
+
+    def fits(batch: int) -> bool:
+        return (1 + SLACK) * total(batch) <= memory
+
+    if not fits(1):
+        return 0
+    good, bad = 1, 2
+    while fits(bad) and bad < _MOST_ROWS:
+        good, bad = bad, 2 * bad
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
 
 
 def estimate(config: JobConfig, memory: NetworkMemory) -> Estimate:

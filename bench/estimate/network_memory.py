@@ -7,9 +7,9 @@ values (torch's FakeTensorMode). For more rows the memory lies on the line throu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from torch.func import functional_call
 
 from posterior_bench.bench.estimate.live_tensors import Live
 from posterior_bench.priors.base import Prior
+from posterior_bench.priors.execution import Execution
 from posterior_bench.priors.nets import Inpainter
 from posterior_bench.priors.replaced import replaced
 
@@ -71,6 +72,12 @@ class NetworkMemory:
         self._weights = {
             name: self.fake_weights(module) for name, module in parts.items() if module is not None
         }
+        with self.mode:
+            self._low = {
+                key: torch.empty(value.shape, dtype=torch.bfloat16)
+                for key, value in self._weights.get("net", {}).items()
+            }
+        self._cast: dict[Execution, set[str]] = {}
         self._known: dict[tuple[object, ...], tuple[CallMemory, CallMemory]] = {}
 
     def of(self, part: str, call: Callable[..., Tensor], *inputs: Any) -> CallMemory:
@@ -135,10 +142,11 @@ class NetworkMemory:
         """Give the prior's network fake weights within a block."""
         net = self.prior.net
         assert net is not None
+        weights = self._weights_of("net")
 
         def call(x: Tensor, t: Tensor, values: Any) -> Any:
             inputs = (x, t, values)
-            return functional_call(net, self._weights["net"], inputs, tie_weights=False)
+            return functional_call(net, weights, inputs, tie_weights=False)
 
         return replaced(self.prior, network_call=call)
 
@@ -162,6 +170,21 @@ class NetworkMemory:
 
     def count(self, call: Callable[..., Tensor], templates: Sequence[Any]) -> CallMemory:
         """Return the memory of one call whose inputs are pairs of a shape and a dtype."""
+        with ExitStack() as stack:
+            # the gradient of a checkpointed block calls it again, after the call of the network
+            for name in self._weights:
+                stack.enter_context(weights_in(getattr(self.prior, name), self._weights_of(name)))
+            return self._count(call, templates)
+
+    def _weights_of(self, name: str) -> dict[str, Tensor]:
+        """Return the fake weights of a network, in the precision of the run."""
+        if name == "latent":
+            return self._weights[name]
+        # asked for before the prior has fake weights, which it does not know
+        cast = self._cast.setdefault(self.prior.execution, {*self.prior.bf16_weights})
+        return {**self._weights[name], **{key: self._low[key] for key in cast}}
+
+    def _count(self, call: Callable[..., Tensor], templates: Sequence[Any]) -> CallMemory:
         with self.mode, torch.enable_grad():
             inputs = [_empty(template) for template in templates]
             with Live() as live, torch.no_grad():
@@ -178,6 +201,23 @@ class NetworkMemory:
                 live.mark()
                 torch.autograd.grad(out, inputs[0], slope)
                 return CallMemory(idle, forward, max(kept, 0), max(live.peak - made, 0))
+
+
+@contextmanager
+def weights_in(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a module other weights within a block."""
+    usual = []
+    for key, value in weights.items():
+        path, _, name = key.rpartition(".")
+        owner = module.get_submodule(path)
+        kind: dict[str, Any] = owner._parameters if name in owner._parameters else owner._buffers
+        usual.append((kind, name, kind[name]))
+        kind[name] = value
+    try:
+        yield
+    finally:
+        for kind, name, before in usual:
+            kind[name] = before
 
 
 class _Method(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
@@ -11,8 +12,10 @@ from posterior_bench.bench.core.errors import Inapplicable, UserError
 from posterior_bench.bench.core.terminal import out
 from posterior_bench.bench.engine.cache import described
 from posterior_bench.bench.engine.display import title
+from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.prepare import prepare
 from posterior_bench.bench.engine.session import Session
+from posterior_bench.bench.estimate.auto_batch import estimated_batch
 from posterior_bench.bench.estimate.forecast import Estimator, estimate_cells
 from posterior_bench.bench.estimate.forecast_table import forecast_lines, forecast_table
 from posterior_bench.bench.estimate.plan_settings import PlanSettings
@@ -21,7 +24,9 @@ from posterior_bench.bench.estimate.requested_cells import compose_cells
 from posterior_bench.bench.estimate.row_cost import NOT_APPLICABLE, CellEstimate
 
 
-def print_one_cell(checked: list[str], overrides: list[str], settings: PlanSettings) -> None:
+def print_one_cell(
+    checked: list[str], overrides: list[str], settings: PlanSettings
+) -> tuple[list[str], Path, CellPlan]:
     """Print the plan of one cell and its cost.
 
     Parameters
@@ -33,6 +38,11 @@ def print_one_cell(checked: list[str], overrides: list[str], settings: PlanSetti
     settings : PlanSettings
         Settings of the estimate.
 
+    Returns
+    -------
+    list of str, Path, CellPlan
+        The printed texts, the study folder, and the plan.
+
     Raises
     ------
     UserError
@@ -40,7 +50,7 @@ def print_one_cell(checked: list[str], overrides: list[str], settings: PlanSetti
         before.
     """
     try:
-        text = describe(checked)
+        text, study, plan = describe(checked)
     except Inapplicable:
         raise
     except UserError:
@@ -49,7 +59,9 @@ def print_one_cell(checked: list[str], overrides: list[str], settings: PlanSetti
         raise
     out.print(text, markup=False, highlight=False)
     (cell,) = estimate_cells([overrides], settings)
-    out.print("\n".join(forecast_lines(cell, settings)), markup=False, highlight=False)
+    cost = "\n".join(forecast_lines(cell, settings))
+    out.print(cost, markup=False, highlight=False)
+    return [text, cost], study, plan
 
 
 def _without_files(overrides: list[str], settings: PlanSettings) -> list[CellEstimate]:
@@ -69,8 +81,8 @@ def _without_files(overrides: list[str], settings: PlanSettings) -> list[CellEst
     return [estimate] if known else []
 
 
-def describe(overrides: list[str]) -> str:
-    """Return the plan of one cell: its name, folder, rows, batch and metrics.
+def describe(overrides: list[str]) -> tuple[str, Path, CellPlan]:
+    """Return the plan of one cell in words (name, folder, rows, batch, metrics), and as it is.
 
     Parameters
     ----------
@@ -84,11 +96,11 @@ def describe(overrides: list[str]) -> str:
     """
     cfg, choices = compose(overrides)
     with collected(cfg, choices):
-        study, plan = prepare(cfg, choices, write=False)
+        study, plan = prepare(cfg, choices, write=False, choose_batch=estimated_batch)
     session = Session(plan.cell.config, "cpu", described(plan.cell.config.prior))
     missing = plan.missing()
     rows, todo = plan.rows(), plan.rows(missing)
-    return "\n".join(
+    text = "\n".join(
         (
             f"cell     {plan.cell.name}  {title(plan)}",
             f"folder   {plan.folder}",
@@ -102,6 +114,7 @@ def describe(overrides: list[str]) -> str:
             f"study    {study}, {plan.cell.identity['study_version']}",
         )
     )
+    return text, study, plan
 
 
 def _preset(config: JobConfig) -> list[str]:

@@ -14,11 +14,11 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from posterior_bench.bench.core.errors import Inapplicable, UserError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a mistake in the settings is answered without Hydra
+    from omegaconf import DictConfig
+
     from posterior_bench.bench.estimate.finding import Finding
 
 TYPED: list[str] = []

@@ -13,6 +13,7 @@ from posterior_bench.bench.core.streams import Key
 from posterior_bench.bench.core.streams import Noise as SeededNoise
 from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.cache import shared
+from posterior_bench.bench.engine.exact_draws import REFERENCE
 from posterior_bench.bench.engine.measurement import batch_of
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL
 from posterior_bench.bench.engine.scoring import score_rows
@@ -73,7 +74,7 @@ def usable_metrics(config: JobConfig) -> dict[str, AnyMetric]:
             metric.check()
         except Exception:  # `doctor` reports it in a check of its own
             continue
-        if not isinstance(metric, ValueMetric) and "exact" not in metric.needs:
+        if not isinstance(metric, ValueMetric) and REFERENCE not in metric.needs:
             usable[name] = metric
     return usable
 

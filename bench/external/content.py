@@ -21,6 +21,7 @@ from posterior_bench.datasets.base import ImageSet
 from posterior_bench.masks.base import MaskGenerator
 from posterior_bench.masks.files import Files as MaskFiles
 from posterior_bench.masks.sources import ReadMasks
+from posterior_bench.solvers.dpir import DPIR
 
 SHARES = 200
 """How many masks are counted for the share of hidden pixels."""
@@ -41,17 +42,20 @@ def solver_content(config: JobConfig, images: ImageSet) -> Node:
         solver = build(config.solver)
     except ImportError as error:
         raise UserError(str(error)) from None
-    if not isinstance(solver, Folder | TorchScript):
+    if not isinstance(solver, Folder | TorchScript | DPIR):
         return {}
     path = Path(solver.path).expanduser().absolute()
-    if isinstance(solver, TorchScript):
-        content = solver.checked(images.shape)
+    if isinstance(solver, TorchScript | DPIR):
+        try:
+            content = solver.checked(images.shape)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     else:
         answers = ImageFiles.find(path, tuple(images.ids[: config.images]), config.draws)
         answers.check(images.shape)
         content = answers.sha256
         if answers.unused and not config.quiet:
-            terminal.err.print(
+            terminal.remark(
                 f"bench: {path}: {and_more(answers.unused)} not used: no image or draw of this run"
             )
     demand_content(solver.sha256, content, path)

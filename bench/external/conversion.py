@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 SYNONYMS = {"diffusers": "hub"}
 """Other words for a family: folders of the hub are in the layout of the diffusers library."""
 _OPTIONS = {
-    "layout": ("adm", "compvis"),
-    "config": ("adm", "compvis"),
+    "layout": ("adm", "compvis", "pnpflow"),
+    "config": ("adm", "compvis", "pnpflow"),
     "weights": ("compvis",),
     "autoencoder": ("compvis",),
     "prompts": ("hub",),
     "controlnet": ("hub",),
+    "size": ("hub",),
 }
 """Options that some families alone take."""
 
@@ -41,12 +43,12 @@ class Conversion:
     target : Path
         The folder of the prior; new or empty.
     family : str or None, default None
-        Whose layout the file has: ``edm``, ``adm``, ``compvis`` or ``hub`` (also ``diffusers``).
-        None for a folder, which says it itself.
+        Whose layout the file has: ``edm``, ``adm``, ``compvis``, ``pnpflow`` or ``hub`` (also
+        ``diffusers``). None for a folder, which says it itself.
     layout : str or None, default None
-        Which of the known networks (adm, compvis).
+        Which of the known networks (adm, compvis, pnpflow).
     config : Path or None, default None
-        The settings of the network, where they are in a file of their own (adm, compvis).
+        The settings of the network, where they are in a file of their own (adm, compvis, pnpflow).
     weights : str or None, default None
         ``ema`` or ``raw``, where the file holds both (compvis).
     autoencoder : Path or None, default None
@@ -55,6 +57,8 @@ class Conversion:
         Embedded prompts (hub).
     controlnet : Path or None, default None
         A ControlNet beside a transformer (hub).
+    size : int or None, default None
+        Height and width of the images, where the network reads several (hub).
     dtype : str, default "fp32"
         How the weights are stored: ``fp32`` or ``fp16``.
     name : str or None, default None
@@ -74,6 +78,7 @@ class Conversion:
     autoencoder: Path | None = None
     prompts: Path | None = None
     controlnet: Path | None = None
+    size: int | None = None
     dtype: str = "fp32"
     name: str | None = None
     licence: str | None = None
@@ -105,7 +110,7 @@ def convert(given: Conversion) -> Path:
     for option, families in _OPTIONS.items():
         if getattr(given, option) is not None and family not in families:
             raise UserError(
-                f"--{option} is an option of --as {' and '.join(families)} alone; leave it out"
+                f"--{option} is an option of --as {_listed(families)} alone; leave it out"
             )
     target = given.target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -141,7 +146,13 @@ def _guessed(source: Path) -> str:
         return "hub"
     if not source.exists():
         raise UserError(f"{source} does not exist; give the checkpoint, or the folder, to convert")
-    raise UserError(f"{source} is of unknown kind; give --as edm, --as adm or --as compvis")
+    raise UserError(
+        f"{source} is of unknown kind; give --as edm, --as adm, --as compvis or --as pnpflow"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _diffusers(source: Path) -> Path | None:
@@ -174,7 +185,7 @@ def _read(given: Conversion) -> Converted:
         # loads torch: a wrong command line is answered before
         from posterior_bench.priors.convert import hub
 
-        return hub.convert_diffusers(source, given.prompts, given.controlnet)
+        return hub.convert_diffusers(source, given.prompts, given.controlnet, given.size)
     if not source.is_file():
         raise UserError(f"{source} is not a file; give the checkpoint to convert")
     if given.family == "edm":
@@ -187,6 +198,11 @@ def _read(given: Conversion) -> Converted:
         from posterior_bench.priors.convert import adm
 
         return adm.convert_adm(source, given.layout, _config(given.config))
+    if given.family == "pnpflow":
+        # loads torch: a wrong command line is answered before
+        from posterior_bench.priors.convert import pnpflow
+
+        return pnpflow.convert_pnpflow(source, given.layout, _config(given.config))
     # loads torch: a wrong command line is answered before
     from posterior_bench.priors.convert import compvis
 

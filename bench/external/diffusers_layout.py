@@ -9,7 +9,7 @@ from typing import Any
 _DENOISERS = ("unet", "transformer")
 
 
-_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel")
+_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
 """Networks that are told a prompt."""
 
 

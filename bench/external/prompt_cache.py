@@ -17,7 +17,9 @@ from posterior_bench.bench.external.text_encoders import (
     Tables,
     context_width,
     family_of,
+    forces_zeros,
     stable_diffusion_3,
+    stable_diffusion_xl,
     write_tables,
 )
 from posterior_bench.bench.external.users_cache import users_cache
@@ -49,6 +51,8 @@ def encoder_hash(folder: Path) -> str:
     content = [[file.relative_to(folder).as_posix(), sha256(file)] for file in files]
     # without T5 the width of the transformer says how many zeros stand in its place
     more = context_width(folder) if family is stable_diffusion_3 else 0
+    if family is stable_diffusion_xl:  # the empty prompt depends on it
+        more = int(forces_zeros(folder))
     return short_hash(json.dumps([_VERSION, family.__name__, more, content]))
 
 

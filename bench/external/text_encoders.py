@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.external.diffusers_layout import json_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,10 @@ T5_TOKENS = 256
 """How long a prompt may be for T5: the default of the pipelines of version 3."""
 
 
+FLUX_TOKENS = 512
+"""The same in the pipelines of FLUX."""
+
+
 CLIP = ("CLIPTokenizer", "CLIPTextModel")
 
 
@@ -50,9 +55,9 @@ _AT_ONCE = 16
 def embed_prompts(folder: Path, prompts_file: Path, target: Path) -> Path:
     """Embed prompts with the text encoders of a pipeline and write them to a file.
 
-    The file holds ``context`` ``(K, L, D)``, for version 3 also ``pooled`` ``(K, P)``, float32. Its
-    metadata hold ``prompts``, a JSON list of the K prompts in the order of the file; the empty
-    prompt is last where it was not in it.
+    The file holds ``context`` ``(K, L, D)``, from version XL on also ``pooled`` ``(K, P)``,
+    float32. Its metadata hold ``prompts``, a JSON list of the K prompts in the order of the file;
+    the empty prompt is last where it was not in it.
 
     Parameters
     ----------
@@ -126,13 +131,14 @@ def family_of(folder: Path) -> Callable[..., Tables]:
             f"{folder} holds no Stable Diffusion pipeline with its text encoders; for example: "
             f"{USAGE}"
         )
-    if found["transformer"] and found["text_encoder_2"]:
-        return stable_diffusion_3
-    if found["unet"] and not found["text_encoder_2"]:
-        return stable_diffusion
+    if found["unet"]:
+        return stable_diffusion_xl if found["text_encoder_2"] else stable_diffusion
+    if found["text_encoder_2"]:
+        config = json_of(folder / "transformer" / "config.json")
+        return flux if config.get("_class_name") == "FluxTransformer2DModel" else stable_diffusion_3
     raise UserError(
-        f"{folder} holds a pipeline that is not supported; supported: Stable Diffusion 1.5, 2, 3 "
-        "and 3.5"
+        f"{folder} holds a pipeline that is not supported; supported: Stable Diffusion 1.5, 2, XL, "
+        "3 and 3.5, and FLUX"
     )
 
 
@@ -140,6 +146,47 @@ def stable_diffusion(folder: Path, prompts: Sequence[str], at_once: int = _AT_ON
     """Embed for versions 1.5 and 2: the last hidden state of CLIP, its final norm included."""
     (context,) = _encoded(folder, "", CLIP, prompts, lambda out: [out[0]], at_once=at_once)
     return {"context": context}
+
+
+def stable_diffusion_xl(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
+    """Embed for version XL: the last hidden states but one of two CLIPs, side by side.
+
+    ``pooled`` holds the projection of the second one. The empty prompt is zeros where
+    :func:`forces_zeros` says so.
+    """
+    # heavy: the command line is checked before
+    import torch
+
+    (first,) = _encoded(
+        folder, "", CLIP, prompts, lambda out: [out.hidden_states[-2]], at_once=at_once
+    )
+    second, pooled = _encoded(
+        folder, "_2", PROJECTED, prompts, _state_and_projection, at_once=at_once
+    )
+    context = torch.cat([first, second], -1)
+    if forces_zeros(folder):
+        empty = [i for i, prompt in enumerate(prompts) if not prompt]
+        context[empty], pooled[empty] = 0, 0
+    return {"context": context, "pooled": pooled}
+
+
+def forces_zeros(folder: Path) -> bool:
+    """Return whether a pipeline of version XL reads zeros in place of the empty prompt."""
+    return bool(json_of(folder / "model_index.json").get("force_zeros_for_empty_prompt", True))
+
+
+def flux(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
+    """Embed for FLUX: the states of T5, and as ``pooled`` the pooled state of CLIP."""
+    (pooled,) = _encoded(
+        folder, "", CLIP, prompts, lambda out: [out.pooler_output], at_once=at_once
+    )
+    (context,) = _encoded(folder, "_2", T5, prompts, lambda out: [out[0]], FLUX_TOKENS, at_once)
+    return {"context": context, "pooled": pooled}
+
+
+def _state_and_projection(out: Any) -> list[Tensor]:
+    """Return the last hidden state but one of a CLIP, and its projection."""
+    return [out.hidden_states[-2], out[0]]
 
 
 def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_ONCE) -> Tables:
@@ -153,7 +200,7 @@ def stable_diffusion_3(folder: Path, prompts: Sequence[str], at_once: int = _AT_
     import torch
     from torch.nn.functional import pad
 
-    both = lambda out: [out.hidden_states[-2], out[0]]  # noqa: E731
+    both = _state_and_projection
     first, projected = _encoded(folder, "", PROJECTED, prompts, both, at_once=at_once)
     second, projected_too = _encoded(
         folder, "_2", PROJECTED, prompts, both, first.shape[1], at_once
@@ -248,19 +295,23 @@ def longer_than_read(folder: Path, prompts: Sequence[str]) -> list[str]:
 
     The list is empty if that is unknown here.
     """
-    encoders = (
-        [("", CLIP)]
-        if family_of(folder) is stable_diffusion
-        else [("", CLIP), ("_2", CLIP), ("_3", T5)]
-    )
     cut = list(prompts)
-    for end, classes in encoders:
+    for end, classes, length in _READERS[family_of(folder)]:
         if (folder / f"tokenizer{end}").is_dir():
             tokenizer = _pretrained(folder / f"tokenizer{end}", classes[0])
-            most = T5_TOKENS if classes is T5 else int(tokenizer.model_max_length)
+            most = int(tokenizer.model_max_length) if length is None else length
             room = most - int(tokenizer.num_special_tokens_to_add())
             cut = [prompt for prompt in cut if len(tokenizer.tokenize(prompt)) > room]
     return cut
+
+
+_READERS: dict[Callable[..., Tables], list[tuple[str, tuple[str, str], int | None]]] = {
+    stable_diffusion: [("", CLIP, None)],
+    stable_diffusion_xl: [("", CLIP, None), ("_2", CLIP, None)],
+    stable_diffusion_3: [("", CLIP, None), ("_2", CLIP, None), ("_3", T5, T5_TOKENS)],
+    flux: [("", CLIP, None), ("_2", T5, FLUX_TOKENS)],
+}
+"""What reads a prompt: the ending of the folders, the classes, and the number of tokens."""
 
 
 def write_tables(target: Path, tables: Mapping[str, Tensor], prompts: Sequence[str]) -> Path:

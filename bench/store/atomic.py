@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _STALE_SECONDS = 3600
@@ -17,6 +19,21 @@ def write_atomic(path: Path, data: bytes) -> None:
     The bytes go to a dot-file in the same folder, which is synced and renamed. The folder is synced
     too, so that the rename survives a power loss.
     """
+    _write(path, data, os.replace)
+
+
+def write_first(path: Path, data: bytes) -> None:
+    """Write a file as :func:`write_atomic` does, unless there is one; then it stays as it is."""
+
+    def link(part: Path, path: Path) -> None:
+        with suppress(FileExistsError):
+            os.link(part, path)
+        part.unlink()
+
+    _write(path, data, link)
+
+
+def _write(path: Path, data: bytes, put: Callable[[Path, Path], None]) -> None:
     part = path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{time.time_ns()}.tmp")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -24,7 +41,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        put(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

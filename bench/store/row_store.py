@@ -110,6 +110,23 @@ class RowStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
 
+    def adopt(self, chunk: str, table: pa.Table) -> None:
+        """Store rows of another cell as a chunk of this one, all or nothing.
+
+        Parameters
+        ----------
+        chunk : str
+            Name of the chunk.
+        table : Table
+            All columns of the rows; only their ``cell`` is changed.
+        """
+        name = pa.array([self.cell] * table.num_rows, pa.string())
+        table = table.set_column(table.column_names.index("cell"), "cell", name)
+        path = self._path(chunk)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = column_order(table.column_names)
+        write_atomic(path, encode_shard(chunk, table.select(names), self.cell))
+
     def extend(self, chunk: str, rows: Sequence[Row]) -> None:
         """Add columns to a stored chunk, all or nothing; stored values stay bit for bit.
 

@@ -37,6 +37,8 @@ FIXED = pa.schema(
         ("version", pa.string()),
         ("task_version", pa.string()),
         ("study_version", pa.string()),
+        ("cudnn", pa.string()),
+        ("driver", pa.string()),
     ]
 )
 """The columns every row has, in this order. Every other column but :data:`TRACE` is a metric,
@@ -45,8 +47,8 @@ where there are none). ``truth`` hashes the pixels that the row was measured on,
 of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
 they are null. ``nfe_fit`` is the part of ``nfe`` that was spent on the fit. ``task_version`` has
 the versions of image set, mask and operator, ``study_version`` name and version of the study
-(:mod:`bench.config.task_versions`). These three are null in shards that were written before they
-existed."""
+(:mod:`bench.config.task_versions`). ``cudnn`` and ``driver`` are versions where a GPU computed the
+row, else null. These five are null in shards that were written before they existed."""
 
 
 TRACE = "trace"

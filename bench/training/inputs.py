@@ -62,8 +62,16 @@ def image_splits(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
     Raises
     ------
     UserError
-        If ``data.part`` has already chosen some of the images.
+        If ``data.part`` has already chosen some of the images, or if they need an optional package
+        that is missing.
     """
+    try:
+        return _splits(node)
+    except ImportError as error:
+        raise UserError(str(error)) from None
+
+
+def _splits(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
     if "split" in {field.name for field in dataclasses.fields(target(node))}:
         return build(node, split="train"), build(node, split="validation")
     if node.get("part") is not None:

@@ -22,6 +22,8 @@ if not Path(__file__).with_name("bench").is_dir():
     # a checkout without links, such as Git makes on Windows: the folders lie at its root
     __path__.append(str(Path(__file__).resolve().parents[2]))
 
+from posterior_bench.bench.core.cores import wait_without_spinning
+
 if TYPE_CHECKING:
     from posterior_bench.bench.api.images import Images, load_images
     from posterior_bench.bench.api.priors import load_prior
@@ -52,6 +54,10 @@ _MODULES = {
     "score": "solving",
     "solve": "solving",
 }
+
+
+# whoever imports this package does so before PyTorch: a command, a worker of Ray, a job of Slurm
+wait_without_spinning()
 
 
 def __getattr__(name: str) -> Any:

@@ -30,17 +30,24 @@ measurements (`Solver.lacks`). `python -m bench check solver=NAME` runs a solver
 every kind."""
 
 CAPABILITIES = {
+    "amplitudes": "`A` measures the amplitudes of the frequencies of an image with zeros around it",
     "exact": "the posterior is known in closed form, as for Gaussian mixtures",
     "features": "the network is a U-Net with named places for hooks; transformers have other "
     "places",
+    "flow": "the state is that of a rectified flow, between image and noise on a straight line",
     "grad": "the denoiser can be differentiated; every prior of this product can",
+    "increments": "the prior is a signal with independent increments of a known law (Lévy)",
     "inpaint": "the network was trained to fill holes; mask and measurement are its inputs",
     "latent": "an autoencoder lies between the state and the image",
     "linear": "`A` is linear",
+    "low_dimension": "an image has at most 128 values, so Markov chains can sample any posterior",
     "mask": "the operator keeps or drops pixels",
+    "nonlinear": "`A` is not linear",
     "pinv": "the operator has a pseudo-inverse",
     "pixel": "the state is the image itself, so a measured pixel is an entry of the state",
     "projection": "`At A` is a projection",
+    "prompt_grad": "the network reads a prompt, and the denoiser can be differentiated in its "
+    "embedding; of the latent priors, those of Stable Diffusion",
     "prox": "the proximal step of the data term can be computed",
     "svd": "the singular value decomposition of `A` is known",
     "unconditional": "the prior can be called without a mask and a measurement; every prior "
@@ -93,10 +100,17 @@ DIFFERENCES = (
         "values there is one per singular vector, so the solver here takes those operators too.",
     ),
     Difference(
-        ("pigdm",),
+        ("pnpdm",),
         (OPERATORS,),
-        "The method takes any linear operator for which a linear system can be solved. The solver "
-        "here leaves this to the proximal step of the operator, which solves the same system.",
+        "For operators that are not linear the paper draws by Langevin dynamics. That is a setting "
+        "here, likelihood=langevin, which takes any operator. With the default, draws are exact.",
+    ),
+    Difference(
+        ("pigdm", "ot_ode", "flower", "flower_cov"),
+        (OPERATORS,),
+        "These methods take any linear operator for which a linear system can be solved. The "
+        "solvers here leave this to the proximal step of the operator, which solves the same "
+        "system.",
     ),
 )
 
@@ -107,36 +121,81 @@ MIRRORED = (
     "no fast transform makes a blur with an asymmetric kernel and mirrored borders diagonal; "
     "`border=circular` has it"
 )
+OTHER_VALUES = "it does not measure amplitudes of frequencies"
+CURVED = ("hdr", "nonlinear_blur", "phase_retrieval", "squared_projection", "xray")
+"""The operators that are not linear."""
+
 LACKING = {
+    "amplitudes": dict.fromkeys(
+        (
+            "anisotropic_blur",
+            "box_blur",
+            "denoising",
+            "fourier",
+            "gaussian_blur",
+            "hdr",
+            "inpainting",
+            "motion_blur",
+            "motion_blur_circular",
+            "nonlinear_blur",
+            "projection",
+            "squared_projection",
+            "super_resolution",
+            "xray",
+        ),
+        OTHER_VALUES,
+    ),
     "linear": {
         "hdr": "values beyond the range are cut off",
         "nonlinear_blur": "the measurement is a network's output",
         "phase_retrieval": "a modulus forgets the phase",
+        "squared_projection": "a square forgets the sign",
+        "xray": "absorption is exponential",
     },
     "mask": {
         **dict.fromkeys(
             (
                 "anisotropic_blur",
                 "box_blur",
+                "fourier",
                 "gaussian_blur",
                 "motion_blur",
                 "motion_blur_circular",
                 "nonlinear_blur",
                 "projection",
+                "squared_projection",
                 "super_resolution",
+                "xray",
             ),
             MIXED,
         ),
+        "denoising": "it measures every pixel, so there is nothing to mask",
+        "fourier": "it measures frequencies, and no pixels",
         "hdr": "measured values are scaled and cut off, so they are not those of the pixels",
         "phase_retrieval": "it measures frequencies, and no pixels",
     },
     "pinv": {
-        **dict.fromkeys(("hdr", "nonlinear_blur", "phase_retrieval"), NO_MATRIX),
+        **dict.fromkeys(CURVED, NO_MATRIX),
         "motion_blur": MIRRORED,
     },
-    "prox": dict.fromkeys(("nonlinear_blur", "phase_retrieval"), NO_MINIMISER),
+    "nonlinear": dict.fromkeys(
+        (
+            "anisotropic_blur",
+            "box_blur",
+            "denoising",
+            "fourier",
+            "gaussian_blur",
+            "inpainting",
+            "motion_blur",
+            "motion_blur_circular",
+            "projection",
+            "super_resolution",
+        ),
+        "`A` is linear, so `exact` knows the posterior in closed form",
+    ),
+    "prox": dict.fromkeys(CURVED[1:], NO_MINIMISER),
     "svd": {
-        **dict.fromkeys(("hdr", "nonlinear_blur", "phase_retrieval"), NO_MATRIX),
+        **dict.fromkeys(CURVED, NO_MATRIX),
         "motion_blur": MIRRORED,
     },
 }

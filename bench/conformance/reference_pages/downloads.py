@@ -35,7 +35,33 @@ command of its row.
 PRIORS = """\
 Unless the row says otherwise, the size of a download follows from the number of parameters in
 float32. *Memory* is the peak that `bench convert` took with a file of the same layout and size and
-random weights. *Disk* is the size of the converted prior in float32; `--dtype fp16` halves it."""
+random weights. *Disk* is the size of the converted prior in float32; `--dtype fp16` halves it.
+
+Few-step models: a folder whose scheduler is a `LCMScheduler` is converted as a latent consistency
+model. `latent-consistency/lcm-sdxl` and the LCM-LoRAs hold a part of a model, so make a whole
+folder with diffusers first; `embed-prompts` and `convert` read that folder. (DMD2, the model of
+LATINO's tables, is a U-Net of Stable Diffusion XL alone, too.)
+
+```python
+from diffusers import DiffusionPipeline, LCMScheduler, UNet2DConditionModel
+
+# a U-Net alone
+unet = UNet2DConditionModel.from_pretrained("latent-consistency/lcm-sdxl")
+pipe = DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", unet=unet)
+# or a LoRA, fused into the U-Net
+pipe = DiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5")
+pipe.load_lora_weights("latent-consistency/lcm-lora-sdv1-5")
+pipe.fuse_lora()
+pipe.unload_lora_weights()
+# in both cases
+pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+pipe.save_pretrained("FOLDER")
+```
+
+A U-Net with `time_cond_proj_dim` reads a strength of guidance: `prior.embedded_guidance=8.5`, the
+default, is that of the library. `solver.guidance` comes on top, so leave it at 1 there. With a LoRA
+fused in, `solver.guidance` of 1 to 2 is usual. What such a prior returns is one clean image and not
+the mean of all, so solvers that need the mean (DPS, PiGDM, MMPS) are not exact with it."""
 
 DATA = """\
 Data sets are read in the layouts of [data.md](data.md); nothing is converted or copied."""
@@ -161,7 +187,8 @@ def _minutes(known: Mapping[str, Any]) -> list[str]:
     names = " and ".join(map(choice, uncounted))
     return [
         *parts,
-        f"Not counted, because the size of the network depends on the version you take: {names}.",
+        "Not counted, some because the size of the network depends on the version you take: "
+        f"{names}.",
     ]
 
 

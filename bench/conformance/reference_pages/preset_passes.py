@@ -26,6 +26,7 @@ from posterior_bench.bench.conformance.reference_pages.prior_kinds import (
     FLOW,
     INPAINT,
     LATENT,
+    PIXEL_FLOW,
     VE,
     VP,
     kind_of,
@@ -111,7 +112,7 @@ def _run(option: Option, preset: str, kind: str) -> tuple[Mapping[str, int], Map
     solver = build({**option.content, "preset": preset})
     distance = absolute_distance if getattr(solver, "perceptual", "none") != "none" else None
     problem = SmallProblem(
-        _prior(kind), options("operator")["inpainting"].content, perceptual=distance
+        _prior(kind, solver.needs), options("operator")["inpainting"].content, perceptual=distance
     )
     prior, measurement = problem.prior, problem.measure([0])
     with weightless(prior, "features" in solver.needs), prior.metered() as meter:
@@ -121,8 +122,10 @@ def _run(option: Option, preset: str, kind: str) -> tuple[Mapping[str, int], Map
         return fit, meter.counts()
 
 
-def _prior(kind: str) -> Prior:
+def _prior(kind: str, needs: frozenset[str]) -> Prior:
     """Return a small prior of a kind; process, learned variance and latents change counts."""
+    if "prompt_grad" in needs:
+        return small_prior("text")
     if kind in _SMALL:
         return small_prior(_SMALL[kind])
     if kind == FLOW:
@@ -137,6 +140,8 @@ def _prior(kind: str) -> Prior:
             CLASSES,
             latent=latent.latent,
         )
+    if kind == PIXEL_FLOW:
+        return Prior(process.Flow(), small_unet(1), (1, 8, 8), "flow", 1.0, CLASSES, CLASSES)
     assert kind == VP
     vp = process.VP.scheduled("linear", 0.0001, 0.02)
     return Prior(vp, small_unet(1), (1, 8, 8), "eps", 1.0, CLASSES, CLASSES, learned_var=True)

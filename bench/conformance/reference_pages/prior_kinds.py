@@ -7,14 +7,16 @@ from posterior_bench.bench.config.catalog import Option, options
 from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.solvers.base import lacking
 
-VP, VE, LATENT, FLOW, CLOSED = (
+VP, VE, PIXEL_FLOW, LATENT, FLOW, CLOSED = (
     "pixel VP",
     "pixel VE / EDM",
+    "pixel flow",
     "latent VP",
     "latent flow (transformer)",
     "closed form",
 )
 INPAINT = "inpainting model"
+SIGNAL = "Lévy signal"
 PUBLISHED_PRIORS = {
     VP: (
         "celeba256_adm",
@@ -25,6 +27,7 @@ PUBLISHED_PRIORS = {
         "imagenet64_adm",
     ),
     VE: ("imagenet64_edm",),
+    PIXEL_FLOW: ("afhq256_flow", "celeba128_flow"),
     LATENT: (
         "celebahq",
         "celebahq_compvis",
@@ -32,12 +35,20 @@ PUBLISHED_PRIORS = {
         "imagenet256",
         "lsun_church",
         "sd15",
+        "sd15_lcm",
         "sd2",
+        "sdxl",
+        "sdxl_lcm",
     ),
-    FLOW: ("dit256", "sd35"),
-    INPAINT: ("sd15_inpainting", "sd3_inpainting"),
+    FLOW: ("dit256", "flux_dev", "sd3", "sd35"),
+    INPAINT: ("flux_fill", "sd15_inpainting", "sd3_inpainting", "sdxl_inpainting"),
 }
 """Names of the published priors by their kind; a test compares them with ``conf/prior``."""
+
+WITHOUT_PROMPTS = frozenset(
+    {"celebahq", "celebahq_compvis", "dit256", "ffhq_compvis", "imagenet256", "lsun_church"}
+)
+"""The published latent priors that read no prompts; all others do."""
 
 
 def kind_of(prior: str) -> str:
@@ -63,15 +74,18 @@ def capabilities_by_kind() -> dict[str, frozenset[str]]:
     -------
     dict of str to frozenset of str
         By kind, in the order of the columns of ``docs/applicability.md``. Pixel and latent priors
-        are U-Nets. The flow is a transformer, so it lacks ``features``.
+        are U-Nets. The latent flow is a transformer, so it lacks ``features``. Latent priors have
+        ``prompt_grad``, but for :data:`WITHOUT_PROMPTS`.
     """
-    unet, latent = small_prior("network").caps, small_prior("latent").caps
+    unet, latent = small_prior("network").caps, small_prior("latent").caps | {"prompt_grad"}
     return {
         VP: unet,
         VE: unet,
+        PIXEL_FLOW: unet | {"flow"},
         LATENT: latent,
-        FLOW: latent - {"features"},
+        FLOW: (latent - {"features"}) | {"flow"},
         CLOSED: small_prior("exact").caps,
+        SIGNAL: small_prior("increments").caps,
         INPAINT: small_prior("inpainting").caps,
     }
 
@@ -106,10 +120,11 @@ def operator_needs(option: Option) -> frozenset[str]:
 
 def priors_for_inpainting(option: Option) -> list[str]:
     """Return the published priors with which a solver can inpaint, sorted by name."""
-    operator = options("operator")["inpainting"]
+    operator, needs = options("operator")["inpainting"], target(option.content).needs
     return sorted(
         name
         for kind, names in PUBLISHED_PRIORS.items()
         if not missing_capabilities(option, operator, kind)
         for name in names
+        if "prompt_grad" not in needs or name not in WITHOUT_PROMPTS
     )

@@ -137,9 +137,9 @@ def _in_words(need: Need, owner: str, title: str) -> str:
 
 def _remedy(need: Need, largest: int) -> str:
     fits = f"batch={largest} is the largest that fits" if largest else "not even batch=1 fits"
-    if need.config.checkpointing == "call":
+    if need.config.checkpointing != "none":
         return fits
-    return f"{fits}, or checkpointing=call where a solver takes gradients"
+    return f"{fits}, or checkpointing=block or call where a solver takes gradients"
 
 
 def _slow(need: Need, owner: str) -> Iterator[Finding]:
