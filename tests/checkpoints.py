@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -131,6 +132,135 @@ FLAGS = {
     "learn_sigma": True,
     "use_fp16": True,
 }
+
+
+# -- PnP-Flow --------------------------------------------------------------------------------------
+
+PNPFLOW = {
+    "input_height": 16,
+    "ch": 32,
+    "ch_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attn_resolutions": [8],
+}
+
+
+def pnpflow_shapes(
+    side: int, ch: int, mult: list[int], blocks: int, attention: list[int], channels: int = 3
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a checkpoint of PnP-Flow."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    def residual(name: str, old: int, new: int) -> None:
+        layer(f"{name}.temb_proj", new, 4 * ch)
+        layer(f"{name}.norm1", old)
+        layer(f"{name}.conv1", new, old, 3, 3)
+        layer(f"{name}.norm2", new)
+        layer(f"{name}.conv2", new, new, 3, 3)
+        if old != new:
+            layer(f"{name}.shortcut", new, old, 1, 1)
+
+    def attend(name: str, width: int) -> None:
+        for part in ("attn_q", "attn_k", "attn_v", "proj_out"):
+            layer(f"{name}.{part}", width, width, 1, 1)
+        layer(f"{name}.norm", width)
+
+    layer("temb_net.main.0", 4 * ch, ch)
+    layer("temb_net.main.2", 4 * ch, 4 * ch)
+    layer("begin_conv", ch, channels, 3, 3)
+    width, kept, last = ch, [ch], len(mult) - 1
+    for level, factor in enumerate(mult):
+        name = f"down_modules.{level}.{level}"
+        for i in range(blocks):
+            residual(f"{name}a_{i}a_block", width, ch * factor)
+            width = ch * factor
+            if side // 2**level in attention:
+                attend(f"{name}a_{i}b_attn", width)
+            kept.append(width)
+        if level < last:
+            layer(f"{name}b_downsample", width, width, 3, 3)
+            kept.append(width)
+    residual("mid_modules.0", width, width)
+    attend("mid_modules.1", width)
+    residual("mid_modules.2", width, width)
+    for block, level in enumerate(range(last, -1, -1)):
+        name = f"up_modules.{block}.{level}"
+        for i in range(blocks + 1):
+            residual(f"{name}a_{i}a_block", width + kept.pop(), ch * mult[level])
+            width = ch * mult[level]
+            if side // 2**level in attention:
+                attend(f"{name}a_{i}b_attn", width)
+        if level:
+            layer(f"{name}b_upsample.up_conv", width, width, 3, 3)
+    layer("end_conv.0", width)
+    layer("end_conv.2", channels, width, 3, 3)
+    return shapes
+
+
+def pnpflow_weights() -> dict[str, Tensor]:
+    """Random tensors of the small network :data:`PNPFLOW`."""
+    sizes = [PNPFLOW[name] for name in ("input_height", "ch", "ch_mult", "num_res_blocks")]
+    shapes = pnpflow_shapes(*sizes, PNPFLOW["attn_resolutions"])  # type: ignore[arg-type]
+    return {name: Golden._weight(name, list(shape)) for name, shape in shapes.items()}
+
+
+def pnpflow_velocity(state: Mapping[str, Tensor], x: Tensor, time: Tensor) -> Tensor:
+    """What a network of PnP-Flow puts out for the small sizes of :data:`PNPFLOW`.
+
+    Written from the description of the network with functions of torch alone; the names of the
+    tensors say which blocks there are. ``time`` is 0 at noise and 1 at data.
+    """
+
+    def layer(name: str) -> tuple[Tensor, Tensor]:
+        return state[f"{name}.weight"], state[f"{name}.bias"]
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return F.group_norm(h, 32, *layer(name), eps=1e-6)
+
+    def residual(name: str, h: Tensor) -> Tensor:
+        out = F.conv2d(F.silu(norm(f"{name}.norm1", h)), *layer(f"{name}.conv1"), padding=1)
+        out = out + F.linear(F.silu(embedded), *layer(f"{name}.temb_proj"))[:, :, None, None]
+        out = F.conv2d(F.silu(norm(f"{name}.norm2", out)), *layer(f"{name}.conv2"), padding=1)
+        own = f"{name}.shortcut"
+        return out + (F.conv2d(h, *layer(own)) if f"{own}.weight" in state else h)
+
+    def attend(name: str, h: Tensor) -> Tensor:
+        if f"{name}.norm.weight" not in state:
+            return h
+        normed = norm(f"{name}.norm", h)
+        q, k, v = (F.conv2d(normed, *layer(f"{name}.attn_{one}")).flatten(2) for one in "qkv")
+        weights = torch.einsum("bcq,bck->bqk", q, k).div(q.shape[1] ** 0.5).softmax(-1)
+        out = torch.einsum("bqk,bck->bcq", weights, v).view_as(h)
+        return h + F.conv2d(out, *layer(f"{name}.proj_out"))
+
+    ch, levels = int(str(PNPFLOW["ch"])), len(PNPFLOW["ch_mult"])  # type: ignore[arg-type]
+    half = ch // 2
+    powers = -torch.arange(half, dtype=torch.float64) * np.log(10_000) / (half - 1)
+    angles = time[:, None] * torch.exp(powers)
+    waves = torch.cat([angles.sin(), angles.cos()], 1).to(x.dtype)
+    hidden = F.silu(F.linear(waves, *layer("temb_net.main.0")))
+    embedded = F.linear(hidden, *layer("temb_net.main.2"))
+    kept = [F.conv2d(x, *layer("begin_conv"), padding=1)]
+    for level in range(levels):
+        name = f"down_modules.{level}.{level}"
+        kept.append(attend(f"{name}a_0b_attn", residual(f"{name}a_0a_block", kept[-1])))
+        if level < levels - 1:
+            kept.append(F.conv2d(kept[-1], *layer(f"{name}b_downsample"), stride=2, padding=1))
+    h = attend("mid_modules.1", residual("mid_modules.0", kept[-1]))
+    h = residual("mid_modules.2", h)
+    for block, level in enumerate(range(levels - 1, -1, -1)):
+        name = f"up_modules.{block}.{level}"
+        for i in range(2):
+            h = residual(f"{name}a_{i}a_block", torch.cat([h, kept.pop()], 1))
+            h = attend(f"{name}a_{i}b_attn", h)
+        if level:
+            h = h.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            h = F.conv2d(h, *layer(f"{name}b_upsample.up_conv"), padding=1)
+    assert not kept
+    return F.conv2d(F.silu(norm("end_conv.0", h)), *layer("end_conv.2"), padding=1)
 
 
 # -- CompVis ---------------------------------------------------------------------------------------
@@ -288,6 +418,36 @@ def write_stable_diffusion(folder: Path, kind: str = "epsilon", channels: int = 
     return unet
 
 
+def write_lcm(folder: Path, kind: str = "epsilon", distilled: bool = True):
+    """A latent consistency model; ``distilled``: its network reads a strength of guidance."""
+    from diffusers import LCMScheduler, UNet2DConditionModel
+
+    write_stable_diffusion(folder)
+    unet = made(
+        UNet2DConditionModel,
+        sample_size=8,
+        cross_attention_dim=6,
+        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        time_cond_proj_dim=10 if distilled else None,
+        **BLOCKS,
+    )
+    unet.save_pretrained(folder / "unet")
+    scheduler = LCMScheduler(prediction_type=kind)
+    scheduler.save_pretrained(folder / "scheduler")
+    return unet, scheduler
+
+
+def write_sdxl_lcm(folder: Path):
+    """The same of Stable Diffusion XL, as :func:`write_lcm`."""
+    from diffusers import LCMScheduler
+
+    unet, _ = write_stable_diffusion_xl(folder, time_cond_proj_dim=10)
+    scheduler = LCMScheduler()
+    scheduler.save_pretrained(folder / "scheduler")
+    return unet, scheduler
+
+
 def write_stable_diffusion_3(folder: Path):
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
@@ -318,3 +478,85 @@ def write_stable_diffusion_3(folder: Path):
     kl.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
     return transformer, kl
+
+
+def write_stable_diffusion_xl(folder: Path, channels: int = 4, **settings: object):
+    """The pipeline without its text encoders, saved by the library; U-Net and autoencoder.
+
+    ``settings`` are further ones of the U-Net.
+    """
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+
+    unet = made(
+        UNet2DConditionModel,
+        sample_size=8,
+        in_channels=channels,
+        out_channels=4,
+        cross_attention_dim=6,
+        attention_head_dim=[2, 4],
+        transformer_layers_per_block=[1, 2],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 10,
+        **BLOCKS,
+        **settings,
+    )
+    unet.save_pretrained(folder / "unet")
+    kl = made(AutoencoderKL, **AUTOENCODER, latent_channels=4, scaling_factor=0.13025)
+    without_spread(kl).save_pretrained(folder / "vae")
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return unet, kl
+
+
+def write_flux(folder: Path, fill: bool = False):
+    """The pipeline without its text encoders, saved by the library; transformer and autoencoder."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    transformer = made(
+        FluxTransformer2DModel,
+        in_channels=4 * (4 + 4 + 2 * 2) if fill else 4 * 4,
+        out_channels=4 * 4 if fill else None,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=6,
+        pooled_projection_dim=10,
+        guidance_embeds=True,
+        axes_dims_rope=[2, 2, 4],
+    )
+    transformer.save_pretrained(folder / "transformer")
+    kl = made(
+        AutoencoderKL,
+        **AUTOENCODER,
+        latent_channels=4,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    without_spread(kl).save_pretrained(folder / "vae")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.save_pretrained(folder / "scheduler")
+    return transformer, kl
+
+
+def without_spread(kl):
+    """Give an autoencoder a Gaussian without spread: a draw of a pipeline is then its mean."""
+    last = kl.quant_conv or kl.encoder.conv_out
+    with torch.no_grad():
+        last.weight[kl.config.latent_channels :] = 0
+        last.bias[kl.config.latent_channels :] = -60
+    return kl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -16,9 +17,26 @@ os.environ.update(
     WANDB_MODE="offline",
 )
 
+import pytest
 from tests.skips import (  # noqa: F401  # hooks of pytest, which takes them from here
     pytest_addoption,
     pytest_configure,
     pytest_sessionfinish,
     pytest_terminal_summary,
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now, modules and tests, out of every later search for garbage.
+
+    There are millions of objects, and a run that has no memory left searches them again and again.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep commands of this process from being answered from the user's cache folder."""
+    for module in ("cli.remembered", "engine.metric_networks"):
+        monkeypatch.setattr(f"posterior_bench.bench.{module}.users_cache", lambda: None)

@@ -16,6 +16,9 @@ ALLOWED: dict[str, str] = {
     "without a null condition there is no "
     "guidance": "not all combinations of a table of networks exist",
     "deepinv": "an extra that is not in requirements.lock",
+    "opencv": "an extra that is not in requirements.lock",
+    "No module named 'cv2'": "the extra 'opencv', which is not in requirements.lock",
+    "No module named 'dicebear'": "the extra 'faces', which is not in requirements.lock",
     "No module named 'lmdb'": "the extra 'lsun', which is not in requirements.lock",
     "No module named 'transformers'": "the extra 'text', which is not in requirements.lock",
     "Slurm's daemons are started as root": "a user of a shared machine cannot start them",

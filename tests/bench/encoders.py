@@ -43,6 +43,7 @@ class Words:
 
 class Output(tuple):
     hidden_states: tuple[Tensor, ...]
+    pooler_output: Tensor
 
 
 def text_model(width: int, kind: str) -> type:
@@ -66,6 +67,7 @@ def text_model(width: int, kind: str) -> type:
             assert attention_mask is None
             state = self.scale * ids[..., None].double() * torch.arange(1, width + 1)
             out = Output([state[:, 0] + 0.5 if kind == "pooled" else state])
+            out.pooler_output = state[:, 0] + 0.25
             out.hidden_states = (state - 2, state - 1, state)
             return out
 
@@ -84,16 +86,23 @@ def transformers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def pipeline(folder: Path, version: int, t5: bool = True) -> Path:
-    """The folders of a pipeline, with what the stand-ins above read of them."""
-    ends = {1: [""], 3: ["", "_2", *(["_3"] if t5 else [])]}[version]
+def pipeline(folder: Path, version: int | str, t5: bool = True) -> Path:
+    """The folders of a pipeline, with what the stand-ins above read of them.
+
+    Versions are 1, ``xl``, 3 and ``flux``.
+    """
+    two = ["", "_2"]
+    ends = {1: [""], "xl": two, 3: [*two, *(["_3"] if t5 else [])], "flux": two}[version]
     for i, end in enumerate(ends):
         (folder / f"tokenizer{end}").mkdir(parents=True)
         (folder / f"text_encoder{end}").mkdir()
         (folder / f"text_encoder{end}" / "config.json").write_text(json.dumps({"scale": 10.0**i}))
-    network = folder / ("unet" if version == 1 else "transformer")
+    network = folder / ("unet" if version in (1, "xl") else "transformer")
     network.mkdir()
-    (network / "config.json").write_text(json.dumps({"joint_attention_dim": 8}))
+    config = {"joint_attention_dim": 8}
+    if version == "flux":
+        config = {"_class_name": "FluxTransformer2DModel"}
+    (network / "config.json").write_text(json.dumps(config))
     return folder
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.cli import app
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verbs import VERBS, run_verb
 from posterior_bench.bench.config.compose import compose
@@ -30,6 +33,19 @@ TINY: dict[str, object] = {"name": "tiny", "training": {}, "source": "this test"
 def run(overrides: Sequence[str]) -> Outcome:
     """What ``python -m bench`` does, in this process."""
     return run_job(*compose(list(overrides)))
+
+
+def bench(*words: object) -> int:
+    """The exit code of ``python -m bench WORDS``, in this process."""
+    for noted in (app.OUTCOMES, app.SWEEPS, app.SKIPPED):
+        noted.clear()
+    before = sys.argv
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+    finally:
+        sys.argv = before
+    return int(stop.value.code or 0)
 
 
 def planned(overrides: Sequence[str]) -> CellPlan:

@@ -38,7 +38,8 @@ def main() -> None:
     heads = ("build s", "A ms", "At ms", "pinv ms", "prox ms", "MiB")
     print(f"{'operator':22}" + "".join(f"{head:>8}" for head in heads))
     for name, option in options("operator").items():
-        if name in ("nonlinear_blur", "projection"):  # a network of the user; a dense matrix
+        # a network of the user; dense matrices
+        if name in ("nonlinear_blur", "projection", "squared_projection", "xray"):
             continue
         with Live() as live:
             start = time.perf_counter()

@@ -69,6 +69,8 @@ class Counts:
     duplicated: int = 0
     corrupt: int = 0
     different: int = 0
+    where: list[str] = field(default_factory=list)
+    """In which columns of rows, or in which tables, a study differs."""
 
     @property
     def clean(self) -> bool:
@@ -79,7 +81,7 @@ class Counts:
             f"{self.kills} kills; {', '.join(self.troubles) or 'no other trouble'}: {self.lost} "
             f"rows lost, "
             f"{self.duplicated} duplicated, {self.corrupt} shards corrupt, {self.different} cells "
-            f"or tables different"
+            f"or tables different ({', '.join(self.where) or 'none'})"
         )
 
 
@@ -251,9 +253,9 @@ class Torture:
         self.counts.lost += planned - len(rows.drop_duplicates(["cell", "image_id", "draw"]))
         self.counts.duplicated += int(rows.duplicated(["cell", "image_id", "draw"]).sum())
         self.counts.corrupt += len(list(ours.folder.rglob("*.corrupt"))) + _unreadable(ours)
-        self.counts.different += not (
-            _rows(ours).equals(_rows(peaceful)) and _table(ours) == _table(peaceful)
-        )
+        different = _differences(ours, peaceful)
+        self.counts.different += bool(different)
+        self.counts.where += different
         print(f"{what}: {self.counts.kills} kills, clean: {self.counts.clean}", flush=True)
 
 
@@ -287,8 +289,23 @@ def _unreadable(plan: CellPlan) -> int:
     return bad
 
 
+def _differences(ours: CellPlan, peaceful: CellPlan) -> list[str]:
+    """The columns of rows that differ, and ``leaderboard.csv`` if the tables do."""
+    a, b = _rows(ours), _rows(peaceful)
+    if list(a.columns) != list(b.columns) or len(a) != len(b):
+        return ["columns or number of rows"]
+    columns = [name for name in a.columns if not a[name].equals(b[name])]
+    return columns + ["leaderboard.csv"] * (_table(ours) != _table(peaceful))
+
+
 def _rows(plan: CellPlan) -> pd.DataFrame:
-    columns = [name for name in plan.store.read().columns if name not in TIMINGS]
+    """All rows, without timings and the commit.
+
+    Each process asks git once. Where somebody commits or edits the tree meanwhile, as in a long
+    suite beside other work, a worker records another state of it than the process that started it.
+    """
+    besides = {*TIMINGS, "commit"}
+    columns = [name for name in plan.store.read().columns if name not in besides]
     return plan.store.read([*columns, "png"])
 
 

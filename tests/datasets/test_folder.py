@@ -260,7 +260,8 @@ def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown mode 'bgr'; valid: rgb, grey"):
         Folder(str(tmp_path), mode="bgr")
     with pytest.raises(
-        ValueError, match="unknown crop 'squash'; valid: guided, edm, bicubic, bilinear"
+        ValueError,
+        match="unknown crop 'squash'; valid: guided, edm, bicubic, bilinear, square_bilinear",
     ):
         Folder(str(tmp_path), crop="squash")
     with pytest.raises(ValueError, match="size=0"):

@@ -16,7 +16,7 @@ from posterior_bench.datasets.protocols import PROTOCOLS, choose
 from posterior_bench.datasets.selection import belongs, shuffled
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = ("imagenet64", "imagenet256", "lsun_church", "lsun_bedroom", "celebahq", "ffhq")
+OPTIONS = ("imagenet64", "imagenet256", "lsun_church", "lsun_bedroom", "celebahq", "ffhq", "celeba")
 IDS = [f"{i:05d}" for i in range(5000)]
 
 
@@ -215,5 +215,6 @@ def test_yaml_spells_out_every_setting(option: str) -> None:
     assert {k: v for k, v in node.items() if k not in own} == {
         k: v for k, v in known.items() if k not in own
     }
-    assert node["size"] == (64 if option == "imagenet64" else 256)
-    assert node["crop"] == {"imagenet64": "edm", "imagenet256": "guided"}.get(option, "bicubic")
+    assert node["size"] == {"imagenet64": 64, "celeba": 128}.get(option, 256)
+    crops = {"imagenet64": "edm", "imagenet256": "guided", "celeba": "square_bilinear"}
+    assert node["crop"] == crops.get(option, "bicubic")

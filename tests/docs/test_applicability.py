@@ -31,6 +31,7 @@ LINEAR_INVERSE = {"linear", "pinv"}
 LITERATURE: dict[tuple[str, ...], tuple[set[str], str, str, str, str]] = {
     # choices: (what the operator must be, pixel VP, pixel VE / EDM, latent VP, flow)
     ("blended", "repaint"): ({"mask"}, "Y", "Y", "m", "m"),
+    ("lanpaint",): ({"mask"}, "Y", "v", "m", "m"),
     ("dps",): (set(), "Y", "v", "Y", "Y"),
     ("copaint", "copaint_tt"): (set(), "Y", "v", "dec", "dec"),
     ("reddiff", "reddiff_v"): (set(), "Y", "Y", "dec", "Y"),
@@ -45,7 +46,18 @@ LITERATURE: dict[tuple[str, ...], tuple[set[str], str, str, str, str]] = {
     ("mmps",): ({"linear"}, "Y", "Y", "dec", "Y"),
     ("tds",): (set(), "Y", "Y", "dec", "Y"),
     ("mgdm",): (set(), "Y", "v", "dec", "Y"),
+    ("sitcom", "dmplug"): (set(), "Y", "v", "dec", "dec"),
+    ("dcdp",): (set(), "Y", "Y", "dec", "dec"),
     ("ding",): ({"mask"}, "Y", "v", "m", "m"),
+    ("pnpdm",): (set(), "v", "Y", "-", "-"),
+    ("fps", "mcgdiff"): ({"linear", "svd"}, "Y", "v", "-", "-"),
+    ("flowdps", "flair"): (set(), "v", "v", "v", "Y"),
+    ("dflow",): (set(), "v", "v", "dec", "dec"),
+    ("flow_priors",): (set(), "-", "-", "-", "?"),
+    # of flows in pixels, read in other coordinates
+    ("flower", "flower_cov", "ot_ode"): ({"linear"}, "v", "v", "-", "-"),
+    ("pnpflow",): (set(), "v", "v", "dec", "dec"),
+    ("flowchef",): (set(), "v", "v", "dec", "Y"),
 }
 RUNS = {"Y": True, "v": True, "dec": True, "m": True, "-": False, "?": False}
 

@@ -27,11 +27,13 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.studies import cells
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.engine.growing import rule_of, with_images
 from posterior_bench.bench.engine.job import job_of, unchecked
 from posterior_bench.bench.training.train_solver import ModulesTraining
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.convert.adm import LAYOUTS as ADM
 from posterior_bench.priors.convert.compvis import LAYOUTS as COMPVIS
+from posterior_bench.priors.convert.pnpflow import LAYOUTS as PNPFLOW
 from posterior_bench.priors.load import save
 from posterior_bench.priors.nets import UNet2D
 from posterior_bench.priors.process import VE
@@ -108,7 +110,8 @@ def demand_taken(words: Sequence[str]) -> None:
     except SystemExit:  # --help and --version
         return
     if parser.takes_run_settings:
-        _demand_composed(name or "run", values["overrides"], bool(values.get("multirun")))
+        several = bool(values.get("multirun")) or name == "tune"
+        _demand_composed(name or "run", values["overrides"], several)
     elif name == "convert":
         _demand_layout(values)
 
@@ -120,7 +123,8 @@ def _demand_composed(verb: str, overrides: Sequence[str], multirun: bool) -> Non
     # what a command leaves to the reader, as a study leaves data.root, is no mistake of it
     if "???" in unchecked(cfg).data.values():
         return
-    config = job_of(cfg)
+    rule = rule_of(cfg) if verb == "run" else None
+    config = job_of(with_images(cfg, rule.limit) if rule else cfg)
     if verb == "train" and any(word.startswith("solver=") for word in overrides):
         named = any(word.startswith("data=") for word in overrides)
         ModulesTraining.of(config, config.data if named else None)
@@ -128,7 +132,8 @@ def _demand_composed(verb: str, overrides: Sequence[str], multirun: bool) -> Non
 
 def _demand_layout(values: dict[str, object]) -> None:
     """Raise UserError for a layout that its family does not know, or does not say by itself."""
-    layouts = {"adm": ADM, "compvis": COMPVIS}.get(str(values["family"]))
+    known = {"adm": ADM, "compvis": COMPVIS, "pnpflow": PNPFLOW}
+    layouts = known.get(str(values["family"]))
     if layouts is not None and values["layout"] not in layouts:
         raise UserError(f"--layout {values['layout']} is none of {', '.join(layouts)}")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from posterior_bench.masks.pixels import Pixels
+from posterior_bench.masks.pixels import ListedPixels, Pixels
 
 Make = Callable[[int], np.random.Generator]
 
@@ -58,3 +58,19 @@ def test_bad_settings(settings: dict[str, float | str], message: str) -> None:
 def test_more_pixels_than_there_are(rng: Make) -> None:
     with pytest.raises(ValueError, match="9 observed pixels are more than 2 x 4 images have"):
         Pixels(9).generate(rng(0), 2, 4)
+
+
+def test_listed_pixels_are_observed_and_no_others(rng: Make) -> None:
+    mask = ListedPixels([0, 5, 3]).generate(rng(0), 2, 3)
+    assert mask.tolist() == [[True, False, False], [True, False, True]]
+
+
+@pytest.mark.parametrize("listed", [[], [1, 1], [-1]])
+def test_impossible_lists_are_refused(listed: list[int]) -> None:
+    with pytest.raises(ValueError, match="name each observed pixel once"):
+        ListedPixels(listed)
+
+
+def test_a_list_beyond_the_image_is_refused(rng: Make) -> None:
+    with pytest.raises(ValueError, match="pixel 6 is outside an image of 2 x 3"):
+        ListedPixels([0, 6]).generate(rng(0), 2, 3)

@@ -72,7 +72,7 @@ NARROW, WIDE, BESIDE = {"scale": 0.4}, {"scale": 2.5}, {"shift": 0.5}
 
 
 @pytest.mark.parametrize("metric", [SBC, TARP])
-@pytest.mark.parametrize("draws", [1, 4, 9])
+@pytest.mark.parametrize("draws", [1, pytest.param(4, marks=pytest.mark.slow), 9])
 def test_gaps_of_exact_draws_are_zero_on_average_and_others_are_far_from_it(metric, draws):
     exact = [value(metric(), correlated(60, draws, seed)) for seed in range(30)]
     assert abs(np.mean(exact)) < 4 * np.std(exact) / math.sqrt(30)
@@ -111,7 +111,7 @@ def test_the_rank_histogram_is_pearsons_statistic_per_degree_of_freedom():
     assert value(RankHistogram(), draws) == pytest.approx(np.mean(chi))
 
 
-@pytest.mark.parametrize("draws", [1, 4, 9])
+@pytest.mark.parametrize("draws", [1, pytest.param(4, marks=pytest.mark.slow), 9])
 @pytest.mark.parametrize("percent", [50, 90])
 def test_intervals_of_exact_draws_cover_what_they_say(draws, percent):
     metric, level = IntervalCoverage(percent), percent / 100

@@ -73,7 +73,7 @@ def test_noise_and_capabilities() -> None:
     operator, x = PhaseRetrieval(shape=SHAPE, sigma=0.3), _random(3, *SHAPE)
     noise = _random(*operator.A(x).shape)
     torch.testing.assert_close(operator.observe(x, noise) - operator.A(x), 0.3 * noise)
-    assert operator.caps == {"nonlinear"} and operator.mask is None
+    assert operator.caps == {"nonlinear", "amplitudes"} and operator.mask is None
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ SIZE = 256
 NAMES = [
     name
     for name in options("operator")
-    # a network of the user; and a dense matrix, which is what a random projection is
-    if name not in ("nonlinear_blur", "projection")
+    # a network of the user; and dense matrices, which random projections and signals have
+    if name not in ("fourier", "nonlinear_blur", "projection", "squared_projection", "xray")
 ]
 
 

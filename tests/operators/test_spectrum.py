@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posterior_bench.operators.base import Operator
 from posterior_bench.operators.box_blur import BoxBlur
+from posterior_bench.operators.denoising import Denoising
 from posterior_bench.operators.gaussian_blur import GaussianBlur
 from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.operators.motion_blur import MotionBlur
@@ -24,6 +25,7 @@ def _random(seed: int, *shape: int) -> Tensor:
 
 OPERATORS: list[Operator] = [
     Inpainting(mask=_random(0, 1, 1, *SHAPE[1:]) > 0),
+    Denoising(shape=SHAPE),
     SuperResolution(shape=SHAPE),
     SuperResolution(shape=SHAPE, factor=2),
     SuperResolution(shape=SHAPE, reduction="average"),

@@ -154,3 +154,41 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 def test_impossible_priors_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_mixture_of_bipsda_has_the_stored_posteriors() -> None:
+    """Closed forms of the benchmark's prior, computed apart from this code, in its own units."""
+    golden = np.load(Path(__file__).parents[1] / "golden" / "bipsda_golden.npz")
+    A = torch.eye(10, dtype=torch.float64)[golden["obs"]]
+    for sigma in ("5.0", "0.1"):
+        y = torch.from_numpy(golden[f"inp{sigma}_y"])
+        for unit in (1.0, 12.0):
+            posterior = mixtures.bipsda(unit=unit).posterior(A, y / unit, float(sigma) / unit)
+            for found, name in (
+                (posterior.weights, "w"),
+                (unit * posterior.mean, "mean"),
+                (unit**2 * posterior.covariance, "cov"),
+            ):
+                expected = torch.from_numpy(golden[f"inp{sigma}_{name}"])
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    turned = mixtures.bipsda(unit=1.0).covariances[2]
+    assert turned[0, 1].item() == pytest.approx(-0.0169127, abs=5e-8)
+
+
+def test_draws_of_the_scaled_mixture_lie_inside_the_range_of_images() -> None:
+    prior = mixtures.bipsda()
+    uniform = torch.linspace(0, 0.999, 2000)
+    assert prior.sample(uniform, normal(2000, 1, 1, 10)).abs().max() < 1
+
+
+def test_the_first_pixel_leaves_the_weights_of_imbalanced_modes() -> None:
+    prior = mixtures.modes_imbalanced()
+    first = torch.eye(4, dtype=torch.float64)[:1]
+    posterior = prior.posterior(first, torch.tensor([0.4]), 0.05)
+    expected = torch.tensor([0.9, 0.09, 0.01], dtype=torch.float64)
+    torch.testing.assert_close(posterior.weights, expected)
+    # the second pixel is positive in the first mode alone
+    second = prior.posterior(torch.eye(4, dtype=torch.float64)[1:2], torch.tensor([-0.5]), 0.05)
+    assert second.weights.tolist() == pytest.approx([0, 0.9, 0.1], abs=1e-6)
+    with pytest.raises(ValueError, match="three weights above 0"):
+        mixtures.modes_imbalanced(weights=[0.5, 0.5])

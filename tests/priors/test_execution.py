@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,26 +52,55 @@ def chain(prior: Prior) -> tuple[Tensor, Tensor, dict[str, int]]:
         return x.detach(), gradient, meter.counts()
 
 
-def test_checkpointing_changes_no_bit_of_a_gradient_and_no_count() -> None:
+@pytest.mark.parametrize("kind", ["call", "block"])
+def test_checkpointing_changes_no_bit_of_a_gradient_and_no_count(kind: str) -> None:
     prior = latent_prior()
     x, gradient, counts = chain(prior)
-    again, same, counted = chain(prior.run_as(Execution(checkpointing="call")))
+    again, same, counted = chain(prior.run_as(Execution(checkpointing=kind)))
     assert torch.equal(x, again) and torch.equal(gradient, same)
     assert counts == counted == dict(nfe=4, nge=4, decode=2, decode_grad=2, encode=0, encode_grad=0)
 
 
 def test_checkpointing_keeps_less() -> None:
     prior, kept = latent_prior(), []
-    for execution in (Execution(), Execution(checkpointing="call")):
+    executions = (
+        Execution(),
+        Execution(checkpointing="call"),
+        Execution(checkpointing="block"),
+        Execution(frozen_convolutions=True),
+    )
+    for execution in executions:
         prior.run_as(execution)
-        sizes: list[int] = []
+        sizes: dict[int, int] = {}
         z = noise(2, *prior.latent_shape).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t
+            lambda t, s=sizes: (s.update({t.untyped_storage().data_ptr(): t.numel()}), t)[1],
+            lambda t: t,
         ):
-            prior.denoise(z, prior.level(1.0))
-        kept.append(sum(sizes))
-    assert kept[1] < kept[0] / 20
+            out = prior.decode(prior.denoise(z, prior.level(1.0)))
+        kept.append(sum(sizes.values()))
+        del out
+    plain, call, block, frozen = kept
+    assert call < plain / 20 and block < plain / 4 and frozen < plain * 0.8
+
+
+def test_frozen_convolutions_keep_outputs_and_give_gradients_to_rounding() -> None:
+    prior = latent_prior()
+    x, gradient, counts = chain(prior)
+    again, near, counted = chain(prior.run_as(Execution(frozen_convolutions=True)))
+    assert torch.equal(x, again) and counts == counted
+    assert (gradient - near).abs().max() <= 1e-6 * gradient.abs().max()
+    assert torch.equal(gradient, chain(prior.run_as(Execution()))[1])  # nothing is left behind
+
+
+def test_settings_that_save_memory_go_together_with_bf16_and_channels_last() -> None:
+    prior = latent_prior()
+    low = Execution("bf16", channels_last=True)
+    x, gradient, _ = chain(prior.run_as(low))
+    saving = replace(low, frozen_convolutions=True, checkpointing="block")
+    again, near, _ = chain(prior.run_as(saving))
+    assert torch.equal(x, again)
+    assert (gradient - near).norm() < 2e-2 * gradient.norm()  # a few roundings to eight bits
 
 
 def test_bf16_differs_as_much_as_its_eight_bits_say_and_hands_on_float32() -> None:
@@ -107,29 +137,14 @@ def test_channels_last_agrees_to_rounding_and_hands_on_the_usual_layout() -> Non
     torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiled_network_is_the_one_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    prior, called = latent_prior(), []
-    monkeypatch.setattr(
-        torch,
-        "compile",
-        lambda net, dynamic: lambda *inputs: (called.append(dynamic), net(*inputs))[1],
-    )
-    z = noise(2, 2, 8, 8)
-    plain = prior.denoise(z, prior.level(1.0))
-    assert torch.equal(prior.run_as(Execution(compile=True)).denoise(z, prior.level(1.0)), plain)
-    assert called == [False]
-    prior.run_as(Execution()).denoise(z, prior.level(1.0))
-    assert len(called) == 1
-
-
 @pytest.mark.slow
 def test_torch_compiles_a_network() -> None:
     prior = latent_prior()
-    z = noise(2, 2, 8, 8)
-    plain = prior.denoise(z, prior.level(1.0))
-    torch.testing.assert_close(
-        prior.run_as(Execution(compile=True)).denoise(z, prior.level(1.0)), plain
-    )
+    x, gradient, counts = chain(prior)
+    compiled = chain(prior.run_as(Execution(compile=True)))
+    torch.testing.assert_close(compiled[0], x)
+    torch.testing.assert_close(compiled[1], gradient)
+    assert compiled[2] == counts
 
 
 def test_features_are_not_offered_where_hooks_would_run_twice_or_never() -> None:
@@ -140,19 +155,38 @@ def test_features_are_not_offered_where_hooks_would_run_twice_or_never() -> None
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="precision=fp16: valid are fp32, tf32, bf16"):
+    with pytest.raises(ValueError, match=r"precision=fp16: valid are fp32, tf32, bf16, bf16\+tf32"):
         Execution(precision="fp16")
-    with pytest.raises(ValueError, match="checkpointing=all: valid are none, call"):
+    with pytest.raises(ValueError, match="checkpointing=all: valid are none, call, block"):
         Execution(checkpointing="all")
     with pytest.raises(
         ValueError, match="precision=bf16: this prior is in closed form and runs no network"
     ):
         g2().run_as(Execution(precision="bf16"))
     assert g2().run_as(Execution()).net is None
+    with pytest.raises(ValueError, match="tile=4: give 0"):
+        Execution(tile=4)
+    with pytest.raises(ValueError, match="blocks are compiled whole"):
+        Execution(compile=True, checkpointing="block")
+    prior = load(FASHION)
+    with pytest.raises(ValueError, match="tile=64: this prior has no autoencoder"):
+        prior.run_as(Execution(tile=64))
+    assert prior.execution == Execution()
+    plain = Prior(prior.process, torch.nn.Linear(2, 2), (1, 1, 2))
+    for execution in (Execution(checkpointing="block"), Execution(frozen_convolutions=True)):
+        with pytest.raises(ValueError, match="Linear"):
+            plain.run_as(execution)
 
 
 def test_labels_name_what_is_not_the_default() -> None:
     assert Execution().label == "float32" and Execution().changed == {}
     both = Execution("bf16", channels_last=True, compile=True, checkpointing="call")
-    assert both.label == "bf16 channels_last compile checkpointing=call"
+    assert both.label == "bf16 channels_last compile=blocks checkpointing=call"
+    # the whole network was compiled under compile=True once: other digits, so another cell
+    assert both.changed["compile"] == "blocks"
+    mixed = Execution("bf16+tf32")
+    assert mixed.label == "bf16+tf32" and mixed.bf16 and mixed.tf32
+    assert [Execution(name).tf32 for name in ("fp32", "tf32", "bf16")] == [False, True, False]
+    saving = Execution(frozen_convolutions=True, tile=64)
+    assert saving.label == "float32 frozen_convolutions tile=64"
     assert Execution.of({"precision": "tf32", "seed": 3}).changed == {"precision": "tf32"}

@@ -21,9 +21,14 @@ def indices(n: int, kind: str) -> list[float]:
     return [level.t for level in prior().grid(n, kind)[:-1]]
 
 
-def test_the_respaced_grid_of_guided_diffusion_for_every_count() -> None:
+@pytest.mark.parametrize(
+    "counts",
+    [range(2, 1001, 11), pytest.param(range(2, 1001), marks=pytest.mark.slow)],
+    ids=["some", "every"],
+)
+def test_the_respaced_grid_of_guided_diffusion(counts: range) -> None:
     """Its law: round the partial sums of the stride, from 0 up. cumsum adds one after the other."""
-    for n in range(2, 1001):
+    for n in counts:
         sums = np.cumsum([0.0] + [999 / (n - 1)] * (n - 1))
         assert indices(n, "index") == np.rint(sums)[::-1].tolist(), n
 

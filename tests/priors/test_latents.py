@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.latents import KL, VQ, Latent
+from posterior_bench.priors.low_precision import tf32
 from posterior_bench.priors.nets import UNet2D
 from posterior_bench.priors.process import VP
 
@@ -142,6 +143,22 @@ def test_straight_through_is_the_jacobian_at_the_codes(vq):
     codes = codes.detach().requires_grad_()
     value = (vq.autoencoder.decode(codes, force_not_quantize=True).sample * image).sum()
     torch.testing.assert_close(_slope(vq, z, image), torch.autograd.grad(value, codes)[0])
+
+
+def test_the_search_for_codes_is_in_float32_and_the_decoder_as_the_run_says(vq):
+    """In TensorFloat-32 some codes are others; the switch is for the process, so it is read where
+    products are formed."""
+    seen: dict[str, bool] = {}
+    for name in ("quantize", "decoder"):
+        getattr(vq.autoencoder, name).register_forward_pre_hook(
+            lambda *_, name=name: seen.update({name: torch.backends.cuda.matmul.allow_tf32})
+        )
+    z = _normal(1, 4, 8, 8)
+    wanted = vq.autoencoder.decode(z).sample
+    with tf32(True):
+        assert torch.equal(vq.decode(z), wanted)
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+    assert seen == {"quantize": False, "decoder": True}
 
 
 def test_unquantised_decodes_the_latent_itself_and_has_another_gradient(vq):

@@ -62,7 +62,7 @@ def test_a_flow_network_works_where_alpha_is_zero(make_perfect):
     )
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "flow"])
 def test_views_do_not_change_the_samples(perfect, kind):
     view = perfect.view(kind)
     native, seen = (
@@ -71,11 +71,15 @@ def test_views_do_not_change_the_samples(perfect, kind):
     torch.testing.assert_close(seen, native, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "flow"])
 def test_a_view_denoises_the_rescaled_state(perfect, kind):
     view = perfect.view(kind)
     native = perfect.level(0.8)
-    scale = native.alpha if kind == "ve" else math.hypot(native.alpha, native.sigma)
+    scale = {
+        "ve": native.alpha,
+        "vp": math.hypot(native.alpha, native.sigma),
+        "flow": native.alpha + native.sigma,
+    }[kind]
     z = normal(4, *SHAPE)
     expected = perfect.denoise(z, native)
     torch.testing.assert_close(
@@ -90,8 +94,9 @@ def test_a_view_is_a_whole_prior(make_perfect):
     view = prior.view("ve")
     assert (view.caps, view.latent_shape, view.num_classes) == (prior.caps, prior.latent_shape, 2)
     assert view.view("native") is prior.view("vp") is prior
+    assert view.view("ve") is view and view.view("flow").base is prior
     assert copy.copy(view).base is prior
-    with pytest.raises(ValueError, match="unknown view 'edm'; valid: vp, ve"):
+    with pytest.raises(ValueError, match="unknown view 'edm'; valid: vp, ve, flow"):
         prior.view("edm")
 
 
@@ -226,7 +231,7 @@ def test_capabilities(make_perfect):
         "label",
         "guidance",
     }
-    assert g2().caps == {"grad", "pixel", "exact", "double_backward"}
+    assert g2().caps == {"grad", "pixel", "exact", "double_backward", "low_dimension"}
 
 
 # -- meters ----------------------------------------------------------------------------------------

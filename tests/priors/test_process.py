@@ -311,6 +311,26 @@ def test_native_grids():
     ]
 
 
+@pytest.mark.parametrize("process", [VE(), adm(), Flow(), Flow(u_max=0.99)])
+def test_steps_of_one_length_in_the_time_of_a_flow(process):
+    *levels, last = prior(process).grid(20, "uniform_time")
+    u = [1 - k / 20 for k in range(20)]
+    ratios = [process.ratio_max if v == 1 else process.clamp(v / (1 - v)) for v in u]
+    assert [level.ratio for level in levels] == pytest.approx(ratios, rel=1e-9)
+    assert levels[0] == process.level(process.ratio_max)
+    assert last == CLEAN
+
+
+def test_steps_of_one_length_from_a_start():
+    """The same levels as the whole grid without its first ones."""
+    p = prior(Flow())
+    whole = p.grid(100, "uniform_time")
+    part = p.grid(60, "uniform_time", start=p.level_at_index(600))
+    assert [level.sigma for level in part] == pytest.approx([w.sigma for w in whole[40:]])
+    with pytest.raises(ValueError, match="uniform_time goes down to the clean end; use grid flow"):
+        p.grid(10, "uniform_time", end=p.level_at_index(100))
+
+
 @pytest.mark.parametrize(
     ("process", "kind", "message"),
     [
@@ -329,11 +349,12 @@ def test_grids_that_do_not_exist_are_refused(process, kind, message):
 def test_views_rescale_levels_and_nothing_else(base):
     for ratio in (0.05, 1.0, 20.0):
         native = base.level(ratio)
-        vp, ve = Rescaled(base, "vp").level(ratio), Rescaled(base, "ve").level(ratio)
+        vp, ve, flow = (Rescaled(base, kind).level(ratio) for kind in ("vp", "ve", "flow"))
         assert vp.alpha**2 + vp.sigma**2 == pytest.approx(1, abs=1e-14)
         assert ve.alpha == pytest.approx(1, abs=1e-14)
-        assert vp.t == ve.t == native.t
-        assert [vp.ratio, ve.ratio] == pytest.approx([native.ratio] * 2, rel=1e-13)
+        assert flow.alpha + flow.sigma == pytest.approx(1, abs=1e-14)
+        assert vp.t == ve.t == flow.t == native.t
+        assert [vp.ratio, ve.ratio, flow.ratio] == pytest.approx([native.ratio] * 3, rel=1e-13)
 
 
 def test_a_ve_view_cannot_start_where_alpha_is_zero():

@@ -50,6 +50,8 @@ class BasisNoise:
         affine."""
         return torch.full((self.rows, *shape), 0.5)
 
+    host_uniform = uniform
+
 
 class DoubleNoise:
     """Seeded noise in float64, so that round-off cannot hide or fake a difference."""
@@ -62,6 +64,8 @@ class DoubleNoise:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return self.base.uniform(shape)
+
+    host_uniform = uniform
 
 
 def _process(kind: str) -> Process:
@@ -126,6 +130,8 @@ class TurnedNoise:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return self.base.uniform(shape).double()
+
+    host_uniform = uniform
 
     def draws(self, draws: Sequence[int]) -> TurnedNoise:
         return TurnedNoise(self.base.draws(draws), self.turn)
@@ -246,7 +252,8 @@ def presets() -> Callable[[str], dict[str, Solver]]:
         config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         module, _, cls = config.pop("_target_").rpartition(".")
         solver = getattr(import_module(f"posterior_bench.{module}"), cls)
-        config.pop("train", None)
+        for key in ("train", "space"):
+            config.pop(key, None)
         shipped, chosen = config.pop("presets"), config.pop("preset")
         shipped = {name: settings(values) for name, values in shipped.items()}
         assert chosen in ("auto", *shipped)

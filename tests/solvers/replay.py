@@ -128,6 +128,8 @@ class Replay:
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return next(self.uniforms)
 
+    host_uniform = uniform
+
     def draws(self, draws: Sequence[int]) -> Replay:
         return Replay(self.later)
 

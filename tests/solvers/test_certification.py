@@ -27,19 +27,28 @@ MASK, SPECTRUM, LINEAR, NONLINEAR = "mask", "spectrum", "linear", "nonlinear"
 # what a method is made for, from its paper: the operator, and pixels, latents or both
 MADE_FOR: dict[str, tuple[str, str]] = {
     "blended": (MASK, "both"),
+    "lanpaint": (MASK, "both"),
     "repaint": (MASK, "pixel"),
     "ddrm": (SPECTRUM, "pixel"),
     "ding": (SPECTRUM, "pixel"),
     "ddnm": (SPECTRUM, "pixel"),
     "diffpir": (LINEAR, "pixel"),
+    "fps": (SPECTRUM, "pixel"),
+    "mcgdiff": (SPECTRUM, "pixel"),
+    "pnpdm": (LINEAR, "pixel"),
     "pigdm": (LINEAR, "pixel"),
     "mmps": (LINEAR, "pixel"),
+    **dict.fromkeys(("flower", "flower_cov", "ot_ode"), (LINEAR, "pixel")),
+    **dict.fromkeys(("pnpflow", "flowchef"), (NONLINEAR, "both")),
+    "latino": (LINEAR, "both"),
     "psld": (LINEAR, "latent"),
     "resample": (NONLINEAR, "latent"),
     **dict.fromkeys(
         ("dps", "copaint", "copaint_tt", "reddiff", "reddiff_v", "daps"), (NONLINEAR, "both")
     ),
+    **dict.fromkeys(("flowdps", "flair", "dflow"), (NONLINEAR, "both")),
     **dict.fromkeys(("mgdm", "tds", "vipaint1", "vipaint2", "vipaint4"), (NONLINEAR, "both")),
+    **dict.fromkeys(("sitcom", "dcdp", "dmplug"), (NONLINEAR, "both")),
 }
 CAPS = {
     MASK: frozenset({"linear", "mask", "projection", "pinv", "prox", "svd"}),
@@ -65,7 +74,7 @@ def _start_session(
     shape = (1, 28, 28)
     Stub.__module__ = "posterior_bench.operators.base"
     monkeypatch.setattr("posterior_bench.operators.base.Stub", Stub, raising=False)
-    none = {"num_classes": 0, "null_label": None, "reads_text": False}
+    none = {"num_classes": 0, "null_label": None, "reads_text": False, "net": None, "latent": None}
     stub = SimpleNamespace(caps=prior, image_shape=shape, run_as=lambda execution: None, **none)
     monkeypatch.setattr("posterior_bench.bench.engine.session.shared", lambda *given: stub)
     monkeypatch.setattr(
@@ -111,13 +120,17 @@ NETWORK, DECODER, ENCODER = (
 )
 REACH: dict[str, frozenset[str]] = {
     **dict.fromkeys(
-        ("blended", "repaint", "ddrm", "ddnm", "diffpir", "ding", "prior", "latentpaint_free"), NONE
+        ("blended", "lanpaint", "repaint", "ddrm", "ddnm", "diffpir", "ding", "prior"), NONE
     ),
-    **dict.fromkeys(("pigdm", "mmps"), NETWORK),
-    **dict.fromkeys(("reddiff", "reddiff_v", "daps"), DECODER),
+    **dict.fromkeys(("latentpaint_free", "pnpdm", "fps", "mcgdiff"), NONE),
+    **dict.fromkeys(("flower", "flower_cov", "latino"), NONE),
+    **dict.fromkeys(("pigdm", "mmps", "ot_ode"), NETWORK),
+    **dict.fromkeys(("reddiff", "reddiff_v", "daps", "dcdp"), DECODER),
+    **dict.fromkeys(("pnpflow", "flowchef", "flowdps", "flair"), DECODER),
     **dict.fromkeys(
         ("dps", "copaint", "copaint_tt", "tds", "mgdm", "resample", "vipaint2"), NETWORK | DECODER
     ),
+    **dict.fromkeys(("sitcom", "dmplug", "dflow"), NETWORK | DECODER),
     "psld": NETWORK | DECODER | ENCODER,
 }
 
@@ -172,11 +185,20 @@ TUNED: dict[str, dict[str, Any]] = {
     "tds": {"data_std": 1.0},
     "dps": {"zeta": 0.1},
     "mgdm": {"levels": 24},
+    "sitcom": {"steps": 20},
+    "flowdps": {"step": 0.05},
 }
 # how far raw samples may stay from a measurement without noise, where not 0.02: by what each method
 # takes for its noise
-DISTANCE = {"dps": 0.1, "daps": 0.08, "tds": 0.08, "mgdm": 0.15, "reddiff": 0.05, "reddiff_v": 0.15}
-MODES = {"reddiff", "reddiff_v"}
+DISTANCE = {
+    **{"dps": 0.1, "daps": 0.08, "tds": 0.08, "mgdm": 0.15, "reddiff": 0.05, "reddiff_v": 0.15},
+    **{"flowdps": 0.1, "flair": 0.08, "pnpflow": 0.08},
+    "pnpdm": 0.1,  # the coupling that is left
+    "dmplug": 0.15,  # its few Adam steps have not arrived
+}
+# those that seek a mode or a mean; DMPlug, whose chain of three steps loses spread; and SITCOM,
+# which noises its predictions
+MODES = {"reddiff", "reddiff_v", "dmplug", "pnpflow", "flower", "sitcom"}
 
 
 def _samples(name: str, mask: tuple[bool, bool], observe: Any, seeded_noise: Any) -> torch.Tensor:

@@ -101,9 +101,11 @@ def test_it_and_ordinary_solvers_refuse_each_others_priors():
     assert DPS().lacks(trained, 0.0) == {"unconditional"}
 
 
-@pytest.mark.parametrize(
-    "name", sorted(options("solver").keys() - {"conditional", "folder", "torchscript", "deepinv"})
-)
+# of files, and of optional packages
+OTHERS = {"conditional", "folder", "torchscript", "deepinv", "dpir", "telea", "navier_stokes"}
+
+
+@pytest.mark.parametrize("name", sorted(options("solver").keys() - OTHERS))
 def test_no_other_solver_runs_an_inpainting_model(name, presets):
     trained = small_prior("inpainting").caps | Inpainting.caps
     assert all("unconditional" in solver.lacks(trained, 0.0) for solver in presets(name).values())
@@ -118,3 +120,4 @@ def test_shipped_presets_are_complete(presets):
     built = presets("conditional")
     assert built["fast"] == Conditional()
     assert (built["authors_sd3"].steps, built["authors_sd3"].guidance) == (28, 7.0)
+    assert built["authors_flux"] == Conditional(steps=50, grid="index")

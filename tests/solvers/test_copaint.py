@@ -119,6 +119,19 @@ def test_cost_of_the_published_settings(resamples, forwards, backwards, g2, obse
     assert not x.requires_grad
 
 
+def test_a_try_that_no_gradient_step_follows_keeps_no_graph(g2, observe, double_noise, monkeypatch):
+    prior, graphs = g2("vp"), []
+    denoise = type(prior).denoise
+
+    def spied(*arguments):
+        graphs.append(torch.is_grad_enabled())
+        return denoise(*arguments)
+
+    monkeypatch.setattr(type(prior), "denoise", spied)
+    CoPaint(3, line_search=0).draw(observe((True, False)), prior, double_noise(1))
+    assert graphs == 2 * [True, True, False]
+
+
 def _worst(
     solver: CoPaint, prior: MixturePrior, obs: Observation, z_t: Tensor, lr: float
 ) -> tuple[Tensor, Tensor]:

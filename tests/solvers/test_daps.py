@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from posterior_bench.operators.base import Operator
+from posterior_bench.operators.inpainting import Inpainting
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixtures import g2 as named_g2
 from posterior_bench.priors.process import Level
@@ -187,6 +189,25 @@ def test_any_differentiable_operator_is_followed(g2, double_noise):
     solver = DAPS(steps=30, inner_steps=300, lr=2e-4, tau=0.05)
     x = solver.draw(Observation(y, Squares()), g2("ve"), double_noise(1))
     torch.testing.assert_close(x.square(), y, atol=4 * 0.05, rtol=0)
+
+
+class Unnamed(Inpainting):
+    """A mask that does not say so."""
+
+    caps = frozenset({"linear"})
+
+
+@pytest.mark.parametrize("compat", ["none", "released"])
+def test_a_mask_needs_no_graph_for_the_bits_of_its_gradient(compat, g2, observe):
+    obs, z = observe((True, False), rows=64), torch.randn(64, 1, 1, 2)
+    obs = replace(obs, y=obs.y.float())
+    z[0], z[1] = -0.0, torch.inf
+    solver, prior = DAPS(compat=compat), g2("ve")
+    graph = solver._data_slope(z, replace(obs, operator=Unnamed(obs.operator.mask)), prior)
+    slope = solver._data_slope(z, obs, prior)
+    assert torch.equal(slope.view(torch.int32), graph.view(torch.int32))
+    assert slope[2:, ..., 0].ne(0).all()
+    assert not slope.requires_grad
 
 
 def test_a_flow_starts_where_its_data_still_show(observe, double_noise):

@@ -18,16 +18,31 @@ from posterior_bench.solvers.base import Observation, Sampler
 from posterior_bench.solvers.blended import Blended
 from posterior_bench.solvers.copaint import CoPaint
 from posterior_bench.solvers.daps import DAPS
+from posterior_bench.solvers.dcdp import DCDP
 from posterior_bench.solvers.ddnm import DDNM
 from posterior_bench.solvers.ddrm import DDRM
+from posterior_bench.solvers.dflow import DFlow
 from posterior_bench.solvers.diffpir import DiffPIR
 from posterior_bench.solvers.ding import DING
+from posterior_bench.solvers.dmplug import DMPlug
 from posterior_bench.solvers.dps import DPS
+from posterior_bench.solvers.flair import FLAIR
+from posterior_bench.solvers.flowchef import FlowChef
+from posterior_bench.solvers.flowdps import FlowDPS
+from posterior_bench.solvers.flower import Flower
+from posterior_bench.solvers.fps import FPS
+from posterior_bench.solvers.lanpaint import LanPaint
+from posterior_bench.solvers.latino import LATINO
+from posterior_bench.solvers.mcgdiff import MCGDiff
 from posterior_bench.solvers.mgdm import MGDM
 from posterior_bench.solvers.mmps import MMPS
+from posterior_bench.solvers.ot_ode import OTODE
 from posterior_bench.solvers.pigdm import PiGDM
+from posterior_bench.solvers.pnpdm import PnPDM
+from posterior_bench.solvers.pnpflow import PnPFlow
 from posterior_bench.solvers.reddiff import REDDiff
 from posterior_bench.solvers.repaint import RePaint
+from posterior_bench.solvers.sitcom import SITCOM
 from posterior_bench.solvers.tds import TDS
 from posterior_bench.solvers.unconditional import PriorSamples
 
@@ -104,6 +119,15 @@ def test_guidance_by_nothing_is_no_guidance(solver, kind, g2, observe, double_no
     )
 
 
+@pytest.mark.parametrize("kind", ["flow", "vp", "ve"])
+def test_pnp_flow_is_flower_where_nothing_is_observed(kind, observe, double_noise):
+    """Both predict and add fresh noise, in turns."""
+    nothing, prior = observe((False, False), rows=4), named_g2(kind)
+    flower = Flower(20).draw(nothing, prior, double_noise(4))
+    plug = PnPFlow(20).draw(nothing, prior, double_noise(4))
+    torch.testing.assert_close(plug, flower, atol=1e-9, rtol=0)
+
+
 def test_ding_delays_nothing_where_nothing_is_observed(observe, double_noise):
     """The noise that the measurement is carried by is needed only where there is a measurement."""
     nothing, prior = observe((False, False), rows=3), named_g2("flow")
@@ -140,7 +164,16 @@ DECODING = [
     DAPS(8, ode_steps=2, inner_steps=5),
     MGDM(levels=8, inner_steps=4),
     TDS(10, 3),
+    LATINO(),
     PriorSamples(20),
+    SITCOM(6, 3, clip=False),
+    DMPlug(5, clip=False),
+    FlowDPS(10, 0.1),
+    FLAIR(10),
+    DFlow(iterations=5, steps=2, inversion_steps=3),
+    PnPFlow(20, 2),
+    FlowChef(20),
+    LanPaint(10),
 ]
 
 
@@ -168,6 +201,24 @@ FREE_OF_COORDINATES: list[Sampler] = [
     PiGDM(20, grid="flow"),
     MMPS(20, iterations=1, grid="flow"),
     TDS(20, 3, grid="flow"),
+    PnPDM(6, 8, decay=0.5, rho_min=0.2, grid="flow"),
+    PnPDM(6, 8, decay=0.5, rho_min=0.2, compat="released"),
+    FPS(20, particles=3, grid="flow"),
+    MCGDiff(20, 3, grid="flow"),
+    SITCOM(10, 3, clip=False, grid="flow"),
+    DMPlug(5, clip=False, grid="flow"),
+    DCDP(4, 10, purify_steps=5, clip=False, grid="flow"),
+    FlowDPS(20, 0.1, grid="flow"),
+    FLAIR(20),
+    DFlow(iterations=5, steps=3, inversion_steps=4),
+    PnPFlow(20, 2, 0.5),
+    Flower(20),
+    Flower(20, "draw"),
+    OTODE(18),
+    FlowChef(20),
+    LATINO(8, delta=0.3, clip=False),
+    LanPaint(20, grid="flow"),
+    LanPaint(8, dynamics="underdamped", ramp="step", known="chain", grid="flow"),
 ]
 
 

@@ -16,6 +16,7 @@ from posterior_bench.priors.process import VE
 from posterior_bench.solvers.base import Observation
 from posterior_bench.solvers.copaint import CoPaint
 from posterior_bench.solvers.diffpir import DiffPIR
+from posterior_bench.solvers.ding import DING
 from posterior_bench.solvers.exact import Exact
 from posterior_bench.solvers.pigdm import PiGDM
 from posterior_bench.solvers.vipaint import VIPaint
@@ -142,6 +143,12 @@ def test_vipaint_hands_its_interval_law_on(law, equal, g2, observe, double_noise
     probabilities = chain.intervals.probabilities
     assert len(probabilities) == 12
     assert (probabilities.std().item() < 1e-12) == equal
+
+
+def test_a_quarter_of_dings_steps_end_at_the_same_place_of_the_grid():
+    """Its last prediction replaces 8 of 48 steps, so 2 of 12, and not most of them."""
+    quarter = DING(steps=48, skip=8).scaled(0.25)
+    assert (quarter.steps, quarter.skip) == (12, 2)
 
 
 def test_half_of_copaints_steps_grow_twice_as_fast():

@@ -82,7 +82,10 @@ def _moments(
 
 @pytest.mark.parametrize(
     ("kind", "lam", "mean", "var"),
-    [("vp", 0.25, (1.0, 0.876), 0.040), ("ve", 0.25, (1.0, 0.891), 0.049)],
+    [
+        ("vp", 0.25, (1.0, 0.876), 0.040),
+        pytest.param("ve", 0.25, (1.0, 0.891), 0.049, marks=pytest.mark.slow),
+    ],
 )
 def test_law_of_annealed_levels(kind, lam, mean, var, g2, observe, seeded_noise):
     x, spread = _moments(REDDiff(1000, lam), g2(kind), observe, seeded_noise, 1000)

@@ -29,7 +29,11 @@ GOLDEN_MEANS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "jump_length", "resamples"), GOLDEN)
+LONG = {("vp", 10, 10), ("ve", 10, 10)}
+CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case in LONG)) for case in GOLDEN]
+
+
+@pytest.mark.parametrize(("kind", "jump_length", "resamples"), CASES)
 def test_law_on_a_gaussian(kind, jump_length, resamples, g2, law):
     mean, covariance = law(RePaint(250, jump_length, resamples, clip=False), g2(kind))
     hidden_mean, hidden_var = GOLDEN[kind, jump_length, resamples]

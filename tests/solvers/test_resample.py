@@ -1,5 +1,4 @@
-"""ReSample, against closed forms: resampling, the optimisations, guidance, and the calls they
-make."""
+"""ReSample, against closed forms: resampling, guidance, and the calls they make."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from posterior_bench.priors.process import VP
 from posterior_bench.solvers import resample as module
-from posterior_bench.solvers.resample import ReSample, minimise, resample, squares
+from posterior_bench.solvers.resample import ReSample, resample
 
 TURN = torch.tensor(
     [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]], dtype=torch.float64
@@ -81,64 +80,6 @@ def test_released_variances_are_forty_times_the_ancestral_steps(i, variance, wei
     )
     assert still / s.alpha == pytest.approx(weight, abs=1e-3)
     assert moved - still == pytest.approx(deviation, abs=1e-3)
-
-
-# -- optimisation ----------------------------------------------------------------------------------
-
-
-def _square(u: Tensor) -> Tensor:
-    return (u - 1).square()
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_every_row_ends_where_adam_alone_leaves_it(late):
-    """Rows that reach the tolerance stand still, at once or after one more step, whatever the
-    others still need."""
-    starts, lr, tolerance = (0.995, 0.7, -2.0, math.nan), 0.1, 1e-3
-    found = minimise(_square, _double(*starts), lr, 15, tolerance, late=late)
-    for row, start in enumerate(starts[:3]):
-        u = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-        adam = torch.optim.Adam([u], lr=lr)
-        for _ in range(15):
-            met = (loss := (u - 1) ** 2) < tolerance
-            if met and not late:
-                break
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            if met:
-                break
-        assert found[row].item() == pytest.approx(u.item(), abs=1e-12)
-    assert (found[0].item() == 0.995) is not late and found[3].isnan()
-
-
-def test_patience_ends_a_row_that_gets_worse():
-    calls = []
-
-    def away(u: Tensor) -> Tensor:
-        calls.append(u.detach().clone())
-        # the second row only seems to get worse
-        return -u + torch.tensor([0.0, 10.0 * len(calls)]).view(2, 1, 1, 1)
-
-    end = minimise(away, torch.zeros(2, 1, 1, 1), 0.1, 10, -math.inf, patience=3)
-    assert end.flatten().tolist() == pytest.approx([1.0, 0.3], abs=1e-5)
-
-
-def test_weight_decay_is_adamws():
-    start = _double(2.0)
-
-    def flat(u):
-        return 0 * u + 1
-
-    assert minimise(flat, start, 0.1, 3, 0.0, decay=0.01).item() == pytest.approx(
-        2 * (1 - 0.1 * 0.01) ** 3
-    )
-    assert minimise(flat, start, 0.1, 3, 0.0).item() == 2
-
-
-def test_hidden_pixels_count_as_zeros(observe):
-    x = torch.tensor([[3.0, 7.0]], dtype=torch.float64).view(1, 1, 1, 2)
-    assert squares(x, observe((True, False), 1.0)).flatten().tolist() == [4.0, 0.0]
 
 
 # -- the chain -------------------------------------------------------------------------------------

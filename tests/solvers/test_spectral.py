@@ -204,14 +204,14 @@ def test_ding_multiplies_gaussians_of_images(name):
 def test_diffpirs_step_solves_its_normal_equations(name, compat, share):
     """The pull of Zhu et al. (2023), Eq. 13, to half the noise level in the released units."""
     obs, prior, dense = problem(name, 0.3, "vp")
-    first, last = prior.grid(2)[:2]
+    first, last = prior.grid(3)[:2]
     seen: list[Tensor] = []
     denoise = prior.denoise
     prior.denoise = lambda z, *others: seen.append(z) or denoise(z, *others)  # type: ignore[func-returns-value,method-assign]
-    DiffPIR(2, 3.0, 0.0, clip=False, grid="index", compat=compat).draw(
+    DiffPIR(3, 3.0, 0.0, clip=False, grid="index", compat=compat).draw(
         obs, prior, DoubleNoise(ROWS)
     )
-    z, after = (state.flatten(1) for state in seen)
+    z, after = (state.flatten(1) for state in seen[:2])
     x0 = denoise(seen[0], first).flatten(1)
     rho = 3.0 * (share * 0.3 / first.ratio) ** 2
     system = dense.A.T @ dense.A + rho * EYE

@@ -556,6 +556,29 @@ def test_other_priors_metrics_and_empty_cells_have_no_printed_number() -> None:
     )
 
 
+def test_a_task_may_name_its_settings_but_not_the_noise() -> None:
+    line = {
+        "solver": "flowdps",
+        "data": "ffhq size=768",
+        "mask": "rotated",
+        "operator": "super_resolution factor=12 reduction=average sigma=0.03",
+        "prior": "sd3",
+    }
+    names = ["super_resolution", "super_resolution:factor=12:reduction=average"]
+    assert papers.problem_names(line) == names
+    found = papers.lookup("flows-768", line, "fid_inception")
+    assert found is not None and (found.task, found.value) == (
+        "super_resolution_x12_average",
+        "33.78",
+    )
+    other = {**line, "operator": "super_resolution factor=12 sigma=0.03"}
+    found = papers.lookup("flows-768", other, "fid_inception")
+    assert found is not None and found.value == "33.75"
+    assert papers.lookup("flows-768", {**line, "operator": "super_resolution"}, "fid") is None
+    box = {**line, "operator": "inpainting sigma=0.05", "mask": "box_centre side=0.3"}
+    assert papers.problem_names(box) == ["box_centre", "box_centre:side=0.3"]
+
+
 def test_names_point_at_options_that_exist() -> None:
     from posterior_bench.bench.config.catalog import options
 
@@ -571,7 +594,7 @@ def test_names_point_at_options_that_exist() -> None:
 
 
 def test_every_table_is_whole_and_no_name_is_printed_twice() -> None:
-    assert len(papers.table_names()) == 12
+    assert len(papers.table_names()) == 14
     for table in papers.table_names():
         lines = papers.printed_numbers(table)
         keys = [(p.dataset, p.prior, p.task, p.method, p.metric) for p in lines]

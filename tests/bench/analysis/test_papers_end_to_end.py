@@ -65,6 +65,12 @@ def adm(folder: Path, golden: checkpoints.Golden) -> Written:
     return folder / "model.pt", ["--as", "adm", "--config", _settings(folder, checkpoints.FLAGS)]
 
 
+def pnpflow(folder: Path, golden: checkpoints.Golden) -> Written:
+    torch.save(checkpoints.pnpflow_weights(), folder / "model_final.pt")
+    settings = _settings(folder, checkpoints.PNPFLOW)
+    return folder / "model_final.pt", ["--as", "pnpflow", "--config", settings]
+
+
 def churches(folder: Path, golden: checkpoints.Golden) -> Written:
     content = checkpoints.ckpt(golden, "ldm_churches_like", "kl", scale_factor=torch.tensor(0.25))
     torch.save(content, folder / "model.ckpt")
@@ -114,9 +120,23 @@ def sd15(folder: Path, golden: checkpoints.Golden) -> Written:
 
 def sd35(folder: Path, golden: checkpoints.Golden) -> Written:
     checkpoints.write_stable_diffusion_3(folder)
+    return folder, _two_tables(folder)
+
+
+def sdxl(folder: Path, golden: checkpoints.Golden) -> Written:
+    checkpoints.write_stable_diffusion_xl(folder)
+    return folder, _two_tables(folder)
+
+
+def flux_dev(folder: Path, golden: checkpoints.Golden) -> Written:
+    checkpoints.write_flux(folder)
+    return folder, [*_two_tables(folder), "--size", "16"]
+
+
+def _two_tables(folder: Path) -> list[str]:
     tables = {"context": checkpoints.draw(2, 5, 6), "pooled": checkpoints.draw(2, 10)}
     prompts = checkpoints.prompts_file(folder / "prompts.safetensors", ["a dog", ""], **tables)
-    return folder, ["--as", "hub", "--prompts", str(prompts)]
+    return ["--as", "hub", "--prompts", str(prompts)]
 
 
 def _family(
@@ -129,14 +149,17 @@ def _family(
 
 FAMILIES = [
     _family(edm, "imagenet64_edm", 16, "ddnm", slow=False),
-    _family(cin256, "imagenet256", 16, "psld", slow=False),
-    _family(sd35, "sd35", 16, "psld", slow=False),
+    _family(cin256, "imagenet256", 16, "psld"),
+    _family(sd35, "sd35", 16, "psld"),
     _family(adm, "imagenet256_adm", 16, "ddnm"),
+    _family(pnpflow, "celeba128_flow", 16, "ddnm"),
     _family(churches, "lsun_church", 16, "psld"),
     _family(ddpm, "celebahq_ddpm", 8, "ddnm"),
     _family(celebahq, "celebahq", 16, "psld"),
     _family(dit, "dit256", 16, "psld"),
     _family(sd15, "sd15", 16, "psld"),
+    _family(sdxl, "sdxl", 16, "psld"),
+    _family(flux_dev, "flux_dev", 16, "psld"),
 ]
 
 

@@ -26,12 +26,17 @@ from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.metrics.fid import FID
 from posterior_bench.metrics.oracle_fid import OracleFID
 
-QUOTED = {"daps_table1": "daps-table1", "lanpaint_table": "lanpaint-table"}
+QUOTED = {
+    "daps_table1": "daps-table1",
+    "lanpaint_table": "lanpaint-table",
+    "pnpflow_table": "pnpflow-table",
+    "flows_768": "flows-768",
+}
 RUN = ["threads=1", "quiet=true", "sheet=false", "report=false", "batch=4"]
 
 
 def test_the_transcriptions_have_the_printed_numbers() -> None:
-    daps, lanpaint = (papers.printed_numbers(table) for table in QUOTED.values())
+    daps, lanpaint, pnpflow, flows = (papers.printed_numbers(table) for table in QUOTED.values())
     assert len(daps) == 466 and len(lanpaint) == 46
     # 118 rows of the picture; DiffPIR is printed without SSIM
     assert Counter(p.metric for p in daps) == {
@@ -45,6 +50,10 @@ def test_the_transcriptions_have_the_printed_numbers() -> None:
     assert Counter(p.method for p in daps if p.flag and not p.best_of) == {"DAPS": 2, "DDRM": 1}
     # nothing is printed of the FID that LanPaintBench computes
     assert {p.metric for p in lanpaint} == {"lpips_alex"}
+    # 14 rows of three metrics and five tasks; PnP-Flow1 on cats has PSNR alone; PnP-GS and DiffPIR
+    # one number each, FLOWER with independent coupling four
+    assert len(pnpflow) == 14 * 15 + 5 + 2 + 4 and len(flows) == 56
+    assert {p.flag for p in (*pnpflow, *flows)} == {"second-hand"}
 
 
 @pytest.mark.parametrize("study", QUOTED)
@@ -52,6 +61,7 @@ def test_names_of_a_table_point_at_what_exists(study: str) -> None:
     groups = {"dataset": ["data"], "prior": ["prior"], "task": ["mask", "operator"]}
     for printed, column in itertools.product(papers.printed_numbers(QUOTED[study]), groups):
         names = papers.ours(QUOTED[study]).get((column, getattr(printed, column)), frozenset())
+        names = {name.partition(":")[0] for name in names}
         assert names <= {name for group in groups[column] for name in options(group)}
     assert all(r.kind in ("absent", "protocol") and r.text for r in papers.remarks(QUOTED[study]))
     for remark in papers.remarks(QUOTED[study]):
@@ -64,7 +74,10 @@ def _lines(study: str) -> list[dict[str, str]]:
     for cell in map(chosen, cells([f"study={study}"])):
         settings = [f"{k.partition('.')[2]}={v}" for k, v in cell.items() if k[:7] == "solver."]
         line = {"mask": "none", "operator": "inpainting", **cell, "variant": " ".join(settings)}
-        lines.append(line)
+        told = [
+            k.removeprefix("operator.") + f"={v}" for k, v in cell.items() if k[:9] == "operator."
+        ]
+        lines.append({**line, "operator": " ".join([line["operator"], *told])})
     return lines
 
 
@@ -89,16 +102,17 @@ def test_a_table_has_as_many_cells_as_methods_on_tasks(scale: str) -> None:
     every = [chosen(lines) for lines in cells(["study=daps_table1", f"scale={scale}"])]
     if scale == "smoke":
         # both data sets have one stand-in, and nonlinear blur has another nonlinear operator
-        assert {c["data"] for c in every} == {"fashion", "fashion32"} and len(every) == 45
+        assert {c["data"] for c in every} == {"fashion", "fashion32"} and len(every) == 55
         assert {c["draws"] for c in every} == {"2"}
         return
-    # DAPS and DPS have 16 each, DDRM 6, DDNM 8, DiffPIR 6, RED-diff 6; on latents LatentDAPS and
-    # ReSample have 16 each, PSLD 10
-    assert len(every) == 100
+    # DAPS and DPS have 16 each, DDRM 6, DDNM 8, DiffPIR 6, RED-diff 6, FPS-SMC 8, DCDP 5, HIO 1; on
+    # latents LatentDAPS and ReSample have 16 each, PSLD 10
+    assert len(every) == 114
     by_prior = Counter(c["prior"] for c in every)
     assert by_prior == {
-        "ffhq_adm": 29,
-        "imagenet256_adm": 29,
+        "none": 1,
+        "ffhq_adm": 38,
+        "imagenet256_adm": 33,
         "ffhq_compvis": 21,
         "imagenet256": 21,
     }
@@ -199,8 +213,8 @@ def test_a_best_of_four_stands_beside_the_oracle_and_the_mean_beside_it(tmp_path
     assert "| hdr, psnr_db | 27.12 / 25.00 | 22.73 / — |" in table
     assert "ORACLE: a number with the flag best-of-4 is the best of 4 draws" in table
     assert "2 of 466 numbers have a measured one" in table
-    assert "- — 392 numbers: this study has no cell here yet." in table
-    assert "- (b) 40 numbers: FPS-SMC" in table and " 28.42 / (b) |" in table
+    assert "- — 448 numbers: this study has no cell here yet." in table
+    assert "- (a) 8 numbers: FPS-SMC" in table and " 27.39 / (a) |" in table
     # in the leaderboard the mean has no printed number beside it
     line = board[board["operator"] == "phase_retrieval domain=unit"].iloc[0]
     assert (line["psnr_paper"], line["psnr_oracle4_paper"]) == ("", "30.63")

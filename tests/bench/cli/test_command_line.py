@@ -79,6 +79,11 @@ def test_the_help_of_all_has_a_line_per_verb_and_setting(
         ("report a images=0", "images takes a whole number of at least 1"),
         ("report a trust_file=yes", "trust_file takes true or false"),
         ("export-masks truth=1", "truth takes true or false"),
+        ("pack data=arena/g2", "'pack': the following arguments are required: DIR"),
+        ("pack a samples=many", "samples takes a whole number of at least 1"),
+        ("pack a out=b data=arena/g2", "'pack' writes to DIR; leave out= out"),
+        ("score-samples a", "'score-samples': the following arguments are required: FILE"),
+        ("score-samples a b solver=dps", "unknown setting of score-samples 'solver'"),
         ("check", "'check' needs solver=; for example: bench check solver=dps"),
         ("compare a", "'compare' needs a=, b=, metric=; for example: bench compare"),
         ("compare a b a=dps", "takes metric= and out= only"),
@@ -115,13 +120,26 @@ def test_settings_of_the_verb_may_stand_anywhere() -> None:
     }
 
 
-def test_help_and_version_load_neither_torch_nor_hydra() -> None:
+def test_help_lists_and_mistyped_names_load_neither_torch_nor_hydra() -> None:
+    lines = (
+        "--help",
+        "score --help",
+        "--version",
+        "ls",
+        "show solver=dps",
+        "rnu",
+        "solvr=dps",
+        "plan solver=dsp",
+        "-m solver=dps,dsp",
+        "solver=dps solver.stepz=3",
+        "doctor mask.stepz=3 draws=2",
+    )
+    words = [*map(str.split, lines), ["completion", "words", "bench solver="]]
     code = (
         "import sys, contextlib\nfrom posterior_bench.bench.__main__ import main\n"
-        "for words in (['--help'], ['score', '--help'], ['--version'], ['completion', 'words', "
-        "'bench solver=']):\n"
+        f"for words in {words}:\n"
         "    with contextlib.suppress(SystemExit):\n        main(words)\n"
-        "assert not {'torch', 'numpy', 'hydra'} & sys.modules.keys(), sys.modules.keys()\n"
+        "    assert not {'torch', 'numpy', 'hydra', 'omegaconf'} & sys.modules.keys(), words\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

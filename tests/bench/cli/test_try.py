@@ -90,7 +90,7 @@ def files_that_are_no_input(photo: Path) -> None:
         (["OWN/beach.jpg", "OWN/black.png"], ["black.png", "hides everything or nothing"]),
         (["OWN/beach.jpg", "OWN/white.png"], ["white.png", "hides everything or nothing"]),
         (["OWN/beach.jpg", "OWN/grey.png"], ["grey.png", "neither black nor white"]),
-        (["OWN/beach.jpg", "OWN/small.png"], ["50 x 50", "640 x 320", "28 x 28"]),
+        (["OWN/beach.jpg", "OWN/small.png"], ["50 x 50", "640 x 320", "64 x 64"]),
         (
             ["OWN/beach.jpg", "comod", "--solvers", "dps,repant"],
             ["repant", "Did you mean 'repaint'?"],
@@ -130,9 +130,9 @@ def test_the_picture_never_replaces_what_is_there(
 
 
 @pytest.mark.parametrize(
-    ("side", "prior"), [(28, "fashion"), (32, "fashion_latent"), (320, "fashion")]
+    ("side", "prior"), [(28, "fashion"), (32, "fashion_latent"), (64, "faces"), (320, "faces")]
 )
-def test_the_embedded_prior_follows_the_size_of_the_mask(
+def test_the_embedded_prior_follows_the_size_of_the_mask_then_the_colours(
     photo: Path, side: int, prior: str
 ) -> None:
     square = photo.with_name("square.png")

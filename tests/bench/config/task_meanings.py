@@ -30,11 +30,15 @@ from posterior_bench.bench.config.prompts import NOT_OF_THE_IMAGES
 from posterior_bench.bench.config.task_versions import GROUPS, version_of
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.engine.arena import PriorDraws
+from posterior_bench.datasets.celeba import CelebA
 from posterior_bench.datasets.imagenet import ImageNet
 from posterior_bench.datasets.lsun import LSUN
 from posterior_bench.masks.daps_table1 import DAPSTable1
+from posterior_bench.operators.fourier import Fourier
 from posterior_bench.operators.nonlinear_blur import NonlinearBlur
 from posterior_bench.operators.projection import Projection
+from posterior_bench.operators.squared_projection import SquaredProjection
+from posterior_bench.operators.xray import XRay
 
 PINS = ROOT / "tests" / "golden" / "task_meanings.json"
 Meaning = list[str] | list[float]
@@ -88,8 +92,10 @@ def _operator(option: Option, folder: Path) -> Meaning:
     if kind is NonlinearBlur:  # the network is the user's: the settings are all that is ours
         return [_digest({k: v for k, v in node.items() if k != "path"})]
     x = _image()
-    if kind is Projection:  # it holds a dense matrix
+    if kind in (Projection, Fourier):  # they hold a dense matrix
         x = x[:, :1, ::8, ::8]
+    if kind in (XRay, SquaredProjection):  # of ten values
+        x = x[:, :1, ::32, ::13]
     if kind.takes_mask:
         more["mask"] = (torch.arange(_SIDE) % 3 > 0).expand(1, 1, _SIDE, _SIDE)
     if kind.takes_shape:
@@ -119,7 +125,7 @@ def _data(option: Option, folder: Path) -> Meaning:
 def _photographs(folder: Path, kind: type) -> None:
     """Write three photographs, wider and higher than square, in the layout of a data set."""
     # the decoders look at the bytes, not at the ending
-    layouts = {ImageNet: "val/n01440764/{}.JPEG", LSUN: "{:040x}.webp"}
+    layouts = {ImageNet: "val/n01440764/{}.JPEG", LSUN: "{:040x}.webp", CelebA: "18264{}.jpg"}
     for i, (width, height) in enumerate([(96, 70), (70, 96), (300, 280)]):
         rows, columns = np.mgrid[:height, :width]
         planes = [(rows * (c + 2) + columns * (i + 1) * 3) % 256 for c in range(3)]

@@ -3,7 +3,7 @@
 import pytest
 
 from posterior_bench.bench.config.catalog import GROUPS, listing, option, options, show
-from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.overrides import check, refuse_typos
 from posterior_bench.bench.config.presets import settings
 from posterior_bench.bench.core.errors import UserError
 
@@ -116,3 +116,43 @@ def test_yaml_lists_every_setting_of_the_class(name: str) -> None:
             build({**content, "preset": preset})
         except ImportError as error:
             pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "solvr=dps",
+        "workers=2",
+        "solver=dsp",
+        "-m solver=dps,dsp",
+        "data=arena/g3",
+        "solver=dps solver.stepz=3",
+        "-m solver=dps,ddnm solver.zeta=3",
+        "executor.workers=2",
+        "mask.stepz=1 draws=2",
+    ],
+)
+def test_a_mistyped_name_is_refused_without_a_parser_in_the_same_words(words: str) -> None:
+    lines = [word for word in words.split() if word != "-m"]
+    with pytest.raises(UserError) as slow:
+        check(lines, sweep="-m" in words)
+    with pytest.raises(UserError) as fast:
+        refuse_typos(lines)
+    assert str(fast.value) == str(slow.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "solver=dps solver.steps=20 draws=2 data.images=1 prompt=car label=3",
+        "data=arena/g2 metrics=[psnr] executor=ray executor.workers=2",
+        "solver=file.py:Mine solver.anything=1",
+        "study=arena solver.anything=1",
+        "plugins=[mine] solver=mine",
+        "+solver.steps=2 ~solver solver=glob(*)",
+        "metrics.psnr.region=hole hydra.verbose=true scale=smoke",
+    ],
+)
+def test_words_that_need_a_parser_or_are_right_pass(words: str) -> None:
+    refuse_typos(words.split())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.bench import harness
 
 from posterior_bench.bench.config import catalog, plugins
 from posterior_bench.bench.config.build import target
@@ -19,7 +20,7 @@ from posterior_bench.bench.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "docs" / "examples" / "bench_nearest"
-SMALL = ["data.images=2", "draws=1", "sheet=false", "threads=1"]
+SMALL = ["data.images=2", "draws=1", "sheet=false", "threads=1", "metrics=[psnr]"]
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
-def bench(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), *([str(site)] if site else [])])
+def bench(*arguments: str, site: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), str(site)])
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         capture_output=True,
@@ -54,30 +55,31 @@ def bench(*arguments: str, site: Path | None = None) -> subprocess.CompletedProc
 # -- a class in a file -----------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _admitted_no_longer():
+    yield
+    plugins.admit([])
+
+
 def test_a_class_in_a_file_runs_beside_ours(file, tmp_path):
-    done = bench(
-        "-m", f"solver={file}:Nearest,blended", "solver.steps=5", *SMALL, f"out={tmp_path / 'run'}"
-    )
-    assert done.returncode == 0, done.stderr
+    swept = ("-m", f"solver={file}:Nearest,blended", "solver.steps=5")
+    assert harness.bench(*swept, *SMALL, f"out={tmp_path / 'run'}") == 0
     board = pd.read_csv(tmp_path / "run" / "leaderboard.csv")
     assert set(board["solver"]) == {"Nearest", "blended"}
     assert (board["failed"] == 0).all()
 
 
 def test_its_cell_follows_the_content_and_not_the_place(file, tmp_path):
+    def cell(place: Path) -> str:
+        words = [f"solver={place}:Nearest", *SMALL, f"out={tmp_path / 'run'}"]
+        return harness.planned(check(words)).cell.name
+
     moved = shutil.copy(file, tmp_path / "elsewhere.py")
-    names = set()
-    for place in (file, moved):
-        plan = bench("plan", f"solver={place}:Nearest", *SMALL, f"out={tmp_path / 'run'}")
-        names.add(plan.stdout.split()[1])
-    assert len(names) == 1
-    moved.write_text(moved.read_text().replace("eta=1.0", "eta=0.5"))
-    names.add(
-        bench("plan", f"solver={moved}:Nearest", *SMALL, f"out={tmp_path / 'run'}").stdout.split()[
-            1
-        ]
-    )
-    assert len(names) == 2
+    name = cell(file)
+    assert cell(moved) == name
+    changed = tmp_path / "changed.py"
+    changed.write_text(file.read_text().replace("eta=1.0", "eta=0.5"))
+    assert cell(changed) != name
 
 
 def test_its_settings_are_read_without_running_it(file):
@@ -109,11 +111,11 @@ def test_files_that_do_not_fit_are_refused(file, change, name, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_file_that_fails_says_so_in_one_line(file, tmp_path):
+def test_a_file_that_fails_says_so_in_one_line(file, tmp_path, capfd):
     file.write_text(file.read_text().replace("import Tensor", "import Tensr"))
-    done = bench(f"solver={file}:Nearest", *SMALL, f"out={tmp_path / 'run'}")
-    assert done.returncode == 2 and "fails when it is imported: ImportError" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert harness.bench(f"solver={file}:Nearest", *SMALL, f"out={tmp_path / 'run'}") == 2
+    (said,) = capfd.readouterr().err.strip().splitlines()
+    assert "fails when it is imported: ImportError" in said
 
 
 def test_a_configuration_alone_imports_no_file(file):

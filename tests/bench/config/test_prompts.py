@@ -279,6 +279,22 @@ def test_the_encoder_of_another_model_is_refused(transformers, cache, tmp_path):
         Conditioning({**node, "text_encoder": str(tmp_path)}, images, prior).content()
 
 
+def test_an_encoder_is_told_by_another_prompt_where_the_empty_one_is_zeros(
+    transformers, cache, tmp_path
+):
+    """As for Stable Diffusion XL."""
+    prior, folder = text_prior("a cat"), pipeline(tmp_path / "sd", 1)
+    prior.net.contexts.data[-1] = 0
+    node = {"images": 1, "prompt": "a dog", "text_encoder": str(folder)}
+    told = Conditioning(node, Named("1"), prior)
+    cond = told.of(None, ["1"])
+    assert torch.equal(cond.values["contexts"][0], expected("a dog"))
+    assert not cond.null["contexts"].any()
+    (folder / "text_encoder" / "config.json").write_text(json.dumps({"scale": 1.5}))
+    with pytest.raises(UserError, match="another model: it embeds 'a cat' differently"):
+        Conditioning(node, Named("1"), prior).ready()
+
+
 def test_prompts_that_the_encoder_cuts_are_known(transformers, cache, tmp_path):
     """The stand-in reads seven tokens, the end among them."""
     node = {"images": 1, "text_encoder": str(pipeline(tmp_path / "sd", 1))}

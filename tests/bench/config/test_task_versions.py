@@ -96,7 +96,7 @@ def raise_versions(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_versions_in_rows_tables_and_pages(command, tmp_path: Path) -> None:
     outcome = run(command("blended", *FEW))
-    assert "\ntask     data=1 mask=1 operator=1 " in describe(command("blended", *FEW))
+    assert "\ntask     data=1 mask=1 operator=1 " in describe(command("blended", *FEW))[0]
     cell = rows(outcome.plan)
     assert {*cell.task_version} == {"data=1 mask=1 operator=1"} == {FIRST}
     assert {*cell.study_version} == {"default=1"}
@@ -150,11 +150,11 @@ def test_version_one_leaves_names_alone(command, raise_versions) -> None:
 def test_cells_without_versions_count_as_the_first() -> None:
     old = {"data": "folder [abc123]", "mask": "box side=0.3", "operator": "inpainting"}
     assert outdated(old) == {} and outdated_lines([old, old]) == []
-    newer = {**old, "task_version": "data=1 mask=3 operator=1", "study_version": "showcase=2"}
-    assert outdated(newer) == {("mask", "box"): (3, 1), ("study", "showcase"): (2, 1)}
+    newer = {**old, "task_version": "data=1 mask=3 operator=1", "study_version": "showcase=3"}
+    assert outdated(newer) == {("mask", "box"): (3, 1), ("study", "showcase"): (3, 2)}
     assert outdated_lines([newer, newer])[0].startswith("2 cells have version 3 of mask=box")
     assert outdated({**newer, "mask": "of-a-plugin-that-is-gone"}) == {
-        ("study", "showcase"): (2, 1)
+        ("study", "showcase"): (3, 2)
     }
 
 

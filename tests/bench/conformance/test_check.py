@@ -501,7 +501,13 @@ def taking(caps: frozenset[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", options("solver"))
+# its fit on a network that reads prompts takes half a minute
+LONG = {"latino_pro": [pytest.mark.slow]}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LONG.get(name, [])) for name in options("solver")]
+)
 def test_every_shipped_solver_keeps_its_promises(name):
     first = next((prior for prior in PRIORS if name in taking(small_prior(prior).caps)), "exact")
     report = check_solver(name, config_of(name), priors=[first])

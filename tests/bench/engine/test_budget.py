@@ -25,6 +25,7 @@ from posterior_bench.bench.conformance.side_effects import snapshot
 from posterior_bench.bench.conformance.small_priors import small_prior
 from posterior_bench.bench.conformance.small_problem import SmallProblem
 from posterior_bench.bench.core.errors import Inapplicable, UserError
+from posterior_bench.bench.core.streams import Noise
 from posterior_bench.bench.engine.budget import Trial, _largest, weightless, within_budget
 from posterior_bench.bench.engine.job import job_of
 from posterior_bench.bench.engine.session import Session
@@ -58,22 +59,41 @@ def vipaint(s: Any, draws: int = DRAWS) -> float:
     return s.iterations * s.monte_carlo * (keypoints + 1) / draws + keypoints - 1 + s.refine_steps
 
 
+def lanpaint(s: Any) -> int:
+    """A call of every level, and round(inner q) more, on the grid of a VE prior."""
+    top, bottom = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    ratios = [(top + i / max(s.steps - 1, 1) * (bottom - top)) ** 7 for i in range(s.steps)]
+    inner = ratios[: max(s.steps - s.early_stop, 0)]
+    return s.steps + sum(round(s.inner * r**2 / (1 + r**2)) for r in inner)
+
+
 BY_HAND: Mapping[str, Callable[[Any], float]] = {
     **dict.fromkeys(
-        ["blended", "conditional", "ddrm", "diffpir", "dps", "mmps"], lambda s: s.steps
+        ["blended", "conditional", "ddrm", "diffpir", "dps", "latino", "mmps"], lambda s: s.steps
     ),
     **dict.fromkeys(
         ["pigdm", "prior", "psld", "reddiff", "reddiff_v", "deepinv"], lambda s: s.steps
     ),
+    **dict.fromkeys(["flowchef", "ot_ode"], lambda s: s.steps),
+    **dict.fromkeys(["flower", "flower_cov", "pnpflow"], lambda s: s.steps * s.samples),
     **dict.fromkeys(["latentpaint", "latentpaint_free"], lambda s: 2 * s.steps),
     **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], vipaint),
     "daps": lambda s: s.steps * s.ode_steps,
+    "dcdp": lambda s: s.steps * (s.purify_steps if s.purification == "ddim" else 1),
     "ddnm": lambda s: walked(s.steps, s.travel_length, s.travel_repeat),
     "ding": lambda s: 2 * (s.steps - s.skip) + 1,
+    "dmplug": lambda s: s.steps * (s.iterations + 1),
+    "latino_pro": lambda s: s.rounds * s.round_steps / DRAWS + s.steps,
+    "lanpaint": lanpaint,
     "mgdm": mgdm,
     "repaint": lambda s: walked(s.steps, s.jump_length, s.resamples),
     "resample": resample,
-    "tds": lambda s: s.steps * s.particles,
+    "pnpdm": lambda s: s.iterations * s.steps,  # with spacing=own
+    **dict.fromkeys(["fps", "mcgdiff", "tds"], lambda s: s.steps * s.particles),
+    "sitcom": lambda s: s.steps * (s.inner_steps + 1),
+    **dict.fromkeys(["flowdps", "flair"], lambda s: s.steps),
+    "dflow": lambda s: 2 * s.steps * (s.iterations + 1) + 2 * s.inversion_steps,
+    "flow_priors": lambda s: s.steps * (s.inner_steps + 1),
 }
 
 
@@ -83,11 +103,16 @@ def guided_vipaint(s: Any, draws: int = DRAWS) -> float:
 
 
 BACKWARDS: Mapping[str, Callable[[Any], float]] = {
-    **dict.fromkeys(["dps", "pigdm", "psld", "resample"], lambda s: s.steps),
+    **dict.fromkeys(["dps", "ot_ode", "pigdm", "psld", "resample"], lambda s: s.steps),
     **dict.fromkeys(["vipaint1", "vipaint2", "vipaint4"], guided_vipaint),
+    "dmplug": lambda s: s.steps * s.iterations,
+    "latino_pro": lambda s: s.rounds * (s.round_steps - 1) / DRAWS,
     "mgdm": lambda s: mgdm(s) - 1 - s.repeats * (s.levels - 3) * s.inner_steps,
     "mmps": lambda s: s.iterations * s.steps,
-    "tds": lambda s: s.steps * s.particles,
+    "sitcom": lambda s: s.steps * s.inner_steps,
+    "tds": lambda s: (s.steps - 1) * s.particles,
+    "dflow": lambda s: 2 * s.steps * s.iterations,
+    "flow_priors": lambda s: 3 * s.steps * s.inner_steps,
 }
 """Backward passes through the network; solvers that are not here take none."""
 
@@ -96,9 +121,26 @@ def passes(name: str, solver: Any) -> float:
     return BY_HAND[name](solver) + (BACKWARDS[name](solver) if name in BACKWARDS else 0)
 
 
-ELSEWHERE = {"conditional": "inpainting", "psld": "latent", "resample": "latent"}
+ELSEWHERE = {
+    "conditional": "inpainting",
+    "flow_priors": "flow",
+    "latino_pro": "text",
+    "psld": "latent",
+    "resample": "latent",
+}
 LINE_SEARCH = ("copaint", "copaint_tt")
-WITHOUT_WORK = ("exact", "folder", "torchscript")
+WITHOUT_WORK = (
+    "exact",
+    "gibbs",
+    "long_run",
+    "folder",
+    "torchscript",
+    "dpir",
+    "tv",
+    "telea",
+    "navier_stokes",
+    "hio",
+)
 
 
 @pytest.fixture(name="cell")
@@ -136,6 +178,18 @@ class Flat(ImageSet):
 
     def images(self, ids: Sequence[str]) -> torch.Tensor:
         return torch.zeros(len(ids), *self.shape)
+
+
+class Several(Flat):
+    """Eight images, from dark to bright."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__(shape)
+        self.name, self.ids = "several", tuple("abcdefgh")
+
+    def images(self, ids: Sequence[str]) -> torch.Tensor:
+        levels = torch.tensor([self.ids.index(i) / 4 - 0.9 for i in ids])
+        return levels.view(-1, 1, 1, 1).expand(-1, *self.shape)
 
 
 def chosen(config: JobConfig, choices: Mapping[str, Any], session: Session) -> tuple[Solver, float]:
@@ -244,6 +298,33 @@ def test_a_line_search_stays_within_the_budget_and_near_it(cell, name: str, kind
     assert max(tries, 26) <= nfe <= 40
 
 
+@dataclass(frozen=True)
+class Search(Sampler):
+    """A call for all rows at every step, and one more where a row's number is below 0.05."""
+
+    def draw(self, obs: Any, prior: Prior, noise: Any) -> Any:
+        x = noise.normal(prior.image_shape)
+        for again in (noise.uniform((10,)) < 0.05).any(0):
+            for _ in range(1 + int(again)):
+                x = prior.denoise(x, Level(0.5, 0.5))
+        return x
+
+
+def test_a_line_search_is_counted_on_many_rows_together(cell) -> None:
+    """A try that one row needs is a call for all rows, so one row alone would need fewer."""
+    _, _, session = cell("copaint", "draws=8", kind="exact")
+    session.images = Several(session.prior.image_shape)
+    trial = Trial.of(session, "nfe")
+    noise = Noise(trial.keys, "solver").draws(range(8))
+    noise.normal(session.prior.image_shape)
+    tries = int((noise.uniform((10,)) < 0.05).any(0).sum())
+    assert (len(trial.keys), trial.taken) == (8, 8) and tries > 5
+    assert trial.cost(Search()) == 10 + tries
+    _, _, session = cell("dps", "draws=8", kind="exact")
+    session.images = Several(session.prior.image_shape)
+    assert (len(Trial.of(session, "nfe").keys), Trial.of(session, "nfe").taken) == (1, 1)
+
+
 @pytest.mark.parametrize(("draws", "budget"), [(1, 60), (2, 60), (8, 60), (3, 41)])
 def test_draws_share_the_fit(cell, draws: int, budget: int) -> None:
     config, choices, session = cell(
@@ -347,6 +428,11 @@ def test_the_most_of_an_uneven_count_is_within_the_limit_and_near_it(
     counts = [0, *accumulate(rises * 331)]
     found = _largest(lambda k: counts[k] if k < len(counts) else math.inf, usual, limit)
     assert counts[found] <= limit < counts[found + 1] + 30
+
+
+def test_a_count_that_rises_in_jumps_stays_within_the_limit() -> None:
+    found = _largest(lambda k: 10.0 * (1 + k // 10), 50, 45)
+    assert found == 39
 
 
 @given(least=st.integers(1, 50), usual=st.integers(50, 100), limit=st.integers(1, 200))

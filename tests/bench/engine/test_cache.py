@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.bench.harness import planned, run
+from tests.bench.harness import TINY, planned, run
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
@@ -88,6 +88,41 @@ def test_what_the_next_cell_needs_and_the_last_used_stay(monkeypatch) -> None:
     cache.forget_others([("metric", nodes[0])], "cpu")
     assert list(cache._KEPT.values()) == [first, last]
     assert cache.shared("metric", nodes[0], "cpu") is first
+
+
+def test_a_gpu_keeps_nothing_of_other_cells(monkeypatch) -> None:
+    """Its free memory decides the batch of a row whose memory runs out."""
+    monkeypatch.setattr(cache, "_KEPT", {})
+    nodes = [{"_target_": "metrics.psnr.PSNR", "region": region} for region in ("whole", "hole")]
+    # the name alone counts: a metric without weights is nowhere
+    first, _ = (cache.shared("metric", node, "cuda:0") for node in nodes)
+    cache.forget_others([("metric", nodes[0])], "cuda:0")
+    assert list(cache._KEPT.values()) == [first]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="not Linux")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_weights_are_the_pages_of_their_file_until_they_are_on_the_device(
+    latent_prior: Path, tmp_path: Path, monkeypatch, dtype: torch.dtype
+) -> None:
+    """The workers of a node share these pages."""
+    folder = loading.save(tmp_path / "p", load(latent_prior), TINY, dtype)
+    original, filled = loading.fill, []
+
+    def fill(where, state, net, reason, device) -> None:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        ends = [line.split()[0].split("-") for line in lines if where in line]
+        spans = [range(int(start, 16), int(end, 16)) for start, end in ends]
+        filled.append(all(any(w.data_ptr() in span for span in spans) for w in state.values()))
+        assert {w.dtype for w in state.values()} == {dtype} and device == "cpu"
+        original(where, state, net, reason, device)
+
+    monkeypatch.setattr(loading, "fill", fill)
+    node = {"_target_": "priors.load.load", "path": str(folder)}
+    monkeypatch.setattr(cache, "_KEPT", {})
+    prior = cache.shared("prior", node, "cpu")
+    assert filled == [True, True]
+    assert {weight.dtype for weight in prior.net.parameters()} == {torch.float32}
 
 
 def test_the_size_of_a_prior_is_that_of_its_weights(latent_prior: Path) -> None:

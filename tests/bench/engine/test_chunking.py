@@ -4,7 +4,6 @@ rows."""
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,8 +144,8 @@ def test_a_run_goes_on_with_its_chunks_whatever_the_workers(
 def test_only_the_chunk_of_a_failed_draw_is_run_again(command, three) -> None:
     plan = run(command("blended", *ONE)).plan
     chunk = plan.chunks[1]
-    bad = [{**row, "status": "nan"} for row in plan.store.stored(chunk.name)[1].to_dict("records")]
-    plan.store.write(chunk.name, [{k: v for k, v in row.items() if v is not None} for row in bad])
+    rows = plan.store.table(chunk.name).to_pylist()
+    plan.store.write(chunk.name, [{**row, "status": "nan"} for row in rows])
     assert plan.missing(retry=True) == [chunk]
 
 
@@ -190,7 +189,7 @@ def test_spreading_is_said_and_such_metrics_are_refused_later(
 
 def test_no_more_workers_are_made_than_there_are_chunks() -> None:
     made: list[int] = []
-    pool = ray_pool.Pool(lambda: made.append(len(made)) or len(made), 8)
+    pool = ray_pool.Pool(lambda: made.append(len(made)) or len(made), 8, 1)
     assert len(pool) == 8 and made == []
     assert pool[:2] == [1, 2] and made == [0, 1]
     assert pool[:3] == [1, 2, 3] and pool[:100] == [*range(1, 9)] and len(made) == 8
@@ -209,7 +208,7 @@ def test_ray_knows_its_workers_before_it_starts(monkeypatch: pytest.MonkeyPatch)
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(executor, "os", SimpleNamespace(cpu_count=lambda: 9))
+    monkeypatch.setattr(executor, "cores", lambda: 9)
     assert ray_actors.RayActors().planned_workers() == 4
     assert ray_actors.RayActors(workers=3).planned_workers() == 3
     assert ray_actors.RayActors(address="auto").planned_workers() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.bench.harness import assert_same_rows, planned, rows, run
+from tests.bench.harness import assert_same_rows, bench, planned, rows, run
 
 from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.config.overrides import check
@@ -62,7 +63,7 @@ def no_more_than(rows: int) -> Callable[..., None]:
 # -- memory ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fits", [1, 2])
+@pytest.mark.parametrize("fits", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_batch_that_does_not_fit_gives_the_rows_of_a_smaller_one(
     command, drawing, fits: int
 ) -> None:
@@ -188,11 +189,11 @@ def test_a_worker_that_cannot_load_stops_the_study(command, tmp_path, monkeypatc
     assert not list((tmp_path / "study").rglob("*.parquet"))
 
 
-def test_a_lost_device_keeps_the_rows_and_stops(command, drawing) -> None:
+def test_a_lost_device_stops_the_run_and_the_same_command_does_the_rest(command, drawing) -> None:
     calls = iter(range(99))
 
     def act(obs, prior):
-        if next(calls) >= 1:
+        if next(calls) == 1:
             raise RuntimeError(
                 "CUDA error: an illegal memory access was encountered\nCompile with ..."
             )
@@ -200,8 +201,9 @@ def test_a_lost_device_keeps_the_rows_and_stops(command, drawing) -> None:
     drawing(act)
     with pytest.raises(DeviceLost, match="illegal memory access"):
         run(command())
-    table = rows(planned(command()))
-    assert table["status"].value_counts().to_dict() == {"ok": 4, "error": 4}
+    assert rows(planned(command()))["status"].value_counts().to_dict() == {"ok": 4}
+    outcome = run(command())
+    assert outcome.good and outcome.counts == {"ok": outcome.plan.rows()}
 
 
 # -- the circuit breaker ---------------------------------------------------------------------------
@@ -310,7 +312,10 @@ def started(sleepy: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]
         process.communicate()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_stops_a_run_which_says_how_to_continue(
     started, sleepy, number: int, code: int
 ) -> None:
@@ -325,14 +330,7 @@ def test_a_signal_stops_a_run_which_says_how_to_continue(
     before = {path: path.stat().st_mtime_ns for path in plan.store.shards()}
     assert 1 <= len(before) < 7 and not list(plan.folder.rglob(".*.tmp"))
     assert not list((plan.folder / "alive").iterdir())
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m bench {said_command}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    assert bench(*shlex.split(said_command)) == 0
     assert len(rows(plan)) == 7
     assert {path: path.stat().st_mtime_ns for path in before} == before, (
         "what was stored was done again"

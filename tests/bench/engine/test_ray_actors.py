@@ -59,7 +59,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], list[str]]:
     monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
     monkeypatch.setattr(ray_actors.time, "sleep", lambda seconds: None)
     deaths, ran = Counter(), []
-    pool = (Actor(deaths, ran), Actor(deaths, ran))
+    pool = ray_pool.Pool(lambda: Actor(deaths, ran), 2, 1)
     monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: pool)
     return deaths, ran
 
@@ -127,7 +127,9 @@ def test_a_cell_that_cannot_be_loaded_ends_the_run_with_its_reason(
     broken.prepare = SimpleNamespace(
         remote=lambda config: Call(lambda: "no such prior; give another")
     )
-    monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: (broken,))
+    monkeypatch.setattr(
+        ray_pool, "actors", lambda address, workers, threads: ray_pool.Pool(lambda: broken, 1, 1)
+    )
     with pytest.raises(UserError, match="no such prior; give another"):
         finished(plan)
 
@@ -160,6 +162,8 @@ def test_a_full_disk_of_a_worker_is_no_traceback_of_ray(command, actors, monkeyp
     worker.worker = SimpleNamespace(run=lambda plan, chunk: (_ for _ in ()).throw(full))
     actor = Actor(*actors)
     actor.run = SimpleNamespace(remote=lambda plan, chunk: Call(lambda: worker.run(plan, chunk)))
-    monkeypatch.setattr(ray_pool, "actors", lambda address, workers, threads: (actor,))
+    monkeypatch.setattr(
+        ray_pool, "actors", lambda address, workers, threads: ray_pool.Pool(lambda: actor, 1, 1)
+    )
     with pytest.raises(OSError, match="No space left on device"):
         finished(plan)

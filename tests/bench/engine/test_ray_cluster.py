@@ -42,7 +42,7 @@ FAULTS = [
     pytest.param(
         2, lambda cluster, host: rays.kill_worker(host), id="worker killed", marks=pytest.mark.slow
     ),
-    pytest.param(2, kill_node, id="node killed"),
+    pytest.param(2, kill_node, id="node killed", marks=pytest.mark.slow),
     pytest.param(1, replace_node, id="only node replaced", marks=pytest.mark.slow),
     pytest.param(2, lambda cluster, host: host.cut(), id="network cut", marks=pytest.mark.slow),
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.bench.harness import FAST, assert_same_rows, planned, rows, run
+from tests.bench.harness import FAST, assert_same_rows, bench, planned, rows, run
 
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.core.errors import UserError
@@ -253,7 +253,8 @@ def _study(overrides: list[str]) -> None:
     run_job(*compose(overrides))
 
 
-def test_twenty_kills_and_the_same_rows(command) -> None:
+@pytest.mark.parametrize("wanted", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_and_the_same_rows(command, wanted: int) -> None:
     """kill -9 at random moments, then the same command again: the rows of an undisturbed run."""
     quiet = run(command("dps", "batch=2", "solver.steps=30", out="quiet")).plan
     overrides = command("dps", "batch=2", "solver.steps=30", out="killed")
@@ -265,7 +266,7 @@ def test_twenty_kills_and_the_same_rows(command) -> None:
         ]
     )
     rng, kills = random.Random(0), 0
-    while kills < 20:
+    while kills < wanted:
         child = context.Process(target=_study, args=(overrides,))
         child.start()
         time.sleep(rng.uniform(0.05, 0.9))
@@ -283,7 +284,7 @@ def test_twenty_kills_and_the_same_rows(command) -> None:
     assert not list(plan.folder.rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_ray_gives_the_same_rows_as_serial(command, workers: int) -> None:
     pytest.importorskip("ray", reason="Ray is an extra; install it to test executor=ray")
     serial = run(command("dps", out="serial")).plan
@@ -291,33 +292,43 @@ def test_ray_gives_the_same_rows_as_serial(command, workers: int) -> None:
     assert_same_rows(serial, ray)
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def test_a_sweep_is_one_study_with_one_leaderboard(command, tmp_path: Path) -> None:
+def test_a_sweep_is_one_study_with_one_leaderboard(
+    command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     overrides = [o for o in command() if not o.startswith(("solver", "quiet"))]
-    done = bench("-m", "solver=blended,dps", "mask=rotated,comod", "solver.steps=3", *overrides)
-    assert done.returncode == 0, done.stderr
+    swept = ("-m", "solver=blended,dps", "mask=rotated,comod", "solver.steps=3")
+    assert bench(*swept, *overrides) == 0
     lines = (tmp_path / "study" / "leaderboard.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
-    assert "leaderboard.csv" in done.stdout
+    assert "leaderboard.csv" in capfd.readouterr().out
 
 
-def test_exit_codes(command) -> None:
-    for wrong in ("solver=nope", "out=/proc/nowhere", "data.images=0", "prior.path=/nowhere"):
-        done = bench(wrong)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert bench(*command("blended", "budget=nfe:1")).returncode == 1
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "solver=nope",
+        "prior.path=/nowhere",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("out=/proc/nowhere", "data.images=0")),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    wrong: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(wrong) == 2
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_that_cannot_be_done_has_exit_code_1(command) -> None:
+    """Of a process, as a shell sees it."""
+    words = command("blended", "budget=nfe:1")
+    assert subprocess.run([sys.executable, "-m", "bench", *words], cwd=ROOT).returncode == 1
 
 
 def test_plan_says_what_is_missing_and_writes_nothing(command, tmp_path: Path) -> None:
     overrides = command()
-    before = describe(overrides)
+    before = describe(overrides)[0]
     assert "14 in 4 chunks; 14 rows in 4 chunks still missing" in before
     assert not (tmp_path / "study").exists()
     plan = run(overrides).plan
     next(iter(sorted(plan.folder.glob("rows/*.parquet")))).unlink()
-    assert "14 in 4 chunks; 4 rows in 1 chunks still missing" in describe(overrides)
+    assert "14 in 4 chunks; 4 rows in 1 chunks still missing" in describe(overrides)[0]

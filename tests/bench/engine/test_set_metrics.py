@@ -177,7 +177,7 @@ def test_a_prior_without_a_closed_form_is_refused_at_plan_time(arena, tmp_path: 
     wanted = [o for o in arena("blended", "metrics=[c2st]") if not o.startswith(("data", "prior"))]
     with pytest.raises(
         UserError,
-        match=r"^metric 'c2st' compares with the exact posterior and needs exact.*leave it",
+        match=r"^metric 'c2st' compares with the exact posterior and needs reference.*leave it",
     ):
         run([*wanted, "data=fashion", "prior=fashion", "data.images=2"])
     assert not (tmp_path / "study").exists()

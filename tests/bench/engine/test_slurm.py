@@ -54,6 +54,11 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...
     return slow_study(tmp_path_factory.mktemp("slow"), "operator.sigma=0.05,0.1")
 
 
+@pytest.fixture(scope="module")
+def two_cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    return slow_study(tmp_path_factory.mktemp("two"))
+
+
 @pytest.mark.slow
 def test_two_launches_at_once_end_in_the_rows_of_a_serial_sweep(
     cluster: slurm.Cluster, serial: Path, tmp_path: Path
@@ -103,24 +108,24 @@ def test_who_launched_hears_of_a_mistake_that_a_job_meets(
 )
 def test_a_requeued_job_continues(
     cluster: slurm.Cluster,
-    slow: tuple[Path, tuple[str, ...]],
+    two_cells: tuple[Path, tuple[str, ...]],
     tmp_path: Path,
     command: tuple[str, ...],
 ) -> None:
     """USR2 is what Slurm sends before a time limit and submitit answers by queueing the job
     again."""
-    serial, overrides = slow
+    serial, overrides = two_cells
     try:
         with launched(sweep(tmp_path, *overrides, *SLURM), cluster.environment) as launch:
-            launch.until("a shard of every cell", lambda: begun(tmp_path) == 4)
-            interrupted, before = cluster.jobs("running")[:2], written(tmp_path)
+            launch.until("a shard of every cell", lambda: begun(tmp_path) == 2)
+            interrupted, before = cluster.jobs("running")[:1], written(tmp_path)
             assert interrupted and before.keys() < {*shards(serial)}, (
                 "the sweep was over before it was interrupted"
             )
             for job in interrupted:
                 cluster.run(*command, job)
             launch.until(
-                "the jobs to be queued again", lambda: all(map(cluster.restarts, interrupted))
+                "the job to be queued again", lambda: all(map(cluster.restarts, interrupted))
             )
             launch.succeed()
     finally:

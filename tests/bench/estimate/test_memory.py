@@ -17,8 +17,8 @@ from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import BatchSize, rows_at_once
 from posterior_bench.bench.engine.plan import slices
+from posterior_bench.bench.engine.short_solver import shortened
 from posterior_bench.bench.estimate.architecture import without_weights
-from posterior_bench.bench.estimate.dry_run import shortened
 from posterior_bench.bench.estimate.live_tensors import Ledger, Live, Unfinished
 from posterior_bench.bench.estimate.machine import DEVICES, Machine, bytes_of
 from posterior_bench.bench.estimate.memory import Estimate, Linear
@@ -113,7 +113,8 @@ def test_what_a_call_takes_counted_by_hand() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("solver=dps", "solver.steps=2", "batch=4"),
+        # the two below have its gradient, and more
+        pytest.param(("solver=dps", "solver.steps=2", "batch=4"), marks=pytest.mark.slow),
         ("solver=psld", *LATENT, "solver.steps=2", "batch=4"),
         (
             "solver=vipaint2",
@@ -123,8 +124,15 @@ def test_what_a_call_takes_counted_by_hand() -> None:
             "batch=2",
         ),
         ("solver=latentpaint", "solver.steps=2", "batch=4"),
+        pytest.param(
+            (
+                *("solver=psld", *LATENT, "solver.steps=2", "batch=2"),
+                *("checkpointing=block", "frozen_convolutions=true", "tile=8"),
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["dps", "psld", "vipaint2-checkpointing", "latentpaint"],
+    ids=["dps", "psld", "vipaint2-checkpointing", "latentpaint", "psld-blocks-tiles"],
 )
 def test_an_estimate_is_near_what_a_run_takes(overrides: tuple[str, ...]) -> None:
     """Against the tensors of a real run, whose weights, data and number of steps the estimate does
@@ -189,11 +197,13 @@ def test_dry_runs_are_short_and_use_all_stages() -> None:
 
 @pytest.mark.parametrize(
     ("prior", "millions"),
-    [("imagenet256_adm", 553), ("imagenet256", 456)],
+    [("imagenet256_adm", 553), ("imagenet256", 456), ("celeba128_flow", 34.5)],
 )
-def test_a_prior_without_weights_has_the_networks_of_its_layout(prior: str, millions: int) -> None:
+def test_a_prior_without_weights_has_the_networks_of_its_layout(
+    prior: str, millions: float
+) -> None:
     """Numbers of parameters as published: 553 M (Dhariwal and Nichol 2021); 400 M and an
-    autoencoder of 55 M."""
+    autoencoder of 55 M; or as the shapes of its tensors say (PnP-Flow)."""
     found = without_weights({"path": "nowhere"}, option("prior", prior).summary)
     assert found is not None and found.net is not None
     modules = [module for module in (found.net, found.latent) if module is not None]

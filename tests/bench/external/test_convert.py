@@ -101,13 +101,13 @@ def test_the_disk_may_hold_half_precision(folder, tmp_path):
 def test_a_wrong_command_line_is_one_line(capsys, folder, tmp_path):
     to = ("--to", tmp_path / "out")
     (tmp_path / "model.pt").write_bytes(b"x")
-    assert "give --as edm, --as adm or --as compvis" in refusal(
+    assert "give --as edm, --as adm, --as compvis or --as pnpflow" in refusal(
         capsys, "convert", tmp_path / "model.pt", *to
     )
     assert "give --as edm" in refusal(capsys, "convert", tmp_path, *to)
     assert "does not exist" in refusal(capsys, "convert", tmp_path / "none", *to)
     assert "invalid choice: 'keras'" in refusal(capsys, "convert", folder, "--as", "keras", *to)
-    assert "--layout is an option of --as adm and compvis alone" in refusal(
+    assert "--layout is an option of --as adm, compvis and pnpflow alone" in refusal(
         capsys, "convert", folder, "--as", "hub", "--layout", "x", *to
     )
     assert "--controlnet is an option of --as hub alone" in refusal(
@@ -131,6 +131,7 @@ def test_a_hostile_file_is_one_line_and_nothing_happens(capsys, tmp_path):
         ("edm", ()),
         ("adm", ("--layout", "ffhq")),
         ("compvis", ("--layout", "cin256")),
+        ("pnpflow", ("--layout", "celeba128")),
     ):
         arguments = (
             "convert",
@@ -271,6 +272,7 @@ def test_the_priors_of_the_papers_are_listed():
         "sd35",
     } <= {*PUBLISHED}
     assert {"sd2", "sd15_inpainting", "sd3_inpainting"} <= {*PUBLISHED}
+    assert {"sdxl", "sdxl_inpainting", "sd3", "flux_dev", "flux_fill"} <= {*PUBLISHED}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -289,9 +291,10 @@ def test_a_published_prior_says_how_to_convert_it(name, tmp_path, monkeypatch):
         for key, families in _OPTIONS.items()
     )
     if given.layout:
-        from posterior_bench.priors.convert import adm, compvis
+        from posterior_bench.priors.convert import adm, compvis, pnpflow
 
-        assert given.layout in {"adm": adm, "compvis": compvis}[given.family].LAYOUTS
+        modules = {"adm": adm, "compvis": compvis, "pnpflow": pnpflow}
+        assert given.layout in modules[given.family].LAYOUTS
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FileNotFoundError,

@@ -15,10 +15,16 @@ from safetensors.torch import load_file
 from tests.bench.encoders import LENGTH, letters, pipeline, transformers
 
 from posterior_bench.bench.__main__ import main
+from posterior_bench.bench.external.prompt_cache import encoder_hash
 from posterior_bench.bench.external.text_encoders import (
+    CLIP,
+    FLUX_TOKENS,
     T5_TOKENS,
+    _encoded,
+    longer_than_read,
     stable_diffusion,
     stable_diffusion_3,
+    stable_diffusion_xl,
 )
 from posterior_bench.priors.convert.hub import _prompts
 
@@ -82,6 +88,49 @@ def test_version_3_puts_two_clips_side_by_side_and_t5_behind_them(transformers, 
         assert torch.equal(tables["pooled"][row], torch.cat([clip[0] + 0.5, 10 * clip[0] + 0.5]))
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_version_xl_puts_the_states_before_the_last_side_by_side(transformers, tmp_path, zeros):
+    folder, target = pipeline(tmp_path / "sd", "xl"), tmp_path / "p.safetensors"
+    index = {} if zeros else {"force_zeros_for_empty_prompt": False}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    file = prompts(tmp_path / "prompts.txt", "a dog")
+    assert run(folder, "--prompts", file, "--to", target) == 0
+    tables = load_file(target)
+    for row, text in enumerate(("a dog", "")):
+        signs = letters(text, LENGTH)[:, None]
+        # the first encoder is six wide here, the second, ten times as large, three
+        context = torch.cat(
+            [signs * torch.arange(1, 7) - 1, 10 * signs * torch.arange(1, 4) - 1], 1
+        )
+        pooled = 10 * signs[0] * torch.arange(1, 4) + 0.5
+        seen = 0 if zeros and not text else 1
+        assert torch.equal(tables["context"][row], seen * context)
+        assert torch.equal(tables["pooled"][row], seen * pooled)
+    before = encoder_hash(folder)
+    (folder / "model_index.json").write_text(json.dumps({"force_zeros_for_empty_prompt": zeros}))
+    assert encoder_hash(folder) == before
+    (folder / "model_index.json").write_text(
+        json.dumps({"force_zeros_for_empty_prompt": not zeros})
+    )
+    assert encoder_hash(folder) != before
+
+
+def test_flux_reads_t5_and_the_pooled_state_of_clip(transformers, tmp_path):
+    folder, target = pipeline(tmp_path / "flux", "flux"), tmp_path / "p.safetensors"
+    file = prompts(tmp_path / "prompts.txt", "a dog")
+    assert run(folder, "--prompts", file, "--to", target) == 0
+    tables = load_file(target)
+    for row, text in enumerate(("a dog", "")):
+        words = 10 * letters(text, FLUX_TOKENS)[:, None] * torch.arange(1, 9)
+        assert torch.equal(tables["context"][row], words)
+        first = letters(text, LENGTH)[0]
+        assert torch.equal(tables["pooled"][row], first * torch.arange(1, 7) + 0.25)
+    assert tables["context"].shape == (2, 512, 8)
+    long = "x" * 20
+    assert longer_than_read(folder, [long, "a", "x" * 600]) == ["x" * 600]
+    assert longer_than_read(pipeline(tmp_path / "xl", "xl"), [long, "a"]) == [long]
+
+
 def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, capsys):
     folder, target = pipeline(tmp_path / "sd", 1), tmp_path / "p.safetensors"
     file = prompts(tmp_path / "prompts.txt", "a dog")
@@ -103,12 +152,11 @@ def test_what_cannot_be_embedded_is_refused_in_one_line(transformers, tmp_path, 
     assert "holds no Stable Diffusion pipeline" in refusal(
         tmp_path, "--prompts", file, "--to", target
     )
-    (folder / "text_encoder_2").mkdir()
-    (folder / "text_encoder_2" / "config.json").write_text("{}")
+    (folder / "unet").rename(folder / "transformer")
     assert "holds a pipeline that is not supported" in refusal(
         folder, "--prompts", file, "--to", target
     )
-    (folder / "text_encoder_2" / "config.json").unlink()
+    (folder / "transformer").rename(folder / "unet")
     (folder / "tokenizer").rmdir()
     assert "tokenizer does not exist" in refusal(folder, "--prompts", file, "--to", target)
     assert not target.exists()
@@ -203,3 +251,33 @@ def test_the_embeddings_are_those_of_the_pipelines(tmp_path):
     ours = stable_diffusion_3(three, texts)
     torch.testing.assert_close(ours["context"], found[0])
     torch.testing.assert_close(ours["pooled"], found[2])
+
+
+def test_the_embeddings_of_version_xl_and_flux_are_those_of_the_pipelines(tmp_path):
+    """The pipelines' own ``encode_prompt``; of FLUX the part of CLIP."""
+    real = pytest.importorskip("transformers")
+    from diffusers import FluxPipeline, StableDiffusionXLPipeline
+
+    texts = ["abc", "head cab", ""]
+    _tiny_clip(tmp_path, "", False, 0)
+    _tiny_clip(tmp_path, "_2", True, 1)
+    stand_in = SimpleNamespace(
+        tokenizer=real.CLIPTokenizer.from_pretrained(tmp_path / "tokenizer"),
+        tokenizer_2=real.CLIPTokenizer.from_pretrained(tmp_path / "tokenizer_2"),
+        text_encoder=real.CLIPTextModel.from_pretrained(tmp_path / "text_encoder"),
+        text_encoder_2=real.CLIPTextModelWithProjection.from_pretrained(
+            tmp_path / "text_encoder_2"
+        ),
+        config=SimpleNamespace(force_zeros_for_empty_prompt=True),
+        tokenizer_max_length=12,
+    )
+    with torch.no_grad():
+        context, null, pooled, null_pooled = StableDiffusionXLPipeline.encode_prompt(
+            stand_in, texts[:2], device="cpu"
+        )
+        first = FluxPipeline._get_clip_prompt_embeds(stand_in, texts, device="cpu")
+    ours = stable_diffusion_xl(tmp_path, texts)
+    torch.testing.assert_close(ours["context"], torch.cat([context, null[:1]]))
+    torch.testing.assert_close(ours["pooled"], torch.cat([pooled, null_pooled[:1]]))
+    found = _encoded(tmp_path, "", CLIP, texts, lambda out: [out.pooler_output])[0]
+    torch.testing.assert_close(found, first)

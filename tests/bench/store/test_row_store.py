@@ -27,7 +27,7 @@ COLUMNS = (
     "cell image_id draw status message seconds_fit seconds_sample nfe nge decode decode_grad "
     "encode encode_grad nfe_fit "
     "peak_mib png device build threads precision padded_batch commit truth code version "
-    "task_version study_version"
+    "task_version study_version cudnn driver"
 )
 
 

@@ -238,7 +238,7 @@ def test_sheet_places_images_row_by_row():
     )
 
 
-@pytest.mark.parametrize("name", ["fashion", "fashion_latent"])
+@pytest.mark.parametrize("name", ["fashion", "fashion_latent", "faces", "faces_latent"])
 def test_shipped_training_settings_are_complete(name):
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     job = train_prior.PriorTraining.of(JobConfig.of({"prior": node}))
@@ -247,7 +247,7 @@ def test_shipped_training_settings_are_complete(name):
         "assets",
         name,
     )
-    assert job.folder == Path(f"runs/train/{name}") and job.is_latent == (name == "fashion_latent")
+    assert job.folder == Path(f"runs/train/{name}") and job.is_latent == name.endswith("latent")
 
 
 # -- latent priors ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,6 +212,14 @@ def test_wrong_settings_are_refused(tmp_path, real_splits):
         train_solver.train_solver(config(tmp_path, prior), quiet=True, data=wrong)
     with pytest.raises(UserError, match=r"leave data\.part out"):
         inputs.image_splits({**images(tmp_path / "part"), "part": "test"})
+
+
+def test_training_images_that_need_a_missing_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dicebear", None)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    node = {"_target_": "datasets.faces.Faces", "root": str(tmp_path)}
+    with pytest.raises(UserError, match=r'pip install "posterior-bench\[faces\]"'):
+        inputs.image_splits(node)
 
 
 def images(folder: Path, size: int = 8) -> dict[str, object]:

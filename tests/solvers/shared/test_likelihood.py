@@ -15,6 +15,7 @@ from posterior_bench.solvers.shared.likelihood import (
     laplace_nll,
     observed_count,
     residual_norm,
+    squares,
 )
 
 
@@ -54,6 +55,12 @@ def test_laplace_gradient_is_the_sign_over_the_scale_and_nothing_in_the_hole(cas
     slope = gradient(laplace_nll(x, obs, 0.5), x)
     expected = torch.where(obs.operator.mask, torch.sign(x.detach() - obs.y) / 0.5, 0.0)
     torch.testing.assert_close(slope, expected)
+
+
+def test_squares_are_zero_in_the_hole(case):
+    x, obs = case
+    expected = torch.where(obs.operator.mask, (x - obs.y) ** 2, 0.0)
+    torch.testing.assert_close(squares(x, obs), expected)
 
 
 def test_residual_norm_of_a_three_four_five_triangle():

@@ -38,6 +38,8 @@ class QuickNoise:
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(self.rows, *shape, generator=self.generator, dtype=torch.float64)
 
+    host_uniform = uniform
+
     def draws(self, draws: Sequence[int]) -> QuickNoise:
         return QuickNoise(self.rows * len(draws), 1)
 

@@ -49,6 +49,8 @@ class DoubleNoise:
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return self.base.uniform(shape).double()
 
+    host_uniform = uniform
+
     def draws(self, draws: Sequence[int]) -> DoubleNoise:
         return DoubleNoise(self.base.draws(draws))
 
@@ -64,6 +66,8 @@ class QuickNoise:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         return torch.rand(self.rows, *shape, generator=self.generator, dtype=torch.float64)
+
+    host_uniform = uniform
 
     def draws(self, draws: Sequence[int]) -> QuickNoise:
         return QuickNoise(self.rows * len(draws), 1)
