@@ -1,4 +1,5 @@
 import pytest
+from hydra.utils import get_class
 
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.presets import effective_settings
@@ -66,5 +67,6 @@ def test_shipped_spaces_hold_the_presets_that_searches_begin_with(name):
     assert starts
     for preset in starts:
         values = effective_settings(node, preset)
-        space = space_of(node, name, preset)
+        solver = get_class(node["_target_"])(**values)
+        space = space_of(node, name, preset, {*solver.workload, *solver.growth, "guidance"})
         assert [key for key in space if values[key] not in space[key]] == []
