@@ -4,8 +4,9 @@
     python -m scripts.leaderboard           # docs/leaderboard/*.parquet -> the page and its figures
 
 The first command reads the studies of :data:`STUDIES` below ``runs``, and the searches of ``bench
-tune``. It keeps one value per image and metric, so every interval and every test of the page can be
-computed again from the committed files. The second command needs nothing else.
+tune``. What is committed of studies and searches that are not there stays. It keeps one value per
+image and metric, so every interval and every test of the page can be computed again from the
+committed files. The second command needs nothing else.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def collect() -> None:
         costs = costs[[c for c in costs if c not in lines]]
         cells.append(pd.concat([lines, costs], axis=1).assign(study=study.name))
         kept = [name for name in (study.metric, *study.beside) if name in found.images]
-        images.append(found.images[kept].astype("float32").reset_index())
-    _write("cells", pd.concat(cells))
-    _write("images", pd.concat(images))
+        images.append(found.images[kept].astype("float32").reset_index().assign(study=study.name))
+    _update("cells", cells)
+    _update("images", images)
     _collect_frontiers()
     _collect_searches()
 
@@ -119,10 +120,12 @@ def _collect_frontiers() -> None:
             points.append(found.points.assign(study=name))
             best.append(found.best.assign(study=name))
             cards[name] = {"metric": metric, **found.card}
-    if points:
-        _write("frontier_points", pd.concat(points))
-        _write("frontier_best", pd.concat(best))
-        write_atomic(DATA / "frontier.json", json.dumps(cards, indent=1).encode())
+    _update("frontier_points", points)
+    _update("frontier_best", best)
+    if cards:
+        path = DATA / "frontier.json"
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_atomic(path, json.dumps({**kept, **cards}, indent=1).encode())
 
 
 def _collect_searches() -> None:
@@ -131,11 +134,19 @@ def _collect_searches() -> None:
         path = RUNS / folder / "tuned.csv"
         if path.exists():
             tables.append(pd.read_csv(path).assign(study=study))
-    if tables:
-        _write("tuned", pd.concat(tables))
+    _update("tuned", tables, key=("study", "solver"))
 
 
-def _write(name: str, frame: pd.DataFrame) -> None:
+def _update(name: str, tables: Sequence[pd.DataFrame], key: Sequence[str] = ("study",)) -> None:
+    """Write a file anew; its lines with a key that is in none of these tables stay."""
+    if not tables:
+        return
+    frame, old = pd.concat(tables), read(name)
+    if old is not None:
+        replaced = pd.MultiIndex.from_frame(old[[*key]]).isin(
+            pd.MultiIndex.from_frame(frame[[*key]])
+        )
+        frame = pd.concat([old[~replaced], frame])
     frame = frame.reset_index(drop=True)
     path = DATA / f"{name}.parquet"
     part = path.with_suffix(".tmp")

@@ -81,3 +81,22 @@ def test_references_are_listed_and_not_ranked(folder: Path) -> None:
 
 def test_the_page_is_what_the_committed_files_say() -> None:
     assert leaderboard.PAGE.read_text(encoding="utf-8") == leaderboard.page()
+
+
+def test_what_is_committed_of_other_searches_stays(folder: Path) -> None:
+    def search(**values: object) -> pd.DataFrame:
+        return pd.DataFrame([values])
+
+    old = [search(study="arena", solver=name, value=1.0) for name in ("a", "b")]
+    pd.concat(old).to_parquet(folder / "tuned.parquet")
+    new = [
+        search(study="arena", solver="b", value=2.0),
+        search(study="mine", solver="a", value=3.0),
+    ]
+    leaderboard._update("tuned", new, key=("study", "solver"))
+    found = pd.read_parquet(folder / "tuned.parquet")
+    assert found.to_dict("list") == {
+        "study": ["arena", "arena", "mine"],
+        "solver": ["a", "b", "a"],
+        "value": [1.0, 2.0, 3.0],
+    }
