@@ -328,7 +328,7 @@ def for_budget(
         return small_trial(solver, kind, config.operator, config.draws, unit, real_size=False)
 
     try:
-        return with_work(config, choices, solver, trial)
+        return with_work(config, choices, _without_modules(solver), trial)
     except UserError as error:
         if type(error) is not UserError:
             raise

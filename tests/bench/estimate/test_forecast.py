@@ -144,6 +144,12 @@ def test_a_budget_chooses_the_steps_before_they_are_counted(command) -> None:
     assert line.cost.passes == 30  # 15 steps, each with its gradient
 
 
+def test_a_budget_of_a_solver_with_trained_modules_is_planned() -> None:
+    lines = ["solver=latentpaint", "data=fashion", "budget=passes:31"]
+    (line,) = estimate_cells([lines], PlanSettings(measure="none"))
+    assert line.cost.passes == 30  # 15 steps, each with the features of the measurement
+
+
 # -- words -----------------------------------------------------------------------------------------
 
 
