@@ -45,8 +45,8 @@ class TunedPreset:
         """Return the preset of the best trial of a search.
 
         It lists what differs from the defaults of the class. ``for`` names the priors of the
-        problems. If another preset of that name serves other priors too, the name of the first
-        prior is put behind it.
+        problems. The name of the first prior is put behind the name if another preset of that name
+        serves other priors too, or is the first, which priors without a preset run with.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class TunedPreset:
 def _free_name(name: str, known: Mapping[str, Any], priors: Sequence[str]) -> str:
     """Return the name, or one with the prior behind it if the name serves other priors too."""
     others = {*map(str, known.get(name, {}).get("for") or ())} - {*priors}
-    return f"{name}_{priors[0]}" if others else name
+    return f"{name}_{priors[0]}" if others or name == next(iter(known)) else name
 
 
 def _provenance(found: Search, seed: int) -> dict[str, Any]:
@@ -206,7 +206,10 @@ def _replaced(text: str, name: str, block: str) -> str:
 
 
 def _without_priors(text: str, preset: TunedPreset, presets: Mapping[str, Any]) -> str:
-    """Take the priors of a preset out of ``for`` of the others that were chosen here."""
+    """Take the priors of a preset out of ``for`` of the others that were chosen here.
+
+    A preset that is for no prior any more gets a note which says what it is for.
+    """
     mine = {*preset.content["for"]}
     for name, other in presets.items():
         own = list(map(str, other.get("for") or ()))
@@ -214,8 +217,13 @@ def _without_priors(text: str, preset: TunedPreset, presets: Mapping[str, Any]) 
         if name == preset.name or other.get("from") != "tuned" or not mine & {*own} or not place:
             continue
         left = ", ".join(prior for prior in own if prior not in mine)
+        says = f"for: [{left}]"
+        if not left and "note" not in other:
+            first = name == next(iter(presets))
+            use = "for priors that no other preset names" if first else f"replaced by {preset.name}"
+            says = f"note: {use}"
         block = text[place[0] : place[1]]
-        block = re.sub(r"^    for: \[[^\]]*\]", f"    for: [{left}]", block, count=1, flags=re.M)
+        block = re.sub(r"^    for: \[[^\]]*\]", f"    {says}", block, count=1, flags=re.M)
         text = text[: place[0]] + block + text[place[1] :]
     return text
 
@@ -223,11 +231,11 @@ def _without_priors(text: str, preset: TunedPreset, presets: Mapping[str, Any]) 
 def _demand_kept(
     before: Mapping[str, Any], after: Mapping[str, Any], preset: TunedPreset, path: Path
 ) -> None:
-    """Refuse a text that says anything else than before, but for the new preset and ``for``."""
+    """Refuse a text that says anything else, but for the new preset, ``for`` and ``note``."""
 
     def rest(content: Mapping[str, Any]) -> Any:
         presets = {
-            name: {key: value for key, value in node.items() if key != "for"}
+            name: {key: value for key, value in node.items() if key not in ("for", "note")}
             for name, node in content["presets"].items()
             if name != preset.name
         }

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.bench.harness import planned, rows, run
 
 from posterior_bench.bench.config.build import build
-from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.overrides import check
@@ -147,14 +147,18 @@ WITHOUT_WORK = (
 def small_cell():
     """Return a function that makes a cell on a small prior: ``cell("dps", "budget=nfe:9")``.
 
-    It returns the configuration, the choices and the session of the cell.
+    Settings are those of the preset ``fast`` where there is one: what ``bench tune`` chooses for
+    the embedded prior may change. The function returns the configuration, the choices and the
+    session of the cell.
     """
 
     def make(
         solver: str, *more: str, kind: str = "network"
     ) -> tuple[JobConfig, dict[str, Any], Session]:
         prior = small_prior(kind)
-        lines = [f"solver={solver}", f"draws={DRAWS}", "metrics=[psnr]", *more]
+        presets = option("solver", solver).content.get("presets", {})
+        preset = ["solver.preset=fast"] if "fast" in presets else []
+        lines = [f"solver={solver}", *preset, f"draws={DRAWS}", "metrics=[psnr]", *more]
         cfg, choices = compose(check(lines))
         images = {"shape": list(prior.image_shape), "classes": 0, "images": 1}
         config = replace(job_of(cfg), data={"_target_": "bench.standin.StandIn", **images})

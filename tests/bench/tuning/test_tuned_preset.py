@@ -8,7 +8,7 @@ import yaml
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.presets import choose
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.tuning.preset import TunedPreset
+from posterior_bench.bench.tuning.preset import TunedPreset, _free_name
 
 FILE = """\
 # A solver
@@ -55,6 +55,23 @@ def test_a_new_preset_comes_second_and_takes_its_priors_from_the_others():
     assert after["presets"]["fast_small"] == dict(SMALL.content)
     assert after["presets"]["fast"] == {"for": ["fashion"], "from": "tuned", "lr": 0.1}
     assert after["presets"]["authors_released"]["lr"] == 1.0
+
+
+def test_a_preset_that_loses_all_its_priors_says_what_it_is_for():
+    first = TunedPreset("fast_fashion", {"for": ["fashion", "g2", "modes2"], "from": "tuned"})
+    text = put(first)
+    note = "for priors that no other preset names"
+    assert yaml.safe_load(text)["presets"]["fast"] == {"note": note, "from": "tuned", "lr": 0.1}
+    second = TunedPreset("faster", {**first.content, "lr": 2.0})
+    after = yaml.safe_load(put(second, text))["presets"]
+    assert after["fast_fashion"] == {"note": "replaced by faster", "from": "tuned"}
+
+
+def test_the_first_preset_is_not_replaced():
+    known = {"fast": {"for": ["fashion"]}, "small": {"for": ["g2"]}}
+    assert _free_name("fast", known, ["fashion"]) == "fast_fashion"
+    assert _free_name("small", known, ["g2", "modes2"]) == "small"
+    assert _free_name("small", known, ["modes2"]) == "small_modes2"
 
 
 def test_comments_and_other_lines_stay():
