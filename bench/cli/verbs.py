@@ -26,9 +26,11 @@ from posterior_bench.bench.cli import (
     score_samples,
     show,
     status,
+    submit,
     train,
     try_photo,
     tune,
+    verify,
 )
 from posterior_bench.bench.config.catalog import defaults
 from posterior_bench.bench.config.settings import SETTINGS
@@ -54,6 +56,8 @@ _MODULES = (
     score,
     compact,
     status,
+    submit,
+    verify,
     convert,
     embed_prompts,
     train,
