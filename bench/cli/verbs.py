@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from posterior_bench.bench.cli import (
+    board,
     check,
     compact,
     compare,
@@ -58,6 +59,7 @@ _MODULES = (
     status,
     submit,
     verify,
+    board,
     convert,
     embed_prompts,
     train,

@@ -56,20 +56,27 @@ def plan_problems(cell: BundleCell) -> Iterator[str]:
 
 
 def version_problems(cell: BundleCell) -> Iterator[str]:
-    """Yield which versions in a cell are not those of this product, or not those of its rows."""
+    """Yield which versions in a cell are ahead of this product, or not those of its rows."""
     identity = cell.identity
     for (group, name), (then, now) in outdated(identity).items():
-        if group != "study":
-            yield (
-                f"it is of version {then} of {group}={name}, which is at version {now} here; the "
-                "release that made it can verify it"
-            )
+        if then > now:
+            yield f"it is of version {then} of {group}={name}, and {now} is the last one here"
     if _numbers(identity["version"]) > _numbers(version()):
         yield f"it is of version {identity['version']} of the product, and this is {version()}"
     for column in ("version", "task_version", "study_version"):
         strange = {str(row.get(column)) for row in cell.rows} - {identity[column]}
         if strange and not (column == "version" and _older(strange, identity["version"])):
             yield f"its rows say {column} {min(strange)}, and the cell says {identity[column]}"
+
+
+def task_problems(cell: BundleCell) -> Iterator[str]:
+    """Yield which tasks of a cell are other tasks now, so that nothing can be made again here."""
+    for (group, name), (then, now) in outdated(cell.identity).items():
+        if group != "study" and then < now:
+            yield (
+                f"it is of version {then} of {group}={name}, which is at version {now} here; the "
+                "release that made it can verify it"
+            )
 
 
 def _numbers(text: str) -> list[int]:

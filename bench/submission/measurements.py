@@ -34,7 +34,7 @@ Line = Mapping[str, str]
 
 
 def measured_name(identity: Mapping[str, object]) -> str:
-    """Return the name of the file for the measurements of a cell; cells that share them share it."""
+    """Return the name of the file of measurements; cells measured alike share it."""
     return f"measurements/{digest([str(identity[key]) for key in GROUP])}.csv"
 
 

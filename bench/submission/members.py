@@ -144,7 +144,7 @@ def check_sums(members: Mapping[str, bytes]) -> None:
         raise Refusal(f"it lacks {', '.join(lacking)}")
     listed = members[SUMS].decode("utf-8", "replace")
     if listed != sums_text(members):
-        known = dict(reversed(line.split("  ", 1)) for line in listed.splitlines() if "  " in line)
+        known = {name: digest for digest, _, name in _split(listed)}
         others = [name for name in members if name != SUMS]
         bad = [name for name in others if known.get(name) != sha256(members[name]).hexdigest()]
         raise Refusal(
@@ -152,6 +152,10 @@ def check_sums(members: Mapping[str, bytes]) -> None:
             if bad
             else f"{SUMS} lists other files than there are"
         )
+
+
+def _split(text: str) -> list[tuple[str, str, str]]:
+    return [line.partition("  ") for line in text.splitlines()]
 
 
 def sums_text(members: Mapping[str, bytes]) -> str:

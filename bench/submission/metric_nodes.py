@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
-from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.submission.bundle import BundleCell

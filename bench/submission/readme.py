@@ -66,7 +66,12 @@ def _numbers(about: Mapping[str, Any], table: str) -> Iterator[str]:
             f"draws, {line['failed']} rows failed"
         )
     if about["reported"]:
-        yield from ("", "## Reported numbers", "", "| solver | metric | reported | measured | source |")
+        yield from (
+            "",
+            "## Reported numbers",
+            "",
+            "| solver | metric | reported | measured | source |",
+        )
         yield "| --- | --- | --- | --- | --- |"
     for entry in about["reported"]:
         words = [entry[key] for key in ("solver", "metric", "printed", "measured", "source")]

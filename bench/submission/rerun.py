@@ -6,15 +6,12 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from posterior_bench.bench.core.environment import environment
-from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.core.signals import is_stop
 from posterior_bench.bench.engine.device import device_name
 from posterior_bench.bench.engine.plan import CellPlan, Chunk
 from posterior_bench.bench.engine.source_code import code_of
@@ -159,9 +156,7 @@ def _key(row: Row) -> tuple[str, int]:
     return str(row["image_id"]), int(str(row["draw"]))
 
 
-def _other(
-    row: Row, plan: CellPlan, told_environment: Mapping[str, Any], device: str
-) -> str:
+def _other(row: Row, plan: CellPlan, told_environment: Mapping[str, Any], device: str) -> str:
     """Return in what software and hardware differ from those of a row; empty if in nothing."""
     here = {
         "device": device_name(device),
@@ -169,7 +164,9 @@ def _other(
         "precision": plan.cell.config.execution.label,
         "code": code_of(plan.cell.config.solver),
     }
-    differ = [f"{key} {row.get(key)} and {now} here" for key, now in here.items() if row[key] != now]
+    differ = [
+        f"{key} {row.get(key)} and {now} here" for key, now in here.items() if row[key] != now
+    ]
     then, now = (e.get("processor") for e in (told_environment, environment()))
     if then != now:
         differ.append(f"processor {then} and {now} here")

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.config.catalog import options
+from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.core.errors import UserError
@@ -66,9 +66,7 @@ def settings_of(record: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _changed(
-    group: str, node: Mapping[str, Any], identity: Mapping[str, Any]
-) -> Iterator[str]:
+def _changed(group: str, node: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[str]:
     shipped = options(group)[str(identity[group]).partition(" ")[0]].content
     own = shipped if group != "data" else {**shipped, **(shipped.get("data") or {})}
     for key, value in node.items():

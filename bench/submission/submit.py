@@ -148,9 +148,7 @@ def _once(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
-def _add_cell(
-    members: dict[str, bytes], cell: StoredCell, place: Path, remarks: list[str]
-) -> int:
+def _add_cell(members: dict[str, bytes], cell: StoredCell, place: Path, remarks: list[str]) -> int:
     """Add a cell and its measurements; return how many rows it has."""
     record, name = cell.record, str(cell.record["cell"])
     title = " · ".join(str(record["identity"][key]) for key in ("solver", "data", "mask"))
@@ -167,7 +165,10 @@ def _add_cell(
     if left:
         remarks.append(f"{', '.join(left)} left out: features make a bundle too large")
     metrics = {
-        metric: {"node": plain_value(record["config"]["metrics"][metric]), "card": plain_value(card)}
+        metric: {
+            "node": plain_value(record["config"]["metrics"][metric]),
+            "card": plain_value(card),
+        }
         for metric, card in record["metrics"].items()
         if metric not in left
     }

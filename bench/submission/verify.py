@@ -90,7 +90,7 @@ def verify(path: Path, rerun: int | None, root: Path | None = None) -> Verdict:
     return seen.verdict
 
 
-def examine(path: Path, study: Path) -> Examined:
+def examine(path: Path, study: Path, old_tasks: bool = False) -> Examined:
     """Check all that needs neither images nor weights, and write the rows as a study.
 
     Parameters
@@ -99,6 +99,8 @@ def examine(path: Path, study: Path) -> Examined:
         A zip file, or a folder with its content.
     study : Path
         A folder of ours that does not exist yet.
+    old_tasks : bool, default False
+        Whether earlier versions of tasks are no reason to refuse it.
 
     Raises
     ------
@@ -118,16 +120,18 @@ def examine(path: Path, study: Path) -> Examined:
         return seen
     size = sum(map(len, members.values()))
     verdict.ok("files", f"{len(members)} files, {size / 1e3:.0f} kB, names, sizes and checksums")
-    _check_cells(seen)
+    _check_cells(seen, old_tasks)
     if verdict.accepted:
         _check_table(seen, study)
     return seen
 
 
-def _check_cells(seen: Examined) -> None:
+def _check_cells(seen: Examined, old_tasks: bool) -> None:
     verdict, cells = seen.verdict, seen.cells
     seen.metrics = {cell.name: our_metrics(cell) for cell in cells}
-    _tell(verdict, "versions", _each(cells, checks.version_problems), "of this product")
+    versions = _each(cells, checks.version_problems)
+    versions += [] if old_tasks else _each(cells, checks.task_problems)
+    _tell(verdict, "versions", versions, "of this product")
     metrics = {cell.title: seen.metrics[cell.name].problems for cell in cells}
     words = [f"{title}: {text}" for title, found in metrics.items() for text in found]
     _tell(verdict, "metrics", words, "definitions and cards are those of this product")
@@ -151,9 +155,7 @@ def _numbers(cell: BundleCell, ours: OurMetrics) -> list[str]:
     return [name for name in single if name in cell.rows[0]]
 
 
-def _each(
-    cells: Sequence[BundleCell], check: Callable[[BundleCell], Iterable[str]]
-) -> list[str]:
+def _each(cells: Sequence[BundleCell], check: Callable[[BundleCell], Iterable[str]]) -> list[str]:
     return [f"{cell.title}: {text}" for cell in cells for text in check(cell)]
 
 
