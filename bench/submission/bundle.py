@@ -31,7 +31,10 @@ _TEXTS = (
     *("version", "task_version", "study_version"),
 )
 _COUNTS = ("seed", "images", "draws")
-_TASK_VERSION = re.compile(r"data=\d+ mask=\d+ operator=\d+")
+_TASK_VERSION = re.compile(r"data=\d{1,6} mask=\d{1,6} operator=\d{1,6}")
+_STUDY_VERSION = re.compile(r"([\w./-]+=\d{1,6})?")
+_LARGEST_BATCH = 16_384
+"""Rows of a network batch that a reader's machine is asked to compute at most."""
 
 _CELL_FORM: Mapping[str, type] = {
     **{"cell": str, "identity": dict, "padded": int, "batch": int, "chunks": dict},
@@ -119,6 +122,9 @@ def read_bundle(members: Mapping[str, bytes]) -> Bundle:
     about = _formed(read_json(members[ABOUT], ABOUT), _ABOUT_FORM, ABOUT)
     if about["format"] != FORMAT or about["product"] != "posterior-bench":
         raise Refusal(f"{ABOUT} is of format {about['format']}, and this version reads {FORMAT}")
+    entries = [*about["methods"], *about["reported"], *_listed(about["contamination"])]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise Refusal(f"{ABOUT} states something that is no mapping")
     environment = read_json(members[ENVIRONMENT], ENVIRONMENT)
     _demand_plain(environment, ENVIRONMENT)
     if not isinstance(environment, dict):
@@ -136,22 +142,37 @@ def read_bundle(members: Mapping[str, bytes]) -> Bundle:
     return Bundle(about, environment, cells, measurements, members[BOARD])
 
 
+def _listed(contamination: Mapping[str, Any]) -> list[Any]:
+    priors = contamination.get("priors")
+    return priors if isinstance(priors, list) else [None]
+
+
 def _cell(name: str, members: Mapping[str, bytes]) -> BundleCell:
     file = CELL_FILE.format(name)
     record = _formed(read_json(members[file], file), _CELL_FORM, file)
     identity = record["identity"]
     wrong = [key for key in _TEXTS if not isinstance(identity.get(key), str)]
     wrong += [key for key in _COUNTS if type(identity.get(key)) is not int]
+    wrong += [key for key in _TEXTS[:5] if not wrong and not identity[key].strip()]
     if wrong or record["cell"] != name:
         raise Refusal(f"{file} has no right {', '.join(wrong) or 'name'}")
     if not _TASK_VERSION.fullmatch(identity["task_version"]) or identity["draws"] < 1:
         raise Refusal(f"{file} has no right versions of its task, or no draws")
+    if not _STUDY_VERSION.fullmatch(identity["study_version"]):
+        raise Refusal(f"{file} has no right version of its study")
+    if max(record["batch"], record["padded"]) > _LARGEST_BATCH:
+        raise Refusal(f"{file} has batches of more than {_LARGEST_BATCH} rows")
     for chunk, images in record["chunks"].items():
         named = isinstance(images, list) and all(isinstance(image, str) for image in images)
         if not _CHUNK.fullmatch(chunk) or not named or not images:
             raise Refusal(f"{file} has a chunk that is no list of images")
     for column, metric in record["metrics"].items():
-        if not isinstance(metric, dict) or not {"node", "card"} == {*metric}:
+        parts = [*metric.values()] if isinstance(metric, dict) else []
+        if (
+            not parts
+            or {*metric} != {"node", "card"}
+            or not all(isinstance(part, dict) for part in parts)
+        ):
             raise Refusal(f"{file} has no node and card of {column}")
     if not all(isinstance(word, str) for word in (*record["settings"], *record["left_out"])):
         raise Refusal(f"{file} has settings that are no texts")

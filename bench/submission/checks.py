@@ -45,7 +45,7 @@ def plan_problems(cell: BundleCell) -> Iterator[str]:
         yield "its chunks are not those that its images, draws and batch make"
         return
     wanted = Counter(key for chunk in chunks for key in chunk.keys(draws))
-    found = Counter((row["image_id"], row["draw"]) for row in cell.rows)
+    found = Counter((str(row["image_id"]), int(str(row["draw"]))) for row in cell.rows)
     lost, more = wanted - found, found - wanted
     if lost:
         image, draw = next(iter(lost))

@@ -87,11 +87,11 @@ def read_measurements(data: bytes, name: str) -> dict[str, Line]:
     """
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)
-        lines = [dict(line) for line in reader]
+        lines: list[dict[str, str]] = [dict(line) for line in reader]
         whole = all(float(line[key]) == float(line[key]) for line in lines for key in _COLUMNS[4:])
     except (csv.Error, ValueError, TypeError, KeyError):
         whole, lines = False, []
-    found = {line["image_id"]: line for line in lines if {*line} == {*_COLUMNS}}
+    found: dict[str, Line] = {line["image_id"]: line for line in lines if {*line} == {*_COLUMNS}}
     if not whole or len(found) != len(lines):
         raise Refusal(f"{name} is no file of measurements")
     return found

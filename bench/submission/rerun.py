@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ def rerun_cell(
     """
     told = {_key(row): row for row in cell.rows}
     first = next(row for row in cell.rows if row["status"] == "ok")
-    threads = int(str(first.get("threads") or 1))
+    threads = max(1, min(int(str(first.get("threads") or 1)), os.cpu_count() or 1))
     worker = Worker(device, threads)
     plan = replace(plan, cell=replace(plan.cell, config=replace(plan.cell.config, threads=threads)))
     found = [row for part in _chunks(cell, plan, images) for row in worker.rows(plan, part)]
@@ -160,6 +161,7 @@ def _other(row: Row, plan: CellPlan, told_environment: Mapping[str, Any], device
     """Return in what software and hardware differ from those of a row; empty if in nothing."""
     here = {
         "device": device_name(device),
+        "threads": plan.cell.config.threads,
         "build": torch.__version__,
         "precision": plan.cell.config.execution.label,
         "code": code_of(plan.cell.config.solver),

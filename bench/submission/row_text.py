@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from posterior_bench.bench.store.schema import BULKY, FIXED, Row
+from posterior_bench.bench.store.schema import BULKY, FIXED, KEY, Row
 from posterior_bench.bench.submission.members import Refusal
 
 COLUMNS = [name for name in FIXED.names if name not in BULKY]
@@ -100,7 +100,10 @@ def _row(
 ) -> Row:
     if len(line) != len(head):
         raise Refusal(f"{name} has a line with {len(line)} fields in place of {len(head)}")
-    return {column: read(text) for column, read, text in zip(head, readers, line, strict=True)}
+    row = {column: read(text) for column, read, text in zip(head, readers, line, strict=True)}
+    if any(row[key] is None for key in (*KEY, "status")):
+        raise Refusal(f"{name} has a row without {', '.join(KEY)} or status")
+    return row
 
 
 def _reader(column: str, name: str) -> Callable[[str], object]:

@@ -191,20 +191,18 @@ def statement_problems(about: Mapping[str, Any], frame: pd.DataFrame) -> Iterato
     """
     lines = {str(line["cell"]): line for _, line in frame.iterrows()}
     told = about["contamination"]
-    if told.get("seen") not in SEEN or not isinstance(told.get("priors"), list):
-        yield "the statement on training data is missing"
-        return
-    spoken = {str(p.get("fingerprint")) for p in told["priors"] if isinstance(p, dict)}
+    if told.get("seen") not in SEEN:
+        yield "nothing is said on test images in the training data"
+    spoken = {str(p.get("fingerprint")) for p in told["priors"] if p.get("trained_on")}
     mute = [str(line["prior"]) for line in lines.values() if line["fingerprint"] not in spoken]
     if mute:
         yield f"nothing is stated on the training data of the prior {mute[0]}"
-    cards = {str(m.get("solver")) for m in about["methods"] if isinstance(m, dict)}
+    cards = {str(card.get("solver")) for card in about["methods"]}
     nameless = {str(line["solver"]).partition(" ")[0] for line in lines.values()} - cards
     if nameless:
         yield f"the method {min(nameless)} has no card"
     for entry in about["reported"]:
-        line = lines.get(str(entry.get("cell"))) if isinstance(entry, dict) else None
-        metric = str(entry.get("metric")) if isinstance(entry, dict) else ""
+        line, metric = lines.get(str(entry.get("cell"))), str(entry.get("metric"))
         if line is None or metric not in frame.attrs["metrics"]:
             yield "a reported number belongs to no cell or metric"
             return

@@ -162,7 +162,7 @@ def test_rows_are_the_same_bits_after_writing_and_reading() -> None:
     rows = pd.DataFrame(
         {
             "cell": "0" * 16,
-            "image_id": [f"a,\"{i}" for i in range(6)],
+            "image_id": [f'a,"{i}' for i in range(6)],
             "draw": range(6),
             "status": "ok",
             "message": "",

@@ -349,3 +349,32 @@ def test_json_that_is_not_plain_is_refused(kind: str, bundle: Path, tmp_path: Pa
     assert verdict.reasons[0].startswith("files: bundle.json") and verdict.text().isprintable() is (
         "\n" not in verdict.text()
     )
+
+
+JUNK: list[tuple[str, object]] = [
+    ("draws", 10**30),
+    ("images", -1),
+    ("mask", " "),
+    ("study_version", "arena"),
+    ("task_version", "data=x"),
+    ("batch", 10**9),
+    ("padded", -5),
+    ("chunks", {"00000-0123456789abcdef-d0-99999999999": ["draw-00000"]}),
+    ("metrics", {"psnr": None}),
+    ("metrics", {"psnr": {"node": [], "card": 1}}),
+    ("settings", [["seed=0"]]),
+    ("measured", "../secret"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), JUNK)
+def test_junk_is_refused_without_a_traceback(
+    key: str, value: object, bundle: Path, tmp_path: Path
+) -> None:
+    pieces = Pieces(bundle)
+    cell = pieces.cells["ddrm"]
+    (cell if key in cell else cell["identity"])[key] = value
+    pieces.put()
+    pieces.sign()
+    verdict = verify(pieces.save(tmp_path / "forged.zip"), 0)
+    assert not verdict.accepted and "Traceback" not in verdict.text()
