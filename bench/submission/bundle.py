@@ -167,12 +167,8 @@ def _cell(name: str, members: Mapping[str, bytes]) -> BundleCell:
         if not _CHUNK.fullmatch(chunk) or not named or not images:
             raise Refusal(f"{file} has a chunk that is no list of images")
     for column, metric in record["metrics"].items():
-        parts = [*metric.values()] if isinstance(metric, dict) else []
-        if (
-            not parts
-            or {*metric} != {"node", "card"}
-            or not all(isinstance(part, dict) for part in parts)
-        ):
+        whole = isinstance(metric, dict) and {*metric} == {"node", "card"}
+        if not whole or not all(isinstance(part, dict) for part in metric.values()):
             raise Refusal(f"{file} has no node and card of {column}")
     if not all(isinstance(word, str) for word in (*record["settings"], *record["left_out"])):
         raise Refusal(f"{file} has settings that are no texts")

@@ -1,6 +1,6 @@
 """Refuse a pull request that does anything but add one bundle.
 
-Usage: ``git diff --name-status BASE...HEAD | python check_changes.py``. Exit code 1 if it is refused.
+``git diff --name-status BASE...HEAD | python check_changes.py`` ends with code 1 if it is refused.
 """
 
 from __future__ import annotations

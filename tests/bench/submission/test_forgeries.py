@@ -13,7 +13,7 @@ from tests.bench.submission.forging import Forgery, Pieces
 
 from posterior_bench.bench.engine.plan import slices
 from posterior_bench.bench.submission.members import zip_bytes
-from posterior_bench.bench.submission.verdict import BITWISE, TABLES
+from posterior_bench.bench.submission.verdict import BITWISE, CLOSE, REFUSED, TABLES
 from posterior_bench.bench.submission.verify import verify
 
 FORGERIES: dict[str, tuple[Forgery, str, bool]] = {}
@@ -256,6 +256,24 @@ def test_without_new_rows_a_changed_score_with_its_table_is_accepted_in_part(
     pieces.sign()
     verdict = verify(pieces.save(tmp_path / "forged.zip"), 0)
     assert verdict.level == TABLES and "no row was computed again" in verdict.text()
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.01, CLOSE), (0.5, REFUSED)])
+def test_on_another_processor_a_value_may_be_off_by_a_twentieth_of_the_spread(
+    share: float, level: str, bundle: Path, tmp_path: Path
+) -> None:
+    pieces = Pieces(bundle)
+    pieces.files["environment.json"] = b'{"processor": "Another one"}'
+    values = [float(row["psnr"]) for row in pieces.rows["ddrm"]]
+    spread = sum((v - sum(values) / 16) ** 2 for v in values) ** 0.5 / 4
+    far = max(spread, *map(abs, values))  # 5 % of the value itself are allowed too
+    pieces.rows["ddrm"][0]["psnr"] = repr(values[0] + share * (spread if share < 0.05 else far))
+    pieces.put()
+    pieces.tabulate(tmp_path / "study")
+    pieces.sign()
+    verdict = verify(pieces.save(tmp_path / "other.zip"), None)
+    assert verdict.level == level, verdict.text()
+    assert "processor Another one" in verdict.text() or level == REFUSED
 
 
 def test_a_changed_file_does_not_fit_its_checksum(bundle: Path, tmp_path: Path) -> None:
