@@ -141,7 +141,9 @@ def _entry(cell: BundleCell, seen: Examined, level: str, name: str) -> Entry:
     about, identity = seen.bundle.about, cell.identity
     priors = about["contamination"]["priors"]
     spoken = [p for p in priors if p.get("fingerprint") == identity["fingerprint"]]
-    card = next((m for m in about["methods"] if m.get("solver") == identity["solver"]), {})
+    card: Mapping[str, Any] = next(
+        (m for m in about["methods"] if m.get("solver") == identity["solver"]), {}
+    )
     reported = [entry for entry in about["reported"] if entry.get("cell") == cell.name]
     return Entry(
         by=str(about["by"]),
