@@ -18,6 +18,7 @@ from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.cell import is_path
 from posterior_bench.bench.config.compose import compose
 from posterior_bench.bench.config.overrides import check
+from posterior_bench.bench.config.schema import defaults
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.prepare import prepare
@@ -28,6 +29,7 @@ _OF_THE_RUN = (
     *("seed", "draws", "batch", "budget", "precision", "channels_last", "compile"),
     *("checkpointing", "frozen_convolutions", "tile"),
 )
+_ALWAYS = ("seed", "draws", "batch")
 _NEVER = {
     *("_target_", "presets", "train", "trust_file", "sha256", "label_map", "prompts", "encoder"),
     *("captions", "labels", "text_encoder", "preset_for", "plugins"),
@@ -62,7 +64,11 @@ def settings_of(record: Mapping[str, Any]) -> list[str]:
             raise UserError(f"{group}={name} is no option that everybody has")
         words.append(f"{group}={name}")
     words += [word for group in _GROUPS for word in _changed(group, config[group], identity)]
-    words += [f"{key}={_text(config[key])}" for key in _OF_THE_RUN if config.get(key) is not None]
+    usual = defaults()
+    for key in _OF_THE_RUN:
+        value = config.get(key)
+        if value is not None and (key in _ALWAYS or value != usual.get(key)):
+            words.append(f"{key}={_text(value)}")
     return words
 
 
