@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from posterior_bench.bench.cli.parser import Parser
+from posterior_bench.bench.cli.parser import Parser, names
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.core.errors import UserError
 
@@ -30,6 +31,7 @@ def add_arguments(parser: Parser) -> None:
         one_of_seen,
         required=True,
     )
+    parser.add_setting("solvers", "[NAME,...]", "the cells of these solvers alone", names, ())
     parser.add_setting(
         "trained_on", "TEXT", "the training data of priors whose files do not name them"
     )
@@ -45,6 +47,7 @@ def run(
     study: Path,
     by: str,
     seen: str,
+    solvers: Sequence[str],
     trained_on: str | None,
     reported: str | None,
     out: str | None,
@@ -57,6 +60,8 @@ def run(
         The folder of the study.
     by, seen, trained_on : str
         What the submitter says.
+    solvers : sequence of str
+        The solvers whose cells are submitted; empty for all.
     reported : str or None
         A CSV file with numbers of a paper.
     out : str or None
@@ -74,7 +79,7 @@ def run(
     statement = Statement(by.strip(), seen, trained_on or "", today, tuple(lines))
     path = Path(out) if out else study.with_name(f"{study.resolve().name}.bundle.zip")
     try:
-        done = submit(study, path, statement)
+        done = submit(study, path, statement, solvers)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
     for remark in dict.fromkeys(done.remarks):

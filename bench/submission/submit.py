@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from posterior_bench.bench.analysis import papers
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.environment import version
-from posterior_bench.bench.core.errors import UserError
+from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.engine.cache import shared
 from posterior_bench.bench.engine.score import StoredCell
 from posterior_bench.bench.store.atomic import write_atomic
@@ -85,7 +85,7 @@ class Written:
     remarks: list[str]
 
 
-def submit(study: Path, out: Path, statement: Statement) -> Written:
+def submit(study: Path, out: Path, statement: Statement, solvers: Sequence[str] = ()) -> Written:
     """Write the bundle of a study.
 
     Parameters
@@ -96,6 +96,8 @@ def submit(study: Path, out: Path, statement: Statement) -> Written:
         The zip file.
     statement : Statement
         What the submitter says.
+    solvers : sequence of str, default ()
+        The solvers whose cells are submitted; none named = all.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def submit(study: Path, out: Path, statement: Statement) -> Written:
     """
     check_study(study)
     members: dict[str, bytes] = {ENVIRONMENT: _environment(study)}
-    stored = [StoredCell(path.parent, "cpu") for path in planned_cells(study)]
+    stored = _chosen([StoredCell(path.parent, "cpu") for path in planned_cells(study)], solvers)
     remarks: list[str] = []
     rows = 0
     with tempfile.TemporaryDirectory(prefix="bench-submit-") as place:
@@ -131,10 +133,20 @@ def submit(study: Path, out: Path, statement: Statement) -> Written:
     if len(data) > MOST_BYTES:
         raise UserError(
             f"the bundle would have {len(data) / 1e6:.1f} MB, and at most {MOST_BYTES / 1e6:g} are "
-            "possible; submit fewer cells, images or draws"
+            "possible; name some solvers=[NAME], or run fewer images or draws"
         )
     write_atomic(out, data)
     return Written(out, len(data), sha256(data).hexdigest(), len(stored), rows, remarks)
+
+
+def _chosen(cells: list[StoredCell], solvers: Sequence[str]) -> list[StoredCell]:
+    """Return the cells of some solvers; UserError for a solver that has none."""
+    known = {str(cell.record["identity"]["solver"]) for cell in cells}
+    for name in solvers:
+        if name not in known:
+            raise unknown("solver of this study", name, known)
+    wanted = {*solvers} or known
+    return [cell for cell in cells if str(cell.record["identity"]["solver"]) in wanted]
 
 
 def _environment(study: Path) -> bytes:

@@ -117,8 +117,9 @@ def test_submit_and_verify_end_with_the_documented_codes(
     reported.write_text(
         "solver,data,mask,metric,value,source\nddrm,arena/g2,pixels,psnr,21.5,Table 3\n"
     )
-    words = ["by=Ada", "seen=no", f"reported={reported}", f"out={out}"]
+    words = ["by=Ada", "seen=no", "solvers=[ddrm]", f"reported={reported}", f"out={out}"]
     assert bench("submit", small_study, *words) == 0
+    assert [*Pieces(out).cells] == ["ddrm"]
     assert "Table 3" in Pieces(out).files["README.md"].decode()
     assert bench("verify", out, "rerun=0", f"out={told}") == 0
     assert json.loads(told.read_text())["bundle_sha256"] == sha256(out.read_bytes()).hexdigest()
@@ -135,6 +136,7 @@ BAD = {
     ("seen=maybe",): "takes no, yes, unknown",
     ("seen=no", "reported=none.csv"): "none.csv cannot be read",
     ("seen=no", "by= "): "give a name",
+    ("seen=no", "solvers=[dps]"): "unknown solver of this study 'dps'",
 }
 
 
