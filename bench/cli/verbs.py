@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from posterior_bench.bench.cli import (
+    board,
     check,
     compact,
     compare,
@@ -26,9 +27,11 @@ from posterior_bench.bench.cli import (
     score_samples,
     show,
     status,
+    submit,
     train,
     try_photo,
     tune,
+    verify,
 )
 from posterior_bench.bench.config.catalog import defaults
 from posterior_bench.bench.config.settings import SETTINGS
@@ -54,6 +57,9 @@ _MODULES = (
     score,
     compact,
     status,
+    submit,
+    verify,
+    board,
     convert,
     embed_prompts,
     train,

@@ -41,7 +41,7 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
             "scores": [_score(line, m, marks[m][i]) for m in order],
-            "costs": [(tables.significant(v), _sortable(v)) for v in _costs(line)],
+            "costs": [(tables.significant(v), sortable(v)) for v in _costs(line)],
             "failed": int(line["failed"]),
             "missing": int(line["missing"]),
         }
@@ -87,7 +87,7 @@ def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
         "text": text,
         "ends": ends,
         "mark": mark,
-        "value": _sortable(line[metric]),
+        "value": sortable(line[metric]),
         "letters": line.get(f"{metric}_rank", ""),
         "paper": f"{printed} ({flag})" if flag else printed,
     }
@@ -109,7 +109,7 @@ def _costs(line: pd.Series) -> list[float]:
     ]
 
 
-def _sortable(value: float) -> str:
+def sortable(value: float) -> str:
     """Return a number as JavaScript reads it; empty for NaN."""
     return (
         ""
