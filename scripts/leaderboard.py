@@ -63,8 +63,9 @@ class Published:
 
 ARENA = Published(
     "arena",
-    "bench study=arena operator=inpainting "
-    "data=arena/g2,arena/gauss8,arena/gauss64,arena/modes2,arena/modes16",
+    "bench study=arena operator=inpainting,projection "
+    "data=arena/g2,arena/gauss8,arena/gauss64,arena/modes2,arena/modes16 "
+    "data.images=256 budget=passes:100",
     "energy_distance_rel",
     ("c2st", "coverage_90", "mean_error", "cov_error"),
     0.01,
@@ -72,7 +73,7 @@ ARENA = Published(
 )
 EMBEDDED = Published(
     "embedded",
-    "bench study=embedded data=fashion mask=rotated",
+    "bench study=embedded data=fashion mask=rotated budget=passes:100",
     "stlpips_pasted",
     ("psnr_hole", "ssim_pasted", "consistency"),
     0.002,
@@ -286,14 +287,13 @@ def _means(table: Table, metric: str) -> pd.Series | None:
 
 
 def _settings(cells: pd.DataFrame) -> str:
-    """Say whether the settings were tuned, and which preset the solver ran with."""
+    """Say whether the settings were tuned."""
     tuned = read("tuned")
     study, solver = cells["study"].iloc[0], cells["solver"].iloc[0]
     if solver in NOTHING_TO_TUNE:
         return ""
     known = set() if tuned is None else set(tuned.loc[tuned["study"] == study, "solver"])
-    names = ", ".join(sorted({str(name) for name in cells["preset"] if name}))
-    return f"`{names}`" if solver in known else f"`{names}`, **not tuned**"
+    return "tuned" if solver in known else "**not tuned**"
 
 
 def origin() -> Iterator[str]:
