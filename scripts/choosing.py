@@ -155,8 +155,8 @@ def _others(choice: Choice, tested: Family, names: Sequence[str]) -> tuple[str, 
 def _heading(found: Table) -> str:
     passes = found.cells["passes"].median()
     return (
-        f"`{found.study.command}`: {len(found.solvers)} methods, {len(found.values)} images of each "
-        f"of {codes(found.problems)}; lower is better; {passes:.0f} passes a draw (median)."
+        f"`{found.study.command}`: {len(found.solvers)} methods, {len(found.values)} images of "
+        f"each of {codes(found.problems)}; lower is better; {passes:.0f} passes a draw (median)."
     )
 
 

@@ -12,11 +12,12 @@ import posixpath
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -61,6 +62,9 @@ def on_startup(**_: Any) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the root."""
+    # MkDocs is in the environment of the site alone
+    from mkdocs.structure.files import File
+
     for name, (place, _) in PAGES.items():
         if (ROOT / name).exists():
             text = (ROOT / name).read_text(encoding="utf-8")

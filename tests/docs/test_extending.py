@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +26,8 @@ PARTS = {"stripes": "mask", "mae": "metrics", "ring": "prior"}
 
 
 @pytest.fixture
-def load(tmp_path: Path):
-    """Return the module of a file of the page."""
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Return what makes a module of a file of the page."""
 
     def module(file: str) -> ModuleType:
         path = tmp_path / Path(file).name
@@ -33,6 +35,7 @@ def load(tmp_path: Path):
         spec = util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         loaded = util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, loaded)  # dataclasses look there
         spec.loader.exec_module(loaded)
         return loaded
 
