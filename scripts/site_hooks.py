@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.nav import Navigation
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             text = (ROOT / name).read_text(encoding="utf-8")
             files.append(File.generated(config, place, content=text))
     return files
+
+
+def on_nav(nav: Navigation, **_: Any) -> Navigation:
+    """Lead the logo to the first page, and not to its folder, which a browser would list."""
+    nav.homepage = next(page for page in nav.pages if page.file.src_uri == "index.md")
+    return nav
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
