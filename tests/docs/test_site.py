@@ -6,11 +6,13 @@ The slow test builds it.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from tests.docs.test_links import PAGES
 from posterior_bench.bench.core.environment import ROOT
 
 DOCS = ROOT / "docs"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class _Loader(yaml.SafeLoader):
@@ -141,13 +144,18 @@ class _Links(HTMLParser):
             self.loaded.add(values["src"])
 
 
-@pytest.mark.slow
-def test_the_site_is_built_and_no_link_on_it_is_broken() -> None:
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The built site."""
     done = subprocess.run(
         ["make", "docs-site"], cwd=ROOT, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    site = ROOT / "build" / "site"
+    return ROOT / "build" / "site"
+
+
+@pytest.mark.slow
+def test_no_link_on_the_site_is_broken_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     pages = {}
     for path in site.rglob("*.html"):
         pages[path] = _Links()
@@ -165,3 +173,27 @@ def test_the_site_is_built_and_no_link_on_it_is_broken() -> None:
             assert there.is_file(), f"{path.name}: {target}"
             if anchor and there in pages:
                 assert anchor in pages[there].ids, f"{path.name}: {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_page_from_a_folder_fits_its_window_and_can_be_searched(site: Path, width: int) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url))
+        for name in ("released-code", "choosing", "solvers"):
+            page.goto((site / f"{name}.html").as_uri())
+            page.wait_for_load_state("load")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("/")
+        page.keyboard.type("energy distance", delay=20)
+        page.get_by_text("matching documents").wait_for(timeout=60_000)
+        browser.close()
+    assert problems == []
