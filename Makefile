@@ -9,11 +9,12 @@ ARGS ?=
 # worker processes of the tests; each needs a core and up to 3 GB
 JOBS ?= 2
 BIN := $(VENV)/bin
+SITE := build/site-venv
 ROOMS := bench solvers priors operators masks datasets metrics
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format docs lock clean
+.PHONY: help setup run test test-all lint format docs docs-site lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,16 @@ format: setup  ## let ruff repair and format the code
 docs: setup  ## write the generated pages of docs/ from the code
 	$(BIN)/python -m posterior_bench.bench.conformance.reference_pages
 
+# The site has an environment of its own: it needs nothing of ours, and ours nothing of it.
+docs-site: $(SITE)/installed  ## build the documentation site in build/site; no network, once installed
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+$(SITE)/installed: requirements-docs.lock
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip -qq --disable-pip-version-check install -r requirements-docs.lock
+	@touch $@
+
 clean:  ## remove the environment and all caches; runs/ is kept
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -71,8 +82,9 @@ lists = [whole["build-system"]["requires"], whole["project"]["dependencies"], *(
 print("editables", *(requirement for wanted in lists for requirement in wanted), sep="\n")
 endef
 export WANTED
+FOR_DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
 
-lock:  ## resolve pyproject.toml anew into requirements.lock
+lock:  ## resolve pyproject.toml anew into requirements.lock and requirements-docs.lock
 	rm -rf build/lock && mkdir -p build && $(PYTHON) -m venv build/lock
 	$(PYTHON) -c "$$WANTED" > build/wanted.txt
 	build/lock/bin/python -m pip --quiet install $(TORCH) -r build/wanted.txt
@@ -80,4 +92,9 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 	  echo "# Written by 'make lock'; do not edit."; \
 	  build/lock/bin/python -m pip freeze --exclude pip --exclude setuptools \
 	  | sed -E 's/^((nvidia|cuda)-[^=]+==.*|triton==.*)$$/\1 ; platform_system == "Linux"/'; } > requirements.lock
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	$(PYTHON) -c '$(FOR_DOCS)' > build/wanted.txt
+	build/lock/bin/python -m pip --quiet install -r build/wanted.txt
+	{ echo "# Exact versions of the extra docs. Written by 'make lock'; do not edit."; \
+	  build/lock/bin/python -m pip freeze --exclude pip --exclude setuptools; } > requirements-docs.lock
 	rm -rf build/lock build/wanted.txt

@@ -15,6 +15,7 @@ _START = re.compile(r"(?:^|(?<=[\s`(]))(?:python -m bench|bench)(?=\s|$)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
+_NO_SHELL = {"bibtex", "python", "text"}
 _ENDS = {"|", "||", "&&", ";", ">", "&"}
 
 
@@ -32,7 +33,7 @@ class Quoted:
 
 def page_commands(text: str, source: str) -> Iterator[Quoted]:
     """Yield the commands in code blocks and code spans of a Markdown page."""
-    blocks = [match[2] for match in _FENCE.finditer(text) if match[1] not in ("python", "text")]
+    blocks = [match[2] for match in _FENCE.finditer(text) if match[1] not in _NO_SHELL]
     rest = _FENCE.sub("", text)
     blocks += _INDENTED.findall(rest)
     rest = _INDENTED.sub("\n", rest)

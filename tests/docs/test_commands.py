@@ -57,6 +57,10 @@ INSTEAD = {
     r"FAMILY": "hub",
     r"b=Y": "b=repaint",
     r"metric=M": "metric=psnr",
+    # what docs/extending.md adds
+    r"mask=stripes": "mask=comod",
+    r"prior=ring": "prior=g2",
+    r"metrics=\[mae\]": "metrics=[psnr]",
 }
 """Patterns of whole words, and what stands for them here."""
 
