@@ -124,7 +124,12 @@ def chosen_columns(lines: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
 
 def column_title(frame: pd.DataFrame, name: str) -> str:
     """Return the title of a column, with its unit and an arrow to better values."""
-    return COSTS.get(name) or tables.metric_title(frame.attrs["metrics"][name])
+    return COSTS.get(name) or full_title(frame.attrs["metrics"][name])
+
+
+def full_title(card: Mapping[str, str]) -> str:
+    """Return the title of a metric with the pixels that are meant, its unit and an arrow."""
+    return tables.metric_title({**card, "title": card.get("full") or card["title"]})
 
 
 def side_columns(lines: pd.DataFrame) -> list[str]:
@@ -143,9 +148,10 @@ def blocks(lines: pd.DataFrame, columns: Sequence[str]) -> list[Block]:
     for keys, part in parts:
         heading = [spelt.get(tables.GROUP[i], "{}").format(keys[i]) for i in told]
         ranked = {name: _ranked(part, name) for name in columns}
+        places = {name: _places(lines, name) for name in columns}
         entries = {
             (names[i], *(str(line[name]) for name in side[1:])): [
-                _entry(line, name, *ranked[name].loc[i], _places(lines, name)) for name in columns
+                _entry(line, name, ranked[name].loc[i], places[name]) for name in columns
             ]
             for i, line in part.iterrows()
         }
@@ -188,9 +194,9 @@ def _places(lines: pd.DataFrame, name: str) -> int:
     return int(np.median([tables.decimals(*ends) for ends in values])) if len(values) else 0
 
 
-def _entry(line: pd.Series, name: str, mark: str, letter: str, places: int) -> Entry:
+def _entry(line: pd.Series, name: str, place: pd.Series, places: int) -> Entry:
     if name == "passes":
-        return Entry(tables.significant(line["passes"]))
+        return Entry(tables.significant(line["passes"]).removesuffix(".0"))
     if name == "seconds":
         return Entry(tables.significant(line["seconds_fit"] + line["seconds_sample"]))
     value, lo, hi = (float(line[f"{name}{end}"]) for end in ("", "_lo", "_hi"))
@@ -199,4 +205,4 @@ def _entry(line: pd.Series, name: str, mark: str, letter: str, places: int) -> E
     ends = "" if np.isnan(lo) else f"[{tables.number(lo, places)}, {tables.number(hi, places)}]"
     faults = (line["failed"] or line["missing"], infinite, line["mixed"])
     flags = "".join(sign for sign, there in zip(FLAGS, faults, strict=True) if there)
-    return Entry(text, ends, mark, letter, flags)
+    return Entry(text, ends, place["mark"], place["letters"], flags)

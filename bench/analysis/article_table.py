@@ -190,13 +190,14 @@ def latex(frame: pd.DataFrame, found: Fitted, wish: TableWish, name: str) -> str
     table = found.table
     place = paper_style(wish.style).environment(found.kind, "table")
     comments = ["needs \\usepackage{booktabs}", *frame.attrs["notes"]]
+    words = _text(found.caption).replace(r" \%", r"~\%")
     label = re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")
     return "\n".join(
         [
             *(f"% {' '.join(comment.split())}" for comment in comments),
             rf"\begin{{{place}}}[t]",
             r"\centering",
-            rf"\caption{{{_text(found.caption)}}}",
+            rf"\caption{{{words}}}",
             rf"\label{{tab:{label}}}",
             r"\vspace{4pt}",
             rf"{_sized(table.size)}\setlength{{\tabcolsep}}{{{table.gap}pt}}%",
