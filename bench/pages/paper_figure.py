@@ -31,7 +31,7 @@ GAP, ROW_GAP, LABEL, LEADING = 2.0, 5.0, 10.0, 1.2
 SIZE, SMALL = 8, 6
 """Points of the titles and of the words at pictures."""
 
-NARROWEST, COMFORTABLE = 24.0, 42.0
+NARROWEST, COMFORTABLE = 20.0, 42.0
 """Points of a picture: none is narrower, and in a column none is narrower than that if a page may
 be used."""
 
