@@ -92,7 +92,7 @@ def test_a_mistake_is_one_line(study: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_too_many_solvers_do_not_fit_a_column() -> None:
     tiles = [Tile(np.zeros((8, 8), np.uint8))] * 22
     many = Grid([f"method-{i}" for i in range(22)], [GridRow("a", "", (8, 8), tiles, None)], "")
-    assert fitted(many, STYLES["cvpr"], "page")[1].tile == pytest.approx(20.8, abs=0.1)
+    assert fitted(many, STYLES["cvpr"], "page")[1].tile == pytest.approx(20.67, abs=0.01)
     with pytest.raises(UserError, match="20 solvers do not fit: a picture would be 9 pt wide"):
         fitted(many, STYLES["icml"], "column")
 
