@@ -21,6 +21,7 @@ ALLOWED: dict[str, str] = {
     "No module named 'dicebear'": "the extra 'faces', which is not in requirements.lock",
     "No module named 'lmdb'": "the extra 'lsun', which is not in requirements.lock",
     "No module named 'transformers'": "the extra 'text', which is not in requirements.lock",
+    "LaTeX is not installed": "several hundred megabytes for three tests; `bench table` needs none",
     "Slurm's daemons are started as root": "a user of a shared machine cannot start them",
     "network namespaces need root": "a user of a shared machine cannot make them",
     "this machine does not allow network "

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 OURS = "from posterior_bench.datasets.fashion import Fashion"
@@ -72,6 +74,20 @@ def test_a_wheel_holds_one_package(wheel: Path) -> None:
     assert inside == {*FOLDERS, "__init__.py", "py.typed"}
 
 
+@pytest.mark.slow
+def test_a_wheel_of_the_source_distribution_holds_the_same_files(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """A source distribution has no links, so the folders are taken from where they lie."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path)
+    (archive,) = tmp_path.glob("posterior_bench-*.tar.gz")
+    options = ("--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", "-qq", *options, "-w", tmp_path, archive)
+    (other,) = tmp_path.glob("posterior_bench-*.whl")
+    assert {*ZipFile(other).namelist()} == {*ZipFile(wheel).namelist()}
+    assert len(ZipFile(other).namelist()) > 500
+
+
 def test_wheel_and_hub_library_work_in_one_process_and_part_again(
     wheel: Path, environment: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +109,25 @@ def test_a_checkout_does_not_hide_the_hub_library(lines: tuple[str, str]) -> Non
     """Also from the root of the checkout, which ``python -c`` puts first on the path."""
     code = f"import sys; sys.path.insert(1, {str(ROOT / 'src')!r}); {'; '.join(lines)}"
     run(sys.executable, "-c", code, cwd=ROOT)
+
+
+def test_hosted_checks_are_those_of_the_repository() -> None:
+    """The workflow runs ``.ci/run`` and nothing of its own; the citation says no version."""
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step["run"] for step in flow["jobs"]["checks"]["steps"] if "run" in step]
+    assert steps[-1] == ".ci/run" and len(steps) == 3
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0" and "version" not in cited
+    assert cited["license"] == "MIT" and cited["authors"] and cited["title"]
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        content = yaml.safe_load(form.read_text())
+        assert {"name", "description", "body"} <= content.keys()
+
+
+def test_the_changelog_has_the_version() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_folder_of_the_package_is_linked() -> None:

@@ -23,6 +23,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from posterior_bench.bench.analysis import point_labels
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
@@ -74,25 +76,50 @@ TITLES = {
 def draw(frame: pd.DataFrame, x: str, y: str) -> Figure:
     """Return a figure of leaderboard column ``x`` against the metric ``y``.
 
-    There is a panel per data set, mask and operator.
+    There is a panel per data set, mask and operator. With more solvers than colours, their names
+    stand beside the panels in place of a key.
     """
     groups = list(frame.groupby(GROUP, sort=False))
     columns = min(COLUMNS, len(groups))
     rows = math.ceil(len(groups) / columns)
     looks = looks_of(frame)
+    labelled = len(looks) > len(COLOURS)
     figure = _sized(rows, columns, len(looks))
+    if labelled:
+        height = max(HEIGHT, point_labels.height_for(len(looks)) + 0.8)
+        figure.set_size_inches((WIDTH + 0.6) * columns, height * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for i, (panel, ((data, mask, operator), lines)) in enumerate(zip(panels, groups, strict=False)):
         _panel(panel, lines, x, y, looks)
         panel.set_title(f"{data}\n{mask} · {operator}", fontsize=8, loc="left", parse_math=False)
         if i + columns >= len(groups):
             panel.set_xlabel(axis_title(frame, x), fontsize=8)
+        if labelled:
+            point_labels.reserve(panel, max(map(str, lines["solver"]), key=len))
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
     figure.supylabel(axis_title(frame, y), fontsize=9)
+    if labelled:
+        parts = zip(panels, (lines for _, lines in groups), strict=False)
+        named = {panel: _named_points(panel, lines, x, y) for panel, lines in parts}
+        point_labels.label_points(figure, named, looks)
+        return figure
     free = {name for name in looks if not (frame.loc[frame["solver"] == name, x] > 0).any()}
     _key(figure, looks, free, columns)
     return figure
+
+
+def _named_points(
+    panel: Axes, lines: pd.DataFrame, x: str, y: str
+) -> dict[str, tuple[float, float]]:
+    """Return the points of a panel by solver; a line across the panel counts at its right end."""
+    right = panel.get_xlim()[1]
+    values = lines[[x, y]].to_numpy(float)
+    return {
+        str(name): (float(cost) if cost > 0 else right, float(value))
+        for name, (cost, value) in zip(lines["solver"], values, strict=True)
+        if math.isfinite(value)
+    }
 
 
 def pareto(frame: pd.DataFrame, y: str, looks: Looks | None = None) -> Figure:

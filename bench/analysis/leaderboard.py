@@ -53,8 +53,8 @@ def build(study: Path | str) -> pd.DataFrame:
         ``missing`` planned rows that are not stored. ``m_rank`` holds the letters of
         :func:`bench.analysis.letters.ranks`, where cells are compared; ``m_paper`` and
         ``m_paper_flag`` hold the printed number, where the study declares a table of a paper.
-        ``frame.attrs`` holds ``metrics`` (id to title, direction, unit) and ``notes``, which must
-        stand below a table.
+        ``frame.attrs`` holds ``metrics`` (id to title, direction, unit), ``notes``, which must
+        stand below a table, and ``versions`` of this product that computed rows.
 
     Raises
     ------
@@ -88,7 +88,8 @@ def build(study: Path | str) -> pd.DataFrame:
     notes = _notes(found, frame, named)
     if printed:
         notes.append(papers.paper_note(frame, metrics, printed))
-    frame.attrs = {"metrics": Cards(metrics), "notes": notes}
+    versions = {v for part in parts for v in part.origin.found.get("version", ()) if v}
+    frame.attrs = {"metrics": Cards(metrics), "notes": notes, "versions": sorted(versions)}
     return frame
 
 

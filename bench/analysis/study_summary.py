@@ -90,12 +90,19 @@ def _metrics(cells: Sequence[CellRecord], columns: Iterable[str]) -> dict[str, d
     return {
         name: {
             "title": title if titles.count(title) == 1 else name,
+            "full": _full_title(card, title),
             "direction": card.get("direction", "none"),
             "unit": card.get("unit", ""),
             "version": str(card_version(card)),
         }
         for (name, card), title in zip(cards.items(), titles, strict=True)
     }
+
+
+def _full_title(card: Card, title: str) -> str:
+    """Return a title with the pixels that are meant: ``PSNR, hole, pasted``."""
+    region = {"hole": "hole", "known": "observed pixels"}.get(str(card.get("region")), "")
+    return ", ".join(filter(None, (title, region, "pasted" if card.get("pasted") else "")))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from posterior_bench.bench.cli.stored_image import stored_image
 from posterior_bench.bench.config.schema import study_folder
 from posterior_bench.bench.core import terminal
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.engine import display
+from posterior_bench.bench.engine import display, trackers
 from posterior_bench.bench.engine.cache import described
 from posterior_bench.bench.engine.plan import CellPlan
 from posterior_bench.bench.engine.run import Outcome
@@ -58,6 +58,8 @@ def finish(outcomes: Sequence[Outcome], cells: int = 0, command: Command | None 
     figure = study_figure.write_figure(last.study, board)
     sheet = _sheet(outcomes) if last.sheet else None
     page = report.write_report(last.study, board)[0] if last.report else None
+    pictures = [path for path in (sheet, figure) if path is not None]
+    trackers.log_study(last.study, board, last.plan.cell.config.logger, pictures)
     paths = {
         "leaderboard": last.study / "leaderboard.csv",
         "rows": last.study / "cells",

@@ -67,7 +67,7 @@ class Setting:
         """The help with the default."""
         if self.required:
             return f"{self.help} (required)"
-        if self.default is None or self.default is False:
+        if self.default in (None, False, ()):
             return self.help
         return f"{self.help} (default: {self.default})"
 

@@ -443,8 +443,8 @@ def _print_measurement(request: Request, measured: Measurement) -> None:
     )
     if request.stand_in:
         terminal.out.print(
-            f"{request.prior} stands in: it was trained on pictures of clothes alone, so it fills "
-            "the hole as if the photograph were one. --model DIR takes a model of your own",
+            f"{request.prior} stands in: it was trained on small drawn or grey pictures, so it "
+            "fills the hole as if the photograph were one. --model DIR takes a model of your own",
             style="dim",
             markup=False,
         )

@@ -46,7 +46,7 @@ def croissant(
     """
     drawn = problem["truths_are_drawn_from_the_prior"]
     return {
-        "@context": _context(),
+        "@context": context(),
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS,
         "name": problem["name"],
@@ -54,12 +54,13 @@ def croissant(
         "version": f"{problem['format']}.0.0",
         "license": LICENCE if drawn else "that of the images from which the truths were read",
         "citeAs": f"posterior-bench {problem['versions']['posterior-bench']}, {problem['name']}",
-        "distribution": [_file(name, data) for name, data in sorted(files.items())],
+        "distribution": [file_object(name, data) for name, data in sorted(files.items())],
         "recordSet": [_records(name, table) for name, table in tables.items()],
     }
 
 
-def _context() -> dict[str, Any]:
+def context() -> dict[str, Any]:
+    """Return the context of JSON-LD in which Croissant's terms are read."""
     terms: dict[str, Any] = {
         term: {"@id": f"cr:{term}", "@type": _TYPED[term]} if term in _TYPED else f"cr:{term}"
         for term in _TERMS
@@ -76,15 +77,23 @@ def _context() -> dict[str, Any]:
     }
 
 
-def _file(name: str, data: bytes) -> dict[str, Any]:
-    ending = name.rpartition(".")[2]
+_ENCODINGS = {
+    "gz": "application/gzip",
+    "json": "application/json",
+    "parquet": "application/x-parquet",
+    "png": "image/png",
+}
+
+
+def file_object(name: str, data: bytes) -> dict[str, Any]:
+    """Return the description of a file: its name, size, format and hash."""
     return {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
         "contentUrl": name,
         "contentSize": f"{len(data)} B",
-        "encodingFormat": {"parquet": "application/x-parquet", "json": "application/json"}[ending],
+        "encodingFormat": _ENCODINGS[name.rpartition(".")[2]],
         "sha256": hashlib.sha256(data).hexdigest(),
     }
 

@@ -1,5 +1,7 @@
 """Experiment trackers: a run of Weights & Biases or TensorBoard for every cell, beside the rows.
 
+When a command ends, one more run holds the leaderboard and the pictures of its study.
+
 A tracker works in one thread that the run never waits for: a slow tracker falls behind, a failing
 or absent tracker is named once and left alone for the rest of the process. At the end of the
 process it has a few seconds to finish. Files lie in ``trackers/`` of the study. Weights & Biases
@@ -34,6 +36,11 @@ MOST_WAITING, LAST_SECONDS, SHOWN = 1000, 20.0, 8
 """Tasks that may wait before new ones are dropped; patience at the end of the process; images per
 cell."""
 
+LEADERBOARD = "leaderboard"
+"""The name of the run that holds the tables and pictures of a study."""
+
+_NAMES = ("solver", "data", "mask", "operator", "prior", "seed", "images", "draws", "failed")
+
 Counts = Mapping[str, int]
 
 
@@ -66,6 +73,7 @@ class WandB:
             project="bench",
             name=name,
             group=str(config["study"]),
+            job_type="cell" if "cell" in config else "study",
             dir=str(folder.parent),  # wandb adds a folder of its own name
             config=dict(config),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
@@ -230,6 +238,51 @@ def tracking(
         yield advance
     finally:
         background.put(lambda: _close(opened[0], plan))
+
+
+def log_study(
+    study: Path, board: pd.DataFrame, logger: str | None, pictures: Sequence[Path]
+) -> None:
+    """Record the leaderboard and the pictures of a study, in a run of their own.
+
+    Nothing happens if no cell of this process was tracked, so that a command that finds all rows
+    there opens no run. As :func:`tracking`, this neither raises nor waits.
+
+    Parameters
+    ----------
+    study : Path
+        The study folder.
+    board : DataFrame
+        The leaderboard.
+    logger : str or None
+        The tracker.
+    pictures : sequence of Path
+        Pictures; those that are no PNG are left out.
+    """
+    background = _RUNNING.get(logger or "")
+    if logger is None or background is None:
+        return
+    folder, make = study / FOLDER / logger, SINKS[logger]
+    config = {"study": study.name, "cells": len(board)}
+    shown = {path.stem: path.read_bytes() for path in pictures if path.suffix == ".png"}
+    table = _plain_board(board)
+
+    def record() -> None:
+        sink = make(folder, LEADERBOARD, config)
+        sink.table(LEADERBOARD, table)
+        if shown:
+            sink.images("study", shown)
+        sink.close({"cells": float(len(table)), "failed": float(table["failed"].sum())})
+
+    background.put(record)
+
+
+def _plain_board(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a leaderboard that people read; infinite values are left empty."""
+    scores = [f"{m}{end}" for m in board.attrs["metrics"] for end in ("", "_lo", "_hi", "_rank")]
+    names = [*_NAMES, *scores, "passes", "seconds_fit", "seconds_sample"]
+    shown = board[[name for name in names if name in board]].replace([np.inf, -np.inf], np.nan)
+    return shown.dropna(axis=1, how="all")
 
 
 def _name(plan: CellPlan) -> str:

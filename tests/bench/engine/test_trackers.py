@@ -3,6 +3,8 @@ run."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
+from PIL import Image
 from tests.bench.harness import assert_same_rows, run
 
+from posterior_bench.bench.analysis import leaderboard
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine import trackers
 
@@ -198,14 +202,51 @@ def test_wandb_offline_run_reads_back(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run(command("blended", "logger=wandb"))
+    study = tmp_path / "study"
+    sheet = study / "contact_sheet.png"
+    Image.new("RGB", (5, 4)).save(sheet)
+    board = leaderboard.build(study)
+    trackers.log_study(study, board, "wandb", [sheet])
     trackers.finish(60)
     wandb.teardown()  # its own process writes the file, until now
-    (folder,) = (tmp_path / "study" / "trackers" / "wandb").glob("offline-run-*")
-    rows, summary = read_wandb(next(folder.glob("run-*.wandb")))
-    assert len([*folder.glob("files/media/images/*.png")]) == 7
+    folders = {
+        len([*folder.glob("files/media/images/*.png")]): folder
+        for folder in (study / "trackers" / "wandb").glob("offline-run-*")
+    }
+    assert {*folders} == {7, 1}, "the cell with its images, and the study with one picture"
+    rows, summary = read_wandb(next(folders[7].glob("run-*.wandb")))
     assert rows == [4, 8, 12, 14]
-    board = pd.read_csv(tmp_path / "study" / "leaderboard.csv")
     assert float(summary["psnr"]) == pytest.approx(board["psnr"].item())
+    (path,) = folders[1].glob("files/media/table/leaderboard*.table.json")
+    table = json.loads(path.read_text())
+    line = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert line["solver"] == "blended" and line["psnr"] == pytest.approx(board["psnr"].item())
+
+
+def test_the_leaderboard_is_a_run_of_its_own(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After cells that were tracked; a command that finds all rows there opens no run."""
+    monkeypatch.setitem(trackers.SINKS, "wandb", Recorder)
+    monkeypatch.setattr(Recorder, "told", [])
+    run(command("blended", "logger=wandb"))
+    study = tmp_path / "study"
+    board = leaderboard.build(study)
+    board.loc[0, "psnr_hi"] = math.inf
+    (study / "figure.png").write_bytes(b"picture")
+    trackers.log_study(study, board, "wandb", [study / "figure.png"])
+    trackers.finish()
+    told = [kind for kind, _ in Recorder.told[8:]]
+    assert told == ["open", "table", "images", "close"]
+    (folder, name, config), table, pictures, summary = (what for _, what in Recorder.told[8:])
+    assert name == "leaderboard" and config == {"study": "study", "cells": 1}
+    assert folder == study / "trackers" / "wandb"
+    assert table["psnr"].item() == board["psnr"].item() and "psnr_hi" not in table
+    assert pictures == {"figure": b"picture"} and summary == {"cells": 1.0, "failed": 0.0}
+    trackers.log_study(study, board, "wandb", [])
+    trackers.log_study(study, board, None, [])
+    trackers.finish()
+    assert len(Recorder.told) == 12, "nothing was tracked since"
 
 
 def test_an_unknown_logger_is_refused(command: Command) -> None:
