@@ -28,7 +28,7 @@ from posterior_bench.bench.analysis.figures import (
 from posterior_bench.bench.analysis.frontier_figure import GREY, GREY_TEXT, Size, write_labels
 from posterior_bench.bench.analysis.statistics import Array
 
-HALF = Size(5.0, 3.7, 7.5, 6.5, names=True)
+HALF = Size(4.5, 3.6, 7.5, 6.5, names=True)
 """Two such figures stand side by side on a wide page."""
 
 _LINE = 0.125
@@ -45,10 +45,13 @@ class Axis:
         Its title.
     direction : {'up', 'down'}, default 'down'
         The better end.
+    linear : bool, default False
+        Whether values that span decades have a linear axis too.
     """
 
     title: str
     direction: str = "down"
+    linear: bool = False
 
 
 def cost_figure(points: pd.DataFrame, cost: str, quality: Axis, bold: Sequence[str]) -> Figure:
@@ -70,7 +73,7 @@ def cost_figure(points: pd.DataFrame, cost: str, quality: Axis, bold: Sequence[s
     named = [name for name in bold if name in {*points["solver"]}][: len(COLOURS)]
     looks = {name: {"color": COLOURS[i], "marker": MARKERS[i]} for i, name in enumerate(named)}
     figure, panel = _sized(points)
-    _scales(panel, points, quality.direction)
+    _scales(panel, points, quality)
     front = on_front(
         points["cost"].to_numpy(float), points["value"].to_numpy(float), quality.direction
     )
@@ -94,13 +97,13 @@ def _sized(points: pd.DataFrame) -> tuple[Figure, Axes]:
     height = max(HALF.height, 0.75 + _LINE * len(points))
     room = 0.3 + 0.62 * HALF.bold / 72 * max(map(len, points["solver"]), default=0)
     figure = Figure(figsize=(HALF.width, height))
-    left, bottom, top = 0.55, 0.45, 0.12
+    left, bottom, top = 0.68, 0.45, 0.12
     width = max(0.35, 1 - (left + min(room, 2.2)) / HALF.width)
     place = (left / HALF.width, bottom / height, width, 1 - (bottom + top) / height)
     return figure, figure.add_axes(place)
 
 
-def _scales(panel: Axes, points: pd.DataFrame, direction: str) -> None:
+def _scales(panel: Axes, points: pd.DataFrame, quality: Axis) -> None:
     """Fix both axes, so that the better values are at the top."""
     costs = points.loc[points["cost"] > 0, "cost"].to_numpy(float)
     panel.set_xscale("log")
@@ -112,8 +115,11 @@ def _scales(panel: Axes, points: pd.DataFrame, direction: str) -> None:
     panel.xaxis.set_major_formatter("{x:g}")
     values = points[["value", "lo", "hi"]].to_numpy(float)
     values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0 and values.max() > 10 * values.min():
+    decades = len(values) and values.min() > 0 and values.max() > 10 * values.min()
+    if decades and not quality.linear:
         panel.set_yscale("log")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
         panel.yaxis.set_major_locator(MaxNLocator(6))
     if len(values):
@@ -121,7 +127,7 @@ def _scales(panel: Axes, points: pd.DataFrame, direction: str) -> None:
         low, high = scale.transform(np.array([values.min(), values.max()]))
         room = 0.05 * (high - low) or 0.5
         ends = scale.inverted().transform(np.array([low - room, high + room]))
-        panel.set_ylim(*(ends if direction == "up" else ends[::-1]))
+        panel.set_ylim(*(ends if quality.direction == "up" else ends[::-1]))
     panel.yaxis.set_major_formatter("{x:g}")
     plain_panel(panel)
 

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from posterior_bench.bench.analysis import figures, leaderboard, tables
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.pages.extracted_files import extract_pictures
-from posterior_bench.bench.pages.report_answer import answers
+from posterior_bench.bench.pages.report_answer import answers, solvers_in_order
 from posterior_bench.bench.pages.report_breakdown import breakdowns, holes_of
 from posterior_bench.bench.pages.report_data import ReportData
 from posterior_bench.bench.pages.report_facts import (
@@ -107,11 +107,12 @@ def write_report(
     pictures = Thumbnails(side=picture_side(material.groups, shown))
     scenes, fits = _scenes(material, means, (shown, metric), pictures, full)
     holes = [holes_of(group) for group in material.groups]
+    orders = answers(material, means, metric)
     page = _page(
         heading=heading(study, board, len(material.groups)),
-        answers=answers(material, means, metric),
+        answers=orders,
         breakdowns=[
-            breakdowns(material, group, means, metric, hidden)
+            breakdowns(material, group, means, metric, hidden, solvers_in_order(orders))
             for group, hidden in zip(material.groups, holes, strict=True)
             if metric
         ],
@@ -121,7 +122,12 @@ def write_report(
         fits=fits if any(fit["losses"] for fit in fits) else [],
         metric=board.attrs["metrics"][metric]["title"] if metric else "",
         scenes=[group.name for group in material.groups],
-        data={"pictures": pictures.items, "scenes": scenes, "ramp": ramp()},
+        data={
+            "pictures": pictures.items,
+            "scenes": scenes,
+            "ramp": ramp(),
+            "order": solvers_in_order(orders),
+        },
         rule=_rule(shown, pictures.left_out),
         failures=failures(material),
         metric_cards=metric_cards(material.cells),

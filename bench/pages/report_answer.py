@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,12 @@ def answers(study: ReportData, means: pd.DataFrame, metric: str | None) -> list[
         card = study.board.attrs["metrics"][name]
         found.append({"metric": name, "title": tables.metric_title(card), "orders": parts})
     return [answer for answer in found if answer["orders"]]
+
+
+def solvers_in_order(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the solvers of all orders by the first metric, best first."""
+    orders = found[0]["orders"] if found else []
+    return list(dict.fromkeys(line["solver"] for order in orders for line in order["lines"]))
 
 
 def _order(study: ReportData, order: Overall, means: pd.DataFrame, drawn: bool) -> dict[str, Any]:
@@ -124,9 +130,9 @@ def _rule(order: Overall) -> str:
     """Return in words what the ranks are means over."""
     count = len(order.problems)
     where = (
-        f"the {count} problems of this study"
-        if order.everything and count > 1
-        else f"the {count} problem{'s' * (count > 1)} in which all of these solvers ran"
+        f"the {_counted(count, 'problem')} of this study"
+        if order.everything
+        else f"the {_counted(count, 'problem')} in which all of these solvers ran"
     )
     tests = (
         "Solvers that share a letter cannot be told apart: a sign-flip test of the ranks, all "
@@ -139,6 +145,11 @@ def _rule(order: Overall) -> str:
         f"over problems, then over {order.images} images, with 95 % intervals over images. {tests} "
         "Costs are per draw."
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return ``one problem`` or ``3 problems``."""
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _elsewhere(board: pd.DataFrame, order: Overall, left_out: Collection[str]) -> str:
@@ -154,7 +165,7 @@ def _elsewhere(board: pd.DataFrame, order: Overall, left_out: Collection[str]) -
 def _figures(order: Overall) -> list[str]:
     """Return the figures of mean rank against passes and against seconds."""
     points = order.table.rename(columns={"rank": "value"})
-    quality = Axis("mean rank, 1 is best", "down")
+    quality = Axis("mean rank, 1 is best", "down", linear=True)
     bold = list(points["solver"].head(len(figures.COLOURS)))
     return [
         svg_uri(cost_figure(points.rename(columns={key: "cost"}), title, quality, bold))

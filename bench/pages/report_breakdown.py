@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,12 @@ CLASSES = 12
 
 
 def breakdowns(
-    study: ReportData, group: Group, means: pd.DataFrame, metric: str, holes: pd.Series
+    study: ReportData,
+    group: Group,
+    means: pd.DataFrame,
+    metric: str,
+    holes: pd.Series,
+    order: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the tables of one measurement: by hidden share and by class, where there are any.
 
@@ -36,9 +41,14 @@ def breakdowns(
         The metric.
     holes : Series
         The hidden share of every image, by image id; empty without masks.
+    order : sequence of str, default ()
+        The solvers whose lines come first.
     """
+    places = {name: place for place, name in enumerate(order)}
     values = {
-        cell.label: means.loc[cell.name, metric] for cell in group.cells if cell.name in means.index
+        cell.label: means.loc[cell.name, metric]
+        for cell in sorted(group.cells, key=lambda cell: places.get(cell.label, len(places)))
+        if cell.name in means.index
     }
     found = []
     for title, groups in (
@@ -91,7 +101,7 @@ def _cell(line: Mapping[Any, Any], column: pd.Series, best: float) -> dict[str, 
     span = float((column - best).abs().max())
     away = abs(line["mean"] - best) / span if span > 0 else 0.0
     return {
-        "text": tables.number(line["mean"], places),
+        "text": tables.number(line["mean"], places) if known else tables.significant(line["mean"]),
         "ends": f"[{tables.number(line['lo'], places)}, {tables.number(line['hi'], places)}]"
         if known
         else "",

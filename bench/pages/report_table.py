@@ -22,6 +22,9 @@ COSTS = {
 """Headings of what a draw costs, and what they mean."""
 
 
+ASIDE = ("forward", "backward", "decodings", "peak MiB")
+"""Costs that the page shows with all columns alone."""
+
 HEADINGS = {
     "solver": "the method, with the settings that tell its cells apart; † = rows failed or missing",
     "data": "the image set, or the closed-form prior that images are drawn from",
@@ -89,7 +92,10 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
             "scores": [_score(line, m, marks[m][i]) for m in order],
-            "costs": [(tables.significant(v), _sortable(v)) for v in _costs(line)],
+            "costs": [
+                (tables.significant(v), _sortable(v), name)
+                for name, v in zip(COSTS, _costs(line), strict=True)
+            ],
             "failed": int(line["failed"]),
             "missing": int(line["missing"]),
         }
@@ -110,10 +116,10 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
         "varying": varying,
         "columns": columns,
         "costs": COSTS,
+        "aside": ASIDE,
         "words": HEADINGS,
         "lines": lines,
         "missing": missing,
-        "hidden": len(order) > len(heads),
     }
 
 

@@ -69,7 +69,7 @@ function thumb(number, caption, kind = "", status = "", below = "") {
     return make("span", { className: "none", role: "img", ariaLabel: `${caption}: ${text}`, title: caption }, text);
   }
   const picture = data.pictures[number];
-  const img = show(make("img", { loading: "lazy", decoding: "async", width: picture.w, height: picture.h }), number, "");
+  const img = show(make("img", { decoding: "async", width: picture.w, height: picture.h }), number, "");
   const button = make("button", { type: "button", className: `thumb ${kind}`, ariaLabel: caption, title: caption }, img, ...score);
   button.dataset.number = number;
   return button;

@@ -60,27 +60,29 @@ function byImage() {
   const i = imageNumber();
   const image = scene.images[i];
   const [truth, observed] = scene.originals[image] || [null, null];
-  const rows = make("div", { className: "rows" });
   const originals = [thumb(truth, `${image}, truth`), thumb(observed, `${image}, observed`)];
-  rows.append(make("p", {}, "truth, observed"), make("div", { className: "strip" }, ...originals));
+  const blocks = [block("truth, observed", originals)];
   for (const solver of scene.solvers) {
     const strip = solver.draws[i].map(({ p, status, scores }, d) =>
       thumb(p, `${image}, ${solver.solver}, draw ${d + 1}`, "", status, below(scores)));
     if (solver.std[i] !== null) strip.push(thumb(solver.std[i], `${image}, ${solver.solver}, standard deviation`, "std", "", "std"));
-    rows.append(make("p", {}, solver.solver), make("div", { className: "strip" }, ...strip));
+    blocks.push(block(solver.solver, strip));
   }
-  const sheet = make("div", { className: "sheet" }, make("h4", {}, image), rows);
+  const sheet = make("div", { className: "sheet" }, make("h4", {}, image), make("div", { className: "blocks" }, ...blocks));
   group(sheet);
   $("by-image").replaceChildren(sheet);
 }
 
+function block(name, strip) {
+  return make("div", { className: "block" }, make("p", {}, name), make("div", { className: "strip" }, ...strip));
+}
+
 function mosaic() {
   const solver = scene.solvers[Number($("solver").value)];
-  const grid = make("div", { className: "mosaic" });
-  grid.style.gridTemplateColumns = `repeat(${Math.max(1, ...solver.draws.map((draws) => draws.length))}, max-content)`;
-  solver.draws.forEach((draws, i) =>
-    draws.forEach(({ p, status, scores }, d) =>
-      grid.append(thumb(p, `${scene.images[i]}, ${solver.solver}, draw ${d + 1}`, "", status, below(scores)))));
+  const blocks = solver.draws.map((draws, i) =>
+    block(scene.images[i], draws.map(({ p, status, scores }, d) =>
+      thumb(p, `${scene.images[i]}, ${solver.solver}, draw ${d + 1}`, "", status, below(scores)))));
+  const grid = make("div", { className: "blocks" }, ...blocks);
   $("mosaic").replaceChildren(grid);
   group(grid);
 }
@@ -88,7 +90,7 @@ function mosaic() {
 function cases() {
   const metric = $("metric").selectedOptions[0]?.textContent;
   $("case-list").replaceChildren(
-    ...scene.cases.filter((line) => line.metric === metric).map((line) => {
+    ...scene.cases.filter((line) => line.metric === metric && chosen.has(line.solver)).sort((a, b) => placeOf(a) - placeOf(b)).map((line) => {
       const node = make("div", { className: "case" }, make("h4", {}, line.solver));
       for (const { case: name, image, value, draw, picture } of line.cases) {
         const [truth, observed] = scene.originals[image] || [null, null];

@@ -29,6 +29,10 @@ function restore() {
   choose(sceneNumber(address.get("measurement")) ?? 0);
 }
 
+// the solvers stand everywhere as in the answer, and those without a place after them
+const placeOf = ({ solver }) => (data.order.includes(solver) ? data.order.indexOf(solver) : data.order.length);
+data.scenes.forEach(({ solvers }) => solvers.sort((a, b) => placeOf(a) - placeOf(b)));
+
 document.querySelectorAll(".ramp").forEach((img) => (img.src = data.ramp));
 $("chooser").open = Math.max(...data.scenes.map(({ solvers }) => solvers.length)) <= 12;
 $("scene").addEventListener("change", (event) => {

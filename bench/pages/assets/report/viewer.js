@@ -55,10 +55,14 @@ function link() {
 }
 
 // as many columns as fit, and rows of equal length
+
+const SIZES = { small: 140, medium: 230, large: 360 };
+
 function columns() {
   const width = $("tiles").clientWidth;
   const count = Math.max(1, $("tiles").children.length);
-  const most = Math.max(2, Math.floor((width + 12) / ((width < 640 ? 140 : 210) + 12)));
+  const least = width < 640 && chosenText($("size")) === "medium" ? 140 : SIZES[chosenText($("size"))];
+  const most = Math.max(1, Math.floor((width + 12) / (least + 12)));
   $("tiles").style.setProperty("--columns", Math.ceil(count / Math.ceil(count / most)));
 }
 
@@ -229,6 +233,11 @@ $("draw").addEventListener("change", () => {
   remember("draw", drawNumber() ? String(drawNumber() + 1) : "");
   tiles();
 });
+$("size").addEventListener("change", () => {
+  const name = chosenText($("size"));
+  remember("size", name === "medium" ? "" : name);
+  columns();
+});
 $("view").addEventListener("change", () => {
   remember("view", $("view").selectedIndex > 0 ? chosenText($("view")) : "");
   tiles();
@@ -240,6 +249,7 @@ function chooseSolvers(names) {
   remember("solvers", JSON.stringify([...chosen]));
   chips();
   tiles();
+  cases();
 }
 
 const firstSolvers = () => scene.solvers.slice(0, 4).map(({ solver }) => solver);
@@ -257,6 +267,7 @@ function chips() {
       chosen = names;
       remember("solvers", JSON.stringify([...chosen]));
       tiles();
+      cases();
     });
     return make("label", { className: "chip" }, box, solver);
   }));
@@ -274,6 +285,8 @@ function restoreViewer() {
   const draws = Math.max(1, ...scene.solvers.map((solver) => Math.max(0, ...solver.draws.map((draws) => draws.length))));
   const draw = Number(address.get("draw") ?? 1) - 1;
   fill($("draw"), Array.from({ length: draws }, (_, d) => `${d + 1}`), draw >= 0 && draw < draws ? draw : 0);
+  const size = Object.keys(SIZES).indexOf(address.get("size") ?? "medium");
+  fill($("size"), Object.keys(SIZES), size < 0 ? 1 : size);
   const [z, x, y] = (address.get("zoom") ?? "").split(",").map(Number);
   zoomTo(z >= 1 ? z : 1, Number.isFinite(x) ? x : 0.5, Number.isFinite(y) ? y : 0.5);
 }
