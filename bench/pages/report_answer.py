@@ -121,6 +121,8 @@ def _sentence(order: Overall, study: ReportData) -> str:
         return f"{text} {order.images} images are too few to tell solvers apart."
     if not beside:
         return f"{text} It is told apart from every other."
+    if len(beside) == len(order.table) - 1:
+        return f"{text} None of the others is told apart from it."
     named = beside if len(beside) <= SHOWN else beside[: SHOWN - 1]
     more = f" and {len(beside) - len(named)} more" if len(named) < len(beside) else ""
     return f"{text} Not told apart from it: {', '.join(named)}{more}."

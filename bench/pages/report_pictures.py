@@ -81,8 +81,9 @@ def scene_of(
             ("truth", "observed"), originals.get(image, (None, None)), strict=True
         ):
             pictures.add((group.name, image, kind), pixels, full.get((group.name, image, kind), ""))
-    rows = study.rows.set_index(["cell", "image_id", "draw"])[["status", *metrics]]
-    columns = [_column(cell, first, cases, pictures, full, rows) for cell in group.cells]
+    rows = study.rows[study.rows["image_id"].isin(first)]
+    said = _said(rows[rows["cell"].isin([cell.name for cell in group.cells])], metrics)
+    columns = [_column(cell, first, cases, pictures, full, said) for cell in group.cells]
     largest = _largest([values for column in columns for values in column.pop("spread")])
     for column in columns:
         maps = [heat(values, largest) for values in column.pop("maps")]
@@ -136,7 +137,7 @@ def _column(
     cases: Sequence[Mapping[str, Any]],
     pictures: Thumbnails,
     full: Mapping[Hashable, str],
-    rows: pd.DataFrame,
+    said: Mapping[Hashable, Mapping[str, object]],
 ) -> dict[str, Any]:
     """Return the draws of one solver; all solvers' maps are scaled by ``maps`` and ``spread``."""
     own = {
@@ -162,20 +163,22 @@ def _column(
                 (cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), "")
             )
         keys = [(cell.name, image, draw) for draw in range(min(draws, DRAWS))]
-        grid.append([{"p": pictures.find(key), **_row(rows, key)} for key in keys])
+        missing = {"status": "missing"}
+        grid.append([{"p": pictures.find(key), **said.get(key, missing)} for key in keys])
         maps.append(spread(list(pixels.values())) if len(pixels) == draws else None)
     known = [values for values in maps if values is not None]
     return {"cell": cell.name, "solver": cell.label, "draws": grid, "maps": maps, "spread": known}
 
 
-def _row(rows: pd.DataFrame, key: tuple[str, str, int]) -> dict[str, object]:
-    """Return the status of a draw, and its values as texts if it has any."""
-    if key not in rows.index:
-        return {"status": "missing"}
-    line = rows.loc[key]
-    status = str(line["status"])
-    values = [number(float(v)) if pd.notna(v) else "–" for v in line.drop("status")]
-    return {"status": status, "scores": values} if status == "ok" else {"status": status}
+def _said(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[Hashable, dict[str, object]]:
+    """Return the status of every draw, and its values as texts if it has any."""
+    found: dict[Hashable, dict[str, object]] = {}
+    columns = ["cell", "image_id", "draw", "status", *metrics]
+    for cell, image, draw, status, *values in rows[columns].itertuples(index=False):
+        texts = [number(float(v)) if pd.notna(v) else "–" for v in values]
+        scores = {"scores": texts} if status == "ok" else {}
+        found[str(cell), str(image), int(draw)] = {"status": str(status), **scores}
+    return found
 
 
 def _largest(maps: Sequence[Floats]) -> float:

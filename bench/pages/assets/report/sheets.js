@@ -108,15 +108,15 @@ function cases() {
 
 function fits() {
   const nodes = [...new Set(scene.fits.map((line) => line.solver))].map((solver) => {
-    const rows = make("div", { className: "rows" });
+    const blocks = [];
     for (const { image, steps } of scene.fits.filter((line) => line.solver === solver)) {
       const step = (p, words, below) =>
         make("span", { className: "step" }, thumb(p, `${image}, ${words}`), make("small", {}, below));
       const strip = steps.map(({ after, p }) => step(p, `${solver}, after ${after} iterations`, after));
       strip.unshift(step((scene.originals[image] || [null, null])[1], "observed", "observed"));
-      rows.append(make("p", {}, image), make("div", { className: "strip" }, ...strip));
+      blocks.push(block(image, strip));
     }
-    const sheet = make("div", { className: "sheet" }, make("h4", {}, solver), rows);
+    const sheet = make("div", { className: "sheet" }, make("h4", {}, solver), make("div", { className: "blocks" }, ...blocks));
     group(sheet);
     return sheet;
   });
