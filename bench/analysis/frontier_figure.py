@@ -82,7 +82,7 @@ def frontier_figure(found: Frontier, problem: str, size: Size = FULL) -> Figure:
     ends = {}
     for name, curve in points.groupby("solver", sort=True):
         ends[str(name)] = _curve(panel, str(name), curve, looks.get(str(name)))
-    _labels(panel, ends, looks, size)
+    write_labels(panel, ends, looks, size)
     return figure
 
 
@@ -242,13 +242,25 @@ def _bars(panel: Axes, curve: pd.DataFrame, place: int, colour: str) -> None:
     panel.vlines(x, *ends[there].T, color=colour, linewidth=0.8, alpha=0.7, zorder=2)
 
 
-def _labels(
+def write_labels(
     panel: Axes,
     ends: Mapping[str, tuple[float, float]],
     looks: Mapping[str, Mapping[str, str]],
     size: Size,
 ) -> None:
-    """Write the names right of the panel, each as near its curve as the others allow."""
+    """Write names right of a panel, each as near its point as the others allow.
+
+    Parameters
+    ----------
+    panel : Axes
+        The panel; its limits must not change any more.
+    ends : mapping of str to (float, float)
+        The point of each name, in data coordinates.
+    looks : mapping
+        The colour of the names that are bold; the others are small and grey.
+    size : Size
+        The sizes of the letters.
+    """
     box = panel.get_window_extent()
     dots = panel.figure.dpi / 72
     shown = [name for name in ends if size.names or name in looks]

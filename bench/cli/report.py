@@ -14,7 +14,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_setting(
         "images", "N", "how many images of every measurement are shown", whole_number
     )
-    parser.add_setting("metric", "NAME", "the metric that costs and coverage are plotted against")
+    parser.add_setting("metric", "NAME", "the metric that orders the solvers and is plotted")
     parser.add_setting("extract", "DIR", "write whole pictures as PNG files too")
     add_trust(parser, "run the TorchScript operator that the study names, to show its measurements")
 
@@ -48,7 +48,7 @@ def run(
     images : int or None
         How many images of every measurement are shown.
     metric : str or None
-        The metric that costs and coverage are plotted against.
+        The metric that orders the solvers, and that costs and coverage are plotted against.
     extract : str or None
         A folder for whole pictures.
     plugins : list of str

@@ -35,7 +35,7 @@ _OVERRIDE = re.compile(r"(?P<plus>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)
 _CHOICE = re.compile(r"choice\((?P<values>.*)\)", re.DOTALL)
 _CHOICES = ("budget", "precision", "checkpointing", "logger")
 """Texts of the top level that are words to choose from."""
-_SENTENCES = ("prompt", "prompts", "caption", "captions")
+_SENTENCES = ("prompt", "prompts", "caption", "captions", "title", "question")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 

@@ -20,7 +20,7 @@ from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.row_store import RowStore
 from posterior_bench.bench.store.schema import TRACE
 from posterior_bench.bench.store.shards import CorruptShard
-from posterior_bench.bench.store.study_files import read_cell
+from posterior_bench.bench.store.study_files import read_cell, study_settings
 from posterior_bench.bench.store.trace import FitTrace, unpack_trace
 
 PERCEPTUAL = ("lpips", "stlpips", "dists")
@@ -154,9 +154,11 @@ class ReportData:
         return image_means(self.rows[self.rows["status"] == "ok"], self.metrics)
 
     def main_metric(self) -> str | None:
-        """Return the perceptual metric, or the first one; None if there is none."""
+        """Return the metric of the study's figure, a perceptual one, or the first; None without."""
+        figure = study_settings(self.folder).get("study", {}).get("figure") or {}
+        wanted = [m for m in self.metrics if m == figure.get("y")]
         perceptual = [m for m in self.metrics if m.partition("_")[0] in PERCEPTUAL]
-        return next(iter([*perceptual, *self.metrics]), None)
+        return next(iter([*wanted, *perceptual, *self.metrics]), None)
 
 
 def _cell_file(folder: Path, line: Mapping[Hashable, Any]) -> CellFile:

@@ -13,6 +13,9 @@ from posterior_bench.bench.analysis import figures
 from posterior_bench.bench.pages.report_data import CellFile, Group, ReportData
 from posterior_bench.bench.pages.report_plots import svg_uri
 from posterior_bench.bench.pages.thumbnails import (
+    BUDGET,
+    LARGE,
+    SIDE,
     Floats,
     Pixels,
     Thumbnails,
@@ -22,7 +25,11 @@ from posterior_bench.bench.pages.thumbnails import (
 )
 from posterior_bench.bench.store import truth
 
-IMAGES, DRAWS, PICTURES, METRICS = 8, 10, 2000, 3
+IMAGES, DRAWS, PICTURES, METRICS, SCORES = 8, 10, 2000, 3, 3
+
+
+LARGE_SIZE = 80_000
+"""Characters of a picture of :data:`LARGE` pixels, roughly."""
 
 
 STEPS = 12
@@ -34,10 +41,19 @@ CASES = ("best", "median", "worst")
 
 def images_shown(groups: Sequence[Group]) -> int:
     """Return how many images of every measurement are embedded."""
-    largest = max(
-        sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2 for group in groups
-    )
+    largest = max(map(_per_image, groups))
     return max(1, min(IMAGES, PICTURES // len(groups) // largest))
+
+
+def picture_side(groups: Sequence[Group], shown: int) -> int:
+    """Return the longer side of pictures in pixels: larger where there are few."""
+    count = shown * sum(map(_per_image, groups))
+    return LARGE if count * LARGE_SIZE <= BUDGET else SIDE
+
+
+def _per_image(group: Group) -> int:
+    """Return how many pictures of an image there are: two, and draws and a map of every solver."""
+    return sum(min(int(c.identity["draws"]), DRAWS) + 1 for c in group.cells) + 2
 
 
 # pictures
@@ -45,12 +61,16 @@ def scene_of(
     group: Group,
     study: ReportData,
     means: pd.DataFrame,
-    shown: int,
+    choice: tuple[int, Sequence[str]],
     pictures: Thumbnails,
     full: Mapping[Hashable, str],
-) -> dict[str, object]:
-    """Return what the page shows of a measurement: numbers of pictures, and words."""
-    first = group.ids[:shown]
+) -> dict[str, Any]:
+    """Return what the page shows of a measurement: numbers of pictures, and words.
+
+    ``choice`` holds the number of images and the metrics whose values stand under the pictures.
+    """
+    shown, metrics = choice
+    first, cards = group.ids[:shown], study.board.attrs["metrics"]
     cases = _cases(group, study, means)
     wanted = list(
         dict.fromkeys([*first, *(case["image"] for lines in cases for case in lines["cases"])])
@@ -61,8 +81,9 @@ def scene_of(
             ("truth", "observed"), originals.get(image, (None, None)), strict=True
         ):
             pictures.add((group.name, image, kind), pixels, full.get((group.name, image, kind), ""))
-    statuses = study.rows.set_index(["cell", "image_id", "draw"])["status"]
-    columns = [_column(cell, first, cases, pictures, full, statuses) for cell in group.cells]
+    rows = study.rows[study.rows["image_id"].isin(first)]
+    said = _said(rows[rows["cell"].isin([cell.name for cell in group.cells])], metrics)
+    columns = [_column(cell, first, cases, pictures, full, said) for cell in group.cells]
     largest = _largest([values for column in columns for values in column.pop("spread")])
     for column in columns:
         maps = [heat(values, largest) for values in column.pop("maps")]
@@ -78,6 +99,9 @@ def scene_of(
         "note": note,
         "largest": f"{largest:.2g}",
         "images": first,
+        "scores": [
+            {"id": m, "title": cards[m]["title"], "unit": cards[m]["unit"]} for m in metrics
+        ],
         "originals": {
             image: [pictures.find((group.name, image, kind)) for kind in ("truth", "observed")]
             for image in wanted
@@ -85,6 +109,11 @@ def scene_of(
         "solvers": columns,
         "cases": cases,
     }
+
+
+def scored(study: ReportData, main: str | None) -> list[str]:
+    """Return the metrics whose values stand under every picture, the main one first."""
+    return [*filter(None, [main]), *(m for m in study.metrics if m != main)][:SCORES]
 
 
 def originals_of(
@@ -108,7 +137,7 @@ def _column(
     cases: Sequence[Mapping[str, Any]],
     pictures: Thumbnails,
     full: Mapping[Hashable, str],
-    statuses: pd.Series,
+    said: Mapping[Hashable, Mapping[str, object]],
 ) -> dict[str, Any]:
     """Return the draws of one solver; all solvers' maps are scaled by ``maps`` and ``spread``."""
     own = {
@@ -133,15 +162,23 @@ def _column(
             pictures.add(
                 (cell.name, image, draw), pixels.get(draw), full.get((cell.name, image, draw), "")
             )
-        numbers = [pictures.find((cell.name, image, draw)) for draw in range(min(draws, DRAWS))]
-        said = [
-            str(statuses.get((cell.name, image, draw), "missing"))
-            for draw in range(min(draws, DRAWS))
-        ]
-        grid.append([{"p": p, "status": status} for p, status in zip(numbers, said, strict=True)])
+        keys = [(cell.name, image, draw) for draw in range(min(draws, DRAWS))]
+        missing = {"status": "missing"}
+        grid.append([{"p": pictures.find(key), **said.get(key, missing)} for key in keys])
         maps.append(spread(list(pixels.values())) if len(pixels) == draws else None)
     known = [values for values in maps if values is not None]
     return {"cell": cell.name, "solver": cell.label, "draws": grid, "maps": maps, "spread": known}
+
+
+def _said(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[Hashable, dict[str, object]]:
+    """Return the status of every draw, and its values as texts if it has any."""
+    found: dict[Hashable, dict[str, object]] = {}
+    columns = ["cell", "image_id", "draw", "status", *metrics]
+    for cell, image, draw, status, *values in rows[columns].itertuples(index=False):
+        texts = [number(float(v)) if pd.notna(v) else "–" for v in values]
+        scores = {"scores": texts} if status == "ok" else {}
+        found[str(cell), str(image), int(draw)] = {"status": str(status), **scores}
+    return found
 
 
 def _largest(maps: Sequence[Floats]) -> float:

@@ -1,33 +1,73 @@
-"""The figures of a report: costs and coverage of the mask."""
+"""The figures of a report: quality against cost, and against coverage of the mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from posterior_bench.bench.analysis import figures
+from posterior_bench.bench.analysis.cost_figure import Axis, cost_figure
 from posterior_bench.bench.pages.report_data import Group, ReportData
 from posterior_bench.bench.pages.thumbnails import data_uri
 from posterior_bench.bench.store.atomic import write_atomic
 
-COVERED = 2000
-"""Images whose masks are drawn again for the plot against mask coverage, at most."""
+CLOUDS = len(figures.COLOURS)
+"""Solvers whose images are drawn as points, at most: more would cover each other."""
 
 
-def plots_of(study: ReportData, means: pd.DataFrame, metric: str) -> list[dict[str, str]]:
-    """Return per measurement the figures of costs and of coverage as data URIs; '' without data."""
-    looks, plots = figures.looks_of(study.board), []
-    for group in study.groups:
-        lines = group.lines.copy()
-        lines.attrs = study.board.attrs
-        cost = figures.pareto(lines, metric, looks) if lines[metric].notna().any() else None
-        plots.append(
-            {"cost": svg_uri(cost), "coverage": _coverage(group, study, means, metric, looks)}
+def plots_of(
+    study: ReportData, means: pd.DataFrame, metric: str, holes: Sequence[pd.Series]
+) -> list[dict[str, Any]]:
+    """Return per measurement the figures of costs and of coverage as data URIs.
+
+    Parameters
+    ----------
+    study : ReportData
+        The data of the report.
+    means : DataFrame
+        The values of images by cell and image.
+    metric : str
+        The metric.
+    holes : sequence of Series
+        Per measurement, the hidden share of every image.
+    """
+    looks = figures.looks_of(study.board)
+    return [
+        {
+            "costs": _costs(group, study, metric),
+            "coverage": _coverage(group, study, means, metric, looks, hidden),
+        }
+        for group, hidden in zip(study.groups, holes, strict=True)
+    ]
+
+
+def _costs(group: Group, study: ReportData, metric: str) -> list[str]:
+    """Return the figures of the metric against passes and against seconds."""
+    lines = group.lines
+    points = pd.DataFrame(
+        {
+            "solver": lines["solver"],
+            "passes": lines["passes"],
+            "seconds": lines["seconds_fit"] + lines["seconds_sample"],
+            **{key: lines[f"{metric}{end}"] for key, end in _VALUES.items()},
+        }
+    )
+    direction = study.board.attrs["metrics"][metric]["direction"]
+    best = points.sort_values("value", ascending=direction == "down", kind="stable")["solver"]
+    quality = Axis(figures.axis_title(study.board, metric), direction)
+    return [
+        svg_uri(
+            cost_figure(points.rename(columns={c: "cost"}), figures.TITLES[c], quality, [*best])
         )
-    return plots
+        for c in figures.COSTS
+        if points["value"].notna().any() and (points[c] > 0).any()
+    ]
+
+
+_VALUES = {"value": "", "lo": "_lo", "hi": "_hi"}
 
 
 def svg_uri(figure: Any) -> str:
@@ -40,14 +80,15 @@ def svg_uri(figure: Any) -> str:
 
 
 def _coverage(
-    group: Group, study: ReportData, means: pd.DataFrame, metric: str, looks: figures.Looks
+    group: Group,
+    study: ReportData,
+    means: pd.DataFrame,
+    metric: str,
+    looks: figures.Looks,
+    holes: pd.Series,
 ) -> str:
-    """Return the figure of the metric of every image against its hidden share."""
-    try:
-        holes = pd.Series(group.scene.holes(group.ids[:COVERED]), dtype=float)
-    except Exception:  # said once already, where the pictures of this measurement would be
-        return ""
-    if holes.empty:
+    """Return the figure of the metric of every image against its hidden share; '' without data."""
+    if holes.empty or len(group.cells) > CLOUDS:
         return ""
     points = {}
     for cell in group.cells:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,56 @@ COSTS = {
 """Headings of what a draw costs, and what they mean."""
 
 
+ASIDE = ("forward", "backward", "decodings", "peak MiB")
+"""Costs that the page shows with all columns alone."""
+
+HEADINGS = {
+    "solver": "the method, with the settings that tell its cells apart; † = rows failed or missing",
+    "data": "the image set, or the closed-form prior that images are drawn from",
+    "mask": "the kind of mask: which pixels are hidden",
+    "operator": "how an image is measured, and the noise on it",
+    "images": "how many images were measured",
+    "seed": "masks, noise and draws depend on it",
+    "prior": "the network, or closed form, that all solvers of a table share",
+    "draws": "draws of every image",
+    "failed": "rows without a result: they are in no mean and count as no zero",
+    "missing": "planned rows that are not stored",
+}
+"""Headings of other columns, and what they mean."""
+
+_BETTER = {
+    "up": "Higher is better.",
+    "down": "Lower is better.",
+    "none": "Neither end is better: compare it with its right value.",
+}
+
+_REGIONS = {"hole": "hidden pixels alone", "known": "observed pixels alone"}
+
+
 # tables and figures
+def explanations(study: ReportData) -> dict[str, str]:
+    """Return what every metric measures, for the heading of its column."""
+    full: dict[str, Mapping[str, Any]] = {}
+    for cell in study.cells:
+        full = {**cell.cards, **full}
+    said = {}
+    for name, card in study.board.attrs["metrics"].items():
+        more = full.get(name, {})
+        parts = [
+            f"{card['title']} (column {name}).",
+            _BETTER[card["direction"]],
+            f"Of {_REGIONS[more['region']]}." if more.get("region") in _REGIONS else "",
+            "Observed pixels are put back first." if more.get("pasted") else "",
+            f"Values: {str(more['range']).rstrip('.')}." if more.get("range") else "",
+            f"Network: {more['backbone']}." if more.get("backbone") else "",
+            "One value from all images."
+            if more.get("level") == "set"
+            else "Mean over images, draws averaged first; below it the 95 % interval over images.",
+        ]
+        said[name] = " ".join(filter(None, parts))
+    return said
+
+
 def leaderboard_table(study: ReportData) -> dict[str, Any]:
     """Return the leaderboard's columns, and lines of texts with the values they are sorted by."""
     board, cards = study.board, study.board.attrs["metrics"]
@@ -34,6 +84,7 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
     ]
     scene = board.groupby(tables.GROUP, sort=False).ngroup()
     marks = {m: _marks(board, m, cards[m]["direction"]) for m in order}
+    said = explanations(study)
     lines = [
         {
             "solver": line["solver"],
@@ -41,7 +92,10 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
             "scores": [_score(line, m, marks[m][i]) for m in order],
-            "costs": [(tables.significant(v), sortable(v)) for v in _costs(line)],
+            "costs": [
+                (tables.significant(v), sortable(v), name)
+                for name, v in zip(COSTS, _costs(line), strict=True)
+            ],
             "failed": int(line["failed"]),
             "missing": int(line["missing"]),
         }
@@ -51,6 +105,7 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
         {
             "id": m,
             "title": tables.metric_title(cards[m]),
+            "words": said[m],
             "more": m not in heads,
             "best": cards[m]["direction"],
         }
@@ -61,9 +116,10 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
         "varying": varying,
         "columns": columns,
         "costs": COSTS,
+        "aside": ASIDE,
+        "words": HEADINGS,
         "lines": lines,
         "missing": missing,
-        "hidden": len(order) > len(heads),
     }
 
 

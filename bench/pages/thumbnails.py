@@ -37,7 +37,9 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
-SIDE, CRISP, QUALITY = 256, 96, 85
+SIDE, LARGE, CRISP, QUALITY = 256, 512, 96, 85
+"""Sides of reduced pictures in pixels, and of a report with few pictures; of pictures that are kept
+as they are; and the quality of WebP."""
 
 
 BUDGET = 40_000_000
@@ -52,6 +54,8 @@ class Thumbnails:
     ----------
     budget : int, default BUDGET
         Characters of all pictures together.
+    side : int, default SIDE
+        The longer side of a picture in pixels, at most.
     items : list
         The pictures that are kept.
     left_out : int
@@ -59,6 +63,7 @@ class Thumbnails:
     """
 
     budget: int = BUDGET
+    side: int = SIDE
     items: list[dict[str, object]] = field(default_factory=list)
     left_out: int = 0
     _places: dict[Hashable, int | None] = field(default_factory=dict)
@@ -90,7 +95,7 @@ class Thumbnails:
         return self._places.get(key)
 
     def _kept(self, pixels: Pixels, full: str) -> int | None:
-        uri = data_uri(*thumbnail(pixels))
+        uri = data_uri(*thumbnail(pixels, self.side))
         if self._used + len(uri) > self.budget:
             self.left_out += 1
             return None
@@ -100,15 +105,15 @@ class Thumbnails:
         return len(self.items) - 1
 
 
-def thumbnail(pixels: Pixels) -> tuple[bytes, str]:
+def thumbnail(pixels: Pixels, side: int = SIDE) -> tuple[bytes, str]:
     """Return the bytes of a picture as it is embedded, and its media type."""
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     if max(image.size) <= CRISP:
         image.save(buffer, "PNG", optimize=True)
         return buffer.getvalue(), "image/png"
-    if max(image.size) > SIDE:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.BOX)
     image.save(buffer, "WEBP", quality=QUALITY, method=2)
     return buffer.getvalue(), "image/webp"
 
@@ -194,6 +199,16 @@ class Scene:
         return {
             image: (_channels_last(measured.truth[i]), observed[i]) for i, image in enumerate(ids)
         }
+
+    def classes(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the class of every image, by its name if it has one; empty without classes."""
+        images = self.images
+        labels = images.labels(ids)
+        names = getattr(images, "class_names", None)
+        if labels is None:
+            return {}
+        texts = [names[k] if names else f"class {k}" for k in labels.tolist()]
+        return dict(zip(ids, texts, strict=True))
 
     def holes(self, ids: Sequence[str]) -> dict[str, float]:
         """Return the hidden share of every image; empty for an operator without masks."""

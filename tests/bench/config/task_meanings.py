@@ -136,7 +136,7 @@ def _photographs(folder: Path, kind: type) -> None:
 
 def _study(option: Option, folder: Path) -> Meaning:
     """Hash the cells of a study and all their settings, and no wording."""
-    silent = ("title", "note", "notes", "report", "sheet", "figure", "quiet")
+    silent = ("title", "question", "note", "notes", "report", "sheet", "figure", "quiet")
     return [_digest(_without(whole_file(option.path), silent))]
 
 

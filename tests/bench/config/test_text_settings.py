@@ -69,7 +69,18 @@ def read(line: str) -> object:
 
 
 @pytest.mark.parametrize("text", ODD)
-@pytest.mark.parametrize("key", ["out", "study.name", "data.root", "prior.path", "++mask.path"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "out",
+        "study.name",
+        "study.question",
+        "study.title",
+        "data.root",
+        "prior.path",
+        "++mask.path",
+    ],
+)
 def test_hydra_reads_what_was_typed(text: str, key: str) -> None:
     (line,) = quote_texts([f"{key}={text}"])
     assert str(read(line)) == text

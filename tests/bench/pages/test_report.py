@@ -3,6 +3,7 @@ keyboard, in any theme."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import dataclasses
 import io
@@ -23,8 +24,13 @@ from tests.bench.harness import verb
 
 from posterior_bench.bench.analysis import figures, leaderboard
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.pages import report as reports
-from posterior_bench.bench.pages import report_data, report_facts, report_pictures, thumbnails
+from posterior_bench.bench.pages import (
+    report_data,
+    report_facts,
+    report_heading,
+    report_pictures,
+    thumbnails,
+)
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.report_facts import rerun_command
 from posterior_bench.bench.store.row_store import RowStore
@@ -243,6 +249,131 @@ def test_zoom_with_the_keyboard(page: Any) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"{EVIL}, truth"
 
 
+def pane(name: str) -> str:
+    return f".tile:has(strong:text-is('{name}')) .pane"
+
+
+@browsing
+def test_the_answer_is_the_order_of_the_rows(page: Any) -> None:
+    # values are level + image + draw, so every image ranks them alike; ddnm failed twice
+    lines = page.locator(".answer:visible .order tbody tr").all_inner_texts()
+    assert [line.split("\t")[1:3] for line in lines] == [
+        ["<b>own</b>", "1.0 [1.0, 1.0]"],
+        ["dps", "2.0 [2.0, 2.0]"],
+    ]
+    # forward passes of its two cells are 100 and 25, backward ones 20
+    assert lines[1].split("\t")[-2] == "82.5"
+    assert "Not ordered: ddnm, because 4 rows failed." in page.inner_text("#answer .notes")
+    assert "4 rows failed or missing" in page.inner_text(".verdict")
+    assert page.locator("#answer .plot").count() == 2
+
+
+@browsing
+def test_pictures_side_by_side_with_scores(page: Any) -> None:
+    page.select_option("#image", label="2.png")
+    page.select_option("#draw", label="2")
+    names = page.locator("#tiles figcaption").all_inner_texts()
+    assert [name.split("\n")[0] for name in names] == [
+        *("truth", "observed", "<b>own</b>", "dps", "ddnm")
+    ]
+    # 24 + image 2 + draw 1
+    assert "PSNR 27 dB" in names[3]
+    # the page uses its width
+    assert page.locator(pane("truth")).bounding_box()["width"] > 250
+    picture = page.locator(pane("dps") + " img").element_handle()
+    assert page.evaluate(PIXELS, picture) == grey(2 * 2 + 1)
+    page.locator("#chooser label", has_text="ddnm").click()
+    assert page.locator("#tiles figure").count() == 4
+
+
+def grey(seed: int) -> list[int]:
+    return [int(v) for v in np.asarray(Image.open(io.BytesIO(png(seed)))).ravel()]
+
+
+@browsing
+def test_one_zoom_for_all_pictures_by_mouse_and_keyboard(page: Any) -> None:
+    page.locator("#tiles").scroll_into_view_if_needed()
+    box = page.locator(pane("truth")).bounding_box()
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
+    moves = page.evaluate(
+        "[...document.querySelectorAll('.pane img')].map(e => getComputedStyle(e).transform)"
+    )
+    # twice as large, and the point under the pointer stays where it is: 0.75 w = 2 * 0.75 w + x
+    numbers = [[float(v) for v in move[7:-1].split(",")] for move in moves]
+    expected = [2, 0, 0, 2, -0.75 * box["width"], -0.5 * box["height"]]
+    np.testing.assert_allclose(numbers, [expected] * 5, atol=1.5)
+    page.keyboard.press("0")
+    assert page.inner_text("#zoom-level") == "1×"
+    page.keyboard.press("+")
+    assert page.inner_text("#zoom-level") == "1.5×"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.input_value("#image") == "1" and page.input_value("#draw") == "1"
+
+
+@browsing
+def test_differences_are_those_of_the_pixels(page: Any) -> None:
+    page.focus("#tiles")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("d")
+    canvas = page.locator(pane("dps") + " canvas")
+    canvas.wait_for()
+    share = np.minimum(np.abs(np.subtract(grey(0), grey(1))) / 127.5, 1)
+    ramp = base64.b64decode(thumbnails.ramp().partition(",")[2])
+    colours = np.asarray(Image.open(io.BytesIO(ramp)))[0, :, 0]
+    drawn = page.evaluate(RED, canvas.element_handle())
+    np.testing.assert_array_equal(drawn, colours[np.floor(share * 95 + 0.5).astype(int)])
+    assert page.locator(pane("truth") + " canvas").count() == 0
+    page.keyboard.press("d")
+    page.locator(pane("dps") + " img").wait_for()
+
+
+RED = """c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]
+.filter((_, i) => i % 4 === 0)"""
+
+
+@browsing
+def test_a_link_brings_back_what_is_shown(page: Any, study: Path) -> None:
+    page.select_option("#scene", "1")
+    page.select_option("#image", label=FORMULA)
+    page.select_option("#draw", label="2")
+    page.locator("#chooser label", has_text="ddnm").click()
+    page.locator("#board thead th", has_text="passes").locator("button").click()
+    page.fill("#filter", "ddnm")
+    page.click("#zoom-in")
+    address = (study / "report.html").as_uri() + page.get_attribute("#permalink", "href")
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.input_value("#scene") == "1" and page.input_value("#image") == "1"
+    assert page.input_value("#draw") == "1" and page.inner_text("#zoom-level") == "1.5×"
+    assert page.locator(pane("ddnm")).count() == 0 and page.locator(pane("dps")).count() == 1
+    assert page.get_attribute("#board th[aria-sort]", "aria-sort") == "ascending"
+    assert {*solvers(page)} == {"ddnm"}
+    # links within the page keep the address
+    page.click("nav a[href='#cost']")
+    page.wait_for_timeout(200)
+    assert "draw=2" in page.url
+
+
+@browsing
+def test_headings_explain_themselves(page: Any) -> None:
+    page.locator("#board thead th", has_text="PSNR").locator("button").focus()
+    assert page.inner_text("#words").startswith("PSNR (column psnr). Higher is better.")
+    page.keyboard.press("Escape")
+    assert not page.locator("#words").is_visible()
+    page.locator(".answer:visible .said", has_text="letters").hover()
+    assert page.inner_text("#words") == "Solvers that share a letter cannot be told apart."
+
+
+@browsing
+def test_breakdown_by_coverage(page: Any) -> None:
+    head = page.locator("#breakdown .heat:visible thead th").all_inner_texts()
+    # seven images make two groups
+    assert [text.split("\n")[-1] for text in head[1:]] == ["4 images", "3 images"]
+    lines = page.locator("#breakdown .heat:visible tbody th").all_inner_texts()
+    assert lines == ["<b>own</b>", "dps", "ddnm"]
+
+
 @browsing
 def test_cases_follow_the_values(page: Any) -> None:
     line = page.locator(".case", has=page.locator("h4", has_text="dps"))
@@ -297,16 +428,17 @@ def test_every_string_is_escaped(study: Path) -> None:
 
 
 def test_costs_are_headed_and_explained(study: Path) -> None:
-    text = (study / "report.html").read_text()
+    text = (study / "report.html").read_text().split('<table id="board">')[1]
     head = text.split("<thead>")[1].split("</thead>")[0]
-    assert "NFE" not in re.sub(r'title="[^"]*"', "", head)
+    assert "NFE" not in re.sub(r'data-words="[^"]*"', "", head)
     for name, words in {
         "passes": "forward + backward",
         "forward": "forward passes",
         "s / draw": "seconds",
     }.items():
         assert re.search(
-            rf'<button type="button" title="[^"]*{re.escape(words)}[^"]*">{name}</button>', head
+            rf'<button type="button" data-words="[^"]*{re.escape(words)}[^"]*">{name}</button>',
+            head,
         )
     # 100 forwards and 20 backwards of the first cell
     first = next(
@@ -314,6 +446,7 @@ def test_costs_are_headed_and_explained(study: Path) -> None:
     )
     assert '<td class="num" data-n="120.0">120</td>' in first
     assert 'data-best="up"' in head
+    assert re.search(r'data-words="PSNR \(column psnr\)\. Higher is better\.[^"]*Mean over', head)
 
 
 @pytest.mark.parametrize(("device", "cuda"), [("cpu", None), ("NVIDIA H100", "13.0")])
@@ -336,7 +469,22 @@ def test_a_report_is_named_by_its_study(tmp_path: Path, name: str | None, title:
     folder = tmp_path / "holes"
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump({"study": {"name": name}}))
-    assert reports._name(folder) == title
+    board = pd.DataFrame(
+        {"solver": "dps", "data": "fashion", "mask": ["comod", "palette"], "operator": "inpainting"}
+    ).assign(images=8, draws=2)
+    found = report_heading.heading(folder, board, 2)
+    assert found["title"] == title
+    assert found["question"] == "How good is dps on fashion, behind comod and palette masks?"
+    assert found["size"] == "1 solver · 2 measurements · 2 cells · 8 images · 2 draws"
+
+
+def test_a_study_says_its_own_title_and_question(tmp_path: Path) -> None:
+    said = {"name": "arena", "title": "Two moons", "question": "Which one is round?"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"study": said}))
+    board = pd.DataFrame({"solver": ["a", "b"], "data": "d", "mask": "m", "operator": "blur"})
+    found = report_heading.heading(tmp_path, board.assign(images=8, draws=2), 1)
+    assert (found["title"], found["question"]) == ("Two moons", "Which one is round?")
+    assert report_heading.question(board) == "Which of 2 solvers is best on d, with blur?"
 
 
 def test_failures_are_said_once_with_their_number(study: Path) -> None:
