@@ -14,6 +14,12 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
+STYLES = (
+    *("adventurer", "big-ears", "big-smile", "micah"),
+    *("miniavs", "open-peeps", "personas", "toon-head"),
+)
+"""The styles, in the order of the class labels; all are equally frequent."""
+
 BACKGROUNDS = ("b8e0f2", "bfe8cf", "fbe7a1", "f9c9c4", "d3c7f0", "e6e2dc")
 """The colours of the background; the packages choose one of them with equal probabilities."""
 
@@ -22,6 +28,25 @@ SIDE = 64
 
 DRAWN = 128
 """Height and width of the drawing; pairs of its pixels are then averaged both ways."""
+
+
+def demand_packages() -> None:
+    """Check that the packages of the extra are there.
+
+    Raises
+    ------
+    ImportError
+        If one is missing, as one line that says how to install it.
+    """
+    try:
+        import dicebear  # noqa: F401  # optional packages
+        import dicebear_styles  # noqa: F401
+        import resvg_py  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"these faces have to be drawn, and a package for it cannot be imported ({error}); "
+            'pip install "posterior-bench[faces]"'
+        ) from None
 
 
 def definition(style: str) -> dict[str, Any]:
@@ -42,17 +67,9 @@ def definition(style: str) -> dict[str, Any]:
     ImportError
         If a package of the extra is missing.
     """
-    try:
-        import dicebear  # noqa: F401  # optional packages
-        import resvg_py  # noqa: F401
-
-        folder = importlib.resources.files("dicebear_styles")
-    except ImportError as error:
-        raise ImportError(
-            f"these faces have to be drawn, and a package for it cannot be imported ({error}); "
-            'pip install "posterior-bench[faces]"'
-        ) from None
-    content: dict[str, Any] = json.loads((folder / f"{style}.json").read_text(encoding="utf-8"))
+    demand_packages()
+    file = importlib.resources.files("dicebear_styles") / f"{style}.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 

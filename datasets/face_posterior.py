@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from posterior_bench.datasets.face_components import FaceStyle
+from posterior_bench.datasets.face_drawing import STYLES
 from posterior_bench.datasets.face_search import Measured, Solution
-from posterior_bench.datasets.faces import STYLES
-
-STYLE = "style"
-"""Name of the variable that says which style a face has."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Face:
     Parameters
     ----------
     style : str
-        One of :data:`~datasets.faces.STYLES`.
+        One of :data:`~datasets.face_drawing.STYLES`.
     choice : Mapping[str, str]
         Value of every variable of this style: a variant, a colour, or ``none``.
     """
@@ -35,8 +32,19 @@ class Face:
 
     @classmethod
     def of_id(cls, image_id: str) -> Self:
-        """Return the face of an image of :class:`~datasets.faces.Faces`, such as
-        ``micah_test_00003``.
+        """Return the face of an image of :class:`~datasets.faces.Faces`.
+
+        Parameters
+        ----------
+        image_id : str
+            Id of the image, such as ``micah_test_00003``.
+
+        Raises
+        ------
+        ValueError
+            If the id begins with no style.
+        ImportError
+            If a package of the extra ``faces`` is missing.
         """
         style = image_id.partition("_")[0]
         if style not in STYLES:
@@ -132,19 +140,32 @@ class FacePosterior:
         """Return the posterior probabilities of the values of every variable, given the style."""
         return self.solutions[style].marginals()
 
-    def draw(self, rng: np.random.Generator) -> Face:
-        """Draw a face; the random numbers are used in the order of the variables."""
-        style = list(self.styles)[_place(list(self.styles.values()), rng.random())]
-        variables = FaceStyle.named(style).variables
-        uniform = dict(zip((v.name for v in variables), rng.random(len(variables)), strict=True))
-        return Face(style, self.solutions[style].draw(uniform))
+    def draw(self, uniform: Sequence[float]) -> Face:
+        """Draw a face.
+
+        Parameters
+        ----------
+        uniform : Sequence[float]
+            At least :data:`~datasets.base.NUMBERS` independent numbers in [0, 1). The first one
+            chooses the style, and one chooses each variable, in the order of the variables.
+
+        Returns
+        -------
+        Face
+            A draw of the posterior; :meth:`Face.image` draws its image.
+        """
+        shares = np.cumsum(list(self.styles.values()))
+        place = int(np.searchsorted(shares, uniform[0], "right"))
+        style = list(self.styles)[min(place, len(shares) - 1)]  # the sum may be just below 1
+        names = [variable.name for variable in FaceStyle.named(style).variables]
+        own = dict(zip(names, uniform[1 : 1 + len(names)], strict=True))
+        return Face(style, self.solutions[style].draw(own))
+
+    def sample(self, uniform: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Draw images ``(D, 3, 64, 64)`` by numbers ``(D, K)``; see :meth:`draw`."""
+        return np.stack([self.draw(row.tolist()).image() for row in uniform])
 
     @property
     def count(self) -> int:
         """Number of faces that are possible; faces may look the same."""
         return sum(solution.count for solution in self.solutions.values())
-
-
-def _place(weights: Sequence[float], uniform: float) -> int:
-    place = int(np.searchsorted(np.cumsum(weights), uniform, "right"))
-    return min(place, len(weights) - 1)  # the sum may be just below 1

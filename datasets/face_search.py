@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
-from typing_extensions import Self
 
 from posterior_bench.datasets.face_components import Choice, Law
 from posterior_bench.datasets.face_supports import bits_of, pixels_of
