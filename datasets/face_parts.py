@@ -5,6 +5,7 @@ They are found by drawing the face with the part and without it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ PARTS = ("hair", "eyes", "mouth", "glasses", "face")
 """The parts, in the order of the bits of the embedded file."""
 
 _ASSET = Path(__file__).parent / "assets" / "faces" / "parts.png"
-_SHA256 = ""  # of its pixels
+_SHA256 = "027ca691c88e220dd57980ebc358e2674b53daac115591a39ae9b81dd8a1f462"  # of its pixels
 
 _GLASSES = ("glasses", "glasses2", "glasses3", "glasses4", "glasses5", "normal", "round", "square")
 _GLASSES += ("sunglasses", "sunglasses2")
@@ -103,7 +104,6 @@ def drawn_part(image_id: str, part: str) -> NDArray[np.bool_]:
     if part == "face":
         skin = own[_SKIN.get(name, "skinColor")]
         other = next(value for value in reversed(skin.values) if value != choice[skin.name])
-        # with the features too: skin that these only tint belongs to the face
         changed |= (style.render(choice) != style.render({**choice, skin.name: other})).any(0)
     return changed
 
@@ -111,8 +111,15 @@ def drawn_part(image_id: str, part: str) -> NDArray[np.bool_]:
 @lru_cache(maxsize=1)
 def _embedded() -> NDArray[np.uint8]:
     """Read the parts of the test images ``(64, 8, 64, 64)``: row and style, then pixels."""
-    with Image.open(_ASSET) as file:
-        planes = np.asarray(file)
+    try:
+        with Image.open(_ASSET) as file:
+            planes = np.asarray(file)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"cannot read {_ASSET} ({error}); install this package again") from error
+    if hashlib.sha256(planes.tobytes()).hexdigest() != _SHA256:
+        raise ValueError(
+            f"{_ASSET} does not hold the parts of the test images of this version; install it again"
+        )
     return planes.reshape(-1, SIDE, planes.shape[1] // SIDE, SIDE).transpose(0, 2, 1, 3)
 
 

@@ -309,6 +309,18 @@ class Solution:
             add(branch, 1.0)
         return found
 
+    def probability(self, choice: Choice) -> float:
+        """Return the posterior probability of a choice of all variables."""
+
+        def of(branch: Branch) -> float:
+            value = choice[branch.variable]
+            if value not in branch.values:
+                return 0.0
+            place = branch.values.index(value)
+            return branch.weights[place] * math.prod(map(of, branch.rests[place]))
+
+        return math.prod(map(of, self.branches))
+
     def draw(self, uniform: Mapping[str, float]) -> dict[str, str]:
         """Draw a choice.
 
