@@ -91,7 +91,7 @@ def enumerated(images: ImageSet, prior: Prior, measured: Measurement, noise: Noi
     operator = measured.operator
     if operator.mask is None:
         raise Inapplicable("posteriors are enumerated for masks alone; choose operator=inpainting")
-    told = measured.labels is not None and prior.num_classes == images.num_classes
+    told = prior.num_classes > 0 and prior.num_classes == images.num_classes
     labels = measured.labels.tolist() if told and measured.labels is not None else None
     found: dict[bytes, KnownPosterior] = {}
     posteriors = []
