@@ -235,7 +235,7 @@ class FaceStyle:
             chance = component.get("probability", 100) / 100
             variants = component["variants"]
             weights = np.array([v.get("weight", 1) for v in variants.values()], float)
-            weights = weights / weights.sum() if weights.any() else np.full(len(weights), 1.0)
+            weights = weights if weights.any() else np.ones(len(weights))
             values = dict(zip(variants, chance * weights / weights.sum(), strict=True))
             if chance < 1:
                 values[NONE] = 1 - chance
@@ -251,11 +251,11 @@ class FaceStyle:
         found = []
         for name, palette in palettes.items():
             values = tuple(dict.fromkeys(palette))
+            even = (1 / len(values),) * len(values)
             others = self.content["colors"].get(name, {}).get("notEqualTo", [])
             # a colour that no value of this one can equal excludes nothing
-            others = tuple(f"{o}Color" for o in others if set(palettes[o]) & set(values))
-            even = (1 / len(values),) * len(values)
-            found.append(Variable(f"{name}Color", values, even, others))
+            excluding = tuple(f"{o}Color" for o in others if set(palettes[o]) & set(values))
+            found.append(Variable(f"{name}Color", values, even, excluding))
         return found
 
 

@@ -40,8 +40,9 @@ def demand_packages() -> None:
     """
     try:
         import dicebear  # noqa: F401  # optional packages
-        import dicebear_styles  # noqa: F401
         import resvg_py  # noqa: F401
+
+        importlib.resources.files("dicebear_styles")
     except ImportError as error:
         raise ImportError(
             f"these faces have to be drawn, and a package for it cannot be imported ({error}); "

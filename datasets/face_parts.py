@@ -23,8 +23,10 @@ PARTS = ("hair", "eyes", "mouth", "glasses", "face")
 _ASSET = Path(__file__).parent / "assets" / "faces" / "parts.png"
 _SHA256 = "027ca691c88e220dd57980ebc358e2674b53daac115591a39ae9b81dd8a1f462"  # of its pixels
 
-_GLASSES = ("glasses", "glasses2", "glasses3", "glasses4", "glasses5", "normal", "round", "square")
-_GLASSES += ("sunglasses", "sunglasses2")
+_GLASSES = (
+    *("glasses", "glasses2", "glasses3", "glasses4", "glasses5"),
+    *("sunglasses", "sunglasses2"),
+)
 _ON_FACE = ("clownNose", "faceMask", "mustache", "sleepMask")
 _ANY = None
 

@@ -155,8 +155,8 @@ class FacePosterior:
             A draw of the posterior; :meth:`Face.image` draws its image.
         """
         shares = np.cumsum(list(self.styles.values()))
-        place = int(np.searchsorted(shares, uniform[0], "right"))
-        style = list(self.styles)[min(place, len(shares) - 1)]  # the sum may be just below 1
+        shares[-1] = 1.0  # rounding may leave it just below
+        style = list(self.styles)[int(np.searchsorted(shares, uniform[0], "right"))]
         names = [variable.name for variable in FaceStyle.named(style).variables]
         own = dict(zip(names, uniform[1 : 1 + len(names)], strict=True))
         return Face(style, self.solutions[style].draw(own))

@@ -337,8 +337,9 @@ class Solution:
         choice: dict[str, str] = {}
 
         def go(branch: Branch) -> None:
-            place = np.searchsorted(np.cumsum(branch.weights), uniform[branch.variable], "right")
-            place = min(int(place), len(branch.values) - 1)  # the sum may be just below 1
+            sums = np.cumsum(branch.weights)
+            sums[-1] = 1.0  # rounding may leave it just below
+            place = int(np.searchsorted(sums, uniform[branch.variable], "right"))
             choice[branch.variable] = branch.values[place]
             for inner in branch.rests[place]:
                 go(inner)

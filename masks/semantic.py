@@ -139,12 +139,13 @@ class Semantic(ReadMasks):
         return np.isin(labels, self._numbers())
 
     def _with_parts(self) -> Parts:
-        if not isinstance(self.pictures, Parts):
+        pictures: object = self.pictures
+        if not isinstance(pictures, Parts):
             raise ValueError(
                 f"mask.part={self.part}: these images have no parts that are known; choose "
                 "data=faces, or give label maps by mask.path and mask.labels"
             )
-        return self.pictures
+        return pictures
 
     def _demand_part(self, ids: Sequence[str]) -> None:
         """Refuse images without the part, all in one line."""
