@@ -247,7 +247,7 @@ class FaceStyle:
             name: [v.lower() for v in color["values"]]
             for name, color in self.content["colors"].items()
         }
-        palettes["background"] = self._backgrounds
+        palettes["background"] = list(self._backgrounds)
         found = []
         for name, palette in palettes.items():
             values = tuple(dict.fromkeys(palette))
