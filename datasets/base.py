@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from posterior_bench.datasets.contents import content_hash
 from posterior_bench.datasets.turns import UPRIGHT, turned_plane
 
 _AT_ONCE = 64
+
+NUMBERS = 20
+"""Random numbers that a draw of a :class:`KnownPosterior` takes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,24 @@ class Frame:
         return plane[self.rows[:, None], self.columns]
 
 
+class KnownPosterior(Protocol):
+    """The posterior of one image, which independent draws can be taken from."""
+
+    def sample(self, uniform: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Draw images.
+
+        Parameters
+        ----------
+        uniform : NDArray[float]
+            Independent numbers ``(D, K)`` in [0, 1); ``K`` is :data:`NUMBERS`.
+
+        Returns
+        -------
+        NDArray[float32]
+            Images ``(D, C, H, W)`` in [-1, 1].
+        """
+
+
 class ImageSet:
     """Base class of all image sets.
 
@@ -80,6 +101,9 @@ class ImageSet:
         Shape ``(C, H, W)`` of every image.
     num_classes : int
         Number of classes; 0 if there are no labels.
+    caps : frozenset[str]
+        Capabilities that the images add to those of the prior: ``enumerated`` if their distribution
+        is known and :meth:`posterior` can be computed.
 
     Notes
     -----
@@ -91,6 +115,7 @@ class ImageSet:
     ids: Sequence[str]
     shape: tuple[int, int, int]
     num_classes: int = 0
+    caps: ClassVar[frozenset[str]] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,6 +144,44 @@ class ImageSet:
             For an unknown id and for a file that cannot be read. The message names the file.
         """
         raise NotImplementedError
+
+    def demand_posterior(self) -> None:
+        """Check that :meth:`posterior` can be called.
+
+        Raises
+        ------
+        ValueError
+            If the distribution of the images is not known.
+        ImportError
+            If a package for it is missing.
+        """
+        raise ValueError(f"the distribution of the images of {self.name} is not known")
+
+    def posterior(
+        self, y: NDArray[np.floating], mask: NDArray[np.bool_], sigma: float, label: int | None
+    ) -> KnownPosterior:
+        """Return the exact posterior of an image, given some of its pixels.
+
+        Parameters
+        ----------
+        y : NDArray[float]
+            Measurement ``(C, H, W)`` in [-1, 1] units; hidden pixels may have any value.
+        mask : NDArray[bool]
+            ``(H, W)``; True = observed.
+        sigma : float
+            Standard deviation of the Gaussian noise in ``y``.
+        label : int or None
+            The class of the image; None if it is not known.
+
+        Raises
+        ------
+        ValueError
+            If the distribution of the images is not known, it has no such image, or the posterior
+            is too large to be enumerated.
+        ImportError
+            If a package for it is missing.
+        """
+        raise ValueError(f"the distribution of the images of {self.name} is not known")
 
     def labels(self, ids: Sequence[str]) -> Tensor | None:
         """Return the class labels of images.

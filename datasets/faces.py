@@ -7,9 +7,6 @@ colours, so there is no end of images, and their distribution is known.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
-import io
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,21 +24,23 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.datasets.base import ImageSet
+from posterior_bench.datasets.face_drawing import (
+    BACKGROUNDS,
+    SIDE,
+    STYLES,
+    averaged,
+    definition,
+    demand_packages,
+    drawn,
+)
+from posterior_bench.datasets.face_parts import demand_part, drawn_part, embedded_part
+from posterior_bench.datasets.face_posterior import FacePosterior
 
 Pixels = NDArray[np.uint8]
-
-STYLES = (
-    *("adventurer", "big-ears", "big-smile", "micah"),
-    *("miniavs", "open-peeps", "personas", "toon-head"),
-)
-"""The styles, in the order of the class labels."""
 
 PER_STYLE = {"test": 64, "validation": 64, "tune": 64, "train": 5000}
 """Images of a style in every split, before doubles are left out."""
 
-_BACKGROUNDS = ("b8e0f2", "bfe8cf", "fbe7a1", "f9c9c4", "d3c7f0", "e6e2dc")
-_SIDE = 64
-_DRAWN = 128  # side of the drawing; pairs of pixels are then averaged both ways
 _ROWS = 64  # rows of a sheet; a row has one image of every style
 _ASSETS = Path(__file__).parent / "assets" / "faces"
 _RECIPE = "faces-1"  # another recipe, or packages that draw other images, need another name
@@ -67,6 +67,9 @@ class Faces(ImageSet):
     root : str | None, default None
         Folder that keeps drawn images; None means ``faces-1`` in the user's cache folder. Ignored
         for ``test``.
+    showing : str | None, default None
+        Only images that show this part: ``hair``, ``eyes``, ``mouth``, ``glasses`` or ``face``;
+        None means all images.
 
     Raises
     ------
@@ -81,21 +84,27 @@ class Faces(ImageSet):
     The drawings of the styles belong to eight artists, see ``datasets/assets/LICENSE-faces``.
     """
 
+    caps: ClassVar[frozenset[str]] = frozenset({"enumerated"})
+
     split: str = "test"
     root: str | None = None
+    showing: str | None = None
 
     def __post_init__(self) -> None:
         if self.split not in PER_STYLE:
             raise ValueError(f"unknown split '{self.split}'; valid: {', '.join(PER_STYLE)}")
         self.name = "faces" if self.split == "test" else f"faces-{self.split}"
-        self.shape = (3, _SIDE, _SIDE)
+        self.shape = (3, SIDE, SIDE)
         self.num_classes = len(STYLES)
         self.class_names = STYLES
         self._sheets = _sheets(self.split, self.root)
         seeds = _seeds(self.split, range(PER_STYLE[self.split]))
         left_out = self._doubles(seeds) if self.split == "train" else _SHOWN
-        self.ids = tuple(seed for seed in seeds if seed not in left_out)
         self._place = {seed: i for i, seed in enumerate(seeds) if seed not in left_out}
+        self.ids = tuple(self._place)
+        if self.showing is not None:
+            part = self.showing
+            self.ids = tuple(seed for seed in self._place if self.part(seed, part).any())
 
     @override
     def images(self, ids: Sequence[str]) -> Tensor:
@@ -109,6 +118,41 @@ class Faces(ImageSet):
     @override
     def labels(self, ids: Sequence[str]) -> Tensor:
         return torch.tensor([place % len(STYLES) for place in self._places(ids)])
+
+    @override
+    def demand_posterior(self) -> None:
+        demand_packages()
+
+    @override
+    def posterior(
+        self, y: NDArray[np.floating], mask: NDArray[np.bool_], sigma: float, label: int | None
+    ) -> FacePosterior:
+        styles = STYLES if label is None else (STYLES[label],)
+        return FacePosterior.of(y, mask, sigma, styles)
+
+    def part(self, image: str, name: str) -> NDArray[np.bool_]:
+        """Return the pixels that a part of a face changes.
+
+        Parameters
+        ----------
+        image : str
+            Id of the image.
+        name : str
+            ``hair``, ``eyes``, ``mouth``, ``glasses`` or ``face``, which is all skin that shows and
+            what lies on it.
+
+        Returns
+        -------
+        NDArray[bool]
+            ``(64, 64)``; nowhere True if the image does not show the part. The parts of the test
+            images are embedded; for others the packages of the extra ``faces`` draw the face twice.
+        """
+        demand_part(name)
+        (place,) = self._places([image])
+        if self.split != "test":
+            return drawn_part(image, name)
+        row, column = divmod(place, len(STYLES))
+        return embedded_part(row, column, name)
 
     def _places(self, ids: Sequence[str]) -> list[int]:
         unknown = [name for name in ids if name not in self._place]
@@ -168,27 +212,14 @@ def _drawing() -> Callable[[str], Pixels]:
 
     It must draw the first test image of every style as this package includes it.
     """
-    try:
-        import resvg_py  # optional packages
-        from dicebear import Avatar, Style
+    contents = {name: definition(name) for name in STYLES}
+    from dicebear import Style  # an optional package
 
-        folder = importlib.resources.files("dicebear_styles")
-    except ImportError as error:
-        raise ImportError(
-            f"these faces have to be drawn, and a package for it cannot be imported ({error}); "
-            'pip install "posterior-bench[faces]"'
-        ) from None
-    styles = {
-        name: Style(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-        for name in STYLES
-    }
+    styles = {name: Style(content) for name, content in contents.items()}
 
     def draw(seed: str) -> Pixels:
-        settings = {"seed": seed, "backgroundColor": list(_BACKGROUNDS)}
-        drawing = Avatar(styles[seed.partition("_")[0]], settings).to_string()
-        content = resvg_py.svg_to_bytes(svg_string=drawing, width=_DRAWN, height=_DRAWN)
-        image = Image.open(io.BytesIO(bytes(content))).convert("RGB")
-        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
+        options = {"seed": seed, "backgroundColor": list(BACKGROUNDS)}
+        return averaged(drawn(styles[seed.partition("_")[0]], options))
 
     for seed, expected in zip(_seeds("test", range(1)), _read(_ASSETS / "test.png"), strict=False):
         if not np.array_equal(draw(seed), expected):
@@ -205,8 +236,8 @@ def _write(path: Path, images: Pixels) -> None:
     The file appears under its name when it is complete.
     """
     rows = len(images) // len(STYLES)
-    tiles = images.reshape(rows, len(STYLES), 3, _SIDE, _SIDE).transpose(0, 3, 1, 4, 2)
-    sheet = Image.fromarray(tiles.reshape(rows * _SIDE, len(STYLES) * _SIDE, 3))
+    tiles = images.reshape(rows, len(STYLES), 3, SIDE, SIDE).transpose(0, 3, 1, 4, 2)
+    sheet = Image.fromarray(tiles.reshape(rows * SIDE, len(STYLES) * SIDE, 3))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -230,10 +261,10 @@ def _read(path: Path) -> Pixels:
     try:
         with Image.open(path) as file:
             pixels = np.asarray(file.convert("RGB"))
-        tiles = pixels.reshape(-1, _SIDE, len(STYLES), _SIDE, 3).transpose(0, 2, 4, 1, 3)
+        tiles = pixels.reshape(-1, SIDE, len(STYLES), SIDE, 3).transpose(0, 2, 4, 1, 3)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read {path} ({error}); delete it to draw it again") from error
-    images = np.ascontiguousarray(tiles).reshape(-1, 3, _SIDE, _SIDE)
+    images = np.ascontiguousarray(tiles).reshape(-1, 3, SIDE, SIDE)
     if path.parent == _ASSETS and hashlib.sha256(images.tobytes()).hexdigest() != _SHA256:
         raise ValueError(f"{path} does not hold the test images of this version; install it again")
     images.flags.writeable = False

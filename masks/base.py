@@ -7,7 +7,7 @@ geometry from a NumPy random generator or read it from files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,20 @@ class Pictures(Protocol):
 
     def frame(self, image: str, /) -> Frame | None:
         """Return the frame of one image, or None if it was not made of a photograph."""
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """Image set that knows where the parts of its images are, such as the cartoon faces."""
+
+    def part(self, image: str, name: str, /) -> NDArray[np.bool_]:
+        """Return the pixels ``(H, W)`` of a part; none where the image does not show it.
+
+        Raises
+        ------
+        ValueError
+            If the set has no such image, or knows no such part.
+        """
 
 
 class MaskGenerator:

@@ -16,12 +16,17 @@ from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.solvers.base import Card, Noise, Observation, Samples, Solver
 
+ENUMERATED = "enumerated"
+"""The capability of images whose posterior the data set itself enumerates."""
+
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """Independent draws from ``p(x0 | y)`` of a Gaussian mixture under a linear operator.
+    """Independent draws from ``p(x0 | y)`` of a distribution that is known.
 
-    It makes no network call.
+    This is a Gaussian mixture under a linear operator, or a data set under a mask that can
+    enumerate its own images, such as the cartoon faces. There the benchmark hands in the posterior,
+    the prior is not used, and ``sigma_floor`` neither. No network is called.
 
     Parameters
     ----------
@@ -59,6 +64,12 @@ class Exact(Solver):
                 f"sigma_floor {self.sigma_floor} is not a noise level; give 0 or more, in "
                 "[-1, 1] units"
             )
+
+    @override
+    def lacks(self, has: frozenset[str], sigma: float) -> frozenset[str]:
+        if ENUMERATED in has:
+            return frozenset({"mask"}) - has
+        return super().lacks(has, sigma)
 
     @override
     def fit(self, obs: Observation, prior: Prior, noise: Noise) -> ExactPosterior:

@@ -88,6 +88,12 @@ def operator_caps(node: Mapping[str, Any]) -> frozenset[str]:
     return caps
 
 
+def data_caps(node: Mapping[str, Any]) -> frozenset[str]:
+    """Return the capabilities that the images of a node add to those of the prior."""
+    caps: frozenset[str] = getattr(target(node), "caps", frozenset())
+    return caps
+
+
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the constructor arguments of a node.
 

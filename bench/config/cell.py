@@ -123,7 +123,7 @@ def _canonical(config: JobConfig, prior: Node, data: Node, versions: Mapping[str
         },
         "prior": prior,
         "data": {**data, **_without_paths(prompts.identity(config.data))},
-        "mask": {"class": mask["_target_"], **_content(arguments(mask, NOT_OF_THE_CLASS))},
+        "mask": {"class": mask["_target_"], **_content(_mask_settings(mask))},
         "operator": {"class": operator["_target_"], **_content(arguments(operator))},
         "seed": config.seed,
         "draws": config.draws,
@@ -137,6 +137,12 @@ def _canonical(config: JobConfig, prior: Node, data: Node, versions: Mapping[str
     if raised := {group: version for group, version in versions.items() if version > 1}:
         canonical["task_versions"] = raised
     return canonical
+
+
+def _mask_settings(mask: Node) -> Node:
+    """Return the settings of masks; without ``part`` where it is not used, as before it existed."""
+    settings = arguments(mask, NOT_OF_THE_CLASS)
+    return settings if settings.get("part") is not None else _without(settings, "part")
 
 
 def digest(value: Any) -> str:

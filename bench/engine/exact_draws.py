@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posterior_bench.bench.config.build import operator_caps
+from posterior_bench.bench.config.build import data_caps, operator_caps
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import Inapplicable
 from posterior_bench.bench.core.streams import Key, Noise
+from posterior_bench.bench.engine.arena import build_images
+from posterior_bench.bench.engine.enumerated import are_enumerated, enumerated
 from posterior_bench.bench.store.references import ReferenceStore
 from posterior_bench.bench.store.truth import truth_hash
 from posterior_bench.priors.base import Prior
 from posterior_bench.priors.mixture import MixturePrior
 from posterior_bench.priors.process import CLEAN
-from posterior_bench.solvers.base import Observation, Solver
+from posterior_bench.solvers.base import Observation, Posterior, Solver
 from posterior_bench.solvers.exact import Exact
 from posterior_bench.solvers.gibbs import Gibbs
 from posterior_bench.solvers.long_run import LongRun
@@ -98,7 +100,7 @@ def reference_solver(has: frozenset[str], sigma: float) -> Solver | None:
 
 def reference_caps(config: JobConfig, prior: Prior) -> frozenset[str]:
     """Return the capabilities of prior and operator, with :data:`REFERENCE` where it applies."""
-    has = prior.caps | operator_caps(config.operator)
+    has = prior.caps | operator_caps(config.operator) | data_caps(config.data)
     solver = reference_solver(has, float(config.operator.get("sigma") or 0))
     return has if solver is None else has | {REFERENCE}
 
@@ -136,14 +138,19 @@ def exact_reference(config: JobConfig, prior: Prior, measured: Measurement) -> R
 
 
 def _reference(config: JobConfig, prior: Prior, measured: Measurement) -> Reference:
-    has = prior.caps | measured.operator.caps
+    has = prior.caps | measured.operator.caps | data_caps(config.data)
     solver = reference_solver(has, float(measured.operator.sigma))
     if solver is None:
         raise Inapplicable(
             f"no reference solver applies to a {type(prior).__name__} and a "
             f"{type(measured.operator).__name__}; leave metrics out that compare with one"
         )
-    if isinstance(solver, Exact):
+    if are_enumerated(solver, config.data):
+        images = build_images(config.data, prior, config.seed)
+        made = _drawn(
+            enumerated(images, prior, measured, Noise(measured.keys, "metric", prior.device))
+        )
+    elif isinstance(solver, Exact):
         made = _made(solver, prior, measured.keys, Observation(measured.y, measured.operator))
     else:
         made = _long_runs(solver, config, prior, measured)
@@ -152,7 +159,11 @@ def _reference(config: JobConfig, prior: Prior, measured: Measurement) -> Refere
 
 def _made(solver: Solver, prior: Prior, keys: Sequence[Key], obs: Observation) -> dict[str, Tensor]:
     """Make references; every tensor has one row per image."""
-    posterior = solver.fit(obs, prior, Noise(keys, "metric", prior.device))
+    return _drawn(solver.fit(obs, prior, Noise(keys, "metric", prior.device)))
+
+
+def _drawn(posterior: Posterior) -> dict[str, Tensor]:
+    """Draw references; every tensor has one row per image."""
     x = posterior.sample(range(DRAWS)).x
     told = {name: getattr(posterior, name, None) for name in STORED}
     made = {"mean": x.double().mean(1), **{k: v for k, v in told.items() if v is not None}}

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import nn
 
-from posterior_bench.bench.config.build import build, operator_caps
+from posterior_bench.bench.config.build import build, data_caps, operator_caps
 from posterior_bench.bench.config.image_folders import remedy
 from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.config.masks import build_masks
@@ -23,6 +23,7 @@ from posterior_bench.bench.engine.batches import BatchSize
 from posterior_bench.bench.engine.cache import Kind, forget_others, shared
 from posterior_bench.bench.engine.compiled_code import share_compiled_code
 from posterior_bench.bench.engine.conditioning import Conditioning
+from posterior_bench.bench.engine.enumerated import are_enumerated, demand_posterior, enumerated
 from posterior_bench.bench.engine.exact_draws import reference_caps
 from posterior_bench.bench.engine.idle import Idle
 from posterior_bench.bench.engine.measurement import Measurement, Originals, observe, read
@@ -116,7 +117,7 @@ class Session:
                 f"(channels, height, width); "
                 f"{remedy(self.config.data, self.images.shape, self.prior.image_shape)}"
             )
-        has = self.prior.caps | operator_caps(self.config.operator)
+        has = self.prior.caps | operator_caps(self.config.operator) | data_caps(self.config.data)
         missing = self.solver.lacks(has, float(self.config.operator.get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(
@@ -131,6 +132,8 @@ class Session:
                 f"have "
                 f"(they have {', '.join(sorted(has))}); choose another solver, prior or operator"
             )
+        if are_enumerated(self.solver, self.config.data):
+            demand_posterior(self.images)
         if self.prior.num_classes and self.prior.null_label is None and not self.told.labels_fit:
             raise Inapplicable(
                 f"the prior must be told one of its {self.prior.num_classes} classes, and the data "
@@ -205,4 +208,6 @@ class Session:
             return stored_posterior(
                 self.solver, self.images, self.config.images, draws, ids, self.device
             )
+        if are_enumerated(self.solver, self.config.data):
+            return enumerated(self.images, self.prior, measured, noise)
         return self.solver.fit(obs, self.prior, noise)

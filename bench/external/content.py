@@ -101,6 +101,9 @@ def mask_content(config: JobConfig, mask: MaskGenerator, images: ImageSet) -> No
             return {}
     except (ValueError, OSError) as error:
         raise UserError(f"{config.mask['_target_']}: {error}") from None
+    if config.mask.get("path") is None:  # the images themselves say where the masks are
+        demand_content(config.mask.get("sha256"), content, Path(images.name))
+        return {"sha256": content}
     path = Path(config.mask["path"]).expanduser().absolute()
     demand_content(config.mask.get("sha256"), content, path)
     return {"path": str(path), "sha256": content}

@@ -265,7 +265,7 @@ def test_yaml_spells_out_the_defaults() -> None:
     node = yaml.safe_load((ROOT / "conf" / "data" / "faces.yaml").read_text())
     assert node.pop("_target_") == "datasets.faces.Faces"
     assert node.pop("images") == 8 and node.pop("defaults")[-1] == "_self_"
-    assert Faces(**node) == Faces() and node.keys() == {"split", "root"}
+    assert Faces(**node) == Faces() and node.keys() == {"split", "root", "showing"}
 
 
 def test_the_packages_draw_the_embedded_images() -> None:

@@ -143,7 +143,7 @@ def test_masks_never_change(folder: Path) -> None:
     assert np.packbits(mask).tobytes() == b"\0\0" * 2 + b"\x0f\xf0" * 4 + b"\0\0" * 10
 
 
-@pytest.mark.parametrize("name", ["semantic", "hair", "files", "text"])
+@pytest.mark.parametrize("name", ["semantic", "hair", "face_part", "files", "text"])
 def test_yaml_names_every_setting(name: str) -> None:
     from posterior_bench.masks.files import Files
 
@@ -152,6 +152,48 @@ def test_yaml_names_every_setting(name: str) -> None:
     kind: Any = {"masks.semantic.Semantic": Semantic, "masks.files.Files": Files}[
         node.pop("_target_")
     ]
-    assert text.startswith("# ") and node.keys() == kind.__dataclass_fields__.keys()
-    asked = {"path": "p", "white": "hole", "labels": (1,)}
-    kind(**{k: asked[k] if v == "???" else v for k, v in node.items()})
+    # label maps and parts that the images know exclude each other
+    unused = {"hair": {"part"}, "face_part": {"path", "labels", "pair"}}.get(name, set())
+    assert text.startswith("# ") and node.keys() == kind.__dataclass_fields__.keys() - unused
+    asked = {"path": "p", "white": "hole", "labels": (1,), "part": "hair"}
+    given = {k: asked[k] if v == "???" else v for k, v in node.items()}
+    kind(**(given | {"part": "hair"} if name == "semantic" else given))
+
+
+class _Photos:
+    """Two images of which the first shows glasses, two pixels wide."""
+
+    def frame(self, image: str) -> None:
+        return None
+
+    def part(self, image: str, name: str) -> NDArray[np.bool_]:
+        shown = np.zeros((16, 16), dtype=bool)
+        shown[8, 5:7] = image == "a" and name == "glasses"
+        return shown
+
+
+def test_parts_that_the_images_know() -> None:
+    expected = np.zeros((16, 16), dtype=bool)
+    expected[8, 5:7] = True
+    kept = Semantic(part="glasses").beside(_Photos())
+    assert np.array_equal(_read(kept, "a"), expected)
+    hidden = Semantic(part="glasses", labelled="hole", dilate=1).beside(_Photos())
+    expected[7:10, 4:8] = True
+    assert np.array_equal(_read(hidden, "a"), ~expected)
+    with pytest.raises(ValueError, match=r"glasses covers 0.0000 of image 'b', not between 0"):
+        _read(kept, "b")
+    with pytest.raises(
+        ValueError,
+        match=r"^1 of the 2 images show no glasses: b; data.showing=glasses takes images that do$",
+    ):
+        kept.content(["a", "b"], 16, 16)
+    assert kept.content(["a"], 16, 16) != hidden.content(["a"], 16, 16)
+
+
+def test_parts_need_images_that_know_them() -> None:
+    with pytest.raises(ValueError, match="these images have no parts that are known; choose data="):
+        Semantic(part="hair").content(["a"], 16, 16)
+    with pytest.raises(ValueError, match=r"mask.part=hair needs no label maps"):
+        Semantic("maps", part="hair")
+    with pytest.raises(ValueError, match=r"give mask.path and mask.labels, .*mask.part=hair, eyes"):
+        Semantic()

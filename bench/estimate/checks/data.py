@@ -81,11 +81,13 @@ def check_mask(
 
 
 def _on_masks(config: JobConfig, mask: MaskGenerator, images: ImageSet | None) -> str:
-    path = config.mask.get("path")
+    path = config.mask.get("path") or config.mask.get("part")
     if not path:
         which = "one for all images, " if is_shared(config.mask) else ""
         return f"{which}drawn from the seed"
     if images is None:
+        if not config.mask.get("path"):
+            return "a mask for every image; they can only be checked when the images are there"
         return f"{path} exists; its masks can only be checked when the images are there"
     return f"{path}: a mask for every image: {hidden_share(config, mask, images)}"
 

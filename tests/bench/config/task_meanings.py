@@ -31,6 +31,7 @@ from posterior_bench.bench.config.task_versions import GROUPS, version_of
 from posterior_bench.bench.core.environment import ROOT
 from posterior_bench.bench.engine.arena import PriorDraws
 from posterior_bench.datasets.celeba import CelebA
+from posterior_bench.datasets.faces import Faces
 from posterior_bench.datasets.imagenet import ImageNet
 from posterior_bench.datasets.lsun import LSUN
 from posterior_bench.masks.daps_table1 import DAPSTable1
@@ -57,6 +58,8 @@ def _mask(option: Option, folder: Path) -> Meaning:
     """Hash the masks of a few seeds and sizes; of read masks, those of one file of labels."""
     node = dict(option.content)
     labels = np.add.outer(np.arange(_SIDE) // 16, np.arange(_SIDE) // 32) % 4 * 5
+    if node.get("part") == "???":
+        return _parts({**node, "part": "mouth"})
     if "path" in node:
         read = "labels" in node or "white" in node
         assert read, "a mask from files of a new kind: teach this function to feed it"
@@ -65,7 +68,7 @@ def _mask(option: Option, folder: Path) -> Meaning:
         np.save(file, planes.astype(np.uint8))
         node["path"] = str(file)
         given = {"labels": [5], "white": "observed"}
-        node |= {k: v for k, v in given.items() if node.get(k) == "???"}
+        node |= {k: v for k, v in given.items() if k in node and node[k] in ("???", None)}
         if node.get("labels") == ["hair"]:
             np.save(file, np.where(labels == 5, 13, labels).astype(np.uint8))
     masks = build_masks(node)
@@ -75,6 +78,15 @@ def _mask(option: Option, folder: Path) -> Meaning:
         for side in sides
         for seed in range(3)
     ]
+    return [hashlib.sha256(b"".join(np.packbits(mask).tobytes() for mask in drawn)).hexdigest()]
+
+
+def _parts(node: dict[str, Any]) -> Meaning:
+    """Hash the masks of a part of the first cartoon faces."""
+    faces = Faces()
+    masks = build_masks(node).beside(faces)
+    rng = np.random.Generator(np.random.PCG64(0))
+    drawn = [masks.for_image(image, 0).generate(rng, _SIDE, _SIDE) for image in faces.ids[:8]]
     return [hashlib.sha256(b"".join(np.packbits(mask).tobytes() for mask in drawn)).hexdigest()]
 
 

@@ -48,8 +48,8 @@ class _Renamed(Fashion):
 
 
 def test_every_drawn_mask_can_be_shared() -> None:
-    read = {"files", "text", "semantic", "hair", "box_daps_table1", "drop_daps_table1"}
-    read |= {"drop_pnpflow", "box_flair"}  # one mask, whatever the seed
+    read = {"files", "text", "semantic", "hair", "face_part", "box_daps_table1"}
+    read |= {"drop_daps_table1", "drop_pnpflow", "box_flair"}  # one mask, whatever the seed
     assert {*SHARED} == {*options("mask")} - read
     assert "mask.shared = false" in show("mask=rotated")
 
