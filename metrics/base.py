@@ -632,8 +632,8 @@ class FullReference(Metric):
         value = self.compare(x, truth, pixels_of(self.card.region, mask))
         if self.card.region not in self.reference:
             raise RuntimeError(
-                f"metric '{self.card.id}' has no reference value for region={self.card.region}; add "
-                f'reference = {{"{self.card.region}": VALUE}} to its class, with the value that '
+                f"metric '{self.card.id}' has no reference value for region={self.card.region}; "
+                f'add reference = {{"{self.card.region}": VALUE}} to its class, with the value that '
                 "another implementation gives for metrics.base.reference_images()"
             )
         expect(self.card.id, value, self.reference[self.card.region])
