@@ -633,8 +633,8 @@ class FullReference(Metric):
         if self.card.region not in self.reference:
             raise RuntimeError(
                 f"metric '{self.card.id}' has no reference value for region={self.card.region}; "
-                f'add reference = {{"{self.card.region}": VALUE}} to its class, with the value that '
-                "another implementation gives for metrics.base.reference_images()"
+                f'add reference = {{"{self.card.region}": VALUE}} to its class, with the value '
+                "that another implementation gives for metrics.base.reference_images()"
             )
         expect(self.card.id, value, self.reference[self.card.region])
 

@@ -106,3 +106,8 @@ def test_the_card_chooses_image_and_region(region, pasted, expected):
     pasted_image = torch.where(mask, 5.0, 2.0).expand(2, 3, 1, 2)
     batch = Batch(raw, pasted_image, raw, mask.expand(2, 1, 1, 2), raw, raw)
     assert _Mean(region, pasted)(batch).tolist() == [expected, expected]
+
+
+def test_a_metric_without_a_reference_value_says_what_to_add():
+    with pytest.raises(RuntimeError, match="has no reference value for region=whole; add reference"):
+        _Mean("whole", False).check()
