@@ -109,5 +109,5 @@ def test_the_card_chooses_image_and_region(region, pasted, expected):
 
 
 def test_a_metric_without_a_reference_value_says_what_to_add():
-    with pytest.raises(RuntimeError, match="has no reference value for region=whole; add reference"):
+    with pytest.raises(RuntimeError, match="no reference value for region=whole; add"):
         _Mean("whole", False).check()
