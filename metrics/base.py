@@ -9,7 +9,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
+
+from posterior_bench.metrics.recognition import Listed, Recognised
 
 Region = Literal["whole", "hole", "known"]
 
@@ -171,6 +173,8 @@ class Draws:
         draws, ``(1 + D,)``, up to a number that they share.
     scores : Callable or None, default None
         Function that returns the gradient of the log density at the draws, ``(D, d)``.
+    recognise : Callable or None, default None
+        Function that returns ``recognised``.
     """
 
     x: Tensor
@@ -183,6 +187,7 @@ class Draws:
     mean: Tensor | None = None
     log_densities: Callable[[], Tensor] | None = None
     scores: Callable[[], Tensor] | None = None
+    recognise: Callable[[], Recognised] | None = None
 
     @property
     def exact(self) -> Tensor:
@@ -217,6 +222,22 @@ class Draws:
         """Return the probability that each draw came from each mode, ``(D, K)``, or None."""
         return None if self.assign is None else self.assign()
 
+    @cached_property
+    def recognised(self) -> Recognised:
+        """Return what the draws show, component by component.
+
+        Raises
+        ------
+        ValueError
+            If it is not known what the image may show.
+        """
+        if self.recognise is None:
+            raise ValueError(
+                "this metric compares with all possible images, and they are not known; choose "
+                "data=faces"
+            )
+        return self.recognise()
+
 
 @dataclass(frozen=True)
 class DrawSet:
@@ -250,6 +271,9 @@ class DrawSet:
         posterior, ``(N, M)``, up to a number per row.
     score : Callable or None, default None
         Function that returns the gradient of ``log_density``, shaped like the images.
+    recognise : sequence of Callable, or None, default None
+        For every image, a function that finds what draws ``(D, d)`` of it show, if all that may be
+        hidden can be enumerated.
     """
 
     x: Tensor
@@ -262,6 +286,7 @@ class DrawSet:
     reference_mean: Tensor | None = None
     log_density: Callable[[Tensor], Tensor] | None = None
     score: Callable[[Tensor], Tensor] | None = None
+    recognise: Sequence[Callable[[Tensor], Recognised]] | None = None
 
     @cached_property
     def _densities(self) -> Tensor:
@@ -299,7 +324,12 @@ class DrawSet:
             mean=None if self.reference_mean is None else _vectors(self.reference_mean[i], 0),
             log_densities=None if self.log_density is None else lambda: self._densities[i],
             scores=None if self.score is None else lambda: self._scores[i],
+            recognise=None if self.recognise is None else lambda: self._recognised(i),
         )
+
+    def _recognised(self, i: int) -> Recognised:
+        assert self.recognise is not None
+        return self.recognise[i](_vectors(self.x[i], 1))
 
 
 def _guess(y: Tensor, observed: Tensor) -> Tensor:
@@ -717,7 +747,8 @@ def reference_draws() -> DrawSet:
 
     Six images of 2 x 3 pixels whose first column is observed, with 8 draws, 12 draws of the exact
     posterior and three modes each. The density of the posterior is stated as that of a Gaussian
-    around half of the truth, with variance 1/4.
+    around half of the truth, with variance 1/4. Two components of two variants each are said to
+    decide the second column together, and a third one the upper right pixel.
     """
 
     def wave(*shape: int, pace: float) -> Tensor:
@@ -738,7 +769,20 @@ def reference_draws() -> DrawSet:
         reference_mean=centre[:, 0],
         log_density=lambda x: -2 * (x - centre).double().square().flatten(2).sum(2),
         score=lambda x: -4 * (x - centre).double(),
+        recognise=[_reference_faces(one.flatten(), mask[0].flatten()) for one in truth],
     )
+
+
+def _reference_faces(truth: Tensor, observed: Tensor) -> Listed:
+    column = torch.tensor([[0.6, -0.4], [0.1, 0.2], [-0.5, 0.3], [-0.2, -0.7]]).double()
+    images = truth.repeat(12, 1)
+    images[:, 1], images[:, 4] = column.repeat(3, 1).T
+    images[:, 2] = torch.tensor([0.5, 0.0, -0.5]).double().repeat_interleave(4)
+    pair = torch.tensor([0.4, 0.1, 0.2, 0.3]).double()
+    weights = (torch.tensor([0.5, 0.3, 0.2]).double()[:, None] * pair).flatten()
+    names = ("eyes", "mouth", "hair")
+    shown = [(str(j // 2 % 2), str(j % 2), str(j // 4)) for j in range(12)]
+    return Listed(images, weights, names, shown, ~observed)
 
 
 def to_uint8(x: Tensor) -> Tensor:

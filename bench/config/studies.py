@@ -22,6 +22,7 @@ Part = dict[str, Any]
 
 _NARROWING = ("solver", "data", "mask", "operator", "prior")
 _COMPOSED = ("study", "scale")
+_OUTLASTING = ("trace", "mask.part", "data.showing")
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -146,8 +147,9 @@ def _narrow(part: Part, names: Mapping[str, Sequence[str]]) -> Part | None:
 def _scaled(part: Part, scale: Mapping[str, Any]) -> Part:
     """Return the part with the options of a scale in place of its own.
 
-    Of its settings only those stay that make it what it is: the ones that it sweeps over, and
-    ``trace``. A scale that replaces no option returns the part as it is.
+    Of its settings only those stay that make it what it is: the ones that it sweeps over, the part
+    of a face that is hidden, and ``trace``. A scale that replaces no option returns the part as it
+    is.
     """
     instead: Mapping[str, Mapping[str, str]] = scale.get("instead", {})
     if not instead:
@@ -164,7 +166,7 @@ def _outlasts_scale(key: str, value: Any) -> bool:
         return key != "prior"
     subject = key.startswith("solver.") or key == "data.label"
     swept = subject and isinstance(value, str) and "," in value
-    return key == "trace" or (swept and key != "solver.preset")
+    return key in _OUTLASTING or (swept and key != "solver.preset")
 
 
 def _replaced(value: Any, instead: Mapping[str, str]) -> Any:

@@ -25,6 +25,7 @@ from posterior_bench.bench.engine.compiled_code import share_compiled_code
 from posterior_bench.bench.engine.conditioning import Conditioning
 from posterior_bench.bench.engine.enumerated import are_enumerated, demand_posterior, enumerated
 from posterior_bench.bench.engine.exact_draws import reference_caps
+from posterior_bench.bench.engine.face_variants import compares_variants
 from posterior_bench.bench.engine.idle import Idle
 from posterior_bench.bench.engine.measurement import Measurement, Originals, observe, read
 from posterior_bench.bench.engine.metric_networks import PERCEPTUAL, perceptual_distance
@@ -42,6 +43,7 @@ from posterior_bench.metrics.base import (
 )
 from posterior_bench.priors.base import Condition, Prior
 from posterior_bench.solvers.base import Observation, Posterior, Solver
+from posterior_bench.solvers.exact import ENUMERATED
 
 
 class Session:
@@ -154,6 +156,11 @@ class Session:
         """Refuse metrics that need what the cell lacks, or that its images do not fit."""
         has = reference_caps(self.config, self.prior)
         for name, metric in self.metrics.items():
+            if {ENUMERATED, "mask"} & (metric.needs - has):
+                raise UserError(
+                    f"metric '{name}' compares the variants of cartoon faces behind a mask; leave "
+                    "it out, or choose data=faces operator=inpainting"
+                )
             lacking = ", ".join(sorted(metric.needs - has))
             if lacking:
                 raise UserError(
@@ -174,6 +181,8 @@ class Session:
             if isinstance(metric, ValueMetric):
                 check_base(metric, self.metrics)
             check_chooser(metric, self.metrics)
+        if compares_variants(self.metrics.values()):
+            demand_posterior(self.images)
 
     def _run_prior(self) -> None:
         """Set how the network is run; cells of a sweep share the prior and may differ in that."""

@@ -16,6 +16,7 @@ from posterior_bench.bench.engine import pulse
 from posterior_bench.bench.engine.batches import blocks_of
 from posterior_bench.bench.engine.device import clock, peak_mib, reset_peak
 from posterior_bench.bench.engine.exact_draws import REFERENCE, exact_reference
+from posterior_bench.bench.engine.face_variants import compares_variants, recognisers
 from posterior_bench.bench.engine.failures import demand_real, demand_shape, note_on
 from posterior_bench.bench.engine.limits import limit_of, watching
 from posterior_bench.bench.engine.measurement import Measurement, batch_of
@@ -264,4 +265,6 @@ def drawn_from(session: Session, measured: Measurement, x: Tensor) -> DrawSet:
             log_density=exact.log_density,
             score=exact.score,
         )
+    if compares_variants(session.metrics.values()):
+        drawn = replace(drawn, recognise=recognisers(measured))
     return drawn

@@ -23,6 +23,7 @@ from posterior_bench.metrics.base import AnyMetric, DrawMetric, DrawSet, Missing
 from posterior_bench.metrics.lpips_metric import LPIPS, empty
 from posterior_bench.metrics.perceptual import Perceptual
 from posterior_bench.priors.base import Prior
+from posterior_bench.solvers.exact import ENUMERATED
 
 
 def image_bytes(prior: Prior) -> int:
@@ -74,7 +75,7 @@ def usable_metrics(config: JobConfig) -> dict[str, AnyMetric]:
             metric.check()
         except Exception:  # `doctor` reports it in a check of its own
             continue
-        if not isinstance(metric, ValueMetric) and REFERENCE not in metric.needs:
+        if not isinstance(metric, ValueMetric) and not {REFERENCE, ENUMERATED} & metric.needs:
             usable[name] = metric
     return usable
 

@@ -30,6 +30,7 @@ Some values need all draws of an image, or all images of a cell. For a metric of
 rows hold features; the leaderboard reduces them to one number with its interval.
 `metrics=calibration` chooses the metrics that need draws and truth only. `metrics=arena` adds
 metrics that need independent draws of the exact posterior, which closed-form priors give.
+`metrics=faces` chooses those that compare the variants of cartoon faces with their posterior.
 
 *Tables* names the published tables that print a metric, as far as a study here reproduces them or
 their code was read. A metric without that line is in none of them.
