@@ -10,6 +10,7 @@ from typing import Any
 
 from posterior_bench.bench.config.catalog import GROUPS, options
 from posterior_bench.bench.config.class_source import PACKAGE, module_of
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.plugins import file_class, packages
 from posterior_bench.bench.config.presets import (
     HARNESS_KEYS,
@@ -92,6 +93,11 @@ def data_caps(node: Mapping[str, Any]) -> frozenset[str]:
     """Return the capabilities that the images of a node add to those of the prior."""
     caps: frozenset[str] = getattr(target(node), "caps", frozenset())
     return caps
+
+
+def task_caps(config: JobConfig) -> frozenset[str]:
+    """Return the capabilities that operator and images add to those of the prior."""
+    return operator_caps(config.operator) | data_caps(config.data)
 
 
 def arguments(node: Mapping[str, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from posterior_bench.bench.config.build import data_caps, operator_caps
+from posterior_bench.bench.config.build import data_caps, task_caps
 from posterior_bench.bench.config.cell import digest
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import Inapplicable
@@ -100,7 +100,7 @@ def reference_solver(has: frozenset[str], sigma: float) -> Solver | None:
 
 def reference_caps(config: JobConfig, prior: Prior) -> frozenset[str]:
     """Return the capabilities of prior and operator, with :data:`REFERENCE` where it applies."""
-    has = prior.caps | operator_caps(config.operator) | data_caps(config.data)
+    has = prior.caps | task_caps(config)
     solver = reference_solver(has, float(config.operator.get("sigma") or 0))
     return has if solver is None else has | {REFERENCE}
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import nn
 
-from posterior_bench.bench.config.build import build, data_caps, operator_caps
+from posterior_bench.bench.config.build import build, task_caps
 from posterior_bench.bench.config.image_folders import remedy
 from posterior_bench.bench.config.job import JobConfig, Node
 from posterior_bench.bench.config.masks import build_masks
@@ -119,7 +119,7 @@ class Session:
                 f"(channels, height, width); "
                 f"{remedy(self.config.data, self.images.shape, self.prior.image_shape)}"
             )
-        has = self.prior.caps | operator_caps(self.config.operator) | data_caps(self.config.data)
+        has = self.prior.caps | task_caps(self.config)
         missing = self.solver.lacks(has, float(self.config.operator.get("sigma") or 0))
         if "unconditional" in missing:
             raise Inapplicable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from posterior_bench.bench.config.build import operator_caps, target
+from posterior_bench.bench.config.build import target, task_caps
 from posterior_bench.bench.config.catalog import option, options
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.core.errors import Inapplicable
@@ -115,7 +115,7 @@ def _refusal(config: JobConfig, prior: Prior) -> tuple[str, bool] | None:
 
 def _fitting(config: JobConfig, prior: Prior) -> str:
     """Return the solvers whose needs this prior and operator meet."""
-    has = prior.caps | operator_caps(config.operator)
+    has = prior.caps | task_caps(config)
     nodes = {name: option.content for name, option in options("solver", plugins=()).items()}
     fitting = [
         name

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from posterior_bench.bench.config.build import build, operator_caps
+from posterior_bench.bench.config.build import build, task_caps
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.engine.executor import cpu_workers
@@ -85,7 +85,7 @@ def estimate_cell(config: JobConfig, memory: NetworkMemory) -> tuple[Estimate | 
     solver, problem = attempt(lambda: build(config.solver))
     if problem:
         return None, ""
-    has = memory.prior.caps | operator_caps(config.operator)
+    has = memory.prior.caps | task_caps(config)
     if solver.lacks(has, float(config.operator.get("sigma") or 0)):
         return None, ""
     known: tuple[Estimate | None, str] = attempt(lambda: estimate(config, memory))
