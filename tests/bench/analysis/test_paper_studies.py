@@ -21,7 +21,7 @@ from posterior_bench.bench.config.overrides import check
 from posterior_bench.bench.config.studies import cells, expand, refuse_unset
 from posterior_bench.bench.core.errors import UserError
 
-OWN = {"arena2"}
+OWN = {"arena2", "faces_posterior"}
 """Studies of several parts that are no table of a paper."""
 
 STUDIES = [name for name in options("study") if option("study", name).parts and name not in OWN]
