@@ -119,9 +119,9 @@ class FaceStyle:
 
     Examples
     --------
-    >>> style = FaceStyle.named("miniavs")                                    # doctest: +SKIP
-    >>> choice = style.choice("miniavs_test_00000")                           # doctest: +SKIP
-    >>> style.render({**choice, "glasses": "normal"}).shape                   # doctest: +SKIP
+    >>> style = FaceStyle.named("miniavs")
+    >>> choice = style.choice("miniavs_test_00000")
+    >>> style.render({**choice, "glasses": "normal"}).shape
     (3, 64, 64)
     """
 

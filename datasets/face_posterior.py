@@ -81,11 +81,11 @@ class FacePosterior:
 
     Examples
     --------
-    >>> face = Face.of_id("micah_test_00003")                               # doctest: +SKIP
-    >>> mask = np.ones((64, 64), bool)                                      # doctest: +SKIP
-    >>> mask[:, 32:] = False                                                # doctest: +SKIP
-    >>> posterior = FacePosterior.of(face.image(), mask)                    # doctest: +SKIP
-    >>> posterior.marginals("micah")["glasses"]                             # doctest: +SKIP
+    >>> face = Face.of_id("micah_test_00003")
+    >>> mask = np.ones((64, 64), bool)
+    >>> mask[:, 32:] = False
+    >>> posterior = FacePosterior.of(face.image(), mask)
+    >>> posterior.marginals("micah")["glasses"]
     {'none': 1.0}
     """
 

@@ -46,6 +46,8 @@ def one_solver(study_folder: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_of_docstrings(module: str, request: pytest.FixtureRequest) -> None:
     names = {}
+    if module in ("datasets.face_components", "datasets.face_posterior"):
+        pytest.importorskip("dicebear")
     if module == "bench.api.study":
         names["study_folder"] = request.getfixturevalue("one_solver")
     failed, attempted = doctest.testmod(

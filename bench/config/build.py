@@ -91,6 +91,8 @@ def operator_caps(node: Mapping[str, Any]) -> frozenset[str]:
 
 def data_caps(node: Mapping[str, Any]) -> frozenset[str]:
     """Return the capabilities that the images of a node add to those of the prior."""
+    if "_target_" not in node:  # images in memory
+        return frozenset()
     caps: frozenset[str] = getattr(target(node), "caps", frozenset())
     return caps
 

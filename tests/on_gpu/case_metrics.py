@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.engine.measurement import Measurement, batch_of
 from posterior_bench.bench.engine.scoring import put_values, score_rows, values_of
 from posterior_bench.metrics.base import AnyMetric, DrawSet, MissingWeights, ValueMetric
+from posterior_bench.metrics.recognition import Listed, Recognised
 from posterior_bench.operators.inpainting import Inpainting
 
 ROWS, DRAWS, SIDE = 1, 4, 32
@@ -61,12 +62,21 @@ def _scored(metrics: dict[str, AnyMetric], device: str) -> list[dict[str, Any]]:
         reference=images(ROWS, 6, 3, SIDE, SIDE),
         mode_weights=torch.full((ROWS, 2), 0.5).to(device),
         assign=lambda some: torch.stack([some.flatten(1).mean(1)] * 2, 1).softmax(1),
+        recognise=[_two_faces(one, known) for one, known in zip(truth.cpu(), mask, strict=True)],
     )
     measured = Measurement([], truth, None, operator, y)
     finite = torch.ones(len(flat), dtype=torch.bool).to(device)
     rows = score_rows(metrics, batch_of(measured, flat, DRAWS), drawn, finite)
     put_values(rows, metrics, values_of(metrics, rows, DRAWS))
     return rows
+
+
+def _two_faces(truth: Tensor, known: Tensor) -> Callable[[Tensor], Recognised]:
+    """Return what recognises draws as the truth or as its negative."""
+    images = torch.stack([truth.flatten(), -truth.flatten()])
+    hidden = ~known.expand(truth.shape).flatten()
+    faces = Listed(images, torch.tensor([0.75, 0.25]).double(), ["sign"], [["+"], ["-"]], hidden)
+    return lambda x: faces(x.cpu())
 
 
 def test_metrics_of_the_gpu_equal_those_of_the_cpu():

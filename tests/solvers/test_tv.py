@@ -136,4 +136,4 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_shipped_presets_are_complete(presets):
-    assert presets("tv") == {"default": TV()}
+    assert presets("tv")["default"] == TV()
