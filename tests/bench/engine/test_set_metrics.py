@@ -203,8 +203,9 @@ def measurement(y: Sequence[float], seed: int = 0) -> Measurement:
 
 
 def config(seed: int = 0) -> JobConfig:
-    groups = {name: {"_target_": "same"} for name in ("data", "mask", "operator", "prior")}
-    return JobConfig.of({**groups, "seed": seed})
+    groups = {name: {"_target_": "same"} for name in ("mask", "operator", "prior")}
+    data = {"_target_": "bench.standin.StandIn"}
+    return JobConfig.of({**groups, "data": data, "seed": seed})
 
 
 def test_the_reference_is_the_posterior_of_two_modes_by_bayes() -> None:
