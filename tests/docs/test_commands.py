@@ -224,7 +224,7 @@ def test_commands_on_a_study_really_run(
 ) -> None:
     """Every quoted command on ``runs/default`` and the like, on a study of three small cells."""
     monkeypatch.chdir(sandbox)
-    small = ["data.images=2", "draws=2", "batch=4", "solver.steps=4", "metrics=[psnr,stlpips]"]
+    small = ["data.images=6", "draws=2", "batch=4", "solver.steps=4", "metrics=[psnr,stlpips]"]
     quiet = ["quiet=true", "sheet=false", "report=false", "threads=1"]
     study = ["-m", "solver=dps,ddnm,blended", *small, *quiet]
     commands = [c for c in COMMANDS if c.words[:1] and c.words[0] in STORED and len(c.words) > 1]
