@@ -234,11 +234,12 @@ def test_unknown_names() -> None:
 
 
 def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    for name in ("dicebear", "resvg_py"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError) as error:
         Faces("tune", str(tmp_path))
     assert 'pip install "posterior-bench[faces]"' in str(error.value)
-    assert "resvg_py" in str(error.value) and "\n" not in str(error.value)
+    assert "dicebear" in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
