@@ -1,6 +1,6 @@
 # docker build -t posterior-bench .
 # docker build -t posterior-bench:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
-# docker run --rm -v "$PWD/runs:/work/runs" posterior-bench solver=dps
+# docker run --rm -v "$PWD/runs:/data/runs" posterior-bench solver=dps
 #
 # BASE is any Debian or Ubuntu with Python 3.11 to 3.13. The wheels of torch hold the CUDA libraries;
 # a CUDA base adds what the container runtime needs to hand in a GPU (docker run --gpus all).
@@ -30,7 +30,7 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
     && rm -rf /src
 
 # results and caches lie in a folder that any user of the host may own
-WORKDIR /work
+WORKDIR /data
 ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
 ENTRYPOINT ["bench"]
 CMD ["--help"]
