@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const fields = ["words", "data", "mask", "prior", "level"];
+  const fields = ["search", "data", "mask", "prior", "level"];
 
   // the filters are kept in the address, so that a view can be linked to
 
@@ -29,7 +29,7 @@
   }
 
   function filter() {
-    const words = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     $("tables").classList.toggle("all", $("all-columns").checked);
     $("tables").classList.toggle("with-old", $("old").checked);
     let shown = 0, all = 0;
