@@ -367,7 +367,8 @@ def frontiers() -> Iterator[str]:
                 if name.endswith(".svg") and "column" not in name:
                     write_atomic(DATA / name, data)
                     yield from (f"![{problem}](leaderboard/{name})", "")
-        yield from frontier_table.markdown(found).splitlines()[2:]
+        for line in frontier_table.markdown(found).splitlines()[2:]:
+            yield f"#{line}" if line.startswith("## ") else line
         yield ""
 
 
