@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from posterior_bench.metrics.base import DrawMetric, Draws, MetricCard
+from posterior_bench.metrics.modes import covered_weight, weights_distance
 from posterior_bench.metrics.recognition import Component
 
 _PREPROCESSING = (
@@ -98,7 +99,7 @@ class FaceWeightsError(_OfVariants):
 
     @override
     def of(self, weights: Tensor, shares: Tensor) -> float:
-        return ((shares.mean(0) - weights).abs().sum() / 2).item()
+        return weights_distance(weights, shares)
 
 
 class FaceCoverage(_OfVariants):
@@ -122,7 +123,7 @@ class FaceCoverage(_OfVariants):
 
     @override
     def of(self, weights: Tensor, shares: Tensor) -> float:
-        return (weights @ (1 - (1 - shares).prod(0))).item()
+        return covered_weight(weights, shares)
 
 
 class FaceCalibration(_OfVariants):

@@ -46,7 +46,7 @@ class ModeCoverage(DrawMetric):
     @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
-        return (weights @ (1 - (1 - shares).prod(0))).item() if len(weights) > 1 else float("nan")
+        return covered_weight(weights, shares) if len(weights) > 1 else float("nan")
 
 
 class ModeWeightsError(DrawMetric):
@@ -74,9 +74,7 @@ class ModeWeightsError(DrawMetric):
     @override
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
-        if len(weights) < 2:
-            return float("nan")
-        return ((shares.mean(0) - weights).abs().sum() / 2).item()
+        return weights_distance(weights, shares) if len(weights) > 1 else float("nan")
 
 
 class ModeWeight(DrawMetric):
@@ -124,6 +122,32 @@ class ModeWeight(DrawMetric):
     def score(self, draws: Draws) -> float:
         weights, shares = _modes(draws)
         return shares[:, self.mode].mean().item() if self.mode < len(weights) else float("nan")
+
+
+def covered_weight(weights: Tensor, shares: Tensor) -> float:
+    """Return the weight of the modes that at least one draw reached.
+
+    Parameters
+    ----------
+    weights : Tensor
+        ``(K,)``: weights of the modes.
+    shares : Tensor
+        ``(D, K)``: probability that each draw came from each mode.
+    """
+    return (weights @ (1 - (1 - shares).prod(0))).item()
+
+
+def weights_distance(weights: Tensor, shares: Tensor) -> float:
+    """Return the total variation distance between the modes of the draws and their weights.
+
+    Parameters
+    ----------
+    weights : Tensor
+        ``(K,)``: weights of the modes.
+    shares : Tensor
+        ``(D, K)``: probability that each draw came from each mode.
+    """
+    return ((shares.mean(0) - weights).abs().sum() / 2).item()
 
 
 def _modes(draws: Draws) -> tuple[Tensor, Tensor]:

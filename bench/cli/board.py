@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.core.errors import FAILED, UserError
@@ -34,10 +35,8 @@ def run(folder: Path, out: str | None) -> int:
 
     page, found = write_board(folder)
     path = Path(out) if out else folder / "index.html"
-    try:
+    with writing(str(path)):
         write_atomic(path, page)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
     for name, reason in found.refused:
         terminal.remark(f"bench: {name} is not shown: {reason}")
     terminal.out.print(

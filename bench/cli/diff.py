@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.core.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -45,10 +45,8 @@ def run(study_a: Path, study_b: Path, metric: str | None, out: str | None) -> in
         check_study(study)
     found = diff(study_a, study_b, metric)
     if out:
-        try:
+        with writing(f"out={out}"):
             write_atomic(Path(out), to_csv(found.table))
-        except OSError as error:
-            raise UserError(f"out={out} cannot be written: {error.strerror}") from None
     terminal.out.print(found.text(), markup=False, highlight=False)
     return 0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.paper_settings import add_page, add_where, chosen, some_names
 from posterior_bench.bench.cli.parser import Parser, whole_number
 from posterior_bench.bench.cli.report import add_trust
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.core.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -106,10 +106,8 @@ def run(
     found = paper_grid.grid(study, wish)
     path = Path(out) if out else study / "pictures"
     path = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
-    try:
+    with writing(f"out={path}"):
         paths, kind = paper_figure.write(found, page, width, path)
-    except OSError as error:
-        raise UserError(f"out={path} cannot be written: {error.strerror}") from None
     said = f"{found.caption} Width: a {kind} of style={style}."
     terminal.out.print(said, markup=False, highlight=False)
     for each in paths:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.core.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -48,10 +48,8 @@ def run(studies: list[Path], metric: str | None, out: str | None) -> int:
         check_study(study)
         planned_cells(study)
     found = frontier(studies, metric or None)
-    try:
+    with writing(f"out={out or studies[0]}"):
         paths = frontier_table.write(found, Path(out) if out else studies[0])
-    except OSError as error:
-        raise UserError(f"out={out or studies[0]} cannot be written: {error.strerror}") from None
     terminal.out.print(frontier_table.markdown(found), markup=False, highlight=False, emoji=False)
     for path in paths:
         terminal.out.print(f"{path}", style="dim")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +56,8 @@ def run(pack: Path, file: Path, out: str | None) -> int:
     )
     terminal.out.print(_table(scores))
     if out:
-        try:
+        with writing(f"out={out}"):
             write_atomic(Path(out), to_csv(scores))
-        except OSError as error:
-            raise UserError(f"out={out} cannot be written: {error.strerror}") from None
     return 0
 
 

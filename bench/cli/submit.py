@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser, names
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.core.errors import UserError
@@ -78,10 +79,8 @@ def run(
     today = datetime.now(UTC).date().isoformat()
     statement = Statement(by.strip(), seen, trained_on or "", today, tuple(lines))
     path = Path(out) if out else study.with_name(f"{study.resolve().name}.bundle.zip")
-    try:
+    with writing(str(path)):
         done = submit(study, path, statement, solvers)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
     for remark in dict.fromkeys(done.remarks):
         terminal.remark(f"bench: {remark}")
     terminal.out.print(

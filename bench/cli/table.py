@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.paper_settings import add_page, add_where, chosen, some_names
 from posterior_bench.bench.cli.parser import Parser, true_or_false
 from posterior_bench.bench.cli.verb import Verb
-from posterior_bench.bench.core.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -74,10 +74,8 @@ def run(
     planned_cells(study)
     wish = article_table.TableWish(metrics, rows, style, width, interval, chosen(where))
     path = Path(out) if out else study / "table.tex"
-    try:
+    with writing(f"out={path}"):
         found = article_table.write(study, wish, path)
-    except OSError as error:
-        raise UserError(f"out={path} cannot be written: {error.strerror}") from None
     table = found.table
     said = f"{len(table.keys)} solvers, {len(table.titles)} columns of values"
     said += f", {table.width:.0f} of the {found.room:.0f} pt of a {found.kind} of style={style}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from posterior_bench.bench.cli.output_file import writing
 from posterior_bench.bench.cli.parser import Parser
 from posterior_bench.bench.cli.verb import Verb
 from posterior_bench.bench.core.environment import origin, version
-from posterior_bench.bench.core.errors import FAILED, UserError
+from posterior_bench.bench.core.errors import FAILED
 
 ALL = "all"
 
@@ -56,10 +57,8 @@ def run(bundle: Path, rerun: int | None, root: str | None, out: str | None) -> i
     verdict = verify(bundle, rerun, Path(root) if root else None)
     if out:
         record = verdict.record({"version": version(), **origin()})
-        try:
+        with writing(f"out={out}"):
             write_atomic(Path(out), f"{json.dumps(record, indent=1)}\n".encode())
-        except OSError as error:
-            raise UserError(f"out={out} cannot be written: {error.strerror}") from None
     terminal.out.print(verdict.text(), markup=False, highlight=False, soft_wrap=True)
     return 0 if verdict.accepted else FAILED
 

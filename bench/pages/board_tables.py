@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from posterior_bench.bench.analysis import tables
-from posterior_bench.bench.pages.report_table import sortable
+from posterior_bench.bench.pages.report_table import score, sortable
 
 TASK = ["data", "mask", "operator", "images", "seed"]
 """Columns that name a task; it has a table for every version and content."""
@@ -119,14 +119,7 @@ def _line(
         "prior": str(line["prior"]),
         "draws": int(line["draws"]),
         "scores": [
-            {
-                "text": tables.value_and_interval(line, m)[0],
-                "ends": tables.value_and_interval(line, m)[1],
-                "mark": marks[m][place],
-                "value": sortable(line[m]),
-                "letters": line.get(f"{m}_rank", ""),
-                "paper": _printed(entries[str(line["cell"])], m),
-            }
+            {**score(line, m, marks[m][place]), "paper": _printed(entries[str(line["cell"])], m)}
             for m in order
         ],
         "costs": list(zip(texts, map(sortable, costs), strict=True)),

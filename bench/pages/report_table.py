@@ -91,7 +91,7 @@ def leaderboard_table(study: ReportData) -> dict[str, Any]:
             "cell": line["cell"],
             "scene": int(scene[i]),
             "where": [str(line[name]) for name in varying],
-            "scores": [_score(line, m, marks[m][i]) for m in order],
+            "scores": [score(line, m, marks[m][i]) for m in order],
             "costs": [
                 (tables.significant(v), sortable(v), name)
                 for name, v in zip(COSTS, _costs(line), strict=True)
@@ -136,7 +136,18 @@ def _marks(board: pd.DataFrame, metric: str, direction: str) -> pd.Series:
     return pd.concat(parts)
 
 
-def _score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
+def score(line: pd.Series, metric: str, mark: str) -> dict[str, object]:
+    """Return what a page shows of a metric of a line.
+
+    Parameters
+    ----------
+    line : Series
+        A line of the leaderboard.
+    metric : str
+        The metric's column.
+    mark : str
+        ``best``, ``second`` or nothing (:func:`bench.analysis.tables.ranking`).
+    """
     text, ends = tables.value_and_interval(line, metric)
     printed, flag = line.get(f"{metric}_paper", ""), line.get(f"{metric}_paper_flag", "")
     return {
