@@ -367,8 +367,7 @@ def frontiers() -> Iterator[str]:
                 if name.endswith(".svg") and "column" not in name:
                     write_atomic(DATA / name, data)
                     yield from (f"![{problem}](leaderboard/{name})", "")
-        for line in frontier_table.markdown(found).splitlines()[2:]:
-            yield f"#{line}" if line.startswith("## ") else line
+        yield from frontier_table.problem_tables(found, "###")
         yield ""
 
 

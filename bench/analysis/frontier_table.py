@@ -41,16 +41,24 @@ def write(found: Frontier, folder: Path) -> list[Path]:
 
 
 def markdown(found: Frontier) -> str:
-    """Return a table per problem, a line per budget, and below it who was not compared."""
-    parts = ["# Who is best at which budget", "", metric_title(found.card)]
+    """Return the page: a heading, and what :func:`problem_tables` returns."""
+    return "\n".join(["# Who is best at which budget", "", *problem_tables(found, "##"), ""])
+
+
+def problem_tables(found: Frontier, heading: str) -> list[str]:
+    """Return the metric, then a table per problem, and below it who was not compared.
+
+    A table has a line per budget. ``heading`` is the mark of a problem's heading, such as ``##``.
+    """
+    parts = [metric_title(found.card)]
     for problem, points in found.points.groupby("problem", sort=False):
         best = found.best[found.best["problem"] == problem]
         lines = [_line(budget, front) for budget, front in best.groupby("budget", sort=False)]
-        parts += ["", f"## {escape_markdown(str(problem))}", ""]
+        parts += ["", f"{heading} {escape_markdown(str(problem))}", ""]
         if lines:
             parts += [*(f"| {' | '.join(row)} |" for row in (_HEAD, _RULE, *lines)), ""]
         parts += [f"- {escape_markdown(note)}" for note in _notes(points)]
-    return "\n".join([*parts, ""])
+    return parts
 
 
 _RULE = ("---", "---", "---:", "---:", "---", "---:")
