@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from posterior_bench.bench.analysis.figures import COLOURS, MARKERS, TITLES, plain_panel, render
 from posterior_bench.bench.analysis.frontier import Frontier, amount
@@ -165,6 +165,9 @@ def _scales(panel: Axes, points: pd.DataFrame) -> None:
     low, high, usual = values.min(), values.max(), float(np.median(np.abs(values)))
     if low > 0 and high > 10 * low:
         panel.set_yscale("log")
+        # the usual ticks say powers of ten, which the margin has no room for
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_minor_formatter(NullFormatter())
     elif high > 20 * usual > 0:
         panel.set_yscale("symlog", linthresh=usual)
     # the points fill the panel; an interval may run off it
