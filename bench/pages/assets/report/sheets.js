@@ -97,16 +97,15 @@ function variants(i) {
 }
 
 function variantTable({ name, variants, posterior }, solvers) {
-  const head = (text, below) => make("th", { scope: "col" }, text, make("small", {}, below));
-  const columns = solvers.map(({ name, draws }) => head(name, `${draws} draw${draws > 1 ? "s" : ""}`));
+  const head = (text, ...below) => make("th", { scope: "col" }, text, ...below);
+  const columns = solvers.map(({ name, draws }) => head(name, make("small", {}, `${draws} draw${draws > 1 ? "s" : ""}`)));
   const rows = variants.map((variant, v) =>
     make("tr", {}, make("th", { scope: "row" }, variant), make("td", {}, percent(posterior[v]), bar(posterior[v], "expected")),
       ...solvers.map(({ shares }) => shareCell(shares?.[v], posterior[v]))));
   const table = make("table", { className: "shares" }, make("caption", {}, name),
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "variant"), head("posterior", "exact"), ...columns)),
+    make("thead", {}, make("tr", {}, head("variant"), head("posterior"), ...columns)),
     make("tbody", {}, ...rows));
-  const region = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Variants of ${name}, scrolls sideways` }, table);
-  return region;
+  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Variants of ${name}, scrolls sideways` }, table);
 }
 
 function shareCell(share, expected) {
