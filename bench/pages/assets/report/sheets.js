@@ -89,11 +89,15 @@ function variants(i) {
   const seen = scene.solvers.map((solver) => ({ name: solver.solver, own: solver.variants[i] })).filter(({ own }) => own);
   const tables = found.components.map((component, k) => variantTable(component, seen.map(({ name, own }) => ({ name, draws: own.draws, shares: own.shares[k] }))));
   $("variant-tables").replaceChildren(...tables);
-  $("variant-note").textContent = !tables.length
-    ? "Nothing that is hidden has two possible variants, or there are too many possible images to list."
-    : found.more
-      ? `${found.more} less uncertain component${found.more > 1 ? "s are" : " is"} left out.`
-      : "";
+  $("variant-words").hidden = !tables.length;
+  $("variant-note").textContent = tables.length ? leftOut(found.more) : noVariants(seen);
+}
+
+const leftOut = (more) => (more ? `${more} less uncertain component${more > 1 ? "s are" : " is"} left out.` : "");
+
+function noVariants(seen) {
+  const listed = seen.some(({ own }) => own.distance.some((text) => text !== "–"));
+  return listed ? "All that is hidden has one possible variant." : "There are too many possible images to list, so no draw was recognised.";
 }
 
 function variantTable({ name, variants, posterior }, solvers) {
