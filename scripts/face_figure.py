@@ -84,12 +84,14 @@ def _picture(axis: Axes, pixels: Pixels | None, title: str) -> None:
 def _bars(axis: Axes, component: ShownComponent) -> None:
     posterior, shares = np.array(component.posterior), np.array(component.shares)
     # likely and drawn variants; a list of thirty mouths would not be read
-    order = np.argsort(-np.maximum(posterior, shares), kind="stable")[:8][::-1]
+    order = np.argsort(-np.maximum(posterior, shares), kind="stable")[:8]
+    order = order[np.lexsort((order, -posterior[order]))][::-1]  # alike for all solvers
     place = np.arange(len(order))
     axis.set_axis_on()
     axis.barh(place + 0.2, posterior[order], 0.4, color=POSTERIOR, label="posterior")
     axis.barh(place - 0.2, shares[order], 0.4, color=DRAWS, label="draws")
     axis.set_yticks(place, [component.variants[int(i)] for i in order], fontsize=6)
+    axis.set_xlim(0, 1)
     axis.set_title(component.name, fontsize=8)
     axis.tick_params(axis="x", labelsize=6)
     axis.legend(fontsize=6)
