@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from posterior_bench.bench.engine.measurement import Measurement
+from posterior_bench.bench.engine.scoring import Row
+from posterior_bench.bench.store.schema import VARIANTS
+from posterior_bench.bench.store.variants import pack_variants
 from posterior_bench.datasets.base import NUMBERS
 from posterior_bench.datasets.face_components import FaceStyle
 from posterior_bench.datasets.face_drawing import STYLES
 from posterior_bench.datasets.face_posterior import FacePosterior
 from posterior_bench.datasets.face_recognition import FaceRecogniser
 from posterior_bench.datasets.face_search import Measured, TooMany
-from posterior_bench.metrics.base import AnyMetric
+from posterior_bench.metrics.base import AnyMetric, DrawSet
 from posterior_bench.metrics.recognition import Component, Recognised
 from posterior_bench.solvers.exact import ENUMERATED
 
@@ -68,6 +71,27 @@ def recognised(recogniser: FaceRecogniser, x: Tensor) -> Recognised:
             shares = torch.from_numpy(np.stack([one.shares[name] for one in each]))
             components.append(Component(name, list(chances), weights, shares))
     return Recognised(squares, components)
+
+
+def put_variants(rows: Sequence[Row], drawn: DrawSet, finite: Tensor) -> None:
+    """Add what the draws of every image were recognised as to the row of its first draw.
+
+    An image with a draw that is not finite has no such entry, as it has no metrics of its draws.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        The rows, image by image and draw by draw.
+    drawn : DrawSet
+        The draws, which metrics have looked at: nothing is recognised twice.
+    finite : Tensor
+        Bool ``(N D,)``.
+    """
+    complete = finite.view(len(drawn.x), -1).all(1).tolist()
+    firsts = rows[:: drawn.x.shape[1]]
+    for row, draws, whole in zip(firsts, drawn.images, complete, strict=True):
+        if whole:
+            row[VARIANTS] = pack_variants(draws.recognised, int(draws.hidden.sum()))
 
 
 def _found(measured: Measurement, i: int) -> FaceRecogniser | None:

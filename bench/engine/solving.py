@@ -16,7 +16,11 @@ from posterior_bench.bench.engine import pulse
 from posterior_bench.bench.engine.batches import blocks_of
 from posterior_bench.bench.engine.device import clock, peak_mib, reset_peak
 from posterior_bench.bench.engine.exact_draws import REFERENCE, exact_reference
-from posterior_bench.bench.engine.face_variants import compares_variants, recognisers
+from posterior_bench.bench.engine.face_variants import (
+    compares_variants,
+    put_variants,
+    recognisers,
+)
 from posterior_bench.bench.engine.failures import demand_real, demand_shape, note_on
 from posterior_bench.bench.engine.limits import limit_of, watching
 from posterior_bench.bench.engine.measurement import Measurement, batch_of
@@ -228,14 +232,12 @@ def score_pixels(session: Session, measured: Measurement, x: Tensor, draws: int)
     finite = x.isfinite().flatten(1).all(1)
     # a row that is not finite is scored as nothing; its neighbours never see it
     x = torch.where(finite.view(-1, 1, 1, 1), x, torch.zeros((), device=x.device))
-    scores = score_rows(
-        session.metrics,
-        batch_of(measured, x, draws),
-        drawn_from(session, measured, x.unflatten(0, (-1, draws))),
-        finite,
-    )
+    drawn = drawn_from(session, measured, x.unflatten(0, (-1, draws)))
+    scores = score_rows(session.metrics, batch_of(measured, x, draws), drawn, finite)
     put_values(scores, session.metrics, values_of(session.metrics, scores, draws))
     demand_numbers(scores)
+    if drawn.recognise is not None:
+        put_variants(scores, drawn, finite)
     pixels = to_uint8(x).cpu()
     rows: list[Row] = []
     reach = x.abs().flatten(1).amax(1).tolist()

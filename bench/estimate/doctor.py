@@ -30,6 +30,7 @@ from posterior_bench.bench.estimate.checks.devices import (
 from posterior_bench.bench.estimate.checks.fit import check_fit
 from posterior_bench.bench.estimate.checks.memory import (
     Need,
+    check_enumeration,
     check_memory,
     estimate_cell,
     prior_networks,
@@ -267,6 +268,7 @@ class Checks:
         elif known is not None:
             workers = workers_per_memory(config, self.machine)
             self.needs.append(Need(names["prior"], names["solver"], known, config, workers))
+            yield from check_enumeration(names["solver"], config, self.machine)
 
     def _fit(
         self, cell: _Cell, prior: Prior, images: ImageSet | None, masks: bool

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from posterior_bench.bench.config.build import build
 from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.engine.batches import BatchSize, rows_at_once
+from posterior_bench.bench.engine.enumerated import are_enumerated
 from posterior_bench.bench.estimate.dry_run import Peaks, dry_run
 from posterior_bench.bench.estimate.network_memory import NetworkMemory
 from posterior_bench.bench.estimate.scoring_memory import (
@@ -154,7 +155,8 @@ def estimate(config: JobConfig, memory: NetworkMemory) -> Estimate:
     prior = memory.prior
     prior.run_as(replace(config.execution, compile=False))
     sizes = (BatchSize(1, 1), BatchSize(2, 1), BatchSize(1, 2))
-    if isinstance(build(config.solver), Folder):
+    solver = build(config.solver)
+    if isinstance(solver, Folder) or are_enumerated(solver, config.data):  # they call no network
         runs = [Peaks(0, 0, 0)] * len(sizes)
     else:
         runs = [dry_run(config, memory, size) for size in sizes]

@@ -18,10 +18,11 @@ from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.pages.thumbnails import Scene
 from posterior_bench.bench.store.read_study import read_study
 from posterior_bench.bench.store.row_store import RowStore
-from posterior_bench.bench.store.schema import TRACE
+from posterior_bench.bench.store.schema import TRACE, VARIANTS
 from posterior_bench.bench.store.shards import CorruptShard
 from posterior_bench.bench.store.study_files import read_cell, study_settings
 from posterior_bench.bench.store.trace import FitTrace, unpack_trace
+from posterior_bench.bench.store.variants import ShownVariants, unpack_variants
 
 PERCEPTUAL = ("lpips", "stlpips", "dists")
 
@@ -59,22 +60,30 @@ class CellFile:
 
     def traces(self, wanted: Collection[str]) -> dict[str, FitTrace]:
         """Return the traces of these images' fits, where rows hold one."""
-        found: dict[str, FitTrace] = {}
-        for rows in self._stored(wanted):
-            for image, data in (
-                rows[["image_id", TRACE]].itertuples(index=False) if TRACE in rows else ()
-            ):
+        return {image: unpack_trace(data) for image, data in self._kept(TRACE, wanted).items()}
+
+    def variants(self, wanted: Collection[str]) -> dict[str, ShownVariants]:
+        """Return what the draws of these images were recognised as, where rows hold it."""
+        kept = self._kept(VARIANTS, wanted)
+        return {image: unpack_variants(data) for image, data in kept.items()}
+
+    def _kept(self, column: str, wanted: Collection[str]) -> dict[str, bytes]:
+        """Return what stands in the row of an image's first draw, where it does."""
+        found: dict[str, bytes] = {}
+        for rows in self._stored(wanted, column):
+            for image, data in rows[["image_id", column]].itertuples(index=False):
                 if image in wanted and isinstance(data, bytes):
-                    found[image] = unpack_trace(data)
+                    found[image] = data
         return {image: found[image] for image in wanted if image in found}
 
-    def _stored(self, wanted: Collection[str]) -> Iterator[pd.DataFrame]:
-        """Yield the rows of every chunk that holds a wanted image."""
+    def _stored(self, wanted: Collection[str], column: str = "png") -> Iterator[pd.DataFrame]:
+        """Yield the rows of every chunk that has a wanted image, and the column."""
         store, wanted = RowStore(self.folder), frozenset(wanted)
         for chunk, images in self.chunks.items():
             if not wanted.isdisjoint(images):
                 with suppress(FileNotFoundError, CorruptShard):
-                    yield store.stored(chunk)[1]
+                    if column in store.columns_of(chunk):
+                        yield store.stored(chunk)[1]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from posterior_bench.bench.analysis import figures
 from posterior_bench.bench.pages.report_data import CellFile, Group, ReportData
 from posterior_bench.bench.pages.report_plots import svg_uri
+from posterior_bench.bench.pages.report_variants import variants_of
 from posterior_bench.bench.pages.thumbnails import (
     BUDGET,
     LARGE,
@@ -94,8 +95,12 @@ def scene_of(
     for lines in cases:
         for case in lines["cases"]:
             case["picture"] = pictures.find((lines["cell"], case["image"], case["draw"]))
+    posteriors, recognised = variants_of(group.cells, first, DRAWS)
+    for column in columns:
+        column["variants"] = recognised.get(column["cell"], [])
     return {
         "name": group.name,
+        "variants": posteriors,
         "note": note,
         "largest": f"{largest:.2g}",
         "images": first,

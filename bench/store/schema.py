@@ -41,14 +41,15 @@ FIXED = pa.schema(
         ("driver", pa.string()),
     ]
 )
-"""The columns every row has, in this order. Every other column but :data:`TRACE` is a metric,
-sorted by its id: a number (float64), or the features of a set metric (a list of float32, empty
-where there are none). ``truth`` hashes the pixels that the row was measured on, ``code`` the source
-of its solver, ``version`` is that of this product; in shards that were written before version 0.2.0
-they are null. ``nfe_fit`` is the part of ``nfe`` that was spent on the fit. ``task_version`` has
-the versions of image set, mask and operator, ``study_version`` name and version of the study
-(:mod:`bench.config.task_versions`). ``cudnn`` and ``driver`` are versions where a GPU computed the
-row, else null. These five are null in shards that were written before they existed."""
+"""The columns every row has, in this order. Every other column but :data:`TRACE` and
+:data:`VARIANTS` is a metric, sorted by its id: a number (float64), or the features of a set metric
+(a list of float32, empty where there are none). ``truth`` hashes the pixels that the row was
+measured on, ``code`` the source of its solver, ``version`` is that of this product; in shards that
+were written before version 0.2.0 they are null. ``nfe_fit`` is the part of ``nfe`` that was spent
+on the fit. ``task_version`` has the versions of image set, mask and operator, ``study_version``
+name and version of the study (:mod:`bench.config.task_versions`). ``cudnn`` and ``driver`` are
+versions where a GPU computed the row, else null. These five are null in shards that were written
+before they existed."""
 
 
 TRACE = "trace"
@@ -56,7 +57,12 @@ TRACE = "trace"
 something to tell."""
 
 
-BULKY = ("png", TRACE)
+VARIANTS = "variants"
+"""The column of :mod:`bench.store.variants`, in shards with a metric that recognises what draws
+show."""
+
+
+BULKY = ("png", TRACE, VARIANTS)
 """Columns that are read only where they are asked for."""
 
 
@@ -152,7 +158,7 @@ def rows_table(chunk: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def column_type(values: Sequence[object]) -> pa.DataType:
-    """Return the type that the values of a metric, or a trace, are stored as."""
+    """Return the type that the values of a metric, a trace or variants are stored as."""
     if any(isinstance(value, bytes) for value in values):
         return pa.binary()
     return FEATURES if any(isinstance(value, list) for value in values) else pa.float64()

@@ -11,6 +11,7 @@ import torch
 from posterior_bench.bench.config.build import build, task_caps
 from posterior_bench.bench.config.catalog import options
 from posterior_bench.bench.config.job import JobConfig
+from posterior_bench.bench.engine.enumerated import are_enumerated
 from posterior_bench.bench.engine.executor import cpu_workers
 from posterior_bench.bench.estimate.architecture import without_weights
 from posterior_bench.bench.estimate.attempt import attempt
@@ -23,6 +24,9 @@ from posterior_bench.priors.base import Prior
 
 _LARGE = 50e6
 """Parameters of a network that takes days without a GPU."""
+
+_POSSIBLE = 2**29
+"""Bytes of the faces that are kept: 4096 drawings of each of eight styles, and 32 enumerations."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,29 @@ def estimate_cell(config: JobConfig, memory: NetworkMemory) -> tuple[Estimate | 
         return None, ""
     known: tuple[Estimate | None, str] = attempt(lambda: estimate(config, memory))
     return known
+
+
+def check_enumeration(name: str, config: JobConfig, machine: Machine) -> Iterator[Finding]:
+    """Yield the memory of the CPU that a solver of images with a known posterior takes.
+
+    Parameters
+    ----------
+    name : str
+        The name of the solver.
+    config : JobConfig
+        The configuration of a cell.
+    machine : Machine
+        The machine of the run.
+    """
+    if not are_enumerated(build(config.solver), config.data):
+        return
+    room = "" if machine.elsewhere else f"; {_gib(free_memory())} GiB are free"
+    yield Finding(
+        f"memory {name}",
+        "ok",
+        f"no network is called: the CPU enumerates possible images, at most about "
+        f"{_gib(_POSSIBLE)} GiB of them{room}",
+    )
 
 
 def check_memory(need: Need, machine: Machine, several: bool) -> Iterator[Finding]:

@@ -10,14 +10,19 @@ from tests.datasets.test_face_recognition import MASKS, TRUTH, Small, recogniser
 
 from posterior_bench.bench.config.studies import expand
 from posterior_bench.bench.core.errors import UserError
-from posterior_bench.bench.core.streams import Key
+from posterior_bench.bench.core.streams import Key, Noise
 from posterior_bench.bench.engine import face_variants
+from posterior_bench.bench.engine.enumerated import enumerated
 from posterior_bench.bench.engine.measurement import Measurement
+from posterior_bench.datasets import face_posterior
 from posterior_bench.datasets.face_drawing import STYLES
-from posterior_bench.datasets.face_search import TooMany
+from posterior_bench.datasets.face_posterior import FacePosterior
+from posterior_bench.datasets.face_search import Measured, Solution, TooMany
+from posterior_bench.datasets.faces import Faces
 from posterior_bench.metrics.base import DrawSet
 from posterior_bench.metrics.face_variants import FaceCoverage, FaceDistance, FaceWeightsError
 from posterior_bench.operators.inpainting import Inpainting
+from posterior_bench.priors.mixtures import g2
 
 
 def test_components_reach_the_metrics_and_colours_do_not():
@@ -66,6 +71,49 @@ def test_the_posterior_of_an_image_is_made_once_and_one_too_large_has_no_value(m
         for metric in (FaceDistance(), FaceWeightsError(), FaceCoverage()):
             assert metric(drawn).isnan().all()
     assert asked == [["micah"]]  # both images show the same
+
+
+class NoChoice:
+    """A style of one face, which stands for one that packages draw."""
+
+    variables = ()
+
+    @staticmethod
+    def render(choice: object) -> np.ndarray:
+        return np.zeros((3, 64, 64), np.uint8)
+
+
+def test_the_solver_exact_and_the_metrics_enumerate_an_image_once(monkeypatch):
+    asked = []
+
+    def solved(law: object, given: Measured, limit: int) -> Solution:
+        asked.append((law, given.sigma, limit))
+        return Solution(())
+
+    monkeypatch.setattr(face_variants, "_RECOGNISERS", type(face_variants._RECOGNISERS)())
+    monkeypatch.setattr(face_posterior.FaceStyle, "named", lambda style: NoChoice)
+    monkeypatch.setattr(face_posterior.Solution, "of", solved)
+    face_posterior._solved.cache_clear()
+    problem, images, prior = measured(), Faces(), g2()
+    prior.num_classes = images.num_classes
+    noise = Noise(problem.keys, "solver")
+    enumerated(images, prior, problem, noise).sample([0])
+    assert asked == [(NoChoice, 0.0, 20_000)]  # both images show the same
+    for recognise in face_variants.recognisers(problem):
+        assert recognise(torch.zeros(1, 3 * 64 * 64).double()).components == []
+    assert len(asked) == 1
+    # hidden pixels say nothing, observed ones do, and so do noise and style
+    y, mask = problem.y[0].numpy().copy(), problem.operator.mask[0, 0].numpy()
+    y[:, 0] = 0.5
+    FacePosterior.of(y, mask, 0.0, ["micah"])
+    assert len(asked) == 1
+    y[0, 63, 63] = 0.5
+    FacePosterior.of(y, mask, 0.0, ["micah"])
+    FacePosterior.of(y, mask, 0.1, ["micah"])
+    FacePosterior.of(y, ~mask, 0.1, ["micah"])
+    FacePosterior.of(y, mask, 0.1, ["micah", "personas"])
+    assert len(asked) == 5
+    face_posterior._solved.cache_clear()
 
 
 @pytest.mark.parametrize(

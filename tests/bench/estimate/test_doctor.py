@@ -201,6 +201,14 @@ def test_memory_is_compared_with_what_is_free(counted, monkeypatch) -> None:
     assert found.state == "missing" and "batch=" in found.remedy
 
 
+def test_a_solver_that_enumerates_calls_no_network(counted) -> None:
+    found = by_check("data=faces", "prior=faces", "solver=exact", "mask=half", "draws=1", "batch=1")
+    assert "no network is called" in found["memory exact"].found
+    # what remains: 18 MiB of weights, and one image with its score
+    assert found["memory"].found.startswith("about 0.02")
+    assert "0.018 GiB of weights" in found["memory"].found
+
+
 def test_disk_is_compared_with_what_is_free(monkeypatch) -> None:
     assert by_check()["disk"].state == "ok"
     # 8 images of 4 draws, 28 x 28 bytes each and 2 KiB around them

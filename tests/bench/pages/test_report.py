@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tests.bench.harness import verb
@@ -34,6 +35,9 @@ from posterior_bench.bench.pages import (
 from posterior_bench.bench.pages.report import report
 from posterior_bench.bench.pages.report_facts import rerun_command
 from posterior_bench.bench.store.row_store import RowStore
+from posterior_bench.bench.store.schema import VARIANTS
+from posterior_bench.bench.store.variants import pack_variants
+from posterior_bench.metrics.recognition import Component, Recognised
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -56,6 +60,26 @@ def png(seed: int, side: int = 8) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def shown(grins: bool) -> bytes:
+    """Two draws: in the second one, smile and sad look the same. Without ``grins``, so do both."""
+    both = [2 / 3, 0.0, 1 / 3]
+    mouth = Component(
+        "mouth",
+        ["smile", "<i>grin</i>", "sad"],
+        torch.tensor([0.5, 0.25, 0.25]).double(),
+        torch.tensor([[0.0, 1.0, 0.0] if grins else both, both]).double(),
+    )
+    # the last eyes are those of ten kinds that are hardly ever drawn
+    rare = [0.99, *[0.001] * 10]
+    eyes = Component(
+        "eyes",
+        ["round", *(f"kind {i}" for i in range(10))],
+        torch.tensor(rare).double(),
+        torch.eye(11)[[0, 0]].double(),
+    )
+    return pack_variants(Recognised(torch.tensor([0.0, 3.0]).double(), [eyes, mouth]), 12)
 
 
 def write_cell(
@@ -112,6 +136,8 @@ def write_cell(
                 row |= {"status": "error", "message": MESSAGE}
             else:
                 row |= {"psnr": level + i + draw, "png": png(100 * place + 2 * i + draw)}
+            if mask == "rotated" and solver != "ddnm" and i != 1 and draw == 0:
+                row |= {VARIANTS: shown(grins=solver == "dps")}
             rows.append(
                 {
                     **row,
@@ -407,6 +433,46 @@ def test_fits_the_window_in_both_themes(browser: Any, study: Path, theme: str, w
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 4.5
         assert (ink < paper) == (theme == "light")
     page.close()
+
+
+@browsing
+def test_variants_of_draws_beside_the_posterior(page: Any) -> None:
+    assert not page.locator("#variants").is_visible()  # nothing was recognised here
+    page.select_option("#scene", "1")
+    page.select_option("#image", "0")
+    tables = page.locator("#variants table")
+    assert tables.locator("caption").all_inner_texts() == ["mouth", "eyes"]
+    # columns stand as in the answer, where own is the best; it misses the grin
+    lines = tables.first.locator("tr").all_inner_texts()
+    assert [[" ".join(text.split()) for text in line.split("\t")] for line in lines] == [
+        ["variant", "posterior", "<b>own</b> 2 draws", "dps 2 draws"],
+        ["smile", "50 %", "67 %", "33 %"],
+        ["<i>grin</i>", "25 %", "0 %", "50 %"],
+        ["sad", "25 %", "33 %", "17 %"],
+    ]
+    found = (
+        "rows => rows.map(row => [...row.querySelectorAll('.bar-line')].map(e => e.style.width))"
+    )
+    widths = page.evaluate(
+        f"({found})([...document.querySelectorAll('#variant-tables > :first-child tbody tr')])"
+    )
+    assert widths[1] == ["25%", "0%", "25%", "50%", "25%"]
+    # of eleven kinds of eyes the eight most frequent ones have a line
+    last = tables.last.locator("tbody tr").last.inner_text().split()
+    assert last == ["3", "others", "<", "1", "%", "0", "%", "0", "%"]
+    # the second draw
+    page.select_option("#draw", label="2")
+    said = page.locator(".tile:has(strong:text-is('dps')) .seen").inner_text()
+    assert said == "mouth: smile or sad · eyes: round · 0.500 from a possible image"
+    small = page.locator("#by-image .block:has(p:text-is('dps')) .thumb small").first
+    assert small.inner_text().split("\n")[1:] == [
+        "mouth: <i>grin</i>",
+        "eyes: round",
+        "distance 0.000",
+    ]
+    # an image that nobody recognised
+    page.select_option("#image", "1")
+    assert not page.locator("#variants").is_visible()
 
 
 BACK = "getComputedStyle(document.body).backgroundColor"

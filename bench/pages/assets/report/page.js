@@ -110,7 +110,7 @@ function turn(to) {
   place = (to + gallery.length) % gallery.length;
   const caption = gallery[place].getAttribute("aria-label");
   const picture = data.pictures[gallery[place].dataset.number];
-  const score = gallery[place].querySelector("small")?.textContent;
+  const score = gallery[place].querySelector("small")?.textContent.replaceAll("\n", " · ");
   show($("zoom-picture"), gallery[place].dataset.number, caption);
   $("zoom-title").textContent = `${caption} (${picture.w} × ${picture.h})${score ? ` · ${score}` : ""}`;
   $("zoom-full").hidden = !picture.full;

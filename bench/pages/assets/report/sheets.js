@@ -64,14 +64,65 @@ function byImage() {
   const blocks = [block("truth, observed", originals)];
   for (const solver of scene.solvers) {
     const strip = solver.draws[i].map(({ p, status, scores }, d) =>
-      thumb(p, `${image}, ${solver.solver}, draw ${d + 1}`, "", status, below(scores)));
+      thumb(p, `${image}, ${solver.solver}, draw ${d + 1}`, "", status, [below(scores), ...lines(solver, i, d)].join("\n")));
     if (solver.std[i] !== null) strip.push(thumb(solver.std[i], `${image}, ${solver.solver}, standard deviation`, "std", "", "std"));
     blocks.push(block(solver.solver, strip));
   }
   const sheet = make("div", { className: "sheet" }, make("h4", {}, image), make("div", { className: "blocks" }, ...blocks));
   group(sheet);
   $("by-image").replaceChildren(sheet);
+  variants(i);
 }
+
+// under a small picture stand the three most uncertain components
+function lines(solver, i, d) {
+  const seen = recognised(solver, i, d);
+  return seen ? [...seen.words.slice(0, 3), `distance ${seen.distance}`] : [];
+}
+
+// what draws were recognised as: a table per component, a column per solver, a line per variant
+
+function variants(i) {
+  const found = scene.variants[i];
+  $("variants").hidden = !found;
+  if (!found) return;
+  const seen = scene.solvers.map((solver) => ({ name: solver.solver, own: solver.variants[i] })).filter(({ own }) => own);
+  const tables = found.components.map((component, k) => variantTable(component, seen.map(({ name, own }) => ({ name, draws: own.draws, shares: own.shares[k] }))));
+  $("variant-tables").replaceChildren(...tables);
+  $("variant-words").hidden = !tables.length;
+  $("variant-note").textContent = tables.length ? leftOut(found.more) : noVariants(seen);
+}
+
+const leftOut = (more) => (more ? `${more} less uncertain component${more > 1 ? "s are" : " is"} left out.` : "");
+
+function noVariants(seen) {
+  const listed = seen.some(({ own }) => own.distance.some((text) => text !== "–"));
+  return listed ? "All that is hidden has one possible variant." : "There are too many possible images to list, so no draw was recognised.";
+}
+
+function variantTable({ name, variants, posterior }, solvers) {
+  const head = (text, ...below) => make("th", { scope: "col" }, text, ...below);
+  const columns = solvers.map(({ name, draws }) => head(name, make("small", {}, `${draws} draw${draws > 1 ? "s" : ""}`)));
+  const rows = variants.map((variant, v) =>
+    make("tr", {}, make("th", { scope: "row" }, variant), make("td", {}, percent(posterior[v]), bar(posterior[v], "expected")),
+      ...solvers.map(({ shares }) => shareCell(shares?.[v], posterior[v]))));
+  const table = make("table", { className: "shares" }, make("caption", {}, name),
+    make("thead", {}, make("tr", {}, head("variant"), head("posterior"), ...columns)),
+    make("tbody", {}, ...rows));
+  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Variants of ${name}, scrolls sideways` }, table);
+}
+
+function shareCell(share, expected) {
+  return share === undefined ? make("td", {}, "–") : make("td", {}, percent(share), bar(share, "found"), bar(expected, "expected"));
+}
+
+function bar(value, kind) {
+  const node = make("span", { className: `bar-line ${kind}`, ariaHidden: "true" });
+  node.style.width = `${100 * value}%`;
+  return node;
+}
+
+const percent = (value) => (value > 0 && value < 0.005 ? "< 1 %" : `${Math.round(100 * value)} %`);
 
 function block(name, strip) {
   return make("div", { className: "block" }, make("p", {}, name), make("div", { className: "strip" }, ...strip));

@@ -12,8 +12,18 @@ function items() {
   const [truth, observed] = scene.originals[scene.images[imageNumber()]] || [null, null];
   const found = [{ name: "truth", p: truth }, { name: "observed", p: observed }].filter(({ p }) => p !== null);
   for (const solver of scene.solvers.filter(({ solver }) => chosen.has(solver)))
-    found.push({ name: solver.solver, ...(solver.draws[imageNumber()][drawNumber()] ?? { p: null, status: "no such draw" }) });
+    found.push({
+      name: solver.solver,
+      seen: recognised(solver, imageNumber(), drawNumber()),
+      ...(solver.draws[imageNumber()][drawNumber()] ?? { p: null, status: "no such draw" }),
+    });
   return found;
+}
+
+// what a draw was recognised as: words, and its distance to the nearest possible image
+function recognised(solver, i, d) {
+  const own = solver.variants[i];
+  return own?.words[d] ? { words: own.words[d], distance: own.distance[d] } : null;
 }
 
 function tile(item) {
@@ -30,6 +40,10 @@ function tile(item) {
     const { title, unit } = scene.scores[i];
     return make("span", {}, `${title} `, make("b", {}, text), unit ? ` ${unit}` : "");
   });
+  if (item.seen) {
+    const { words, distance } = item.seen;
+    scores.push(make("span", { className: "seen" }, [...words, `${distance} from a possible image`].join(" · ")));
+  }
   return make("figure", { className: "tile" }, pane, make("figcaption", {}, make("strong", {}, item.name), ...scores));
 }
 
