@@ -320,7 +320,11 @@ GOLDEN = [
     ("solver=dps prior=fashion_latent data=fashion32", "fast_latent", "0cf086a70f8d1f86"),
     ("solver=dps solver.zeta=0.5 data=fashion", "fast_fashion", "eb7c821b95a5721a"),
     ("solver=dps data=arena/g2 prior=g2 solver.steps=100", "fast_small", "4340b181c1331765"),
-    ("solver=vipaint4 solver.preset=vipaint_paper data=fashion", "vipaint_paper", "fa8f2fd4aced9ea2"),
+    (
+        "solver=vipaint4 solver.preset=vipaint_paper data=fashion",
+        "vipaint_paper",
+        "fa8f2fd4aced9ea2",
+    ),
     ("solver=latentpaint data=fashion", "fast_fashion", "691c4e3ff91d6e05"),
     ("solver=deepinv solver.preset=dps data=fashion", "dps", "820eb7a7fe8bf7e8"),
     ("solver=repaint data=fashion", "fast_fashion", "2895b77c90a3e36c"),
