@@ -74,12 +74,12 @@ ARENA = Published(
 EMBEDDED = Published(
     "embedded",
     "bench study=embedded data=fashion mask=rotated budget=passes:100",
-    "stlpips_pasted",
-    ("psnr_hole", "ssim_pasted", "consistency"),
+    "stlpips",
+    ("psnr_hole", "stlpips_pasted", "consistency"),
     0.002,
 )
 STUDIES = (ARENA, EMBEDDED)
-FRONTIERS = {"frontier_arena": "energy_distance_rel", "frontier_embedded": "stlpips_pasted"}
+FRONTIERS = {"frontier_arena": "energy_distance_rel", "frontier_embedded": "stlpips"}
 SEARCHES = {"tune_arena": "arena", "tune_embedded": "embedded"}
 """Folders of ``bench tune`` below ``runs``, and the study whose presets they chose."""
 NOTHING_TO_TUNE = {"exact", "prior"}
