@@ -26,9 +26,9 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A study of two solvers on two images, which the examples read."""
     folder = tmp_path_factory.mktemp("examples") / "study"
     for solver, steps in (("ddnm", 20), ("blended", 2)):
-        settings = [f"solver={solver}", f"solver.steps={steps}", "mask=rotated", "data.images=2"]
-        more = ["draws=2", "batch=4", "metrics=[psnr]", "quiet=true", f"out={folder}"]
-        run([*settings, *more])
+        problem = ["data=fashion", "data.images=2", "mask=rotated", "draws=2", "batch=4"]
+        method = [f"solver={solver}", f"solver.steps={steps}"]
+        run([*method, *problem, "metrics=[psnr]", "quiet=true", f"out={folder}"])
     return str(folder)
 
 

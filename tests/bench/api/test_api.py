@@ -20,7 +20,7 @@ from posterior_bench.bench.core.errors import UserError
 from posterior_bench.metrics.base import to_uint8
 from posterior_bench.priors.mixtures import smooth
 
-SIZE = ("data.images=3", "draws=2", "batch=4", "metrics=[psnr,consistency]")
+SIZE = ("data=fashion", "data.images=3", "draws=2", "batch=4", "metrics=[psnr,consistency]")
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ PRINTED = [
     ("diffpir", "imagenet256_adm", {"steps": 20, "zeta": 1.0}),
     ("daps", "imagenet256", {"steps": 50, "inner_steps": 15, "lr": 9.02e-6}),
     # and what is embedded has the settings that were tuned for it
-    ("dps", "fashion", {"steps": 50, "zeta": 19.9}),
+    ("dps", "fashion", {"steps": 50, "zeta": 5.43}),
     ("dps", "fashion_latent", {"steps": 100, "zeta": 1.0}),
     ("dps", "g2", {"steps": 50, "zeta": 0.3}),
 ]
@@ -314,17 +314,21 @@ def test_a_cell_records_the_value_of_every_setting(command) -> None:
 
 
 GOLDEN = [
-    ("", "fast_fashion", "afd041d2a0b2aa33"),
-    ("solver=dps", "fast_fashion", "33e0ef1ca6daadbd"),
-    ("solver=dps solver.preset=authors", "authors", "e5e0071fdc85d290"),
+    ("data=fashion", "fast_fashion", "8d046cd8f5dd5832"),
+    ("solver=dps data=fashion", "fast_fashion", "e5a63c4a1e7e44d4"),
+    ("solver=dps solver.preset=authors data=fashion", "authors", "e5e0071fdc85d290"),
     ("solver=dps prior=fashion_latent data=fashion32", "fast_latent", "0cf086a70f8d1f86"),
-    ("solver=dps solver.zeta=0.5", "fast_fashion", "eb7c821b95a5721a"),
+    ("solver=dps solver.zeta=0.5 data=fashion", "fast_fashion", "eb7c821b95a5721a"),
     ("solver=dps data=arena/g2 prior=g2 solver.steps=100", "fast_small", "4340b181c1331765"),
-    ("solver=vipaint4 solver.preset=vipaint_paper", "vipaint_paper", "fa8f2fd4aced9ea2"),
-    ("solver=latentpaint", "fast_fashion", "691c4e3ff91d6e05"),
-    ("solver=deepinv solver.preset=dps", "dps", "820eb7a7fe8bf7e8"),
-    ("solver=repaint", "fast_fashion", "2895b77c90a3e36c"),
-    ("solver=prior", "fast", "1ddc4159b38ed61a"),
+    (
+        "solver=vipaint4 solver.preset=vipaint_paper data=fashion",
+        "vipaint_paper",
+        "fa8f2fd4aced9ea2",
+    ),
+    ("solver=latentpaint data=fashion", "fast_fashion", "691c4e3ff91d6e05"),
+    ("solver=deepinv solver.preset=dps data=fashion", "dps", "820eb7a7fe8bf7e8"),
+    ("solver=repaint data=fashion", "fast_fashion", "2895b77c90a3e36c"),
+    ("solver=prior data=fashion", "fast", "1ddc4159b38ed61a"),
     ("solver=exact data=arena/gauss8 prior=gauss8", "fast", "06eec385034a58ec"),
 ]
 """Names of cells from when every preset listed every setting.

@@ -108,6 +108,7 @@ def test_the_cell_is_that_of_the_same_prior_by_name(tmp_path: Path) -> None:
         "solver=dps",
         "solver.steps=2",
         "metrics=[psnr]",
+        "data=fashion",
         "data.images=1",
         "draws=1",
         f"out={tmp_path / 'study'}",

@@ -85,7 +85,7 @@ def test_the_default_run_lacks_nothing_and_nothing_is_written(tmp_path, capsys) 
     out = tmp_path / "study"
     assert code(CHEAP, f"out={out}") == 0
     printed = capsys.readouterr().out
-    assert "ok       prior fashion" in printed and "512 images of 1 x 28 x 28" in printed
+    assert "ok       prior faces" in printed and "512 images of 3 x 64 x 64" in printed
     assert "missing" not in printed and not out.exists()
 
 
@@ -211,8 +211,8 @@ def test_a_solver_that_enumerates_calls_no_network(counted) -> None:
 
 def test_disk_is_compared_with_what_is_free(monkeypatch) -> None:
     assert by_check()["disk"].state == "ok"
-    # 8 images of 4 draws, 28 x 28 bytes each and 2 KiB around them
-    needed = 8 * 4 * (28 * 28 + 2048)
+    # 8 images of 4 draws, 3 x 64 x 64 bytes each and 2 KiB around them
+    needed = 8 * 4 * (3 * 64 * 64 + 2048)
     for free, state in ((needed - 1, "missing"), (needed + 1, "warning"), (2 * needed, "ok")):
         monkeypatch.setattr(
             shutil, "disk_usage", lambda path, free=free: shutil._ntuple_diskusage(free, 0, free)
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path) -> None:
 def test_a_sweep_says_everything_once(capsys) -> None:
     assert code("-m", CHEAP, "solver=dps,repaint", "mask=rotated,comod") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum("prior fashion" in line for line in lines) == 1
+    assert sum("prior faces" in line for line in lines) == 1
     assert sum(line.split()[1] == "solver" for line in lines) == 2
 
 
@@ -263,7 +263,8 @@ def test_a_study_is_examined_once_for_what_its_cells_share(
         counted.__name__ = name
         monkeypatch.setattr(module, name, counted)
     cells = [
-        [CHEAP, "draws=2", "data.images=4", f"solver={solver}", *rest] for solver, *rest in CELLS
+        [CHEAP, "data=fashion", "draws=2", "data.images=4", f"solver={solver}", *rest]
+        for solver, *rest in CELLS
     ]
     monkeypatch.setattr(
         "posterior_bench.bench.cli.doctor.checked_cells", lambda overrides, multirun: cells
@@ -313,7 +314,7 @@ def test_a_study_names_every_setting_and_prior_that_is_missing(tmp_path, capsys)
 
 
 def test_the_memory_of_another_machine(counted, capsys) -> None:
-    run = [CHEAP, "solver=dps", "draws=2", "batch=64", "data.images=64"]
+    run = [CHEAP, "data=fashion", "solver=dps", "draws=2", "batch=64", "data.images=64"]
     assert code(*run, "memory=80GiB", "gpus=1") == 0
     (line,) = said(capsys, "memory")
     assert (

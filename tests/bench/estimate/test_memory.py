@@ -123,7 +123,7 @@ def test_what_a_call_takes_counted_by_hand() -> None:
             "checkpointing=call",
             "batch=2",
         ),
-        ("solver=latentpaint", "solver.steps=2", "batch=4"),
+        ("solver=latentpaint", "data=fashion", "solver.steps=2", "batch=4"),
         pytest.param(
             (
                 *("solver=psld", *LATENT, "solver.steps=2", "batch=2"),
