@@ -314,6 +314,7 @@ def test_a_cell_records_the_value_of_every_setting(command) -> None:
 
 
 GOLDEN = [
+    ("", "fast_faces", "31bcb95213e0e8ea"),
     ("data=fashion", "fast_fashion", "8d046cd8f5dd5832"),
     ("solver=dps data=fashion", "fast_fashion", "e5a63c4a1e7e44d4"),
     ("solver=dps solver.preset=authors data=fashion", "authors", "e5e0071fdc85d290"),
