@@ -118,7 +118,8 @@ def _prepare(
         for line in (defaults_line(cfg.data, config.data, session.images), *session.images.notes()):
             _say(line)
         share = hidden_share(config, session.mask, session.images)
-        _say(share and f"{config.mask.get('path')}: {share}")
+        where = config.mask.get("path") or f"mask={choices['mask']}"
+        _say(share and f"{where}: {share}")
         _say_outdated(study)
     config = within_budget(config, choices, session, lambda: _countable(session, executor))
     if not hasattr(executor, "device_here"):  # the workers are other processes

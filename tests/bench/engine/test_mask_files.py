@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_the_plan_says_it_once_and_doctor_too(
         "mask=files",
         f"mask.path={tmp_path / 'masks.npy'}",
         "mask.white=hole",
+        "data=fashion",
         "data.images=3",
         "metrics=[psnr]",
     ]
@@ -158,3 +160,16 @@ def test_the_plan_says_it_once_and_doctor_too(
         "white.png': all of its pixels are equal, so that it hides everything or nothing"
         in capsys.readouterr().out
     )
+
+
+def test_masks_that_come_with_the_images_are_named_by_their_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have no path. Half of 64 x 64 pixels and more are observed around a mouth."""
+    words = ["mask=face_part", "mask.part=mouth", "data=faces", "data.showing=mouth"]
+    size = ["data.images=2", "draws=1", "solver=blended", "metrics=[psnr]"]
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *words, *size, "measure=none", f"out={tmp_path / 'out'}"])
+    assert not stop.value.code
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "are hidden" in line]
+    assert re.match(r"bench: mask=face_part: [1-4]?\d% of the pixels are hidden", line)
