@@ -400,7 +400,7 @@ def test_the_truth_is_there_only_when_asked_for(command, exported, photos, tmp_p
 
 def test_classes_are_exported_because_solvers_get_them(tmp_path) -> None:
     folder = export_masks(
-        job_of(compose(["data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0])
+        job_of(compose(["data=fashion", "data.images=3", f"out={tmp_path / 'm'}", "quiet=true"])[0])
     )
     assert pd.read_csv(folder / "index.csv")["label"].tolist() == [
         9,

@@ -280,6 +280,7 @@ def test_masks_of_every_family_and_of_no_two_splits_alike(tmp_path):
 def cell(*more: str):
     overrides = [
         "solver=latentpaint",
+        "data=fashion",
         "data.images=2",
         "draws=1",
         "metrics=[psnr]",
@@ -313,7 +314,7 @@ def test_a_cell_knows_the_content_of_its_modules_and_not_their_place(tmp_path):
 def compose_config(*more: str) -> JobConfig:
     from posterior_bench.bench.engine.job import job_of
 
-    return job_of(compose(["solver=latentpaint", *more])[0])
+    return job_of(compose(["solver=latentpaint", "data=fashion", *more])[0])
 
 
 def test_missing_modules_are_refused_before_any_work(tmp_path):
