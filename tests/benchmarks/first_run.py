@@ -2,7 +2,7 @@
 
     python tests/benchmarks/first_run.py
 
-The default run (8 images x 4 draws, VIPaint-2, fast preset) should stay under 60 s and the
+The default run (8 faces x 4 draws, VIPaint-2) should stay under 60 s and the
 twelve-cell sweep (8 images x 2 draws) under 10 minutes on two idle cores. Prints seconds; asserts
 nothing.
 """
