@@ -162,6 +162,9 @@ class ImageSet:
     ) -> KnownPosterior:
         """Return the exact posterior of an image, given some of its pixels.
 
+        It is asked for more than once for the same image, in a padded batch for one; an image set
+        whose posteriors are dear keeps them.
+
         Parameters
         ----------
         y : NDArray[float]

@@ -42,10 +42,10 @@ class FaceDistance(DrawMetric):
 
     @override
     def score(self, draws: Draws) -> float:
-        hidden = draws.hidden.sum().item()
+        hidden = int(draws.hidden.sum())
         if not hidden:
             return math.nan
-        return (draws.recognised.squares / hidden).sqrt().mean().item()
+        return draws.recognised.distances(hidden).mean().item()
 
 
 class _OfVariants(DrawMetric):

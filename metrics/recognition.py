@@ -50,6 +50,10 @@ class Recognised:
     squares: Tensor
     components: Sequence[Component]
 
+    def distances(self, hidden: int) -> Tensor:
+        """Return the root mean square distance ``(D,)`` of draws with so many hidden values."""
+        return (self.squares / max(hidden, 1)).sqrt()
+
 
 @dataclass(frozen=True)
 class Listed:

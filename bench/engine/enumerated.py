@@ -93,17 +93,12 @@ def enumerated(images: ImageSet, prior: Prior, measured: Measurement, noise: Noi
         raise Inapplicable("posteriors are enumerated for masks alone; choose operator=inpainting")
     told = prior.num_classes > 0 and prior.num_classes == images.num_classes
     labels = measured.labels.tolist() if told and measured.labels is not None else None
-    found: dict[bytes, KnownPosterior] = {}
     posteriors = []
     for i, (y, mask) in enumerate(zip(measured.y.cpu(), operator.mask.cpu(), strict=True)):
         label = None if labels is None else labels[i]
-        key = y.numpy().tobytes() + mask.numpy().tobytes() + repr(label).encode()
-        if key not in found:  # a padded batch repeats its last image
-            try:
-                found[key] = images.posterior(
-                    y.numpy(), mask[0].numpy(), float(operator.sigma), label
-                )
-            except (ImportError, ValueError) as error:
-                raise UserError(f"image {measured.keys[i].image}: {error}") from None
-        posteriors.append(found[key])
+        try:
+            posterior = images.posterior(y.numpy(), mask[0].numpy(), float(operator.sigma), label)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"image {measured.keys[i].image}: {error}") from None
+        posteriors.append(posterior)
     return Enumerated(posteriors, noise)

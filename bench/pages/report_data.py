@@ -76,13 +76,13 @@ class CellFile:
                     found[image] = data
         return {image: found[image] for image in wanted if image in found}
 
-    def _stored(self, wanted: Collection[str], column: str = "png") -> Iterator[pd.DataFrame]:
-        """Yield the rows of every chunk that has a wanted image, and the column."""
+    def _stored(self, wanted: Collection[str], column: str | None = None) -> Iterator[pd.DataFrame]:
+        """Yield the rows of every chunk that has a wanted image, and the column if one is given."""
         store, wanted = RowStore(self.folder), frozenset(wanted)
         for chunk, images in self.chunks.items():
             if not wanted.isdisjoint(images):
                 with suppress(FileNotFoundError, CorruptShard):
-                    if column in store.columns_of(chunk):
+                    if column is None or column in store.columns_of(chunk):
                         yield store.stored(chunk)[1]
 
 

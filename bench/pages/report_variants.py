@@ -59,7 +59,8 @@ def variants_of(
 
 def _by_name(component: ShownComponent, found: Iterable[ShownVariants]) -> list[str]:
     """Return the variants that are shown by name, the most probable one first."""
-    often = dict(zip(component.variants, component.posterior, strict=True))
+    posterior = dict(zip(component.variants, component.posterior, strict=True))
+    often = dict(posterior)
     for seen in found:
         for other in seen.components:
             if other.name == component.name:
@@ -67,8 +68,7 @@ def _by_name(component: ShownComponent, found: Iterable[ShownVariants]) -> list[
                     often[variant] = max(often.get(variant, 0.0), share)
     # a line for one other variant would take as much place as the variant itself
     count = VARIANTS if len(often) > VARIANTS + 1 else len(often)
-    kept = {*sorted(often, key=lambda variant: -often[variant])[:count]}
-    posterior = dict(zip(component.variants, component.posterior, strict=True))
+    kept = sorted(often, key=lambda variant: -often[variant])[:count]
     return sorted(kept, key=lambda variant: (-posterior.get(variant, 0.0), variant))
 
 

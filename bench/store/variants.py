@@ -87,7 +87,7 @@ def pack_variants(seen: Recognised, hidden: int) -> bytes:
     hidden : int
         Number of its hidden values.
     """
-    distances = (seen.squares / max(hidden, 1)).sqrt().tolist()
+    distances = seen.distances(hidden).tolist()
     whole = {
         # JSON has no NaN
         "distances": [None if math.isnan(value) else value for value in distances],
