@@ -81,7 +81,7 @@ class FaceRecogniser:
             key=lambda name: (-support[name].bit_count(), name),
         )
         self._seen = {name for name in self.open if support[name] & measured.pixels}
-        self._chained = any(v.differs_from for v in law.variables)
+        self._chained = [v for v in law.variables if v.differs_from]
 
     def recognise(self, image: NDArray[np.floating]) -> Found:
         """Find the nearest face.
@@ -151,11 +151,11 @@ class FaceRecogniser:
 
     def _has_probability(self, choice: Choice) -> bool:
         """Whether colours differ where they must; one that nothing shows could be another."""
-        shown = {name: v for name, v in choice.items() if self.law.support(name, choice)}
-        for variable in self.law.variables:
-            others = {name: shown.get(name, "") for name in variable.differs_from}
-            name = variable.name
-            if others and name in shown and shown[name] not in variable.probabilities(others):
+        for variable in self._chained:
+            names = variable.name, *variable.differs_from
+            value, *others = (choice[n] if self.law.support(n, choice) else "" for n in names)
+            given = dict(zip(variable.differs_from, others, strict=True))
+            if value and value not in variable.probabilities(given):
                 return False
         return True
 

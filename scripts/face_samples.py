@@ -12,10 +12,12 @@ packages of the extra ``faces``. A sample takes some seconds on one core.
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 
@@ -78,12 +80,12 @@ def scores(images: Sequence[Image], style: str) -> dict[str, float]:
 
 def samples(study: Study, mask: str, draws: int) -> dict[str, list[Image]]:
     """Return the samples of the prior in a study by style, the first draws of every image."""
-    rows = study.rows(["image_id", "draw", "status"])
+    rows = study.rows(["png", "status"])
     rows = rows[(rows["solver"] == "prior") & (rows["mask"] == mask) & (rows["draw"] < draws)]
     found: dict[str, list[Image]] = {}
     for row in rows[rows["status"] == "ok"].itertuples():
-        picture = study.image("prior", row.image_id, draw=row.draw, mask=mask)
-        pixels = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1) / 127.5 - 1
+        picture = PIL.Image.open(io.BytesIO(row.png)).convert("RGB")
+        pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1
         found.setdefault(row.image_id.partition("_")[0], []).append(pixels)
     return found
 

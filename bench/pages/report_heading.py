@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from posterior_bench.bench.store.study_files import study_settings
 
 LISTED = 4
 """So many names are listed in a question; of more, their number is said."""
+
+HASH = re.compile(r" sha256=\w+")
+"""What tells two folders of masks apart in a table; a question reads better without it."""
 
 
 def heading(study: Path, board: pd.DataFrame, measurements: int) -> dict[str, str]:
@@ -75,7 +79,7 @@ def question(board: pd.DataFrame, paper: object = None) -> str:
 
 def _listed(names: Sequence[object], kind: str) -> str:
     """Return ``a, b and c``, or how many there are."""
-    texts = [str(name) for name in names]
+    texts = list(dict.fromkeys(HASH.sub("", str(name)) for name in names))
     if len(texts) > LISTED:
         return f"{len(texts)} {kind}" if kind != "masks" else f"{len(texts)} kinds of"
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))

@@ -540,8 +540,9 @@ def test_a_report_is_named_by_its_study(tmp_path: Path, name: str | None, title:
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump({"study": {"name": name}}))
     board = pd.DataFrame(
-        {"solver": "dps", "data": "fashion", "mask": ["comod", "palette"], "operator": "inpainting"}
-    ).assign(images=8, draws=2)
+        {"solver": "dps", "data": "fashion", "operator": "inpainting"},
+        index=range(2),
+    ).assign(mask=["comod sha256=684b504a", "palette"], images=8, draws=2)
     found = report_heading.heading(folder, board, 2)
     assert found["title"] == title
     assert found["question"] == "How good is dps on fashion, behind comod and palette masks?"
