@@ -162,6 +162,7 @@ def _provenance(found: Search, seed: int) -> dict[str, Any]:
         "seed": seed,
         "date": date.today().isoformat(),
         "commit": _commit(),
+        **job_of(found.problems[0].cfg).execution.changed,
     }
     if others:
         said["runner_up"] = {**others[0].setting, found.objective: _short(others[0].value)}

@@ -61,6 +61,15 @@ def test_the_preset_is_the_best_trial_and_says_how_it_was_found(tuned):
     assert (how["data"], how["tasks"], how["problems"]) == (["arena/g2"], ["pixels"], 1)
     assert how["passes"] == 4 * 4 * 8
     assert how["flat"].endswith("of 4 trials within 2 standard errors")
+    assert "precision" not in how  # it says so only where it is not that of the default
+
+
+def test_a_preset_says_in_which_precision_it_was_found(tmp_path):
+    words = ["data=fashion", "mask=rotated", "data.images=1", "draws=1", "budget=passes:2"]
+    words += ["trials=2", "precision=bf16", "metrics=[psnr]", "objective=psnr"]
+    assert verb("tune", "solver=ddrm", *words, f"out={tmp_path}") == 0
+    preset = yaml.safe_load((tmp_path / "ddrm" / "preset.yaml").read_text())["presets"]
+    assert [said["tuned"]["precision"] for said in preset.values()] == ["bf16"]
 
 
 def test_a_second_run_makes_no_row_and_finds_the_same(tuned):
