@@ -1,12 +1,13 @@
 """Measure the error of a prior for the cartoon faces by the variants that its samples show.
 
-    python -m scripts.face_samples runs/faces_posterior [--mask rotated] [--draws 16]
+    python -m scripts.face_samples runs/faces_posterior [--draws 16] [--write]
 
 The samples are those of the solver ``prior``, which ignores what is observed. For each of them, the
 nearest face of its style is searched among all faces, and its variants are compared with the
 probabilities of the style. Draws of the distribution itself, one for each sample, are searched in
-the same way: they are what a perfect prior would give. The script prints a table, and needs the
-packages of the extra ``faces``. A sample takes some seconds on one core.
+the same way: they are what a perfect prior would give. The script prints a table, style by style;
+``--write`` keeps it for the page of the faces (scripts/faces_page.py). It needs the packages of the
+extra ``faces``. A sample takes some seconds on one core.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import pandas as pd
 import PIL.Image
 import torch
 from numpy.typing import NDArray
+from scripts.leaderboard import DATA
 
 from posterior_bench.bench.api.study import Study
 from posterior_bench.bench.engine.face_variants import recognised
+from posterior_bench.bench.store.atomic import write_atomic
 from posterior_bench.datasets.face_components import FaceStyle
 from posterior_bench.datasets.face_drawing import SIDE
 from posterior_bench.datasets.face_posterior import Face
@@ -38,6 +41,7 @@ from posterior_bench.metrics.face_variants import (
 
 METRICS = (FaceDistance(), FaceWeightsError(), FaceCoverage(), FaceCalibration())
 STARTS = 3
+TABLE = DATA / "face_samples.csv"
 
 Image = NDArray[np.float32]
 
@@ -78,16 +82,19 @@ def scores(images: Sequence[Image], style: str) -> dict[str, float]:
     return {metric.card.id: metric.score(draws) for metric in METRICS}
 
 
-def samples(study: Study, mask: str, draws: int) -> dict[str, list[Image]]:
-    """Return the samples of the prior in a study by style, the first draws of every image."""
+def samples(study: Study, draws: int) -> dict[str, list[Image]]:
+    """Return the samples of the prior in a study by style, the first draws of every image.
+
+    Cells of several masks have the same samples of an image; each counts once.
+    """
     rows = study.rows(["png", "status"])
-    rows = rows[(rows["solver"] == "prior") & (rows["mask"] == mask) & (rows["draw"] < draws)]
+    rows = rows[(rows["solver"] == "prior") & (rows["status"] == "ok") & (rows["draw"] < draws)]
     found: dict[str, list[Image]] = {}
-    for row in rows[rows["status"] == "ok"].itertuples():
+    for row in rows.drop_duplicates("png").itertuples():
         picture = PIL.Image.open(io.BytesIO(row.png)).convert("RGB")
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1
         found.setdefault(row.image_id.partition("_")[0], []).append(pixels)
-    return found
+    return dict(sorted(found.items()))
 
 
 def table(found: Mapping[str, list[Image]]) -> pd.DataFrame:
@@ -95,8 +102,9 @@ def table(found: Mapping[str, list[Image]]) -> pd.DataFrame:
     lines: list[dict[str, object]] = []
     for style, images in found.items():
         for kind, some in (("samples", images), ("faces", renderings(style, len(images)))):
-            line = {"style": style, "of": kind, "count": len(some)}
-            lines.append({**line, **scores(some, style)})
+            line = {"style": style, "of": kind, "count": len(some), **scores(some, style)}
+            print(*line.values(), flush=True)  # it takes minutes
+            lines.append(line)
     each = pd.DataFrame(lines)
     mean = each.groupby("of", sort=False, as_index=False).mean(numeric_only=True)
     return pd.concat([each, mean.assign(style="mean")], ignore_index=True)
@@ -106,11 +114,13 @@ def main() -> None:
     """Read the command line and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("study")
-    parser.add_argument("--mask", default="rotated", help="of which cell; it changes no sample")
     parser.add_argument("--draws", type=int, default=16, help="samples of every image")
+    parser.add_argument("--write", action="store_true", help="keep the table for the page")
     asked = parser.parse_args()
-    found = samples(Study(asked.study), asked.mask, asked.draws)
-    print(table(found).round(4).to_string(index=False))
+    found = table(samples(Study(asked.study), asked.draws))
+    print(found.round(4).to_string(index=False))
+    if asked.write:
+        write_atomic(TABLE, found.round(6).to_csv(index=False).encode())
 
 
 if __name__ == "__main__":

@@ -99,9 +99,18 @@ BY_PSNR = replace(
     direction="up",
 )
 """The same rows in another order; its margin was chosen after they were made."""
+FACES = Published(
+    "faces_posterior",
+    "bench study=faces_posterior data.images=16 draws=8 budget=passes:100 precision=bf16",
+    "face_weights_error",
+    ("face_coverage", "face_distance", "face_calibration"),
+    0.05,
+    ("exact", "prior"),
+)
+"""It has a page of its own (scripts/faces_page.py)."""
 STUDIES = (ARENA, ARENA2, EMBEDDED)
 FRONTIERS = {"frontier_arena": "energy_distance_rel", "frontier_embedded": "stlpips"}
-SEARCHES = {"tune_arena": "arena", "tune_embedded": "embedded"}
+SEARCHES = {"tune_arena": "arena", "tune_embedded": "embedded", "tune_faces": "faces_posterior"}
 """Folders of ``bench tune`` below ``runs``, and the study whose presets they chose."""
 NOTHING_TO_TUNE = {"exact", "prior"}
 """The best and the worst that a method can be: draws of the posterior, and of the prior."""
@@ -118,7 +127,7 @@ def collect() -> None:
     """Write the committed files from the studies that are there."""
     DATA.mkdir(exist_ok=True)
     cells, images = [], []
-    for study in STUDIES:
+    for study in (*STUDIES, FACES):
         if not (RUNS / study.name).is_dir():
             continue
         found = summarise_study(RUNS / study.name)
@@ -295,7 +304,7 @@ def rows(table: Table, pairs: pd.DataFrame) -> Iterator[str]:
             verdicts.get(name, ""),
             *(f"{column[name]:.3f}" for column in beside.values()),
             f"{own['passes'].mean():.0f}",
-            _settings(study, own),
+            settings(study, own),
         ]
         yield f"| {' | '.join(line)} |"
 
@@ -308,7 +317,7 @@ def _means(table: Table, metric: str) -> pd.Series | None:
     return _table(table.study, table.cells, images, metric).values.mean()
 
 
-def _settings(published: Published, cells: pd.DataFrame) -> str:
+def settings(published: Published, cells: pd.DataFrame) -> str:
     """Say whether the settings were tuned."""
     tuned = read("tuned")
     solver = cells["solver"].iloc[0]
@@ -321,13 +330,18 @@ def _settings(published: Published, cells: pd.DataFrame) -> str:
     return f"tuned on {study}" if published.settings_of else "tuned"
 
 
-def origin() -> Iterator[str]:
-    """Yield how the rows were made."""
+def listed(names: Sequence[str]) -> str:
+    """Return names of solvers as the page lists them."""
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def origin(studies: Sequence[Published] = STUDIES) -> Iterator[str]:
+    """Yield how the rows of studies were made."""
     cells = read("cells")
     assert cells is not None
     yield from ("| command | cells | rows | failed | hours of one core | seed | commit |",)
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
-    for study in STUDIES:
+    for study in studies:
         own = cells[cells["study"] == study.name]
         if own.empty:
             continue
@@ -344,11 +358,12 @@ def origin() -> Iterator[str]:
         yield f"| {' | '.join(line)} |"
 
 
-def searches() -> Iterator[str]:
-    """Yield the table of the searches."""
+def searches(studies: Sequence[Published] = STUDIES) -> Iterator[str]:
+    """Yield the tables of the searches for studies."""
     tuned = read("tuned")
     if tuned is None:
         return
+    tuned = tuned[tuned["study"].isin([study.name for study in studies])]
     for study, table in tuned.groupby("study", sort=False):
         trials, passes = table["trials"].max(), table["passes"].sum()
         yield from (f"### Settings: {study}", "")

@@ -1,0 +1,193 @@
+"""Write docs/faces.md: who loses variants of cartoon faces, and who invents impossible ones.
+
+    python -m scripts.leaderboard collect   # runs/ -> docs/leaderboard/*.parquet
+    python -m scripts.faces_page            # docs/leaderboard -> the page
+
+The text around the tables is ``docs/leaderboard/faces.txt``. Every interval and every test is
+computed again from the committed values, one per image, solver and metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scripts import leaderboard
+from scripts.leaderboard import FACES, NOTHING_TO_TUNE, Published
+
+from posterior_bench.bench.analysis.families import Family, family
+from posterior_bench.bench.analysis.letters import ranks
+from posterior_bench.bench.analysis.statistics import means_over_images
+from posterior_bench.bench.store.atomic import write_atomic
+
+PAGE = leaderboard.ROOT / "docs" / "faces.md"
+MASKS = {
+    "mouth": "Mouth hidden",
+    "eyes": "Eyes hidden",
+    "hair": "Hair hidden",
+    "half": "Right half hidden",
+    "rotated": "Hidden beyond a rotated line",
+}
+DIRECTIONS = {
+    "face_weights_error": "down",
+    "face_coverage": "up",
+    "face_distance": "down",
+    "face_calibration": "none",
+}
+"""The columns, and their better directions."""
+ARROWS = {"down": " ↓", "up": " ↑", "none": ""}
+FEWEST_IMAGES = 6
+"""No interval and no test of fewer."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of the solvers of a table.
+
+    Parameters
+    ----------
+    metric : str
+        Its name.
+    values : DataFrame
+        The value of every image (line) and solver (column). Images on which a solver has no value
+        are left out.
+    tested : Family
+        The tests of all pairs of solvers.
+    """
+
+    metric: str
+    values: pd.DataFrame
+    tested: Family
+
+    def apart(self, than: str, sign: int) -> list[str]:
+        """Return the solvers whose mean is told apart from that of ``than``.
+
+        Those above it for a ``sign`` of 1, those below it for -1.
+        """
+        names = list(self.values)
+        if than not in names:
+            return []
+        k, means = names.index(than), self.values.mean()
+        return [
+            name
+            for i, name in enumerate(names)
+            if name != than and self.tested.differ[i, k] and sign * (means[name] - means[than]) > 0
+        ]
+
+    def texts(self) -> dict[str, str]:
+        """Return what the table says of every solver: mean, 95 % interval and letters."""
+        columns = [self.values[name].to_numpy(float) for name in self.values]
+        found = means_over_images(columns, self.metric)
+        way = DIRECTIONS[self.metric]
+        named = [""] * len(columns) if way == "none" else ranks(self.tested, way)
+        return {
+            name: f"{found.mean[i]:.3f} [{found.lo[i]:.3f}, {found.hi[i]:.3f}] {named[i]}".strip()
+            for i, name in enumerate(self.values)
+        }
+
+
+def mask_of(cell: pd.Series) -> str:
+    """Return the key of :data:`MASKS` of a cell: the part that is hidden, or the mask."""
+    name, *settings = str(cell["mask"]).split()
+    part = [word.removeprefix("part=") for word in settings if word.startswith("part=")]
+    return part[0] if part else name
+
+
+def columns_of(cells: pd.DataFrame, images: pd.DataFrame) -> list[Column]:
+    """Return the metrics of the cells of one mask."""
+    found = []
+    long = images.merge(cells[["cell", "label"]], on="cell")
+    for metric in DIRECTIONS:
+        values = long.pivot_table(index="image_id", columns="label", values=metric).dropna()
+        if len(values) >= FEWEST_IMAGES:
+            tested = family(values.to_numpy(float).T, metric)
+            found.append(Column(metric, values, tested))
+    return found
+
+
+def section(study: Published, mask: str) -> Iterator[str]:
+    """Yield the heading, the verdicts and the table of a mask; nothing if it was not run."""
+    cells, images = leaderboard.read("cells"), leaderboard.read("images")
+    assert cells is not None
+    assert images is not None
+    cells = cells[(cells["study"] == study.name) & (cells["failed"] == 0) & (cells["missing"] == 0)]
+    cells = cells[[mask_of(cell) == mask for _, cell in cells.iterrows()]]
+    columns = columns_of(cells, images)
+    if cells.empty or not columns:
+        return
+    size = cells.iloc[0]
+    yield from (f"### {MASKS[mask]}: {size['images']} images, {size['draws']} draws of each", "")
+    yield from (" ".join(verdicts(columns)), "")
+    yield from (*table(study, cells, columns), "")
+
+
+def verdicts(columns: Sequence[Column]) -> Iterator[str]:
+    """Yield sentences on who is told apart from draws of the posterior and of the prior."""
+    by = {column.metric: column for column in columns}
+    told = [
+        f"{np.triu(c.tested.differ, 1).sum()} by `{c.metric}` ({len(c.values)} images)"
+        for c in columns
+        if DIRECTIONS[c.metric] != "none"
+    ]
+    count = columns[0].values.shape[1]
+    pairs = count * (count - 1) // 2
+    yield f"Of {pairs} pairs, these are told apart: {', '.join(told)}."
+    for metric, than, sign, text in (
+        ("face_weights_error", "exact", 1, "Farther from the posterior than exact draws"),
+        ("face_weights_error", "prior", -1, "Nearer to the posterior than draws of the prior"),
+        ("face_coverage", "exact", -1, "Cover less of the posterior than exact draws"),
+    ):
+        if metric in by:
+            found = [n for n in by[metric].apart(than, sign) if n not in NOTHING_TO_TUNE]
+            yield f"{text} (`{metric}`): {leaderboard.listed(found)}."
+
+
+def table(study: Published, cells: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+    """Yield the lines of a table: the references first, then the solvers by the first metric."""
+    heads = [f"`{c.metric}`{ARROWS[DIRECTIONS[c.metric]]}" for c in columns]
+    yield f"| solver | {' | '.join(heads)} | passes | settings |"
+    yield f"| --- |{' ---: |' * (len(heads) + 1)} --- |"
+    texts: list[Mapping[str, str]] = [column.texts() for column in columns]
+    order = columns[0].values.mean().sort_values(kind="stable").index
+    ahead = [name for name in study.reference if name in order]
+    for name in [*ahead, *(n for n in order if n not in ahead)]:
+        own = cells[cells["label"] == name]
+        scores = [text.get(name, "") for text in texts]
+        end = [f"{own['passes'].mean():.0f}", leaderboard.settings(study, own)]
+        yield f"| {' | '.join([f'`{name}`', *scores, *end])} |"
+
+
+def samples() -> Iterator[str]:
+    """Yield the error of the prior itself: its samples beside faces of the distribution."""
+    path = leaderboard.DATA / "face_samples.csv"
+    if not path.exists():
+        return
+    found = pd.read_csv(path)
+    heads = [f"`{metric}`" for metric in DIRECTIONS]
+    yield f"| style | of | number | {' | '.join(heads)} |"
+    yield f"| --- | --- | ---: |{' ---: |' * len(heads)}"
+    for _, line in found.iterrows():
+        scores = [f"{line[metric]:.3f}" for metric in DIRECTIONS]
+        number = "" if pd.isna(line["count"]) else f"{line['count']:.0f}"
+        yield f"| {' | '.join([line['style'], line['of'], number, *scores])} |"
+
+
+def page() -> str:
+    """Return the page."""
+    text = (leaderboard.DATA / "faces.txt").read_text(encoding="utf-8")
+    tables = [line for mask in MASKS for line in section(FACES, mask)]
+    parts = {
+        "origin": leaderboard.origin([FACES]),
+        "tables": tables,
+        "samples": samples(),
+        "searches": leaderboard.searches([FACES]),
+    }
+    for name, lines in parts.items():
+        text = text.replace(f"<!-- {name} -->", "\n".join(lines).strip())
+    return text.rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    write_atomic(PAGE, page().encode())
