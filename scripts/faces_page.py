@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scripts import leaderboard
-from scripts.leaderboard import FACES, NOTHING_TO_TUNE, Published
+from scripts.leaderboard import FACES, FACES_LARGE, NOTHING_TO_TUNE, Published
 
 from posterior_bench.bench.analysis.families import Family, family
 from posterior_bench.bench.analysis.letters import ranks
@@ -155,7 +155,7 @@ def table(study: Published, cells: pd.DataFrame, columns: Sequence[Column]) -> I
     for name in [*ahead, *(n for n in order if n not in ahead)]:
         own = cells[cells["label"] == name]
         scores = [text.get(name, "") for text in texts]
-        end = [f"{own['passes'].mean():.0f}", leaderboard.settings(study, own)]
+        end = [f"{own['passes'].mean():.0f}", leaderboard.settings(FACES, own)]
         yield f"| {' | '.join([f'`{name}`', *scores, *end])} |"
 
 
@@ -177,9 +177,10 @@ def samples() -> Iterator[str]:
 def page() -> str:
     """Return the page."""
     text = (leaderboard.DATA / "faces.txt").read_text(encoding="utf-8")
-    tables = [line for mask in MASKS for line in section(FACES, mask)]
+    studies = [FACES_LARGE, FACES]
+    tables = [line for mask in MASKS for study in studies for line in section(study, mask)]
     parts = {
-        "origin": leaderboard.origin([FACES]),
+        "origin": leaderboard.origin(studies),
         "tables": tables,
         "samples": samples(),
         "searches": leaderboard.searches([FACES]),

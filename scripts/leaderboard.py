@@ -107,7 +107,13 @@ FACES = Published(
     0.05,
     ("exact", "prior"),
 )
-"""It has a page of its own (scripts/faces_page.py)."""
+FACES_LARGE = replace(
+    FACES,
+    name="faces_posterior_48",
+    command="bench study=faces_posterior mask=face_part mask.part=mouth data.showing=mouth "
+    "budget=passes:100 precision=bf16",
+)
+"""The size that the study asks for. Both have a page of their own (scripts/faces_page.py)."""
 STUDIES = (ARENA, ARENA2, EMBEDDED)
 FRONTIERS = {"frontier_arena": "energy_distance_rel", "frontier_embedded": "stlpips"}
 SEARCHES = {"tune_arena": "arena", "tune_embedded": "embedded", "tune_faces": "faces_posterior"}
@@ -127,7 +133,7 @@ def collect() -> None:
     """Write the committed files from the studies that are there."""
     DATA.mkdir(exist_ok=True)
     cells, images = [], []
-    for study in (*STUDIES, FACES):
+    for study in (*STUDIES, FACES, FACES_LARGE):
         if not (RUNS / study.name).is_dir():
             continue
         found = summarise_study(RUNS / study.name)

@@ -22,9 +22,10 @@ from posterior_bench.solvers.base import Samples, Solver
 from posterior_bench.solvers.exact import ENUMERATED, Exact
 
 
-def are_enumerated(solver: Solver, data: Mapping[str, Any]) -> bool:
-    """Whether the data set gives the posterior that a solver draws from."""
-    return isinstance(solver, Exact) and ENUMERATED in data_caps(data)
+def are_enumerated(solver: Solver | type[Solver], data: Mapping[str, Any]) -> bool:
+    """Whether the data set gives the posterior that a solver, or one of a class, draws from."""
+    kind = solver if isinstance(solver, type) else type(solver)
+    return issubclass(kind, Exact) and ENUMERATED in data_caps(data)
 
 
 def demand_posterior(images: ImageSet) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pandas as pd
 
+from posterior_bench.bench.config.build import target
 from posterior_bench.bench.config.cell import Cell, digest
 from posterior_bench.bench.config.image_folders import demand_count
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.engine.batches import rows_at_once
+from posterior_bench.bench.engine.enumerated import are_enumerated
 from posterior_bench.bench.engine.metric_networks import demand_same_weights
 from posterior_bench.bench.engine.source_code import code_of
 from posterior_bench.bench.store.atomic import write_atomic, write_first
@@ -242,7 +244,11 @@ def plan_cell(
     folder = path.parent
     recorded = read_cell(path) if path.exists() else None
     if recorded is None:
-        chunks, padded = slices(list(ids)[: cell.images], cell.draws, cell.config.batch, pieces)
+        config = cell.config
+        # an image that cannot be enumerated fails alone
+        alone = are_enumerated(target(config.solver), config.data)
+        batch = min(config.batch, cell.draws) if alone else config.batch
+        chunks, padded = slices(list(ids)[: cell.images], cell.draws, batch, pieces)
         recorded = {
             "cell": cell.name,
             "identity": dict(cell.identity),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.bench.harness import rows, run
 from torch import Tensor
 from typing_extensions import override
 
@@ -93,6 +95,31 @@ def test_what_cannot_be_enumerated() -> None:
     assert Exact().lacks(frozenset({ENUMERATED, "linear"}), 0.0) == {"mask"}
     assert Exact().lacks(frozenset({ENUMERATED, "mask"}), 0.0) == frozenset()
     assert Exact().lacks(frozenset({"linear", "mask"}), 0.0) == {"exact"}
+
+
+def test_an_image_that_cannot_be_enumerated_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Grey:
+        def sample(self, uniform: NDArray[np.floating]) -> NDArray[np.float32]:
+            return np.zeros((len(uniform), 3, 64, 64), np.float32)
+
+    def posterior(self: Faces, y, mask, sigma, label) -> Grey:
+        asked.append(y)
+        if len(asked) == 2:
+            raise ValueError("too many faces")
+        return Grey()
+
+    asked: list[object] = []
+    monkeypatch.setattr(Faces, "posterior", posterior)
+    monkeypatch.setattr(Faces, "demand_posterior", lambda self: None)
+    words = ["solver=exact", "data=faces", "mask=half", "data.images=3", "draws=2", "batch=8"]
+    words += ["metrics=[psnr]", "threads=1", "quiet=true", "sheet=false", "report=false"]
+    found = rows(run([*words, f"out={tmp_path}"]).plan)
+    assert found["status"].tolist() == ["ok", "ok", "error", "error", "ok", "ok"]
+    assert found["message"][2].startswith(
+        f"UserError: image {found['image_id'][2]}: too many faces"
+    )
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
