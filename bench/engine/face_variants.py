@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from posterior_bench.bench.store.schema import VARIANTS
 from posterior_bench.bench.store.variants import pack_variants
 from posterior_bench.datasets.base import NUMBERS
 from posterior_bench.datasets.face_components import FaceStyle
-from posterior_bench.datasets.face_drawing import STYLES
+from posterior_bench.datasets.face_drawing import SIDE, STYLES
 from posterior_bench.datasets.face_posterior import FacePosterior
 from posterior_bench.datasets.face_recognition import FaceRecogniser
 from posterior_bench.datasets.face_search import Measured, TooMany
@@ -30,7 +30,7 @@ STARTS = 3
 """Possible faces from which the search for the nearest one starts."""
 
 _KEPT = 512
-_RECOGNISERS: OrderedDict[bytes, FaceRecogniser | None] = OrderedDict()
+"""Recognisers that are kept for the next cells that measure the same."""
 
 
 def compares_variants(metrics: Iterable[AnyMetric]) -> bool:
@@ -97,19 +97,16 @@ def put_variants(rows: Sequence[Row], drawn: DrawSet, finite: Tensor) -> None:
 def _found(measured: Measurement, i: int) -> FaceRecogniser | None:
     """Return the recogniser of an image, made at its first use."""
     assert measured.labels is not None and measured.operator.mask is not None
-    style = STYLES[int(measured.labels[i])]
     y = measured.y[i].cpu().numpy()
     mask = measured.operator.mask[i, 0].cpu().numpy()
     sigma = float(measured.operator.sigma)
-    key = b"|".join([style.encode(), y.tobytes(), mask.tobytes(), str(sigma).encode()])
-    if key not in _RECOGNISERS:
-        _RECOGNISERS[key] = _made(style, y, mask, sigma)
-        while len(_RECOGNISERS) > _KEPT:
-            _RECOGNISERS.popitem(last=False)
-    return _RECOGNISERS[key]
+    return _made(STYLES[int(measured.labels[i])], y.tobytes(), mask.tobytes(), sigma)
 
 
-def _made(style: str, y: np.ndarray, mask: np.ndarray, sigma: float) -> FaceRecogniser | None:
+@lru_cache(maxsize=_KEPT)
+def _made(style: str, values: bytes, observed: bytes, sigma: float) -> FaceRecogniser | None:
+    y = np.frombuffer(values, np.float32).reshape(-1, SIDE, SIDE)
+    mask = np.frombuffer(observed, np.bool_).reshape(SIDE, SIDE)
     try:
         posterior = FacePosterior.of(y, mask, sigma, [style])
     except TooMany:

@@ -56,7 +56,7 @@ def test_the_posterior_of_an_image_is_made_once_and_one_too_large_has_no_value(m
         asked.append(given[3])
         raise TooMany("more than 20000 drawings")
 
-    monkeypatch.setattr(face_variants, "_RECOGNISERS", type(face_variants._RECOGNISERS)())
+    face_variants._made.cache_clear()
     monkeypatch.setattr(face_variants.FacePosterior, "of", too_many)
     problem = measured()
     x = torch.zeros(2, 3, 3, 64, 64)
@@ -71,6 +71,7 @@ def test_the_posterior_of_an_image_is_made_once_and_one_too_large_has_no_value(m
         for metric in (FaceDistance(), FaceWeightsError(), FaceCoverage()):
             assert metric(drawn).isnan().all()
     assert asked == [["micah"]]  # both images show the same
+    face_variants._made.cache_clear()
 
 
 class NoChoice:
@@ -90,7 +91,7 @@ def test_the_solver_exact_and_the_metrics_enumerate_an_image_once(monkeypatch):
         asked.append((law, given.sigma, limit))
         return Solution(())
 
-    monkeypatch.setattr(face_variants, "_RECOGNISERS", type(face_variants._RECOGNISERS)())
+    face_variants._made.cache_clear()
     monkeypatch.setattr(face_posterior.FaceStyle, "named", lambda style: NoChoice)
     monkeypatch.setattr(face_posterior.Solution, "of", solved)
     face_posterior._solved.cache_clear()
@@ -114,6 +115,7 @@ def test_the_solver_exact_and_the_metrics_enumerate_an_image_once(monkeypatch):
     FacePosterior.of(y, mask, 0.1, ["micah", "personas"])
     assert len(asked) == 5
     face_posterior._solved.cache_clear()
+    face_variants._made.cache_clear()
 
 
 @pytest.mark.parametrize(
