@@ -172,8 +172,15 @@ def samples() -> Iterator[str]:
     yield f"| --- | --- | ---: |{' ---: |' * len(heads)}"
     for _, line in found.iterrows():
         scores = [f"{line[metric]:.3f}" for metric in DIRECTIONS]
-        number = "" if pd.isna(line["count"]) else f"{line['count']:.0f}"
+        number = f"{line['count']:.0f}"
         yield f"| {' | '.join([line['style'], line['of'], number, *scores])} |"
+    wide = found[found["style"] != "mean"].pivot_table(index="style", columns="of")
+    columns = [(wide[m]["samples"] - wide[m]["faces"]).to_numpy(float) for m in DIRECTIONS]
+    apart = means_over_images(columns, "samples")
+    scores = [
+        f"{apart.mean[i]:.3f} [{apart.lo[i]:.3f}, {apart.hi[i]:.3f}]" for i in range(len(columns))
+    ]
+    yield f"| all | samples - faces, 95 % over styles | | {' | '.join(scores)} |"
 
 
 def page() -> str:
