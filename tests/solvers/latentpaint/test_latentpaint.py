@@ -154,5 +154,8 @@ def test_wrong_settings_are_refused():
 def test_shipped_presets_are_complete(presets):
     trained, free = presets("latentpaint"), presets("latentpaint_free")
     assert free["authors"] == LatentPaint()
-    assert all(replace(trained[name], modules=None) == free[name] for name in free)
+    assert free.keys() - trained.keys() == {"fast_faces"}  # no modules are trained for the faces
+    assert all(
+        replace(trained[name], modules=None) == free[name] for name in free if name in trained
+    )
     assert all(solver.modules for solver in trained.values())
