@@ -121,7 +121,7 @@ def section(study: Published, mask: str) -> Iterator[str]:
         return
     size = cells.iloc[0]
     yield from (f"### {MASKS[mask]}: {size['images']} images, {size['draws']} draws of each", "")
-    yield from (" ".join(verdicts(columns)), "")
+    yield from (*(f"- {verdict}" for verdict in verdicts(columns)), "")
     yield from (*table(study, cells, columns), "")
 
 
