@@ -67,8 +67,6 @@ class Column:
         Those above it for a ``sign`` of 1, those below it for -1.
         """
         names = list(self.values)
-        if than not in names:
-            return []
         k, means = names.index(than), self.values.mean()
         return [
             name
@@ -141,7 +139,7 @@ def verdicts(columns: Sequence[Column]) -> Iterator[str]:
         ("face_weights_error", "prior", -1, "Nearer to the posterior than draws of the prior"),
         ("face_coverage", "exact", -1, "Cover less of the posterior than exact draws"),
     ):
-        if metric in by:
+        if metric in by and than in by[metric].values:
             found = [n for n in by[metric].apart(than, sign) if n not in NOTHING_TO_TUNE]
             yield f"{text} (`{metric}`): {leaderboard.listed(found)}."
 
