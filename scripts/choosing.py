@@ -162,7 +162,6 @@ def _heading(found: Table) -> str:
 
 def page() -> str:
     """Return the page; a study without committed rows has no section."""
-    text = (leaderboard.DATA / "choosing.txt").read_text(encoding="utf-8")
     cells = leaderboard.read("cells")
     assert cells is not None
     needs: list[str] = []
@@ -171,9 +170,7 @@ def page() -> str:
             needs += [f"### Study `{study.name}`", "", *by_need(study), ""]
     arena = STUDIES[0]
     parts = {"needs": needs, "problems": by_problem(arena), "coverage": by_coverage(arena)}
-    for name, lines in parts.items():
-        text = text.replace(f"<!-- {name} -->", "\n".join(lines).strip())
-    return text.rstrip() + "\n"
+    return leaderboard.filled("choosing.txt", parts)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from scripts.leaderboard import FACES, FACES_LARGE, NOTHING_TO_TUNE, Published
 
 from posterior_bench.bench.analysis.families import Family, family
 from posterior_bench.bench.analysis.letters import ranks
-from posterior_bench.bench.analysis.statistics import means_over_images
+from posterior_bench.bench.analysis.statistics import FEWEST, Array, means_over_images
+from posterior_bench.bench.conformance.reference_pages.markdown import codes
 from posterior_bench.bench.store.atomic import write_atomic
 
 PAGE = leaderboard.ROOT / "docs" / "faces.md"
@@ -38,8 +39,6 @@ DIRECTIONS = {
 }
 """The columns, and their better directions."""
 ARROWS = {"down": " ↓", "up": " ↑", "none": ""}
-FEWEST_IMAGES = 6
-"""No interval and no test of fewer."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +76,22 @@ class Column:
     def texts(self) -> dict[str, str]:
         """Return what the table says of every solver: mean, 95 % interval and letters."""
         columns = [self.values[name].to_numpy(float) for name in self.values]
-        found = means_over_images(columns, self.metric)
         way = DIRECTIONS[self.metric]
         named = [""] * len(columns) if way == "none" else ranks(self.tested, way)
+        means = intervals(columns, self.metric)
         return {
-            name: f"{found.mean[i]:.3f} [{found.lo[i]:.3f}, {found.hi[i]:.3f}] {named[i]}".strip()
-            for i, name in enumerate(self.values)
+            name: f"{mean} {letters}".strip()
+            for name, mean, letters in zip(self.values, means, named, strict=True)
         }
 
 
-def mask_of(cell: pd.Series) -> str:
-    """Return the key of :data:`MASKS` of a cell: the part that is hidden, or the mask."""
-    name, *settings = str(cell["mask"]).split()
-    part = [word.removeprefix("part=") for word in settings if word.startswith("part=")]
-    return part[0] if part else name
+def intervals(columns: Sequence[Array], key: str) -> list[str]:
+    """Return the mean of every column with its 95 % interval."""
+    found = means_over_images(columns, key)
+    return [
+        f"{mean:.3f} [{lo:.3f}, {hi:.3f}]"
+        for mean, lo, hi in zip(found.mean, found.lo, found.hi, strict=True)
+    ]
 
 
 def columns_of(cells: pd.DataFrame, images: pd.DataFrame) -> list[Column]:
@@ -99,21 +100,30 @@ def columns_of(cells: pd.DataFrame, images: pd.DataFrame) -> list[Column]:
     long = images.merge(cells[["cell", "label"]], on="cell")
     for metric in DIRECTIONS:
         values = long.pivot_table(index="image_id", columns="label", values=metric).dropna()
-        if len(values) >= FEWEST_IMAGES:
+        if len(values) >= FEWEST:
             tested = family(values.to_numpy(float).T, metric)
             found.append(Column(metric, values, tested))
     return found
 
 
-def section(study: Published, mask: str) -> Iterator[str]:
-    """Yield the heading, the verdicts and the table of a mask; nothing if it was not run."""
+def sections(studies: Sequence[Published]) -> Iterator[str]:
+    """Yield the sections of every mask, those of the first study first."""
     cells, images = leaderboard.read("cells"), leaderboard.read("images")
     assert cells is not None
     assert images is not None
+    for mask in MASKS:
+        for study in studies:
+            yield from section(study, mask, cells, images)
+
+
+def section(
+    study: Published, mask: str, cells: pd.DataFrame, images: pd.DataFrame
+) -> Iterator[str]:
+    """Yield the heading, the verdicts and the table of a mask; nothing if it was not run."""
     # what `exact` cannot enumerate has no value of any solver
     sound = (cells["missing"] == 0) & ((cells["failed"] == 0) | (cells["solver"] == "exact"))
     cells = cells[sound & (cells["study"] == study.name)]
-    cells = cells[[mask_of(cell) == mask for _, cell in cells.iterrows()]]
+    cells = cells[[leaderboard.mask_of(cell) == mask for _, cell in cells.iterrows()]]
     columns = columns_of(cells, images)
     if cells.empty or not columns:
         return
@@ -141,7 +151,7 @@ def verdicts(columns: Sequence[Column]) -> Iterator[str]:
     ):
         if metric in by and than in by[metric].values:
             found = [n for n in by[metric].apart(than, sign) if n not in NOTHING_TO_TUNE]
-            yield f"{text} (`{metric}`): {leaderboard.listed(found)}."
+            yield f"{text} (`{metric}`): {codes(found) or 'none'}."
 
 
 def table(study: Published, cells: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
@@ -174,27 +184,20 @@ def samples() -> Iterator[str]:
         yield f"| {' | '.join([line['style'], line['of'], number, *scores])} |"
     wide = found[found["style"] != "mean"].pivot_table(index="style", columns="of")
     columns = [(wide[m]["samples"] - wide[m]["faces"]).to_numpy(float) for m in DIRECTIONS]
-    apart = means_over_images(columns, "samples")
-    scores = [
-        f"{apart.mean[i]:.3f} [{apart.lo[i]:.3f}, {apart.hi[i]:.3f}]" for i in range(len(columns))
-    ]
+    scores = intervals(columns, "samples")
     yield f"| all | samples - faces, 95 % over styles | | {' | '.join(scores)} |"
 
 
 def page() -> str:
     """Return the page."""
-    text = (leaderboard.DATA / "faces.txt").read_text(encoding="utf-8")
     studies = [FACES_LARGE, FACES]
-    tables = [line for mask in MASKS for study in studies for line in section(study, mask)]
     parts = {
         "origin": leaderboard.origin(studies),
-        "tables": tables,
+        "tables": sections(studies),
         "samples": samples(),
         "searches": leaderboard.searches([FACES]),
     }
-    for name, lines in parts.items():
-        text = text.replace(f"<!-- {name} -->", "\n".join(lines).strip())
-    return text.rstrip() + "\n"
+    return leaderboard.filled("faces.txt", parts)
 
 
 if __name__ == "__main__":

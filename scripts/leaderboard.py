@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ class Published:
         The metric that ranks.
     beside : sequence of str
         Metrics that stand beside it.
-    margin : float
+    margin : float or None
         The largest difference of ``metric`` that counts as none; chosen before the rows were made.
+        None if the page says of no two solvers that they are equal.
     reference : sequence of str
         Solvers that are no competitors: they are listed, and not ranked.
     direction : str
@@ -61,7 +62,7 @@ class Published:
     command: str
     metric: str
     beside: Sequence[str]
-    margin: float
+    margin: float | None
     reference: Sequence[str] = ()
     direction: str = "down"
     settings_of: str | None = None
@@ -104,7 +105,7 @@ FACES = Published(
     "bench study=faces_posterior data.images=16 draws=8 budget=passes:100 precision=bf16",
     "face_weights_error",
     ("face_coverage", "face_distance", "face_calibration"),
-    0.05,
+    None,
     ("exact", "prior"),
 )
 FACES_LARGE = replace(
@@ -227,8 +228,15 @@ class Table:
 def problem_of(cell: pd.Series) -> str:
     """Return data, and mask or operator, in short."""
     data = str(cell["data"]).removeprefix("arena/").split()[0]
-    operator, mask = str(cell["operator"]).split()[0], str(cell["mask"]).split()[0]
-    return f"{data} {mask if operator == 'inpainting' else operator}"
+    operator = str(cell["operator"]).split()[0]
+    return f"{data} {mask_of(cell) if operator == 'inpainting' else operator}"
+
+
+def mask_of(cell: pd.Series) -> str:
+    """Return the part of the image that the mask hides, if it is named, or the mask."""
+    name, *settings = str(cell["mask"]).split()
+    part = [word.removeprefix("part=") for word in settings if word.startswith("part=")]
+    return part[0] if part else name
 
 
 def read(name: str) -> pd.DataFrame | None:
@@ -335,11 +343,6 @@ def settings(published: Published, cells: pd.DataFrame) -> str:
     return f"tuned on {study}" if published.settings_of else "tuned"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names of solvers as the page lists them."""
-    return ", ".join(f"`{name}`" for name in names) or "none"
-
-
 def origin(studies: Sequence[Published] = STUDIES) -> Iterator[str]:
     """Yield how the rows of studies were made."""
     cells = read("cells")
@@ -418,7 +421,6 @@ def frontiers() -> Iterator[str]:
 
 def page() -> str:
     """Return the page."""
-    text = (DATA / "page.txt").read_text(encoding="utf-8")
     parts = {
         "origin": origin(),
         "arena": section(ARENA, "Arena: distance to the exact posterior"),
@@ -428,6 +430,20 @@ def page() -> str:
         "frontiers": frontiers(),
         "searches": searches(),
     }
+    return filled("page.txt", parts)
+
+
+def filled(template: str, parts: Mapping[str, Iterable[str]]) -> str:
+    """Return a committed text with lines in place of the marks ``<!-- name -->``.
+
+    Parameters
+    ----------
+    template : str
+        The file below ``docs/leaderboard``.
+    parts : Mapping[str, Iterable[str]]
+        By mark, the lines. Lines of marks that the text does not have are not made.
+    """
+    text = (DATA / template).read_text(encoding="utf-8")
     for name, lines in parts.items():
         if (mark := f"<!-- {name} -->") in text:
             text = text.replace(mark, "\n".join(lines).strip())

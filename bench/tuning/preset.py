@@ -13,6 +13,7 @@ import yaml
 
 from posterior_bench.bench.config.catalog import option
 from posterior_bench.bench.config.class_source import class_defaults
+from posterior_bench.bench.config.job import JobConfig
 from posterior_bench.bench.config.presets import LATENT, is_latent, prior_name, settings
 from posterior_bench.bench.core.environment import environment
 from posterior_bench.bench.core.errors import UserError
@@ -71,7 +72,12 @@ class TunedPreset:
         name = name or _free_name(f"{BASE}_{case}" if case else BASE, known, priors)
         usual_one = BASE if BASE in known else next(iter(known))
         instead = {"instead_of": usual_one, "when": case} if case else {}
-        said = {**instead, "for": priors, "from": "tuned", "tuned": _provenance(found, seed)}
+        said = {
+            **instead,
+            "for": priors,
+            "from": "tuned",
+            "tuned": _provenance(found, seed, config),
+        }
         return cls(name, {**said, **own})
 
     def text(self) -> str:
@@ -141,7 +147,7 @@ def _free_name(name: str, known: Mapping[str, Any], priors: Sequence[str]) -> st
     return f"{name}_{priors[0]}" if others or name == next(iter(known)) else name
 
 
-def _provenance(found: Search, seed: int) -> dict[str, Any]:
+def _provenance(found: Search, seed: int, config: JobConfig) -> dict[str, Any]:
     """Return how the best trial was found."""
     best, *others = found.ranked
     said: dict[str, Any] = {
@@ -162,7 +168,7 @@ def _provenance(found: Search, seed: int) -> dict[str, Any]:
         "seed": seed,
         "date": date.today().isoformat(),
         "commit": _commit(),
-        **job_of(found.problems[0].cfg).execution.changed,
+        **config.execution.changed,
     }
     if others:
         said["runner_up"] = {**others[0].setting, found.objective: _short(others[0].value)}

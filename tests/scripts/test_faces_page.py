@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scripts import faces_page
+from scripts import faces_page, leaderboard
 
 IMAGES = [f"micah_test_{i:05d}" for i in range(8)]
 NEAR = [0.1, 0.2, 0.1, 0.3, 0.2, 0.1, 0.2, 0.3]
@@ -42,8 +42,8 @@ def columns() -> list[faces_page.Column]:
 
 def test_a_mask_is_named_by_the_part_it_hides() -> None:
     part, line = ({"mask": "face_part part=eyes sha256=684b504a"}, {"mask": "rotated"})
-    assert faces_page.mask_of(pd.Series(part)) == "eyes"
-    assert faces_page.mask_of(pd.Series(line)) == "rotated"
+    assert leaderboard.mask_of(pd.Series(part)) == "eyes"
+    assert leaderboard.mask_of(pd.Series(line)) == "rotated"
 
 
 def test_solvers_on_one_side_of_another_are_those_told_apart(columns) -> None:
