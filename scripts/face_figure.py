@@ -46,8 +46,7 @@ def stored(cell: Path, image: str) -> tuple[list[Pixels], ShownVariants]:
     """
     store = RowStore(cell)
     has = VARIANTS in {name for chunk in store.done() for name in store.columns_of(chunk)}
-    rows = store.read(["png", VARIANTS] if has else ["png"])
-    rows = rows[rows["image_id"] == image]
+    rows = store.read(["png", VARIANTS] if has else ["png"], images=[image])
     if not has or not isinstance(rows[VARIANTS].iloc[0] if len(rows) else None, bytes):
         raise UserError(
             f"{cell} does not say what the draws of {image} show; run it again in another out=DIR, "

@@ -17,6 +17,7 @@ from posterior_bench.bench.analysis.comparison_report import ComparisonReport
 from posterior_bench.bench.analysis.study_summary import summarise_study
 from posterior_bench.bench.core.errors import UserError, unknown
 from posterior_bench.bench.store.read_study import read_study
+from posterior_bench.bench.store.row_store import RowStore
 
 WHERE = ("solver", "data", "mask", "operator", "prior", "seed")
 """The columns that say which cell a row belongs to."""
@@ -145,7 +146,7 @@ class Study:
         UserError
             If no row or more than one row fits, or the row failed and holds no image.
         """
-        rows = self.rows(["png", "status"])
+        rows = self.rows(["status"])
         for name, value in {"solver": solver, **where, "image_id": image_id, "draw": draw}.items():
             if name not in (*WHERE, "image_id", "draw"):
                 raise unknown("column", name, WHERE)
@@ -158,9 +159,13 @@ class Study:
             values = "; ".join(f"{n}: {', '.join(map(str, rows[n].unique()))}" for n in differ)
             raise UserError(f"{len(rows)} cells have this image; choose one by {values}")
         row = rows.iloc[0]
-        if row["png"] is None:
+        stored = RowStore(Path(self.folder) / "cells" / row["cell"]).read(
+            ["png"], images=[image_id]
+        )
+        png = stored.set_index("draw")["png"].get(int(draw))
+        if png is None:
             raise UserError(f"this row failed ({row['status']}) and holds no image")
-        return Image.open(io.BytesIO(row["png"]))
+        return Image.open(io.BytesIO(png))
 
     def _cells(self) -> list[CellRecord]:
         try:

@@ -217,7 +217,7 @@ def _panel(plan: CellPlan, images: int) -> Panel:
     A draw that failed is NaN.
     """
     ids = plan.images[:images]
-    rows = plan.store.read(["png", "truth"])
+    rows = plan.store.read(["png", "truth"], images=ids)
     pngs = rows.set_index(["image_id", "draw"])["png"].dropna()
     measured = Session(plan.cell.config, "cpu", described(plan.cell.config.prior)).measure(ids)
     demand_equal(

@@ -322,7 +322,8 @@ def _close(sink: Sink, plan: CellPlan) -> None:
     means = good.groupby("image_id")[sorted(names)].mean().dropna(axis=1, how="all")
     summary = {str(name): float(value) for name, value in means.mean().items()}
     sink.table("images", means.reset_index())
-    pngs = plan.store.read(["png"]).dropna(subset=["png"]).query("draw == 0").head(SHOWN)
+    pngs = plan.store.read(["png"], images=plan.images[:SHOWN])
+    pngs = pngs.dropna(subset=["png"]).query("draw == 0")
     sink.images(
         "draws", {str(image): png for image, png in zip(pngs["image_id"], pngs["png"], strict=True)}
     )

@@ -48,6 +48,7 @@ from posterior_bench.bench.store.shards import (
     CorruptShard,
     chunks_in,
     column_names,
+    decode_images,
     decode_shard,
     encode_pack,
     encode_shard,
@@ -249,9 +250,12 @@ class RowStore:
         return path
 
     def read(
-        self, columns: Sequence[str] | None = None, but: Collection[str] = BULKY
+        self,
+        columns: Sequence[str] | None = None,
+        but: Collection[str] = BULKY,
+        images: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """Read all rows, sorted by image id and draw.
+        """Read the rows, sorted by image id and draw.
 
         Every page is checked against its checksum. A corrupt shard is reported and set aside; its
         rows are then missing, and the next run computes them again. A row that is stored twice
@@ -264,6 +268,8 @@ class RowStore:
             is NaN there.
         but : collection of str, default BULKY
             Columns to leave out where ``columns`` is None.
+        images : collection of str, optional
+            The images whose rows are read; None = all.
 
         Raises
         ------
@@ -272,7 +278,7 @@ class RowStore:
         ValueError
             If no shard has one of the columns.
         """
-        return complete(self._rows(columns, but), columns, self.folder)
+        return complete(self._rows(columns, but, images), columns, self.folder)
 
     def sweep(self) -> list[Path]:
         """Remove the dot-files of dead processes of this host, and any older than an hour."""
@@ -323,10 +329,15 @@ class RowStore:
                 return decode_shard(pack, every_column, self.cell, chunk)
         raise FileNotFoundError(f"chunk '{chunk}' is not stored in {self.folder}")
 
-    def _rows(self, columns: Sequence[str] | None, but: Collection[str] = BULKY) -> pd.DataFrame:
+    def _rows(
+        self,
+        columns: Sequence[str] | None,
+        but: Collection[str] = BULKY,
+        images: Collection[str] | None = None,
+    ) -> pd.DataFrame:
         """Read the columns that some shard has, each row once, sorted."""
         wanted = wanted_columns(columns, but)
-        shards = _steady(lambda: self._load(wanted))
+        shards = _steady(lambda: self._load(wanted, images))
         table = pa.concat_tables([empty_table(wanted), *shards.values()], promote_options="default")
         frame, keys = table.to_pandas(), key_columns(table)
         if increasing(keys).all():  # as they do where images are planned in the order of their ids
@@ -337,11 +348,13 @@ class RowStore:
             self._compare(files_with_copies(frame, shards))
         return frame.take(order[first]).reset_index(drop=True)
 
-    def _load(self, wanted: Wanted) -> dict[Path, pa.Table]:
+    def _load(self, wanted: Wanted, images: Collection[str] | None) -> dict[Path, pa.Table]:
         """Read the intact shards."""
 
         def load(path: Path) -> pa.Table | None:
             try:
+                if images is not None:
+                    return decode_images(path, wanted, self.cell, images)
                 return decode_shard(path, wanted, self.cell)
             except CorruptShard as error:
                 set_aside(path, error)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from posterior_bench.bench.core.errors import WrongCell
@@ -143,6 +144,33 @@ def decode_shard(path: Path, wanted: Wanted, cell: str, chunk: str | None = None
         if len(table) != rows:
             raise CorruptShard("it ends early")
     return table
+
+
+def decode_images(path: Path, wanted: Wanted, cell: str, images: Collection[str]) -> pa.Table:
+    """Read the wanted columns of the rows of some images.
+
+    Row groups without such a row are not read, so a picture costs no more than its chunk.
+
+    Raises
+    ------
+    CorruptShard
+        If what is read is damaged.
+    WrongCell
+        If the file holds rows of another cell.
+    """
+    ids = pa.array(sorted(images), pa.string())
+
+    def has(group: int) -> bool:
+        found = file.read_row_group(group, columns=["image_id"], use_threads=False)
+        return bool(pc.any(pc.is_in(found["image_id"], ids)).as_py())
+
+    with _open(path) as file:
+        _demand_cell(path, file, cell)
+        names = [name for name in file.schema_arrow.names if wanted(name)]
+        groups = [group for group in range(file.num_row_groups) if has(group)]
+        table = file.read_row_groups(groups, columns=names, use_threads=False)
+    table = table.replace_schema_metadata()
+    return table.filter(pc.is_in(table["image_id"], ids))
 
 
 def _demand_cell(path: Path, file: pq.ParquetFile, cell: str) -> None:

@@ -266,6 +266,30 @@ def test_a_study_is_read_over_its_cells(tmp_path: Path) -> None:
         read_study(tmp_path, ["lpisp"])
 
 
+def test_pictures_of_some_images_are_read_without_those_of_others(tmp_path: Path) -> None:
+    rows = RowStore(tmp_path)
+    for chunk, images in (("x", "ab"), ("y", "cd"), ("z", "ef")):
+        rows.write(chunk, [row(i, d, png=f"{i}{d}".encode() * 9) for i in images for d in (0, 1)])
+    every = rows.read(["png", "psnr"])
+    assert len(every) == 12
+    wanted = every[every["image_id"].isin(["b", "e"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows.read(["png", "psnr"], images=["e", "b", "?"]), wanted)
+    assert rows.read(["png"], images=[]).empty
+
+    rows.pack(["x", "y"])
+    for chunk in "xy":
+        (tmp_path / "rows" / f"{chunk}.parquet").unlink()
+    pd.testing.assert_frame_equal(rows.read(["png", "psnr"], images=["e", "b"]), wanted)
+
+    # a damaged picture of another image is not noticed, because it is not read
+    path = tmp_path / "rows" / "z.parquet"
+    path.write_bytes(path.read_bytes().replace(b"e0" * 9, b"e0" * 8 + b"??"))
+    assert rows.read(["png"], images=["a"])["png"].tolist() == [b"a0" * 9, b"a1" * 9]
+    assert path.exists()
+    assert rows.read(["png"], images=["f"]).empty
+    assert not path.exists()
+
+
 def test_nothing_stored_is_an_empty_table(tmp_path: Path) -> None:
     assert RowStore(tmp_path / "cells" / "c").read(["image_id", "psnr"]).empty
     assert " ".join(read_study(tmp_path, ["psnr"]).columns) == "cell image_id draw psnr"
