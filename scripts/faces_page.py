@@ -1,7 +1,7 @@
 """Write docs/faces.md: who loses variants of cartoon faces, and who invents impossible ones.
 
     python -m scripts.leaderboard collect   # runs/ -> docs/leaderboard/*.parquet
-    python -m scripts.faces_page            # docs/leaderboard -> the page
+    python -m scripts.faces_page            # docs/leaderboard -> the page and its figure
 
 The text around the tables is ``docs/leaderboard/faces.txt``. Every interval and every test is
 computed again from the committed values, one per image, solver and metric.
@@ -15,15 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scripts import leaderboard
+from scripts.faces_scatter import X, Y, faces_scatter
 from scripts.leaderboard import FACES, FACES_LARGE, NOTHING_TO_TUNE, Published
 
 from posterior_bench.bench.analysis.families import Family, family
+from posterior_bench.bench.analysis.figures import render
 from posterior_bench.bench.analysis.letters import ranks
 from posterior_bench.bench.analysis.statistics import FEWEST, Array, means_over_images
 from posterior_bench.bench.conformance.reference_pages.markdown import codes
 from posterior_bench.bench.store.atomic import write_atomic
 
-PAGE = leaderboard.ROOT / "docs" / "faces.md"
+PAGE, FIGURE = leaderboard.ROOT / "docs" / "faces.md", leaderboard.DATA / "faces.svg"
 MASKS = {
     "mouth": "Mouth hidden",
     "eyes": "Eyes hidden",
@@ -38,6 +40,10 @@ DIRECTIONS = {
     "face_calibration": "none",
 }
 """The columns, and their better directions."""
+ALT = (
+    "A panel per mask: the error of the variants' frequencies of every solver against the distance "
+    "of its draws to possible faces"
+)
 ARROWS = {"down": " ↓", "up": " ↑", "none": ""}
 
 
@@ -120,10 +126,7 @@ def section(
     study: Published, mask: str, cells: pd.DataFrame, images: pd.DataFrame
 ) -> Iterator[str]:
     """Yield the heading, the verdicts and the table of a mask; nothing if it was not run."""
-    # what `exact` cannot enumerate has no value of any solver
-    sound = (cells["missing"] == 0) & ((cells["failed"] == 0) | (cells["solver"] == "exact"))
-    cells = cells[sound & (cells["study"] == study.name)]
-    cells = cells[[leaderboard.mask_of(cell) == mask for _, cell in cells.iterrows()]]
+    cells = cells_of(study, mask, cells)
     columns = columns_of(cells, images)
     if cells.empty or not columns:
         return
@@ -131,6 +134,35 @@ def section(
     yield from (f"### {MASKS[mask]}: {size['images']} images, {size['draws']} draws of each", "")
     yield from (*(f"- {verdict}" for verdict in verdicts(columns)), "")
     yield from (*table(study, cells, columns), "")
+
+
+def cells_of(study: Published, mask: str, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the whole cells of a study behind one mask."""
+    # what `exact` cannot enumerate has no value of any solver
+    sound = (cells["missing"] == 0) & ((cells["failed"] == 0) | (cells["solver"] == "exact"))
+    cells = cells[sound & (cells["study"] == study.name)]
+    return cells[[leaderboard.mask_of(cell) == mask for _, cell in cells.iterrows()]]
+
+
+def points(study: Published) -> dict[str, pd.DataFrame]:
+    """Return what the figure shows: the means and intervals of its two metrics, mask by mask."""
+    cells, images = leaderboard.read("cells"), leaderboard.read("images")
+    assert cells is not None
+    assert images is not None
+    found = {}
+    for mask, title in MASKS.items():
+        by = {c.metric: c.values for c in columns_of(cells_of(study, mask, cells), images)}
+        if X in by and Y in by:
+            found[title] = pd.concat(
+                [_with_intervals(by[metric], metric) for metric in (X, Y)], axis=1
+            )
+    return found
+
+
+def _with_intervals(values: pd.DataFrame, metric: str) -> pd.DataFrame:
+    found = means_over_images([values[name].to_numpy(float) for name in values], metric)
+    ends = {metric: found.mean, f"{metric}_lo": found.lo, f"{metric}_hi": found.hi}
+    return pd.DataFrame(ends, index=list(values))
 
 
 def verdicts(columns: Sequence[Column]) -> Iterator[str]:
@@ -193,6 +225,7 @@ def page() -> str:
     studies = [FACES_LARGE, FACES]
     parts = {
         "origin": leaderboard.origin(studies),
+        "figure": [f"![{ALT}](leaderboard/{FIGURE.name})"],
         "tables": sections(studies),
         "samples": samples(),
         "searches": leaderboard.searches([FACES]),
@@ -201,4 +234,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    write_atomic(FIGURE, render(faces_scatter(points(FACES_LARGE)), "svg"))
     write_atomic(PAGE, page().encode())
