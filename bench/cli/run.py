@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
         "-c",
         "--cfg",
         choices=("job", "hydra", "all"),
-        help="show the resolved configuration of the job, and run nothing",
+        help="show the configuration of the job (of a study, its first cell), and run nothing",
     )
     parser.add_argument("--resolve", action="store_true", help="with --cfg: put in what ${} names")
     parser.add_argument("-p", "--package", metavar="KEY", help="with --cfg: show this part alone")
@@ -114,11 +114,13 @@ def run(
     remember_typed(typed_words(overrides, multirun))
     lines = ready(overrides, multirun)
     hydra_settings.demand_launcher(parse(lines))
-    sweeps = expand(lines)
+    sweeps, every = expand(lines), cells(lines)
     checked = [check(sweep, multirun, study_sweep=True) for sweep in sweeps]
     if len(sweeps) > 1:
         refuse_unset(sweeps)
-    return _launch(flags, checked, cells(lines))
+    if cfg or info:
+        checked = every[:1]  # Hydra shows one cell: of a study, the first
+    return _launch(flags, checked, every)
 
 
 def _hydra_flags(

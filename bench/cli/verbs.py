@@ -102,8 +102,8 @@ settings
 {settings}
 
 An interrupted run continues when the same command is given again. --cfg job shows the resolved
-configuration. --version prints the version. docs/command-line.md: quoting, completion in the
-shell, settings of the launcher.
+configuration, of a study that of its first cell. --version prints the version.
+docs/command-line.md: quoting, completion in the shell, settings of the launcher.
 
 exit codes
 {codes}"""

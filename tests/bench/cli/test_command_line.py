@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from posterior_bench.bench.__main__ import main
 from posterior_bench.bench.cli.completion import SCRIPT, candidates
@@ -102,6 +103,18 @@ def test_a_wrong_command_line_is_one_line(
     error = capsys.readouterr().err
     assert end.value.code == BAD_INPUT and error.startswith("bench: ") and error.count("\n") == 1
     assert message in error
+
+
+def test_the_configuration_of_a_study_is_that_of_its_first_cell() -> None:
+    words = ["-m", "bench", "--cfg", "job", "-p", "mask", "study=faces_posterior", "solver=dps"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = yaml.safe_load(done.stdout)
+    first = yaml.safe_load((ROOT / "conf/study/faces_posterior.yaml").read_text())["study"]
+    assert (shown["part"], shown["_target_"]) == (
+        first["parts"][0]["mask.part"],
+        "masks.semantic.Semantic",
+    )
 
 
 def test_a_setting_is_not_taken_for_a_word_that_may_be_left_out() -> None:
