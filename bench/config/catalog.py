@@ -6,6 +6,7 @@ Neither torch nor Hydra is imported, so that the answer takes a fraction of a se
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -44,17 +45,26 @@ class Option:
     plugin: str = ""
 
     @property
+    def _text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
     def summary(self) -> str:
         """The first comment of the file, with the lines that continue it (``#   more``).
 
         Hydra's own comment, ``# @package``, stands above it.
         """
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self._text.splitlines()
         rest = [line for line in lines if not line.startswith("# @")]
         if not rest or not rest[0].startswith("#"):
             return ""
         more = takewhile(lambda line: line.startswith("#   "), rest[1:])
         return " ".join(line.lstrip("# ").strip() for line in [rest[0], *more])
+
+    def comment(self, key: str) -> str:
+        """Return what the file says of a setting, on its line; empty if it says nothing."""
+        found = re.search(rf"^{re.escape(key)}:.*?#\s*(.+)$", self._text, re.MULTILINE)
+        return found[1].strip() if found else ""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -238,6 +248,15 @@ def option(group: str, name: str) -> Option:
         if group == "prior":
             error = UserError(f"{error}. The folder of a model is given as prior=PATH")
         raise error from None
+
+
+def as_given(group: str, name: str, key: str) -> str:
+    """Return how a setting is given: ``mask.part=VALUE (hair | eyes | mouth)``.
+
+    The words in brackets are those beside the setting in the YAML file.
+    """
+    said = option(group, name).comment(key) if name in options(group) else ""
+    return f"{group}.{key}=VALUE{f' ({said})' if said else ''}"
 
 
 def defaults() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from posterior_bench.bench.config.build import arguments, build, with_preset
+from posterior_bench.bench.config.catalog import as_given
 from posterior_bench.bench.config.cell import Cell, cell_of
 from posterior_bench.bench.config.image_folders import defaults_line, demand_count
 from posterior_bench.bench.config.job import JobConfig
@@ -84,7 +85,7 @@ def prepare(
     UserError
         If the cell cannot be run.
     """
-    _refuse_absent(cfg)
+    _refuse_absent(cfg, choices)
     # constructors of solvers, metrics and data sets run here for the first time
     with isolated(numbers=True):
         return _prepare(cfg, choices, write, choose_batch, grown)
@@ -226,7 +227,7 @@ def _say_told(prior: str, lines: tuple[str, ...]) -> None:
         terminal.remark(f"bench: prior {prior} {line}")
 
 
-def _refuse_absent(cfg: DictConfig) -> None:
+def _refuse_absent(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """Raise one UserError for everything that is not there, the prior first.
 
     Where only weights of metrics are missing, nothing happens yet.
@@ -235,13 +236,12 @@ def _refuse_absent(cfg: DictConfig) -> None:
     absent: list[str] = []
     if line := absent_model(config.prior):
         absent.append(line)
-    unset = [
-        f"{group}.{key}"
-        for group, node in (("data", config.data), ("mask", config.mask))
+    absent += [
+        f"{group}.{key} is not set; give {as_given(group, str(choices[group]), key)}"
+        for group, node in config.nodes.items()
         for key, value in node.items()
         if value == "???"
     ]
-    absent += [f"{key} is not set; give {key}=VALUE" for key in unset]
     if not absent:
         return
     admit_of(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from posterior_bench.bench.config.catalog import option
+from posterior_bench.bench.config.catalog import as_given, option
 from posterior_bench.bench.core.errors import UserError
 from posterior_bench.bench.estimate.finding import Finding
 from posterior_bench.bench.external.models import converted_path
@@ -39,7 +39,8 @@ def _unset(cfg: DictConfig, choices: Mapping[str, Any]) -> Iterator[Finding]:
     for group in _GROUPS:
         for key in [key for key in cfg[group] if OmegaConf.is_missing(cfg[group], key)]:
             found = f"{group}.{key} is not set for {group}={choices[group]}"
-            yield Finding(f"{group} settings", "missing", found, f"{group}.{key}=VALUE")
+            remedy = as_given(group, str(choices[group]), key)
+            yield Finding(f"{group} settings", "missing", found, remedy)
             OmegaConf.update(cfg, f"{group}.{key}", "")
 
 

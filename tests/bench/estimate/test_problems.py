@@ -85,9 +85,24 @@ def test_a_model_that_is_not_there_does_not_hide_the_rest(
     )
     assert head == "3 problems" and f"no prior.json in {tmp_path / 'none'} -> prior=PATH" in prior
     assert (data, mask) == (
-        "  data.root is not set -> data.root=VALUE",
-        "  mask.path is not set -> mask.path=VALUE",
+        "  data.root is not set -> data.root=VALUE (the folder)",
+        "  mask.path is not set -> mask.path=VALUE (folder of <image id>.png or .npy | masks.npy "
+        "or .npz | one .png for all)",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("mask=face_part", "give mask.part=VALUE (hair | eyes | mouth | glasses | face)"),
+        ("solver=torchscript", "give solver.path=VALUE (the TorchScript file)"),
+    ],
+)
+def test_a_setting_without_a_value_is_named_with_its_valid_values(
+    words: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (only,) = refused(capsys, "metrics=[psnr]", words)
+    assert line in only
 
 
 def test_a_model_that_cannot_be_converted_does_not_hide_the_rest(
