@@ -79,6 +79,17 @@ class Column:
             if name != than and self.tested.differ[i, k] and sign * (means[name] - means[than]) > 0
         ]
 
+    def differences(self, than: str) -> Iterator[tuple[str, str]]:
+        """Yield every other solver with its mean less that of ``than``, and the interval."""
+        names = list(self.values)
+        k = names.index(than)
+        for i, name in enumerate(names):
+            if name != than:
+                mean = (self.values[name] - self.values[than]).mean()
+                lo, hi = self.tested.interval(i, k)
+                text = f"{mean:+.3f} [{lo:.3f}, {hi:.3f}]"
+                yield name, f"**{text}**" if self.tested.differ[i, k] else text
+
     def texts(self) -> dict[str, str]:
         """Return what the table says of every solver: mean, 95 % interval and letters."""
         columns = [self.values[name].to_numpy(float) for name in self.values]
@@ -100,6 +111,28 @@ def intervals(columns: Sequence[Array], key: str) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Board:
+    """The solvers that a study ran behind one mask.
+
+    Parameters
+    ----------
+    study : Published
+        The study.
+    mask : str
+        A key of :data:`MASKS`.
+    cells : DataFrame
+        A line per solver.
+    columns : sequence of Column
+        The metrics, not empty.
+    """
+
+    study: Published
+    mask: str
+    cells: pd.DataFrame
+    columns: Sequence[Column]
+
+
 def columns_of(cells: pd.DataFrame, images: pd.DataFrame) -> list[Column]:
     """Return the metrics of the cells of one mask."""
     found = []
@@ -112,50 +145,40 @@ def columns_of(cells: pd.DataFrame, images: pd.DataFrame) -> list[Column]:
     return found
 
 
-def sections(studies: Sequence[Published]) -> Iterator[str]:
-    """Yield the sections of every mask, those of the first study first."""
+def boards() -> list[Board]:
+    """Return what the committed files hold, mask by mask, the largest study first."""
     cells, images = leaderboard.read("cells"), leaderboard.read("images")
     assert cells is not None
     assert images is not None
-    for mask in MASKS:
-        for study in studies:
-            yield from section(study, mask, cells, images)
-
-
-def section(
-    study: Published, mask: str, cells: pd.DataFrame, images: pd.DataFrame
-) -> Iterator[str]:
-    """Yield the heading, the verdicts and the table of a mask; nothing if it was not run."""
-    cells = cells_of(study, mask, cells)
-    columns = columns_of(cells, images)
-    if cells.empty or not columns:
-        return
-    size = cells.iloc[0]
-    yield from (f"### {MASKS[mask]}: {size['images']} images, {size['draws']} draws of each", "")
-    yield from (*(f"- {verdict}" for verdict in verdicts(columns)), "")
-    yield from (*table(study, cells, columns), "")
-
-
-def cells_of(study: Published, mask: str, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the whole cells of a study behind one mask."""
     # what `exact` cannot enumerate has no value of any solver
     sound = (cells["missing"] == 0) & ((cells["failed"] == 0) | (cells["solver"] == "exact"))
-    cells = cells[sound & (cells["study"] == study.name)]
-    return cells[[leaderboard.mask_of(cell) == mask for _, cell in cells.iterrows()]]
+    masks = np.array([leaderboard.mask_of(cell) for _, cell in cells.iterrows()])
+    found = []
+    for mask in MASKS:
+        for study in (FACES_LARGE, FACES):
+            own = cells[sound & (cells["study"] == study.name) & (masks == mask)]
+            columns = columns_of(own, images)
+            if columns:
+                found.append(Board(study, mask, own, columns))
+    return found
 
 
-def points(study: Published) -> dict[str, pd.DataFrame]:
-    """Return what the figure shows: the means and intervals of its two metrics, mask by mask."""
-    cells, images = leaderboard.read("cells"), leaderboard.read("images")
-    assert cells is not None
-    assert images is not None
+def section(board: Board) -> Iterator[str]:
+    """Yield the heading, the verdicts and the table of a mask."""
+    size = board.cells.iloc[0]
+    yield f"### {MASKS[board.mask]}: {size['images']} images, {size['draws']} draws of each"
+    yield from ("", *(f"- {verdict}" for verdict in verdicts(board.columns)), "")
+    yield from (*table(board), "")
+
+
+def points(every: Sequence[Board]) -> dict[str, pd.DataFrame]:
+    """Return what the figure shows: means and intervals of its two metrics, mask by mask."""
     found = {}
-    for mask, title in MASKS.items():
-        by = {c.metric: c.values for c in columns_of(cells_of(study, mask, cells), images)}
-        if X in by and Y in by:
-            found[title] = pd.concat(
-                [_with_intervals(by[metric], metric) for metric in (X, Y)], axis=1
-            )
+    for board in every:
+        by = {column.metric: column.values for column in board.columns}
+        if board.study == FACES_LARGE and X in by and Y in by:
+            parts = [_with_intervals(by[metric], metric) for metric in (X, Y)]
+            found[MASKS[board.mask]] = pd.concat(parts, axis=1)
     return found
 
 
@@ -163,6 +186,26 @@ def _with_intervals(values: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = means_over_images([values[name].to_numpy(float) for name in values], metric)
     ends = {metric: found.mean, f"{metric}_lo": found.lo, f"{metric}_hi": found.hi}
     return pd.DataFrame(ends, index=list(values))
+
+
+def differences(every: Sequence[Board], metric: str, than: str) -> Iterator[str]:
+    """Yield a table of the differences of a metric from that of ``than``, a column per mask.
+
+    The solvers with the smallest error come first. What is told apart is bold.
+    """
+    by: dict[str, dict[str, str]] = {}
+    means = {}
+    for board in every:
+        for column in board.columns:
+            if board.study == FACES_LARGE and column.metric == metric and than in column.values:
+                by[board.mask] = dict(column.differences(than))
+                means[board.mask] = column.values.mean()
+    order = pd.DataFrame(means).mean(axis=1).sort_values(ascending=DIRECTIONS[metric] == "down")
+    yield f"| solver | {' | '.join(MASKS[mask].lower() for mask in by)} |"
+    yield f"| --- |{' ---: |' * len(by)}"
+    for name in order.index:
+        if name != than:
+            yield f"| `{name}` | {' | '.join(texts.get(name, '') for texts in by.values())} |"
 
 
 def verdicts(columns: Sequence[Column]) -> Iterator[str]:
@@ -186,16 +229,17 @@ def verdicts(columns: Sequence[Column]) -> Iterator[str]:
             yield f"{text} (`{metric}`): {codes(found) or 'none'}."
 
 
-def table(study: Published, cells: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+def table(board: Board) -> Iterator[str]:
     """Yield the lines of a table: the references first, then the solvers by the first metric."""
+    columns = board.columns
     heads = [f"`{c.metric}`{ARROWS[DIRECTIONS[c.metric]]}" for c in columns]
     yield f"| solver | {' | '.join(heads)} | passes | settings |"
     yield f"| --- |{' ---: |' * (len(heads) + 1)} --- |"
     texts: list[Mapping[str, str]] = [column.texts() for column in columns]
     order = columns[0].values.mean().sort_values(kind="stable").index
-    ahead = [name for name in study.reference if name in order]
+    ahead = [name for name in board.study.reference if name in order]
     for name in [*ahead, *(n for n in order if n not in ahead)]:
-        own = cells[cells["label"] == name]
+        own = board.cells[board.cells["label"] == name]
         scores = [text.get(name, "") for text in texts]
         end = [f"{own['passes'].mean():.0f}", leaderboard.settings(FACES, own)]
         yield f"| {' | '.join([f'`{name}`', *scores, *end])} |"
@@ -220,19 +264,26 @@ def samples() -> Iterator[str]:
     yield f"| all | samples - faces, 95 % over styles | | {' | '.join(scores)} |"
 
 
-def page() -> str:
+def page(every: Sequence[Board]) -> str:
     """Return the page."""
-    studies = [FACES_LARGE, FACES]
     parts = {
-        "origin": leaderboard.origin(studies),
+        "origin": leaderboard.origin([FACES_LARGE, FACES]),
         "figure": [f"![{ALT}](leaderboard/{FIGURE.name})"],
-        "tables": sections(studies),
+        "weights": differences(every, "face_weights_error", "exact"),
+        "coverage": differences(every, "face_coverage", "prior"),
+        "tables": (line for board in every for line in section(board)),
         "samples": samples(),
         "searches": leaderboard.searches([FACES]),
     }
     return leaderboard.filled("faces.txt", parts)
 
 
+def main() -> None:
+    """Write the page and its figure."""
+    every = boards()
+    write_atomic(FIGURE, render(faces_scatter(points(every)), "svg"))
+    write_atomic(PAGE, page(every).encode())
+
+
 if __name__ == "__main__":
-    write_atomic(FIGURE, render(faces_scatter(points(FACES_LARGE)), "svg"))
-    write_atomic(PAGE, page().encode())
+    main()

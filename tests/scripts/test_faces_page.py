@@ -63,6 +63,30 @@ def test_sentences_and_letters_agree(columns) -> None:
     assert [texts[name].rsplit(" ")[-1] for name in ("exact", "good", "bad")] == ["a", "a", "b"]
 
 
+def test_a_difference_is_bold_where_the_two_are_told_apart(columns) -> None:
+    board = faces_page.Board(leaderboard.FACES_LARGE, "rotated", pd.DataFrame(), columns)
+    lines = [*faces_page.differences([board], "face_weights_error", "exact")]
+    assert lines[:2] == ["| solver | hidden beyond a rotated line |", "| --- | ---: |"]
+    # the mean difference is that of the numbers above; the other order has the same mean
+    assert lines[2].startswith("| `good` | +0.000 [-")
+    assert lines[3].startswith("| `bad` | **+0.500 [0.500, 0.500]**")
+    assert len(lines) == 4
+    assert "**-0.500" in [*faces_page.differences([board], "face_coverage", "exact")][3]
+
+
+def test_the_figure_shows_the_means_and_intervals_of_the_large_study(columns) -> None:
+    large, small = (
+        faces_page.Board(study, "rotated", pd.DataFrame(), columns)
+        for study in (leaderboard.FACES_LARGE, leaderboard.FACES)
+    )
+    assert faces_page.points([small]) == {}
+    (title, shown), *others = faces_page.points([large, small]).items()
+    assert (title, others) == ("Hidden beyond a rotated line", [])
+    assert shown.loc["bad", "face_distance"] == pytest.approx(0.6875)
+    line = shown.loc["exact"]
+    assert line["face_weights_error_lo"] < line["face_weights_error"] == pytest.approx(0.1875)
+
+
 def test_an_image_without_a_value_of_one_solver_counts_for_none() -> None:
     chosen = cells(exact="rotated", good="rotated")
     found = faces_page.columns_of(chosen, images(exact=[*NEAR[:6], np.nan, np.nan], good=NEAR))
@@ -72,4 +96,4 @@ def test_an_image_without_a_value_of_one_solver_counts_for_none() -> None:
 
 
 def test_the_page_is_what_the_committed_files_say() -> None:
-    assert faces_page.PAGE.read_text(encoding="utf-8") == faces_page.page()
+    assert faces_page.PAGE.read_text(encoding="utf-8") == faces_page.page(faces_page.boards())
