@@ -62,16 +62,17 @@ def beating(cell_folder: Path, chunk: str) -> Iterator[None]:
             sign(pulse.passes())
             pause = min(2 * pause, BEAT_SECONDS)
 
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)  # a study folder that has gone is not made again
-    sign(0)
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
+    try:  # an interrupt may come before the block begins
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)  # a study folder that has gone is not made again
+        sign(0)
+        thread.start()
         yield
     finally:
         stop.set()
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_a_killed_worker_leaves_its_sign(tmp_path):
     old = time.time() - STALLED_SECONDS - 1
     os.utime(tmp_path / "alive" / f"{beat.worker}.json", (old, old))
     assert not beats(tmp_path)[0].fresh
+
+
+def test_a_worker_that_is_interrupted_before_it_begins_leaves_no_sign(tmp_path, monkeypatch):
+    def interrupted(thread):
+        assert len(beats(tmp_path)) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), beating(tmp_path, "00003"):
+        pytest.fail("the block is not reached")
+    assert beats(tmp_path) == []
 
 
 def test_work_goes_on_where_no_sign_can_be_left(tmp_path):
