@@ -111,7 +111,8 @@ FACES = Published(
 FACES_LARGE = replace(
     FACES,
     name="faces_posterior_48",
-    command="bench study=faces_posterior mask=face_part budget=passes:100 precision=bf16",
+    command="bench study=faces_posterior solver=prior,ddnm,reddiff,sitcom,vipaint2 "
+    "budget=passes:100 precision=bf16",
 )
 """The size that the study asks for. Both have a page of their own (scripts/faces_page.py)."""
 STUDIES = (ARENA, ARENA2, EMBEDDED)
