@@ -7,7 +7,7 @@ means over images. Dotted lines are the levels of exact draws and of draws of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from posterior_bench.bench.analysis.figures import (
-    COLOURS,
     COLUMNS,
     HEIGHT,
-    MARKERS,
     POINT,
     WIDTH,
     Looks,
+    looks_of,
     plain_panel,
 )
 
@@ -48,7 +47,9 @@ def faces_scatter(panels: Mapping[str, pd.DataFrame]) -> Figure:
         By title, a line per solver (the index). For both metrics there are columns with the mean
         (``face_distance``) and its interval (``face_distance_lo``, ``face_distance_hi``).
     """
-    looks = looks_of([name for points in panels.values() for name in points.index])
+    solvers = pd.DataFrame({"solver": [name for each in panels.values() for name in each.index]})
+    ranked = looks_of(solvers[~solvers["solver"].isin([*REFERENCE])])
+    looks = {name: REFERENCE[name] for name in REFERENCE if name in {*solvers["solver"]}} | ranked
     columns = min(COLUMNS, len(panels))
     rows = math.ceil((len(panels) + 1) / columns)  # the key has a place of its own
     figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
@@ -64,16 +65,6 @@ def faces_scatter(panels: Mapping[str, pd.DataFrame]) -> Figure:
     figure.supxlabel(TITLES[X], fontsize=9)
     figure.supylabel(TITLES[Y], fontsize=9)
     return figure
-
-
-def looks_of(names: Sequence[str]) -> Looks:
-    """Return marker and colour of every solver, the same in all panels."""
-    others = sorted({*names} - {*REFERENCE})
-    looks = {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        for i, name in enumerate(others)
-    }
-    return {**{name: look for name, look in REFERENCE.items() if name in names}, **looks}
 
 
 def _panel(panel: Axes, points: pd.DataFrame, looks: Looks) -> None:

@@ -255,7 +255,8 @@ def as_given(group: str, name: str, key: str) -> str:
 
     The words in brackets are those beside the setting in the YAML file.
     """
-    said = option(group, name).comment(key) if name in options(group) else ""
+    found = options(group).get(name)
+    said = found.comment(key) if found else ""
     return f"{group}.{key}=VALUE{f' ({said})' if said else ''}"
 
 
